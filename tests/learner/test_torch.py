@@ -1,0 +1,182 @@
+"""The torch learner: the gradient applied is that of the summed loss, however the batch is cut; exact save and load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.test_algo import load as load_algo
+from zero.algo import Algorithm
+from zero.batching import make_batch, micro_batches, mini_batches
+from zero.learner.torch import Optim, TorchLearner
+from zero.records import Batch, Completion, Group, Prompt, Question, Verdict
+
+OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
+
+
+def learner_of(folder: Path, micro_tokens: int = 10_000, **changes: Any) -> TorchLearner:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    settings = dict(optim=OPTIM, temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=micro_tokens,
+                    autocast=False, gradient_checkpointing=False, keep_reference=False, device=torch.device("cpu"))  # fmt: skip
+    return TorchLearner(model, **(settings | changes))
+
+
+def groups_of(seed: int = 0) -> list[Group]:
+    """Four prompts of three random completions with mixed rewards; one group is all equal."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = []
+    for p, rewards in enumerate([(1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 1.0, 0.0)]):
+        ids = lambda low, high: tuple(  # noqa: E731
+            torch.randint(8, 400, (int(torch.randint(low, high, (1,), generator=generator)),), generator=generator).tolist()
+        )
+        completions = tuple(Completion(i := ids(2, 15), (-1.0,) * len(i), "", True) for _ in rewards)
+        verdicts = tuple(Verdict(r, r == 1, True, "", "") for r in rewards)
+        groups.append(Group(Prompt(Question("", ("",), ""), "", ids(3, 9), (0, p)), completions, verdicts))
+    return groups
+
+
+def batch_of(algo: Algorithm) -> Batch:
+    return make_batch(groups_of(), algo, pad_id=7)
+
+
+def gradient(learner: TorchLearner, batch: Batch, algo: Algorithm) -> torch.Tensor:
+    """The gradient `update` hands to the optimizer, caught before the step."""
+    caught: list[torch.Tensor] = []
+    learner.optimizer.step = lambda: caught.extend(p.grad.flatten().clone() for p in learner.model.parameters())  # type: ignore
+    learner.update(batch, algo)
+    return torch.cat(caught)
+
+
+@pytest.mark.parametrize("name", ["grpo", "drgrpo"])
+def test_gradient_equals_the_loss_written_over_the_whole_batch(tiny_folder: Path, name: str) -> None:
+    """Against plain transformers: every row by itself, unpadded, loss = sum of weight x -A exp(logp - old)."""
+    algo = load_algo(name)
+    batch = batch_of(algo)
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+    loss = torch.zeros(())
+    for n, length in enumerate(batch.length_N.tolist()):
+        ids = batch.ids_NT[n, :length]
+        logp = (model(ids[None, :-1]).logits[0, :, :500] / 0.8).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        loss = loss - (batch.weight_NT[n, 1:length] * batch.advantage_N[n] * (logp - logp.detach()).exp()).sum()
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    for micro_tokens in (1, 40, 10_000):
+        torch.testing.assert_close(
+            gradient(learner_of(tiny_folder, micro_tokens), batch, algo), expected, rtol=1e-4, atol=1e-7
+        )
+
+
+def test_metrics_are_those_of_the_whole_step(tiny_folder: Path) -> None:
+    algo = load_algo("drgrpo")
+    batch = batch_of(algo)
+    whole = learner_of(tiny_folder).update(batch, algo)
+    cut = learner_of(tiny_folder, micro_tokens=30).update(batch, algo)
+    assert whole == pytest.approx(cut, rel=1e-4, abs=1e-7)
+    logprobs = learner_of(tiny_folder).logprobs(batch)
+    mask = batch.mask_NT.bool()
+    assert whole["mismatch/logprob_gap"] == pytest.approx(float((logprobs + 1)[mask].abs().mean()), rel=1e-5)
+    assert whole["mismatch/logprob_gap_max"] == pytest.approx(float((logprobs + 1)[mask].abs().max()), rel=1e-5)
+    assert (logprobs[~mask] == 0).all()
+
+
+def test_order_of_rows_does_not_matter(tiny_folder: Path) -> None:
+    algo = load_algo("grpo")
+    batch = batch_of(algo)
+    shuffled = batch.rows(torch.randperm(12, generator=torch.Generator().manual_seed(3)))
+    torch.testing.assert_close(
+        gradient(learner_of(tiny_folder), batch, algo), gradient(learner_of(tiny_folder), shuffled, algo), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_folder: Path) -> None:
+    algo = load_algo("drgrpo")
+    plain = gradient(learner_of(tiny_folder), batch_of(algo), algo)
+    saved = gradient(learner_of(tiny_folder, gradient_checkpointing=True), batch_of(algo), algo)
+    torch.testing.assert_close(plain, saved, rtol=1e-5, atol=1e-8)
+
+
+def test_a_step_of_equal_groups_leaves_the_weights_alone(tiny_folder: Path) -> None:
+    algo = load_algo("grpo")
+    groups = [replace(g, verdicts=tuple(replace(v, reward=0.1) for v in g.verdicts)) for g in groups_of()]
+    learner = learner_of(tiny_folder)
+    before = {name: w.clone() for name, w in learner.weights()}
+    metrics = learner.update(make_batch(groups, algo, 7), algo)
+    assert metrics["loss/grad_norm"] == 0 and metrics["loss/entropy"] > 0
+    assert all(torch.equal(w, before[name]) for name, w in learner.weights())
+
+
+def test_several_updates_share_old_log_probabilities_and_cover_every_row_once(tiny_folder: Path) -> None:
+    algo = load_algo("drgrpo")
+    learner = learner_of(tiny_folder)
+    batch = batch_of(algo)
+    batch = replace(batch, old_NT=learner.logprobs(batch))
+    parts = list(mini_batches(batch, algo, updates=3, epochs=2, key=(0, 5)))
+    assert len(parts) == 6 and all(len(p.length_N) == 4 for p in parts)
+    for epoch in (parts[:3], parts[3:]):
+        seen = sorted(tuple(row[: int(n)].tolist()) for p in epoch for row, n in zip(p.ids_NT, p.length_N, strict=True))
+        assert seen == sorted(tuple(r[: int(n)].tolist()) for r, n in zip(batch.ids_NT, batch.length_N, strict=True))
+    for part in parts:  # weights are made anew for each optimizer step
+        torch.testing.assert_close(part.weight_NT, algo.weight(part.mask_NT))
+    metrics = [learner.update(part, algo) for part in parts]
+    assert metrics[0]["loss/clip_fraction"] == 0 < max(m["loss/clip_fraction"] for m in metrics[1:])
+
+
+def test_the_reference_is_the_initial_policy(tiny_folder: Path) -> None:
+    algo = replace(load_algo("drgrpo"), beta=0.1)
+    learner = learner_of(tiny_folder, keep_reference=True)
+    batch = batch_of(algo)
+    first = learner.logprobs(batch, reference=True)
+    assert torch.equal(first, learner.logprobs(batch))
+    batch = replace(batch, reference_NT=first)
+    assert learner.update(batch, algo)["loss/kl"] == pytest.approx(0, abs=1e-9)
+    moved = learner.logprobs(batch)
+    assert not torch.equal(moved, first) and torch.equal(learner.logprobs(batch, reference=True), first)
+    assert torch.equal(learner.logprobs(batch), moved)  # the policy is back in its place
+
+
+def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny_folder: Path, tmp_path: Path) -> None:
+    algo = load_algo("drgrpo")
+    batch = batch_of(algo)
+    straight = learner_of(tiny_folder)
+    for _ in range(2):
+        straight.update(batch, algo)
+    straight.save(tmp_path)
+    resumed = learner_of(tiny_folder)
+    resumed.load(tmp_path)
+    for learner in (straight, resumed):
+        for _ in range(2):
+            learner.update(batch, algo)
+    for (name, a), (_, b) in zip(straight.weights(), resumed.weights(), strict=True):
+        assert torch.equal(a, b), name
+    assert resumed.updates == 4
+
+
+def test_export_loads_in_transformers(tiny_folder: Path, tmp_path: Path) -> None:
+    algo = load_algo("drgrpo")
+    learner = learner_of(tiny_folder)
+    learner.update(batch_of(algo), algo)
+    learner.export(tmp_path / "model")
+    loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).named_parameters())
+    assert all(torch.equal(w, loaded[name]) for name, w in learner.weights())
+
+
+def test_micro_batches_keep_their_budget() -> None:
+    length = torch.tensor([5, 30, 7, 12, 12, 3, 100])
+    parts = micro_batches(length, torch.arange(7), tokens=36)
+    assert sorted(torch.cat(parts).tolist()) == list(range(7))
+    assert all(len(p) == 1 or len(p) * int(length[p].max()) <= 36 for p in parts)
+    assert parts[0].tolist() == [6]  # the largest first
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "end"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)]
+)
+def test_schedules(schedule: str, middle: float, end: float) -> None:
+    optim = replace(OPTIM, lr=1.0, warmup=4, schedule=schedule, floor=0.1)
+    assert [optim.rate(u, 24) for u in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert optim.rate(14, 24) == pytest.approx(middle) and optim.rate(24, 24) == pytest.approx(end)

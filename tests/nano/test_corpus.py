@@ -1,0 +1,124 @@
+"""The pretraining text: nothing held out in it, the planted shares, true arithmetic where it is meant to be true."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from zero.errors import InputError
+from zero.nano.corpus import REFLECTIONS, Mix, documents
+from zero.reflection import reflects
+
+CONF = Path(__file__).parents[2] / "conf"
+STAGES = OmegaConf.load(CONF / "corpus/nano.yaml").stages
+QUESTION = re.compile(
+    r"Start with [^?]*What is the result\?|(?<![a-z] )[A-Z][a-z]+ has \d[^?]*\?|Use \d, \d(?:, \d)? to make \d+\."
+)
+
+
+def mix(**changes: Any) -> Mix:
+    settings: dict[str, Any] = {
+        "sets": {"math": 1.0},
+        "styles": {"careful": 1.0},
+        "formats": {"plain": 1.0},
+        **dict.fromkeys(("slip", "recheck", "afterthought", "guess", "talk"), 0.0),
+        "end": 1.0,
+    }
+    return Mix(**(settings | changes))
+
+
+def texts(count: int, **changes: Any) -> list[str]:
+    return [text for text, _ in islice(documents(mix(**changes), 0), count)]
+
+
+def digest_of(question: str) -> bytes:
+    if question.startswith("Use"):
+        *numbers, target = map(int, re.findall(r"\d+", question))
+        question = f"countdown {sorted(numbers)} {target}"
+    return hashlib.md5(question.encode()).digest()
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_no_heldout_question_is_in_the_shipped_corpus(stage: str) -> None:
+    source = instantiate(STAGES[stage].documents, _convert_="all")
+    made = [text for text, _ in islice(source(seed=0), 20000)]
+    found = [question for text in made for question in QUESTION.findall(text)]
+    assert len(found) > 0.95 * len(made)  # the pattern does find them
+    assert min(digest_of(question)[0] for question in found) >= 13
+
+
+def test_same_seed_same_documents() -> None:
+    assert texts(50) == texts(50)
+    assert [t for t, _ in islice(documents(mix(), 1), 50)] != texts(50)
+
+
+def test_careful_work_is_true_and_answers_the_question() -> None:
+    for text in texts(300, sets={"math": 1, "gsm": 1, "asdiv": 1}):
+        lines = re.findall(r"^(\d+[-+*]\d+)=(\d+)\.$", text, re.MULTILINE)
+        assert lines and all(eval(left) == int(right) for left, right in lines)
+        assert text.endswith(f"\nThe answer is \\boxed{{{lines[-1][1]}}}.")
+        assert len(lines) == len(re.findall(r"\d+", QUESTION.search(text).group())) - 1  # type: ignore[union-attr]
+
+
+def test_slips_occur_at_their_rate() -> None:
+    lines = [
+        line
+        for text in texts(1500, styles={"sloppy": 1}, slip=0.3)
+        for line in re.findall(r"^(\d+[-+*]\d+)=(\d+)\.$", text, re.MULTILINE)
+    ]
+    wrong = sum(eval(left) != int(right) for left, right in lines) / len(lines)
+    assert wrong == pytest.approx(0.3, abs=0.03)
+
+
+def test_styles_are_what_they_say() -> None:
+    assert all("=" not in text and "\\boxed" in text for text in texts(100, styles={"direct": 1}))
+    assert all("\\boxed" not in text for text in texts(100, styles={"unboxed": 1}))
+    assert all(reflects(text) for text in texts(100, styles={"rechecked": 1}, recheck=0.5)[:100]) is False
+    rechecked = texts(400, styles={"rechecked": 1}, recheck=0.5)
+    assert sum(map(reflects, rechecked)) / 400 == pytest.approx(0.9, abs=0.06)
+
+
+def test_only_the_reflections_reflect() -> None:
+    """The detector is the one that runs are measured with, so the planted share is the share it sees."""
+    assert all(map(reflects, REFLECTIONS))
+    styles = {"careful": 1, "sloppy": 1, "direct": 1, "unboxed": 1}
+    plain = texts(1000, sets={"math": 1, "gsm": 1, "asdiv": 1}, styles=styles, slip=0.3, talk=0.2)
+    assert not any(map(reflects, plain))
+    assert sum(map(reflects, texts(1000, afterthought=0.25))) / 1000 == pytest.approx(0.25, abs=0.05)
+
+
+def test_countdown_searches_end_on_the_first_hit() -> None:
+    hits = 0
+    for text in texts(400, sets={"countdown": 1}):
+        *numbers, target = map(int, re.findall(r"\d+", QUESTION.search(text).group()))  # type: ignore[union-attr]
+        tries = re.findall(r"=(\d+)\. (Yes|No)\.", text)
+        assert [word for _, word in tries[:-1]] == ["No"] * (len(tries) - 1)
+        assert all((int(value) == target) == (word == "Yes") for value, word in tries)
+        expression = text.split("\\boxed{")[1].split("}")[0]
+        assert sorted(map(int, re.findall(r"\d", expression))) == sorted(numbers)
+        assert (eval(expression) == target) == (tries[-1][1] == "Yes")
+        hits += tries[-1][1] == "Yes"
+    assert 60 < hits < 340
+
+
+def test_ends_and_formats() -> None:
+    made = list(islice(documents(mix(end=0.7), 0), 1000))
+    assert sum(ended for _, ended in made) / 1000 == pytest.approx(0.7, abs=0.05)
+    assert all(text.endswith("\n\n") != ended for text, ended in made)
+    for text in texts(50, formats={"tagged": 1}):
+        assert re.fullmatch(r"User: .*\nAssistant: <think> .* </think> <answer> \\boxed\{\d+\} </answer>", text, re.DOTALL)
+    for text in texts(50, formats={"chat": 1}):
+        assert text.startswith("<|im_start|>user\n") and text.endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("key", ["sets", "styles", "formats"])
+def test_unknown_names_are_refused(key: str) -> None:
+    with pytest.raises(InputError, match=f"corpus.{key}"):
+        documents(mix(**{key: {"algebra": 1.0}}), 0)

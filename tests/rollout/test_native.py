@@ -1,0 +1,185 @@
+"""The native engine against transformers: greedy token for token, sampled log-probabilities, stops, seeds, masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import BASE
+from zero.errors import InputError
+from zero.records import Completion, Prompt, Question, Sampling
+from zero.rollout.decoder import FusedDecoder, TransformersDecoder
+from zero.rollout.native import NativeEngine, draw, truncate
+
+TEXTS = ["Start with 12, add 7. What is the result?", "Tom has 3 apples.", "Use 3, 5, 2 to make 16.", "a"]
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def engine_of(model: Any, tokenizer: Any, max_rows: int = 64) -> NativeEngine:
+    engine = NativeEngine(model.config, tokenizer, 256, max_rows, torch.float32, torch.device("cpu"))
+    engine.sync(model.named_parameters(), version=0)
+    return engine
+
+
+def prompts_of(tokenizer: Any, texts: list[str] = TEXTS, seed: int = 0) -> list[Prompt]:
+    return [
+        Prompt(Question(text, ("1",), str(i)), text, tuple(tokenizer(text).input_ids), (0, seed, 0, i))
+        for i, text in enumerate(texts)
+    ]
+
+
+@torch.no_grad()
+def scored(model: Any, prompt: Prompt, completion: Completion, temperature: float, vocabulary: int) -> torch.Tensor:
+    """The model's own log-probabilities of a completion, each token from one plain forward pass."""
+    ids = torch.tensor([prompt.ids + completion.ids])
+    logits = model(ids).logits[0, len(prompt.ids) - 1 : -1, :vocabulary] / temperature
+    return logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
+
+
+def test_families_take_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any) -> None:
+    decoder = engine_of(load(tiny_folder), tokenizer).decoder
+    expected = TransformersDecoder if "gpt2" in str(tiny_folder) else FusedDecoder
+    assert type(decoder) is expected
+
+
+def test_greedy_equals_generate_token_for_token(tiny_folder: Path, tokenizer: Any) -> None:
+    model = load(tiny_folder)
+    prompts = prompts_of(tokenizer)
+    for prompt, [completion] in zip(
+        prompts, engine_of(model, tokenizer).generate(prompts, 1, Sampling(40, 0.0, stop_ids=(0,))), strict=True
+    ):
+        expected = model.generate(
+            torch.tensor([prompt.ids]), max_new_tokens=40, do_sample=False, eos_token_id=0, pad_token_id=7,
+            suppress_tokens=list(range(len(tokenizer), model.config.vocab_size)),
+        )[0, len(prompt.ids) :].tolist()  # fmt: skip
+        assert list(completion.ids) == expected
+        assert completion.finished == (expected[-1] == 0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_log_probabilities_are_the_models_own(tiny_folder: Path, tokenizer: Any, temperature: float) -> None:
+    model = load(tiny_folder)
+    prompts = prompts_of(tokenizer)
+    groups = engine_of(model, tokenizer).generate(prompts, 3, Sampling(30, temperature, stop_ids=(0,)))
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            expected = scored(model, prompt, completion, temperature, len(tokenizer))
+            torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_shipped_model_too(tokenizer: Any) -> None:
+    model = load(BASE)
+    prompts = prompts_of(tokenizer)
+    for prompt, group in zip(
+        prompts, engine_of(model, tokenizer).generate(prompts, 8, Sampling(60, stop_ids=(0,))), strict=True
+    ):
+        for completion in group:
+            expected = scored(model, prompt, completion, 1.0, len(tokenizer))
+            torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-5, atol=1e-5)
+            assert completion.finished == (completion.ids[-1] == 0)
+            spoken = completion.ids[:-1] if completion.finished else completion.ids
+            assert completion.text == tokenizer.decode(spoken)
+
+
+def test_samples_follow_the_distribution() -> None:
+    """A chi-square test of 20,000 draws with the engine's uniforms spread evenly."""
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]])
+    n = 20_000
+    uniform = (torch.arange(n).double() / n * 2**23).floor().float() * 2.0**-23
+    token, logprob = draw(logits.expand(n, -1), uniform, Sampling(1))
+    share = torch.bincount(token, minlength=5) / n
+    torch.testing.assert_close(share, logits[0].softmax(-1), rtol=0, atol=2e-4)
+    torch.testing.assert_close(logprob, logits[0].log_softmax(-1)[token])
+
+
+def test_the_largest_uniform_never_draws_an_impossible_token() -> None:
+    logits = torch.full((7, 50), -torch.inf)
+    logits[:, :20] = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))
+    for u in (0.0, 1 - 2.0**-23):
+        token, logprob = draw(logits, torch.full((7,), u), Sampling(1))
+        assert (token < 20).all() and torch.isfinite(logprob).all()
+
+
+def test_truncation_by_hand() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert torch.isfinite(truncate(logits, 2, 1.0)).tolist() == [[True, True, False, False]]
+    assert torch.isfinite(truncate(logits, 0, 0.7)).tolist() == [[True, True, False, False]]
+    assert torch.isfinite(truncate(logits, 0, 0.95)).tolist() == [[True, True, True, False]]
+    assert torch.isfinite(truncate(logits, 0, 1e-9)).tolist() == [[True, False, False, False]]
+    _, logprob = draw(logits, torch.tensor([0.0]), Sampling(1, top_k=2))
+    assert float(logprob) == pytest.approx(np.log(0.5 / 0.8))  # of the distribution drawn from
+
+
+def test_a_completion_depends_on_its_key_alone(tokenizer: Any) -> None:
+    model = load(BASE)
+    sampling = Sampling(40, stop_ids=(0,))
+    prompts = prompts_of(tokenizer)
+    whole = engine_of(model, tokenizer).generate(prompts, 6, sampling)
+    again = engine_of(model, tokenizer).generate(prompts, 6, sampling)
+    assert whole == again
+    in_parts = engine_of(model, tokenizer, max_rows=6).generate(prompts, 6, sampling)
+    fewer = engine_of(model, tokenizer).generate(prompts[2:3], 2, sampling)[0]
+    assert [[c.ids for c in g] for g in in_parts] == [[c.ids for c in g] for g in whole]
+    assert [c.ids for c in fewer] == [c.ids for c in whole[2][:2]]
+    other = engine_of(model, tokenizer).generate(prompts_of(tokenizer, seed=1), 6, sampling)
+    assert other != whole and len({c.ids for c in whole[0]}) > 1
+
+
+def test_stop_strings_end_a_response_and_stay_in_it(tokenizer: Any) -> None:
+    engine = engine_of(load(BASE), tokenizer)
+    prompts = prompts_of(tokenizer)
+    free = engine.generate(prompts, 8, Sampling(60, stop_ids=(0,)))
+    stopped = engine.generate(prompts, 8, Sampling(60, stop=("answer is",), stop_ids=(0,)))
+    hits = 0
+    for before, after in zip(sum(free, []), sum(stopped, []), strict=True):
+        if "answer is" in before.text:
+            hits += 1
+            assert after.finished and after.text.endswith("answer is")
+            assert before.ids[: len(after.ids)] == after.ids  # cut where the string is complete, not resampled
+        else:
+            assert after == before
+    assert hits > 3
+
+
+def test_a_stop_string_split_over_any_tokens_is_found(tokenizer: Any) -> None:
+    engine = engine_of(load(BASE), tokenizer)
+    for stop in ("</answer>", "\n\n", "Wait", "er> x"):
+        candidates = engine.pieces((stop,))
+        for text in (f"so {stop}", f"so{stop}!", stop):
+            ids = tokenizer(text).input_ids
+            ends = [i for i in range(len(ids)) if stop in tokenizer.decode(ids[: i + 1])]
+            assert candidates[ids[ends[0]]], (stop, text)
+        assert not candidates.all()
+
+
+def test_budget_of_one_token_and_exact_fit(tokenizer: Any) -> None:
+    engine = engine_of(load(BASE), tokenizer)
+    [[completion]] = engine.generate(prompts_of(tokenizer)[:1], 1, Sampling(1, stop_ids=(0,)))
+    assert len(completion.ids) == 1 and completion.finished == (completion.ids[0] == 0)
+
+
+def test_a_prompt_beyond_the_context_is_refused_in_one_line(tokenizer: Any) -> None:
+    engine = engine_of(load(BASE), tokenizer)
+    with pytest.raises(InputError, match=r"sampling.max_tokens=250: .*context of 256"):
+        engine.generate(prompts_of(tokenizer), 1, Sampling(250, stop_ids=(0,)))
+
+
+def test_sync_takes_over_new_weights(tiny_folder: Path, tokenizer: Any) -> None:
+    model = load(tiny_folder)
+    engine = engine_of(model, tokenizer)
+    prompts = prompts_of(tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    engine.sync(model.named_parameters(), version=1)
+    [[completion]] = engine.generate(prompts[:1], 1, Sampling(20, stop_ids=(0,)))
+    expected = scored(model, prompts[0], completion, 1.0, len(tokenizer))
+    torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-5, atol=1e-5)

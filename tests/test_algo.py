@@ -1,0 +1,144 @@
+"""Every algorithm of conf/algo: gradients by finite differences, invariance to how a step is cut, silence on equal groups."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT
+from zero.algo import Algorithm
+from zero.records import Batch
+
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
+P, G, T, L = 3, 4, 9, 16
+
+
+@pytest.fixture(params=NAMES)
+def algo(request: pytest.FixtureRequest) -> Algorithm:
+    return load(request.param)
+
+
+def load(name: str, **changes: Any) -> Algorithm:
+    config = OmegaConf.load(ROOT / "conf" / "algo" / f"{name}.yaml")
+    whole = OmegaConf.create({"sampling": {"max_tokens": L}, "algo": config})
+    for key, value in changes.items():
+        OmegaConf.update(whole, f"algo.{key}", value)
+    return instantiate(whole.algo, _convert_="all")
+
+
+def make(algo: Algorithm, rewards_PG: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, Batch]:
+    """Random log-probabilities of a policy that has moved since the samples, and the batch."""
+    generator = torch.Generator().manual_seed(seed)
+    n = rewards_PG.numel()
+    length = torch.randint(3, T + 1, (n,), generator=generator)
+    place = torch.arange(T)[None]
+    mask = ((place >= 2) & (place < length[:, None])).double()
+    draw = lambda: -torch.rand(n, T, generator=generator, dtype=torch.float64) * 2  # noqa: E731
+    new, old, reference = draw(), draw(), draw()
+    batch = Batch(
+        ids_NT=torch.zeros(n, T, dtype=torch.int64),
+        mask_NT=mask,
+        advantage_N=algo.advantage(rewards_PG).flatten(),
+        weight_NT=algo.weight(mask),
+        sampler_NT=old * mask,
+        length_N=length,
+        old_NT=(new + 0.3 * (old - new)) * mask,
+        reference_NT=reference * mask,
+    )
+    return new * mask, batch
+
+
+def mixed_rewards() -> torch.Tensor:
+    return torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [0.1, 1, 0, 0]], dtype=torch.float64)
+
+
+def test_gradient_is_that_of_finite_differences(algo: Algorithm) -> None:
+    algo = replace(algo, beta=0.3)
+    new, batch = make(algo, mixed_rewards())
+    new.requires_grad_()
+    algo.loss(new, batch)[0].backward()
+    step = 1e-6
+    for n, t in [(0, 2), (1, 3), (5, 2), (9, 2), (11, 3)]:
+        nudge = torch.zeros_like(new)
+        nudge[n, t] = step
+        with torch.no_grad():
+            slope = (algo.loss(new + nudge, batch)[0] - algo.loss(new - nudge, batch)[0]) / (2 * step)
+        torch.testing.assert_close(new.grad[n, t], slope, rtol=1e-5, atol=1e-9)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 12])
+def test_loss_and_gradient_do_not_depend_on_micro_batches_or_order(algo: Algorithm, cut: int) -> None:
+    algo = replace(algo, beta=0.1)
+    new, batch = make(algo, mixed_rewards())
+    whole = new.clone().requires_grad_()
+    loss, sums = algo.loss(whole, batch)
+    loss.backward()
+    parts = new.clone().requires_grad_()
+    order = torch.randperm(P * G, generator=torch.Generator().manual_seed(1))
+    total, part_sums = torch.zeros(()).double(), dict.fromkeys(sums, 0.0)
+    for rows in order.split(cut):
+        part = batch.rows(rows)
+        loss_part, some = algo.loss(parts[rows, : part.ids_NT.shape[1]], part)
+        loss_part.backward()
+        total += loss_part.detach()
+        part_sums = {k: part_sums[k] + float(v) for k, v in some.items()}
+    torch.testing.assert_close(total, loss.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-12, atol=1e-14)
+    assert part_sums == pytest.approx({k: float(v) for k, v in sums.items()})
+
+
+def test_equal_groups_have_no_gradient_and_no_nan(algo: Algorithm) -> None:
+    for reward in (0.0, 0.1, 1.0):
+        new, batch = make(algo, torch.full((P, G), reward, dtype=torch.float64))
+        assert not algo.learns_from(batch).any()
+        new.requires_grad_()
+        loss, sums = algo.loss(new, replace(batch, reference_NT=None))
+        loss.backward()
+        assert float(loss.detach()) == 0 and torch.equal(new.grad, torch.zeros_like(new))  # type: ignore[arg-type]
+        assert all(torch.isfinite(value) for value in sums.values())
+
+
+def test_a_first_update_takes_the_samples_as_on_policy(algo: Algorithm) -> None:
+    new, batch = make(algo, mixed_rewards())
+    on_policy = replace(batch, old_NT=None, reference_NT=None)
+    leaf = new.clone().requires_grad_()
+    loss, sums = algo.loss(leaf, on_policy)
+    loss.backward()
+    assert float(sums["loss/clip_fraction"]) == 0
+    torch.testing.assert_close(leaf.grad, -batch.weight_NT * batch.advantage_N[:, None])  # REINFORCE with this advantage
+
+
+def test_grpo_and_drgrpo_against_the_papers_formulas() -> None:
+    """The losses written out response by response, as the paper's listing 1 has them."""
+    rewards = mixed_rewards()
+    for name in ("grpo", "drgrpo"):
+        algo = load(name)
+        new, batch = make(algo, rewards)
+        expected = 0.0
+        for n in range(P * G):
+            group = rewards[n // G]
+            advantage = rewards.flatten()[n] - group.mean()
+            if name == "grpo":
+                advantage = advantage / (group.std() + 1e-8)
+            tokens = batch.mask_NT[n].nonzero()[:, 0].tolist()
+            losses = []
+            for t in tokens:
+                r = torch.exp(new[n, t] - batch.old_NT[n, t])  # type: ignore[index]
+                losses.append(float(max(-advantage * r, -advantage * min(max(r, 0.8), 1.2))))
+            expected += sum(losses) / (len(tokens) if name == "grpo" else L) / (P * G)
+        assert float(algo.loss(new, replace(batch, reference_NT=None))[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_beta_adds_the_kl_and_reports_it(algo: Algorithm) -> None:
+    new, batch = make(algo, mixed_rewards())
+    without, _ = replace(algo, beta=0.0).loss(new, batch)
+    with_kl, sums = replace(algo, beta=0.5).loss(new, batch)
+    kl = algo.kl(new, batch.reference_NT)  # type: ignore[arg-type]
+    torch.testing.assert_close(with_kl - without, 0.5 * (batch.weight_NT * kl).sum())
+    torch.testing.assert_close(sums["loss/kl"], (kl * batch.mask_NT).sum())
+    assert replace(algo, beta=0.5).learns_from(batch).all() and replace(algo, beta=0.5).needs_reference

@@ -1,0 +1,96 @@
+"""The house rules that a machine can see: arrows point down, and nobody asks an axis for its name."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# A module may import its own layer's package and any lower layer. The longest matching prefix counts.
+LAYERS = {
+    "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0,
+    "zero.records": 1, "zero.runtime": 1,
+    "zero.algo": 2, "zero.template": 2, "zero.questions": 2, "zero.identity": 2,
+    "zero.nano": 3, "zero.grading": 3, "zero.batching": 3, "zero.rollout": 3, "zero.learner": 3,
+    "zero.rollout.decoder": 4, "zero.rollout.native": 4, "zero.learner.torch": 4,
+    "zero.evaluation": 4, "zero.tracking": 4, "zero.checkpoint": 4, "zero.curves": 4, "zero.progress": 4,
+    "zero.loop": 5,
+    "zero.config": 6, "zero.build": 6, "zero.train": 6, "zero.evaluate": 6, "zero.pretrain": 6,
+    "launch": 7, "analysis": 7,
+}  # fmt: skip
+# Heavy or special libraries, and the only files that may name them.
+CONFINED = {
+    "hydra": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain"},
+    "omegaconf": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain"},
+    "mlflow": {"zero.tracking", "launch"},
+    "vllm": {"zero.rollout"},
+    "deepspeed": {"zero.learner"},
+    "matplotlib": {"zero.curves", "analysis"},
+}
+SOURCES = sorted(p for top in ("zero", "launch", "analysis") for p in (ROOT / top).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> int | None:
+    matches = [name for name in LAYERS if module == name or module.startswith(name + ".")]
+    return LAYERS[max(matches, key=len)] if matches else None
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {m for m in modules if (ROOT / Path(*m.split("."))).with_suffix(".py").exists()} or {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_point_down(path: Path) -> None:
+    module = module_of(path)
+    own = layer_of(module)
+    assert own is not None or module == "zero", f"{module} has no layer: give it one in this test"
+    for target in imports_of(path):
+        level = layer_of(target)
+        if level is None or own is None:
+            continue
+        package = module.rsplit(".", 1)[0] if "." in module else module
+        sibling = target.startswith(package + ".") and package.count(".") >= 1 or target == package
+        assert level < own or sibling or target == module or (level == own == 6), f"{module} imports {target}: upward"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_libraries_stay_where_they_belong(path: Path) -> None:
+    module = module_of(path)
+    for target in imports_of(path):
+        allowed = CONFINED.get(target.split(".")[0])
+        assert allowed is None or any(module == a or module.startswith(a + ".") for a in allowed), f"{module}: {target}"
+
+
+def test_no_one_compares_with_the_name_of_an_axis_value() -> None:
+    names = {p.stem for axis in ("algo", "template", "questions", "model") for p in (ROOT / "conf" / axis).glob("*.yaml")}
+    guilty = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare | ast.Match):
+                constants = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+                guilty += [f"{path}:{node.lineno} {sorted(constants & names)}" for _ in constants & names]
+    assert not guilty
+
+
+def test_the_objective_needs_torch_alone() -> None:
+    assert {i.split(".")[0] for i in imports_of(ROOT / "zero" / "objective.py")} <= {"torch", "__future__"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_files_can_be_read_in_a_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 350

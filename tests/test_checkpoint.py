@@ -1,0 +1,72 @@
+"""Checkpoints: whole or absent, verified, retained; a full disk leaves the last good one."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from zero import checkpoint
+from zero.errors import InputError
+
+
+def writer(text: str) -> object:
+    def write(path: Path) -> None:
+        (path / "weights").write_text(text * 1000)
+        (path / "state").write_text(text)
+
+    return write
+
+
+def test_the_newest_sound_one_is_found_and_only_keep_remain(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, step, writer(str(step)), keep=2)  # type: ignore[arg-type]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step_000020", "step_000030"]
+    assert checkpoint.newest(tmp_path, warn=pytest.fail) == (30, tmp_path / "step_000030")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, writer(str(step)), keep=2)  # type: ignore[arg-type]
+    file = tmp_path / "step_000020" / ("manifest.json" if damage == "manifest" else "weights")
+    match damage:
+        case "flip":
+            file.write_bytes(b"X" + file.read_bytes()[1:])
+        case "truncate" | "manifest":
+            file.write_bytes(file.read_bytes()[:-7])
+        case _:
+            file.unlink()
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, said.append) == (10, tmp_path / "step_000010")
+    assert "step_000020" in said[0] and "damaged" in said[0]
+
+
+def test_none_at_all(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path / "absent", pytest.fail) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: No space left on device (28)")]
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
+    checkpoint.save(tmp_path, 10, writer("a"), keep=1)  # type: ignore[arg-type]
+
+    def fail(path: Path) -> None:
+        (path / "weights").write_text("half")
+        raise error
+
+    with pytest.raises(InputError, match=r"no space left for the checkpoint of step 20.*last checkpoint"):
+        checkpoint.save(tmp_path, 20, fail, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000010"]
+    assert checkpoint.newest(tmp_path, pytest.fail) is not None  # type: ignore[arg-type]
+
+
+def test_remains_of_a_killed_save_are_no_checkpoint(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 10, writer("a"), keep=2)  # type: ignore[arg-type]
+    (tmp_path / ".partial_000020").mkdir()
+    (tmp_path / ".partial_000020" / "weights").write_text("half")
+    assert checkpoint.newest(tmp_path, pytest.fail) == (10, tmp_path / "step_000010")  # type: ignore[arg-type]
+    checkpoint.save(tmp_path, 20, writer("b"), keep=2)  # type: ignore[arg-type]
+    assert (tmp_path / "step_000020" / "weights").read_text() == "b" * 1000

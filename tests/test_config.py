@@ -1,0 +1,107 @@
+"""The command line: every bad input is one line naming key, value and remedy, with exit code 2, before torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from zero.config import cells, check, run_name
+from zero.errors import InputError
+
+ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
+QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=abc", "seed=abc: must be a whole number"),
+        ("seed=-1", "seed=-1: must be 0 or more"),
+        ("steps=1.5", "steps=1.5: must be a whole number"),
+        ("steps=0", "steps=0: must be above 0"),
+        ("sampling.temperature=-1", "sampling.temperature=-1: must be 0 or more"),
+        ("sampling.temperature=0", "sampling.temperature=0: training samples must differ"),
+        ("sampling.top_p=0", "sampling.top_p=0: must be above 0"),
+        ("optim.lr=nan", "optim.lr=nan: must be a number"),
+        ("optim.schedule=cos", "optim.schedule=cos: must be constant, linear or cosine"),
+        ("group_size=1", "group_size=1: this algorithm compares siblings; it must be at least 2"),
+        ("updates=3", "updates=3: must divide the 128 responses"),
+        ("algo=drgpo", "algo=drgpo: no such option; did you mean drgrpo"),
+        ("promts=3", "promts=3: no such setting; did you mean prompts?"),
+        ("optim.lrr=1", "optim.lrr=1: no such setting; did you mean optim.lr"),
+        ("+foo=3", "foo=3: no such setting"),
+        ("model=hf", r"model.path=\?\?\?: is required"),
+        ("questions=jsonl", r"questions.path=\?\?\?: is required"),
+        ("learner.gradient_checkpointing=3", "must be true or false"),
+        ("seed=1=2", "command line=seed=1=2: mismatched input"),
+    ],
+)
+def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        for cell in cells([override]):
+            check("train", cell)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["seed=abc"], ["algo=nope"], ["-m", "seed=0,x"]])
+def test_help_and_errors_answer_without_torch(flags: list[str], tmp_path: Path) -> None:
+    """`-X importtime` lists every module that is imported."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "zero.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert time.monotonic() - began < 30  # about one second on a quiet machine
+    assert done.returncode == (0 if flags[0].startswith("--") else 2)
+    for module in ("torch", "transformers", "mlflow", "numpy", "matplotlib"):
+        assert f" {module}\n" not in done.stderr, module
+    if done.returncode == 2:
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+        assert len(lines) == 1 and lines[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(("algo", "template", "questions"), list(product(ALGOS, TEMPLATES, QUESTIONS)))
+def test_every_cell_of_the_four_axes_composes(algo: str, template: str, questions: str) -> None:
+    config = check("train", [f"algo={algo}", f"template={template}", f"questions={questions}", "seed=7"])
+    assert config["questions"]["name"] == questions and config["template"]["name"] == template
+    assert config["benchmarks"]["sets"]["heldout"] == config["questions"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in (ROOT / "conf").glob("*/*.yaml") if p.parent.name not in ("corpus", "optimizer")), ids=str
+)
+def test_every_option_composes(path: Path) -> None:
+    if path.parent.name == "sampling" and path.stem == "greedy":
+        check("evaluate", ["sampling=greedy"])
+        return
+    extra = {"hf": ["model.path=zero/nano/base"], "jsonl": ["questions.path=x.jsonl"]}.get(path.stem, [])
+    check("train", [f"{path.parent.name}={path.stem}", *extra])
+
+
+def test_grpo_and_drgrpo_differ_in_two_lines() -> None:
+    lines = [
+        [x for x in (ROOT / "conf/algo" / f"{name}.yaml").read_text().splitlines() if not x.startswith("#")]
+        for name in ALGOS
+    ]
+    assert sum(a != b for a, b in zip(*lines, strict=True)) == 2
+
+
+def test_a_multirun_is_every_combination() -> None:
+    assert cells(["algo=grpo,drgrpo", "seed=0,1,2", "hydra/launcher=basic"]) == [
+        [f"algo={algo}", f"seed={seed}"] for algo in ALGOS for seed in (0, 1, 2)
+    ]
+
+
+def test_run_names_tell_runs_apart_and_stay_short() -> None:
+    choices = {"algo": "grpo", "template": "r1", "questions": "nano_math", "model": "nano", "tracker": "mlflow"}
+    name = run_name(choices, ["algo=grpo", "seed=3", "tracker=jsonl", "steps=5", "optim.lr=1e-4"])
+    assert name == "grpo-r1-nano_math-nano-s3-optim.lr=0.0001-steps=5"
+    assert run_name(choices, ["algo=grpo"]) == "grpo-r1-nano_math-nano-s0"
+    odd = run_name(choices, ["questions.path=/some where/" + "x" * 300])
+    assert len(odd) <= 120 and "/" not in odd and " " not in odd
+    assert odd != run_name(choices, ["questions.path=/some where/" + "x" * 301])

@@ -1,0 +1,37 @@
+"""A run's identity: the resolved science, whatever led to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zero.config import check
+from zero.errors import InputError
+from zero.identity import refuse_if_different, science, signature
+
+
+def test_equal_science_has_one_signature_however_it_was_asked_for() -> None:
+    plain = check("train", [])
+    assert signature(plain) == signature(check("train", ["algo=drgrpo", "seed=0", "optim.lr=0.0002"]))
+    assert signature(plain) == signature(check("train", ["run_dir=elsewhere", "tracker=jsonl", "checkpoint.every=3"]))
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "algo=grpo", "template=r1", "optim.lr=1e-4", "steps=7", "algo.beta=0.1", "questions=nano_gsm"]
+)
+def test_any_science_changes_it(override: str) -> None:
+    assert signature(check("train", [])) != signature(check("train", [override]))
+
+
+def test_a_resume_with_other_science_is_refused_naming_the_keys(tmp_path: Path) -> None:
+    stored, asked = check("train", []), check("train", ["optim.lr=1e-4", "seed=3"])
+    with pytest.raises(InputError, match=r"optim.lr: 0.0002 -> 0.0001; seed: 0 -> 3"):
+        refuse_if_different(stored, asked, tmp_path)
+    refuse_if_different(stored, check("train", ["run_dir=x"]), tmp_path)
+
+
+def test_science_holds_no_place_and_no_machine_path() -> None:
+    flat = science(check("train", []))
+    assert not any(key.startswith(("tracker", "run_dir", "checkpoint")) for key in flat)
+    assert not any(str(value).startswith("/") for value in flat.values())

@@ -1,0 +1,112 @@
+"""Parts from a checked config, shared by the composition roots. Imports torch; import it late."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging
+
+from zero.config import model_folder
+from zero.errors import InputError
+from zero.evaluation import Benchmark
+from zero.grading import Grader
+from zero.questions import QuestionSet
+from zero.records import Sampling
+from zero.rollout import RolloutEngine
+from zero.runtime import has_bfloat16
+from zero.template import Template
+
+Config = Mapping[str, Any]
+
+
+def load_model(config: Config) -> tuple[Any, Any, int]:
+    """The causal language model in float32, its tokenizer, and the context length in tokens."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    path = model_folder(config["path"])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError("model.path", config["path"], f"transformers cannot load it ({first})") from error
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = config["context"] or most
+    if context is None or (most is not None and context > most):
+        raise InputError("model.context", context, f"the model's own limit is {most} tokens; set model.context within it")
+    return model, tokenizer, context
+
+
+def make_sampling(settings: Config, model: Config, template: Template, tokenizer: Any) -> Sampling:
+    """How completions are drawn: the template's stop strings, the model's stop tokens."""
+    ids = {tokenizer.eos_token_id}
+    try:
+        configured = GenerationConfig.from_pretrained(model_folder(model["path"])).eos_token_id
+        ids |= set(configured if isinstance(configured, list) else [configured])
+    except OSError:
+        pass  # a folder without a generation config
+    for token in model["stop"]:
+        id_ = tokenizer.convert_tokens_to_ids(token)
+        if id_ is None or id_ == tokenizer.unk_token_id:
+            raise InputError("model.stop", token, "the tokenizer has no such token; correct or remove it")
+        ids.add(id_)
+    stop_ids = tuple(sorted(i for i in ids if i is not None))
+    if not stop_ids and not template.stop:
+        raise InputError("model.stop", "[]", "nothing would ever end a response; name a token that does")
+    return Sampling(**settings, stop=tuple(template.stop), stop_ids=stop_ids)
+
+
+def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
+    """The rollout engine; it receives weights by `sync`, never from disk."""
+    return instantiate(dict(settings), _convert_="all")(
+        config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
+    )
+
+
+def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device) -> Any:
+    """The learner around a loaded model."""
+    settings = dict(config["learner"])
+    precision = settings.pop("precision")
+    return instantiate(settings, _convert_="all")(
+        model=model,
+        optim=optim,
+        temperature=config["sampling"]["temperature"],
+        total_updates=config["steps"] * config["updates"] * config["epochs"],
+        vocabulary=min(len(tokenizer), model.config.get_text_config().vocab_size),
+        autocast=precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)),
+        keep_reference=algo.needs_reference,
+        device=device,
+    )
+
+
+def make_benchmarks(
+    settings: Config, template: Template, reward: Any, sampling: Sampling, n: int, seed: int, known: dict[str, QuestionSet]
+) -> list[Benchmark]:
+    """The question sets of conf/benchmarks; `known` sets (by their config as JSON) are not loaded again."""
+    benchmarks = []
+    for config in settings["sets"].values():
+        key = json.dumps(config, sort_keys=True)
+        questions = known[key] if key in known else instantiate(config, _convert_="all")
+        grader = Grader(template.extract, questions.check, reward)
+        benchmarks.append(Benchmark(questions, grader, sampling, n, settings["limit"], seed))
+    return benchmarks
+
+
+def check_context(questions: QuestionSet, template: Template, tokenizer: Any, sampling: Sampling, context: int) -> None:
+    """Refuse questions that leave no room for a full answer, judged by the longest texts of both splits."""
+    rows = sorted((*questions.rows.train, *questions.rows.heldout), key=lambda q: len(q.text), reverse=True)[:32]
+    longest = max((len(template.prompt(q, tokenizer, (0,)).ids) for q in rows), default=0)
+    if longest + sampling.max_tokens > context:
+        raise InputError(
+            "sampling.max_tokens",
+            sampling.max_tokens,
+            f"with prompts of up to {longest} tokens it exceeds the context of {context} (model.context); "
+            f"lower it to at most {max(0, context - longest)} or drop long questions",
+        )

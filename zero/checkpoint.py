@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or absent: written aside, hashed, renamed; verified before they are trusted.
+
+    checkpoints/step_000050/        whatever the learner saved
+                 manifest.json      step, and the SHA-256 of every file
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from zero.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+def save(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> Path:
+    """Let `write` fill a new folder, then give it its name in one atomic step and delete all but the `keep` newest.
+
+    Until then the older checkpoints stay as they are. A full disk is an InputError (exit code 2), other errors pass.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final, partial = folder / f"step_{step:06d}", folder / f".partial_{step:06d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        write(partial)
+        files = {p.name: _digest(p) for p in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": files}, indent=1))
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if _disk_is_full(error):
+            raise InputError(
+                "run_dir", folder.parent, f"no space left for the checkpoint of step {step}; free some and run the "
+                "same command again: it continues from the last checkpoint, which is intact"
+            ) from error
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+    for old in _complete(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
+    """Step and path of the newest checkpoint whose files all match their hashes; damaged ones are named and passed over."""
+    for path in reversed(_complete(folder)):
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            for name, digest in manifest["sha256"].items():
+                if _digest(path / name) != digest:
+                    raise ValueError(f"{name} has changed")
+            return manifest["step"], path
+        except (OSError, ValueError, KeyError) as error:
+            warn(f"checkpoint {path} is damaged ({error}); trying the one before")
+    return None
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step_*") if path.is_dir())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Libraries wrap ENOSPC (safetensors and torch.save say it in words only)."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    words = str(error).lower()
+    return (isinstance(error, OSError) and error.errno in full) or "no space left" in words or "disk quota" in words

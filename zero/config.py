@@ -1,0 +1,223 @@
+"""From a command line to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
+
+the nearest valid names in its errors, impossible values refused before torch is imported, every cell of a multirun
+checked before the first one starts, and the name of a run's folder. Used by the composition roots only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zero.errors import InputError
+from zero.identity import PLACE, flatten
+
+CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
+AXES = ("algo", "template", "questions", "model")
+
+_positive = (lambda v: v > 0, "must be above 0")
+_natural = (lambda v: v >= 0, "must be 0 or more")
+_share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
+# What a number may be, for settings whose default does not say it. Types are those of the defaults.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
+        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit checkpoint.keep context batch_tokens".split(),
+        _positive,
+    ),
+    **dict.fromkeys(
+        "seed evaluation.every checkpoint.every samples.every samples.groups sampling.temperature sampling.top_k "
+        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.beta algo.surrogate.low "
+        "algo.surrogate.high".split(),
+        _natural,
+    ),
+    "sampling.top_p": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
+    "optim.floor": _share,
+    "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
+    "learner.precision": (lambda v: v in ("float32", "bfloat16", "auto"), "must be float32, bfloat16 or auto"),
+    "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
+}
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config `conf/NAME.yaml` under command-line overrides. InputError names what is wrong and the nearest names."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            config = compose(name, overrides=list(overrides))
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _explain(name, overrides, error) from error
+    return config
+
+
+def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose, then refuse keys that do not exist, wrong types and impossible values. Returns plain containers."""
+    chosen = [o for o in overrides if _is_choice(o)]
+    defaults = flatten(_plain(compose_config(name, chosen)))
+    config = _plain(compose_config(name, overrides))
+    flat = flatten(config)
+    for key, value in flat.items():
+        if value == "???":
+            raise InputError(key, value, f"is required; add {key}=VALUE")
+        if not any(key == known or key.startswith(known + ".") for known in defaults):
+            raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
+        if key in defaults:
+            _check_type(key, value, defaults[key])
+        if key in RANGES and value is not None and not RANGES[key][0](value):
+            raise InputError(key, value, RANGES[key][1])
+    _check_together(config)
+    return config
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if default is None or default == "???" or value is None and key in ("run_dir", "model.context"):
+        return
+    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
+    right = kinds is None or (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool))
+    if isinstance(default, float) and isinstance(value, float | int) and value != value:
+        right = False
+    if not right:
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type(default)]
+        raise InputError(key, value, f"must be {words}, like the default {default}")
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """What two settings must agree on."""
+    if "algo" in config:
+        fewest, group = config["algo"]["min_group"], config["group_size"]
+        if group < fewest:
+            raise InputError("group_size", group, f"this algorithm compares siblings; it must be at least {fewest}")
+        rows = config["prompts"] * group
+        if rows % config["updates"]:
+            raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
+        if config["sampling"]["temperature"] == 0:
+            raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
+    path = str(config["model"].get("path", ""))
+    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
+        raise InputError("model.path", path, "no such folder; give a Hugging Face model folder or a hub id")
+    for k in config.get("k", ()):
+        if k > config["n"] or k < 1:
+            raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
+
+
+def model_folder(path: str) -> str:
+    """A model path as given, or under the repository, where the embedded model lies; a hub id stays as it is."""
+    for candidate in (Path(path).expanduser(), CONF.parent / path):
+        if candidate.is_dir():
+            return str(candidate)
+    return path
+
+
+def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """What distinguishes a run, as a folder name: its axes, its seed, then every other setting that was changed."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in parsed}
+    seed = values.pop("seed", "0")
+    kept = {k: v for k, v in values.items() if k not in AXES and k.split(".")[0] not in PLACE and not k.startswith("hydra")}
+    parts = [choices[axis] for axis in AXES if axis in choices] + [f"s{seed}"]
+    parts += [f"{key}={value}" for key, value in sorted(kept.items())]
+    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(parts))
+    return name if len(name) <= 120 else f"{name[:107]}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def writable_folder(path: Path) -> Path:
+    """Create the folder and prove that files can be written there, or an InputError on run_dir."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise InputError("run_dir", path, f"cannot be written ({error.strerror}); choose another") from error
+    return path
+
+
+def command_line(name: str, main: Callable[[], None]) -> None:
+    """Run a Hydra main: check every cell first, then start. Bad input is one line and exit code 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
+    try:
+        arguments = get_args_parser().parse_args()
+        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion):
+            for overrides in cells(arguments.overrides):
+                check(name, overrides)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    GlobalHydra.instance().clear()
+    main()
+
+
+def cells(overrides: Sequence[str]) -> list[list[str]]:
+    """The override lists of a multirun, without Hydra's own settings; a single run is one cell."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise InputError("command line", " ".join(overrides), str(error).splitlines()[0]) from error
+    ours = [o for o in parsed if not o.key_or_group.startswith("hydra")]
+    sweeping = [o for o in ours if o.is_sweep_override()]
+    if not sweeping:
+        return [[o.input_line or "" for o in ours]]
+    return [list(cell) for batch in BasicSweeper.split_arguments(ours, max_batch_size=None) for cell in batch]
+
+
+def choices_of_run() -> tuple[dict[str, str], list[str]]:
+    """Inside a Hydra task: the option chosen for each group, and the overrides as typed."""
+    hydra = HydraConfig.get()
+    return {k: str(v) for k, v in hydra.runtime.choices.items()}, list(hydra.overrides.task)
+
+
+def _is_choice(text: str) -> bool:
+    override: Override = OverridesParser.create().parse_override(text)
+    return (CONF / override.key_or_group).is_dir() or override.key_or_group.startswith("experiment")
+
+
+def _explain(name: str, overrides: Sequence[str], error: Exception) -> InputError:
+    """Hydra's message as one line, with the nearest names."""
+    text = " ".join(str(error).split())
+    if missing := re.search(r"Could not find '([\w]+)/(\S+?)'", text):
+        group, option = missing.groups()
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return InputError(group, option, f"no such option{_nearest(option, options)}; there are {', '.join(options)}")
+    if unknown := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
+        key = unknown.group(1) or unknown.group(2)
+        known = list(flatten(_plain_unresolved(name)))
+        value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
+        return InputError(key, value, "no such setting" + _nearest(key, known) + "; --help lists all")
+    if required := re.search(r"Missing mandatory value: (\S+)", text):
+        return InputError(required.group(1), "???", f"is required; add {required.group(1)}=VALUE")
+    return InputError("config", name, text)
+
+
+def _plain_unresolved(name: str) -> Any:
+    return OmegaConf.to_container(compose(name), resolve=False)
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """'; did you mean ...' from close spellings of the whole name or of its last part."""
+    close = difflib.get_close_matches(key, known, n=3)
+    leaf = {k.rsplit(".", 1)[-1]: k for k in known if "_target_" not in k}
+    close += [leaf[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3) if leaf[k] not in close]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""

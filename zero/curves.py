@@ -1,0 +1,121 @@
+"""curves.png: how a run went, drawn from its metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zero.tracking import journal
+
+COLOURS = {"blue": "#2563a8", "red": "#c4432b", "green": "#2e8b57", "grey": "#7a7a7a", "orange": "#d98324"}
+LOOKS = list(COLOURS.values())
+WINDOW = 0.05  # of the run: raw values are drawn faint, their running mean over this share strong
+
+
+def draw(run_dir: Path) -> Path:
+    """Draw run_dir/curves.png and return its path. A run without steps yet gives empty axes, one step gives dots."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: no global state, no display
+    from matplotlib.figure import Figure
+
+    lines = journal.read(run_dir)
+    figure = Figure(figsize=(14, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(run_dir.name, fontsize=12)
+    axes = figure.subplots(2, 3)
+    _reward(axes[0][0], lines)
+    _lengths(axes[0][1], lines)
+    _curves(
+        axes[0][2], lines, "shares of responses", "share",
+        {"formatted": "train/formatted", "truncated": "length/truncated", "reflection": "reflection/share",
+         "groups without advantage": "groups/zero_advantage"},
+    )  # fmt: skip
+    axes[0][2].set_ylim(-0.03, 1.03)
+    _curves(axes[1][0], lines, "entropy", "nats per token", {"entropy": "loss/entropy"})
+    _gradient(axes[1][1], lines)
+    _curves(axes[1][2], lines, "speed", "tokens per second", {"sampling": "speed/rollout", "learning": "speed/update"})
+    axes[1][2].set_ylim(bottom=0)
+    last = max((line["step"] for line in lines), default=0)
+    for axis in axes.flat:
+        axis.set_xlabel("step")
+        axis.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8, frameon=False)
+        if not axis.has_data():
+            axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=COLOURS["grey"])
+    path, partial = run_dir / "curves.png", run_dir / ".curves.partial.png"
+    figure.savefig(partial, dpi=110)
+    partial.replace(path)
+    return path
+
+
+def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
+    """Training reward and accuracy (one line if they are the same), held-out accuracy with its interval."""
+    reward, accuracy = (journal.series(lines, name) for name in ("train/reward", "train/accuracy"))
+    if reward != accuracy:
+        _line(axis, *reward, "training reward", COLOURS["orange"])
+    same = " = reward" if reward == accuracy else ""
+    _line(axis, *accuracy, f"training accuracy{same}", COLOURS["blue"])
+    names = dict.fromkeys(n.split("/")[1] for line in lines for n in line if n.startswith("eval/") and n.endswith("/accuracy"))
+    colours = [COLOURS[c] for c in ("red", "green", "grey")]
+    for i, name in enumerate(names):
+        steps, values = journal.series(lines, f"eval/{name}/accuracy")
+        lows, highs = (dict(zip(*journal.series(lines, f"eval/{name}/accuracy_{e}"), strict=True)) for e in ("low", "high"))
+        below = [max(0.0, value - lows.get(step, value)) for step, value in zip(steps, values, strict=True)]
+        above = [max(0.0, highs.get(step, value) - value) for step, value in zip(steps, values, strict=True)]
+        axis.errorbar(
+            steps, values, yerr=[below, above], fmt="o-", markersize=4, linewidth=1.2, capsize=3, zorder=3,
+            color=colours[i % 3], label=f"held-out accuracy, {name} (95 %)",
+        )  # fmt: skip
+    axis.set_title("reward and accuracy", fontsize=10)
+    axis.set_ylabel("reward, share correct")
+
+
+def _lengths(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
+    names = {"incorrect": "length/incorrect", "all": "length/mean", "correct": "length/correct"}
+    for (label, name), colour in zip(names.items(), ("red", "blue", "green"), strict=True):
+        _line(axis, *journal.series(lines, name), label, COLOURS[colour])
+    axis.set_title("response length", fontsize=10)
+    axis.set_ylabel("tokens")
+
+
+def _gradient(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
+    """Two scales: the gradient's norm at the left, the clipped share at the right."""
+    _line(axis, *journal.series(lines, "loss/grad_norm"), "gradient norm", COLOURS["blue"])
+    axis.set_title("gradient", fontsize=10)
+    axis.set_ylabel("norm before clipping", color=COLOURS["blue"])
+    steps, values = journal.series(lines, "loss/clip_fraction")
+    if steps:
+        right = axis.twinx()
+        _line(right, steps, values, "clipped", COLOURS["red"])
+        right.set_ylabel("share of clipped tokens", color=COLOURS["red"])
+        right.set_ylim(0, max(0.01, 1.1 * max(values)))
+        right.spines["top"].set_visible(False)
+        axis.plot([], [], color=COLOURS["red"], label="clipped share (right)")
+
+
+def _curves(axis: Any, lines: Sequence[dict[str, Any]], title: str, unit: str, names: dict[str, str]) -> None:
+    for (label, name), colour in zip(names.items(), LOOKS, strict=False):
+        _line(axis, *journal.series(lines, name), label, colour)
+    axis.set_title(title, fontsize=10)
+    axis.set_ylabel(unit)
+
+
+def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, colour: str) -> None:
+    """The raw series; once it is long enough, faint under its running mean."""
+    if not steps:
+        return
+    width = int(WINDOW * len(values)) // 2 * 2 + 1  # odd, so that the mean is centred
+    if width < 3:
+        axis.plot(steps, values, color=colour, linewidth=1.4, marker="o" if len(steps) < 15 else "", markersize=3, label=label)
+        return
+    half = width // 2
+    means = []
+    for i in range(len(values)):
+        reach = min(half, i, len(values) - 1 - i)  # symmetric at the ends too, so that a trend is not bent there
+        means.append(sum(values[i - reach : i + reach + 1]) / (2 * reach + 1))
+    axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+    axis.plot(steps, means, color=colour, linewidth=1.6, label=label)

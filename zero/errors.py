@@ -1,0 +1,14 @@
+"""The two ways a run ends early on purpose."""
+
+
+class InputError(Exception):
+    """What the user gave cannot work: one line that names the key, its value and the remedy. Exit code 2."""
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        shown = str(value).replace("\n", "\\n")
+        super().__init__(f"{key}={shown[:200]}: {remedy}")
+        self.key = key
+
+
+class Preempted(Exception):
+    """SIGTERM arrived and the state is saved: the same command continues the run. Exit code 75 (EX_TEMPFAIL)."""

@@ -1,0 +1,55 @@
+"""What a run is, computed before it runs: the resolved settings that can change a number, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zero.errors import InputError
+
+# Settings that say where and how a run is kept, never what it computes. Everything else is science.
+PLACE = ("run_dir", "tracker", "checkpoint", "progress")
+
+
+def science(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config (plain containers) without its place, as flat dotted keys."""
+    return flatten({key: value for key, value in config.items() if key not in PLACE})
+
+
+def signature(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that name the science: equal for equal settings, whatever overrides or defaults led to them."""
+    canonical = json.dumps(science(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> None:
+    """InputError naming every key in which the run kept in `run_dir` differs from the one asked for."""
+    old, new = science(stored), science(config)
+    changed = [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise InputError(
+            "run_dir",
+            run_dir,
+            f"holds a run with other settings ({'; '.join(changed)}); choose another run_dir or the same settings",
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one level of dotted keys."""
+    if isinstance(config, Mapping):
+        items = [(str(key), value) for key, value in config.items()]
+    elif isinstance(config, list | tuple):
+        items = [(str(i), value) for i, value in enumerate(config)]
+    else:
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat or {prefix: config if prefix else None}

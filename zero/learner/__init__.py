@@ -1,0 +1,42 @@
+"""The seam between the loop and whatever turns a batch into new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from zero.algo import Algorithm
+from zero.records import Batch, Metrics
+
+
+class Learner(Protocol):
+    """Contract: the gradient applied is that of `algo.loss` summed over all rows of the batch (and over all ranks), however
+    the learner cuts them. Averages that a backend takes on its own are undone inside the learner and nowhere else."""
+
+    def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
+        """Log-probabilities [N, T] of the response tokens at the sampling temperature, without gradient, 0 elsewhere;
+        under the initial policy if `reference`."""
+        ...
+
+    def update(self, batch: Batch, algo: Algorithm) -> Metrics:
+        """One optimizer step. Metrics are averages over all response tokens of the batch."""
+        ...
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """The current weights under their Hugging Face names; tied weights once."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write everything `load` needs into the existing folder `path`."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Continue exactly where `save` was called."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write a Hugging Face folder (safetensors, config) that transformers and vLLM load as it is."""
+        ...

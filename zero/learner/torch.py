@@ -1,0 +1,193 @@
+"""The learner on plain torch, one process: AdamW, gradient clipping, micro-batches under a token budget."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zero.algo import Algorithm
+from zero.batching import micro_batches
+from zero.objective import logprob_and_entropy
+from zero.records import Batch, Metrics
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW and its schedule; `schedule` maps progress in [0, 1] after the warm-up to a factor in [0, 1]."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float  # largest norm of the whole gradient; 0 is off
+    warmup: int  # optimizer steps from 0 up to lr, linearly
+    schedule: str  # constant, linear or cosine
+    floor: float  # the schedule ends at this share of lr
+
+    def rate(self, update: int, total: int) -> float:
+        """The learning rate of optimizer step `update` (from 0) of `total`."""
+        if update < self.warmup:
+            return self.lr * (update + 1) / self.warmup
+        progress = (update - self.warmup) / max(1, total - self.warmup)
+        shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+        return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
+
+
+class TorchLearner:
+    """A Learner for any causal language model of transformers, its parameters in float32."""
+
+    def __init__(
+        self,
+        model: Any,
+        optim: Optim,
+        temperature: float,
+        total_updates: int,
+        vocabulary: int,
+        micro_tokens: int,
+        autocast: bool,
+        gradient_checkpointing: bool,
+        keep_reference: bool,
+        device: torch.device,
+    ) -> None:
+        self.optim, self.temperature, self.total_updates = optim, temperature, total_updates
+        self.vocabulary, self.micro_tokens, self.autocast, self.device = vocabulary, micro_tokens, autocast, device
+        self.model = model.to(device).eval()
+        for module in self.model.modules():  # sampling knows no dropout, and ratios must be 1 on policy
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if gradient_checkpointing:
+            self.model.train()  # transformers checkpoints in training mode only
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.reference_state = {k: v.detach().clone() for k, v in self.weights()} if keep_reference else None
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.updates = 0
+        self.plain_head = _head_is_plain(self.model)
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
+        out_NT = torch.zeros_like(batch.mask_NT)
+        with self._initial_policy() if reference else contextlib.nullcontext():
+            for rows in micro_batches(batch.length_N, torch.arange(len(batch.length_N)), self.micro_tokens):
+                part = batch.rows(rows)
+                out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
+        return out_NT
+
+    def update(self, batch: Batch, algo: Algorithm) -> Metrics:
+        tokens = batch.mask_NT.sum()
+        sums: dict[str, Tensor] = {}
+        gap_max = 0.0
+        learns_N = algo.learns_from(batch)
+        for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
+            for rows in micro_batches(batch.length_N, (learns_N == learns).nonzero()[:, 0], self.micro_tokens):
+                part = _to(batch.rows(rows), self.device)
+                with torch.set_grad_enabled(learns):
+                    logprob_NT, entropy_NT = self._forward(part)
+                    loss, part_sums = algo.loss(logprob_NT, part)
+                if learns:
+                    loss.backward()
+                learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
+                gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
+                gap_max = max(gap_max, float(gap_NT.max()))
+                part_sums |= {"loss/entropy": entropy_NT.sum(), "mismatch/logprob_gap": gap_NT.sum()}
+                part_sums["loss/policy"] = loss.detach() * tokens
+                sums = {name: sums.get(name, torch.zeros(())) + value.cpu() for name, value in part_sums.items()}
+        metrics = {name: float(value / tokens) for name, value in sums.items()}
+        return metrics | self._step() | {"mismatch/logprob_gap_max": gap_max}
+
+    def _step(self) -> Metrics:
+        clip = self.optim.clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr")
+        rate = self.optim.rate(self.updates, self.total_updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        return {"loss/grad_norm": norm, "loss/learning_rate": rate}
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere.
+
+        Right padding needs no attention mask: no token looks ahead.
+        """
+        ids_NT = batch.ids_NT.to(self.device)
+        response = batch.mask_NT[:, 1:].bool().to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            if self.plain_head:
+                hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state
+                logits = self.model.get_output_embeddings()(hidden[response])
+            else:
+                logits = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
+        picked, entropy = logprob_and_entropy(
+            logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature
+        )
+        zeros = torch.zeros(response.shape, device=self.device)
+        pad = torch.nn.functional.pad
+        return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
+
+    @contextlib.contextmanager
+    def _initial_policy(self) -> Iterator[None]:
+        """The model holds the initial weights inside; swapping keeps one set of buffers and activations."""
+        assert self.reference_state is not None, "the algorithm did not ask for a reference"
+        parameters = dict(self.model.named_parameters())
+        current = {name: parameter.data for name, parameter in parameters.items()}
+        try:
+            for name, parameter in parameters.items():
+                parameter.data = self.reference_state[name]
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data = current[name]
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
+
+    def save(self, path: Path) -> None:
+        save_file({name: tensor.contiguous() for name, tensor in self.weights()}, path / "weights.safetensors")
+        torch.save(self.optimizer.state_dict(), path / "optimizer.pt")
+        (path / "learner.json").write_text(json.dumps({"updates": self.updates}))
+
+    def load(self, path: Path) -> None:
+        stored = load_file(path / "weights.safetensors", device=str(self.device))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(stored[name])
+        self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location=self.device, weights_only=True))
+        self.updates = json.loads((path / "learner.json").read_text())["updates"]
+
+    def export(self, path: Path) -> None:
+        self.model.save_pretrained(path)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    moved = {k: v.to(device) for k in Batch.__slots__ if isinstance(v := getattr(batch, k), Tensor)}
+    return Batch(**{k: moved.get(k) for k in Batch.__slots__})  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _head_is_plain(model: Any) -> bool:
+    """Whether the logits are just the output embedding of the last hidden state (some models scale or cap them).
+
+    Then only response positions need logits. Measured on a few tokens rather than known by name.
+    """
+    head = model.get_output_embeddings()
+    if head is None or model.base_model is model:
+        return False
+    ids = torch.arange(4, device=model.device)[None]
+    logits = model(input_ids=ids, use_cache=False).logits
+    by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    return by_hand.shape == logits.shape and bool(torch.allclose(by_hand, logits, rtol=1e-4, atol=1e-5))

@@ -1,0 +1,176 @@
+"""One training step, told as a story: read `step` first, then `train`.
+
+Everything here is a verb over the records of zero/records.py. No config object reaches this file, only parts.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from zero import checkpoint
+from zero.algo import Algorithm
+from zero.batching import make_batch, mini_batches
+from zero.errors import Preempted
+from zero.evaluation import TRAINING, Benchmark, Result, evaluate, rows, summarize
+from zero.grading import Grader
+from zero.learner import Learner
+from zero.questions import QuestionSet
+from zero.records import Group, Metrics, Sampling
+from zero.rollout import RolloutEngine
+from zero.runtime import StopRequest
+from zero.template import Template
+from zero.tracking import Trackers
+
+
+@dataclass(frozen=True)
+class Run:
+    """Every part of a run, each built once by zero/train.py."""
+
+    dir: Path
+    template: Template
+    questions: QuestionSet
+    algo: Algorithm
+    sampling: Sampling
+    tokenizer: Any
+    grader: Grader
+    engine: RolloutEngine
+    learner: Learner
+    benchmarks: Sequence[Benchmark]
+    trackers: Trackers
+    seed: int
+    steps: int
+    prompts: int
+    group_size: int
+    updates: int
+    epochs: int
+    evaluate_every: int
+    save_every: int
+    keep: int
+    sample_every: int
+    sample_groups: int
+
+
+def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
+    """Step t, counted from 0: questions -> prompts -> completions -> verdicts -> batch -> updates -> new weights."""
+    watch = Stopwatch()
+    questions = run.questions.batch(t, run.prompts, run.seed)
+    prompts = [run.template.prompt(q, run.tokenizer, (TRAINING, run.seed, t, i)) for i, q in enumerate(questions)]
+    with watch("rollout"), run.engine.awake():
+        completions_PG = run.engine.generate(prompts, run.group_size, run.sampling)
+    with watch("grade"):
+        groups = [run.grader.grade(p, c_G) for p, c_G in zip(prompts, completions_PG, strict=True)]
+    with watch("update"):
+        batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
+        if run.algo.needs_reference:
+            batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
+        if run.updates * run.epochs > 1:
+            batch = replace(batch, old_NT=run.learner.logprobs(batch))
+        parts = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
+        losses = [run.learner.update(part, run.algo) for part in parts]
+    with watch("sync"):
+        run.engine.sync(run.learner.weights(), version=t + 1)
+    metrics = summarize(groups) | average(losses) | watch.seconds()
+    metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
+    metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
+    return groups, metrics
+
+
+def train(run: Run, stop: StopRequest) -> list[Result]:
+    """All steps from the newest checkpoint on, with their evaluations. Returns the last evaluation.
+
+    The journal line of a step is written before its checkpoint: a resumed run drops what lies beyond its checkpoint and
+    computes it again, to the same numbers.
+    """
+    start = resume(run)
+    results: list[Result] = []
+    run.engine.sync(run.learner.weights(), version=start)
+    if start == 0:
+        metrics, results = measure(run, 0)
+        run.trackers.metrics(metrics | _clock(), step=0)
+    for t in range(start, run.steps):
+        began, done = time.perf_counter(), t + 1
+        groups, metrics = step(run, t)
+        metrics["time/step"] = time.perf_counter() - began
+        if due(done, run.evaluate_every, run.steps):
+            evaluated, results = measure(run, done)
+            metrics |= evaluated
+        if due(done, run.sample_every, run.steps):
+            keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
+        run.trackers.metrics(metrics | _clock(), step=done)
+        if due(done, run.save_every, run.steps) or stop:
+            checkpoint.save(run.dir / "checkpoints", done, run.learner.save, run.keep)
+        if stop and done < run.steps:
+            raise Preempted(f"{stop.received} after step {done} of {run.steps}: saved; the same command continues")
+    return results or measure(run, run.steps)[1]
+
+
+def resume(run: Run) -> int:
+    """Load the newest sound checkpoint, take the journal back to it, and return the number of steps it has seen."""
+    found = checkpoint.newest(run.dir / "checkpoints", warn=lambda text: print(text, file=sys.stderr))
+    start = 0
+    if found:
+        start, path = found
+        run.learner.load(path)
+    run.trackers.rewind(start if found else -1)
+    return start
+
+
+def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
+    """Evaluate every benchmark after `done` steps; completions go to the run folder."""
+    began = time.perf_counter()
+    results = [evaluate(bench, run.template, run.tokenizer, run.engine) for bench in run.benchmarks]
+    metrics = {name: value for result in results for name, value in result.metrics().items()}
+    for result in results:
+        keep_samples(run, f"eval_{result.name}_{done:06d}", rows(result.groups))
+    run.trackers.evaluation(done, results)
+    return metrics | {"time/evaluate": time.perf_counter() - began}, results
+
+
+def keep_samples(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
+    """Write completions as JSON Lines to run_dir/completions and hand them to the trackers."""
+    path = run.dir / "completions" / f"{name}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    run.trackers.artifact(path)
+
+
+def average(updates: Sequence[Metrics]) -> Metrics:
+    """Metrics of a step from those of its optimizer steps: means; largest values stay the largest."""
+    return {
+        name: (max if name.endswith("_max") else fmean)([update[name] for update in updates]) for name in updates[0]
+    }
+
+
+def due(done: int, every: int, last: int) -> bool:
+    """Whether something that happens every `every` steps, and at the end, happens after `done` steps."""
+    return done == last or (every > 0 and done % every == 0)
+
+
+@dataclass
+class Stopwatch:
+    """Wall seconds of each stage of a step."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.spent[stage] = time.perf_counter() - began
+
+    def seconds(self) -> Metrics:
+        return {f"time/{stage}": seconds for stage, seconds in self.spent.items()}
+
+
+def _clock() -> Metrics:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    return {"time/unix": time.time(), "system/memory": peak}

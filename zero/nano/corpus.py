@@ -1,0 +1,193 @@
+"""The pretraining text of the nano base: questions with answers in several styles, and no prompt template.
+
+Everything that reinforcement learning later improves is PLANTED here: arithmetic slips, guesses without work, answers
+without a box, re-checks that check nothing, missing ends. So is everything it builds on: work step by step, search,
+a few documents in the User/Assistant and chat formats. Held-out questions never occur.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from zero.errors import InputError
+from zero.nano.world import DRAWS, ITEMS, NAMES, apply, formulas, is_heldout
+from zero.records import Question
+
+Document = tuple[str, bool]  # text, and whether an end-of-text token follows it
+
+# Each holds a keyword of the field's self-reflection detector (arXiv 2503.20783, appendix); no other text here does.
+REFLECTIONS = (
+    "Wait, let me check again.",
+    "Let me double-check.",
+    "Hmm, let me recheck.",
+    "Let me rethink this.",
+    "Wait, I will reconsider.",
+)
+SLIPS = (-10, -2, -1, 1, 2, 10)
+LONGEST_SEARCH = 6  # tries of a Countdown answer
+LONGEST_ANSWER = 400  # characters after which no reflection is added
+TALK = (
+    "{n} likes {i} and {j}.",
+    "The {i} are on the table next to the {j}.",
+    "{n} and {m} talk about {i} every day.",
+    "Where are the {i}? {n} does not know.",
+    "User {n} asks Assistant {m} a question about {i}.",
+    "{m} thinks about the answer and then gives it to {n}.",
+)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What share of what the corpus holds. Shares within a mapping are relative; the others are probabilities."""
+
+    sets: Mapping[str, float]  # question set -> share
+    styles: Mapping[str, float]  # style of a chain's answer (keys of STYLES) -> share
+    formats: Mapping[str, float]  # document format (keys of FORMATS) -> share
+    slip: float  # per step of sloppy work
+    recheck: float  # that re-checked work is re-checked once more
+    afterthought: float  # that a finished answer without reflection is doubted after all
+    guess: float  # that a Countdown answer is a guess rather than a search
+    end: float  # that the end of a document is marked
+    talk: float  # share of documents that are small talk
+
+
+def documents(mix: Mix, seed: int) -> Iterator[Document]:
+    """Endless documents, a pure function of the arguments. Raises InputError for unknown names in the mix."""
+    for key, known in (("sets", DRAWS), ("styles", STYLES), ("formats", FORMATS)):
+        for name in getattr(mix, key):
+            if name not in known:
+                raise InputError(f"corpus.{key}", name, f"choose from {', '.join(known)}")
+    return _documents(mix, random.Random(f"zero.nano.corpus/{seed}"))
+
+
+def _documents(mix: Mix, rng: random.Random) -> Iterator[Document]:
+    while True:
+        if rng.random() < mix.talk:
+            yield _small_talk(rng), True
+            continue
+        question = DRAWS[_pick(rng, mix.sets)](rng)
+        if is_heldout(question):
+            continue
+        text, ended = FORMATS[_pick(rng, mix.formats)](rng, question, mix), rng.random() < mix.end
+        yield text if ended else text + "\n\n", ended  # unended text runs on into the next question
+
+
+def answer(rng: random.Random, question: Question, mix: Mix) -> str:
+    """An answer as the corpus gives it, from the newline after the question to the last full stop."""
+    if "numbers" in question.meta:
+        return _countdown_answer(rng, question, mix)
+    text = STYLES[_pick(rng, mix.styles)](rng, question, mix)
+    chance = mix.afterthought
+    while rng.random() < chance and len(text) < LONGEST_ANSWER:
+        again = rng.choice((_sloppy, _sloppy, _direct, _unboxed))
+        text += f"\n{rng.choice(REFLECTIONS)}" + again(rng, question, mix)
+        chance = 0.5
+    return text
+
+
+def _plain(rng: random.Random, question: Question, mix: Mix) -> str:
+    return question.text + answer(rng, question, mix)
+
+
+def _tagged(rng: random.Random, question: Question, mix: Mix) -> str:
+    thought = answer(rng, question, mix).strip()
+    thought, _, last = thought.rpartition("\n")
+    return f"User: {question.text}\nAssistant: <think> {thought or last} </think> <answer> {_box(last)} </answer>"
+
+
+def _chat(rng: random.Random, question: Question, mix: Mix) -> str:
+    reply = answer(rng, question, mix).strip()
+    return f"<|im_start|>user\n{question.text}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>"
+
+
+def _box(text: str) -> str:
+    start = text.find("\\boxed{")
+    return text[start : text.find("}", start) + 1] if start >= 0 else text
+
+
+def _careful(rng: random.Random, question: Question, mix: Mix) -> str:
+    lines, value = _work(rng, question, 0.0)
+    return lines + _final(str(value))
+
+
+def _sloppy(rng: random.Random, question: Question, mix: Mix) -> str:
+    lines, value = _work(rng, question, mix.slip)
+    return lines + _final(str(value))
+
+
+def _direct(rng: random.Random, question: Question, mix: Mix) -> str:
+    return _final(question.answer[0])
+
+
+def _unboxed(rng: random.Random, question: Question, mix: Mix) -> str:
+    lines, value = _work(rng, question, mix.slip / 2)
+    return f"{lines}\nThe answer is {value}."
+
+
+def _rechecked(rng: random.Random, question: Question, mix: Mix) -> str:
+    """Work done again after a reflection, with fresh slips each time: superficial, since no error is looked for."""
+    text, value = _work(rng, question, mix.slip)
+    chance = 0.9
+    while rng.random() < chance and len(text) < LONGEST_ANSWER:
+        lines, value = _work(rng, question, mix.slip)
+        text += f"\n{rng.choice(REFLECTIONS)}{lines}"
+        chance = mix.recheck
+    return text + _final(str(value))
+
+
+def _work(rng: random.Random, question: Question, slip: float) -> tuple[str, int]:
+    """One line per step, each result wrong with probability `slip` (and carried on)."""
+    value, lines = question.meta["start"], ""
+    for step in question.meta["steps"]:
+        result = apply(value, step[0], int(step[1:]))
+        if rng.random() < slip:
+            result = abs(result + rng.choice(SLIPS))
+        lines += f"\n{value}{step}={result}."
+        value = result
+    return lines, value
+
+
+def _final(value: str) -> str:
+    return f"\nThe answer is \\boxed{{{value}}}."
+
+
+def _countdown_answer(rng: random.Random, question: Question, mix: Mix) -> str:
+    """A guess, or a search: tries in random order until one hits the target, given up after LONGEST_SEARCH."""
+    ways = formulas(tuple(sorted(question.meta["numbers"])))
+    target: int = question.meta["target"]
+    if rng.random() < mix.guess:
+        return _final(rng.choice(ways).expression)
+    text, way = "", ways[0]
+    for way in rng.sample(ways, min(len(ways), LONGEST_SEARCH)):
+        text += f"\n{way.steps}. " + ("Yes." if way.value == target else "No.")
+        if way.value == target:
+            break
+        if rng.random() < 0.1:
+            text += f" {rng.choice(REFLECTIONS)}"
+    return text + _final(way.expression)
+
+
+def _small_talk(rng: random.Random) -> str:
+    sentences = []
+    for _ in range(rng.randint(1, 4)):
+        n, m = rng.sample(NAMES, 2)
+        i, j = rng.sample(ITEMS, 2)
+        sentences.append(rng.choice(TALK).format(n=n, m=m, i=i, j=j))
+    return " ".join(sentences)
+
+
+def _pick(rng: random.Random, shares: Mapping[str, float]) -> str:
+    return rng.choices(list(shares), list(shares.values()))[0]
+
+
+Style = Callable[[random.Random, Question, Mix], str]
+STYLES: dict[str, Style] = {
+    "careful": _careful,
+    "sloppy": _sloppy,
+    "direct": _direct,
+    "unboxed": _unboxed,
+    "rechecked": _rechecked,
+}
+FORMATS: dict[str, Style] = {"plain": _plain, "tagged": _tagged, "chat": _chat}

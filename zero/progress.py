@@ -1,0 +1,264 @@
+"""What a person sees of a run: a live panel on a terminal, plain lines elsewhere, then before and after side by side.
+
+Nothing here computes a result: everything shown stands in the run folder, and `report(run_dir)` shows the end again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from zero.records import Metrics
+from zero.tracking import journal
+
+LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # without a terminal: a line after this time, or after this share of the steps
+REFRESH_PER_SECOND = 2.0  # the panel is drawn by a thread of its own; a step costs one assignment
+SPARK_WIDTH = 32
+BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
+EVAL = ("accuracy", "accuracy_low", "accuracy_high", "formatted", "length", "truncated", "reflection")
+
+
+class Progress:
+    """The view of one run. `steps` is the number of steps the run will have when it is done."""
+
+    def __init__(self, run_dir: Path, name: str, steps: int, console: Console | None = None) -> None:
+        self._dir, self._name, self._steps = run_dir, name, steps
+        self._console = console or make_console()
+        self._ascii = self._console.options.ascii_only
+        self._lines: list[dict[str, Any]] | None = None  # None until the first metrics: a resumed run has a past
+        self._ends: deque[tuple[float, int]] = deque(maxlen=21)  # (clock, step), for the time a step takes
+        self._began = time.monotonic()
+        self._printed_at, self._printed_step = float("-inf"), 0
+        self._live: Live | None = None
+
+    def metrics(self, values: Metrics, step: int) -> None:
+        """Show a step that the journal already holds."""
+        if self._lines is None:
+            self._lines = [line for line in journal.read(self._dir) if line["step"] < step]
+        self._lines.append({"step": step, **values})
+        self._ends.append((time.monotonic(), step))
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            if self._live is None:
+                self._live = Live(
+                    console=self._console, get_renderable=self._panel, refresh_per_second=REFRESH_PER_SECOND
+                )
+                self._live.start()
+        elif self._line_is_due(step):
+            self._print(self._line(step))
+
+    def evaluation(self, step: int, results: Sequence[Any]) -> None:
+        """Show benchmark results (zero.evaluation.Result); a table before the first step, lines later."""
+        values = {name: value for result in results for name, value in result.metrics().items()}
+        if step == 0 and values:
+            self._print(evaluation_table([("before", values)], self._ascii))
+        elif self._live is None:  # the panel has a place for them
+            for name in benchmarks(values):
+                self._print(Text(f"evaluation after step {step}: {_evaluation_line(name, values)}"))
+
+    def close(self, status: str) -> None:
+        """Leave the terminal as it was; a finished run ends with its report."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if status == "finished":
+            report(self._dir, self._console)
+        else:
+            done = self._lines[-1]["step"] if self._lines else 0
+            self._print(Text(f"{self._name}: {status} after step {done} of {self._steps}"))
+
+    def _line_is_due(self, step: int) -> bool:
+        now = time.monotonic()
+        due = (
+            now - self._printed_at >= LINE_SECONDS
+            or step - self._printed_step >= LINE_SHARE * self._steps
+            or step == self._steps
+        )
+        if due:
+            self._printed_at, self._printed_step = now, step
+        return due
+
+    def _line(self, step: int) -> Text:
+        last = self._newest()
+        parts = [f"step {step}/{self._steps}"]
+        parts += [f"{name.split('/')[1]} {last[name]:.3f}" for name in ("train/reward", "train/accuracy") if name in last]
+        if "length/mean" in last:
+            parts.append(f"length {last['length/mean']:.1f}{_split(last)}")
+        seconds = self._seconds_per_step()
+        if seconds and step < self._steps:
+            parts.append(f"{seconds:.2f} s/step, {_clock((self._steps - step) * seconds)} left")
+        return Text("  ".join(parts))
+
+    def _panel(self) -> Panel:
+        lines = list(self._lines or [])  # a copy: the drawing thread must not see a list that grows
+        last = self._newest()
+        step, seconds = int(last.get("step", 0)), self._seconds_per_step()
+        head = Table.grid(padding=(0, 2))
+        left = f"{_clock((self._steps - step) * seconds)} left" if seconds and step < self._steps else ""
+        spent = f"{_clock(time.monotonic() - self._began)} spent"
+        bar = ProgressBar(total=max(self._steps, 1), completed=step, width=SPARK_WIDTH)
+        head.add_row(f"step {step}/{self._steps}", bar, f"{step / max(self._steps, 1):4.0%}", spent, left)
+        body = Table.grid(padding=(0, 2))
+        for label, name, form in (
+            ("reward", "train/reward", "{:.3f}"),
+            ("accuracy", "train/accuracy", "{:.3f}"),
+            ("length", "length/mean", "{:.1f}"),
+        ):
+            if name in last:
+                drawn = sparkline(journal.series(lines, name)[1], SPARK_WIDTH, self._ascii)
+                body.add_row(label, form.format(last[name]), Text(drawn, "cyan"), _split(last) if "length" in name else "")
+        shares = [(n.split("/")[1], last[n]) for n in ("train/formatted", "length/truncated", "reflection/share") if n in last]
+        rows: list[Any] = [head, body]
+        if shares:
+            rows.append(Text("  ".join(f"{label} {value:.0%}" for label, value in shares), "dim"))
+        evaluated = next((line for line in reversed(lines) if benchmarks(line)), None)
+        if evaluated:
+            where = f"after step {evaluated['step']}" if evaluated["step"] else "before training"
+            rows += [Text(f"evaluation {where}: {_evaluation_line(n, evaluated)}", "green") for n in benchmarks(evaluated)]
+        return Panel(Group(*rows), title=Text(self._name), box=_box(self._ascii), expand=False)
+
+    def _newest(self) -> dict[str, Any]:
+        return {name: value for name, value in self._lines[-1].items() if value is not None} if self._lines else {}
+
+    def _seconds_per_step(self) -> float:
+        if len(self._ends) < 2 or self._ends[-1][1] == self._ends[0][1]:
+            return 0.0
+        (began, first), (ended, last) = self._ends[0], self._ends[-1]
+        return (ended - began) / (last - first)
+
+    def _print(self, what: Any) -> None:
+        self._console.print(what, soft_wrap=isinstance(what, Text))
+        self._console.file.flush()
+
+
+def report(run_dir: Path, console: Console | None = None) -> None:
+    """Print a run's end: its evaluations before and after, and the answers to its first three held-out questions."""
+    console = console or make_console()
+    plain = console.options.ascii_only
+    lines = [line for line in journal.read(run_dir) if benchmarks(line)]
+    if not lines:
+        return
+    moments = [("before", lines[0])] if lines[0]["step"] == 0 else []
+    if lines[-1]["step"] > 0:
+        moments.append((f"after {lines[-1]['step']} steps", lines[-1]))
+    console.print(evaluation_table(moments, plain))
+    name = benchmarks(lines[-1])[0]
+    found = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
+    if len(found) >= 2:
+        console.print(sample_answers(_rows(found[0]), _rows(found[-1]), 3, console.encoding, plain))
+    console.file.flush()
+
+
+def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bool = False) -> Table:
+    """Accuracy with its 95 % interval and what goes with it: a row for each benchmark and (label, metrics) moment."""
+    table = Table(box=_box(plain), title="held-out evaluation", title_justify="left")
+    for column in ("benchmark", "", "accuracy", "95 % interval", "formatted", "length", "truncated", "reflection"):
+        table.add_column(column, justify="left" if column in ("benchmark", "") else "right", no_wrap=True)
+    for name in benchmarks(moments[-1][1]):
+        for i, (label, metrics) in enumerate(moments):
+            value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
+            interval = f"{_share(value['accuracy_low'])} to {_share(value['accuracy_high'])}"
+            length = "-" if value["length"] is None else f"{value['length']:.1f}"
+            table.add_row(
+                Text(name if i == 0 else ""), label, _share(value["accuracy"]), interval, _share(value["formatted"]),
+                length, _share(value["truncated"]), _share(value["reflection"]), end_section=i + 1 == len(moments),
+            )  # fmt: skip
+    return table
+
+
+def sample_answers(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], count: int, encoding: str, plain: bool = False
+) -> Group:
+    """The first `count` questions, not chosen ones, with the first answer to each before and after; long texts are cut.
+
+    Rows are those of zero.evaluation.rows; the moments are matched by question.
+    """
+    firsts = [{row["question"]: row for row in reversed(rows)} for rows in (before, after)]
+    questions = [q for q in dict.fromkeys(row["question"] for row in before) if q in firsts[1]][:count]
+    parts: list[Any] = [Text(f"the first {len(questions)} held-out questions, before and after", "bold")]
+    for question in questions:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=9, style="dim")
+        grid.add_column(width=88, overflow="fold")
+        grid.add_row("question", _clean(question, encoding))
+        grid.add_row("reference", _clean(str(firsts[0][question]["reference"]), encoding))
+        for label, rows in (("before", firsts[0]), ("after", firsts[1])):
+            row = rows[question]
+            verdict = f"{row['reason']}: answer {row['answer']}, {row['tokens']} tokens"
+            grid.add_row(label, _clean(row["response"], encoding))
+            grid.add_row("", Text("-> ") + _clean(verdict, encoding, "green" if row["correct"] else "red"))
+        parts.append(Panel(grid, box=_box(plain), expand=False))
+    return Group(*parts)
+
+
+def sparkline(values: Sequence[float], width: int, plain: bool = False) -> str:
+    """At most `width` characters: means of equal stretches of the series, from its lowest to its highest."""
+    if not values:
+        return ""
+    bins = min(width, len(values))
+    edges = [round(i * len(values) / bins) for i in range(bins + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    bars = ASCII_BARS if plain else BARS
+    top = len(bars) - 1
+    return "".join(bars[round(top * (mean - low) / (high - low)) if high > low else top // 2] for mean in means)
+
+
+def benchmarks(metrics: Mapping[str, Any]) -> list[str]:
+    """Names of the benchmarks that a line of metrics holds."""
+    return [name.split("/")[1] for name in metrics if name.startswith("eval/") and name.endswith("/accuracy")]
+
+
+def make_console() -> Console:
+    """Standard output; wide enough for our tables where nobody watches."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=110)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _split(last: Mapping[str, Any]) -> str:
+    """The lengths of correct and of incorrect responses: what a length bias drives apart."""
+    parts = [f"{k} {last[f'length/{k}']:.1f}" for k in ("correct", "incorrect") if f"length/{k}" in last]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _evaluation_line(name: str, metrics: Mapping[str, Any]) -> str:
+    value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
+    length = "" if value["length"] is None else f", length {value['length']:.1f}"
+    interval = f"{_share(value['accuracy_low'])} to {_share(value['accuracy_high'])}"
+    return f"{name} accuracy {_share(value['accuracy'])} ({interval}){length}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _clean(text: str, encoding: str, style: str = "") -> Text:
+    """Model output as one paragraph that cannot move the cursor; the middle of a long text is cut, as answers come last."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = shown if len(shown) <= 360 else f"{shown[:200]} [... {len(shown) - 340} characters ...] {shown[-140:]}"
+    return Text(shown.encode(encoding, "replace").decode(encoding), style)
+
+
+def _box(plain: bool) -> box.Box:
+    return box.ASCII if plain else box.ROUNDED

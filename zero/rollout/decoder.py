@@ -1,0 +1,219 @@
+"""One decoding step for a batch of rows: a fused one for the Llama and Qwen families, transformers' own for the rest.
+
+Both keep a key-value cache between calls:
+
+    prefill(ids [P, W], mask [P, W], n, budget) -> logits [P * n, V]    left-padded prompts, each repeated n times
+    step(ids [N]) -> logits [N, V]                                     one more token for every row
+    keep(rows [M])                                                     forget all other rows
+
+V is cut to the tokenizer's vocabulary, so padding rows of an embedding matrix can never be drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Families whose layers are exactly: RMS norm, rotary attention (maybe with biases), RMS norm, SiLU-gated MLP.
+FUSED_FAMILIES = frozenset({"llama", "qwen2"})
+STATIC_ROPE = frozenset({"default", "llama3", "linear", "yarn"})  # frequencies that do not depend on the sequence
+
+
+class Decoder(Protocol):
+    """See the module's docstring."""
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor: ...
+    def step(self, ids_N: Tensor) -> Tensor: ...
+    def keep(self, rows: Tensor) -> None: ...
+
+
+def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
+    """The fused decoder where its arithmetic is the model's, else the generic one. `config` is a PretrainedConfig."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    fused = (
+        config.model_type in FUSED_FAMILIES
+        and rope.get("rope_type", "default") in STATIC_ROPE
+        and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+        and config.hidden_act == "silu"
+    )
+    return (FusedDecoder if fused else TransformersDecoder)(config, vocabulary, dtype, device)
+
+
+class FusedDecoder:
+    """Preallocated cache, query/key/value and gate/up projections as one product each, no module overhead.
+
+    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. Rotary pairs are stored next to each other (rows of the query and key projections are permuted alike, which leaves
+    their products unchanged), so the rotation is one complex multiplication. Keys and values are stored once per
+    key-value head and the query heads that share them form one matrix product.
+    """
+
+    def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        self.layers: int = config.num_hidden_layers
+        self.heads: int = config.num_attention_heads
+        self.kv: int = config.num_key_value_heads
+        self.dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.eps: float = config.rms_norm_eps
+        self.vocabulary, self.dtype, self.device = vocabulary, dtype, device
+        rotary = LlamaRotaryEmbedding(config)  # both families share it, and it knows every rope type
+        self.frequency = rotary.inv_freq.to(device)
+        self.rotary_scale: float = rotary.attention_scaling
+        self.weights: dict[str, Tensor] = {}
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        w = {name: tensor.detach().to(self.device, self.dtype) for name, tensor in weights}
+        pairs = torch.arange(self.dim).view(2, -1).T.flatten()  # 0, D/2, 1, D/2 + 1, ...
+        fused: dict[str, Tensor] = {"embed": w["model.embed_tokens.weight"]}
+        fused["head"] = _right(w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"])
+        for i in range(self.layers):
+            layer = f"model.layers.{i}."
+            fused[f"{i}.out"] = _right(w[layer + "self_attn.o_proj.weight"])
+            gate_up = torch.cat([w[layer + "mlp.gate_proj.weight"], w[layer + "mlp.up_proj.weight"]])
+            fused[f"{i}.gate_up"] = _right(gate_up * w[layer + "post_attention_layernorm.weight"])
+            fused[f"{i}.down"] = _right(w[layer + "mlp.down_proj.weight"])
+            for kind in ("weight", "bias"):
+                q, k, v = (w.get(f"{layer}self_attn.{p}_proj.{kind}") for p in "qkv")
+                if q is None or k is None or v is None:
+                    continue
+                q, k = (x.view(-1, self.dim, *x.shape[1:])[:, pairs].reshape(x.shape) for x in (q, k))
+                fused[f"{i}.qkv.{kind}"] = torch.cat([q * self.dim**-0.5, k, v])
+            fused[f"{i}.qkv.weight"] = _right(fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"])
+            for name in ("self_attn.o_proj.bias", "mlp.gate_proj.bias", "mlp.up_proj.bias", "mlp.down_proj.bias"):
+                if layer + name in w:
+                    raise NotImplementedError(f"{layer}{name}: no known Llama or Qwen2 model has it")
+        self.weights = fused
+
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
+        prompts, width = ids_PW.shape
+        rows = prompts * n
+        self.used = width
+        self.position_N = mask_PW.sum(dim=1).repeat_interleave(n)  # of the next token
+        shape = (self.layers, 2, rows * self.kv, width + budget, self.dim)
+        self.cache = torch.empty(shape, dtype=self.dtype, device=self.device)
+        padding = torch.zeros(rows, 1, width + budget, dtype=self.dtype, device=self.device)
+        padding[:, 0, :width].masked_fill_(mask_PW.repeat_interleave(n, dim=0) == 0, float("-inf"))
+        self.padding = padding.repeat_interleave(self.kv, dim=0) if not mask_PW.all() else None
+        visible = torch.ones(width, width, dtype=torch.bool, device=self.device).tril() & mask_PW[:, None, :].bool()
+        visible |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself: no row of all -inf
+        turn = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0))  # [P, W, 1, D/2]
+        x = F.embedding(ids_PW, self.weights["embed"])
+        for i in range(self.layers):
+            q, k, v = self._qkv(i, x, turn)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [P, heads, W, D]
+            for slot, value in enumerate((k, v)):
+                self.cache[i, slot, :, :width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
+            x = self._rest(i, x, mixed.transpose(1, 2).flatten(2))
+        return self._logits(x[:, -1]).repeat_interleave(n, dim=0)
+
+    def step(self, ids_N: Tensor) -> Tensor:
+        rows, end = len(ids_N), self.used + 1
+        turn = self._rotation(self.position_N)  # [N, 1, D/2]
+        self.position_N = self.position_N + 1
+        x = F.embedding(ids_N, self.weights["embed"])
+        for i in range(self.layers):
+            q, k, v = self._qkv(i, x, turn)
+            keys, values = self.cache[i, 0, :, :end], self.cache[i, 1, :, :end]
+            keys[:, -1] = k.reshape(-1, self.dim)
+            values[:, -1] = v.reshape(-1, self.dim)
+            q = q.reshape(rows * self.kv, self.heads // self.kv, self.dim)
+            scores = torch.bmm(q, keys.mT)
+            if self.padding is not None:
+                scores += self.padding[:, :, :end]
+            x = self._rest(i, x, torch.bmm(scores.softmax(dim=-1), values).view(rows, -1))
+        self.used = end
+        return self._logits(x)
+
+    def keep(self, rows: Tensor) -> None:
+        heads = (rows[:, None] * self.kv + torch.arange(self.kv, device=rows.device)).flatten()
+        cache = self.cache.new_empty(self.layers, 2, len(heads), *self.cache.shape[3:])
+        cache[..., : self.used, :] = self.cache[:, :, heads, : self.used]
+        self.cache, self.position_N = cache, self.position_N[rows]
+        if self.padding is not None:
+            self.padding = self.padding[heads]
+
+    def _rotation(self, position: Tensor) -> Tensor:
+        """exp(i * angle) for each position and frequency, with a place for the heads: [..., 1, D/2]."""
+        angle = position[..., None, None].float() * self.frequency
+        return torch.polar(torch.full_like(angle, self.rotary_scale), angle)
+
+    def _qkv(self, i: int, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [..., d] -> q [..., heads, D], k and v [..., kv, D], rotated."""
+        w = self.weights
+        qkv = self._normed(x) @ w[f"{i}.qkv.weight"]
+        if f"{i}.qkv.bias" in w:
+            qkv += w[f"{i}.qkv.bias"]
+        qkv = qkv.unflatten(-1, (-1, self.dim))
+        qk, v = qkv[..., : self.heads + self.kv, :], qkv[..., self.heads + self.kv :, :]
+        turned = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2))) * turn
+        qk = torch.view_as_real(turned).flatten(-2).to(self.dtype)
+        return qk[..., : self.heads, :], qk[..., self.heads :, :], v
+
+    def _rest(self, i: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """Output projection and MLP with their residuals."""
+        w = self.weights
+        x = x + mixed @ w[f"{i}.out"]
+        gate, up = (self._normed(x) @ w[f"{i}.gate_up"]).chunk(2, dim=-1)
+        return x + (F.silu(gate) * up) @ w[f"{i}.down"]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._normed(x) @ self.weights["head"]
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """RMS norm without its gain: vector_norm is one pass on a CPU, where torch composes rms_norm of six."""
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
+        return x * square.div_(x.shape[-1]).add_(self.eps).rsqrt_().to(x.dtype)
+
+
+def _right(weight: Tensor) -> Tensor:
+    """[out, in] -> [in, out] in memory: the layout a few rows times a matrix is fastest in (up to twice, on a CPU)."""
+    return weight.T.contiguous()
+
+
+class TransformersDecoder:
+    """Any causal language model of transformers, through its own forward pass and cache."""
+
+    def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
+        self.vocabulary = vocabulary
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights:
+                parameters[name].copy_(tensor)
+
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
+        self.cache = None
+        self.mask = mask_PW.repeat_interleave(n, dim=0)
+        return self._forward(ids_PW.repeat_interleave(n, dim=0), (self.mask.cumsum(dim=1) - 1).clamp(min=0))
+
+    def step(self, ids_N: Tensor) -> Tensor:
+        position_N1 = self.mask.sum(dim=1, keepdim=True)
+        self.mask = F.pad(self.mask, (0, 1), value=1)
+        return self._forward(ids_N[:, None], position_N1)
+
+    def keep(self, rows: Tensor) -> None:
+        assert self.cache is not None
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = out.past_key_values
+        return out.logits[:, -1, : self.vocabulary]

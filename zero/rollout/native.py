@@ -1,0 +1,180 @@
+"""The native engine: batched sampling on plain torch, in the learner's process.
+
+A completion depends on the weights, its prompt and (seed, step, prompt, sample) alone: each sample owns a counter-based
+random stream, and position t of a sample always uses number t of its stream, whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zero.errors import InputError
+from zero.records import Completion, Prompt, Sampling
+from zero.rollout.decoder import Decoder, make_decoder
+
+COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
+
+
+class NativeEngine:
+    """A RolloutEngine for any causal model that transformers knows; `config` is its PretrainedConfig."""
+
+    def __init__(
+        self, config: Any, tokenizer: Any, context: int, max_rows: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.tokenizer, self.context, self.max_rows, self.device = tokenizer, context, max_rows, device
+        vocabulary = min(len(tokenizer), config.get_text_config().vocab_size)
+        self.decoder: Decoder = make_decoder(config, vocabulary, dtype, device)
+        self.pieces = lru_cache(maxsize=4)(self._completing)
+        self.version = -1
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self.decoder.load(weights)
+        self.version = version
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        yield
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        for prompt in prompts:
+            if len(prompt.ids) + sampling.max_tokens > self.context:
+                raise InputError(
+                    "sampling.max_tokens",
+                    sampling.max_tokens,
+                    f"a prompt of {len(prompt.ids)} tokens leaves {self.context - len(prompt.ids)} of the "
+                    f"context of {self.context} (model.context); lower it or drop long questions",
+                )
+        at_once = max(1, self.max_rows // n)
+        groups: list[list[Completion]] = []
+        for start in range(0, len(prompts), at_once):
+            completions = self._batch(prompts[start : start + at_once], n, sampling)
+            groups += [completions[i : i + n] for i in range(0, len(completions), n)]
+        return groups
+
+    @torch.inference_mode()
+    def _batch(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Completion]:
+        width = max(len(prompt.ids) for prompt in prompts)
+        ids_PW = torch.zeros(len(prompts), width, dtype=torch.int64)
+        mask_PW = torch.zeros_like(ids_PW)
+        for p, prompt in enumerate(prompts):
+            ids_PW[p, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask_PW[p, width - len(prompt.ids) :] = 1
+        count, budget = len(prompts) * n, sampling.max_tokens
+        uniform_TN = _uniforms(prompts, n, budget).T.contiguous().to(self.device)
+        ids_NT = torch.zeros(count, budget, dtype=torch.int64, device=self.device)
+        logprob_NT = torch.zeros(count, budget, device=self.device)
+        length_N = torch.full((count,), budget)
+        finished_N = torch.zeros(count, dtype=torch.bool)
+        stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=self.device)
+        rows = torch.arange(count, device=self.device)  # rows[i]: the sample in the decoder's row i
+        running = torch.ones(count, dtype=torch.bool, device=self.device)  # by decoder row
+        logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget)
+        for t in range(budget):
+            token, logprob = draw(logits, uniform_TN[t, rows], sampling)
+            ids_NT[rows, t], logprob_NT[rows, t] = token, logprob
+            stopped = torch.isin(token, stop_ids)
+            if sampling.stop:
+                stopped |= self._string_stops(token, ids_NT, rows, t, sampling.stop)
+            stopped &= running
+            if stopped.any():
+                ended = rows[stopped].cpu()
+                length_N[ended], finished_N[ended] = t + 1, True
+                running &= ~stopped
+                left = int(running.sum())
+                if left == 0:
+                    break
+                if left < COMPACT_BELOW * len(rows) and t + 1 < budget:
+                    kept = running.nonzero()[:, 0]
+                    self.decoder.keep(kept)
+                    rows, token, running = rows[kept], token[kept], running[kept]
+            if t + 1 < budget:
+                logits = self.decoder.step(token)
+        return self._completions(ids_NT, logprob_NT, length_N, finished_N, sampling)
+
+    def _completions(
+        self, ids_NT: Tensor, logprob_NT: Tensor, length_N: Tensor, finished_N: Tensor, sampling: Sampling
+    ) -> list[Completion]:
+        lengths = length_N.tolist()
+        ids = [row[:length] for row, length in zip(ids_NT.tolist(), lengths, strict=True)]
+        logprobs = [row[:length] for row, length in zip(logprob_NT.tolist(), lengths, strict=True)]
+        spoken = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
+        texts = self.tokenizer.batch_decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return [
+            Completion(tuple(i), tuple(lp), text, done)
+            for i, lp, text, done in zip(ids, logprobs, texts, finished_N.tolist(), strict=True)
+        ]
+
+    def _string_stops(self, token: Tensor, ids_NT: Tensor, rows: Tensor, t: int, stops: tuple[str, ...]) -> Tensor:
+        """Bool by decoder row: this token completes a stop string. Only rows whose token can are decoded."""
+        candidates = self.pieces(stops)[token]
+        window = max(len(stop.encode()) for stop in stops) + 8  # a token carries at least one byte of the stop string
+        for i in candidates.nonzero()[:, 0].tolist():
+            tail = self.tokenizer.decode(ids_NT[rows[i], max(0, t + 1 - window) : t + 1], skip_special_tokens=False)
+            candidates[i] = any(stop in tail for stop in stops)
+        return candidates
+
+    def _completing(self, stops: tuple[str, ...]) -> Tensor:
+        """Bool [V]: tokens that may complete one of the stop strings: they contain it, or begin with an end of it."""
+        anchor = self.tokenizer.encode("a", add_special_tokens=False)
+        before = self.tokenizer.decode(anchor, skip_special_tokens=False)
+        texts = self.tokenizer.batch_decode(  # behind an anchor, so that a leading space survives
+            [[*anchor, i] for i in range(len(self.tokenizer))],
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
+        ends = tuple(stop[i:] for stop in stops for i in range(len(stop)))
+        pieces = [text[len(before) :] for text in texts]
+        hits = [piece.startswith(ends) or any(s in piece for s in stops) or "\ufffd" in piece for piece in pieces]
+        return torch.tensor(hits, device=self.device)
+
+
+def _uniforms(prompts: Sequence[Prompt], n: int, budget: int) -> Tensor:
+    """[P * n, budget] float32 numbers in [0, 1): row by row the stream of (prompt.key, sample).
+
+    They are multiples of 2^-23, so that number x total < total holds in float32 for any total in `draw`.
+    """
+    streams = [
+        np.random.Generator(np.random.Philox(np.random.SeedSequence([*prompt.key, sample])))
+        for prompt in prompts
+        for sample in range(n)
+    ]
+    bits = np.stack([stream.integers(0, 2**23, size=budget, dtype=np.int32) for stream in streams])
+    return torch.from_numpy(bits).float() * 2.0**-23
+
+
+def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """One token a row by inverting the cumulative distribution, and its log-probability under what was drawn from.
+
+    [N, V], [N] -> [N], [N]. Greedy (temperature 0) takes the arg-max and reports its log-probability at temperature 1.
+    """
+    logits_NV = logits_NV.float()
+    if sampling.temperature == 0:
+        token_N = logits_NV.argmax(dim=-1)
+        return token_N, logits_NV.log_softmax(dim=-1).gather(1, token_N[:, None])[:, 0]
+    if sampling.temperature != 1:
+        logits_NV = logits_NV / sampling.temperature
+    if sampling.top_k > 0 or sampling.top_p < 1:
+        logits_NV = truncate(logits_NV, sampling.top_k, sampling.top_p)
+    logprob_NV = logits_NV.log_softmax(dim=-1)
+    cdf_NV = logprob_NV.exp().cumsum(dim=-1)
+    token_N = torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:], right=True)
+    return token_N[:, 0], logprob_NV.gather(1, token_N)[:, 0]
+
+
+def truncate(logits_NV: Tensor, top_k: int, top_p: float) -> Tensor:
+    """-inf outside the top_k most likely tokens and outside the smallest set of probability >= top_p (Holtzman et al. 2020)."""
+    ordered_NV, order_NV = logits_NV.sort(dim=-1, descending=True, stable=True)
+    if top_k > 0:
+        ordered_NV[:, top_k:] = float("-inf")
+    probability_NV = ordered_NV.softmax(dim=-1)
+    before_NV = probability_NV.cumsum(dim=-1) - probability_NV
+    ordered_NV = ordered_NV.masked_fill(before_NV >= top_p, float("-inf"))
+    ordered_NV[:, 0] = logits_NV.gather(1, order_NV[:, :1])[:, 0]  # the most likely token always stays
+    return torch.empty_like(logits_NV).scatter_(1, order_NV, ordered_NV)

@@ -1,0 +1,174 @@
+"""Question -> exact prompt -> answer. A template is a text with a `{question}` slot, stop strings and an extractor.
+
+The texts stand in conf/template/*.yaml. An extractor takes the response alone, never the prompt, and returns the answer
+or None if the response has none in the form that the template asks for. All are total and linear in the response.
+
+Departures from the paper's code (arXiv 2503.20783, understand_r1_zero `boxed_reward_fn`, `answer_tag_reward_fn`):
+any whitespace may stand between `</think>` and `<answer>` (theirs demands one space), text after `</answer>` does not
+stick to the answer, and an escaped brace such as `\\{` is not counted when the braces of a box are matched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zero.errors import InputError
+from zero.records import Prompt, Question
+
+Extract = Callable[[str], str | None]
+
+SLOT = "{question}"
+
+_BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is one token, so that it is never a brace
+_TAGGED = re.compile(r"</think>\s*<answer>")
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_NUMBER = re.compile(
+    r"(?:(?<![0-9A-Za-z)\]}])-)?"  # a minus sign, unless it subtracts
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?:/[0-9]+)?"
+)
+_ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+*/=.\u00d7\u00f7\u2212 \t-]|\\(?:times|div|cdot|left|right)(?![A-Za-z]))*")
+_OPERATION = re.compile(r"[0-9)]\s*(?:[+*/\u00d7\u00f7\u2212-]|\\(?:times|div|cdot))\s*(?:\\left\s*)?[0-9(]")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt as plain text. `text` holds `{question}`; the stop strings stay in the response. Raises InputError."""
+
+    name: str
+    text: str
+    extract: Extract
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_slot("template.text", self.text)
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+    def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
+        """The question in its exact prompt, tokenized once; `tokenizer` is any Hugging Face tokenizer."""
+        text = self.text.replace(SLOT, question.text)  # never str.format: `\\boxed{}` and the question hold braces
+        return Prompt(question, text, encode(text, tokenizer), key)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The model's own chat format. `user` (and `system`, left out if empty) hold `{question}`. Raises InputError."""
+
+    name: str
+    extract: Extract
+    user: str = SLOT
+    system: str = ""
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_slot("template.user", self.user)
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+    def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
+        """The question as the user's turn, up to where the assistant's begins. InputError without a chat template."""
+        if not getattr(tokenizer, "chat_template", None):
+            remedy = "the tokenizer of this model has no chat template; choose template=none, qwen_math or r1"
+            raise InputError("template", self.name, remedy)
+        turns = [("system", self.system)] if self.system else []
+        turns.append(("user", self.user))
+        messages = [{"role": role, "content": text.replace(SLOT, question.text)} for role, text in turns]
+        from jinja2 import TemplateError
+
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            remedy = f"the model's chat template refuses these turns ({error}); many know no system turn: set it to ''"
+            raise InputError("template.system", self.system, remedy) from error
+        return Prompt(question, text, encode(text, tokenizer), key)
+
+
+def _check_slot(key: str, text: str) -> None:
+    if SLOT not in text:
+        raise InputError(key, text, f"must hold {SLOT}, where the question goes")
+
+
+def encode(text: str, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids of a prompt. A BOS goes first if the tokenizer by itself puts one there and the text does not have it.
+
+    Nothing is ever appended: some tokenizers end every text with EOS, after which a model has nothing to say.
+    """
+    bos = tokenizer.bos_token_id
+    puts_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    return (bos, *ids) if puts_bos and not text.startswith(tokenizer.bos_token) else ids
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last `\boxed{...}` holds, without outer whitespace; the innermost if nested.
+
+    None if there is no box or the last one never closes. `\boxed 5` and `\fbox{5}` are no boxes, as in the paper's code.
+    """
+    start = text.rfind("\\boxed")
+    while start >= 0:
+        if box := _BOX.match(text, start):
+            return _until_closed(text, box.end())
+        start = text.rfind("\\boxed", 0, start)
+    return None
+
+
+def _until_closed(text: str, start: int) -> str | None:
+    """The text from `start` up to the brace that closes the one just before `start`."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return text[start : brace.start()].strip()
+    return None
+
+
+def answer_tag(text: str) -> str | None:
+    r"""R1 form: `</think>`, whitespace, then the last closed `<answer>...</answer>`; a `\boxed{}` inside is unwrapped.
+
+    The prompt ends with `<think>`, so that the response only closes it. None if any part is missing, or if a box inside
+    never closes.
+    """
+    tagged = _TAGGED.search(text)
+    return _last_tag(text, tagged.start()) if tagged else None
+
+
+def _last_tag(text: str, start: int = 0) -> str | None:
+    end = text.rfind(_CLOSE, start)
+    opening = text.rfind(_OPEN, start, end) if end >= 0 else -1
+    if opening < 0:
+        return None
+    answer = text[opening + len(_OPEN) : end].strip()
+    return last_boxed(answer) if "\\boxed" in answer else answer
+
+
+def boxed_or_last_number(text: str) -> str | None:
+    """For instruct models, which answer freely: the last box, else the number after the last `####` (the style of
+    GSM8K), else the last number of the text: 72, 1,234.5, -3, .5 or 3/4. None if there is no number either."""
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return boxed
+    marked = text.rpartition("####")
+    after = _NUMBER.search(marked[2]) if marked[1] else None
+    if after:
+        return after.group()
+    last = None
+    for last in _NUMBER.finditer(text):
+        pass
+    return last.group() if last else None
+
+
+def last_expression(text: str) -> str | None:
+    """For instruct models on Countdown: the last closed `<answer>...</answer>`, else the last box, else the last run of
+    arithmetic on the last line that has one, with its `= 36` if it ends so. None if there is no arithmetic either."""
+    for answer in (_last_tag(text), last_boxed(text)):
+        if answer is not None:
+            return answer
+    for line in reversed(text.splitlines()):
+        runs = [run.group().rstrip(" .=\t") for run in _ARITHMETIC.finditer(line)]
+        runs = [run for run in runs if _OPERATION.search(run)]
+        if runs:
+            return runs[-1]
+    return None

@@ -1,0 +1,181 @@
+"""Where a run's numbers go: always to metrics.jsonl, to the terminal, and to whatever tracker the config names.
+
+    zero/tracking/glossary.py   what each number is called, its unit and meaning
+    zero/tracking/journal.py    metrics.jsonl, the truth
+    zero/tracking/mlflow.py     MLflow, which follows the journal
+    zero/progress.py            the terminal
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+from typing import Any, Protocol
+
+from zero.identity import science
+from zero.records import Metrics
+from zero.tracking.glossary import GLOSSARY, describe, markdown
+from zero.tracking.journal import JsonlTracker
+from zero.tracking.mlflow import MlflowTracker, delivered, waiting
+
+__all__ = [
+    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "delivered", "describe", "git_commit", "markdown",
+    "package_versions", "waiting",
+]  # fmt: skip
+
+AXES = ("algo", "template", "questions", "model")
+
+
+class Tracker(Protocol):
+    """Called as rewind or close first, then metrics with ascending steps, then close, once."""
+
+    def rewind(self, step: int) -> None:
+        """The run begins after `step` steps (-1: before its first evaluation): forget what is beyond."""
+
+    def params(self, flat: dict[str, str]) -> None:
+        """The settings of the run, as flat dotted keys."""
+
+    def metrics(self, values: Metrics, step: int) -> None:
+        """The numbers of one step; step 0 is before training."""
+
+    def artifact(self, path: Path) -> None:
+        """A file of the run folder, complete."""
+
+    def close(self, status: str) -> None:
+        """The run ends: "finished", "preempted" or "failed"."""
+
+
+class View(Protocol):
+    """What a person watches: zero.progress.Progress."""
+
+    def metrics(self, values: Metrics, step: int) -> None: ...
+    def evaluation(self, step: int, results: Sequence[Any]) -> None: ...
+    def close(self, status: str) -> None: ...
+
+
+class Trackers:
+    """The journal first, whose errors pass; then view and followers, whose errors cost one line and never the run."""
+
+    def __init__(self, journal: JsonlTracker, followers: Sequence[Tracker] = (), view: View | None = None) -> None:
+        self._journal, self._followers, self._view = journal, followers, view
+        self._reported: set[str] = set()
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        config: Mapping[str, Any],
+        choices: Mapping[str, str],
+        run_dir: Path,
+        name: str,
+        signature: str,
+        tracker: Callable[..., Tracker] | None = None,
+        view: bool = True,
+    ) -> Trackers:
+        """The trackers of a run. `tracker` is config.tracker instantiated: a partial, or nothing for the journal alone."""
+        from zero.progress import Progress
+
+        followers: list[Tracker] = []
+        if callable(tracker):
+            try:
+                tags = run_tags(choices, config["seed"], signature)
+                followers.append(tracker(run_dir=run_dir, run_name=name, tags=tags))
+            except Exception as error:
+                _report(tracker, error)
+        seen = Progress(run_dir, name, int(config["steps"])) if view else None
+        made = cls(JsonlTracker(run_dir), followers, seen)
+        named = {axis: choices[axis] for axis in AXES if axis in choices}  # "algo": "drgrpo", what dashboards group by
+        flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
+        made.params(named | flat)
+        return made
+
+    def rewind(self, step: int) -> None:
+        """Begin after `step` steps; -1 before the evaluation of step 0. Call once, before the first metrics."""
+        self._journal.rewind(step)
+        self._tell(lambda tracker: tracker.rewind(step))
+
+    def params(self, flat: dict[str, str]) -> None:
+        """The settings of the run."""
+        self._tell(lambda tracker: tracker.params(flat))
+
+    def metrics(self, values: Metrics, step: int) -> None:
+        """One line of metrics.jsonl. KeyError, ValueError and OSError of the journal pass."""
+        self._journal.metrics(values, step)
+        self._show(lambda view: view.metrics(values, step))
+        self._tell(lambda tracker: tracker.metrics(values, step))
+
+    def evaluation(self, step: int, results: Sequence[Any]) -> None:
+        """Show benchmark results; their numbers reach the journal with the metrics of the step."""
+        self._show(lambda view: view.evaluation(step, results))
+
+    def artifact(self, path: Path) -> None:
+        """A file of the run folder, complete."""
+        self._tell(lambda tracker: tracker.artifact(path))
+
+    def close(self, status: str) -> None:
+        """The run ends: "finished", "preempted" or "failed". Call once, whatever happened."""
+        self._journal.close(status)
+        self._show(lambda view: view.close(status))
+        self._tell(lambda tracker: tracker.close(status))  # last: it may wait for a server
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in self._followers:
+            self._guard(tracker, lambda tracker=tracker: call(tracker))  # type: ignore[misc]
+
+    def _show(self, call: Callable[[View], None]) -> None:
+        if (view := self._view) is not None:
+            self._guard(view, lambda: call(view))
+
+    def _guard(self, of: object, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            if type(of).__name__ not in self._reported:  # once is news, every step would be noise
+                self._reported.add(type(of).__name__)
+                _report(of, error)
+
+
+def run_tags(choices: Mapping[str, str], seed: int, signature: str) -> dict[str, str]:
+    """What runs are searched and grouped by. Runs are flat, never nested: MLflow's charts hide nested ones."""
+    tags = {"kind": "train", "seed": str(seed), "signature": signature}
+    tags |= {axis: choices[axis] for axis in AXES if axis in choices}
+    if commit := git_commit():
+        tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("-dirty")}
+    return tags | {f"version.{package}": version for package, version in package_versions().items()}
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None outside a repository."""
+    root = Path(__file__).resolve().parent.parent.parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed into a folder that some other repository holds
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that can change a number, read without importing them."""
+    versions = {"python": python_version()}
+    for package in ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _report(of: object, error: Exception) -> None:
+    name = type(of).__name__ if not callable(of) else "tracker"
+    print(f"{name}: {type(error).__name__}: {error}; the run goes on, metrics.jsonl holds everything", file=sys.stderr)

@@ -1,0 +1,77 @@
+"""THE list of metric names: what a number is called, its unit, what it means. A name that is not here is refused.
+
+Order is the order of a journal line and of the table that `python -m zero.tracking` prints.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+# "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt.
+GLOSSARY: dict[str, tuple[str, str]] = {
+    "train/reward": ("reward", "mean reward of the step's responses"),
+    "train/accuracy": ("share", "responses whose answer the question set accepts"),
+    "train/formatted": ("share", "responses in which the template found an answer"),
+    "length/mean": ("tokens", "mean length of a response, its stop token counted"),
+    "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
+    "length/incorrect": ("tokens", "mean length of incorrect responses; absent in a step that has none"),
+    "length/truncated": ("share", "responses cut off by the token budget"),
+    "reflection/share": ("share", "responses that contain a self-reflection word, such as 'wait' or 'let me check'"),
+    "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
+    "loss/policy": ("loss", "policy loss, the weighted sum over the tokens of an update; its sign and size mean little"),
+    "loss/entropy": ("nats/token", "mean entropy of the policy's next-token distribution over response tokens"),
+    "loss/kl": ("nats/token", "mean estimated KL divergence from the reference policy; absent without a reference"),
+    "loss/clip_fraction": ("share", "response tokens whose probability ratio is clipped"),
+    "loss/grad_norm": ("norm", "L2 norm of the gradient before clipping"),
+    "loss/learning_rate": ("1/update", "learning rate of the optimizer"),
+    "mismatch/logprob_gap": ("nats", "mean |sampler - learner| log-probability over response tokens"),
+    "mismatch/logprob_gap_max": ("nats", "largest |sampler - learner| log-probability of a response token"),
+    "tokens/generated": ("tokens", "response tokens sampled in the step"),
+    "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
+    "eval/NAME/accuracy": ("share", "benchmark NAME: accuracy, averaged over the completions of a question"),
+    "eval/NAME/accuracy_low": ("share", "lower end of its 95 % bootstrap interval over questions"),
+    "eval/NAME/accuracy_high": ("share", "upper end of its 95 % bootstrap interval over questions"),
+    "eval/NAME/formatted": ("share", "benchmark NAME: responses in which the template found an answer"),
+    "eval/NAME/length": ("tokens", "benchmark NAME: mean length of a response"),
+    "eval/NAME/truncated": ("share", "benchmark NAME: responses cut off by the token budget"),
+    "eval/NAME/reflection": ("share", "benchmark NAME: responses that contain a self-reflection word"),
+    "time/rollout": ("s", "wall time of sampling"),
+    "time/grade": ("s", "wall time of grading"),
+    "time/update": ("s", "wall time of the learner: log-probabilities, backward passes, optimizer"),
+    "time/sync": ("s", "wall time of handing the new weights to the sampler"),
+    "time/step": ("s", "wall time of the whole step, without evaluation"),
+    "time/evaluate": ("s", "wall time of the evaluation at this step; absent where none is due"),
+    "time/unix": ("s", "when the step ended, seconds since 1970-01-01 UTC"),
+    "speed/rollout": ("tokens/s", "response tokens sampled per second of time/rollout"),
+    "speed/update": ("tokens/s", "prompt and response tokens learned from per second of time/update"),
+    "system/memory": ("GB", "peak resident memory of the process so far, in units of 2^30 bytes"),
+}
+
+
+def describe(name: str) -> tuple[str, str]:
+    """(unit, meaning) of a metric; "eval/countdown/length" resolves to "eval/NAME/length". KeyError for unknown names."""
+    entry = _entry(name)
+    if entry is None:
+        raise KeyError(f"{name}: no such metric in zero/tracking/glossary.py; add its unit and meaning there")
+    return GLOSSARY[entry]
+
+
+def sort_key(name: str) -> tuple[int, str]:
+    """Glossary order; benchmarks side by side within an entry. Unknown names come last."""
+    entry = _entry(name)
+    return (list(GLOSSARY).index(entry) if entry else len(GLOSSARY), name)
+
+
+def markdown() -> str:
+    """The glossary as a Markdown table."""
+    rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in GLOSSARY.items()]
+    return "\n".join(["| metric | unit | meaning |", "| --- | --- | --- |", *rows])
+
+
+@cache
+def _entry(name: str) -> str | None:
+    if name in GLOSSARY:
+        return None if "NAME" in name.split("/") else name
+    pattern = re.sub(r"^eval/[^/]+/", "eval/NAME/", name)
+    return pattern if pattern in GLOSSARY else None

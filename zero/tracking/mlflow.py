@@ -1,0 +1,389 @@
+"""MLflow as a follower of the journal: a background thread reads metrics.jsonl and delivers what MLflow does not hold yet.
+
+The training loop never waits and never fails here, and needs no memory of what was sent: starting, resuming after SIGKILL
+and coming back after an outage are one path - connect, ask which (metric, step) pairs stand in MLflow, send the others.
+
+    mlflow.json   {"uri", "run_id", "token", "delivered": last step known to be in MLflow, "status"}
+
+A step that a killed run delivered beyond its checkpoint is computed again on resume, but stays in MLflow as first delivered.
+Values that are not finite (null in the journal) are not sent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zero.records import Metrics
+from zero.tracking import journal
+
+LINK = "mlflow.json"
+METRICS_A_CALL, PARAMS_A_CALL, VALUE_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # limits of MLflow 3
+STATUS = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's pages know that an artifact is a table
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts on a store that fails
+
+
+class MlflowTracker:
+    """One MLflow run for one run folder. Nothing it does raises or blocks; `close` waits at most `patience` seconds.
+
+    `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`: seconds
+    between deliveries. `sweep`: a tag. Needs the journal: metrics are read from it, not from the calls.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        run_name: str,
+        tags: Mapping[str, str],
+        uri: str | None = None,
+        experiment: str = "zero",
+        sweep: str | None = None,
+        patience: float = 15.0,
+        every: float = 2.0,
+    ) -> None:
+        uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
+        tags = dict(tags) | ({"sweep": sweep} if sweep else {})
+        _import()  # here and not in the thread: two threads that import at once can see half a module
+        self._remote = _Remote(run_dir, uri, experiment, run_name, tags)
+        self._run_dir, self._patience, self._every = run_dir, patience, every
+        self._status: str | None = None  # set once by close
+        self._wake, self._abandoned = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def rewind(self, step: int) -> None:
+        """Start following the journal, which has been rewound already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+            self._thread.start()
+
+    def params(self, flat: dict[str, str]) -> None:
+        """Remember the settings of the run; values are cut to MLflow's limit."""
+        self._remote.params |= {_key(name): value[:VALUE_LENGTH] for name, value in flat.items()}
+
+    def metrics(self, values: Metrics, step: int) -> None:
+        """Nothing: the thread finds the step in the journal."""
+
+    def artifact(self, path: Path) -> None:
+        """Upload a file of the run folder; completions in JSON Lines become a table."""
+        self._remote.artifacts.append(path)
+
+    def close(self, status: str) -> None:
+        """Deliver the rest and end the run as finished, preempted or failed; say so in one line if that takes too long."""
+        self.rewind(-1)
+        self._status = status
+        self._wake.set()
+        assert self._thread is not None
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._abandoned.set()
+            self._wake.set()
+            count = waiting(self._run_dir)
+            _say(f"{count} steps wait in {self._run_dir / journal.FILE}; running the same command again delivers them")
+
+    def _work(self) -> None:
+        pause, failed = FIRST_PAUSE, False
+        while not self._abandoned.is_set():
+            status = self._status  # read before delivering: what was journalled before close is then delivered
+            try:
+                self._remote.deliver()
+                if status:
+                    self._remote.end(status)
+                    return
+                pause = FIRST_PAUSE
+                self._wake.wait(self._every)
+            except Exception as error:
+                self._remote.disconnect()
+                if not failed:
+                    reason = str(error).strip().split("\n")[0][:200]
+                    _say(f"cannot deliver ({type(error).__name__}: {reason}); the run goes on, metrics.jsonl holds everything")
+                failed = True
+                # Before close, close interrupts the pause; after it, short pauses use up its patience.
+                (self._abandoned if self._status else self._wake).wait(min(pause, 2.0) if self._status else pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class _Remote:
+    """The run as MLflow holds it. Every method may raise; after `disconnect` the next delivery starts from the facts."""
+
+    def __init__(self, run_dir: Path, uri: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> None:
+        self.params: dict[str, str] = {}
+        self.artifacts: deque[Path] = deque()
+        self._run_dir, self._uri, self._experiment, self._run_name = run_dir, uri, experiment, run_name
+        self._tags = {_key(name): value[:TAG_LENGTH] for name, value in tags.items()}
+        self._link = {"uri": without_password(uri), "run_id": None, "token": uuid.uuid4().hex, "delivered": -1}
+        self._link |= _read_link(run_dir) | {"uri": without_password(uri), "status": "running"}
+        self._remember()  # the token first: a run whose creation was cut short by a kill is found by it
+        self._client: Any = None
+        self._run_id = ""
+        self._known: dict[str, set[int]] = {}  # metric -> steps that MLflow held when we connected
+        self._offset = 0  # bytes of the journal that are delivered
+        self._swept = False  # whether files of an earlier life were looked for
+        self._tables: list[dict[str, str]] = []
+
+    def disconnect(self) -> None:
+        """Forget the connection: the next delivery asks MLflow what it holds."""
+        self._client = None
+
+    def deliver(self) -> None:
+        """Bring MLflow up to the journal, then send waiting files."""
+        if self._client is None:
+            self._connect()
+        self._deliver_metrics()
+        self._deliver_artifacts()
+
+    def end(self, status: str) -> None:
+        """Mark the run as ended at the time of its last step."""
+        times = [line["time/unix"] for line in journal.read(self._run_dir) if line.get("time/unix")]
+        end = int(1000 * times[-1]) if times else None
+        self._client.set_terminated(self._run_id, STATUS.get(status, "FAILED"), end)
+        self._link["status"] = status
+        self._remember()
+
+    def _connect(self) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Param, RunTag
+
+        create_schema(self._uri)
+        client = MlflowClient(self._uri, registry_uri=self._uri)
+        run = self._find_run(client) or self._create_run(client)
+        self._run_id = self._link["run_id"] = run.info.run_id
+        self._remember()
+        if run.info.status != "RUNNING":
+            client.update_run(self._run_id, status="RUNNING")
+        params = [Param(name, value) for name, value in self.params.items() if name not in run.data.params]
+        for i in range(0, len(params), PARAMS_A_CALL):
+            client.log_batch(self._run_id, params=params[i : i + PARAMS_A_CALL])
+        changed = [RunTag(name, value) for name, value in self._tags.items() if run.data.tags.get(name) != value]
+        if changed:
+            client.log_batch(self._run_id, tags=changed)
+        self._tables = json.loads(run.data.tags.get(TABLES, "[]"))
+        self._known = {
+            name: {point.step for point in client.get_metric_history(self._run_id, name)} for name in run.data.metrics
+        }
+        self._offset, self._swept = 0, False
+        self._client = client
+
+    def _find_run(self, client: Any) -> Any:
+        """The run this folder already has, unless somebody deleted it."""
+        from mlflow.exceptions import MlflowException
+
+        if self._link["run_id"]:
+            try:
+                run = client.get_run(self._link["run_id"])
+                if run.info.lifecycle_stage == "active":
+                    return run
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return None
+        found = client.search_runs([experiment.experiment_id], f"tags.`zero.token` = '{self._link['token']}'")
+        return found[0] if found else None
+
+    def _create_run(self, client: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            try:
+                client.create_experiment(self._experiment, artifact_location=artifact_root(self._uri))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a run that started at the same time
+                    raise
+            experiment = client.get_experiment_by_name(self._experiment)
+        times = [line["time/unix"] for line in journal.read(self._run_dir)[:1] if line.get("time/unix")]
+        start = int(1000 * min([time.time(), *times]))
+        tags = self._tags | {"zero.token": self._link["token"]}
+        return client.create_run(experiment.experiment_id, start_time=start, tags=tags, run_name=self._run_name)
+
+    def _deliver_metrics(self) -> None:
+        from mlflow.entities import Metric
+
+        path = self._run_dir / journal.FILE
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            lines = [line for line in file if line.endswith(b"\n")]  # a line still being written is next time's
+        batch: list[Any] = []
+        size = 0
+        for i, raw in enumerate(lines):
+            line = json.loads(raw)
+            step = line.pop("step")
+            stamp = int(1000 * (line.get("time/unix") or time.time()))
+            batch += [
+                Metric(_key(name), value, stamp, step)
+                for name, value in line.items()
+                if value is not None and step not in self._known.get(_key(name), ())
+            ]
+            size += len(raw)
+            last = i + 1 == len(lines)
+            if last or len(batch) > METRICS_A_CALL - 100:  # whole steps, so that `delivered` is true of every metric
+                for k in range(0, len(batch), METRICS_A_CALL):
+                    self._client.log_batch(self._run_id, metrics=batch[k : k + METRICS_A_CALL])
+                self._offset += size
+                self._link["delivered"] = step
+                batch, size = [], 0
+                self._remember()
+
+    def _deliver_artifacts(self) -> None:
+        if not self._swept:
+            stored = {info.path for folder in (None, "completions") for info in self._list(folder)}
+            files = [self._run_dir / name for name in ("config.yaml", "result.json", "curves.png")]
+            files += sorted((self._run_dir / "completions").glob("*.jsonl"))
+            self.artifacts.extend(p for p in files if p.exists() and self._remote_name(p) not in stored)
+            self._swept = True
+        while self.artifacts:
+            path = self.artifacts[0]
+            if path.exists():
+                self._upload(path)
+            self.artifacts.popleft()
+
+    def _list(self, folder: str | None) -> list[Any]:
+        return list(self._client.list_artifacts(self._run_id, folder))
+
+    def _remote_name(self, path: Path) -> str:
+        inside = path.relative_to(self._run_dir) if path.is_relative_to(self._run_dir) else Path(path.name)
+        return inside.with_suffix(".json").as_posix() if path.suffix == ".jsonl" else inside.as_posix()
+
+    def _upload(self, path: Path) -> None:
+        name = self._remote_name(path)
+        if path.suffix != ".jsonl":
+            folder = Path(name).parent.as_posix()
+            self._client.log_artifact(self._run_id, str(path), None if folder == "." else folder)
+            return
+        self._client.log_dict(self._run_id, table(path), name)
+        entry = {"path": name, "type": "table"}
+        if entry not in self._tables:
+            self._tables = [*self._tables, entry]
+            while len(json.dumps(self._tables)) > TAG_LENGTH:  # the oldest stay as files, but are no longer shown as tables
+                self._tables = self._tables[1:]
+            self._client.set_tag(self._run_id, TABLES, json.dumps(self._tables))
+
+    def _remember(self) -> None:
+        path = self._run_dir / LINK
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(self._link))
+        partial.replace(path)
+
+
+def waiting(run_dir: Path) -> int:
+    """Steps in the journal that are not known to be in MLflow; 0 if the run does not use MLflow."""
+    link = _read_link(run_dir)
+    return sum(line["step"] > link["delivered"] for line in journal.read(run_dir)) if link else 0
+
+
+def delivered(run_dir: Path) -> bool:
+    """Whether a finished run has nothing left to tell MLflow (also if it never used MLflow)."""
+    link = _read_link(run_dir)
+    return not link or (link["status"] == "finished" and waiting(run_dir) == 0)
+
+
+def default_store(run_dir: Path) -> str:
+    """mlflow.db in the nearest folder above the run that is called "runs", else in the run's parent: runs share one."""
+    above = run_dir.absolute().parents
+    home = next((folder for folder in above if folder.name == "runs"), above[0])
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def absolute(uri: str) -> str:
+    """The uri with a relative SQLite path made absolute: jobs of a sweep may run elsewhere."""
+    return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}" if uri.startswith("sqlite:///") else uri
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where the artifacts of an embedded store lie: mlartifacts beside the file. None: the server decides."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+
+
+def without_password(uri: str) -> str:
+    """The uri as it may be written down."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def create_schema(uri: str) -> None:
+    """Create an embedded store that does not exist, exactly once among any number of processes.
+
+    MLflow itself breaks a fresh SQLite file that several processes open together, for good. The file appears whole or not at
+    all: it is made under another name while a lock is held, so that a kill leaves nothing half made.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    _import()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path.with_name(path.name + ".lock")):
+        if path.exists() and path.stat().st_size > 0:
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        for leftover in (partial, partial.with_name(partial.name + "-journal")):
+            leftover.unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"sqlite:///{partial}", artifact_root(uri))
+        store.engine.dispose()
+        partial.replace(path)
+
+
+def table(path: Path) -> dict[str, Any]:
+    """Rows of a JSON Lines file in the form that MLflow's pages show as a table."""
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        yield
+
+
+def _import() -> None:
+    """Import mlflow (1.7 s) quietly, without its telemetry; it must neither retry for minutes nor print."""
+    defaults = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we retry, and know what has arrived
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _read_link(run_dir: Path) -> dict[str, Any]:
+    """What mlflow.json holds; a damaged file counts as none."""
+    try:
+        link = json.loads((run_dir / LINK).read_text())
+        return link if {"run_id", "token", "delivered", "status"} <= link.keys() else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w .:/-]", "_", name)[:250]
+
+
+def _say(text: str) -> None:
+    print(f"mlflow: {text}", file=sys.stderr, flush=True)

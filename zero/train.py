@@ -1,0 +1,163 @@
+"""python -m zero.train algo=drgrpo template=qwen_math: from a config to a finished run. Builds each part once.
+
+Torch is imported only after the config is known to be good, so --help and errors answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from zero import config as configs
+from zero import identity
+from zero.errors import InputError, Preempted
+
+if TYPE_CHECKING:
+    from zero.loop import Run
+
+EXIT_INPUT, EXIT_PREEMPTED = 2, 75
+
+
+def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Train one checked config to its end, or from its newest checkpoint on; returns what result.json holds.
+
+    `choices` names the option of each group, `name` the run. Raises InputError and Preempted.
+    """
+    run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / name).absolute())
+    known = run_dir / "config.yaml"
+    if known.exists():
+        identity.refuse_if_different(OmegaConf.to_container(OmegaConf.load(known)), config, run_dir)  # type: ignore[arg-type]
+    OmegaConf.save(OmegaConf.create(dict(config)), known)
+    result = run_dir / "result.json"
+    if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
+        print(f"{run_dir} is finished: see its result.json")
+        return outcome
+
+    from zero.loop import train  # torch from here on
+    from zero.runtime import StopRequest
+
+    outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
+    with StopRequest().listening() as stop:
+        parts = build(config, choices, run_dir, name)
+        began = time.perf_counter()
+        try:
+            results = train(parts, stop)
+            export(parts)
+            outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
+        except Preempted:
+            outcome["status"] = "preempted"
+            raise
+        finally:
+            outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
+            close(parts, outcome)
+    return outcome
+
+
+def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> Run:
+    """Every part of a run, each from its own piece of the config."""
+    from hydra.utils import instantiate
+
+    from zero import build as make
+    from zero.grading import Grader
+    from zero.loop import Run
+    from zero.runtime import prepare
+    from zero.tracking import Trackers
+
+    device = prepare(config["threads"])
+    template, questions, algo, optim, reward = (
+        instantiate(config[key], _convert_="all") for key in ("template", "questions", "algo", "optim", "reward")
+    )
+    model, tokenizer, context = make.load_model(config["model"])
+    sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
+    make.check_context(questions, template, tokenizer, sampling, context)
+    evaluation = config["evaluation"]
+    greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
+    known = {json.dumps(config["questions"], sort_keys=True): questions}
+    return Run(
+        dir=run_dir,
+        template=template,
+        questions=questions,
+        algo=algo,
+        sampling=sampling,
+        tokenizer=tokenizer,
+        grader=Grader(template.extract, questions.check, reward),
+        engine=make.make_engine(config["rollout"], model, tokenizer, context, device),
+        learner=make.make_learner(config, model, tokenizer, algo, optim, device),
+        benchmarks=make.make_benchmarks(
+            config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], known
+        ),
+        trackers=Trackers.open(
+            config=config,
+            choices=choices,
+            run_dir=run_dir,
+            name=name,
+            signature=identity.signature(config),
+        ),
+        **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
+        evaluate_every=evaluation["every"],
+        save_every=config["checkpoint"]["every"],
+        keep=config["checkpoint"]["keep"],
+        sample_every=config["samples"]["every"],
+        sample_groups=config["samples"]["groups"],
+    )
+
+
+def export(parts: Run) -> None:
+    """The trained model as a Hugging Face folder, complete or absent."""
+    import shutil
+
+    final, partial = parts.dir / "model", parts.dir / ".model_partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    parts.learner.export(partial)
+    parts.tokenizer.save_pretrained(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def close(parts: Run, outcome: Mapping[str, Any]) -> None:
+    """Write result.json and curves.png, and let the trackers deliver what they hold."""
+    from zero.curves import draw
+
+    result = parts.dir / "result.json"
+    result.with_suffix(".partial").write_text(json.dumps(outcome, indent=1))
+    result.with_suffix(".partial").rename(result)
+    picture = draw(parts.dir)
+    for path in (parts.dir / "config.yaml", result, picture):
+        parts.trackers.artifact(path)
+    parts.trackers.close(outcome["status"])
+
+
+@hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="train")
+def task(config: DictConfig) -> float | None:
+    """One Hydra job. Returns the mean final held-out accuracy, for sweepers that optimise."""
+    choices, overrides = configs.choices_of_run()
+    try:
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        outcome = run(plain, choices, configs.run_name(choices, overrides))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)
+    accuracies = [v for r in outcome["evaluation"].values() for k, v in r.items() if k.endswith("/accuracy")]
+    return sum(accuracies) / len(accuracies) if accuracies else None
+
+
+def main() -> None:
+    """The console entry point."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
+    configs.command_line("train", task)
+
+
+if __name__ == "__main__":
+    main()
