@@ -52,11 +52,11 @@ def make_sampling(settings: Config, model: Config, template: Template, tokenizer
         ids |= set(configured if isinstance(configured, list) else [configured])
     except OSError:
         pass  # a folder without a generation config
+    vocabulary = tokenizer.get_vocab()
     for token in model["stop"]:
-        id_ = tokenizer.convert_tokens_to_ids(token)
-        if id_ is None or id_ == tokenizer.unk_token_id:
+        if token not in vocabulary:
             raise InputError("model.stop", token, "the tokenizer has no such token; correct or remove it")
-        ids.add(id_)
+        ids.add(vocabulary[token])
     stop_ids = tuple(sorted(i for i in ids if i is not None))
     if not stop_ids and not template.stop:
         raise InputError("model.stop", "[]", "nothing would ever end a response; name a token that does")

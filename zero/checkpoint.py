@@ -36,11 +36,8 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> P
             _sync(path)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if _disk_is_full(error):
-            raise InputError(
-                "run_dir", folder.parent, f"no space left for the checkpoint of step {step}; free some and run the "
-                "same command again: it continues from the last checkpoint, which is intact"
-            ) from error
+        if disk_is_full(error):
+            raise no_space(folder.parent, f"the checkpoint of step {step}") from error
         raise
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
@@ -81,8 +78,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _disk_is_full(error: BaseException) -> bool:
-    """Libraries wrap ENOSPC (safetensors and torch.save say it in words only)."""
+def no_space(run_dir: Path, what: str) -> InputError:
+    """The line for a full disk."""
+    return InputError(
+        "run_dir",
+        run_dir,
+        f"no space left for {what}; free some and run the same command again: it continues from the last checkpoint, "
+        "which is intact",
+    )
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error means that there is no space left. Libraries wrap it: safetensors says it in words only."""
     full = (errno.ENOSPC, errno.EDQUOT)
     words = str(error).lower()
     return (isinstance(error, OSError) and error.errno in full) or "no space left" in words or "disk quota" in words

@@ -10,6 +10,7 @@ from zero.tracking import journal
 
 COLOURS = {"blue": "#2563a8", "red": "#c4432b", "green": "#2e8b57", "grey": "#7a7a7a", "orange": "#d98324"}
 LOOKS = list(COLOURS.values())
+SIDES = ("low", "high")
 WINDOW = 0.05  # of the run: raw values are drawn faint, their running mean over this share strong
 
 
@@ -42,7 +43,7 @@ def draw(run_dir: Path) -> Path:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        if axis.get_legend_handles_labels()[1]:
+        if len(axis.get_legend_handles_labels()[1]) > 1:
             axis.legend(fontsize=8, frameon=False)
         if not axis.has_data():
             axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=COLOURS["grey"])
@@ -59,13 +60,13 @@ def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
         _line(axis, *reward, "training reward", COLOURS["orange"])
     same = " = reward" if reward == accuracy else ""
     _line(axis, *accuracy, f"training accuracy{same}", COLOURS["blue"])
-    names = dict.fromkeys(n.split("/")[1] for line in lines for n in line if n.startswith("eval/") and n.endswith("/accuracy"))
+    names = dict.fromkeys(name for line in lines for name in journal.benchmarks(line))
     colours = [COLOURS[c] for c in ("red", "green", "grey")]
     for i, name in enumerate(names):
         steps, values = journal.series(lines, f"eval/{name}/accuracy")
-        lows, highs = (dict(zip(*journal.series(lines, f"eval/{name}/accuracy_{e}"), strict=True)) for e in ("low", "high"))
-        below = [max(0.0, value - lows.get(step, value)) for step, value in zip(steps, values, strict=True)]
-        above = [max(0.0, highs.get(step, value) - value) for step, value in zip(steps, values, strict=True)]
+        ends = {side: dict(zip(*journal.series(lines, f"eval/{name}/accuracy_{side}"), strict=True)) for side in SIDES}
+        below = [max(0.0, value - ends["low"].get(step, value)) for step, value in zip(steps, values, strict=True)]
+        above = [max(0.0, ends["high"].get(step, value) - value) for step, value in zip(steps, values, strict=True)]
         axis.errorbar(
             steps, values, yerr=[below, above], fmt="o-", markersize=4, linewidth=1.2, capsize=3, zorder=3,
             color=colours[i % 3], label=f"held-out accuracy, {name} (95 %)",
@@ -108,14 +109,12 @@ def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, 
     """The raw series; once it is long enough, faint under its running mean."""
     if not steps:
         return
-    width = int(WINDOW * len(values)) // 2 * 2 + 1  # odd, so that the mean is centred
-    if width < 3:
-        axis.plot(steps, values, color=colour, linewidth=1.4, marker="o" if len(steps) < 15 else "", markersize=3, label=label)
+    half = int(WINDOW * len(values)) // 2
+    if half == 0:
+        marker = "o" if len(steps) < 15 else ""
+        axis.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
         return
-    half = width // 2
-    means = []
-    for i in range(len(values)):
-        reach = min(half, i, len(values) - 1 - i)  # symmetric at the ends too, so that a trend is not bent there
-        means.append(sum(values[i - reach : i + reach + 1]) / (2 * reach + 1))
+    near = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    means = [sum(window) / len(window) for window in near]
     axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
     axis.plot(steps, means, color=colour, linewidth=1.6, label=label)

@@ -27,7 +27,7 @@ def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     from zero import build
     from zero.evaluation import evaluate, rows
-    from zero.progress import evaluation_table
+    from zero.progress import evaluation_table, make_console
     from zero.runtime import prepare
 
     device = prepare(config["threads"])
@@ -43,7 +43,8 @@ def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         results.append(evaluate(bench, template, tokenizer, engine, config["k"]))
         lines = (json.dumps(row) + "\n" for row in rows(results[-1].groups))
         (run_dir / f"completions_{results[-1].name}.jsonl").write_text("".join(lines))
-    evaluation_table(results)
+    measured = {key: value for result in results for key, value in result.metrics().items()}
+    make_console().print(evaluation_table([(f"avg@{config['n']}", measured)]))
     outcome: dict[str, Any] = {
         "status": "finished",
         "signature": identity.signature(config),

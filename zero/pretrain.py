@@ -1,12 +1,13 @@
 """python -m zero.pretrain out=FOLDER: next-token training, of a new nano base or on from any causal language model.
 
-One loop for both: documents -> ids -> one endless stream cut into sequences -> cross-entropy. The stages of the corpus share one
-learning-rate schedule. The same config on the same machine gives the same weights. A run is not resumable.
+One loop for both: documents -> ids -> one endless stream cut into sequences -> cross-entropy. The stages of the corpus
+share one learning-rate schedule. The same config on the same machine gives the same weights. A run is not resumable.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero.errors import InputError
@@ -30,15 +31,15 @@ Source = Callable[..., Iterator[Document]]  # seed=... -> endless documents
 CHUNK = 512  # documents tokenized at once
 
 
-def read_documents(path: str, fields: Sequence[str], seed: int) -> Iterator[Document]:
-    """Endless documents of a .jsonl file (the given fields, joined by newlines) or of a .txt file (blank lines separate
-    documents), shuffled anew each epoch. Raises InputError."""
+def read_documents(path: str, fields: str, seed: int) -> Iterator[Document]:
+    """Endless documents of a .jsonl file (its `fields`, such as "question+answer", joined by newlines) or of a .txt file
+    (blank lines separate documents), shuffled anew each epoch. Raises InputError."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError("corpus.path", path, "no such file; give a .jsonl or .txt file")
     content = file.read_text(encoding="utf-8")
     if file.suffix == ".jsonl":
-        texts = [_join(line, fields, f"{path}:{n}") for n, line in enumerate(content.splitlines(), 1) if line.strip()]
+        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in enumerate(content.splitlines(), 1) if line.strip()]
     elif file.suffix == ".txt":
         texts = [text.strip() for text in content.split("\n\n") if text.strip()]
     else:
@@ -75,12 +76,14 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     configs.writable_folder(out)
 
     import torch
+    from transformers.utils import logging
 
     from zero.runtime import has_bfloat16, prepare
 
+    logging.disable_progress_bar()
     device = prepare(config["threads"])
     torch.manual_seed(config["seed"])
-    model, tokenizer = load(config["model"]["path"]) if config["model"]["path"] else new(config, sources)
+    model, tokenizer = old(config) if config["model"]["path"] else new(config, sources)
     model.to(device).train()
     optimizers = make_optimizers(model, config["optimizer"])
     batches = make_batches(streams, stages, tokenizer, config["length"], config["sequences"])
@@ -91,16 +94,11 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     return last
 
 
-def load(path: str) -> tuple[Any, Any]:
-    """A causal language model in float32 and its tokenizer, from a folder or the hub."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def old(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The causal language model that the config names, in float32, and its tokenizer."""
+    from zero.build import load_model
 
-    folder = configs.model_folder(path)
-    try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError("model.path", path, f"cannot be loaded ({str(error).splitlines()[0]})") from error
+    return load_model(config["model"])[:2]
 
 
 def new(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
@@ -198,14 +196,20 @@ def train(
 
 
 @hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="pretrain")
-def main(config: DictConfig) -> None:
-    """The command line's task."""
+def task(config: DictConfig) -> None:
+    """One Hydra job."""
     try:
-        run(configs.check("pretrain", configs.choices_of_run()[1]))
+        run(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def main() -> None:
+    """The console entry point."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
+    configs.command_line("pretrain", task)
+
+
 if __name__ == "__main__":
-    configs.command_line("pretrain", main)
+    main()

@@ -9,6 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # without a terminal: a line after this ti
 REFRESH_PER_SECOND = 2.0  # the panel is drawn by a thread of its own; a step costs one assignment
 SPARK_WIDTH = 32
 BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
+SHARES = ("train/formatted", "length/truncated", "reflection/share")
 EVAL = ("accuracy", "accuracy_low", "accuracy_high", "formatted", "length", "truncated", "reflection")
+
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Progress:
@@ -64,7 +69,7 @@ class Progress:
         if step == 0 and values:
             self._print(evaluation_table([("before", values)], self._ascii))
         elif self._live is None:  # the panel has a place for them
-            for name in benchmarks(values):
+            for name in journal.benchmarks(values):
                 self._print(Text(f"evaluation after step {step}: {_evaluation_line(name, values)}"))
 
     def close(self, status: str) -> None:
@@ -92,7 +97,7 @@ class Progress:
     def _line(self, step: int) -> Text:
         last = self._newest()
         parts = [f"step {step}/{self._steps}"]
-        parts += [f"{name.split('/')[1]} {last[name]:.3f}" for name in ("train/reward", "train/accuracy") if name in last]
+        parts += [f"{name} {last[f'train/{name}']:.3f}" for name in ("reward", "accuracy") if f"train/{name}" in last]
         if "length/mean" in last:
             parts.append(f"length {last['length/mean']:.1f}{_split(last)}")
         seconds = self._seconds_per_step()
@@ -117,15 +122,17 @@ class Progress:
         ):
             if name in last:
                 drawn = sparkline(journal.series(lines, name)[1], SPARK_WIDTH, self._ascii)
-                body.add_row(label, form.format(last[name]), Text(drawn, "cyan"), _split(last) if "length" in name else "")
-        shares = [(n.split("/")[1], last[n]) for n in ("train/formatted", "length/truncated", "reflection/share") if n in last]
+                split = _split(last) if label == "length" else ""
+                body.add_row(label, form.format(last[name]), Text(drawn, "cyan"), split)
+        shares = [(name.split("/")[1], last[name]) for name in SHARES if name in last]
         rows: list[Any] = [head, body]
         if shares:
             rows.append(Text("  ".join(f"{label} {value:.0%}" for label, value in shares), "dim"))
-        evaluated = next((line for line in reversed(lines) if benchmarks(line)), None)
+        evaluated = next((line for line in reversed(lines) if journal.benchmarks(line)), None)
         if evaluated:
             where = f"after step {evaluated['step']}" if evaluated["step"] else "before training"
-            rows += [Text(f"evaluation {where}: {_evaluation_line(n, evaluated)}", "green") for n in benchmarks(evaluated)]
+            for name in journal.benchmarks(evaluated):
+                rows.append(Text(f"evaluation {where}: {_evaluation_line(name, evaluated)}", "green"))
         return Panel(Group(*rows), title=Text(self._name), box=_box(self._ascii), expand=False)
 
     def _newest(self) -> dict[str, Any]:
@@ -146,14 +153,14 @@ def report(run_dir: Path, console: Console | None = None) -> None:
     """Print a run's end: its evaluations before and after, and the answers to its first three held-out questions."""
     console = console or make_console()
     plain = console.options.ascii_only
-    lines = [line for line in journal.read(run_dir) if benchmarks(line)]
+    lines = [line for line in journal.read(run_dir) if journal.benchmarks(line)]
     if not lines:
         return
     moments = [("before", lines[0])] if lines[0]["step"] == 0 else []
     if lines[-1]["step"] > 0:
         moments.append((f"after {lines[-1]['step']} steps", lines[-1]))
     console.print(evaluation_table(moments, plain))
-    name = benchmarks(lines[-1])[0]
+    name = journal.benchmarks(lines[-1])[0]
     found = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
     if len(found) >= 2:
         console.print(sample_answers(_rows(found[0]), _rows(found[-1]), 3, console.encoding, plain))
@@ -165,7 +172,7 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
     table = Table(box=_box(plain), title="held-out evaluation", title_justify="left")
     for column in ("benchmark", "", "accuracy", "95 % interval", "formatted", "length", "truncated", "reflection"):
         table.add_column(column, justify="left" if column in ("benchmark", "") else "right", no_wrap=True)
-    for name in benchmarks(moments[-1][1]):
+    for name in journal.benchmarks(moments[-1][1]):
         for i, (label, metrics) in enumerate(moments):
             value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
             interval = f"{_share(value['accuracy_low'])} to {_share(value['accuracy_high'])}"
@@ -177,9 +184,7 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
     return table
 
 
-def sample_answers(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], count: int, encoding: str, plain: bool = False
-) -> Group:
+def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
     """The first `count` questions, not chosen ones, with the first answer to each before and after; long texts are cut.
 
     Rows are those of zero.evaluation.rows; the moments are matched by question.
@@ -208,16 +213,11 @@ def sparkline(values: Sequence[float], width: int, plain: bool = False) -> str:
         return ""
     bins = min(width, len(values))
     edges = [round(i * len(values) / bins) for i in range(bins + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     bars = ASCII_BARS if plain else BARS
     top = len(bars) - 1
     return "".join(bars[round(top * (mean - low) / (high - low)) if high > low else top // 2] for mean in means)
-
-
-def benchmarks(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of the benchmarks that a line of metrics holds."""
-    return [name.split("/")[1] for name in metrics if name.startswith("eval/") and name.endswith("/accuracy")]
 
 
 def make_console() -> Console:
@@ -254,7 +254,7 @@ def _clock(seconds: float) -> str:
 
 
 def _clean(text: str, encoding: str, style: str = "") -> Text:
-    """Model output as one paragraph that cannot move the cursor; the middle of a long text is cut, as answers come last."""
+    """Model output as one paragraph that cannot move the cursor; a long one loses its middle, as answers come last."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     shown = shown if len(shown) <= 360 else f"{shown[:200]} [... {len(shown) - 340} characters ...] {shown[-140:]}"
     return Text(shown.encode(encoding, "replace").decode(encoding), style)

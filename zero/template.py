@@ -11,6 +11,7 @@ stick to the answer, and an escaped brace such as `\\{` is not counted when the 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,13 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is one token
 _TAGGED = re.compile(r"</think>\s*<answer>")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}])-)?"  # a minus sign, unless it subtracts
+    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"  # a minus sign, unless it subtracts
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?:/[0-9]+)?"
 )
-_ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+*/=.\u00d7\u00f7\u2212 \t-]|\\(?:times|div|cdot|left|right)(?![A-Za-z]))*")
+_ARITHMETIC = re.compile(
+    r"(?<!\\)[0-9(](?:[0-9()+*/=.\u00d7\u00f7\u2212 \t-]|\\(?:times|div|cdot|left|right)(?![A-Za-z]))*"
+)
 _OPERATION = re.compile(r"[0-9)]\s*(?:[+*/\u00d7\u00f7\u2212-]|\\(?:times|div|cdot))\s*(?:\\left\s*)?[0-9(]")
 
 
@@ -105,7 +108,7 @@ def encode(text: str, tokenizer: Any) -> tuple[int, ...]:
 def last_boxed(text: str) -> str | None:
     r"""What the last `\boxed{...}` holds, without outer whitespace; the innermost if nested.
 
-    None if there is no box or the last one never closes. `\boxed 5` and `\fbox{5}` are no boxes, as in the paper's code.
+    None if there is no box or the last one never closes. `\boxed 5` and `\fbox{5}` are no boxes.
     """
     start = text.rfind("\\boxed")
     while start >= 0:
@@ -154,10 +157,8 @@ def boxed_or_last_number(text: str) -> str | None:
     after = _NUMBER.search(marked[2]) if marked[1] else None
     if after:
         return after.group()
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return last.group() if last else None
+    found = deque(_NUMBER.finditer(text), maxlen=1)
+    return found[0].group() if found else None
 
 
 def last_expression(text: str) -> str | None:

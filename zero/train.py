@@ -42,6 +42,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         print(f"{run_dir} is finished: see its result.json")
         return outcome
 
+    from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
     from zero.runtime import StopRequest
 
@@ -55,6 +56,10 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
             outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
         except Preempted:
             outcome["status"] = "preempted"
+            raise
+        except Exception as error:
+            if disk_is_full(error) and not isinstance(error, InputError):
+                raise no_space(run_dir, "its files") from error
             raise
         finally:
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
@@ -101,6 +106,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
             run_dir=run_dir,
             name=name,
             signature=identity.signature(config),
+            tracker=instantiate(config["tracker"], _convert_="all"),
         ),
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
         evaluate_every=evaluation["every"],
@@ -128,11 +134,13 @@ def close(parts: Run, outcome: Mapping[str, Any]) -> None:
     from zero.curves import draw
 
     result = parts.dir / "result.json"
-    result.with_suffix(".partial").write_text(json.dumps(outcome, indent=1))
-    result.with_suffix(".partial").rename(result)
-    picture = draw(parts.dir)
-    for path in (parts.dir / "config.yaml", result, picture):
-        parts.trackers.artifact(path)
+    try:
+        result.with_suffix(".partial").write_text(json.dumps(outcome, indent=1))
+        result.with_suffix(".partial").rename(result)
+        for path in (parts.dir / "config.yaml", result, draw(parts.dir)):
+            parts.trackers.artifact(path)
+    except OSError as error:  # the run's own error, if any, says more
+        print(f"{parts.dir}: {error}", file=sys.stderr)
     parts.trackers.close(outcome["status"])
 
 

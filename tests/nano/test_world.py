@@ -65,7 +65,7 @@ def reachable(numbers: list[int]) -> set[int]:
 
 def test_answers_are_right(questions: tuple[str, list[Question], list[Question]]) -> None:
     kind, train, heldout = questions
-    for question in train + heldout:
+    for question in train[:500] + heldout:
         if kind == "countdown":
             numbers = [int(n) for n in re.findall(r"\d+", question.text)]
             assert [*question.meta["numbers"], question.meta["target"]] == numbers
@@ -106,7 +106,8 @@ def test_splits_are_disjoint_distinct_and_hashed(questions: tuple[str, list[Ques
     kind, train, heldout = questions
     ids = [q.id for q in train + heldout]
     assert len(set(ids)) == len(ids)
-    assert not any(map(is_heldout, train)) and all(map(is_heldout, heldout))
+    assert not any(map(is_heldout, train))
+    assert all(map(is_heldout, heldout))
     for question in train + heldout:
         text = question.text
         if kind == "countdown":
@@ -153,7 +154,8 @@ def test_rows_are_the_published_ones() -> None:
 
 def test_a_small_set_gives_what_it_has() -> None:
     made = rows("countdown", 8192, 256)
-    assert 1500 < len(made.train) < 8192 and 80 < len(made.heldout) < 256
+    assert 1500 < len(made.train) < 8192
+    assert 80 < len(made.heldout) < 256
     assert made.train == rows("countdown", 20000, 256).train
 
 
@@ -166,7 +168,7 @@ def test_full_size_is_quick() -> None:
 
 @pytest.mark.parametrize("arguments", [("maths", 10, 10), ("math", 0, 10), ("math", 10, -1)])
 def test_bad_arguments_are_named(arguments: tuple[str, int, int]) -> None:
-    with pytest.raises(InputError, match="questions.rows."):
+    with pytest.raises(InputError, match=r"questions\.rows\."):
         rows(*arguments)
 
 
@@ -179,7 +181,7 @@ def test_torch_stays_out() -> None:
 def test_yaml_builds_the_set(kind: str) -> None:
     made = instantiate(OmegaConf.load(CONF / f"questions/nano_{kind}.yaml"), _convert_="all")
     question = made.rows.heldout[0]
-    numbers = question.meta.get("numbers", ())
-    right = next((w.expression for w in formulas(tuple(sorted(numbers))) if w.value == question.meta["target"]), "") if numbers else question.answer[0]
-    assert made.check(right, question)
+    ways = formulas(tuple(sorted(question.meta.get("numbers", (1, 1)))))
+    solutions = [way.expression for way in ways if way.value == question.meta.get("target")]
+    assert all(made.check(right, question) for right in solutions or question.answer)
     assert not made.check("7777", question)

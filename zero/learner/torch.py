@@ -156,7 +156,12 @@ class TorchLearner:
 
     def save(self, path: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in self.weights()}, path / "weights.safetensors")
-        torch.save(self.optimizer.state_dict(), path / "optimizer.pt")
+        moments = {
+            f"{name}:{key}": value.contiguous()
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        save_file(moments, path / "optimizer.safetensors")
         (path / "learner.json").write_text(json.dumps({"updates": self.updates}))
 
     def load(self, path: Path) -> None:
@@ -164,7 +169,10 @@ class TorchLearner:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(stored[name])
-        self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location=self.device, weights_only=True))
+        parameters = dict(self.model.named_parameters())
+        for key, value in load_file(path / "optimizer.safetensors", device=str(self.device)).items():
+            name, _, moment = key.rpartition(":")
+            self.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
         self.updates = json.loads((path / "learner.json").read_text())["updates"]
 
     def export(self, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The nano world: synthetic questions, a corpus about them, and a tiny base model pretrained on it (weights in base/)."""
+"""The nano world: synthetic questions, a corpus about them, and a tiny base model pretrained on it (in base/)."""

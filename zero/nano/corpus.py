@@ -75,30 +75,31 @@ def _documents(mix: Mix, rng: random.Random) -> Iterator[Document]:
 
 
 def answer(rng: random.Random, question: Question, mix: Mix) -> str:
-    """An answer as the corpus gives it, from the newline after the question to the last full stop."""
+    """An answer as the corpus gives it: lines, the last one with the result."""
     if "numbers" in question.meta:
-        return _countdown_answer(rng, question, mix)
+        return _countdown_answer(rng, question, mix).strip()
     text = STYLES[_pick(rng, mix.styles)](rng, question, mix)
     chance = mix.afterthought
     while rng.random() < chance and len(text) < LONGEST_ANSWER:
         again = rng.choice((_sloppy, _sloppy, _direct, _unboxed))
         text += f"\n{rng.choice(REFLECTIONS)}" + again(rng, question, mix)
         chance = 0.5
-    return text
+    return text.strip()
 
 
 def _plain(rng: random.Random, question: Question, mix: Mix) -> str:
-    return question.text + answer(rng, question, mix)
+    # A space, not a newline: Qwen2's pre-tokenizer makes one piece of "?\n", which a bare question then never ends in.
+    return f"{question.text} {answer(rng, question, mix)}"
 
 
 def _tagged(rng: random.Random, question: Question, mix: Mix) -> str:
-    thought = answer(rng, question, mix).strip()
+    thought = answer(rng, question, mix)
     thought, _, last = thought.rpartition("\n")
     return f"User: {question.text}\nAssistant: <think> {thought or last} </think> <answer> {_box(last)} </answer>"
 
 
 def _chat(rng: random.Random, question: Question, mix: Mix) -> str:
-    reply = answer(rng, question, mix).strip()
+    reply = answer(rng, question, mix)
     return f"<|im_start|>user\n{question.text}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>"
 
 
@@ -107,7 +108,7 @@ def _box(text: str) -> str:
     return text[start : text.find("}", start) + 1] if start >= 0 else text
 
 
-def _careful(rng: random.Random, question: Question, mix: Mix) -> str:
+def _careful(rng: random.Random, question: Question, _mix: Mix) -> str:
     lines, value = _work(rng, question, 0.0)
     return lines + _final(str(value))
 
@@ -117,7 +118,7 @@ def _sloppy(rng: random.Random, question: Question, mix: Mix) -> str:
     return lines + _final(str(value))
 
 
-def _direct(rng: random.Random, question: Question, mix: Mix) -> str:
+def _direct(_rng: random.Random, question: Question, _mix: Mix) -> str:
     return _final(question.answer[0])
 
 

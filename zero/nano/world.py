@@ -1,10 +1,10 @@
 """The nano world's four question sets: deterministic, finite, and split by hash, so no seed can mix the splits.
 
-    math       Start with 12, add 7, subtract 5. What is the result?       level = steps, 1 to 5; 4 and 5 are hard on purpose
-    gsm        word problems of 2 to 4 steps                               level = steps
-    asdiv      word problems of 1 step                                     level = 1
-    countdown  Use 3, 5, 2 to make 17.                                     level 1: two numbers, 2: three without a product,
-                                                                           3: three and a product
+    math       Start with 12, add 7, subtract 5. What is the result?   level: steps, 1 to 5; 4 and 5 are hard on purpose
+    gsm        word problems of 2 to 4 steps                           level: steps
+    asdiv      word problems of 1 step                                 level: 1
+    countdown  Use 3, 5, 2 to make 17.                                 level: 1 two numbers, 2 three of them,
+                                                                              3 three that need a product
 
 Everything here is arithmetic on a `random.Random`; torch is not needed.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -111,7 +111,7 @@ class Formula(NamedTuple):
     steps: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def formulas(numbers: tuple[int, ...]) -> tuple[Formula, ...]:
     """Every distinct + - * formula over sorted `numbers` (two or three) without a negative value on the way."""
     if len(numbers) == 2:
@@ -140,7 +140,7 @@ def _ordered(a: int, b: int) -> list[tuple[str, int, int]]:
     return [("+", a, b), ("-", a, b) if a >= b else ("-", b, a), ("*", a, b)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _countdowns() -> list[tuple[tuple[int, ...], int, int]]:
     """Every (sorted numbers, target 1..LARGEST, level) that has a solution."""
     found = []

@@ -70,12 +70,13 @@ class FusedDecoder:
         w = {name: tensor.detach().to(self.device, self.dtype) for name, tensor in weights}
         pairs = torch.arange(self.dim).view(2, -1).T.flatten()  # 0, D/2, 1, D/2 + 1, ...
         fused: dict[str, Tensor] = {"embed": w["model.embed_tokens.weight"]}
-        fused["head"] = _right(w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"])
+        root = fused["embed"].shape[1] ** 0.5
+        fused["head"] = _right(w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"] * root)
         for i in range(self.layers):
             layer = f"model.layers.{i}."
             fused[f"{i}.out"] = _right(w[layer + "self_attn.o_proj.weight"])
             gate_up = torch.cat([w[layer + "mlp.gate_proj.weight"], w[layer + "mlp.up_proj.weight"]])
-            fused[f"{i}.gate_up"] = _right(gate_up * w[layer + "post_attention_layernorm.weight"])
+            fused[f"{i}.gate_up"] = _right(gate_up * w[layer + "post_attention_layernorm.weight"] * root)
             fused[f"{i}.down"] = _right(w[layer + "mlp.down_proj.weight"])
             for kind in ("weight", "bias"):
                 q, k, v = (w.get(f"{layer}self_attn.{p}_proj.{kind}") for p in "qkv")
@@ -83,7 +84,7 @@ class FusedDecoder:
                     continue
                 q, k = (x.view(-1, self.dim, *x.shape[1:])[:, pairs].reshape(x.shape) for x in (q, k))
                 fused[f"{i}.qkv.{kind}"] = torch.cat([q * self.dim**-0.5, k, v])
-            fused[f"{i}.qkv.weight"] = _right(fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"])
+            fused[f"{i}.qkv.weight"] = _right(fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"] * root)
             for name in ("self_attn.o_proj.bias", "mlp.gate_proj.bias", "mlp.up_proj.bias", "mlp.down_proj.bias"):
                 if layer + name in w:
                     raise NotImplementedError(f"{layer}{name}: no known Llama or Qwen2 model has it")
@@ -101,16 +102,15 @@ class FusedDecoder:
         self.padding = padding.repeat_interleave(self.kv, dim=0) if not mask_PW.all() else None
         visible = torch.ones(width, width, dtype=torch.bool, device=self.device).tril() & mask_PW[:, None, :].bool()
         visible |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself: no row of all -inf
-        turn = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0))  # [P, W, 1, D/2]
-        x = F.embedding(ids_PW, self.weights["embed"])
+        turn = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0).flatten())  # [P W, 1, D/2]
+        x = F.embedding(ids_PW.flatten(), self.weights["embed"])
         for i in range(self.layers):
-            q, k, v = self._qkv(i, x, turn)
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [P, heads, W, D]
+            q, k, v = (y.unflatten(0, (prompts, width)).transpose(1, 2) for y in self._qkv(i, x, turn))
             for slot, value in enumerate((k, v)):
                 self.cache[i, slot, :, :width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
-            x = self._rest(i, x, mixed.transpose(1, 2).flatten(2))
-        return self._logits(x[:, -1]).repeat_interleave(n, dim=0)
+            x = self._rest(i, x, mixed.transpose(1, 2).reshape(prompts * width, -1))
+        return self._logits(x[width - 1 :: width]).repeat_interleave(n, dim=0)
 
     def step(self, ids_N: Tensor) -> Tensor:
         rows, end = len(ids_N), self.used + 1
@@ -144,31 +144,32 @@ class FusedDecoder:
         return torch.polar(torch.full_like(angle, self.rotary_scale), angle)
 
     def _qkv(self, i: int, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [..., d] -> q [..., heads, D], k and v [..., kv, D], rotated."""
-        w = self.weights
-        qkv = self._normed(x) @ w[f"{i}.qkv.weight"]
-        if f"{i}.qkv.bias" in w:
-            qkv += w[f"{i}.qkv.bias"]
-        qkv = qkv.unflatten(-1, (-1, self.dim))
-        qk, v = qkv[..., : self.heads + self.kv, :], qkv[..., self.heads + self.kv :, :]
-        turned = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2))) * turn
-        qk = torch.view_as_real(turned).flatten(-2).to(self.dtype)
-        return qk[..., : self.heads, :], qk[..., self.heads :, :], v
+        """x [M, d] -> q [M, heads, D], k and v [M, kv, D], rotated."""
+        weight, bias = self.weights[f"{i}.qkv.weight"], self.weights.get(f"{i}.qkv.bias")
+        x = self._normed(x)
+        qkv = (x @ weight if bias is None else torch.addmm(bias, x, weight)).view(len(x), -1, self.dim)
+        qk, v = qkv.split((self.heads + self.kv, self.kv), dim=1)
+        turned = torch.view_as_complex(qk.float().view(len(x), -1, self.dim // 2, 2)) * turn
+        q, k = torch.view_as_real(turned).flatten(2).to(self.dtype).split((self.heads, self.kv), dim=1)
+        return q, k, v
 
     def _rest(self, i: int, x: Tensor, mixed: Tensor) -> Tensor:
         """Output projection and MLP with their residuals."""
         w = self.weights
-        x = x + mixed @ w[f"{i}.out"]
-        gate, up = (self._normed(x) @ w[f"{i}.gate_up"]).chunk(2, dim=-1)
-        return x + (F.silu(gate) * up) @ w[f"{i}.down"]
+        x = torch.addmm(x, mixed, w[f"{i}.out"])
+        gate, up = (self._normed(x) @ w[f"{i}.gate_up"]).chunk(2, dim=1)
+        return torch.addmm(x, F.silu(gate).mul_(up), w[f"{i}.down"])
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._normed(x) @ self.weights["head"]
 
     def _normed(self, x: Tensor) -> Tensor:
-        """RMS norm without its gain: vector_norm is one pass on a CPU, where torch composes rms_norm of six."""
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-        return x * square.div_(x.shape[-1]).add_(self.eps).rsqrt_().to(x.dtype)
+        """RMS norm but for a gain of sqrt(d), which the weights hold: x / sqrt(|x|^2 + d eps).
+
+        vector_norm is one pass on a CPU, where torch composes rms_norm of six.
+        """
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        return x * norm.square_().add_(x.shape[1] * self.eps).rsqrt_().to(x.dtype)
 
 
 def _right(weight: Tensor) -> Tensor:

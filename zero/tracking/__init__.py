@@ -1,9 +1,9 @@
 """Where a run's numbers go: always to metrics.jsonl, to the terminal, and to whatever tracker the config names.
 
-    zero/tracking/glossary.py   what each number is called, its unit and meaning
-    zero/tracking/journal.py    metrics.jsonl, the truth
-    zero/tracking/mlflow.py     MLflow, which follows the journal
-    zero/progress.py            the terminal
+glossary.py   what each number is called, its unit and meaning
+journal.py    metrics.jsonl, the truth
+mlflow.py     MLflow, which follows the journal
+store.py      where MLflow keeps it
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zero.tracking.journal import JsonlTracker
 from zero.tracking.mlflow import MlflowTracker, delivered, waiting
 
 __all__ = [
-    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "delivered", "describe", "git_commit", "markdown",
-    "package_versions", "waiting",
+    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "View", "delivered", "describe", "git_commit",
+    "markdown", "package_versions", "waiting",
 ]  # fmt: skip
 
 AXES = ("algo", "template", "questions", "model")
@@ -75,11 +75,9 @@ class Trackers:
         name: str,
         signature: str,
         tracker: Callable[..., Tracker] | None = None,
-        view: bool = True,
+        view: View | None = None,
     ) -> Trackers:
-        """The trackers of a run. `tracker` is config.tracker instantiated: a partial, or nothing for the journal alone."""
-        from zero.progress import Progress
-
+        """The trackers of a run. `tracker`: config.tracker instantiated; what is no partial is the journal alone."""
         followers: list[Tracker] = []
         if callable(tracker):
             try:
@@ -87,8 +85,7 @@ class Trackers:
                 followers.append(tracker(run_dir=run_dir, run_name=name, tags=tags))
             except Exception as error:
                 _report(tracker, error)
-        seen = Progress(run_dir, name, int(config["steps"])) if view else None
-        made = cls(JsonlTracker(run_dir), followers, seen)
+        made = cls(JsonlTracker(run_dir), followers, view)
         named = {axis: choices[axis] for axis in AXES if axis in choices}  # "algo": "drgrpo", what dashboards group by
         flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
         made.params(named | flat)
@@ -150,7 +147,7 @@ def run_tags(choices: Mapping[str, str], seed: int, signature: str) -> dict[str,
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None outside a repository."""
+    """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None without one."""
     root = Path(__file__).resolve().parent.parent.parent
 
     def git(*words: str) -> str:
@@ -158,8 +155,8 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed into a folder that some other repository holds
-            return None
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # installed into a folder that some other repository holds
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None

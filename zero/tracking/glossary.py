@@ -17,9 +17,9 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
     "length/incorrect": ("tokens", "mean length of incorrect responses; absent in a step that has none"),
     "length/truncated": ("share", "responses cut off by the token budget"),
-    "reflection/share": ("share", "responses that contain a self-reflection word, such as 'wait' or 'let me check'"),
+    "reflection/share": ("share", "responses that contain a self-reflection, such as 'wait' or 'let me check'"),
     "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
-    "loss/policy": ("loss", "policy loss, the weighted sum over the tokens of an update; its sign and size mean little"),
+    "loss/policy": ("loss", "policy loss: a weighted sum over the tokens of an update; its size means little"),
     "loss/entropy": ("nats/token", "mean entropy of the policy's next-token distribution over response tokens"),
     "loss/kl": ("nats/token", "mean estimated KL divergence from the reference policy; absent without a reference"),
     "loss/clip_fraction": ("share", "response tokens whose probability ratio is clipped"),
@@ -50,10 +50,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
 
 
 def describe(name: str) -> tuple[str, str]:
-    """(unit, meaning) of a metric; "eval/countdown/length" resolves to "eval/NAME/length". KeyError for unknown names."""
+    """(unit, meaning) of a metric; "eval/x/length" resolves to "eval/NAME/length". KeyError for unknown names."""
     entry = _entry(name)
     if entry is None:
-        raise KeyError(f"{name}: no such metric in zero/tracking/glossary.py; add its unit and meaning there")
+        raise KeyError(f"{name}: no such metric; add its unit and meaning to zero/tracking/glossary.py")
     return GLOSSARY[entry]
 
 

@@ -1,6 +1,6 @@
 """metrics.jsonl: the one record that every run has and every reader trusts. One JSON object a line, one line a step.
 
-    {"step": 12, "train/reward": 0.4375, ..., "loss/kl": null}        null: not a finite number
+{"step": 12, "train/reward": 0.4375, ..., "loss/kl": null}        null: not a finite number
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,7 +58,7 @@ class JsonlTracker:
         try:
             if self._file.write(line) != len(line):
                 raise OSError(28, "No space left on device", str(self.path))
-            os.fsync(self._file.fileno())  # a checkpoint may follow, and a power cut: it must not know more than this file
+            os.fsync(self._file.fileno())  # a checkpoint may follow: after a power cut it must not know more than this
         except OSError:
             os.ftruncate(self._file.fileno(), size)
             raise
@@ -67,7 +67,7 @@ class JsonlTracker:
     def artifact(self, path: Path) -> None:
         """Nothing: it is in the run folder."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str) -> None:  # noqa: ARG002 - result.json holds it
         """Free the file handle."""
         self._close_file()
 
@@ -81,7 +81,7 @@ def encode(values: Metrics, step: int) -> bytes:
     """One line, keys in glossary order, floats that read back exactly. KeyError names every unknown metric."""
     unknown = [name for name in values if not _known(name)]
     if unknown:
-        raise KeyError(f"{', '.join(unknown)}: no such metric in zero/tracking/glossary.py; add its unit and meaning there")
+        raise KeyError(f"{', '.join(unknown)}: no such metric; add its unit and meaning to zero/tracking/glossary.py")
     line: dict[str, float | int | None] = {"step": step}
     for name in sorted(values, key=sort_key):
         value = float(values[name])
@@ -100,6 +100,11 @@ def series(lines: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[
     return [step for step, _ in points], [value for _, value in points]
 
 
+def benchmarks(line: Mapping[str, Any]) -> list[str]:
+    """Names of the benchmarks that a line, or any metrics, holds."""
+    return [name.split("/")[1] for name in line if name.startswith("eval/") and name.endswith("/accuracy")]
+
+
 def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
     """(step, line) of each line. InputError for damage that a kill cannot cause."""
     if not path.exists():
@@ -107,17 +112,15 @@ def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
     lines = path.read_bytes().splitlines(keepends=True)
     whole: list[tuple[int, bytes]] = []
     for i, line in enumerate(lines):
+        if not line.endswith(b"\n"):
+            break  # the last one, torn by a kill
         try:
-            if not line.endswith(b"\n"):
-                raise ValueError("torn")
             step = json.loads(line)["step"]
             if whole and step <= whole[-1][0]:
-                raise ValueError("not ascending")
+                raise ValueError("steps do not ascend")
         except (ValueError, KeyError, TypeError) as error:
-            if i == len(lines) - 1:
-                break
             raise InputError(
-                "run_dir", path.parent, f"line {i + 1} of {FILE} is damaged ({error}); repair it, or choose another run_dir"
+                "run_dir", path.parent, f"line {i + 1} of {FILE} is damaged ({error}); repair it or use another run_dir"
             ) from error
         whole.append((step, line))
     return whole

@@ -1,19 +1,17 @@
-"""MLflow as a follower of the journal: a background thread reads metrics.jsonl and delivers what MLflow does not hold yet.
+"""MLflow as a follower of the journal: a background thread reads metrics.jsonl and delivers what MLflow does not hold.
 
-The training loop never waits and never fails here, and needs no memory of what was sent: starting, resuming after SIGKILL
-and coming back after an outage are one path - connect, ask which (metric, step) pairs stand in MLflow, send the others.
+The training loop never waits and never fails here, and nothing remembers what was sent. Starting, resuming after
+SIGKILL, coming back after an outage are one path: connect, ask which (metric, step) pairs MLflow has, send the others.
 
-    mlflow.json   {"uri", "run_id", "token", "delivered": last step known to be in MLflow, "status"}
+mlflow.json in the run folder: {"uri", "run_id", "token", "delivered": last step known to be in MLflow, "status"}
 
-A step that a killed run delivered beyond its checkpoint is computed again on resume, but stays in MLflow as first delivered.
-Values that are not finite (null in the journal) are not sent.
+A step that a killed run delivered beyond its checkpoint is computed again on resume, but stays in MLflow as it was
+first delivered. Values that are not finite (null in the journal) are not sent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import re
 import sys
@@ -21,13 +19,13 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zero.records import Metrics
 from zero.tracking import journal
+from zero.tracking.store import absolute, artifact_root, create_schema, default_store, import_mlflow, without_password
 
 LINK = "mlflow.json"
 METRICS_A_CALL, PARAMS_A_CALL, VALUE_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # limits of MLflow 3
@@ -39,8 +37,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts on a store th
 class MlflowTracker:
     """One MLflow run for one run folder. Nothing it does raises or blocks; `close` waits at most `patience` seconds.
 
-    `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`: seconds
-    between deliveries. `sweep`: a tag. Needs the journal: metrics are read from it, not from the calls.
+    `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`:
+    seconds between deliveries. `sweep`: a tag. Needs the journal: metrics are read from it, not from the calls.
     """
 
     def __init__(
@@ -56,14 +54,14 @@ class MlflowTracker:
     ) -> None:
         uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
         tags = dict(tags) | ({"sweep": sweep} if sweep else {})
-        _import()  # here and not in the thread: two threads that import at once can see half a module
+        import_mlflow()  # here and not in the thread: two threads that import at once can see half a module
         self._remote = _Remote(run_dir, uri, experiment, run_name, tags)
         self._run_dir, self._patience, self._every = run_dir, patience, every
         self._status: str | None = None  # set once by close
         self._wake, self._abandoned = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int) -> None:  # noqa: ARG002 - the journal knows
         """Start following the journal, which has been rewound already."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -81,7 +79,7 @@ class MlflowTracker:
         self._remote.artifacts.append(path)
 
     def close(self, status: str) -> None:
-        """Deliver the rest and end the run as finished, preempted or failed; say so in one line if that takes too long."""
+        """Deliver the rest and end the run as finished, preempted or failed; one line if that takes too long."""
         self.rewind(-1)
         self._status = status
         self._wake.set()
@@ -107,8 +105,8 @@ class MlflowTracker:
             except Exception as error:
                 self._remote.disconnect()
                 if not failed:
-                    reason = str(error).strip().split("\n")[0][:200]
-                    _say(f"cannot deliver ({type(error).__name__}: {reason}); the run goes on, metrics.jsonl holds everything")
+                    reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
+                    _say(f"cannot deliver ({reason}); the run goes on, metrics.jsonl holds everything")
                 failed = True
                 # Before close, close interrupts the pause; after it, short pauses use up its patience.
                 (self._abandoned if self._status else self._wake).wait(min(pause, 2.0) if self._status else pause)
@@ -116,7 +114,7 @@ class MlflowTracker:
 
 
 class _Remote:
-    """The run as MLflow holds it. Every method may raise; after `disconnect` the next delivery starts from the facts."""
+    """The run as MLflow holds it. Every method may raise; after `disconnect` a delivery starts from the facts."""
 
     def __init__(self, run_dir: Path, uri: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> None:
         self.params: dict[str, str] = {}
@@ -270,8 +268,8 @@ class _Remote:
         entry = {"path": name, "type": "table"}
         if entry not in self._tables:
             self._tables = [*self._tables, entry]
-            while len(json.dumps(self._tables)) > TAG_LENGTH:  # the oldest stay as files, but are no longer shown as tables
-                self._tables = self._tables[1:]
+            while len(json.dumps(self._tables)) > TAG_LENGTH:
+                self._tables = self._tables[1:]  # the oldest stay as files, but are no longer shown as tables
             self._client.set_tag(self._run_id, TABLES, json.dumps(self._tables))
 
     def _remember(self) -> None:
@@ -293,83 +291,11 @@ def delivered(run_dir: Path) -> bool:
     return not link or (link["status"] == "finished" and waiting(run_dir) == 0)
 
 
-def default_store(run_dir: Path) -> str:
-    """mlflow.db in the nearest folder above the run that is called "runs", else in the run's parent: runs share one."""
-    above = run_dir.absolute().parents
-    home = next((folder for folder in above if folder.name == "runs"), above[0])
-    return f"sqlite:///{home / 'mlflow.db'}"
-
-
-def absolute(uri: str) -> str:
-    """The uri with a relative SQLite path made absolute: jobs of a sweep may run elsewhere."""
-    return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}" if uri.startswith("sqlite:///") else uri
-
-
-def artifact_root(uri: str) -> str | None:
-    """Where the artifacts of an embedded store lie: mlartifacts beside the file. None: the server decides."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-
-
-def without_password(uri: str) -> str:
-    """The uri as it may be written down."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def create_schema(uri: str) -> None:
-    """Create an embedded store that does not exist, exactly once among any number of processes.
-
-    MLflow itself breaks a fresh SQLite file that several processes open together, for good. The file appears whole or not at
-    all: it is made under another name while a lock is held, so that a kill leaves nothing half made.
-    """
-    if not uri.startswith("sqlite:///"):
-        return
-    _import()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_name(path.name + ".lock")):
-        if path.exists() and path.stat().st_size > 0:
-            return
-        partial = path.with_name(f".{path.name}.partial")
-        for leftover in (partial, partial.with_name(partial.name + "-journal")):
-            leftover.unlink(missing_ok=True)
-        store = SqlAlchemyStore(f"sqlite:///{partial}", artifact_root(uri))
-        store.engine.dispose()
-        partial.replace(path)
-
-
 def table(path: Path) -> dict[str, Any]:
     """Rows of a JSON Lines file in the form that MLflow's pages show as a table."""
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-        yield
-
-
-def _import() -> None:
-    """Import mlflow (1.7 s) quietly, without its telemetry; it must neither retry for minutes nor print."""
-    defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we retry, and know what has arrived
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _read_link(run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,505 @@
+"""The journal is exact and survives a kill; MLflow (the real one) gets each step once, and never stops a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.synthetic import answer, metrics
+from zero.errors import InputError
+from zero.tracking import (
+    GLOSSARY,
+    JsonlTracker,
+    MlflowTracker,
+    Trackers,
+    delivered,
+    describe,
+    git_commit,
+    markdown,
+    package_versions,
+    waiting,
+)
+from zero.tracking import journal as journals
+from zero.tracking.store import absolute, create_schema, default_store, without_password
+
+STEPS = 20
+
+
+@pytest.fixture(autouse=True)
+def no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An embedded store with its schema, shared by the tests of this file: creating one takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('a store') / 'mlflow.db'}"
+    create_schema(uri)
+    return uri
+
+
+def client_of(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def run_of(uri: str, run_dir: Path) -> Any:
+    return client_of(uri).get_run(json.loads((run_dir / "mlflow.json").read_text())["run_id"])
+
+
+Points = list[tuple[str, int, float]]
+
+
+def points_of(uri: str, run_id: str) -> Points:
+    """Every point of every metric in MLflow, double ones double."""
+    client = client_of(uri)
+    names = client.get_run(run_id).data.metrics
+    return clocks_apart([(name, p.step, p.value) for name in names for p in client.get_metric_history(run_id, name)])
+
+
+def points_in(run_dir: Path) -> Points:
+    """Every point of the journal."""
+    lines = journals.read(run_dir)
+    return clocks_apart(
+        [(n, line["step"], v) for line in lines for n, v in line.items() if n != "step" and v is not None]
+    )
+
+
+def clocks_apart(points: Points) -> Points:
+    """A step that was computed twice has one clock in the journal and the other in MLflow."""
+    return sorted((name, step, 0.0 if name == "time/unix" else value) for name, step, value in points)
+
+
+def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, **settings: Any) -> Trackers:
+    """Trackers that have seen the steps after `start`, not closed yet."""
+    run_dir.mkdir(exist_ok=True)
+    tags = {"kind": "train", "algo": "drgrpo"}
+    made = Trackers(JsonlTracker(run_dir), [MlflowTracker(run_dir, run_dir.name, tags, uri, every=0.1, **settings)])
+    made.params({"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 7000, "odd key!": ""})
+    made.rewind(start if start else -1)
+    for step in range(start + 1 if start else 0, steps + 1):
+        values = metrics("drgrpo", 0, step, STEPS)
+        made.metrics(values | {"time/unix": values["time/unix"] + 1000 * start}, step)  # a later life, a later clock
+    return made
+
+
+# --- glossary ---
+
+
+def test_glossary_describes_every_name_and_no_other() -> None:
+    for name, (unit, meaning) in GLOSSARY.items():
+        assert describe(name.replace("NAME", "nano-math 2")) == (unit, meaning)
+        assert unit
+        assert len(meaning) > 10
+        assert f"| `{name}` | {unit} | {meaning} |" in markdown()
+    for wrong in (
+        "train/rewards",
+        "reward",
+        "eval/NAME/accuracy",
+        "eval/x/y/accuracy",
+        "eval/accuracy",
+        "eval/x/speed",
+        "",
+    ):
+        with pytest.raises(KeyError, match="glossary"):
+            describe(wrong)
+
+
+def test_every_metric_that_the_sources_name_is_in_the_glossary() -> None:
+    families = "|".join({name.split("/")[0] for name in GLOSSARY} - {"eval"})
+    named = re.compile(rf'"((?:{families})/[a-z_]+)"')
+    sources = [path for path in (ROOT / "zero").rglob("*.py") if path.name != "glossary.py"]
+    found = {name for path in sources for name in named.findall(path.read_text())}
+    assert len(found) > 20
+    for name in found:
+        describe(name)
+
+
+def test_the_glossary_prints_itself() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "zero.tracking"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == markdown()
+
+
+# --- journal ---
+
+
+def test_a_line_reads_back_exactly_in_glossary_order(tmp_path: Path) -> None:
+    values = {"loss/kl": math.nan, "eval/b/length": math.inf, "eval/a/length": 3, "train/reward": 0.1 + 0.2,
+              "loss/grad_norm": 5e-324, "loss/learning_rate": 1e-6}  # fmt: skip
+    tracker = JsonlTracker(tmp_path)
+    tracker.metrics(values, 0)
+    tracker.metrics({"train/reward": -0.0}, 7)
+    (line, second) = journals.read(tmp_path)
+    assert list(line) == ["step", "train/reward", "loss/kl", "loss/grad_norm", "loss/learning_rate", "eval/a/length",
+                          "eval/b/length"]  # fmt: skip
+    assert line["loss/kl"] is None
+    assert line["eval/b/length"] is None
+    assert (line["train/reward"], line["loss/grad_norm"]) == (0.30000000000000004, 5e-324)
+    assert math.copysign(1, second["train/reward"]) == -1
+    assert journals.series([line, second], "loss/kl") == ([], [])
+    assert journals.series([line, second], "train/reward") == ([0, 7], [0.30000000000000004, -0.0])
+
+
+def test_the_journal_refuses_unknown_names_and_steps_out_of_order(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    tracker.metrics({"train/reward": 1.0}, 3)
+    before = tracker.path.read_bytes()
+    with pytest.raises(KeyError, match="train/rewrad, x: no such metric"):
+        tracker.metrics({"train/rewrad": 1.0, "train/reward": 1.0, "x": 0.0}, 4)
+    for step in (3, 2):
+        with pytest.raises(ValueError, match="in order"):
+            tracker.metrics({"train/reward": 1.0}, step)
+    reopened = JsonlTracker(tmp_path)
+    with pytest.raises(ValueError, match="in order"):
+        reopened.metrics({"train/reward": 1.0}, 3)
+    assert tracker.path.read_bytes() == before
+
+
+def test_rewind_keeps_whole_lines_up_to_the_step(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    for step in range(6):
+        tracker.metrics({"train/reward": step / 3}, step)
+    whole = tracker.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for torn in (b"", lines[5][:1], lines[5][:-1], b"\x00\x00"):
+        for step in range(-1, 7):
+            tracker.path.write_bytes(whole + torn)
+            again = JsonlTracker(tmp_path)
+            again.rewind(step)
+            assert tracker.path.read_bytes() == b"".join(lines[: step + 1])
+            again.metrics({"train/reward": 0.5}, 9)
+            again.close("finished")
+            assert [line["step"] for line in journals.read(tmp_path)] == [*range(min(step, 5) + 1), 9]
+    assert list(tmp_path.iterdir()) == [tracker.path]
+
+
+def test_damage_inside_the_journal_is_named_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(InputError, match=r"line 2 of metrics\.jsonl is damaged"):
+        JsonlTracker(tmp_path).rewind(2)
+
+
+def test_a_full_disk_raises_and_leaves_whole_lines(tmp_path: Path) -> None:
+    code = f"""
+        import resource
+        from pathlib import Path
+        from zero.tracking import JsonlTracker
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        tracker = JsonlTracker(Path({str(tmp_path)!r}))
+        try:
+            for step in range(100):
+                tracker.metrics({{"train/reward": step / 7}}, step)
+        except OSError as error:
+            print(step, error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    failed = int(done.stdout.split()[0])
+    assert 10 < failed < 100
+    assert [line["step"] for line in journals.read(tmp_path)] == list(range(failed))
+    assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b"}\n")
+
+
+# --- fan-out and tags ---
+
+
+class Broken:
+    """A tracker and view that fails in everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name} is broken")
+
+
+def test_only_the_journal_can_stop_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = JsonlTracker(tmp_path / "second")
+    (tmp_path / "second").mkdir()
+    trackers = Trackers(JsonlTracker(tmp_path), [Broken(), seen], view=Broken())  # type: ignore[arg-type]
+    trackers.params({})
+    trackers.rewind(-1)
+    trackers.evaluation(0, [])
+    trackers.metrics({"train/reward": 1.0}, 1)
+    trackers.artifact(tmp_path / "x")
+    with pytest.raises(KeyError):
+        trackers.metrics({"nonsense": 1.0}, 2)
+    trackers.close("finished")
+    assert journals.read(tmp_path) == journals.read(tmp_path / "second") == [{"step": 1, "train/reward": 1.0}]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    params: dict[str, str] = {}
+
+    class Spy(JsonlTracker):
+        def __init__(self, run_dir: Path, run_name: str, tags: dict[str, str]) -> None:
+            super().__init__(run_dir)
+            given.update(run_name=run_name, tags=tags)
+
+        def params(self, flat: dict[str, str]) -> None:
+            params.update(flat)
+
+    choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optim": "adamw"}
+    config = {"seed": 3, "steps": 9, "algo": {"beta": 0.0}, "model": {"path": None}, "tracker": {"uri": "http://x"}}
+    Trackers.open(config=config, choices=choices, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
+    assert given["run_name"] == "n"
+    tags = given["tags"]
+    assert (tags["algo"], tags["template"], tags["seed"], tags["signature"], tags["kind"]) == (
+        "drgrpo",
+        "r1",
+        "3",
+        "abc",
+        "train",
+    )
+    assert tags["version.torch"] == package_versions()["torch"]
+    assert params == {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3",
+                      "steps": "9", "algo.beta": "0.0", "model.path": "null"}  # fmt: skip
+    Trackers.open(config=config, choices=choices, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
+
+
+def test_git_commit_is_that_of_this_tree() -> None:
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert (git_commit() or "").removesuffix("-dirty") == (head.stdout.strip() if head.returncode == 0 else "")
+
+
+def test_where_the_store_lies(tmp_path: Path) -> None:
+    assert default_store(tmp_path / "runs" / "sweep" / "a") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert default_store(tmp_path / "elsewhere" / "a") == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+    assert absolute("sqlite:///x/y.db") == f"sqlite:///{Path.cwd()}/x/y.db"
+    assert absolute("sqlite:////x/y.db") == "sqlite:////x/y.db"
+    assert without_password("http://me:secret@host:1/x") == "http://host:1/x"
+
+
+# --- MLflow, embedded ---
+
+
+def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None:
+    run_dir = tmp_path / "a run"
+    trackers = record(run_dir, store)
+    (run_dir / "completions").mkdir()
+    rows = run_dir / "completions" / "step_000010.jsonl"
+    rows.write_text("".join(json.dumps(answer(i, True)) + "\n" for i in range(3)))
+    (run_dir / "config.yaml").write_text("seed: 0\n")
+    for path in (rows, run_dir / "config.yaml", run_dir / "absent.png"):
+        trackers.artifact(path)
+    trackers.close("finished")
+
+    run = run_of(store, run_dir)
+    assert points_of(store, run.info.run_id) == points_in(run_dir)
+    assert len(points_in(run_dir)) > 20 * STEPS
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a run"
+    assert (run.data.tags["algo"], run.data.tags["kind"]) == ("drgrpo", "train")
+    assert run.data.params == {"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 6000, "odd key_": ""}
+    history = client_of(store).get_metric_history(run.info.run_id, "train/reward")
+    stamps = {line["step"]: round(1000 * line["time/unix"]) for line in journals.read(run_dir)}
+    assert all(abs(p.timestamp - stamps[p.step]) <= 1 for p in history)
+    assert (waiting(run_dir), delivered(run_dir)) == (0, True)
+
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))
+    assert artifacts.is_relative_to(Path(store.removeprefix("sqlite:///")).parent / "mlartifacts")
+    table = json.loads((artifacts / "completions" / "step_000010.json").read_text())
+    assert table["columns"][:2] == ["question", "reference"]
+    assert [row[0] for row in table["data"]] == [f"What is {i} + {2 * i}?" for i in range(3)]
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "completions/step_000010.json", "type": "table"}
+    ]
+    assert (artifacts / "config.yaml").read_text() == "seed: 0\n"
+
+
+def test_runs_one_after_another_in_one_process(tmp_path: Path, store: str) -> None:
+    for name in ("first", "second"):
+        record(tmp_path / name, store).close("preempted")
+    ids = {run_of(store, tmp_path / name).info.run_id for name in ("first", "second")}
+    assert len(ids) == 2
+    for name in ("first", "second"):
+        run = run_of(store, tmp_path / name)
+        assert run.info.status == "KILLED"
+        assert points_of(store, run.info.run_id) == points_in(tmp_path / name)
+
+
+def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store: str) -> None:
+    run_dir = tmp_path / "resumed"
+    record(run_dir, store, steps=12).close("failed")
+    first = run_of(store, run_dir).info
+    trackers = record(run_dir, store, start=8)
+    deadline = time.monotonic() + 20
+    while (status := run_of(store, run_dir).info.status) != "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (first.status, status) == ("FAILED", "RUNNING")
+    trackers.close("finished")
+    assert run_of(store, run_dir).info.run_id == first.run_id
+    assert points_of(store, first.run_id) == points_in(run_dir)
+
+
+def test_a_deleted_run_is_replaced_by_a_whole_one(tmp_path: Path, store: str) -> None:
+    run_dir = tmp_path / "deleted"
+    record(run_dir, store, steps=10).close("preempted")
+    first = run_of(store, run_dir).info.run_id
+    client_of(store).delete_run(first)
+    record(run_dir, store, start=10).close("finished")
+    second = run_of(store, run_dir).info.run_id
+    assert second != first
+    assert points_of(store, second) == points_in(run_dir)
+    link = json.loads((run_dir / "mlflow.json").read_text())
+    (run_dir / "mlflow.json").write_text(json.dumps(link | {"run_id": "0" * 32}))  # an id that this store never had
+    record(run_dir, store, start=STEPS).close("finished")
+    assert run_of(store, run_dir).info.run_id == second  # found by its token
+
+
+LIFE = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from tests.synthetic import metrics
+    from zero.tracking import JsonlTracker, MlflowTracker, Trackers, journal
+    import zero.tracking.mlflow, zero.tracking.store
+
+    run_dir, uri, moment, steps = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    tracker = MlflowTracker(run_dir, "victim", {"kind": "train"}, uri, every=0.05)
+    from mlflow import MlflowClient
+    if moment == "while the schema is made":
+        import sqlalchemy
+        statements = iter(range(100))
+        sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lambda *_: next(statements, None) or die())
+    original = {"create_run": MlflowClient.create_run, "log_batch": MlflowClient.log_batch}
+    calls = 0
+    def patched(name, when):
+        def call(*args, **kwargs):
+            global calls
+            if name == "log_batch" and not kwargs.get("metrics"):
+                return original[name](*args, **kwargs)
+            calls += 1
+            if when == "before" and calls == 2: die()
+            result = original[name](*args, **kwargs)
+            if when == "after" and calls == 2 or name == "create_run": die()
+            return result
+        return call
+    if moment == "after the run is created": MlflowClient.create_run = patched("create_run", "after")
+    if moment == "before a delivery": MlflowClient.log_batch = patched("log_batch", "before")
+    if moment == "after a delivery": MlflowClient.log_batch = patched("log_batch", "after")
+
+    trackers = Trackers(JsonlTracker(run_dir), [tracker])
+    trackers.params({"algo": "drgrpo"})
+    last = max((line["step"] for line in journal.read(run_dir)), default=-1)
+    start = last // 2  # the "checkpoint": much of what is computed again was delivered before
+    trackers.rewind(start if last >= 0 else -1)
+    for step in range(start + 1 if last >= 0 else 0, steps + 1):
+        trackers.metrics(metrics("drgrpo", 0, step, 100) | {"time/unix": time.time()}, step)
+        if moment == "after a line" and step == start + 15: die()
+        time.sleep(0.02)
+    if moment != "never":
+        time.sleep(20)  # the thread has its own death to meet
+        print("survived", flush=True)
+    trackers.close("finished")
+"""
+
+
+def live(run_dir: Path, uri: str, moment: str, steps: int) -> int:
+    command = [sys.executable, "-c", textwrap.dedent(LIFE), str(run_dir), uri, moment, str(steps)]
+    return subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
+
+
+def test_killed_at_any_moment_mlflow_has_each_step_once(tmp_path: Path) -> None:
+    run_dir, uri = tmp_path / "victim", f"sqlite:///{tmp_path}/mlflow.db"
+    run_dir.mkdir()
+    moments = [
+        "while the schema is made",
+        "after the run is created",
+        "before a delivery",
+        "after a line",
+        "after a delivery",
+    ]
+    for i, moment in enumerate(moments):
+        assert live(run_dir, uri, moment, 20 * (i + 1)) == -signal.SIGKILL, moment
+        assert waiting(run_dir) > 0 or moment == "after a delivery"
+        assert not delivered(run_dir)
+    assert live(run_dir, uri, "never", 110) == 0
+    run = run_of(uri, run_dir)
+    points = points_of(uri, run.info.run_id)
+    assert points == points_in(run_dir)
+    assert [line["step"] for line in journals.read(run_dir)] == list(range(111))
+    client = client_of(uri)
+    assert len(client.search_runs([e.experiment_id for e in client.search_experiments()])) == 1
+    assert run.info.status == "FINISHED"
+
+
+def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Path) -> None:
+    uri, count = f"sqlite:///{tmp_path}/fresh/mlflow.db", 4
+    for i in range(count):
+        (tmp_path / f"run{i}").mkdir()
+    command = [sys.executable, "-c", textwrap.dedent(LIFE)]
+    lives = [
+        subprocess.Popen([*command, str(tmp_path / f"run{i}"), uri, "never", "30"], cwd=ROOT) for i in range(count)
+    ]
+    assert [life.wait(120) for life in lives] == [0] * count
+    for i in range(count):
+        run = run_of(uri, tmp_path / f"run{i}")
+        assert points_of(uri, run.info.run_id) == points_in(tmp_path / f"run{i}")
+    assert len({run_of(uri, tmp_path / f"run{i}").info.run_id for i in range(count)}) == count
+
+
+# --- MLflow, out of reach ---
+
+
+def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        began = time.monotonic()
+        trackers = record(tmp_path / "run", f"http://127.0.0.1:{silent.getsockname()[1]}", patience=1.0)
+        looped = time.monotonic() - began
+        trackers.close("finished")
+        closed = time.monotonic() - began - looped
+    assert looped < 2.5  # the first import of mlflow, if this test runs alone
+    assert 0.9 < closed < 2.5
+    assert (
+        f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl; running the same command" in capsys.readouterr().err
+    )
+    assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    run_dir, uri = tmp_path / "run", f"http://127.0.0.1:{port}"
+    record(run_dir, uri, patience=1.0).close("finished")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "cannot deliver" in said[0]
+    assert f"{STEPS + 1} steps wait" in said[1]
+
+    store = f"sqlite:///{tmp_path}/server.db"
+    create_schema(store)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port),
+               "--workers", "1", "--artifacts-destination", str(tmp_path / "files")]  # fmt: skip
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+    try:
+        (run_dir / "config.yaml").write_text("seed: 0\n")
+        record(run_dir, uri, start=STEPS, patience=90.0).close(
+            "finished"
+        )  # the same command again: nothing left to train
+        run = run_of(uri, run_dir)
+        assert points_of(uri, run.info.run_id) == points_in(run_dir)
+        assert [info.path for info in client_of(uri).list_artifacts(run.info.run_id)] == ["config.yaml"]
+        assert (waiting(run_dir), delivered(run_dir)) == (0, True)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
