@@ -35,12 +35,13 @@ types: setup  ## static types
 
 check: lint types test  ## lint, types, tests
 
+GSM8K ?= $(wildcard ../shared/data/train/gsm8k_train_7473.jsonl)
 STEPS_GSM ?= 10
 STEPS_COUNTDOWN ?= 60
 MINUTES ?= 30
 check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K and on Countdown
 	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[gguf]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
-	$(PY) -m tests.real.check_real --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
+	$(PY) -m tests.real.check_real --gsm8k '$(GSM8K)' --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
 
 check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py

@@ -50,7 +50,13 @@ def model_flops(config: Any) -> float:
 
 
 def training(prompts: int, group_size: int, folder: str) -> Run:
-    options = [f"prompts={prompts}", f"group_size={group_size}", "tracker=jsonl", "evaluation.every=0", f"run_dir={folder}"]
+    options = [
+        f"prompts={prompts}",
+        f"group_size={group_size}",
+        "tracker=jsonl",
+        "evaluation.every=0",
+        f"run_dir={folder}",
+    ]
     return build(check("train", options), {}, Path(folder), "benchmark")
 
 
@@ -80,7 +86,9 @@ def measure(prompts: int, group_size: int, roof: float, against_transformers: bo
         sampled = sum(len(c.ids) for g in groups for c in g)
         rollout = cpu_seconds(lambda: run.engine.generate(inputs, group_size, run.sampling))
         print(f"\n{prompts} prompts x {group_size} samples, one thread, float32")
-        print(f"  rollout   {sampled / rollout:9,.0f} tokens/CPU-s   {sampled * flops / rollout / roof:6.1%} of the peak")
+        print(
+            f"  rollout   {sampled / rollout:9,.0f} tokens/CPU-s   {sampled * flops / rollout / roof:6.1%} of the peak"
+        )
         if against_transformers:
             torch.manual_seed(0)
             began, tokens = time.process_time(), 0
@@ -101,7 +109,9 @@ def measure(prompts: int, group_size: int, roof: float, against_transformers: bo
             seen.setdefault("step, CPU seconds", []).append(spent)
             trained.append(metrics["speed/update"])
         update = statistics.median(trained)
-        print(f"  update    {update:9,.0f} tokens/s       {update * 3 * flops / roof:6.1%} of the peak (6 FLOP a weight)")
+        print(
+            f"  update    {update:9,.0f} tokens/s       {update * 3 * flops / roof:6.1%} of the peak (6 FLOP a weight)"
+        )
         for stage, values in seen.items():
             print(f"  {stage:20} {statistics.median(values):8.4f} s")
         print(f"  peak memory so far   {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f} GiB")

@@ -32,7 +32,9 @@ def tiny_config(family: str, vocabulary: int) -> Any:
     """A random model's config, small enough to finite-difference, with features the nano model lacks."""
     from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
-    shape = dict(vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2, max_position_embeddings=256)
+    shape = dict(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2, max_position_embeddings=256
+    )
     rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64}  # fmt: skip
     ends = dict(bos_token_id=None, eos_token_id=0, pad_token_id=7)

@@ -110,7 +110,9 @@ def test_a_first_update_takes_the_samples_as_on_policy(algo: Algorithm) -> None:
     loss, sums = algo.loss(leaf, on_policy)
     loss.backward()
     assert float(sums["loss/clip_fraction"]) == 0
-    torch.testing.assert_close(leaf.grad, -batch.weight_NT * batch.advantage_N[:, None])  # REINFORCE with this advantage
+    torch.testing.assert_close(
+        leaf.grad, -batch.weight_NT * batch.advantage_N[:, None]
+    )  # REINFORCE with this advantage
 
 
 def test_grpo_and_drgrpo_against_the_papers_formulas() -> None:

@@ -48,7 +48,8 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: No space left on device (28)")]
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: No space left on device (28)")],
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
     checkpoint.save(tmp_path, 10, writer("a"), keep=1)  # type: ignore[arg-type]

@@ -54,7 +54,11 @@ def test_help_and_errors_answer_without_torch(flags: list[str], tmp_path: Path) 
     """`-X importtime` lists every module that is imported."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "zero.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "importtime", "-m", "zero.train", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert time.monotonic() - began < 30  # about one second on a quiet machine
     assert done.returncode == (0 if flags[0].startswith("--") else 2)
@@ -79,8 +83,9 @@ def test_every_option_composes(path: Path) -> None:
     if path.parent.name == "sampling" and path.stem == "greedy":
         check("evaluate", ["sampling=greedy"])
         return
-    extra = {"hf": ["model.path=zero/nano/base"], "jsonl": ["questions.path=x.jsonl"]}.get(path.stem, [])
-    check("train", [f"{path.parent.name}={path.stem}", *extra])
+    extra = {"model=hf": ["model.path=zero/nano/base"], "questions=jsonl": ["questions.path=x.jsonl"]}
+    option = f"{path.parent.name}={path.stem}"
+    check("train", [option, *extra.get(option, [])])
 
 
 def test_grpo_and_drgrpo_differ_in_two_lines() -> None:

@@ -18,7 +18,8 @@ def test_equal_science_has_one_signature_however_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "algo=grpo", "template=r1", "optim.lr=1e-4", "steps=7", "algo.beta=0.1", "questions=nano_gsm"]
+    "override",
+    ["seed=1", "algo=grpo", "template=r1", "optim.lr=1e-4", "steps=7", "algo.beta=0.1", "questions=nano_gsm"],
 )
 def test_any_science_changes_it(override: str) -> None:
     assert signature(check("train", [])) != signature(check("train", [override]))

@@ -376,7 +376,7 @@ LIFE = """
     from mlflow import MlflowClient
     if moment == "while the schema is made":
         import sqlalchemy
-        statements = iter(range(100))
+        statements = iter(range(1, 300))
         sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lambda *_: next(statements, None) or die())
     original = {"create_run": MlflowClient.create_run, "log_batch": MlflowClient.log_batch}
     calls = 0

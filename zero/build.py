@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from zero.config import model_folder
@@ -40,7 +38,9 @@ def load_model(config: Config) -> tuple[Any, Any, int]:
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     context = config["context"] or most
     if context is None or (most is not None and context > most):
-        raise InputError("model.context", context, f"the model's own limit is {most} tokens; set model.context within it")
+        raise InputError(
+            "model.context", context, f"the model's own limit is {most} tokens; set model.context within it"
+        )
     return model, tokenizer, context
 
 
@@ -87,7 +87,13 @@ def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: A
 
 
 def make_benchmarks(
-    settings: Config, template: Template, reward: Any, sampling: Sampling, n: int, seed: int, known: dict[str, QuestionSet]
+    settings: Config,
+    template: Template,
+    reward: Any,
+    sampling: Sampling,
+    n: int,
+    seed: int,
+    known: dict[str, QuestionSet],
 ) -> list[Benchmark]:
     """The question sets of conf/benchmarks; `known` sets (by their config as JSON) are not loaded again."""
     benchmarks = []

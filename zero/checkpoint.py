@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written aside, hashed, renamed; verified before they are trusted.
 
-    checkpoints/step_000050/        whatever the learner saved
-                 manifest.json      step, and the SHA-256 of every file
+checkpoints/step_000050/        whatever the learner saved
+             manifest.json      step, and the SHA-256 of every file
 """
 
 from __future__ import annotations

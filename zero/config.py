@@ -91,7 +91,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if default is None or default == "???" or value is None and key in ("run_dir", "model.context"):
+    if default is None or default == "???" or (value is None and key in ("run_dir", "model.context")):
         return
     kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
     right = kinds is None or (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool))
@@ -134,7 +134,9 @@ def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     values = {o.key_or_group: str(o.get_value_element_as_str()) for o in parsed}
     seed = values.pop("seed", "0")
-    kept = {k: v for k, v in values.items() if k not in AXES and k.split(".")[0] not in PLACE and not k.startswith("hydra")}
+    kept = {
+        k: v for k, v in values.items() if k not in AXES and k.split(".")[0] not in PLACE and not k.startswith("hydra")
+    }
     parts = [choices[axis] for axis in AXES if axis in choices] + [f"s{seed}"]
     parts += [f"{key}={value}" for key, value in sorted(kept.items())]
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(parts))
@@ -219,5 +221,7 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     """'; did you mean ...' from close spellings of the whole name or of its last part."""
     close = difflib.get_close_matches(key, known, n=3)
     leaf = {k.rsplit(".", 1)[-1]: k for k in known if "_target_" not in k}
-    close += [leaf[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3) if leaf[k] not in close]
+    close += [
+        leaf[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3) if leaf[k] not in close
+    ]
     return f"; did you mean {' or '.join(close[:3])}?" if close else ""

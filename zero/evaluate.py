@@ -34,7 +34,9 @@ def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     template, reward = (instantiate(config[key], _convert_="all") for key in ("template", "reward"))
     model, tokenizer, context = build.load_model(config["model"])
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
-    benchmarks = build.make_benchmarks(config["benchmarks"], template, reward, sampling, config["n"], config["seed"], {})
+    benchmarks = build.make_benchmarks(
+        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], {}
+    )
     engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
     engine.sync(((name, p.detach()) for name, p in model.named_parameters()), version=0)
     results = []

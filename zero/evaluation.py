@@ -9,7 +9,7 @@ from typing import Any
 
 from zero.grading import Grader
 from zero.questions import QuestionSet
-from zero.records import Completion, Group, Metrics, Prompt, Sampling, Verdict
+from zero.records import Completion, Group, Metrics, Sampling, Verdict
 from zero.reflection import reflects
 from zero.rollout import RolloutEngine
 from zero.statistics import mean_interval, pass_at_k

@@ -39,7 +39,8 @@ def read_documents(path: str, fields: str, seed: int) -> Iterator[Document]:
         raise InputError("corpus.path", path, "no such file; give a .jsonl or .txt file")
     content = file.read_text(encoding="utf-8")
     if file.suffix == ".jsonl":
-        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in enumerate(content.splitlines(), 1) if line.strip()]
+        lines = enumerate(content.split("\n"), 1)
+        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in lines if line.strip()]
     elif file.suffix == ".txt":
         texts = [text.strip() for text in content.split("\n\n") if text.strip()]
     else:
@@ -83,7 +84,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     logging.disable_progress_bar()
     device = prepare(config["threads"])
     torch.manual_seed(config["seed"])
-    model, tokenizer = old(config) if config["model"]["path"] else new(config, sources)
+    model, tokenizer = load(config["model"]) if config["model"]["path"] else create(config, sources)
     model.to(device).train()
     optimizers = make_optimizers(model, config["optimizer"])
     batches = make_batches(streams, stages, tokenizer, config["length"], config["sequences"])
@@ -94,14 +95,14 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     return last
 
 
-def old(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The causal language model that the config names, in float32, and its tokenizer."""
+def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
     from zero.build import load_model
 
-    return load_model(config["model"])[:2]
+    return load_model(config)[:2]
 
 
-def new(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
+def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
     """A Qwen2 with random weights, and a tokenizer trained on the first stage."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 

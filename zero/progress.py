@@ -28,7 +28,7 @@ LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # without a terminal: a line after this ti
 REFRESH_PER_SECOND = 2.0  # the panel is drawn by a thread of its own; a step costs one assignment
 SPARK_WIDTH = 32
 BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
-SHARES = ("train/formatted", "length/truncated", "reflection/share")
+SHARES = {"formatted": "train/formatted", "truncated": "length/truncated", "reflection": "reflection/share"}
 EVAL = ("accuracy", "accuracy_low", "accuracy_high", "formatted", "length", "truncated", "reflection")
 
 
@@ -124,7 +124,7 @@ class Progress:
                 drawn = sparkline(journal.series(lines, name)[1], SPARK_WIDTH, self._ascii)
                 split = _split(last) if label == "length" else ""
                 body.add_row(label, form.format(last[name]), Text(drawn, "cyan"), split)
-        shares = [(name.split("/")[1], last[name]) for name in SHARES if name in last]
+        shares = [(label, last[name]) for label, name in SHARES.items() if name in last]
         rows: list[Any] = [head, body]
         if shares:
             rows.append(Text("  ".join(f"{label} {value:.0%}" for label, value in shares), "dim"))
@@ -167,21 +167,22 @@ def report(run_dir: Path, console: Console | None = None) -> None:
     console.file.flush()
 
 
-def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bool = False) -> Table:
-    """Accuracy with its 95 % interval and what goes with it: a row for each benchmark and (label, metrics) moment."""
-    table = Table(box=_box(plain), title="held-out evaluation", title_justify="left")
-    for column in ("benchmark", "", "accuracy", "95 % interval", "formatted", "length", "truncated", "reflection"):
-        table.add_column(column, justify="left" if column in ("benchmark", "") else "right", no_wrap=True)
+def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bool = False) -> Group:
+    """A table for each benchmark, a column for each (label, metrics) moment; 80 characters are enough for two."""
+    tables = []
     for name in journal.benchmarks(moments[-1][1]):
-        for i, (label, metrics) in enumerate(moments):
-            value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
-            interval = f"{_share(value['accuracy_low'])} to {_share(value['accuracy_high'])}"
-            length = "-" if value["length"] is None else f"{value['length']:.1f}"
-            table.add_row(
-                Text(name if i == 0 else ""), label, _share(value["accuracy"]), interval, _share(value["formatted"]),
-                length, _share(value["truncated"]), _share(value["reflection"]), end_section=i + 1 == len(moments),
-            )  # fmt: skip
-    return table
+        table = Table(box=_box(plain))
+        table.add_column(Text(f"held-out {name}"))
+        for label, _ in moments:
+            table.add_column(label, justify="right", no_wrap=True)
+        values = [{key: metrics.get(f"eval/{name}/{key}") for key in EVAL} for _, metrics in moments]
+        table.add_row("accuracy", *(_share(value["accuracy"]) for value in values))
+        table.add_row("95 % interval", *(_interval(value) for value in values))
+        for key in ("formatted", "truncated", "reflection"):
+            table.add_row(key, *(_share(value[key]) for value in values))
+        table.add_row("length, tokens", *("-" if v["length"] is None else f"{v['length']:.1f}" for v in values))
+        tables.append(table)
+    return Group(*tables)
 
 
 def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
@@ -195,7 +196,7 @@ def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: 
     for question in questions:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=9, style="dim")
-        grid.add_column(width=88, overflow="fold")
+        grid.add_column(overflow="fold")
         grid.add_row("question", _clean(question, encoding))
         grid.add_row("reference", _clean(str(firsts[0][question]["reference"]), encoding))
         for label, rows in (("before", firsts[0]), ("after", firsts[1])):
@@ -239,8 +240,12 @@ def _split(last: Mapping[str, Any]) -> str:
 def _evaluation_line(name: str, metrics: Mapping[str, Any]) -> str:
     value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
     length = "" if value["length"] is None else f", length {value['length']:.1f}"
-    interval = f"{_share(value['accuracy_low'])} to {_share(value['accuracy_high'])}"
-    return f"{name} accuracy {_share(value['accuracy'])} ({interval}){length}"
+    return f"{name} accuracy {_share(value['accuracy'])} ({_interval(value)}){length}"
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    low, high = value["accuracy_low"], value["accuracy_high"]
+    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _share(value: float | None) -> str:

@@ -6,7 +6,7 @@ Letters for axes, here and everywhere: P prompts of a step, G completions of a p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # graders and question sets use these records without loading torch
@@ -23,7 +23,9 @@ class Question:
     answer: tuple[str, ...]
     id: str  # unique within its set, and the same in every run
     solution: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)  # what this set's checker or an analysis needs: level, numbers
+    meta: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what this set's checker or an analysis needs: level, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,21 @@ class Batch:
     weight_NT: Tensor
     sampler_NT: Tensor  # the engine's log-probabilities, 0 outside the response
     length_N: Tensor  # int64, prompt + response tokens
-    old_NT: Tensor | None = None  # learner's log-probabilities before the step's first update; None: this update is the first
+    old_NT: Tensor | None = (
+        None  # learner's log-probabilities before the step's first update; None: this update is the first
+    )
     reference_NT: Tensor | None = None  # the initial policy's log-probabilities, if the loss or a metric asks for them
 
     def rows(self, index: Tensor) -> Batch:
         """The given rows, cut to their longest response."""
         width = int(self.length_N[index].max())
-        cut = {
-            name: None if tensor is None else tensor[index, :width]
-            for name in ("ids_NT", "mask_NT", "weight_NT", "sampler_NT", "old_NT", "reference_NT")
-            for tensor in [getattr(self, name)]
-        }
-        return replace(self, advantage_N=self.advantage_N[index], length_N=self.length_N[index], **cut)
+        return Batch(
+            ids_NT=self.ids_NT[index, :width],
+            mask_NT=self.mask_NT[index, :width],
+            advantage_N=self.advantage_N[index],
+            weight_NT=self.weight_NT[index, :width],
+            sampler_NT=self.sampler_NT[index, :width],
+            length_N=self.length_N[index],
+            old_NT=None if self.old_NT is None else self.old_NT[index, :width],
+            reference_NT=None if self.reference_NT is None else self.reference_NT[index, :width],
+        )

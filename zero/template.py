@@ -148,7 +148,7 @@ def _last_tag(text: str, start: int = 0) -> str | None:
 
 
 def boxed_or_last_number(text: str) -> str | None:
-    """For instruct models, which answer freely: the last box, else the number after the last `####` (the style of
+    """For text in any form: the last box, else the number after the last `####` (the style of
     GSM8K), else the last number of the text: 72, 1,234.5, -3, .5 or 3/4. None if there is no number either."""
     boxed = last_boxed(text)
     if boxed is not None:
@@ -159,6 +159,13 @@ def boxed_or_last_number(text: str) -> str | None:
         return after.group()
     found = deque(_NUMBER.finditer(text), maxlen=1)
     return found[0].group() if found else None
+
+
+def free_answer(text: str) -> str | None:
+    """For instruct models, which may heed a question that asks for tags: the last closed `<answer>...</answer>`, else
+    as `boxed_or_last_number`."""
+    tagged = _last_tag(text)
+    return boxed_or_last_number(text) if tagged is None else tagged
 
 
 def last_expression(text: str) -> str | None:

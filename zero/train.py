@@ -74,6 +74,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
     from zero import build as make
     from zero.grading import Grader
     from zero.loop import Run
+    from zero.progress import Progress
     from zero.runtime import prepare
     from zero.tracking import Trackers
 
@@ -107,6 +108,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
             name=name,
             signature=identity.signature(config),
             tracker=instantiate(config["tracker"], _convert_="all"),
+            view=Progress(run_dir, name, config["steps"]),
         ),
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
         evaluate_every=evaluation["every"],

@@ -37,7 +37,14 @@ def same(a: Path, b: Path) -> None:
 
 
 def test_a_run_folder_holds_what_the_readme_says(straight: Path) -> None:
-    for name in ("config.yaml", "metrics.jsonl", "result.json", "curves.png", "model/model.safetensors", "model/tokenizer.json"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "curves.png",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+    ):
         assert (straight / name).is_file(), name
     lines = journal(straight)
     assert [line["step"] for line in lines] == list(range(7))
@@ -107,7 +114,9 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_no_numbers(
     from zero import loop
 
     whole_step = loop.step
-    monkeypatch.setattr(loop, "step", lambda run, t: (_ for _ in ()).throw(KeyboardInterrupt) if t == 5 else whole_step(run, t))
+    monkeypatch.setattr(
+        loop, "step", lambda run, t: (_ for _ in ()).throw(KeyboardInterrupt) if t == 5 else whole_step(run, t)
+    )
     with pytest.raises(KeyboardInterrupt):
         train_here(tmp_path / "run")
     monkeypatch.setattr(loop, "step", whole_step)

@@ -32,7 +32,9 @@ def groups_of(seed: int = 0) -> list[Group]:
     groups = []
     for p, rewards in enumerate([(1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 1.0, 0.0)]):
         ids = lambda low, high: tuple(  # noqa: E731
-            torch.randint(8, 400, (int(torch.randint(low, high, (1,), generator=generator)),), generator=generator).tolist()
+            torch.randint(
+                8, 400, (int(torch.randint(low, high, (1,), generator=generator)),), generator=generator
+            ).tolist()
         )
         completions = tuple(Completion(i := ids(2, 15), (-1.0,) * len(i), "", True) for _ in rewards)
         verdicts = tuple(Verdict(r, r == 1, True, "", "") for r in rewards)
@@ -89,7 +91,10 @@ def test_order_of_rows_does_not_matter(tiny_folder: Path) -> None:
     batch = batch_of(algo)
     shuffled = batch.rows(torch.randperm(12, generator=torch.Generator().manual_seed(3)))
     torch.testing.assert_close(
-        gradient(learner_of(tiny_folder), batch, algo), gradient(learner_of(tiny_folder), shuffled, algo), rtol=1e-4, atol=1e-7
+        gradient(learner_of(tiny_folder), batch, algo),
+        gradient(learner_of(tiny_folder), shuffled, algo),
+        rtol=1e-4,
+        atol=1e-7,
     )
 
 

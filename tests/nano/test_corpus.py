@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from zero.reflection import reflects
 
 from zero.errors import InputError
 from zero.nano.corpus import REFLECTIONS, Mix, documents
+from zero.reflection import reflects
 
 CONF = Path(__file__).parents[2] / "conf"
 STAGES = OmegaConf.load(CONF / "corpus/nano.yaml").stages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_stop_strings_end_a_response_and_stay_in_it(tokenizer: Any) -> None:
     free = engine.generate(prompts, 8, Sampling(60, stop_ids=(0,)))
     stopped = engine.generate(prompts, 8, Sampling(60, stop=("answer is",), stop_ids=(0,)))
     hits = 0
-    for before, after in zip(sum(free, []), sum(stopped, []), strict=True):
+    for before, after in zip(chain(*free), chain(*stopped), strict=True):
         if "answer is" in before.text:
             hits += 1
             assert after.finished and after.text.endswith("answer is")

@@ -36,7 +36,7 @@ _FRAC = re.compile(
     rf"(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))"  # one bare digit is an argument too
 )
 
-_PRICE = re.compile(r"\\\$(?=[0-9.])")
+_PRICE = re.compile(r"\\\$\s*(?=[0-9.])")
 _REPLACED = (
     (re.compile(r"\\!|\\left(?![A-Za-z])|\\right(?![A-Za-z])"), ""),
     (re.compile(r"(?<=[0-9])(?:\\[,:; ]|\{,\}|~)(?=[0-9]{3}(?![0-9]))"), ","),  # 1\,000 and 1{,}000

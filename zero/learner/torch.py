@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,7 @@ class TorchLearner:
                 logits = self.model.get_output_embeddings()(hidden[response])
             else:
                 logits = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
-        picked, entropy = logprob_and_entropy(
-            logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature
-        )
+        picked, entropy = logprob_and_entropy(logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature)
         zeros = torch.zeros(response.shape, device=self.device)
         pad = torch.nn.functional.pad
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
@@ -182,8 +180,8 @@ class TorchLearner:
 def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    moved = {k: v.to(device) for k in Batch.__slots__ if isinstance(v := getattr(batch, k), Tensor)}
-    return Batch(**{k: moved.get(k) for k in Batch.__slots__})  # type: ignore[arg-type]
+    moved: Any = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import Qwen2Tokenizer
@@ -48,15 +48,16 @@ def train_tokenizer(texts: Iterable[str], size: int, context: int) -> Qwen2Token
     )
     pipeline.train_from_iterator([*texts, *[TEMPLATE_WORDS] * TEMPLATE_REPEATS], trainer)
     trained = json.loads(pipeline.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=trained["vocab"],
-        merges=[tuple(pair) for pair in trained["merges"]],
-        unk_token=None,
-        eos_token=END,
-        pad_token=PAD,
-        model_max_length=context,
-        clean_up_tokenization_spaces=False,
-    )
+    settings: dict[str, Any] = {
+        "vocab": trained["vocab"],
+        "merges": [tuple(pair) for pair in trained["merges"]],
+        "unk_token": None,  # bytes leave nothing unknown
+        "eos_token": END,
+        "pad_token": PAD,
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    }
+    tokenizer = Qwen2Tokenizer(**settings)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in TAGS])
     return tokenizer

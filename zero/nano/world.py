@@ -27,6 +27,8 @@ Step = tuple[str, int]  # operator, operand
 HELDOUT_BYTE = 13  # a question is held out if the first byte of its digest is below this: 13/256 = 5.1 %
 PATIENCE = 4000  # draws in a row without a new question after which a set counts as exhausted
 LARGEST = 99  # of every value on the way; only the last product of a hard question may exceed it
+HARD_FACTORS = {4: (6, 19), 5: (12, 29)}  # level -> range of that product's factor: beyond what the nano base can learn
+HARD_SHARE = 0.8  # of the questions of those levels
 
 NAMES = ("Tom", "Ann", "Sam", "Lily", "Ben", "Mia")
 PRONOUNS = {"Tom": ("He", "him"), "Sam": ("He", "him"), "Ben": ("He", "him")}
@@ -75,10 +77,11 @@ def rows(kind: str, train: int, heldout: int, seed: int = 0) -> Rows:
 
 
 def draw_math(rng: random.Random) -> Question:
-    """A chain of 1 to 5 operations in words. Levels 4 and 5 often end in a product of two digits by one."""
+    """A chain of 1 to 5 operations in words. Levels 4 and 5 mostly end in a product that is hard to do in one step."""
     level = rng.randint(1, 5)
     start = rng.randint(2, 50)
-    steps = _chain(rng, start, level, addend=20, factor=5, hard_end=level >= 4 and rng.random() < 0.6)
+    hard = HARD_FACTORS.get(level) if rng.random() < HARD_SHARE else None
+    steps = _chain(rng, start, level, addend=20, factor=5, hard=hard)
     text = f"Start with {start}, " + ", ".join(f"{VERBS[o]} {b}" for o, b in steps) + ". What is the result?"
     return _chain_question("math", text, start, steps)
 
@@ -153,14 +156,16 @@ def _countdowns() -> list[tuple[tuple[int, ...], int, int]]:
     return found
 
 
-def _chain(rng: random.Random, start: int, length: int, addend: int, factor: int, hard_end: bool) -> list[Step]:
-    """`length` operations from `start` with every value in 0..LARGEST, save a hard last product."""
+def _chain(
+    rng: random.Random, start: int, length: int, addend: int, factor: int, hard: tuple[int, int] | None = None
+) -> list[Step]:
+    """`length` operations from `start` with every value in 0..LARGEST, save a last product by a `hard` factor."""
     value, steps = start, list[Step]()
     while len(steps) < length:
         operator = rng.choice("++--*")
         operand = rng.randint(2, factor) if operator == "*" else rng.randint(1, addend)
-        if hard_end and len(steps) == length - 1 and value > 9:
-            operator, operand = "*", rng.randint(4, 9)
+        if hard and len(steps) == length - 1 and value > 9:
+            operator, operand = "*", rng.randint(*hard)
         elif not 0 <= apply(value, operator, operand) <= LARGEST:
             continue
         steps.append((operator, operand))
@@ -170,7 +175,7 @@ def _chain(rng: random.Random, start: int, length: int, addend: int, factor: int
 
 def _word_problem(kind: str, rng: random.Random, length: int) -> Question:
     start = rng.randint(2, 20)
-    steps = _chain(rng, start, length, addend=9, factor=3, hard_end=False)
+    steps = _chain(rng, start, length, addend=9, factor=3)
     name, other = rng.sample(NAMES, 2)
     he, him = PRONOUNS.get(name, ("She", "her"))
     words = {"n": name, "m": other, "he": he, "he_low": he.lower(), "him": him, "things": rng.choice(ITEMS)}

@@ -36,7 +36,7 @@ def rows(
 ) -> Rows:
     """Distinct solvable problems; permuted numbers are the same problem.
 
-    counts             how many numbers a problem has, each count equally often: [3, 4]
+    counts             how many numbers a problem has, drawn equally often (more numbers miss the range more often)
     low, high          range of the numbers
     smallest, largest  range of the target
     train, heldout     rows of each split; membership depends on the problem alone, so no seed or size mixes them
@@ -53,13 +53,13 @@ def rows(
     while any(len(found[split]) < wanted[split] for split in found):
         misses += 1
         if misses > PATIENCE:
-            there = f"there are only about {len(found[False])} training and {len(found[True])} held-out problems of this kind"
-            raise InputError("questions.rows.train", train, f"{there}; ask for fewer or widen questions.rows.high")
+            there = f"there are only about {len(found[False])} problems to train on and {len(found[True])} to hold out"
+            raise InputError("questions.rows.train", train, f"{there}; ask for fewer or raise questions.rows.high")
         numbers = [rng.randint(low, high) for _ in range(rng.choice(counts))]
-        solved = _combine(rng, numbers)
-        if solved is None or not smallest <= solved[1] <= largest:
+        solution, target = _combine(rng, numbers)
+        if not smallest <= target <= largest:
             continue
-        question = _question(numbers, *solved, text)
+        question = _question(numbers, solution, target, text)
         split = int(question.id.removeprefix("countdown-")[0], 16) < HELDOUT_DIGIT
         if len(found[split]) < wanted[split] and question.id not in found[split]:
             found[split][question.id] = question
@@ -67,8 +67,8 @@ def rows(
     return Rows(train=list(found[False].values()), heldout=list(found[True].values()))
 
 
-def _combine(rng: random.Random, numbers: Sequence[int]) -> tuple[str, int] | None:
-    """(expression, value) from joining random pairs until one is left, over whole numbers above 0; None if that fails."""
+def _combine(rng: random.Random, numbers: Sequence[int]) -> tuple[str, int]:
+    """(expression, value) from joining random pairs until one is left; every value is a whole number above 0."""
     parts = [(str(number), number) for number in numbers]
     while len(parts) > 1:
         (left, a), (right, b) = (parts.pop(rng.randrange(len(parts))) for _ in range(2))
@@ -76,11 +76,11 @@ def _combine(rng: random.Random, numbers: Sequence[int]) -> tuple[str, int] | No
             (left, a), (right, b) = (right, b), (left, a)
         choices = [(f"{left} + {right}", a + b), (f"{left} * {right}", a * b)]
         choices += [(f"{left} - {right}", a - b)] if a > b else []
-        choices += [(f"{left} / {right}", a // b)] if b and a % b == 0 else []
+        choices += [(f"{left} / {right}", a // b)] if a % b == 0 else []
         expression, value = rng.choice(choices)
         parts.append((f"({expression})", value))
     expression, value = parts[0]
-    return (expression[1:-1], value) if value > 0 else None
+    return expression[1:-1], value
 
 
 def _question(numbers: Sequence[int], solution: str, target: int, text: str) -> Question:

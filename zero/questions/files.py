@@ -1,4 +1,4 @@
-"""Question sets from files: JSON Lines, one object a line. Every fault is one line naming the key, the line, the remedy."""
+"""Question sets from JSON Lines files. Every fault is one message that names the setting, the line and the remedy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from zero.errors import InputError
 from zero.questions import Checker, QuestionSet, Rows
 from zero.records import Question
+
+UNANSWERED = 0.01  # share of rows without an answer that a file may have; MATH itself has one
 
 
 def jsonl_set(name: str, path: str, check: Checker, **columns: Any) -> QuestionSet:
@@ -28,7 +30,8 @@ def jsonl(
     heldout: float = 0.05,
     limit: int | None = None,
 ) -> Rows:
-    """Rows of a UTF-8 JSON Lines file; blank lines and questions seen before (but for white space) are left out.
+    """Rows of a UTF-8 JSON Lines file. Blank lines, questions seen before (but for white space) and questions without
+    an answer are left out; more than one in a hundred of the last kind is an error: the column is the wrong one.
 
     question, answer, solution  names of columns. An answer is a text, a number, or a list of these: every accepted
                                 one. The solution may be missing. Other columns become `meta`.
@@ -42,17 +45,24 @@ def jsonl(
     if limit is not None and limit < 1:
         raise InputError("questions.limit", limit, "must be above 0, or null for all")
     found: dict[str, Question] = {}
+    unanswered: list[int] = []
     for number, row in _objects(path):
         text = _text(row, question, path, number)
         identity = _digest(text)
         if identity in found:
             continue
         accepted = _answers(_column(row, "questions.answer", answer, path, number), answer_after, number)
+        if not accepted:
+            unanswered.append(number)
+            continue
         meta = {key: value for key, value in row.items() if key not in (question, answer, solution)}
         worked = row.get(solution)
         found[identity] = Question(text, accepted, identity, worked.strip() if isinstance(worked, str) else "", meta)
         if len(found) == limit:
             break
+    if len(unanswered) > UNANSWERED * (len(found) + len(unanswered)):
+        remedy = f"{len(unanswered)} lines have no answer there, the first is line {unanswered[0]}; drop them"
+        raise InputError("questions.answer", answer, remedy)
     if not found:
         raise InputError("questions.path", path, "the file holds no question; give one JSON object a line")
     return _split(found, heldout)
@@ -104,12 +114,10 @@ def _text(row: dict[str, Any], question: str, path: str, number: int) -> str:
 
 
 def _answers(value: Any, mark: str | None, number: int) -> tuple[str, ...]:
-    """Every accepted answer as a text, without repetitions."""
+    """Every accepted answer as a text, without repetitions and empty ones."""
     values = value if isinstance(value, list) else [value]
-    accepted = tuple(dict.fromkeys(_answer(one, mark, number) for one in values))
-    if not accepted:
-        raise InputError("questions.answer", value, f"line {number} has no answer; mend or drop the line")
-    return accepted
+    texts = [_answer(one, mark, number) for one in values if one is not None]
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _answer(value: Any, mark: str | None, number: int) -> str:
@@ -119,14 +127,15 @@ def _answer(value: Any, mark: str | None, number: int) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise InputError("questions.answer", value, f"line {number}: an answer must be a text, a number or a list of them")
-    if mark:
-        _, found, value = value.rpartition(mark)
-        if not found:
-            raise InputError("questions.answer_after", mark, f"the answer of line {number} has no such mark")
-    if not value.strip():
-        raise InputError("questions.answer", value, f"line {number} has an empty answer; mend or drop the line")
-    return value.strip()
+        raise InputError(
+            "questions.answer", value, f"line {number}: an answer must be a text, a number or a list of them"
+        )
+    if not mark:
+        return value.strip()
+    _, found, after = value.rpartition(mark)
+    if not found:
+        raise InputError("questions.answer_after", mark, f"the answer of line {number} has no such mark")
+    return after.strip()
 
 
 def _digest(text: str) -> str:
@@ -139,7 +148,9 @@ def _split(found: dict[str, Question], heldout: float) -> Rows:
     size = len(found)
     share = isinstance(heldout, float)
     if not 0 <= heldout <= (1 if share else size):
-        raise InputError("questions.heldout", heldout, f"must be a share from 0.0 to 1.0 or at most the {size} rows there are")
+        raise InputError(
+            "questions.heldout", heldout, f"must be a share from 0.0 to 1.0 or at most the {size} rows there are"
+        )
     count = math.ceil(heldout * size) if share else int(heldout)
     apart = dict.fromkeys(sorted(found)[:count])
     train = [question for identity, question in found.items() if identity not in apart]

@@ -47,8 +47,9 @@ def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch
 class FusedDecoder:
     """Preallocated cache, query/key/value and gate/up projections as one product each, no module overhead.
 
-    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. Rotary pairs are stored next to each other (rows of the query and key projections are permuted alike, which leaves
-    their products unchanged), so the rotation is one complex multiplication. Keys and values are stored once per
+    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. Rotary pairs are
+    stored next to each other (rows of the query and key projections are permuted alike, which leaves their products
+    unchanged), so the rotation is one complex multiplication. Keys and values are stored once per
     key-value head and the query heads that share them form one matrix product.
     """
 
@@ -71,7 +72,9 @@ class FusedDecoder:
         pairs = torch.arange(self.dim).view(2, -1).T.flatten()  # 0, D/2, 1, D/2 + 1, ...
         fused: dict[str, Tensor] = {"embed": w["model.embed_tokens.weight"]}
         root = fused["embed"].shape[1] ** 0.5
-        fused["head"] = _right(w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"] * root)
+        fused["head"] = _right(
+            w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"] * root
+        )
         for i in range(self.layers):
             layer = f"model.layers.{i}."
             fused[f"{i}.out"] = _right(w[layer + "self_attn.o_proj.weight"])

@@ -169,7 +169,10 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
 
 
 def truncate(logits_NV: Tensor, top_k: int, top_p: float) -> Tensor:
-    """-inf outside the top_k most likely tokens and outside the smallest set of probability >= top_p (Holtzman et al. 2020)."""
+    """-inf outside the top_k most likely tokens and outside the smallest set of probability >= top_p.
+
+    Source: Holtzman et al. 2020, arXiv 1904.09751, section 3.1.
+    """
     ordered_NV, order_NV = logits_NV.sort(dim=-1, descending=True, stable=True)
     if top_k > 0:
         ordered_NV[:, top_k:] = float("-inf")

@@ -67,7 +67,7 @@ class JsonlTracker:
     def artifact(self, path: Path) -> None:
         """Nothing: it is in the run folder."""
 
-    def close(self, status: str) -> None:  # noqa: ARG002 - result.json holds it
+    def close(self, status: str) -> None:
         """Free the file handle."""
         self._close_file()
 

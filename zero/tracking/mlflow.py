@@ -61,7 +61,7 @@ class MlflowTracker:
         self._wake, self._abandoned = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
-    def rewind(self, step: int) -> None:  # noqa: ARG002 - the journal knows
+    def rewind(self, step: int) -> None:
         """Start following the journal, which has been rewound already."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)

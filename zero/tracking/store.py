@@ -57,7 +57,7 @@ def create_schema(uri: str) -> None:
         partial = path.with_name(f".{path.name}.partial")
         for leftover in (partial, partial.with_name(partial.name + "-journal")):
             leftover.unlink(missing_ok=True)
-        store: Any = SqlAlchemyStore(f"{SQLITE}{partial}", artifact_root(uri))  # type: ignore[no-untyped-call]
+        store: Any = SqlAlchemyStore(f"{SQLITE}{partial}", artifact_root(uri))
         store.engine.dispose()
         partial.replace(path)
 

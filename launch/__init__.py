@@ -1,0 +1,1 @@
+"""Sweeps over the axes, and what runs beside training: the dashboard."""

@@ -1,0 +1,264 @@
+"""python -m launch.dashboard: MLflow's pages over the runs of this folder, with comparisons that are ready to look at.
+
+Serves the embedded store (runs/mlflow.db) on this machine only, until Ctrl-C. Training may go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from zero.errors import InputError
+from zero.tracking import AXES, GLOSSARY
+from zero.tracking.store import SQLITE, artifact_root, import_mlflow
+
+MAIN = "comparison"  # the section of charts that is open; every other metric waits in a closed section
+CHARTS = ("train/reward", "length/mean", "length/incorrect", "length/correct", "loss/entropy", "loss/grad_norm")
+COLOUR = "mlflow.runColor"  # where MLflow keeps the colour that a person chose for a run
+HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # told apart by colour-blind eyes, too
+# Light: without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and calls its vendor.
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+START_SECONDS = 180  # a busy machine took 90
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C or SIGTERM. Returns the exit code: 2 if what was asked for cannot work."""
+    options = parse(arguments)
+    try:
+        store = find_store(options.runs)
+        if not options.print_link:
+            refuse_taken_port(options.host, options.port)
+        links = seed_views(store, options.experiment, f"http://{options.host}:{options.port}")
+        if options.print_link:
+            show(links)
+            return 0
+        return serve(store, options.host, options.port, links)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m launch.dashboard", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds the runs (default: runs)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve on; others than this machine are not asked who they are"
+    )
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--experiment", default="zero", help="name that the runs were tracked under (default: zero)")
+    parser.add_argument(
+        "--print-link", action="store_true", help="prepare the views and print their links; start nothing"
+    )
+    return parser.parse_args(arguments)
+
+
+def find_store(runs: Path) -> str:
+    """The uri of the embedded store of a runs folder, or an InputError with the remedy."""
+    file = runs.absolute() / "mlflow.db"
+    if not file.exists():
+        raise InputError(
+            "--runs",
+            runs,
+            "holds no mlflow.db; train first (python -m zero.train), or give the folder that holds the runs",
+        )
+    return f"{SQLITE}{file}"
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """InputError if something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError("--port", port, f"cannot be used ({error.strerror}); give another one") from error
+
+
+def seed_views(store: str, experiment_name: str, address: str) -> list[tuple[str, str]]:
+    """Store a shared view for each comparison of the experiment's runs; returns (what it shows, link)."""
+    import_mlflow()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(experiment_name)
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'train'", max_results=1000) if experiment else []
+    if not experiment or not runs:
+        names = ", ".join(e.name for e in client.search_experiments()) or "none"
+        raise InputError("--experiment", experiment_name, f"has no training runs; there are the experiments {names}")
+    measured = sorted({name for run in runs for name in run.data.metrics})
+    varying = [axis for axis in AXES if len({run.data.params.get(axis) for run in runs}) > 1]
+    colour_runs(client, runs, "algo" if "algo" in varying or not varying else varying[0])
+    groups = [[axis] for axis in varying or ["algo"]] + ([varying] if len(varying) > 1 else [])
+    links = []
+    for axes in [*groups, []]:
+        key = "by-" + "-".join(axes) if axes else "all-runs"
+        packed = base64.b64encode(zlib.compress(json.dumps(view_state(axes, measured)).encode())).decode()
+        client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{key}", f"deflate;{packed}")
+        text = (
+            f"by {' and '.join(axes)}, mean over the other settings and seeds"
+            if axes
+            else f"all {len(runs)} runs, a line each"
+        )
+        page = f"{address}/#/experiments/{experiment.experiment_id}/runs"
+        links.append((text, f"{page}?compareRunsMode=CHART&viewStateShareKey={key}"))
+    return links
+
+
+def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
+    """One hue for each value of an axis, in shades, where MLflow would draw lots. Colours that a run has stay."""
+    values = sorted({run.data.params.get(axis, "") for run in runs})
+    for value in values:
+        hue = HUES[values.index(value) % len(HUES)]
+        for i, run in enumerate(run for run in runs if run.data.params.get(axis, "") == value):
+            if COLOUR not in run.data.tags:
+                paler = 0.22 * (i % 3)
+                mixed = (round(int(hue[k : k + 2], 16) * (1 - paler) + 255 * paler) for k in (0, 2, 4))
+                client.set_tag(run.info.run_id, COLOUR, "#" + "".join(f"{part:02x}" for part in mixed))
+
+
+def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
+    """What MLflow's chart page restores from a share key: grouping, and charts in the order worth looking at."""
+    held_out = [name for name in measured if name.startswith("eval/") and name.endswith("/accuracy")]
+    charts = [CHARTS[0], *held_out, *CHARTS[1:]]
+    families = dict.fromkeys("/".join(name.split("/")[:-1]) for name in [*GLOSSARY, *measured] if "NAME" not in name)
+    sections = [MAIN, *sorted(families)]  # of our names, so that MLflow puts the other metrics into these, closed
+    keys = [{"mode": "param", "groupByData": axis} for axis in axes]
+    return {
+        "searchFilter": "tags.kind = 'train'",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": keys} if keys else None,
+        "runsHiddenMode": "SHOW_ALL",  # the default shows ten
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "isAccordionReordered": True,
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0 if keys else 40,
+            "selectedXAxisMetricKey": "",
+        },
+        "compareRunSections": [
+            {"uuid": f"section-{name}", "name": name, "display": name == MAIN, "isReordered": False, "deleted": False}
+            for name in sections
+        ],
+        "compareRunCharts": [_chart(name) for name in charts if name in measured],
+    }
+
+
+def serve(store: str, host: str, port: int, links: Sequence[tuple[str, str]]) -> int:
+    """Run the server until it ends or a signal comes, and leave no process behind."""
+    folder = Path(store.removeprefix(SQLITE)).parent
+    log = folder / "mlflow-server.log"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    command += ["--workers", "1", "--artifacts-destination", str(artifact_root(store))]
+    signal.signal(signal.SIGTERM, _interrupt)
+    with log.open("w") as file:
+        server = subprocess.Popen(  # a session of its own: the server's own children go with it
+            command, stdout=file, stderr=file, cwd=folder, env={**os.environ, **ENVIRONMENT}, start_new_session=True
+        )
+    try:
+        if not _answers(server, f"http://{host}:{port}/health"):
+            print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
+            return 1
+        show(links)
+        print("Ctrl-C stops the server.", flush=True)
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(server)
+
+
+def show(links: Sequence[tuple[str, str]]) -> None:
+    """Print links a person can click."""
+    for text, link in links:
+        print(f"{text}:\n  {link}", flush=True)
+
+
+def _chart(metric: str) -> dict[str, Any]:
+    return {
+        "type": "LINE",
+        "uuid": f"chart-{metric}",
+        "metricSectionId": f"section-{MAIN}",
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "displayName": metric,
+        "runsCountToCompare": 100,
+        "deleted": False,
+        "isGenerated": False,
+        "lineSmoothness": 0,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "range": {},
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }
+
+
+def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(health, timeout=2):
+                return True
+        except (URLError, OSError):
+            time.sleep(0.2)
+    return False
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server's whole session: politely, then not."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, sent)
+            server.wait(10)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""python -m tests.grading.hostile: a verdict on every text made to hang, exhaust or crash a grader."""
+
+from __future__ import annotations
+
+from zero.grading import countdown_correct, math_equal
+from zero.template import answer_tag, free_answer, last_boxed, last_expression
+
+LONG = 200_000  # characters: a step that is quadratic on one of the texts takes minutes
+SEEDS = r"""( ) { } \ \\ 0 9 9. 1, 1,000, ,111 - --1 1- +1 *2 1/ / ** 9** = $ $$ \$ {,} 10^{ e9 (1 1) \boxed \boxed{
+\boxed{} \boxed1 \text{ \text{} \frac \frac{1}{ \frac12 \left \left( \times \times10^ 1\times #### ####1 <answer>
+</answer> <answer></answer> </think> </think><answer>""".split()
+SEEDS += [
+    " ",
+    "\n",
+    "- ",
+    "1 ",
+    "a ",
+    "\\$ ",
+    "\\boxed ",
+    "\\boxed 1",
+    "\\, ",
+    "1 \\left ",
+    "</think> ",
+    "#### ",
+    "#### 1",
+]
+SEEDS += ["</think>\n<answer>", "\0", "\u0665", "\u00b2", "\ud800"]
+TEXTS = [seed * (size // len(seed)) for seed in SEEDS for size in (150, 199, 499, 1999, LONG)]
+TEXTS += [before + seed * (150 // len(seed)) + after for seed in SEEDS for before, after in (("1", "x"), ("x", "1"))]
+TEXTS += ["9**9**9", "9**9**9**9+x", "1e999999999", "1e-999999999", "10^{999999999}", "1e" + "9" * 190]
+TEXTS += ["4 \\times 10^{" + "9" * 100 + "}", "9" * 4301, "1/" + "9" * 4301]  # int() refuses more than 4,300 digits
+TEXTS += ["\\boxed{" * 50_000 + "1" + "}" * 50_000, "(" * 10_000 + "1" + ")" * 10_000]
+
+
+def main() -> None:
+    for text in TEXTS:
+        for extract in (last_boxed, answer_tag, free_answer, last_expression):
+            answer = extract(text)
+            assert answer is None or answer in text
+            for candidate in (text, answer or ""):
+                assert math_equal(candidate, "5") == math_equal("5", candidate)
+                assert not countdown_correct(candidate, [9, 9, 9], 1)
+    print(len(TEXTS), "verdicts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Countdown expressions: accepted, refused, and never executed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zero.grading import check_countdown, countdown_correct
+from zero.grading.countdown import evaluate, tokenize
+from zero.records import Question
+
+RIGHT = [
+    ("(55-36)*19", [19, 36, 55], 361), (" ( 1 + 2 ) / 3 ", [1, 2, 3], 1), ("8/(3-8/3)", [3, 3, 8, 8], 24),
+    ("55 - 36 + 19 = 38", [19, 36, 55], 38), ("1-2=-1", [1, 2], -1), ("1-2", [1, 2], -1), ("2+3.", [2, 3], 5),
+    ("2+3=5.", [2, 3], 5), ("$6 \\times 3 \\div 2$", [2, 3, 6], 9), ("\\left(1+2\\right)\\cdot 3", [1, 2, 3], 9),
+    ("\\(1+2\\)", [1, 2], 3), ("6\u00d73\u22122", [2, 3, 6], 16), ("6\u00f73", [3, 6], 2), ("((((1))))+2", [1, 2], 3),
+    ("10-4-3", [3, 4, 10], 3), ("7", [7], 7), ("007+1", [1, 7], 8),
+]  # fmt: skip
+WRONG = [
+    ("55-36", [19, 36, 55], 19), ("2+3", [2, 3], 6), ("2+3+3", [2, 3], 8), ("2+3", [2, 3, 3], 5),
+    ("36", [79, 17, 60], 36), ("23", [2, 3], 23), ("2+3=6", [2, 3], 5), ("2+4=5", [2, 3], 5), ("5=2+3", [2, 3], 5),
+    ("2+3=5=5", [2, 3], 5), ("2+3=", [2, 3], 5), ("-3+5", [3, 5], 2), ("3-(-5)", [3, 5], 8), ("+3+5", [3, 5], 8),
+    ("3--5", [3, 5], 8), ("4/(2-2)", [2, 2, 4], 0), ("79**17**60", [79, 17, 60], 1), ("9**9**9", [9, 9, 9], 1),
+    ("9**9**9", [9, 9, 9], 9**81), ("6//3", [3, 6], 2), ("6%4", [4, 6], 2), ("2(3)", [2, 3], 6), ("(2)(3)", [2, 3], 6),
+    ("2 3", [2, 3], 23), ("2+*3", [2, 3], 6), ("2+3+", [2, 3], 5), ("2++3", [2, 3], 5), ("(2+3", [2, 3], 5),
+    ("2+3)", [2, 3], 5), (")2+3(", [2, 3], 5), ("()2+3", [2, 3], 5), ("(", [], 0), ("", [], 0), ("()", [], 0),
+    ("2.0+3", [2, 3], 5), ("2e0+3", [2, 3], 5), ("0x2+3", [2, 3], 5), ("1_0+2", [10, 2], 12), ("\u0662+3", [2, 3], 5),
+    ("\u00b2+3", [2, 3], 5), ("2+3\0", [2, 3], 5), ("2+3 # ok", [2, 3], 5), ("hello", [2, 3], 5),
+    ("__import__('os')", [2, 3], 5), ("2\\timesx3", [2, 3], 6), ("(" * 10_000 + "2" + ")" * 10_000, [2], 2),
+    ("(" * 240 + "2" + ")" * 239, [2], 2), ("9" * 400, [9], 9), ("2+3=" + "5" * 400, [2, 3], 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expression", "numbers", "target"), RIGHT)
+def test_right(expression: str, numbers: list[int], target: int) -> None:
+    assert countdown_correct(expression, numbers, target)
+    question = Question("", (str(target),), "q", meta={"numbers": numbers, "target": target})
+    assert check_countdown(expression, question)
+
+
+@pytest.mark.parametrize(("expression", "numbers", "target"), WRONG)
+def test_wrong(expression: str, numbers: list[int], target: int) -> None:
+    assert not countdown_correct(expression, numbers, target)
+
+
+def test_deep_nesting_within_the_length_is_still_read() -> None:
+    assert countdown_correct("(" * 249 + "2" + ")" * 249, [2], 2)
+
+
+def test_arithmetic_is_exact() -> None:
+    assert not countdown_correct("1/3*3-1+1000000000000000", [1, 3, 3, 1, 10**15], 10**15 + 1)
+    assert countdown_correct("1/3+1/3+1/3", [1, 3, 1, 3, 1, 3], 1)
+
+
+expressions = st.recursive(
+    st.integers(0, 99).map(str),
+    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+    max_leaves=8,
+)
+
+
+def python_value(tokens: list[str]) -> Fraction:
+    """What Python itself makes of the tokens, with every number a Fraction."""
+    return eval("".join(f"Fraction({t})" if t.isdigit() else t for t in tokens), {"Fraction": Fraction})
+
+
+@given(expressions)
+def test_agrees_with_python(expression: str) -> None:
+    tokens = tokenize(expression)
+    try:
+        expected = python_value(tokens)
+    except ZeroDivisionError:
+        with pytest.raises(ZeroDivisionError):
+            evaluate(tokens)
+    else:
+        assert evaluate(tokens) == expected
+
+
+@given(st.lists(st.sampled_from(["1", "2", "3", "+", "-", "*", "/"]), min_size=1, max_size=12))
+def test_precedence_agrees_with_python(tokens: list[str]) -> None:
+    """Without parentheses: well formed ones have Python's value, the others are refused."""
+    if len(tokens) % 2 == 1 and all(t.isdigit() == (i % 2 == 0) for i, t in enumerate(tokens)):
+        assert evaluate(tokens) == python_value(tokens)
+    else:
+        with pytest.raises(ValueError):
+            evaluate(tokens)
+
+
+@given(st.one_of(st.text(), st.text(alphabet="0123456789+-*/()=. \\$")))
+def test_total(text: str) -> None:
+    assert countdown_correct(text, [2, 3], 5) in (True, False)

@@ -1,0 +1,247 @@
+"""Templates: the prompts to the byte, the ids around them, and what is extracted from a response however it ended."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT
+from zero.errors import InputError
+from zero.grading import Grader, Reward, check_equal
+from zero.records import Completion, Question
+from zero.template import (
+    ChatTemplate,
+    Template,
+    answer_tag,
+    boxed_or_last_number,
+    encode,
+    free_answer,
+    last_boxed,
+    last_expression,
+)
+
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "template").glob("*.yaml"))
+GOLDEN = ROOT / "tests" / "golden" / "templates"
+# every character that a careless formatter would trip over, and the slot itself
+QUESTION = Question("If $x = \\frac{1}{2}$ and {x} + y = 3, what is {question}? 100% sure.", ("72",), "q")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def load(name: str) -> Any:
+    return instantiate(OmegaConf.load(ROOT / "conf" / "template" / f"{name}.yaml"), _convert_="all")
+
+
+@pytest.fixture(scope="session")
+def chatty(tokenizer: Any) -> Any:
+    """A tokenizer with a chat template."""
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = CHATML
+    return chatty
+
+
+@pytest.fixture(scope="session")
+def eager(tokenizer: Any) -> Any:
+    """A tokenizer that puts BOS before and EOS after every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    eager = copy.deepcopy(tokenizer)
+    eager.bos_token = "<|im_start|>"
+    pair = [(token, eager.convert_tokens_to_ids(token)) for token in (eager.bos_token, eager.eos_token)]
+    single = f"{eager.bos_token} $A {eager.eos_token}"
+    eager.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=pair)
+    assert [eager.encode("a")[0], eager.encode("a")[-1]] == [eager.bos_token_id, eager.eos_token_id]
+    return eager
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_golden_to_the_byte(name: str, chatty: Any) -> None:
+    prompt = load(name).prompt(QUESTION, chatty, (0, 1, 2))
+    assert prompt.text.encode() == (GOLDEN / f"{name}.txt").read_bytes()
+    assert chatty.decode(prompt.ids) == prompt.text
+    assert (prompt.question, prompt.key) == (QUESTION, (0, 1, 2))
+
+
+def test_stop_strings() -> None:
+    assert {name: load(name).stop for name in NAMES} == {name: ("</answer>",) if name == "r1" else () for name in NAMES}
+
+
+def test_a_bos_goes_first_once_and_nothing_is_appended(tokenizer: Any, eager: Any) -> None:
+    plain = tuple(tokenizer.encode("2 + 2", add_special_tokens=False))
+    assert encode("2 + 2", tokenizer) == plain
+    assert encode("2 + 2", eager) == (eager.bos_token_id, *plain)
+    assert encode("<|im_start|>2 + 2", eager) == (eager.bos_token_id, *plain)
+    assert encode("", tokenizer) == ()
+
+
+def test_a_template_without_slot_is_refused() -> None:
+    with pytest.raises(InputError, match=r"template\.text=.*\{question\}"):
+        Template("x", "no slot", last_boxed)
+    with pytest.raises(InputError, match=r"template\.user"):
+        ChatTemplate("x", last_boxed, user="no slot")
+
+
+def test_chat_needs_a_chat_template(tokenizer: Any) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(InputError, match=r"template=chat: .*has no chat template; choose template=none"):
+        load("chat").prompt(QUESTION, bare, (0,))
+
+
+def test_chat_turns(chatty: Any) -> None:
+    template = ChatTemplate("chat", last_boxed, user="Q: {question}", system="Box {it}.", stop=["\n\n"])
+    prompt = template.prompt(Question("1+1", ("2",), "q"), chatty, (0,))
+    assert prompt.text == (
+        "<|im_start|>system\nBox {it}.<|im_end|>\n<|im_start|>user\nQ: 1+1<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template.stop == ("\n\n",)
+
+
+def test_a_chat_template_that_refuses_a_system_turn(chatty: Any) -> None:
+    strict = copy.deepcopy(chatty)
+    strict.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(InputError, match=r"template\.system=S: .*System role not supported"):
+        ChatTemplate("chat", last_boxed, system="S").prompt(QUESTION, strict, (0,))
+
+
+ANSWERED = {
+    "none": " Half of 144 is 72, so \\boxed{%s}.",
+    "qwen_math": "Half of 144 is $72$.\nThe answer is $\\boxed{%s}$.",
+    "r1": " half of 144 </think> <answer> %s </answer>",
+    "chat": "Half of 144 is what we need.\n#### %s",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("answer", ["72", "71"])
+@pytest.mark.parametrize("ending", ["eos", "stop", "truncated", "cut inside the answer"])
+def test_round_trip(name: str, answer: str, ending: str, chatty: Any) -> None:
+    """Template, response however it ended, extraction, check: the verdict is the right one."""
+    template = load(name)
+    text = ANSWERED[name] % answer
+    if ending == "stop":  # an engine that stops at a string keeps it and what its last token carried beyond it
+        text += "\n" if template.stop else ""
+    if ending == "cut inside the answer":
+        text = text[: text.rindex(answer)]
+    finished = ending in ("eos", "stop")
+    prompt = template.prompt(QUESTION, chatty, (0,))
+    completion = Completion(ids=(1,), logprobs=(0.0,), text=text, finished=finished)
+    (verdict,) = Grader(template.extract, check_equal, Reward()).grade(prompt, [completion]).verdicts
+    whole = ending != "cut inside the answer"
+    assert verdict.correct == (whole and answer == "72")
+    assert verdict.reward == float(verdict.correct and finished)
+    assert verdict.reason.startswith("truncated, ") != finished
+    if whole:
+        assert (verdict.formatted, verdict.answer) == (True, answer)
+    elif name != "chat":  # half a response in free form still holds a number
+        assert not verdict.formatted
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so \\boxed{5}.", "5"),
+        ("\\boxed{1} no, \\boxed{ 2 }", "2"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("\\boxed {7}", "7"),
+        ("\\boxed{x = \\boxed{3}}", "3"),  # the innermost
+        ("\\boxed{\\left\\{ x \\right.}", "\\left\\{ x \\right."),  # an escaped brace is no brace
+        ("\\boxed{a\\\\}", "a\\\\"),
+        ("\\boxed{}", ""),
+        ("\\boxed{4} wait \\boxed{5", None),  # the last box never closes
+        ("\\boxed 5", None),
+        ("\\fbox{5}", None),
+        ("5", None),
+        ("", None),
+    ],
+)
+def test_last_boxed(text: str, answer: str | None) -> None:
+    assert last_boxed(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so </think> <answer>5</answer>", "5"),
+        ("so </think>\n\n<answer>\n5\n</answer>", "5"),
+        ("so </think><answer>5</answer> and then more", "5"),
+        ("</think> <answer>1</answer> no <answer>2</answer>", "2"),
+        ("</think> <answer>1</answer> no <answer>2", "1"),  # the last closed one
+        ("</think> <answer>It is $\\boxed{5}$.</answer>", "5"),
+        ("</think> <answer>It is \\boxed{5</answer>", None),
+        ("<think> x </think> <answer></answer>", ""),
+        ("</think> so <answer>5</answer>", None),
+        ("<answer>5</answer>", None),
+        ("<answer>5</answer> </think> <answer>", None),
+        ("</think> 5", None),
+        ("</think> </answer><answer>", None),
+    ],
+)
+def test_answer_tag(text: str, answer: str | None) -> None:
+    assert answer_tag(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("1 and \\boxed{2} and 3", "2"),
+        ("\\boxed{2 and 3", "3"),
+        ("She sold 48 + 24 = 72.\n#### 72\nDone in 3 steps.", "72"),
+        ("#### none, but 5", "5"),
+        ("#### \n in all 6", "6"),
+        ("It costs $1,234.50.", "1,234.50"),
+        ("1,2,3", "3"),
+        ("12,34", "34"),
+        ("7-3", "3"),
+        ("it is -3.", "-3"),
+        ("it is \u22123", "\u22123"),
+        ("3/4 of it", "3/4"),
+        (".5", ".5"),
+        ("none", None),
+        ("\u0665", None),  # an Arabic digit
+    ],
+)
+def test_boxed_or_last_number(text: str, answer: str | None) -> None:
+    assert boxed_or_last_number(text) == answer
+
+
+def test_free_answer_takes_a_closed_tag_first() -> None:
+    assert free_answer("<answer> (1 + 2) / 3 </answer> \\boxed{4} 5") == "(1 + 2) / 3"
+    assert free_answer("<answer> \\boxed{4} 5") == "4"
+    assert free_answer("<answer> 5") == "5"
+    assert free_answer("no") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("1 + 1 = 2 <answer> (1 + 2) / 3 </answer>", "(1 + 2) / 3"),
+        ("\\boxed{1 + 2} or 4 + 5", "1 + 2"),
+        ("First 1 + 2.\nThe equation is 19 + 36 - 55 = 0.\nI hope it helps!", "19 + 36 - 55 = 0"),
+        ("- 3 + 4 = 7", "3 + 4 = 7"),
+        ("so \\(6 \\times 3\\)", "6 \\times 3"),
+        ("(55-36)*19 gives 361.", "(55-36)*19"),
+        ("it is 72", None),
+        ("", None),
+    ],
+)
+def test_last_expression(text: str, answer: str | None) -> None:
+    assert last_expression(text) == answer
+
+
+PIECES = ["\\boxed{", *"{}\\-,./(1 \n", "</think>", "<answer>", "</answer>", "#### "]
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
+def test_extractors_are_total_and_take_a_part_of_the_text(text: str) -> None:
+    for extract in (last_boxed, answer_tag, boxed_or_last_number, free_answer, last_expression):
+        answer = extract(text)
+        assert answer is None or (answer in text and answer == answer.strip())
