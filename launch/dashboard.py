@@ -23,9 +23,11 @@ from urllib.error import URLError
 
 from zero.errors import InputError
 from zero.tracking import AXES, GLOSSARY
+from zero.tracking.mlflow import TABLES
 from zero.tracking.store import SQLITE, artifact_root, import_mlflow
 
 MAIN = "comparison"  # the section of charts that is open; every other metric waits in a closed section
+SYSTEM = "System metrics"  # MLflow's own name for the family system/
 CHARTS = ("train/reward", "length/mean", "length/incorrect", "length/correct", "loss/entropy", "loss/grad_norm")
 COLOUR = "mlflow.runColor"  # where MLflow keeps the colour that a person chose for a run
 HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # told apart by colour-blind eyes, too
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = find_store(options.runs)
         if not options.print_link:
             refuse_taken_port(options.host, options.port)
-        links = seed_views(store, options.experiment, f"http://{options.host}:{options.port}")
+        shown = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+        links = seed_views(store, options.experiment, f"http://{shown}:{options.port}")
         if options.print_link:
             show(links)
             return 0
@@ -107,18 +110,16 @@ def seed_views(store: str, experiment_name: str, address: str) -> list[tuple[str
     varying = [axis for axis in AXES if len({run.data.params.get(axis) for run in runs}) > 1]
     colour_runs(client, runs, "algo" if "algo" in varying or not varying else varying[0])
     groups = [[axis] for axis in varying or ["algo"]] + ([varying] if len(varying) > 1 else [])
+    page = f"{address}/#/experiments/{experiment.experiment_id}/runs"
     links = []
     for axes in [*groups, []]:
         key = "by-" + "-".join(axes) if axes else "all-runs"
         packed = base64.b64encode(zlib.compress(json.dumps(view_state(axes, measured)).encode())).decode()
         client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{key}", f"deflate;{packed}")
-        text = (
-            f"by {' and '.join(axes)}, mean over the other settings and seeds"
-            if axes
-            else f"all {len(runs)} runs, a line each"
-        )
-        page = f"{address}/#/experiments/{experiment.experiment_id}/runs"
+        text = f"by {' and '.join(axes)}, mean over all else" if axes else f"all {len(runs)} runs, a line each"
         links.append((text, f"{page}?compareRunsMode=CHART&viewStateShareKey={key}"))
+    if any(TABLES in run.data.tags for run in runs):
+        links.append(("answers of the runs, side by side", f"{page}?compareRunsMode=ARTIFACT"))
     return links
 
 
@@ -139,7 +140,8 @@ def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
     held_out = [name for name in measured if name.startswith("eval/") and name.endswith("/accuracy")]
     charts = [CHARTS[0], *held_out, *CHARTS[1:]]
     families = dict.fromkeys("/".join(name.split("/")[:-1]) for name in [*GLOSSARY, *measured] if "NAME" not in name)
-    sections = [MAIN, *sorted(families)]  # of our names, so that MLflow puts the other metrics into these, closed
+    sections = [MAIN, *sorted(families)]  # under these names MLflow files the metrics that have no chart yet: closed
+    sections = [SYSTEM if name == "system" else name for name in sections]
     keys = [{"mode": "param", "groupByData": axis} for axis in axes]
     return {
         "searchFilter": "tags.kind = 'train'",
@@ -190,7 +192,7 @@ def serve(store: str, host: str, port: int, links: Sequence[tuple[str, str]]) ->
             command, stdout=file, stderr=file, cwd=folder, env={**os.environ, **ENVIRONMENT}, start_new_session=True
         )
     try:
-        if not _answers(server, f"http://{host}:{port}/health"):
+        if not _answers(server, links[0][1].split("/#")[0] + "/health"):
             print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
             return 1
         show(links)
@@ -229,7 +231,7 @@ def _chart(metric: str) -> dict[str, Any]:
         "range": {},
         "ignoreOutliers": False,
         "useGlobalXaxisKey": True,
-        "useGlobalLineSmoothing": True,
+        "useGlobalLineSmoothing": not metric.startswith("eval/"),  # few points: smoothed, they would be wrong
     }
 
 

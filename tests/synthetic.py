@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from zero.records import Metrics
 from zero.tracking import JsonlTracker
+from zero.tracking.store import create_schema
 
 START = 1_790_000_000.0  # seconds since 1970, when every synthetic run begins
 
@@ -76,6 +80,24 @@ def write_run(run_dir: Path, algo: str = "drgrpo", seed: int = 0, steps: int = 1
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (run_dir / "completions" / f"eval_nano_math_{step:06d}.jsonl").write_text(text)
     return run_dir
+
+
+def empty_store(folder: Path) -> str:
+    """The uri of a fresh embedded MLflow store in `folder`: a copy, for making one takes seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_schema(), folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@cache
+def _schema() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="schema-")
+    _kept.append(folder)
+    create_schema(f"sqlite:///{folder.name}/mlflow.db")
+    return Path(folder.name) / "mlflow.db"
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 def answer(i: int, correct: bool) -> dict[str, object]:

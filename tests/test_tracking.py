@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.synthetic import answer, metrics
+from tests.synthetic import answer, empty_store, metrics
 from zero.errors import InputError
 from zero.tracking import (
     GLOSSARY,
@@ -33,7 +33,7 @@ from zero.tracking import (
     waiting,
 )
 from zero.tracking import journal as journals
-from zero.tracking.store import absolute, create_schema, default_store, without_password
+from zero.tracking.store import absolute, default_store, without_password
 
 STEPS = 20
 
@@ -45,10 +45,8 @@ def no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An embedded store with its schema, shared by the tests of this file: creating one takes seconds."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('a store') / 'mlflow.db'}"
-    create_schema(uri)
-    return uri
+    """An embedded store that the tests of this file share."""
+    return empty_store(tmp_path_factory.mktemp("a store"))
 
 
 def client_of(uri: str) -> Any:
@@ -315,7 +313,7 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     artifacts = Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))
     assert artifacts.is_relative_to(Path(store.removeprefix("sqlite:///")).parent / "mlartifacts")
     table = json.loads((artifacts / "completions" / "step_000010.json").read_text())
-    assert table["columns"][:2] == ["question", "reference"]
+    assert table["columns"][:3] == ["question", "response", "reference"]
     assert [row[0] for row in table["data"]] == [f"What is {i} + {2 * i}?" for i in range(3)]
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "completions/step_000010.json", "type": "table"}
@@ -484,8 +482,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capsys: py
     assert "cannot deliver" in said[0]
     assert f"{STEPS + 1} steps wait" in said[1]
 
-    store = f"sqlite:///{tmp_path}/server.db"
-    create_schema(store)
+    store = empty_store(tmp_path / "server")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port),
                "--workers", "1", "--artifacts-destination", str(tmp_path / "files")]  # fmt: skip
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
-from zero.config import model_folder
+from zero.config import instantiate, model_folder
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
@@ -65,7 +64,7 @@ def make_sampling(settings: Config, model: Config, template: Template, tokenizer
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
     """The rollout engine; it receives weights by `sync`, never from disk."""
-    return instantiate(dict(settings), _convert_="all")(
+    return instantiate(dict(settings))(
         config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
     )
 
@@ -74,7 +73,7 @@ def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: A
     """The learner around a loaded model."""
     settings = dict(config["learner"])
     precision = settings.pop("precision")
-    return instantiate(settings, _convert_="all")(
+    return instantiate(settings)(
         model=model,
         optim=optim,
         temperature=config["sampling"]["temperature"],
@@ -99,7 +98,7 @@ def make_benchmarks(
     benchmarks = []
     for config in settings["sets"].values():
         key = json.dumps(config, sort_keys=True)
-        questions = known[key] if key in known else instantiate(config, _convert_="all")
+        questions = known[key] if key in known else instantiate(config)
         grader = Grader(template.extract, questions.check, reward)
         benchmarks.append(Benchmark(questions, grader, sampling, n, settings["limit"], seed))
     return benchmarks

@@ -121,6 +121,22 @@ def _check_together(config: Mapping[str, Any]) -> None:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
 
 
+def instantiate(config: Any) -> Any:
+    """Hydra's instantiate to plain containers; an InputError from inside a part comes out as itself."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as build
+
+    try:
+        return build(config, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
+
+
 def model_folder(path: str) -> str:
     """A model path as given, or under the repository, where the embedded model lies; a hub id stays as it is."""
     for candidate in (Path(path).expanduser(), CONF.parent / path):

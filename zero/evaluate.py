@@ -23,15 +23,13 @@ def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute())
     OmegaConf.save(OmegaConf.create(dict(config)), run_dir / "config.yaml")
 
-    from hydra.utils import instantiate
-
     from zero import build
     from zero.evaluation import evaluate, rows
     from zero.progress import evaluation_table, make_console
     from zero.runtime import prepare
 
     device = prepare(config["threads"])
-    template, reward = (instantiate(config[key], _convert_="all") for key in ("template", "reward"))
+    template, reward = (configs.instantiate(config[key]) for key in ("template", "reward"))
     model, tokenizer, context = build.load_model(config["model"])
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = build.make_benchmarks(

@@ -66,13 +66,11 @@ def _shuffled(texts: list[str], rng: random.Random) -> Iterator[Document]:
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:
     """Train one checked config, write the model folder and its pretrain.jsonl; returns the last log entry."""
-    from hydra.utils import instantiate
-
     out = Path(config["out"]).expanduser()
     if (out / "config.json").exists():
         raise InputError("out", out, "already holds a model; choose another folder or remove it")
     stages = config["corpus"]["stages"]
-    sources = {name: instantiate(stage["documents"], _convert_="all") for name, stage in stages.items()}
+    sources = {name: configs.instantiate(stage["documents"]) for name, stage in stages.items()}
     streams = {name: source(seed=config["seed"]) for name, source in sources.items()}  # bad files are refused here
     configs.writable_folder(out)
 
@@ -124,12 +122,10 @@ def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[An
 
 def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
     """One optimizer for the matrices of the layers, one for embeddings, head, biases and norms."""
-    from hydra.utils import instantiate
-
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
     rest = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
-    made = instantiate(settings, _convert_="all")
+    made = configs.instantiate(settings)
     return [made["matrices"](matrices), made["rest"](rest)]
 
 

@@ -69,8 +69,6 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
 def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> Run:
     """Every part of a run, each from its own piece of the config."""
-    from hydra.utils import instantiate
-
     from zero import build as make
     from zero.grading import Grader
     from zero.loop import Run
@@ -80,7 +78,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
 
     device = prepare(config["threads"])
     template, questions, algo, optim, reward = (
-        instantiate(config[key], _convert_="all") for key in ("template", "questions", "algo", "optim", "reward")
+        configs.instantiate(config[key]) for key in ("template", "questions", "algo", "optim", "reward")
     )
     model, tokenizer, context = make.load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
@@ -107,7 +105,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
             run_dir=run_dir,
             name=name,
             signature=identity.signature(config),
-            tracker=instantiate(config["tracker"], _convert_="all"),
+            tracker=configs.instantiate(config["tracker"]),
             view=Progress(run_dir, name, config["steps"]),
         ),
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},

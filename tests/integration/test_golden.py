@@ -1,0 +1,54 @@
+"""Golden runs: a change that should not alter results must show the same numbers.
+
+`python -m tests.integration.test_golden` writes them anew; a commit that does so says why the numbers moved.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.runs import reproducible, train_here
+
+GOLDEN = ROOT / "tests" / "golden" / "runs"
+CELLS = {
+    "drgrpo-none-nano_math": (),
+    "grpo-qwen_math-nano_gsm": ("algo=grpo", "template=qwen_math", "questions=nano_gsm"),
+    "drgrpo-r1-nano_countdown": ("template=r1", "questions=nano_countdown"),
+    "grpo-none-nano_asdiv-updates-kl": ("algo=grpo", "questions=nano_asdiv", "updates=2", "epochs=2", "algo.beta=0.05"),
+}
+
+
+def run(folder: Path, options: tuple[str, ...]) -> list[dict[str, float]]:
+    train_here(folder, "steps=3", *options)
+    return reproducible(folder)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_numbers_are_those_written_down(name: str, tmp_path: Path) -> None:
+    """Counts and shares exactly; what is summed in float32 to the accuracy that another processor's kernels allow."""
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    for line, expected in zip(run(tmp_path / "run", CELLS[name]), golden, strict=True):
+        assert line.keys() == expected.keys()
+        for key, value in expected.items():
+            summed = key.startswith(("loss/", "mismatch/"))
+            if not key.startswith("mismatch/"):  # rounding noise around 1e-7, checked elsewhere
+                assert line[key] == pytest.approx(value, rel=2e-3 if summed else 1e-9, abs=1e-6), (line["step"], key)
+
+
+def main() -> None:
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for name, options in CELLS.items():
+        with TemporaryDirectory() as folder:
+            lines = run(Path(folder) / "run", options)
+        (GOLDEN / f"{name}.json").write_text("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n")
+        print(name, "written", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The dashboard prepares comparisons of real runs, serves them, and ends without leaving a process behind."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import dashboard
+from tests.conftest import ROOT
+from tests.synthetic import empty_store, metrics
+from zero.tracking import MlflowTracker, Trackers
+
+AXES = {"template": "qwen_math", "questions": "nano_math", "model": "nano"}
+
+
+def record(runs: Path, algo: str, seed: int, **axes: str) -> None:
+    """A finished run of three steps in the store of `runs`."""
+    choices = {"algo": algo} | AXES | axes
+    run_dir = runs / f"{algo}-{choices['template']}-s{seed}"
+    run_dir.mkdir(parents=True)
+    trackers = Trackers.open(
+        config={"seed": seed, "steps": 3}, choices=choices, run_dir=run_dir, name=run_dir.name, signature="s",
+        tracker=MlflowTracker,
+    )  # fmt: skip
+    trackers.rewind(-1)
+    for step in range(4):
+        trackers.metrics(metrics(algo, seed, step, 3), step)
+    trackers.close("finished")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dashboard") / "runs"
+    empty_store(folder)
+    for algo in ("grpo", "drgrpo"):
+        for seed in (0, 1):
+            record(folder, algo, seed)
+    return folder
+
+
+def client_of(runs: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+
+
+def states_of(runs: Path) -> dict[str, Any]:
+    """Shared views as MLflow's page would read them."""
+    tags = client_of(runs).get_experiment_by_name("zero").tags
+    found = {}
+    for name, value in tags.items():
+        if name.startswith("mlflow.sharedViewState."):
+            assert len(value) < 5000, "MLflow cuts longer tags"
+            found[name.rsplit(".", 1)[1]] = json.loads(
+                zlib.decompress(base64.b64decode(value.removeprefix("deflate;")))
+            )
+    return found
+
+
+def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dashboard.main(["--runs", str(runs), "--port", "5123", "--print-link"]) == 0
+    printed = capsys.readouterr().out
+    links = re.findall(
+        r"http://127\.0\.0\.1:5123/#/experiments/1/runs\?compareRunsMode=CHART&viewStateShareKey=(\S+)", printed
+    )
+    assert links == ["by-algo", "all-runs"]
+    states = states_of(runs)
+    assert set(states) == set(links)
+    assert states["by-algo"]["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "algo"}]
+    assert states["all-runs"]["groupBy"] is None
+    for state in states.values():
+        charts = [chart["metricKey"] for chart in state["compareRunCharts"]]
+        assert charts[:3] == ["train/reward", "eval/nano_math/accuracy", "length/mean"]
+        assert {"length/incorrect", "length/correct"} < set(charts)
+        shown = [section["uuid"] for section in state["compareRunSections"] if section["display"]]
+        assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == set(shown)
+
+
+def test_runs_get_a_hue_for_each_algorithm_unless_a_person_chose(runs: Path) -> None:
+    client = client_of(runs)
+    found = client.search_runs(["1"])
+    chosen = found[0].info.run_id
+    client.set_tag(chosen, dashboard.COLOUR, "#123456")
+    dashboard.main(["--runs", str(runs), "--print-link"])
+    colours = {run.info.run_id: run.data.tags[dashboard.COLOUR] for run in client.search_runs(["1"])}
+    assert colours.pop(chosen) == "#123456"
+    assert len(set(colours.values())) == 3
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours.values())
+
+
+def test_every_axis_that_varies_has_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs"
+    empty_store(folder)
+    record(folder, "grpo", 0)
+    record(folder, "drgrpo", 0, template="r1")
+    assert dashboard.main(["--runs", str(folder), "--print-link"]) == 0
+    assert re.findall(r"ShareKey=(\S+)", capsys.readouterr().out) == [
+        "by-algo",
+        "by-template",
+        "by-algo-template",
+        "all-runs",
+    ]
+    keys = states_of(folder)["by-algo-template"]["groupBy"]["groupByKeys"]
+    assert [key["groupByData"] for key in keys] == ["algo", "template"]
+
+
+def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, words in (
+            (["--runs", str(tmp_path / "none")], "holds no mlflow.db; train first"),
+            (["--runs", str(runs), "--port", str(port)], f"--port={port}: cannot be used (Address already in use)"),
+            (["--runs", str(runs), "--experiment", "other"], "no training runs; there are the experiments zero"),
+        ):
+            extra = [] if "--port" in arguments else ["--print-link"]
+            assert dashboard.main([*arguments, *extra]) == 2
+            said = capsys.readouterr().err
+            assert words in said
+            assert said.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def session_of(pid: int) -> list[int]:
+    """Living processes of the sessions that the process and its children lead."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    children = {row[0] for row in rows if row[1] == str(pid)}
+    return [int(row[0]) for row in rows if row[2] in children and not row[3].startswith("Z")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal_and_leaves_nothing_behind(runs: Path, sent: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "launch.dashboard", "--runs", str(runs), "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        lines = []
+        for line in server.stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        assert lines[-1].startswith("Ctrl-C"), lines
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            assert b"MLflow" in page.read()
+        query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", query, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert len(json.load(answer)["runs"]) == 4
+        family = session_of(server.pid)
+        assert len(family) >= 2
+        server.send_signal(sent)
+        assert server.wait(30) == 0
+        deadline = time.monotonic() + 10
+        while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not [pid for pid in family if _alive(pid)]
+    finally:
+        server.kill()
+    assert not [path for path in ROOT.iterdir() if path.name in ("mlruns", "mlartifacts", "mlflow.db")]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
