@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check check-real check-browser nano-base benchmark dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-browser nano-base benchmark dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -24,8 +24,11 @@ demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better re
 test: setup  ## all tests but the slow ones
 	$(PY) -m pytest -n 2 -m 'not slow and not gpu'
 
-test-slow: setup  ## kill -9 at random moments, browser-less server tests, whole demo
+test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
 	$(PY) -m pytest -m 'slow and not gpu'
+
+test-gpu: setup  ## what needs a CUDA device
+	$(PY) -m pytest -m gpu
 
 lint: setup  ## style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -99,6 +99,8 @@ def make_benchmarks(
     for config in settings["sets"].values():
         key = json.dumps(config, sort_keys=True)
         questions = known[key] if key in known else instantiate(config)
+        if not questions.rows.heldout:
+            raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
         grader = Grader(template.extract, questions.check, reward)
         benchmarks.append(Benchmark(questions, grader, sampling, n, settings["limit"], seed))
     return benchmarks

@@ -80,6 +80,8 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
     template, questions, algo, optim, reward = (
         configs.instantiate(config[key]) for key in ("template", "questions", "algo", "optim", "reward")
     )
+    if not questions.rows.train:
+        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout share")
     model, tokenizer, context = make.load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
     make.check_context(questions, template, tokenizer, sampling, context)

@@ -143,7 +143,7 @@ def check_pages(browser: Any, runs: Path, links: dict[str, str], out: Path) -> N
         browser.get("about:blank")  # as a new tab: from a shared view to another page of its own MLflow may hang
         browser.get(link)
         if text.startswith("answers"):
-            missing = wait_for_texts(browser, ["question", "response", "Table: completions/"])
+            missing = wait_for_texts(browser, ["question", "response", "completions/"])
             browser.save_screenshot(str(out / f"view{i}.png"))
             expect(not missing, f"answers side by side{f'; MISSING {missing}' if missing else ''}")
             continue

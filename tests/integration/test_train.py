@@ -208,6 +208,18 @@ def test_own_questions_from_a_file(tmp_path: Path) -> None:
     assert "eval/jsonl/accuracy" in journal(tmp_path / "run")[-1]
 
 
+@pytest.mark.parametrize(("heldout", "message"), [("0", "holds out no question"), ("1.0", "no question to train on")])
+def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, message: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(f'{{"problem": "What is {i}?", "answer": {i}}}\n' for i in range(20)))
+    from zero.config import check
+    from zero.train import run
+
+    options = ["questions=jsonl", f"questions.path={file}", f"questions.heldout={heldout}", f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(InputError, match=message):
+        run(check("train", options), {"algo": "drgrpo"}, "mine")
+
+
 def test_an_over_long_prompt_is_refused_before_any_step(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sampling.max_tokens=500: .*context of 512"):
         train_here(tmp_path / "run", "sampling.max_tokens=500")

@@ -28,6 +28,8 @@ REFLECTIONS = (
 SLIPS = (-10, -2, -1, 1, 2, 10)
 LONGEST_SEARCH = 6  # tries of a Countdown answer
 LONGEST_ANSWER = 400  # characters after which no reflection is added
+PREAMBLE = 0.5  # share of tagged and chat documents with small talk before the question
+# Small talk holds the words of common prompt templates, never a template: they are words to the base, not noise.
 TALK = (
     "{n} likes {i} and {j}.",
     "The {i} are on the table next to the {j}.",
@@ -35,6 +37,13 @@ TALK = (
     "Where are the {i}? {n} does not know.",
     "User {n} asks Assistant {m} a question about {i}.",
     "{m} thinks about the answer and then gives it to {n}.",
+    "A conversation between {n} and {m}.",
+    "The User asks a question, and {n} solves it.",
+    "{n} first thinks about the reasoning process in the mind.",
+    "The {i} are enclosed within the {j}, respectively, i.e., here.",
+    "The Assistant provides {n} with the final answer.",
+    "Please put your {i} within tags, step by step.",
+    "The user and the assistant reason about {i} here.",
 )
 
 
@@ -95,12 +104,14 @@ def _plain(rng: random.Random, question: Question, mix: Mix) -> str:
 def _tagged(rng: random.Random, question: Question, mix: Mix) -> str:
     thought = answer(rng, question, mix)
     thought, _, last = thought.rpartition("\n")
-    return f"User: {question.text}\nAssistant: <think> {thought or last} </think> <answer> {_box(last)} </answer>"
+    before = _small_talk(rng) + "\n" if rng.random() < PREAMBLE else ""
+    return f"{before}User: {question.text}\nAssistant: <think> {thought or last} </think> <answer> {_box(last)} </answer>"
 
 
 def _chat(rng: random.Random, question: Question, mix: Mix) -> str:
     reply = answer(rng, question, mix)
-    return f"<|im_start|>user\n{question.text}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>"
+    before = f"<|im_start|>system\n{_small_talk(rng)}<|im_end|>\n" if rng.random() < PREAMBLE else ""
+    return f"{before}<|im_start|>user\n{question.text}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>"
 
 
 def _box(text: str) -> str:

@@ -267,9 +267,9 @@ class _Remote:
         self._client.log_dict(self._run_id, table(path), name)
         entry = {"path": name, "type": "table"}
         if entry not in self._tables:
-            self._tables = [*self._tables, entry]
+            self._tables = [entry, *self._tables]  # the newest first: the pages open the first
             while len(json.dumps(self._tables)) > TAG_LENGTH:
-                self._tables = self._tables[1:]  # the oldest stay as files, but are no longer shown as tables
+                self._tables.pop()  # the oldest stay as files, but are no longer shown as tables
             self._client.set_tag(self._run_id, TABLES, json.dumps(self._tables))
 
     def _remember(self) -> None:
