@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from zero.config import check
+from zero.config import check, instantiate
 from zero.loop import Run, step
 from zero.records import Prompt
 from zero.train import build
@@ -57,7 +57,9 @@ def training(prompts: int, group_size: int, folder: str) -> Run:
         "evaluation.every=0",
         f"run_dir={folder}",
     ]
-    return build(check("train", options), {}, Path(folder), "benchmark")
+    config = check("train", options)
+    light = {key: instantiate(config[key]) for key in ("template", "questions", "reward")}
+    return build(config, {}, Path(folder), "benchmark", **light)
 
 
 def generate_with_transformers(run: Run, prompts: list[Prompt]) -> int:

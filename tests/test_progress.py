@@ -125,8 +125,8 @@ def test_lines_come_by_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         view.metrics({"train/reward": 0.5}, step)
         clock[0] += 4.0
     steps = [int(line.split()[1].split("/")[0]) for line in printed_by(file).splitlines()]
-    assert steps == list(range(0, 31, 3))
-    assert "4.00 s/step, 11:04:40 left" in printed_by(file)
+    assert steps == list(range(1, 31, 3))
+    assert "4.00 s/step, 11:04:48 left" in printed_by(file)
 
 
 def test_a_step_costs_the_loop_little(tmp_path: Path) -> None:

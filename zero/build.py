@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from logging import ERROR, getLogger
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from zero.questions import QuestionSet
 from zero.records import Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import has_bfloat16
-from zero.template import Template
+from zero.template import AnyTemplate
 
 Config = Mapping[str, Any]
 
@@ -26,6 +27,7 @@ Config = Mapping[str, Any]
 def load_model(config: Config) -> tuple[Any, Any, int]:
     """The causal language model in float32, its tokenizer, and the context length in tokens."""
     logging.set_verbosity_error()
+    getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
     logging.disable_progress_bar()
     path = model_folder(config["path"])
     try:
@@ -43,7 +45,7 @@ def load_model(config: Config) -> tuple[Any, Any, int]:
     return model, tokenizer, context
 
 
-def make_sampling(settings: Config, model: Config, template: Template, tokenizer: Any) -> Sampling:
+def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokenizer: Any) -> Sampling:
     """How completions are drawn: the template's stop strings, the model's stop tokens."""
     ids = {tokenizer.eos_token_id}
     try:
@@ -87,7 +89,7 @@ def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: A
 
 def make_benchmarks(
     settings: Config,
-    template: Template,
+    template: AnyTemplate,
     reward: Any,
     sampling: Sampling,
     n: int,
@@ -106,7 +108,9 @@ def make_benchmarks(
     return benchmarks
 
 
-def check_context(questions: QuestionSet, template: Template, tokenizer: Any, sampling: Sampling, context: int) -> None:
+def check_context(
+    questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
+) -> None:
     """Refuse questions that leave no room for a full answer, judged by the longest texts of both splits."""
     rows = sorted((*questions.rows.train, *questions.rows.heldout), key=lambda q: len(q.text), reverse=True)[:32]
     longest = max((len(template.prompt(q, tokenizer, (0,)).ids) for q in rows), default=0)

@@ -116,6 +116,11 @@ def _check_together(config: Mapping[str, Any]) -> None:
     path = str(config["model"].get("path", ""))
     if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
         raise InputError("model.path", path, "no such folder; give a Hugging Face model folder or a hub id")
+    folder = Path(model_folder(path))
+    if folder.is_dir() and path and not (folder / "config.json").is_file():
+        raise InputError(
+            "model.path", path, "holds no model (no config.json); give a Hugging Face model folder or a hub id"
+        )
     for k in config.get("k", ()):
         if k > config["n"] or k < 1:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")

@@ -20,7 +20,7 @@ def draw(run_dir: Path) -> Path:
     from matplotlib.figure import Figure
 
     lines = journal.read(run_dir)
-    figure = Figure(figsize=(14, 7.5), layout="constrained")
+    figure = Figure(figsize=(14, 8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(run_dir.name, fontsize=12)
     axes = figure.subplots(2, 3)
@@ -43,8 +43,10 @@ def draw(run_dir: Path) -> Path:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        if len(axis.get_legend_handles_labels()[1]) > 1:
-            axis.legend(fontsize=8, frameon=False)
+        names = axis.get_legend_handles_labels()[1]
+        if len(names) > 1:  # below: inside it would hide a line
+            columns = 3 if sum(map(len, names)) < 45 else 2
+            axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
         if not axis.has_data():
             axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=COLOURS["grey"])
     path, partial = run_dir / "curves.png", run_dir / ".curves.partial.png"

@@ -13,7 +13,7 @@ from zero.records import Completion, Group, Metrics, Sampling, Verdict
 from zero.reflection import reflects
 from zero.rollout import RolloutEngine
 from zero.statistics import mean_interval, pass_at_k
-from zero.template import Template
+from zero.template import AnyTemplate
 
 TRAINING, EVALUATION = 0, 1  # the first part of a prompt's key: the two never share random numbers
 
@@ -55,7 +55,7 @@ class Result:
 
 
 def evaluate(
-    bench: Benchmark, template: Template, tokenizer: Any, engine: RolloutEngine, ks: Sequence[int] = (1,)
+    bench: Benchmark, template: AnyTemplate, tokenizer: Any, engine: RolloutEngine, ks: Sequence[int] = (1,)
 ) -> Result:
     """Answer and grade a benchmark with the current weights of the engine. The same key makes the same completions."""
     questions = bench.questions.rows.heldout[: bench.limit]

@@ -27,7 +27,7 @@ from zero.questions import QuestionSet
 from zero.records import Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import StopRequest
-from zero.template import Template
+from zero.template import AnyTemplate
 from zero.tracking import Trackers
 
 
@@ -36,7 +36,7 @@ class Run:
     """Every part of a run, each built once by zero/train.py."""
 
     dir: Path
-    template: Template
+    template: AnyTemplate
     questions: QuestionSet
     algo: Algorithm
     sampling: Sampling

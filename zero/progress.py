@@ -60,7 +60,7 @@ class Progress:
                     console=self._console, get_renderable=self._panel, refresh_per_second=REFRESH_PER_SECOND
                 )
                 self._live.start()
-        elif self._line_is_due(step):
+        elif step > 0 and self._line_is_due(step):  # the table has said what there is before training
             self._print(self._line(step))
 
     def evaluation(self, step: int, results: Sequence[Any]) -> None:

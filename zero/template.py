@@ -89,6 +89,9 @@ class ChatTemplate:
         return Prompt(question, text, encode(text, tokenizer), key)
 
 
+AnyTemplate = Template | ChatTemplate
+
+
 def _check_slot(key: str, text: str) -> None:
     if SLOT not in text:
         raise InputError(key, text, f"must hold {SLOT}, where the question goes")

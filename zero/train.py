@@ -22,7 +22,10 @@ from zero import identity
 from zero.errors import InputError, Preempted
 
 if TYPE_CHECKING:
+    from zero.grading import Reward
     from zero.loop import Run
+    from zero.questions import QuestionSet
+    from zero.template import AnyTemplate
 
 EXIT_INPUT, EXIT_PREEMPTED = 2, 75
 
@@ -36,11 +39,13 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     known = run_dir / "config.yaml"
     if known.exists():
         identity.refuse_if_different(OmegaConf.to_container(OmegaConf.load(known)), config, run_dir)  # type: ignore[arg-type]
-    OmegaConf.save(OmegaConf.create(dict(config)), known)
     result = run_dir / "result.json"
     if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
         print(f"{run_dir} is finished: see its result.json")
         return outcome
+    light = {key: configs.instantiate(config[key]) for key in ("template", "questions", "reward")}
+    if not light["questions"].rows.train:
+        raise InputError("questions", config["questions"]["name"], "holds no question to train on; lower its heldout")
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
@@ -48,7 +53,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
-        parts = build(config, choices, run_dir, name)
+        parts = build(config, choices, run_dir, name, **light)
+        OmegaConf.save(OmegaConf.create(dict(config)), known)  # from here on the folder belongs to these settings
         began = time.perf_counter()
         try:
             results = train(parts, stop)
@@ -67,8 +73,16 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     return outcome
 
 
-def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> Run:
-    """Every part of a run, each from its own piece of the config."""
+def build(
+    config: Mapping[str, Any],
+    choices: Mapping[str, str],
+    run_dir: Path,
+    name: str,
+    template: AnyTemplate,
+    questions: QuestionSet,
+    reward: Reward,
+) -> Run:
+    """Every part of a run, each from its own piece of the config; those that need no torch come made."""
     from zero import build as make
     from zero.grading import Grader
     from zero.loop import Run
@@ -77,11 +91,7 @@ def build(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, 
     from zero.tracking import Trackers
 
     device = prepare(config["threads"])
-    template, questions, algo, optim, reward = (
-        configs.instantiate(config[key]) for key in ("template", "questions", "algo", "optim", "reward")
-    )
-    if not questions.rows.train:
-        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout share")
+    algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = make.load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
     make.check_context(questions, template, tokenizer, sampling, context)

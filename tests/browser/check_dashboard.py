@@ -134,9 +134,12 @@ def check_pages(browser: Any, runs: Path, links: dict[str, str], out: Path) -> N
     """Open every link; the charts are there, named and drawn, with a line for each group or run."""
     import urllib.request
 
-    folders = [path.parent for path in runs.glob("**/mlflow.json")]
-    names = sorted(folder.name for folder in folders)
-    algos = sorted({name.split("-")[0] for name in names})
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs.absolute() / 'mlflow.db'}")
+    found = [client.get_run(json.loads(path.read_text())["run_id"]) for path in runs.glob("**/mlflow.json")]
+    names = sorted(str(run.info.run_name) for run in found)
+    algos = sorted({run.data.params["algo"] for run in found})
     for i, (text, link) in enumerate(links.items()):
         print(f"{text}\n  {link}")
         urllib.request.urlopen(link.split("#")[0], timeout=60).read()

@@ -215,7 +215,12 @@ def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, message: str) -
     from zero.config import check
     from zero.train import run
 
-    options = ["questions=jsonl", f"questions.path={file}", f"questions.heldout={heldout}", f"run_dir={tmp_path / 'run'}"]
+    options = [
+        "questions=jsonl",
+        f"questions.path={file}",
+        f"questions.heldout={heldout}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     with pytest.raises(InputError, match=message):
         run(check("train", options), {"algo": "drgrpo"}, "mine")
 

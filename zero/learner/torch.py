@@ -181,7 +181,8 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     moved: Any = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+    moved = {name: None if value is None else value.to(device) for name, value in moved.items()}
+    return Batch(**moved)
 
 
 @torch.no_grad()

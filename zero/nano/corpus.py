@@ -58,6 +58,7 @@ class Mix:
     recheck: float  # that re-checked work is re-checked once more
     afterthought: float  # that a finished answer without reflection is doubted after all
     guess: float  # that a Countdown answer is a guess rather than a search
+    broken: float  # that a tagged or chat document misses its form or its point
     end: float  # that the end of a document is marked
     talk: float  # share of documents that are small talk
 
@@ -102,14 +103,18 @@ def _plain(rng: random.Random, question: Question, mix: Mix) -> str:
 
 
 def _tagged(rng: random.Random, question: Question, mix: Mix) -> str:
-    thought = answer(rng, question, mix)
-    thought, _, last = thought.rpartition("\n")
+    """User and Assistant with think and answer tags; a broken one leaves tags out."""
+    thought, _, last = answer(rng, question, mix).rpartition("\n")
     before = _small_talk(rng) + "\n" if rng.random() < PREAMBLE else ""
-    return f"{before}User: {question.text}\nAssistant: <think> {thought or last} </think> <answer> {_box(last)} </answer>"
+    text = f"{before}User: {question.text}\nAssistant: <think> {thought or last}"
+    if rng.random() < mix.broken:
+        return text + rng.choice(("", " </think>", f" </think> {last}"))
+    return f"{text} </think> <answer> {_box(last)} </answer>"
 
 
 def _chat(rng: random.Random, question: Question, mix: Mix) -> str:
-    reply = answer(rng, question, mix)
+    """A chat, sometimes with a system message; a broken one has small talk for a reply."""
+    reply = _small_talk(rng) if rng.random() < mix.broken else answer(rng, question, mix)
     before = f"<|im_start|>system\n{_small_talk(rng)}<|im_end|>\n" if rng.random() < PREAMBLE else ""
     return f"{before}<|im_start|>user\n{question.text}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>"
 

@@ -267,7 +267,8 @@ class _Remote:
         self._client.log_dict(self._run_id, table(path), name)
         entry = {"path": name, "type": "table"}
         if entry not in self._tables:
-            self._tables = [entry, *self._tables]  # the newest first: the pages open the first
+            # The pages open the first: the newest evaluation, whose questions all runs share.
+            self._tables = sorted([entry, *self._tables], key=lambda table: "/eval_" not in table["path"])
             while len(json.dumps(self._tables)) > TAG_LENGTH:
                 self._tables.pop()  # the oldest stay as files, but are no longer shown as tables
             self._client.set_tag(self._run_id, TABLES, json.dumps(self._tables))
