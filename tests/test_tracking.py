@@ -438,6 +438,7 @@ def test_killed_at_any_moment_mlflow_has_each_step_once(tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Path) -> None:
     uri, count = f"sqlite:///{tmp_path}/fresh/mlflow.db", 4
     for i in range(count):

@@ -185,8 +185,12 @@ def train(
         losses.append(loss)
         if (step + 1) % config["log_every"] == 0:
             recent = losses[-config["log_every"] :]
-            entry = {"step": step + 1, "tokens": (step + 1) * (ids.numel() - len(ids)), "rate": round(rate, 4)}
-            entry |= {"loss": sum(recent) / len(recent), "seconds": round(time.perf_counter() - began, 1)}
+            entry = {
+                "step": step + 1,
+                "tokens": (step + 1) * (ids.numel() - len(ids)),
+                "loss": sum(recent) / len(recent),
+            }
+            entry |= {"lr": optimizers[0].param_groups[0]["lr"], "seconds": round(time.perf_counter() - began, 1)}
             print(json.dumps(entry), file=log, flush=True)
             print("step {step}  tokens {tokens}  loss {loss:.4f}  {seconds:.0f} s".format(**entry), flush=True)
     return entry

@@ -41,7 +41,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         identity.refuse_if_different(OmegaConf.to_container(OmegaConf.load(known)), config, run_dir)  # type: ignore[arg-type]
     result = run_dir / "result.json"
     if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
-        print(f"{run_dir} is finished: see its result.json")
+        deliver(config, choices, run_dir, name)
+        where_to_look(run_dir)
         return outcome
     light = {key: configs.instantiate(config[key]) for key in ("template", "questions", "reward")}
     if not light["questions"].rows.train:
@@ -70,6 +71,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         finally:
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
             close(parts, outcome)
+    where_to_look(run_dir)
     return outcome
 
 
@@ -154,6 +156,27 @@ def close(parts: Run, outcome: Mapping[str, Any]) -> None:
     except OSError as error:  # the run's own error, if any, says more
         print(f"{parts.dir}: {error}", file=sys.stderr)
     parts.trackers.close(outcome["status"])
+
+
+def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> None:
+    """Hand a finished run to its tracker, if that could not be reached when the run ended."""
+    from zero.tracking import Trackers, delivered
+
+    if not delivered(run_dir):
+        tracker, signature = configs.instantiate(config["tracker"]), identity.signature(config)
+        Trackers.open(
+            config=config, choices=choices, run_dir=run_dir, name=name, signature=signature, tracker=tracker
+        ).close("finished")
+
+
+def where_to_look(run_dir: Path) -> None:
+    """The last lines of a run."""
+    shown = run_dir.relative_to(Path.cwd()) if run_dir.is_relative_to(Path.cwd()) else run_dir
+    print(f"finished: {shown}")
+    print(f"  curves        {shown / 'curves.png'}")
+    print(f"  model         {shown / 'model'}")
+    print(f"  all metrics   {shown / 'metrics.jsonl'}")
+    print(f"  compare runs in MLflow:  make dashboard   (python -m launch.dashboard --runs {shown.parent})")
 
 
 @hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="train")

@@ -104,7 +104,7 @@ class MlflowTracker:
                 self._wake.wait(self._every)
             except Exception as error:
                 self._remote.disconnect()
-                if not failed:
+                if not failed and not self._abandoned.is_set():
                     reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
                     _say(f"cannot deliver ({reason}); the run goes on, metrics.jsonl holds everything")
                 failed = True
