@@ -33,8 +33,8 @@ GSM8K = [
     "optim.lr=2e-6",
     "benchmarks.limit=4",
 ]
-COUNTDOWN = [  # easy on purpose: a model this small must find right answers before it can learn from them
-    "questions=countdown", "questions.rows.counts=[2,3]", "questions.rows.high=9", "questions.rows.smallest=2",
+COUNTDOWN = [  # easy on purpose: this model must find right answers before it can learn from them
+    "questions=countdown", "questions.rows.counts=[2,2,2,3]", "questions.rows.high=9", "questions.rows.smallest=2",
     "questions.rows.largest=30", "questions.rows.train=1024", "questions.rows.heldout=64",
     "questions.rows.text='Use each of the numbers {numbers} once with + - * / to make {target}. Reply with the equation only.'",
     "template.system='Reply with one equation.'", "template.extract.path=zero.template.last_expression", "reward=tinyzero",
