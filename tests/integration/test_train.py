@@ -274,3 +274,26 @@ def wait_for_step(run_dir: Path, step: int) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError(f"{run_dir} did not reach step {step}")
+
+
+def test_mlflow_follows_the_run_and_an_absent_server_gets_everything_later(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server is down for the whole run; the same command, when it is back (here: a store), delivers every step once."""
+    nowhere = ("tracker=mlflow", "tracker.uri=http://127.0.0.1:9", "tracker.patience=1", "steps=2")
+    folder = tmp_path / "runs" / "run"
+    assert train_here(folder, *nowhere)["status"] == "finished"
+    assert "running the same command again delivers them" in capfd.readouterr().err
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    train_here(folder, "tracker=mlflow", f"tracker.uri={store}", "steps=2")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("zero")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.tags["algo"] == "drgrpo" and run.data.params["steps"] == "2"
+    for name in ("train/reward", "length/mean", "time/step"):
+        history = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+        assert history == [(line["step"], line[name]) for line in journal(folder)[1:]]
+    assert {"config.yaml", "result.json", "curves.png"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
