@@ -49,6 +49,15 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_lists_may_have_any_length_but_not_other_types() -> None:
+    assert check("train", ["questions=countdown", "questions.rows.counts=[2,2,2,3]"])["questions"]["rows"]["counts"][3] == 3
+    assert check("evaluate", ["n=8", "k=[1,4,8]"])["k"] == [1, 4, 8]
+    with pytest.raises(InputError, match=r"k.1=x: must be a whole number"):
+        check("evaluate", ["n=8", "k=[1,x]"])
+    with pytest.raises(InputError, match=r"k=9: pass@k needs 1 <= k <= n"):
+        check("evaluate", ["n=8", "k=[1,9]"])
+
+
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["seed=abc"], ["algo=nope"], ["-m", "seed=0,x"]])
 def test_help_and_errors_answer_without_torch(flags: list[str], tmp_path: Path) -> None:
     """`-X importtime` lists every module that is imported."""

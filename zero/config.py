@@ -76,10 +76,11 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     for key, value in flat.items():
         if value == "???":
             raise InputError(key, value, f"is required; add {key}=VALUE")
-        if not any(key == known or key.startswith(known + ".") for known in defaults):
+        item = re.sub(r"\.\d+$", ".0", key)  # lists may have any length; their items are like the first one
+        if not any(item == known or key.startswith(known + ".") for known in defaults):
             raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
-        if key in defaults:
-            _check_type(key, value, defaults[key])
+        if item in defaults:
+            _check_type(key, value, defaults[item])
         if key in RANGES and value is not None and not RANGES[key][0](value):
             raise InputError(key, value, RANGES[key][1])
     _check_together(config)
