@@ -23,7 +23,7 @@ TEMPLATES = ("none", "qwen_math", "r1")
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SAMPLINGS = {"default": "temperature 1", "greedy": "greedy"}  # conf/sampling -> words
 SEED = 0
-TABLE = re.compile(r"<!-- table -->\n(.*)\n<!-- end of table -->", re.DOTALL)
+TABLE = re.compile(r"<!-- table -->\n(.*)<!-- end of table -->", re.DOTALL)
 
 
 def measure(template: str, sampling: str) -> dict[str, dict[str, float]]:
@@ -51,14 +51,14 @@ def table(card: dict[str, Any]) -> str:
             numbers = f"{drawn['accuracy']:.3f} | {greedy['accuracy']:.3f} | {drawn['reflection']:.2f}"
             numbers += f" | {drawn['length']:.0f} | {drawn['truncated']:.2f}"
             lines.append(f"| {template} | {name} | {drawn['questions']} | {numbers} |")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def write_card() -> None:
     card = {"seed": SEED, "results": {t: {s: measure(t, s) for s in SAMPLINGS} for t in TEMPLATES}}
     (BASE / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     readme = BASE / "README.md"
-    text = f"<!-- table -->\n{table(card)}\n<!-- end of table -->"
+    text = f"<!-- table -->\n{table(card)}<!-- end of table -->"
     readme.write_text(TABLE.sub(lambda _: text, readme.read_text()))
 
 
