@@ -49,8 +49,10 @@ check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K
 check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py
 
-nano-base: setup  ## rebuild the embedded base model from nothing (about 15 minutes)
-	$(PY) -m zero.pretrain
+nano-base: setup  ## rebuild the embedded base model from nothing in runs/nano-base (20 minutes), compare with the shipped one
+	rm -rf runs/nano-base
+	$(PY) -m zero.pretrain out=runs/nano-base
+	cmp runs/nano-base/model.safetensors zero/nano/base/model.safetensors && echo 'the same bytes as the shipped weights'
 
 benchmark: setup  ## tokens per second of rollout and update, share of the machine's peak
 	$(PY) -m tests.benchmark

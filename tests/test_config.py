@@ -50,7 +50,10 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
 
 
 def test_lists_may_have_any_length_but_not_other_types() -> None:
-    assert check("train", ["questions=countdown", "questions.rows.counts=[2,2,2,3]"])["questions"]["rows"]["counts"][3] == 3
+    assert (
+        check("train", ["questions=countdown", "questions.rows.counts=[2,2,2,3]"])["questions"]["rows"]["counts"][3]
+        == 3
+    )
     assert check("evaluate", ["n=8", "k=[1,4,8]"])["k"] == [1, 4, 8]
     with pytest.raises(InputError, match=r"k.1=x: must be a whole number"):
         check("evaluate", ["n=8", "k=[1,x]"])
