@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 .PHONY: help setup demo test test-slow test-gpu lint types check check-real check-browser nano-base benchmark dashboard clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## create .venv with everything the demo and the tests need
 
