@@ -38,17 +38,21 @@ _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit checkpoint.keep context batch_tokens".split(),
+        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit checkpoint.keep model.context "
+        "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
     **dict.fromkeys(
         "seed evaluation.every checkpoint.every samples.every samples.groups sampling.temperature sampling.top_k "
         "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.beta algo.surrogate.low "
-        "algo.surrogate.high".split(),
+        "algo.surrogate.high clip".split(),
         _natural,
     ),
     "sampling.top_p": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
     "optim.floor": _share,
+    "floor": _share,
+    "decay_from": (lambda v: 0 <= v < 1, "must be 0 or more and below 1"),
+    "dtype": (lambda v: v in ("float32", "bfloat16", "float16"), "must be float32, bfloat16 or float16"),
     "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
     "learner.precision": (lambda v: v in ("float32", "bfloat16", "auto"), "must be float32, bfloat16 or auto"),
     "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
