@@ -44,11 +44,14 @@ def tiny_config(family: str, vocabulary: int) -> Any:
         case "llama":  # untied, no biases, head size other than hidden / heads, scaled rotary frequencies
             return LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=4, head_dim=16, rope_parameters=rope,
                                tie_word_embeddings=False, **ends)  # fmt: skip
+        case "biased":  # a Llama with biases everywhere, which the fused decoder does not know
+            return LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2, attention_bias=True, mlp_bias=True,
+                               **ends)  # fmt: skip
         case _:  # learned positions, layer norms, dropout: nothing the fused decoder knows
             return GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=256, **ends)
 
 
-@pytest.fixture(scope="session", params=["qwen2", "llama", "gpt2"])
+@pytest.fixture(scope="session", params=["qwen2", "llama", "biased", "gpt2"])
 def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """A randomly initialised model of each family as a Hugging Face folder with the nano tokenizer."""
     import torch

@@ -47,7 +47,7 @@ def scored(model: Any, prompt: Prompt, completion: Completion, temperature: floa
 
 def test_families_take_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any) -> None:
     decoder = engine_of(load(tiny_folder), tokenizer).decoder
-    expected = TransformersDecoder if "gpt2" in str(tiny_folder) else FusedDecoder
+    expected = FusedDecoder if tiny_folder.name.startswith(("qwen2", "llama")) else TransformersDecoder
     assert type(decoder) is expected
 
 

@@ -40,6 +40,8 @@ def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch
         and rope.get("rope_type", "default") in STATIC_ROPE
         and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
         and config.hidden_act == "silu"
+        and not getattr(config, "attention_bias", False)  # in Llama it puts a bias on the output projection, too
+        and not getattr(config, "mlp_bias", False)
     )
     return (FusedDecoder if fused else TransformersDecoder)(config, vocabulary, dtype, device)
 
@@ -88,9 +90,6 @@ class FusedDecoder:
                 q, k = (x.view(-1, self.dim, *x.shape[1:])[:, pairs].reshape(x.shape) for x in (q, k))
                 fused[f"{i}.qkv.{kind}"] = torch.cat([q * self.dim**-0.5, k, v])
             fused[f"{i}.qkv.weight"] = _right(fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"] * root)
-            for name in ("self_attn.o_proj.bias", "mlp.gate_proj.bias", "mlp.up_proj.bias", "mlp.down_proj.bias"):
-                if layer + name in w:
-                    raise NotImplementedError(f"{layer}{name}: no known Llama or Qwen2 model has it")
         self.weights = fused
 
     def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
