@@ -99,7 +99,7 @@ def main() -> None:
     lines = train(stamp / "countdown", [*COUNTDOWN, f"steps={wanted.countdown_steps}"], wanted.minutes)
     check_sound(lines)
     print(f"Countdown: {len(lines)} steps in {time.monotonic() - began:.0f} s, all sound")
-    if len(lines) >= 30 and not check_rises(lines, window=10):
+    if len(lines) >= 30 and not check_rises(lines, window=len(lines) // 3):
         sys.exit("the Countdown reward did not rise")
 
 
