@@ -45,6 +45,9 @@ def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         (run_dir / f"completions_{results[-1].name}.jsonl").write_text("".join(lines))
     measured = {key: value for result in results for key, value in result.metrics().items()}
     make_console().print(evaluation_table([(f"avg@{config['n']}", measured)]))
+    for result in results:
+        if result.n > 1:
+            print(f"{result.name}: " + "  ".join(f"pass@{k} {share:.1%}" for k, share in result.pass_at.items()))
     outcome: dict[str, Any] = {
         "status": "finished",
         "signature": identity.signature(config),
