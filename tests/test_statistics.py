@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero.statistics import avg_at_k, mean_interval, pass_at_k
+from zero.statistics import mean_interval, pass_at_k
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
@@ -35,13 +35,6 @@ def test_pass_at_k_is_a_probability_that_grows(n: int, data: st.DataObject) -> N
 def test_pass_at_k_refuses_what_has_no_meaning(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError):
         pass_at_k(n, c, k)
-
-
-def test_avg_at_k() -> None:
-    assert avg_at_k([0, 4, 2], 4) == 0.5
-    for counts, k in (([], 4), ([5], 4), ([-1], 4), ([0], 0)):
-        with pytest.raises(ValueError, match="avg@"):
-            avg_at_k(counts, k)
 
 
 def test_interval_covers_the_mean_as_often_as_it_says() -> None:

@@ -181,6 +181,13 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
+def keep(config: Mapping[str, Any], path: Path) -> None:
+    """Write a config as yaml, whole or not at all: a kill half-way must not leave a torn one that the next start reads."""
+    partial = path.with_suffix(".partial")
+    OmegaConf.save(OmegaConf.create(dict(config)), partial)
+    partial.replace(path)
+
+
 def command_line(name: str, main: Callable[[], None]) -> None:
     """Run a Hydra main: check every cell first, then start. Bad input is one line and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary

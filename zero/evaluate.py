@@ -21,7 +21,7 @@ from zero.errors import InputError
 def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Evaluate one checked config; writes result.json and completions to the run folder and returns the result."""
     run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute())
-    OmegaConf.save(OmegaConf.create(dict(config)), run_dir / "config.yaml")
+    configs.keep(config, run_dir / "config.yaml")
 
     from zero import build
     from zero.evaluation import evaluate, rows

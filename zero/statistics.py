@@ -24,13 +24,6 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
-def avg_at_k(counts: Sequence[int], k: int) -> float:
-    """Mean accuracy over questions answered k times each; `counts` [P] are the right answers. ValueError if empty."""
-    if not len(counts) or k < 1 or min(counts) < 0 or max(counts) > k:
-        raise ValueError(f"avg@{k} needs questions with 0 to {k} right answers each")
-    return sum(counts) / (len(counts) * k)
-
-
 def mean_interval(
     values: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
         parts = build(config, choices, run_dir, name, **light)
-        OmegaConf.save(OmegaConf.create(dict(config)), known)  # from here on the folder belongs to these settings
+        configs.keep(config, known)  # from here on the folder belongs to these settings
         began = time.perf_counter()
         try:
             results = train(parts, stop)
