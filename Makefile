@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-browser nano-base benchmark dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser nano-base benchmark benchmark-grading dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K
 	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[gguf]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
 	$(PY) -m tests.real.check_real --gsm8k '$(GSM8K)' --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
 
+DATA ?= ../shared/data
+check-data: setup  ## question sets, templates and graders on the real files under DATA=FOLDER (train/*.jsonl, eval/*.jsonl)
+	$(PY) -m tests.data.check_data $(DATA)
+
 check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py
 
@@ -56,6 +60,9 @@ nano-base: setup  ## rebuild the embedded base model from nothing in runs/nano-b
 
 benchmark: setup  ## tokens per second of rollout and update, share of the machine's peak
 	$(PY) -m tests.benchmark
+
+benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
+	$(PY) -m tests.benchmark_grading $(DATA)
 
 dashboard: setup  ## open the MLflow comparison of all runs
 	$(PY) -m launch.dashboard

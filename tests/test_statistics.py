@@ -1,7 +1,9 @@
-"""pass@k against its definition, and intervals against what they promise."""
+"""pass@k and maj@k against their definitions, and intervals against what they promise."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero.statistics import mean_interval, pass_at_k
+from zero.statistics import macro_interval, maj_at_k, mean_interval, pass_at_k
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
@@ -35,6 +37,68 @@ def test_pass_at_k_is_a_probability_that_grows(n: int, data: st.DataObject) -> N
 def test_pass_at_k_refuses_what_has_no_meaning(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError):
         pass_at_k(n, c, k)
+
+
+def vote_by_vote(classes: Sequence[tuple[int, float]], silent: int, k: int) -> float:
+    """maj@k by its definition: every draw of k answers holds its own vote."""
+    said = [i for i, (count, _) in enumerate(classes) for _ in range(count)] + [-1] * silent
+    won = []
+    for draw in combinations(said, k):
+        votes = Counter(i for i in draw if i >= 0)
+        winners = [i for i in votes if votes[i] == max(votes.values())]
+        won.append(sum(classes[i][1] for i in winners) / len(winners) if winners else 0.0)
+    return sum(won) / len(won)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 1.0])), max_size=4),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_maj_at_k_is_the_share_of_draws_whose_vote_is_right(
+    classes: list[tuple[int, float]], silent: int, data: st.DataObject
+) -> None:
+    n = sum(count for count, _ in classes) + silent
+    if n:
+        k = data.draw(st.integers(1, min(n, 7)))
+        assert maj_at_k(classes, silent, k) == pytest.approx(vote_by_vote(classes, silent, k), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("classes", "silent", "k", "value"),
+    [
+        ([(3, 1.0), (5, 0.0)], 0, 1, 3 / 8),  # maj@1 is the accuracy
+        ([(3, 1.0), (5, 0.0)], 0, 8, 0.0),  # k = n is the vote itself
+        ([(3, 1.0), (5, 0.0)], 92, 100, 0.0),  # those without an answer do not outvote anyone
+        ([(1, 1.0)], 7, 8, 1.0),
+        ([(4, 1.0), (4, 0.0)], 0, 8, 0.5),  # a tie is broken by lot
+        ([(2, 1.0), (2, 0.0), (2, 0.0), (1, 0.0)], 0, 7, 1 / 3),
+        ([], 5, 3, 0.0),  # nobody votes
+        ([(600, 1.0), (400, 0.0)], 24, 1024, 1.0),  # nothing overflows
+        ([(1000, 1.0)], 0, 500, 1.0),
+    ],
+)
+def test_maj_at_k_by_hand(classes: list[tuple[int, float]], silent: int, k: int, value: float) -> None:
+    assert maj_at_k(classes, silent, k) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "silent", "k"), [([(2, 1.0)], 1, 4), ([(2, 1.0)], 1, 0), ([], 0, 1), ([(-1, 1.0)], 3, 1)]
+)
+def test_maj_at_k_refuses_what_has_no_meaning(classes: list[tuple[int, float]], silent: int, k: int) -> None:
+    with pytest.raises(ValueError):
+        maj_at_k(classes, silent, k)
+
+
+def test_the_macro_interval_weighs_every_benchmark_alike() -> None:
+    few, many = [0.0, 1.0] * 15, [0.0, 1.0] * 250
+    assert macro_interval([few]) == mean_interval(few)
+    low, high = macro_interval([few, many], draws=4000)
+    half_width = 1.96 * 0.5 * (0.25 / len(few) + 0.25 / len(many)) ** 0.5  # variances of independent means add up
+    assert (low, high) == pytest.approx((0.5 - half_width, 0.5 + half_width), abs=0.006)
+    assert macro_interval([[0.0] * 3, [1.0] * 300]) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="at least one value"):
+        macro_interval([])
 
 
 def test_interval_covers_the_mean_as_often_as_it_says() -> None:

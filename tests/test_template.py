@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -13,15 +14,19 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from zero.errors import InputError
-from zero.grading import Grader, Reward, check_equal
+from zero.grading import Grader, Reward, Weighted, check_equal
+from zero.grading.rewards import correctness
 from zero.records import Completion, Question
 from zero.template import (
     ChatTemplate,
     Template,
     answer_tag,
+    answer_tag_boxed,
     boxed_or_last_number,
     encode,
+    formula_field,
     free_answer,
+    last_answer_tag,
     last_boxed,
     last_expression,
 )
@@ -70,8 +75,31 @@ def test_prompts_are_golden_to_the_byte(name: str, chatty: Any) -> None:
     assert (prompt.question, prompt.key) == (QUESTION, (0, 1, 2))
 
 
+STOPS = {
+    "r1": ("</answer>",),
+    "orz": ("User:", "Human:", "Assistant:", "</answer>"),
+    "few_shot": ("\nQuestion:",),
+}
+
+
 def test_stop_strings() -> None:
-    assert {name: load(name).stop for name in NAMES} == {name: ("</answer>",) if name == "r1" else () for name in NAMES}
+    assert {name: load(name).stop for name in NAMES} == {name: STOPS.get(name, ()) for name in NAMES}
+
+
+def test_every_template_names_itself() -> None:
+    assert [load(name).name for name in NAMES] == NAMES
+
+
+@pytest.mark.parametrize("name", ["r1", "orz", "tinyzero_base", "tinyzero_instruct", "mini_r1", "nano_aha"])
+def test_prompts_that_open_the_thoughts_end_there(name: str, chatty: Any) -> None:
+    assert load(name).prompt(QUESTION, chatty, (0,)).ids[-1] == chatty.convert_tokens_to_ids("<think>")
+
+
+def test_the_worked_examples_are_right_and_of_the_form_that_is_asked_for() -> None:
+    *examples, asked = load("few_shot").text.split("\n\n\n")
+    assert [last_boxed(example) for example in examples] == ["43", "36", "5", "3"]
+    assert [example.count("\nAnswer: ") for example in examples] == [1] * 4
+    assert asked == "Question: {question}\nAnswer:"
 
 
 def test_a_bos_goes_first_once_and_nothing_is_appended(tokenizer: Any, eager: Any) -> None:
@@ -105,6 +133,20 @@ def test_chat_turns(chatty: Any) -> None:
     assert template.stop == ("\n\n",)
 
 
+def test_the_prefill_begins_the_turn_of_the_assistant(chatty: Any) -> None:
+    template = ChatTemplate("x", last_boxed, prefill="So.\n<think>")
+    prompt = template.prompt(Question("1+1", ("2",), "q"), chatty, (0,))
+    assert prompt.text == "<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\nSo.\n<think>"
+    assert prompt.ids == encode(prompt.text, chatty)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load(name), ChatTemplate)])
+def test_no_prompt_holds_the_date_of_the_day(name: str, chatty: Any) -> None:
+    dated = copy.deepcopy(chatty)  # as Llama 3's format
+    dated.chat_template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}" + CHATML
+    assert load(name).prompt(QUESTION, dated, (0,)).text.startswith("26 Jul 2024<|im_start|>")
+
+
 def test_a_chat_template_that_refuses_a_system_turn(chatty: Any) -> None:
     strict = copy.deepcopy(chatty)
     strict.chat_template = "{{ raise_exception('System role not supported') }}"
@@ -112,12 +154,37 @@ def test_a_chat_template_that_refuses_a_system_turn(chatty: Any) -> None:
         ChatTemplate("chat", last_boxed, system="S").prompt(QUESTION, strict, (0,))
 
 
+# A response in the form that each template asks for
+TAGGED = " half of 144.</think>\n<answer>\n%s\n</answer>"
+BOXED = "Half of 144 is $72$.\nThe answer is $\\boxed{%s}$."
 ANSWERED = {
     "none": " Half of 144 is 72, so \\boxed{%s}.",
-    "qwen_math": "Half of 144 is $72$.\nThe answer is $\\boxed{%s}$.",
+    "qwen_math": BOXED,
     "r1": " half of 144 </think> <answer> %s </answer>",
     "chat": "Half of 144 is what we need.\n#### %s",
+    "prime_zero": " <think> half of 144 </think> <answer> \\boxed{%s} </answer>",
+    "orz": " half of 144 </think> <answer> It is \\boxed{%s}. </answer>",
+    "tinyzero_base": TAGGED,
+    "tinyzero_instruct": TAGGED,
+    "mini_r1": TAGGED,
+    "nano_aha": TAGGED,
+    "gsm8k_xml": "<reasoning>\nHalf\nof 144.\n</reasoning>\n<answer>\n%s\n</answer>\n",
+    "simplerl_abel": "Half of 144 is what we need, which is %s.",
+    "simplerl_qwen": BOXED,
+    "open_r1": "<think>\nHalf of 144.\n</think>\n<answer>\nIt is \\boxed{%s}.\n</answer>",
+    "r1_distill_qwen": "Half of 144.\n</think>\n\n" + BOXED,
+    "qwen3": BOXED,
+    "llama_instruct": BOXED,
+    "few_shot": " Half of 144 is 72. The answer is $\\boxed{%s}$.",
 }
+FREE = {"chat", "simplerl_abel"}  # half a response in free form still holds a number
+
+
+def stopped(text: str, stops: tuple[str, ...]) -> str:
+    """As an engine stops: at the first stop string, which it keeps, and with what the last token carried beyond it."""
+    text += "\n\n\nQuestion: <answer> 5 </answer> User: \\boxed{5}" if stops else ""
+    cuts = [text.index(stop) + len(stop) for stop in stops if stop in text]
+    return text[: min(cuts)] + "\n" if cuts else text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,21 +194,22 @@ def test_round_trip(name: str, answer: str, ending: str, chatty: Any) -> None:
     """Template, response however it ended, extraction, check: the verdict is the right one."""
     template = load(name)
     text = ANSWERED[name] % answer
-    if ending == "stop":  # an engine that stops at a string keeps it and what its last token carried beyond it
-        text += "\n" if template.stop else ""
+    if ending == "stop":
+        text = stopped(text, template.stop)
     if ending == "cut inside the answer":
         text = text[: text.rindex(answer)]
     finished = ending in ("eos", "stop")
     prompt = template.prompt(QUESTION, chatty, (0,))
     completion = Completion(ids=(1,), logprobs=(0.0,), text=text, finished=finished)
-    (verdict,) = Grader(template.extract, check_equal, Reward()).grade(prompt, [completion]).verdicts
+    grader = Grader(template.extract, check_equal, free_answer, Reward({"correct": Weighted(correctness)}))
+    ((verdict,),) = (group.verdicts for group in grader.grade([prompt], [[completion]], budget=2))
     whole = ending != "cut inside the answer"
     assert verdict.correct == (whole and answer == "72")
     assert verdict.reward == float(verdict.correct and finished)
     assert verdict.reason.startswith("truncated, ") != finished
     if whole:
         assert (verdict.formatted, verdict.answer) == (True, answer)
-    elif name != "chat":  # half a response in free form still holds a number
+    elif name not in FREE:
         assert not verdict.formatted
 
 
@@ -178,6 +246,7 @@ def test_last_boxed(text: str, answer: str | None) -> None:
         ("</think> <answer>It is $\\boxed{5}$.</answer>", "5"),
         ("</think> <answer>It is \\boxed{5</answer>", None),
         ("<think> x </think> <answer></answer>", ""),
+        ("</think> <answer>5</answer> is it </answer>", "5"),  # up to the first that closes it
         ("</think> so <answer>5</answer>", None),
         ("<answer>5</answer>", None),
         ("<answer>5</answer> </think> <answer>", None),
@@ -187,6 +256,48 @@ def test_last_boxed(text: str, answer: str | None) -> None:
 )
 def test_answer_tag(text: str, answer: str | None) -> None:
     assert answer_tag(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "boxed"),
+    [
+        ("<answer>5</answer>", "5", None),
+        ("so </think>\n<answer> (1 + 2)\n / 3 </answer>\nI am done.\n", "(1 + 2)\n / 3", None),  # no last line alone
+        ("<answer>1</answer> no, <answer>2</answer>", "2", None),
+        ("<answer>1</answer> no, <answer>2", "1", None),
+        ("<answer>no, <answer>2</answer>", "2", None),
+        ("<answer>5</answer> is it </answer>", "5", None),
+        ("<answer>It is \\boxed{\\frac{1}{2}}, or \\boxed{0.5}</answer> \\boxed{7}", "0.5", "0.5"),
+        ("<answer>It is \\boxed{5</answer>}", None, None),
+        ("<answer></answer>", "", None),
+        ("\\boxed{5}", None, None),
+        ("<ANSWER>5</ANSWER>", None, None),
+        ("</answer><answer>", None, None),
+    ],
+)
+def test_last_answer_tag_with_and_without_a_box(text: str, answer: str | None, boxed: str | None) -> None:
+    assert (last_answer_tag(text), answer_tag_boxed(text)) == (answer, boxed)
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ('{"cards": [4], "formula": "4*3+2+10=24"}', "4*3+2+10=24"),
+        ("{\n  'number': [1],\n  \"formula\": '(1+2)*8',\n}", "(1+2)*8"),
+        ("'formula' :\n '(1 + 2)\\n'", "(1 + 2)\\n"),
+        ('"formula": 4*3+2+10,\n}', "4*3+2+10"),
+        ('{"formula": 4*3}', "4*3"),
+        ('"formula": "1+1" no, "formula": "2+2"', "2+2"),
+        ('"formula": "1+1" no, "formula": "2+2', None),  # the last one never closes
+        ('"formula": "1+\n1"', None),
+        ('"formula": ""', None),
+        ('"formula":', None),
+        ('"formula" "1"', None),
+        ("the formula: 1+1", None),
+    ],
+)
+def test_formula_field(text: str, formula: str | None) -> None:
+    assert formula_field(text) == formula
 
 
 @pytest.mark.parametrize(
@@ -237,11 +348,32 @@ def test_last_expression(text: str, answer: str | None) -> None:
     assert last_expression(text) == answer
 
 
-PIECES = ["\\boxed{", *"{}\\-,./(1 \n", "</think>", "<answer>", "</answer>", "#### "]
+EXTRACTORS = (
+    last_boxed, answer_tag, last_answer_tag, answer_tag_boxed, boxed_or_last_number, free_answer, last_expression,
+    formula_field,
+)  # fmt: skip
+PIECES = [
+    *("\\boxed{", "</think>", "<answer>", "</answer>", "#### ", '"formula":', "formula", "\\times", "1,234", "= 24"),
+    *"{}\\-,./(1 \n\"'",
+]
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
 def test_extractors_are_total_and_take_a_part_of_the_text(text: str) -> None:
-    for extract in (last_boxed, answer_tag, boxed_or_last_number, free_answer, last_expression):
+    for extract in EXTRACTORS:
         answer = extract(text)
         assert answer is None or (answer in text and answer == answer.strip())
+
+
+@pytest.mark.parametrize(
+    "piece", [*PIECES, "\\boxed ", "</think> ", '"formula" ', '"formula": "', "1 + ", "<answer>\\boxed{1}"]
+)
+def test_extractors_are_linear(piece: str) -> None:
+    """A quadratic one would take minutes on some of these, which are made of one piece and end in another."""
+    texts = [(piece * (200_000 // len(piece) + 1))[:200_000] + end for end in ("", "1", " </answer>", "}")]
+    began = time.process_time()
+    for extract in EXTRACTORS:
+        for text in texts:
+            answer = extract(text)
+            assert answer is None or len(answer) <= len(text)
+    assert time.process_time() - began < 10

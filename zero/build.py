@@ -46,7 +46,7 @@ def load_model(config: Config) -> tuple[Any, Any, int]:
 
 
 def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokenizer: Any) -> Sampling:
-    """How completions are drawn: the template's stop strings, the model's stop tokens."""
+    """How completions are drawn: the template's and the model's stop strings, the model's stop tokens."""
     ids = {tokenizer.eos_token_id}
     try:
         configured = GenerationConfig.from_pretrained(model_folder(model["path"])).eos_token_id
@@ -61,7 +61,8 @@ def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokeni
     stop_ids = tuple(sorted(i for i in ids if i is not None))
     if not stop_ids and not template.stop:
         raise InputError("model.stop", "[]", "nothing would ever end a response; name a token that does")
-    return Sampling(**settings, stop=tuple(template.stop), stop_ids=stop_ids)
+    stop = tuple(dict.fromkeys((*template.stop, *model["stop_text"])))
+    return Sampling(**settings, stop=stop, stop_ids=stop_ids)
 
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
@@ -103,7 +104,7 @@ def make_benchmarks(
         questions = known[key] if key in known else instantiate(config)
         if not questions.rows.heldout:
             raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
-        grader = Grader(template.extract, questions.check, reward)
+        grader = Grader(template.extract, questions.check, questions.find, reward)
         benchmarks.append(Benchmark(questions, grader, sampling, n, settings["limit"], seed))
     return benchmarks
 

@@ -59,6 +59,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# Settings that may be null although their default is a value, and those under which a user may add names of his own
+NULLABLE = ("run_dir", "model.context", "benchmarks.limit")
+OPEN = ("reward.parts.", "benchmarks.sets.", "questions.parts.", "questions.where", "questions.hub.")
+
+
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """The config `conf/NAME.yaml` under command-line overrides. InputError names what is wrong and the nearest names."""
     GlobalHydra.instance().clear()
@@ -81,7 +86,7 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         if value == "???":
             raise InputError(key, value, f"is required; add {key}=VALUE")
         item = re.sub(r"\.\d+$", ".0", key)  # lists may have any length; their items are like the first one
-        if not any(item == known or key.startswith(known + ".") for known in defaults):
+        if not key.startswith(OPEN) and not any(item == known or key.startswith(known + ".") for known in defaults):
             raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
         if item in defaults:
             _check_type(key, value, defaults[item])
@@ -96,7 +101,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if default is None or default == "???" or (value is None and key in ("run_dir", "model.context")):
+    if default is None or default == "???" or (value is None and key in NULLABLE):
         return
     kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
     right = kinds is None or (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool))
@@ -145,6 +150,16 @@ def instantiate(config: Any) -> Any:
                 raise cause from None
             cause = cause.__cause__
         raise
+
+
+def benchmark_set(key: str, config: Any) -> Any:
+    """The question set of conf/benchmarks under `key`; its InputErrors name the setting where it stands."""
+    try:
+        return instantiate(config)
+    except InputError as error:
+        raise InputError(
+            error.key.replace("questions", f"benchmarks.sets.{key}", 1), error.value, error.remedy
+        ) from error
 
 
 def model_folder(path: str) -> str:

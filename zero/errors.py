@@ -7,7 +7,7 @@ class InputError(Exception):
     def __init__(self, key: str, value: object, remedy: str) -> None:
         shown = str(value).replace("\n", "\\n")
         super().__init__(f"{key}={shown[:200]}: {remedy}")
-        self.key = key
+        self.key, self.value, self.remedy = key, value, remedy
 
 
 class Preempted(Exception):

@@ -1,65 +1,307 @@
-"""python -m zero.evaluate model=... template=... benchmarks=...: measure a model through training's own engine,
-template and grader."""
+"""python -m zero.evaluate model=... template=... benchmarks=...: measure a model, or the checkpoints of a training run,
+through training's own engine, template and grader. After a kill the same command goes on where it was.
+
+RUN_DIR/completions_NAME.jsonl   every answer, a row each, in the order of the questions
+        result.json              all numbers, under the glossary's names
+        weights.txt              a fingerprint of the weights that gave the answers
+With run=FOLDER the answers to each step's checkpoint stand in RUN_DIR/step_NNNNNN/.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity
 from zero.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def run(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Evaluate one checked config; writes result.json and completions to the run folder and returns the result."""
-    run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute())
-    configs.keep(config, run_dir / "config.yaml")
+    from zero.evaluation import Result
+    from zero.questions import QuestionSet
 
+Config = Mapping[str, Any]
+DISPLAY = ("k", "published")  # settings that change what is shown of the answers, not the answers
+SAMPLED = 1024  # values of a tensor in the fingerprint of weights
+
+
+def run(config: Config, name: str) -> dict[str, Any]:
+    """Evaluate one checked config (see `with_run`); writes the run folder and returns what result.json holds."""
+    run_dir = Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute()
+    known = run_dir / "config.yaml"
+    if known.exists():
+        stored: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(known))  # type: ignore[assignment]
+        identity.refuse_if_different(_of_answers(stored), _of_answers(config), run_dir)
+    _check(config)
+    light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
+    sets = load_questions(config)
+    subjects = steps_of(config)
+    configs.writable_folder(run_dir)
+    configs.keep(config, known)
+
+    from zero.checkpoint import disk_is_full, no_space
+
+    try:
+        results = measure(config, run_dir, sets, subjects, **light)
+        outcome = outcome_of(config, results)
+        (run_dir / "result.partial").write_text(json.dumps(outcome, indent=1))
+        (run_dir / "result.partial").rename(run_dir / "result.json")
+    except OSError as error:
+        if disk_is_full(error):
+            raise no_space(run_dir, "its answers") from error
+        raise
+    show(config, results, light["template"].name)
+    print(f"written to {run_dir}")
+    return outcome
+
+
+def measure(
+    config: Config,
+    run_dir: Path,
+    sets: dict[str, QuestionSet],
+    subjects: Mapping[int | None, Path | None],
+    template: Any,
+    reward: Any,
+) -> dict[int | None, list[Result]]:
+    """The results of every benchmark, by step (None: the model itself)."""
     from zero import build
-    from zero.evaluation import evaluate, rows
-    from zero.progress import evaluation_table, make_console
+    from zero.evaluation import evaluate_in_parts
+    from zero.preflight import preflight
     from zero.runtime import prepare
 
     device = prepare(config["threads"])
-    template, reward = (configs.instantiate(config[key]) for key in ("template", "reward"))
     model, tokenizer, context = build.load_model(config["model"])
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = build.make_benchmarks(
-        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], {}
+        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets
     )
-    engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
-    engine.sync(((name, p.detach()) for name, p in model.named_parameters()), version=0)
-    results = []
     for bench in benchmarks:
         build.check_context(bench.questions, template, tokenizer, sampling, context)
-        results.append(evaluate(bench, template, tokenizer, engine, config["k"]))
-        lines = (json.dumps(row) + "\n" for row in rows(results[-1].groups))
-        (run_dir / f"completions_{results[-1].name}.jsonl").write_text("".join(lines))
-    measured = {key: value for result in results for key, value in result.metrics().items()}
-    make_console().print(evaluation_table([(f"avg@{config['n']}", measured)]))
-    for result in results:
-        if result.n > 1:
-            print(f"{result.name}: " + "  ".join(f"pass@{k} {share:.1%}" for k, share in result.pass_at.items()))
-    outcome: dict[str, Any] = {
-        "status": "finished",
-        "signature": identity.signature(config),
-        "evaluation": {
-            r.name: r.metrics() | {f"eval/{r.name}/pass@{k}": v for k, v in r.pass_at.items()}
-            | {"questions": r.questions, "n": r.n}
-            for r in results
-        },
-    }  # fmt: skip
-    (run_dir / "result.json").write_text(json.dumps(outcome, indent=1))
-    print(f"written to {run_dir}")
-    return outcome
+    first = benchmarks[0].questions.rows.heldout[0]
+    print(preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
+    engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
+    results: dict[int | None, list[Result]] = {}
+    for step, path in subjects.items():
+        folder = run_dir if step is None else run_dir / f"step_{step:06d}"
+        folder.mkdir(exist_ok=True)
+        fingerprint = hashlib.sha256()
+        weights = ((name, p.detach()) for name, p in model.named_parameters()) if path is None else stored_weights(path)
+        engine.sync(watched(weights, fingerprint), version=step or 0)
+        refuse_other_weights(folder, fingerprint.hexdigest())
+        results[step] = [
+            evaluate_in_parts(
+                bench, template, tokenizer, engine, config["k"],
+                path=folder / f"completions_{bench.questions.name}.jsonl",
+                at_once=config["at_once"],
+                told=partial(tell, ("" if step is None else f"step {step}, ") + bench.questions.name),
+            )
+            for bench in benchmarks
+        ]  # fmt: skip
+    return results
+
+
+def load_questions(config: Config) -> dict[str, QuestionSet]:
+    """The question sets of the benchmarks by their config, before torch is imported."""
+    wanted = config["benchmarks"]["sets"]
+    for name, entry in wanted.items():
+        if entry is None:
+            remedy = (
+                "takes the held-out rows of a question set: name one (questions=...) or a training run (run=FOLDER)"
+            )
+            raise InputError(f"benchmarks.sets.{name}", "null", remedy)
+    sets = {json.dumps(entry, sort_keys=True): configs.instantiate(entry) for entry in wanted.values()}
+    names = [questions.name for questions in sets.values()]
+    for name in names:
+        if names.count(name) > 1 or name == "macro":
+            raise InputError("benchmarks", name, "names a benchmark twice, or is `macro`; give each a name of its own")
+    return sets
+
+
+def steps_of(config: Config) -> dict[int | None, Path | None]:
+    """What to measure: the folder of weights by step; None as folder is the model itself, None as step no run.
+
+    `step` is a number of steps (0: before training), "all" checkpoints, or null: the trained model. InputError if there
+    is no such step.
+    """
+    if config["run"] is None:
+        if config["step"] is not None:
+            raise InputError("step", config["step"], "belongs to a training run; add run=FOLDER")
+        return {None: None}
+    folder, wanted = Path(config["run"]).expanduser(), config["step"]
+    paths = sorted((folder / "checkpoints").glob("step_*"))
+    saved: dict[int | None, Path | None] = {int(path.name.removeprefix("step_")): path for path in paths}
+    if (folder / "model").is_dir():
+        saved.setdefault(read_run(config["run"])["steps"], folder / "model")
+    if wanted == "all":
+        if not saved:
+            raise InputError("step", wanted, f"{folder} holds no checkpoint yet")
+        return dict(sorted(saved.items(), key=lambda item: item[0] or 0))
+    there = {0: None, **saved}
+    chosen = max(step or 0 for step in there) if wanted is None else wanted
+    if isinstance(chosen, bool) or chosen not in there:
+        listed = ", ".join(str(step) for step in sorted(step or 0 for step in there))
+        raise InputError("step", wanted, f"no such step in {folder}; there are {listed} and all")
+    return {chosen: there[chosen]}
+
+
+def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
+    if (path / "config.json").is_file():
+        from zero.build import load_model
+
+        model = load_model({"path": str(path), "context": None})[0]
+        yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
+        return
+    from safetensors import safe_open
+
+    from zero.checkpoint import MANIFEST
+
+    files = sorted(path.glob("weights*.safetensors"))
+    try:
+        digests = json.loads((path / MANIFEST).read_text())["sha256"]
+        for file in files:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digests[file.name]:
+                    raise ValueError(f"{file.name} has changed")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("step", path.name, f"this checkpoint is damaged ({error}); choose another") from error
+    if not files:
+        raise InputError("step", path.name, "this checkpoint holds no weights.safetensors; choose another")
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                yield name, tensors.get_tensor(name)
+
+
+def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
+    """The same weights, while their names, shapes and a sample of their values go into the fingerprint."""
+    for name, tensor in weights:
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().numpy()
+        fingerprint.update(f"{name}{list(tensor.shape)}".encode() + some.tobytes())
+        yield name, tensor
+
+
+def refuse_other_weights(folder: Path, digest: str) -> None:
+    """InputError if the answers in the folder are those of other weights: a model that was trained further."""
+    path = folder / "weights.txt"
+    if not path.exists():
+        path.with_suffix(".partial").write_text(digest)
+        path.with_suffix(".partial").rename(path)
+    elif path.read_text() != digest:
+        remedy = "holds answers of other weights under the same name; choose another run_dir or remove it"
+        raise InputError("run_dir", folder, remedy)
+
+
+def tell(label: str, done: int, all_: int) -> None:
+    """One line on what is done, as long as something is left."""
+    if done < all_:
+        print(f"{label}: {done} of {all_} questions", file=sys.stderr, flush=True)
+
+
+def outcome_of(config: Config, results: Mapping[int | None, Sequence[Result]]) -> dict[str, Any]:
+    """What result.json holds; `evaluation` and `macro` are those of the last step."""
+    from zero.evaluation import macro
+
+    entries = {
+        step: {
+            "evaluation": {r.name: r.metrics() | {"questions": r.questions, "n": r.n} for r in of_step},
+            "macro": macro(of_step),
+        }
+        for step, of_step in results.items()
+    }
+    outcome: dict[str, Any] = {"status": "finished", "signature": identity.signature(config)}
+    outcome |= list(entries.values())[-1]
+    return outcome | ({} if None in entries else {"steps": {str(step): entry for step, entry in entries.items()}})
+
+
+def show(config: Config, results: Mapping[int | None, Sequence[Result]], template: str) -> None:
+    """The tables, and where the published scores come from."""
+    from zero.evaluation import macro
+    from zero.progress import benchmark_tables, make_console, steps_table
+    from zero.published import figures
+
+    console = make_console()
+    plain = console.options.ascii_only
+    numbers = {
+        step: {key: value for r in of_step for key, value in r.metrics().items()}
+        | (macro(of_step) if len(of_step) > 1 else {})
+        for step, of_step in results.items()
+    }
+    if len(numbers) > 1:
+        console.print(steps_table({step or 0: values for step, values in numbers.items()}, plain))
+    model = config["published"] or (config["model"]["path"] if config["run"] is None else "")
+    tables: Any = OmegaConf.to_container(OmegaConf.load(configs.CONF / "published.yaml"))
+    ours = {key: config["sampling"][key] for key in ("temperature", "max_tokens")} | {"n": config["n"]}
+    names = [result.name for result in list(results.values())[-1]]
+    found = figures(tables["tables"], model, template, ours, names)
+    scores = {name: figure.score for name, figure in found.items()}
+    last = list(numbers.values())[-1]
+    if len(numbers) > 1:
+        console.print(f"after {list(numbers)[-1]} steps:")
+    console.print(benchmark_tables(last, config["n"], config["k"], scores, plain))
+    for source, differs in dict.fromkeys((figure.source, figure.differs) for figure in found.values()):
+        print(f"published: {source}; " + (", ".join(differs) if differs else "the same protocol"))
+
+
+def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed config as plain containers. With run=FOLDER everything that the command line does not choose is that
+    of the run's own evaluation: model, template, benchmarks, sampling, n, seed, so that its curve can be continued."""
+    if config.run is not None:
+        stored = read_run(config.run)
+        typed = chosen(overrides)
+        below = {key: OmegaConf.select(config, key) for key in typed if "." in key}
+        OmegaConf.set_struct(config, False)
+        evaluation = stored["evaluation"]
+        theirs = {
+            key: stored[key] for key in ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
+        }
+        sampling = {key: evaluation[key] for key in ("temperature", "max_tokens")}
+        for key, value in (theirs | {"sampling": stored["sampling"] | sampling, "n": evaluation["n"]}).items():
+            if key not in typed:
+                config[key] = value
+        for key, value in below.items():  # typed below a group that is now the run's
+            OmegaConf.update(config, key, value)
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def read_run(folder: str) -> dict[str, Any]:
+    """The config of a training run. InputError if the folder is none."""
+    path = Path(folder).expanduser() / "config.yaml"
+    stored: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
+    if not isinstance(stored, dict) or not {"algo", "evaluation", "steps"} <= stored.keys():
+        raise InputError("run", folder, "is no folder of a training run: its config.yaml is missing or another's")
+    return stored
+
+
+def chosen(overrides: Sequence[str]) -> set[str]:
+    """The groups and settings that the command line names."""
+    return {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
+
+
+def _of_answers(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in DISPLAY}
+
+
+def _check(config: Config) -> None:
+    """What the check of the command line could not see: it knew neither the run's settings nor these keys."""
+    if config["at_once"] < 1:
+        raise InputError("at_once", config["at_once"], "must be above 0")
+    for k in config["k"]:
+        if not 1 <= k <= config["n"]:
+            raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
 
 
 @hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="evaluate")
@@ -67,16 +309,25 @@ def task(config: DictConfig) -> None:
     """One Hydra job."""
     choices, overrides = configs.choices_of_run()
     try:
-        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        run(plain, configs.run_name(choices, overrides))
+        typed = chosen(overrides)
+        named = {k: v for k, v in choices.items() if v != "None" and (config.run is None or k in typed)}
+        run(with_run(config, overrides), configs.run_name(named, overrides))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def quoted(argument: str) -> str:
+    """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
+    key, _, value = argument.partition("=")
+    plain = not set(value) & set("'\"\\,")
+    return f"{key}='{value}'" if key in ("run", "run_dir", "model.path") and "=" in value and plain else argument
+
+
 def main() -> None:
     """The console entry point."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     configs.command_line("evaluate", task)
 
 

@@ -1,124 +1,242 @@
-"""Numbers that describe graded completions: of a training step, and of a benchmark with its uncertainty."""
+"""Numbers that describe graded completions: of a training step, and of a benchmark with its uncertainty.
+
+All of them are functions of the rows that are saved for a person to read, so that a saved file can be measured again.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zero.errors import InputError
 from zero.grading import Grader
+from zero.grading.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
-from zero.records import Completion, Group, Metrics, Sampling, Verdict
+from zero.records import Group, Metrics, Outcome, Prompt, Sampling
 from zero.reflection import reflects
-from zero.rollout import RolloutEngine
-from zero.statistics import mean_interval, pass_at_k
+from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
 
+if TYPE_CHECKING:  # measuring saved rows needs no torch
+    from zero.rollout import RolloutEngine
+
 TRAINING, EVALUATION = 0, 1  # the first part of a prompt's key: the two never share random numbers
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The first `limit` held-out questions of a set, answered n times each."""
+    """The first `limit` held-out questions of a set (None: all of them), answered n times each."""
 
     questions: QuestionSet
     grader: Grader
     sampling: Sampling
     n: int
-    limit: int
+    limit: int | None
     seed: int
+
+    def prompts(self, template: AnyTemplate, tokenizer: Any) -> list[Prompt]:
+        """The same key makes the same completions, at every step of a run."""
+        questions = self.questions.rows.heldout[: self.limit]
+        return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(questions)]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark measured. Accuracy is avg@n over questions, [low, high] its 95 % bootstrap interval."""
+    """What a benchmark measured. `numbers` have the glossary's names without eval/NAME/; accuracy is avg@n over
+    questions, its interval the 95 % bootstrap. `rows` are n for each question, in order."""
 
     name: str
     questions: int
     n: int
-    accuracy: float
-    low: float
-    high: float
-    formatted: float
-    length: float
-    truncated: float
-    reflection: float
-    pass_at: dict[int, float]
-    groups: tuple[Group, ...]
+    numbers: Metrics
+    shares: tuple[float, ...]  # strict accuracy of each question
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...] = ()  # the same with their tokens, if they were made by this call
 
     def metrics(self) -> Metrics:
         """Under the glossary's names."""
-        values = {"accuracy": self.accuracy, "accuracy_low": self.low, "accuracy_high": self.high}
-        values |= {"formatted": self.formatted, "length": self.length, "truncated": self.truncated}
-        return {f"eval/{self.name}/{key}": value for key, value in (values | {"reflection": self.reflection}).items()}
+        return {f"eval/{self.name}/{key}": value for key, value in self.numbers.items()}
 
 
 def evaluate(
-    bench: Benchmark, template: AnyTemplate, tokenizer: Any, engine: RolloutEngine, ks: Sequence[int] = (1,)
+    bench: Benchmark, template: AnyTemplate, tokenizer: Any, engine: RolloutEngine, ks: Sequence[int] = ()
 ) -> Result:
-    """Answer and grade a benchmark with the current weights of the engine. The same key makes the same completions."""
-    questions = bench.questions.rows.heldout[: bench.limit]
-    prompts = [template.prompt(q, tokenizer, (EVALUATION, bench.seed, i)) for i, q in enumerate(questions)]
+    """Answer and grade a benchmark with the current weights of the engine; pass@k and maj@k for each of `ks`."""
+    prompts = bench.prompts(template, tokenizer)
     with engine.awake():
-        completions_PG = engine.generate(prompts, bench.n, bench.sampling)
-    groups = tuple(bench.grader.grade(p, c_G) for p, c_G in zip(prompts, completions_PG, strict=True))
-    right_P = [sum(verdict.correct for verdict in group.verdicts) for group in groups]
-    shares_P = [right / bench.n for right in right_P]
+        groups = tuple(_answered(bench, prompts, engine))
+    return replace(measured(bench.questions.name, bench.n, rows(groups), ks), groups=groups)
+
+
+def evaluate_in_parts(
+    bench: Benchmark,
+    template: AnyTemplate,
+    tokenizer: Any,
+    engine: RolloutEngine,
+    ks: Sequence[int],
+    path: Path,
+    at_once: int,
+    told: Callable[[int, int], None],
+) -> Result:
+    """As `evaluate`, with every row kept in `path` (JSON Lines) as soon as it is known: after a kill, of any kind, the
+    same call goes on where it was. `told` hears (questions done, questions).
+
+    A part is at_once // n questions, at least one. The parts do not depend on where a run was killed, so that the
+    engine sees the same batches and the result is the same bit for bit. InputError if the file holds something else.
+    """
+    prompts = bench.prompts(template, tokenizer)
+    size = max(1, at_once // bench.n)
+    table = _kept(path, prompts, bench.n, size)
+    done = len(table) // bench.n
+    if done:
+        told(done, len(prompts))
+    if done < len(prompts):
+        with engine.awake(), path.open("ab") as file:
+            for start in range(done, len(prompts), size):
+                part = rows(_answered(bench, prompts[start : start + size], engine))
+                file.write("".join(json.dumps(row) + "\n" for row in part).encode())
+                file.flush()
+                os.fsync(file.fileno())
+                table += part
+                told(len(table) // bench.n, len(prompts))
+    return measured(bench.questions.name, bench.n, table, ks)
+
+
+def _answered(bench: Benchmark, prompts: Sequence[Prompt], engine: RolloutEngine) -> list[Group]:
+    completions_PG = engine.generate(prompts, bench.n, bench.sampling)
+    return bench.grader.grade(prompts, completions_PG, bench.sampling.max_tokens)
+
+
+def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]:
+    """The rows of the whole parts that the file holds; whatever a kill left behind them is cut off."""
+    data = path.read_bytes() if path.exists() else b""
+    lines = data.splitlines(keepends=True)
+    table: list[Row] = []
+    for line in lines:
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            break
+        asked = prompts[len(table) // n] if len(table) < n * len(prompts) else None
+        if asked is None or (row.get("id"), row.get("prompt")) != (asked.question.id, asked.text):
+            remedy = f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another run_dir"
+            raise InputError("run_dir", path.parent, remedy)
+        table.append(row)
+    if len(table) < n * len(prompts):
+        table = table[: len(table) // (n * size) * n * size]
+    length = sum(map(len, lines[: len(table)]))
+    if length < len(data):
+        os.truncate(path, length)
+    return table
+
+
+def measured(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) -> Result:
+    """The numbers of a benchmark from its rows: n for each question, in order."""
+    questions_PG = [table[i : i + n] for i in range(0, len(table), n)]
+    right_P = [sum(row["correct"] for row in rows_G) for rows_G in questions_PG]
+    shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
-    return Result(
-        name=bench.questions.name,
-        questions=len(groups),
-        n=bench.n,
-        accuracy=fmean(shares_P),
-        low=low,
-        high=high,
-        formatted=_mean(groups, lambda c, v: v.formatted),
-        length=_mean(groups, lambda c, v: len(c.ids)),
-        truncated=_mean(groups, lambda c, v: not c.finished),
-        reflection=_mean(groups, lambda c, v: reflects(c.text)),
-        pass_at={k: fmean(pass_at_k(bench.n, right, k) for right in right_P) for k in ks},
-        groups=groups,
-    )
+    numbers = facts(table) | {"accuracy_low": low, "accuracy_high": high}
+    for k in ks:
+        numbers[f"pass@{k}"] = fmean(pass_at_k(n, right, k) for right in right_P)
+        numbers[f"maj@{k}"] = fmean(maj_at_k(*votes(rows_G), k) for rows_G in questions_PG)
+    return Result(name, len(questions_PG), n, numbers, tuple(shares_P), tuple(table))
+
+
+def macro(results: Sequence[Result]) -> Metrics:
+    """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval redraws the
+    questions within each benchmark."""
+    shared = [key for key in results[0].numbers if all(key in result.numbers for result in results)]
+    numbers = {key: fmean(result.numbers[key] for result in results) for key in shared}
+    numbers["accuracy_low"], numbers["accuracy_high"] = macro_interval([result.shares for result in results])
+    return {f"eval/{MACRO}/{key}": value for key, value in numbers.items()}
+
+
+def votes(rows_G: Sequence[Row]) -> tuple[list[tuple[int, float]], int]:
+    """The answers to one question as `maj_at_k` wants them: equal numbers, or else equal normal forms, are one class;
+    the second value counts the responses without an answer."""
+    classes = [_same(row["answer"]) for row in rows_G if row["answer"] is not None]
+    right = Counter(_same(row["answer"]) for row in rows_G if row["answer"] is not None and row["correct"])
+    return [(count, right[said] / count) for said, count in Counter(classes).items()], len(rows_G) - len(classes)
+
+
+def _same(answer: str) -> str:
+    """Equal for answers that are one vote."""
+    if len(answer) > LONGEST_FORMULA:
+        return answer
+    form = normal_form(answer)
+    value = number(form)
+    return form if value is None else f"= {value}"
+
+
+def facts(table: Sequence[Row]) -> Metrics:
+    """What is counted the same way in training and on a benchmark. A mean over no responses is left out, never zero."""
+    numbers = {
+        "accuracy": fmean(row["correct"] for row in table),
+        "accuracy_lenient": fmean(row["lenient"] == Outcome.CORRECT for row in table),
+        "formatted": fmean(row["outcome"] != Outcome.NO_ANSWER for row in table),
+        "unparsed": fmean(row["outcome"] == Outcome.UNPARSED for row in table),
+        "timed_out": fmean(row["outcome"] == Outcome.TIMEOUT for row in table),
+        "failed": fmean(row["outcome"] == Outcome.FAILED for row in table),
+        "truncated": fmean(not row["finished"] for row in table),
+        "reflection": fmean(reflects(row["response"]) for row in table),
+        "length": fmean(row["tokens"] for row in table),
+    }
+    for name, correct in (("length_correct", True), ("length_incorrect", False)):
+        lengths = [row["tokens"] for row in table if row["correct"] == correct]
+        if lengths:
+            numbers[name] = fmean(lengths)
+    return numbers
+
+
+# The names of `facts` in training
+_TRAINING = {
+    "accuracy": "train/accuracy", "accuracy_lenient": "train/accuracy_lenient", "formatted": "train/formatted",
+    "unparsed": "train/unparsed", "timed_out": "train/timed_out", "failed": "train/failed",
+    "length": "length/mean", "length_correct": "length/correct", "length_incorrect": "length/incorrect",
+    "truncated": "length/truncated", "reflection": "reflection/share",
+}  # fmt: skip
 
 
 def summarize(groups: Sequence[Group]) -> Metrics:
-    """The metrics of a training step's completions. A mean over no responses is left out, never zero."""
+    """The metrics of a training step's completions."""
     rewards_PG = [[verdict.reward for verdict in group.verdicts] for group in groups]
-    metrics = {
-        "train/reward": _mean(groups, lambda c, v: v.reward),
-        "train/accuracy": _mean(groups, lambda c, v: v.correct),
-        "train/formatted": _mean(groups, lambda c, v: v.formatted),
-        "length/mean": _mean(groups, lambda c, v: len(c.ids)),
-        "length/truncated": _mean(groups, lambda c, v: not c.finished),
-        "reflection/share": _mean(groups, lambda c, v: reflects(c.text)),
+    table = rows(groups)
+    metrics = {"train/reward": fmean(row["reward"] for row in table)}
+    metrics |= {_TRAINING[name]: value for name, value in facts(table).items()}
+    metrics |= {f"reward/{name}": fmean(row["parts"][name] for row in table) for name in table[0]["parts"]}
+    return metrics | {
         "groups/zero_advantage": fmean(len(set(rewards_G)) == 1 for rewards_G in rewards_PG),
-        "tokens/generated": float(sum(len(c.ids) for group in groups for c in group.completions)),
+        "tokens/generated": float(sum(row["tokens"] for row in table)),
         "tokens/prompt": float(sum(len(group.prompt.ids) for group in groups)),
     }
-    for name, correct in (("length/correct", True), ("length/incorrect", False)):
-        lengths = [
-            len(c.ids)
-            for group in groups
-            for c, v in zip(group.completions, group.verdicts, strict=True)
-            if v.correct == correct
-        ]
-        if lengths:
-            metrics[name] = fmean(lengths)
-    return metrics
 
 
-def rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Completions as flat rows for a person to read."""
+def rows(groups: Sequence[Group]) -> list[Row]:
+    """Completions as flat rows for a person to read, of what JSON can hold."""
     return [
         {
+            "id": group.prompt.question.id,
             "question": group.prompt.question.text,
             "reference": " | ".join(group.prompt.question.answer),
             "prompt": group.prompt.text,
             "response": completion.text,
             "answer": verdict.answer,
             "correct": verdict.correct,
+            "outcome": str(verdict.strict),
+            "lenient": str(verdict.lenient),
             "reward": verdict.reward,
+            "parts": dict(verdict.parts),
             "reason": verdict.reason,
             "tokens": len(completion.ids),
             "finished": completion.finished,
@@ -126,8 +244,3 @@ def rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)
     ]
-
-
-def _mean(groups: Sequence[Group], value: Callable[[Completion, Verdict], float]) -> float:
-    pairs = [pair for group in groups for pair in zip(group.completions, group.verdicts, strict=True)]
-    return fmean(float(value(c, v)) for c, v in pairs)

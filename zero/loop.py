@@ -23,12 +23,13 @@ from zero.errors import Preempted
 from zero.evaluation import TRAINING, Benchmark, Result, evaluate, rows, summarize
 from zero.grading import Grader
 from zero.learner import Learner
+from zero.monitor import RewardHack
 from zero.questions import QuestionSet
 from zero.records import Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import StopRequest
 from zero.template import AnyTemplate
-from zero.tracking import Trackers
+from zero.tracking import Trackers, journal
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     with watch("rollout"), run.engine.awake():
         completions_PG = run.engine.generate(prompts, run.group_size, run.sampling)
     with watch("grade"):
-        groups = [run.grader.grade(p, c_G) for p, c_G in zip(prompts, completions_PG, strict=True)]
+        groups = run.grader.grade(prompts, completions_PG, run.sampling.max_tokens)
     with watch("update"):
         batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
         if run.algo.needs_reference:
@@ -91,6 +92,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
     computes it again, to the same numbers.
     """
     start = resume(run)
+    hack = RewardHack.of(journal.read(run.dir))
     results: list[Result] = []
     run.engine.sync(run.learner.weights(), version=start)
     if start == 0:
@@ -100,6 +102,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
         began, done = time.perf_counter(), t + 1
         groups, metrics = step(run, t)
         metrics["time/step"] = time.perf_counter() - began
+        metrics["alarm/reward_hack"] = hack.seen(metrics["train/reward"], metrics["train/accuracy"])
         if due(done, run.evaluate_every, run.steps):
             evaluated, results = measure(run, done)
             metrics |= evaluated

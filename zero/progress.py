@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zero.records import Metrics
+from zero.statistics import MACRO
 from zero.tracking import journal
 
 LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # without a terminal: a line after this time, or after this share of the steps
@@ -29,7 +30,13 @@ REFRESH_PER_SECOND = 2.0  # the panel is drawn by a thread of its own; a step co
 SPARK_WIDTH = 32
 BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
 SHARES = {"formatted": "train/formatted", "truncated": "length/truncated", "reflection": "reflection/share"}
-EVAL = ("accuracy", "accuracy_low", "accuracy_high", "formatted", "length", "truncated", "reflection")
+# Rows of an evaluation: label, metric, and whether it is left out where every value is 0
+EVAL = (
+    ("lenient accuracy", "accuracy_lenient", False), ("formatted", "formatted", False), ("unparsed", "unparsed", True),
+    ("timed out", "timed_out", True), ("failed", "failed", True), ("truncated", "truncated", False),
+    ("reflection", "reflection", False),
+)  # fmt: skip
+LENGTHS = (("length, tokens", "length"), ("  correct", "length_correct"), ("  incorrect", "length_incorrect"))
 
 
 Rows = Sequence[Mapping[str, Any]]
@@ -175,14 +182,73 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
         table.add_column(Text(f"held-out {name}"))
         for label, _ in moments:
             table.add_column(label, justify="right", no_wrap=True)
-        values = [{key: metrics.get(f"eval/{name}/{key}") for key in EVAL} for _, metrics in moments]
-        table.add_row("accuracy", *(_share(value["accuracy"]) for value in values))
+        values = [_of_benchmark(name, metrics) for _, metrics in moments]
+        table.add_row("accuracy", *(_share(value.get("accuracy")) for value in values))
         table.add_row("95 % interval", *(_interval(value) for value in values))
-        for key in ("formatted", "truncated", "reflection"):
-            table.add_row(key, *(_share(value[key]) for value in values))
-        table.add_row("length, tokens", *("-" if v["length"] is None else f"{v['length']:.1f}" for v in values))
+        for label, key, rare in EVAL:
+            if any(value.get(key) or (value.get(key) is not None and not rare) for value in values):
+                table.add_row(label, *(_share(value.get(key)) for value in values))
+        for label, key in LENGTHS:
+            if any(value.get(key) is not None for value in values):
+                table.add_row(label, *(_tokens(value.get(key)) for value in values))
         tables.append(table)
     return Group(*tables)
+
+
+def benchmark_tables(
+    metrics: Mapping[str, Any], n: int, ks: Sequence[int], published: Mapping[str, float], plain: bool = False
+) -> Group:
+    """One model on several benchmarks, a row each, in 100 columns: scores with what is published (shares by benchmark),
+    pass@k and maj@k, the form of the responses, their lengths. `metrics` has the glossary's names."""
+    names = journal.benchmarks(metrics)
+    values = {name: _of_benchmark(name, metrics) for name in names}
+    theirs = [("published", lambda name, v: _share(published.get(name)))] if published else []
+    votes = [
+        (f"{kind}@{k}", lambda name, v, key=f"{kind}@{k}": _share(v.get(key)))
+        for kind in ("pass", "maj")
+        for k in ks
+        if k > 1
+    ]
+    scores = [
+        (f"avg@{n}", lambda name, v: _share(v.get("accuracy"))),
+        ("95 % interval", lambda name, v: _interval(v)),
+        *theirs,
+        ("lenient", lambda name, v: _share(v.get("accuracy_lenient"))),
+    ]
+    rare = [(label, key) for label, key, rare in EVAL if rare and any(v.get(key) for v in values.values())]
+    shares = [("formatted", "formatted"), *rare, ("truncated", "truncated"), ("reflection", "reflection")]
+    form = [(label, lambda name, v, key=key: _share(v.get(key))) for label, key in shares]
+    means = (("mean", "length"), ("correct", "length_correct"), ("incorrect", "length_incorrect"))
+    lengths = [(label, lambda name, v, key=key: _tokens(v.get(key))) for label, key in means]
+    tables = []
+    for title, columns in (
+        ("accuracy", scores), ("of k answers", votes), ("responses", form), ("length, tokens", lengths),
+    ):  # fmt: skip
+        table = Table(box=_box(plain))
+        table.add_column(title, no_wrap=True)
+        for label, _ in columns:
+            table.add_column(label, justify="right")
+        for name in names:
+            if name == MACRO:
+                table.add_section()
+            label = "macro average" if name == MACRO else name
+            table.add_row(Text(label), *(cell(name, values[name]) for _, cell in columns))
+        tables += [table] if columns else []
+    return Group(*tables)
+
+
+def steps_table(steps: Mapping[int, Mapping[str, Any]], plain: bool = False) -> Table:
+    """Accuracy of a run's checkpoints: a row for each step, a column for each benchmark, the interval of the last."""
+    names = journal.benchmarks(next(iter(steps.values())))
+    table = Table(box=_box(plain))
+    table.add_column("step", justify="right")
+    for name in names:
+        table.add_column(Text("macro average" if name == MACRO else name), justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for step, metrics in steps.items():
+        values = [_of_benchmark(name, metrics) for name in names]
+        table.add_row(str(step), *(_share(value.get("accuracy")) for value in values), _interval(values[-1]))
+    return table
 
 
 def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
@@ -238,13 +304,23 @@ def _split(last: Mapping[str, Any]) -> str:
 
 
 def _evaluation_line(name: str, metrics: Mapping[str, Any]) -> str:
-    value = {key: metrics.get(f"eval/{name}/{key}") for key in EVAL}
-    length = "" if value["length"] is None else f", length {value['length']:.1f}"
-    return f"{name} accuracy {_share(value['accuracy'])} ({_interval(value)}){length}"
+    value = _of_benchmark(name, metrics)
+    length = f", length {value['length']:.1f}" if "length" in value else ""
+    return f"{name} accuracy {_share(value.get('accuracy'))} ({_interval(value)}){length}"
 
 
-def _interval(value: Mapping[str, float | None]) -> str:
-    low, high = value["accuracy_low"], value["accuracy_high"]
+def _of_benchmark(name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Its numbers, by their names without eval/NAME/; those that are not finite are left out."""
+    start = f"eval/{name}/"
+    return {k.removeprefix(start): v for k, v in metrics.items() if k.startswith(start) and v is not None}
+
+
+def _tokens(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    low, high = value.get("accuracy_low"), value.get("accuracy_high")
     return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 

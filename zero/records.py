@@ -5,8 +5,9 @@ Letters for axes, here and everywhere: P prompts of a step, G completions of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # graders and question sets use these records without loading torch
@@ -60,15 +61,69 @@ class Completion:
     finished: bool  # False exactly when the token budget cut it off
 
 
+class Outcome(StrEnum):
+    """What checking says of one answer."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no answer"  # nothing of the form that was looked for
+    UNPARSED = "unparsed"  # an answer that the checker cannot read: words where a formula should stand, broken LaTeX
+    TIMEOUT = "timeout"  # the checker hit its limit of time or memory
+    FAILED = "failed"  # the checker raised
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What grading says of one completion. `answer` is what the template extracted, None if it found nothing."""
+    """What grading says of one completion.
+
+    `strict` judges what the template extracted: its CORRECT is *the* accuracy. `lenient` judges the answer in whatever
+    form it was found (zero.questions.QuestionSet.find); it is never worse than strict. Both are facts about the text,
+    whatever the reward makes of them. `parts` are the reward's weighted parts by name; `reward` is their sum.
+    """
 
     reward: float
-    correct: bool
-    formatted: bool
+    strict: Outcome
+    lenient: Outcome
+    answer: str | None  # what the template extracted
+    reason: str  # the outcome for a person, and why: "wrong", "truncated, no answer", "failed: ValueError"
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> bool:
+        """Strictly right: in the form that the template asks for."""
+        return self.strict is Outcome.CORRECT
+
+    @property
+    def formatted(self) -> bool:
+        """The template found an answer."""
+        return self.strict is not Outcome.NO_ANSWER
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """All that a reward part may know of one response. With the rule truncated=incorrect, the facts of a response that
+    the token budget cut are those of one without an answer."""
+
+    question: Question
+    prompt: str  # exact text before the response: a tag that the template opened stands here
+    text: str
+    tokens: int
+    budget: int  # the most tokens that it could have had
+    finished: bool
+    strict: Outcome
+    lenient: Outcome
     answer: str | None
-    reason: str  # one word or short phrase for a person: "correct", "wrong", "no answer", "truncated", ...
+    siblings: Sequence[Response] = ()  # every response to the same prompt, this one among them
+
+    @property
+    def correct(self) -> bool:
+        """Strictly right: in the form that the template asks for."""
+        return self.strict is Outcome.CORRECT
+
+    @property
+    def formatted(self) -> bool:
+        """The template found an answer."""
+        return self.strict is not Outcome.NO_ANSWER
 
 
 @dataclass(frozen=True, slots=True)

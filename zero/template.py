@@ -1,19 +1,21 @@
 """Question -> exact prompt -> answer. A template is a text with a `{question}` slot, stop strings and an extractor.
 
-The texts stand in conf/template/*.yaml. An extractor takes the response alone, never the prompt, and returns the answer
-or None if the response has none in the form that the template asks for. All are total and linear in the response.
+The texts stand in conf/template/*.yaml. An extractor takes the response alone, never the prompt, whose own text may hold
+example tags; it returns the answer, or None if the response has none in the form that the template asks for. All are
+total and linear in the response.
 
 Departures from the paper's code (arXiv 2503.20783, understand_r1_zero `boxed_reward_fn`, `answer_tag_reward_fn`):
 any whitespace may stand between `</think>` and `<answer>` (theirs demands one space), text after `</answer>` does not
-stick to the answer, and an escaped brace such as `\\{` is not counted when the braces of a box are matched.
+stick to the answer, and an escaped brace such as `\\{` is not counted when the braces of a box are matched. Those from
+other systems stand in the yaml of each template.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from zero.errors import InputError
@@ -27,6 +29,8 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is one token, so that it is never a brace
 _TAGGED = re.compile(r"</think>\s*<answer>")
 _OPEN, _CLOSE = "<answer>", "</answer>"
+_FORMULA = re.compile(r"""["']formula["']\s*:""")
+_FIELD = re.compile(r"""\s*(?:"(?P<double>[^"\n]*)"|'(?P<single>[^'\n]*)'|(?P<bare>[^"'\s,}][^\n,}]*))""")
 _NUMBER = re.compile(
     r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"  # a minus sign, unless it subtracts
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
@@ -59,12 +63,18 @@ class Template:
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The model's own chat format. `user` (and `system`, left out if empty) hold `{question}`. Raises InputError."""
+    """The model's own chat format. `user` (and `system`, left out if empty) hold `{question}`. Raises InputError.
+
+    `prefill` begins the assistant's turn in its place; the response goes on from there. `variables` are handed to the
+    model's chat template, which may otherwise fill some in by the clock.
+    """
 
     name: str
     extract: Extract
     user: str = SLOT
     system: str = ""
+    prefill: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
     stop: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -82,10 +92,11 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **self.variables)
         except TemplateError as error:
             remedy = f"the model's chat template refuses these turns ({error}); many know no system turn: set it to ''"
             raise InputError("template.system", self.system, remedy) from error
+        text += self.prefill  # no turn of its own: many chat templates close, trim or rewrite a turn of the assistant
         return Prompt(question, text, encode(text, tokenizer), key)
 
 
@@ -141,13 +152,45 @@ def answer_tag(text: str) -> str | None:
     return _last_tag(text, tagged.start()) if tagged else None
 
 
+def last_answer_tag(text: str) -> str | None:
+    r"""The last closed `<answer>...</answer>`, wherever it stands; a `\boxed{}` inside is unwrapped.
+
+    None if there is no closed one, or if a box inside never closes. TinyZero and oat-zero read the last line alone.
+    """
+    return _last_tag(text)
+
+
+def answer_tag_boxed(text: str) -> str | None:
+    r"""Open-Reasoner-Zero's form: the last `\boxed{...}` inside the last closed `<answer>...</answer>`; None without it."""
+    inside = _inside_last_tag(text)
+    return None if inside is None else last_boxed(inside)
+
+
 def _last_tag(text: str, start: int = 0) -> str | None:
-    end = text.rfind(_CLOSE, start)
-    opening = text.rfind(_OPEN, start, end) if end >= 0 else -1
+    answer = _inside_last_tag(text, start)
+    return last_boxed(answer) if answer is not None and "\\boxed" in answer else answer
+
+
+def _inside_last_tag(text: str, start: int = 0) -> str | None:
+    closed = text.rfind(_CLOSE, start)
+    opening = text.rfind(_OPEN, start, closed) if closed >= 0 else -1
     if opening < 0:
         return None
-    answer = text[opening + len(_OPEN) : end].strip()
-    return last_boxed(answer) if "\\boxed" in answer else answer
+    opening += len(_OPEN)
+    return text[opening : text.find(_CLOSE, opening)].strip()  # up to the first that closes it
+
+
+def formula_field(text: str) -> str | None:
+    """SFTvsRL's form, JSON or nearly: the value of the last `"formula": '...'`, with its `= 24` if it ends so.
+
+    Either quotes, or none, and what JSON does not allow around it is no matter. None if there is no such field, or if
+    its value is empty, or if a quote is not closed on its own line.
+    """
+    fields = deque(_FORMULA.finditer(text), maxlen=1)
+    value = _FIELD.match(text, fields[0].end()) if fields else None
+    if value is None:
+        return None
+    return (value["double"] or value["single"] or value["bare"] or "").strip() or None
 
 
 def boxed_or_last_number(text: str) -> str | None:

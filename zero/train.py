@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zero.template import AnyTemplate
 
 EXIT_INPUT, EXIT_PREEMPTED = 2, 75
+QUESTIONS = "questions.yaml"  # of a run folder: which rows it is trained and tested on
 
 
 def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -44,9 +45,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         deliver(config, choices, run_dir, name)
         where_to_look(run_dir)
         return outcome
-    light = {key: configs.instantiate(config[key]) for key in ("template", "questions", "reward")}
-    if not light["questions"].rows.train:
-        raise InputError("questions", config["questions"]["name"], "holds no question to train on; lower its heldout")
+    light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
+    sets = load_questions(config, run_dir)
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
@@ -54,8 +54,9 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
-        parts = build(config, choices, run_dir, name, **light)
-        configs.keep(config, known)  # from here on the folder belongs to these settings
+        parts = build(config, choices, run_dir, name, sets, **light)
+        configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
+        configs.keep(manifest(sets), run_dir / QUESTIONS)
         began = time.perf_counter()
         try:
             results = train(parts, stop)
@@ -75,19 +76,57 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     return outcome
 
 
+def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, QuestionSet]:
+    """The set to train on (first) and those of the benchmarks, by their config; what is in both leaves the training rows.
+
+    InputError if a set cannot be loaded, nothing is left to train on, or the files changed since the run began.
+    """
+    training = as_key(config["questions"])
+    sets = {training: configs.instantiate(config["questions"])}
+    sets |= {
+        as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
+    }
+    tested = {sets[key].name: sets[key].rows.heldout for key in sets}
+    sets[training] = questions = sets[training].without(tested)
+    if not questions.rows.train:
+        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
+    for note in questions.rows.notes:
+        print(f"questions {questions.name}: {note}", file=sys.stderr)
+    known = run_dir / QUESTIONS
+    if known.exists() and (before := OmegaConf.to_container(OmegaConf.load(known))) != manifest(sets):
+        changed = [name for name, entry in manifest(sets).items() if before.get(name) != entry]  # type: ignore[union-attr]
+        remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
+        raise InputError("run_dir", run_dir, remedy)
+    return sets
+
+
+def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:
+    """Name, size and content hash of every set of a run."""
+    return {
+        s.name: {"train": len(s.rows.train), "heldout": len(s.rows.heldout), "digest": s.rows.digest}
+        for s in sets.values()
+    }
+
+
+def as_key(config: Any) -> str:
+    """Equal configs, equal keys."""
+    return json.dumps(config, sort_keys=True)
+
+
 def build(
     config: Mapping[str, Any],
     choices: Mapping[str, str],
     run_dir: Path,
     name: str,
+    sets: dict[str, QuestionSet],
     template: AnyTemplate,
-    questions: QuestionSet,
     reward: Reward,
 ) -> Run:
     """Every part of a run, each from its own piece of the config; those that need no torch come made."""
     from zero import build as make
     from zero.grading import Grader
     from zero.loop import Run
+    from zero.preflight import preflight
     from zero.progress import Progress
     from zero.runtime import prepare
     from zero.tracking import Trackers
@@ -96,10 +135,11 @@ def build(
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = make.load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
+    questions = sets[as_key(config["questions"])]
     make.check_context(questions, template, tokenizer, sampling, context)
+    print(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
-    known = {json.dumps(config["questions"], sort_keys=True): questions}
     return Run(
         dir=run_dir,
         template=template,
@@ -107,11 +147,11 @@ def build(
         algo=algo,
         sampling=sampling,
         tokenizer=tokenizer,
-        grader=Grader(template.extract, questions.check, reward),
+        grader=Grader(template.extract, questions.check, questions.find, reward),
         engine=make.make_engine(config["rollout"], model, tokenizer, context, device),
         learner=make.make_learner(config, model, tokenizer, algo, optim, device),
         benchmarks=make.make_benchmarks(
-            config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], known
+            config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets
         ),
         trackers=Trackers.open(
             config=config,

@@ -1,101 +1,108 @@
-"""Rewards and verdicts: facts, rewards and reasons, and one rule for what the token budget cut."""
+"""Verdicts: strict and lenient outcomes, rewards and reasons, and one rule for what the token budget cut."""
 
 from __future__ import annotations
 
 import pytest
-from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
-from zero.errors import InputError
-from zero.grading import Grader, Reward, check_equal
-from zero.records import Completion, Prompt, Question, Verdict
-from zero.template import last_boxed
+from zero.grading import Grader, Reward, Weighted, check_equal
+from zero.questions import Checker
+from zero.records import Completion, Outcome, Prompt, Question, Response, Verdict
+from zero.template import free_answer, last_boxed
 
 QUESTION = Question("1+1", ("2",), "q")
 PROMPT = Prompt(QUESTION, "1+1", (1,), (0,))
-REWARDS = sorted((ROOT / "conf" / "reward").glob("*.yaml"))
+SEEN: list[Response] = []
+
+
+def right(response: Response) -> float:
+    SEEN.append(response)
+    return response.correct
+
+
+def form(response: Response) -> float:
+    return response.formatted
+
+
+REWARD = Reward({"right": Weighted(right), "form": Weighted(form, 0.1)})
+
+
+def grader(check: Checker = check_equal, extract: object = last_boxed, reward: Reward = REWARD) -> Grader:
+    return Grader(extract, check, free_answer, reward)  # type: ignore[arg-type]
 
 
 def said(text: str, finished: bool = True) -> Completion:
-    return Completion((1,), (0.0,), text, finished)
+    return Completion((1, 2), (0.0, 0.0), text, finished)
 
 
 def one(grader: Grader, completion: Completion) -> Verdict:
-    return grader.grade(PROMPT, [completion]).verdicts[0]
+    return grader.grade([PROMPT], [[completion]], budget=9)[0].verdicts[0]
 
 
-def test_a_group_keeps_its_order() -> None:
-    completions = [said("\\boxed{2}"), said("\\boxed{3}"), said("2")]
-    completions += [said("\\boxed{2}", False), said("\\boxed{", False)]
-    group = Grader(last_boxed, check_equal, Reward(format=0.1)).grade(PROMPT, completions)
-    assert (group.prompt, group.completions) == (PROMPT, tuple(completions))
-    assert list(group.verdicts) == [
-        Verdict(1.0, True, True, "2", "correct"),
-        Verdict(0.1, False, True, "3", "wrong"),
-        Verdict(0.0, False, False, None, "no answer"),
-        Verdict(0.0, True, True, "2", "truncated, correct"),
-        Verdict(0.0, False, False, None, "truncated, no answer"),
+def test_groups_keep_their_order_and_facts_are_separate() -> None:
+    other = Prompt(Question("2+2", ("4",), "r"), "2+2", (1,), (1,))
+    first = [said("\\boxed{2}"), said("\\boxed{3}"), said("it is 2"), said("dunno")]
+    second = [said("\\boxed{4}", False), said("\\boxed{", False)]
+    groups = grader().grade([PROMPT, other], [first, second], budget=9)
+    assert [(g.prompt, g.completions) for g in groups] == [(PROMPT, tuple(first)), (other, tuple(second))]
+    yes, no, none = Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER
+    assert [(v.reward, v.strict, v.lenient, v.answer, v.reason) for g in groups for v in g.verdicts] == [
+        (1.1, yes, yes, "2", "correct"),
+        (0.1, no, no, "3", "wrong"),
+        (0.0, none, yes, None, "no answer"),
+        (0.0, none, none, None, "no answer"),
+        (0.0, yes, yes, "4", "truncated, correct"),
+        (0.0, none, none, None, "truncated, no answer"),
     ]
+    assert groups[0].verdicts[0].parts == {"right": 1.0, "form": 0.1}
+    assert [v.correct for v in groups[0].verdicts] == [True, False, False, False]
+    assert [v.formatted for v in groups[0].verdicts] == [True, True, False, False]
 
 
-def test_truncated_answers_may_be_graded() -> None:
-    grader = Grader(last_boxed, check_equal, Reward(format=0.1, truncated="grade"))
-    assert one(grader, said("\\boxed{2}", False)).reward == 1.0
-    assert one(grader, said("\\boxed{3}", False)).reward == 0.1
+def test_reward_parts_see_the_whole_response() -> None:
+    SEEN.clear()
+    one(grader(), said("\\boxed{2}"))
+    seen = SEEN[-1]
+    assert (seen.question, seen.prompt, seen.text, seen.tokens, seen.budget) == (QUESTION, "1+1", "\\boxed{2}", 2, 9)
+    assert (seen.finished, seen.answer, seen.strict) == (True, "2", Outcome.CORRECT)
 
 
-@pytest.mark.parametrize("path", REWARDS, ids=lambda path: path.stem)
-def test_every_reward_orders_answers(path: object) -> None:
-    reward: Reward = instantiate(OmegaConf.load(str(path)), _convert_="all")
-    right, wrong, unformatted = reward(True, True, True), reward(False, True, True), reward(False, False, True)
-    assert right > wrong >= unformatted
-    cut = {reward(correct, formatted, False) for correct in (True, False) for formatted in (True, False)}
-    assert cut == {unformatted}  # never better than a wrong answer
-
-
-def test_tinyzero_pays_for_the_form() -> None:
-    reward: Reward = instantiate(OmegaConf.load(ROOT / "conf" / "reward" / "tinyzero.yaml"), _convert_="all")
-    assert [reward(True, True, True), reward(False, True, True), reward(False, False, True)] == [1.0, 0.1, 0.0]
+def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:
+    tagged = grader(extract=lambda text: "2")
+    assert one(tagged, said("\\boxed{3}")).lenient is Outcome.CORRECT
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("error", "outcome"),
     [
-        ({"truncated": "drop"}, "reward.truncated"),
-        ({"format": -0.1}, "reward.format"),
-        ({"correct": float("nan")}, "reward.correct"),
-        ({"incorrect": float("-inf")}, "reward.incorrect"),
+        (ValueError, Outcome.UNPARSED), (RecursionError, Outcome.TIMEOUT), (MemoryError, Outcome.TIMEOUT),
+        (TimeoutError, Outcome.TIMEOUT), (KeyError, Outcome.FAILED),
     ],
-)
-def test_impossible_rewards_are_refused(changes: dict[str, float], key: str) -> None:
-    with pytest.raises(InputError) as error:
-        Reward(**changes)  # type: ignore[arg-type]
-    assert error.value.key == key
-
-
-@pytest.mark.parametrize("error", [ValueError, RecursionError, MemoryError, TimeoutError, KeyError])
-def test_a_checker_that_fails_makes_the_answer_wrong_and_is_named(error: type[Exception]) -> None:
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:check raised")
+def test_a_checker_that_raises_makes_the_answer_wrong_in_a_way_that_is_counted(
+    error: type[Exception], outcome: Outcome
+) -> None:
     def check(answer: str, question: Question) -> bool:
         raise error("boom")
 
-    verdict = one(Grader(last_boxed, check, Reward()), said("\\boxed{2}"))
-    assert (verdict.reward, verdict.correct, verdict.formatted, verdict.answer) == (0.0, False, True, "2")
-    assert verdict.reason == ("timeout" if error is TimeoutError else f"grading failed: {error.__name__}")
+    verdict = one(grader(check), said("\\boxed{2}"))
+    assert (verdict.reward, verdict.strict, verdict.answer, verdict.reason) == (0.1, outcome, "2", str(outcome))
 
 
-def test_an_extractor_that_fails_leaves_no_answer() -> None:
+def test_an_extractor_that_fails_leaves_no_answer_and_says_so() -> None:
     def extract(text: str) -> str | None:
         raise ValueError("boom")
 
-    verdict = one(Grader(extract, check_equal, Reward()), said("\\boxed{2}"))
-    assert (verdict.formatted, verdict.reason) == (False, "grading failed: ValueError")
+    with pytest.warns(RuntimeWarning, match="extract raised ValueError: boom"):
+        verdict = one(grader(extract=extract), said("\\boxed{2}"))
+    assert (verdict.strict, verdict.lenient) == (Outcome.NO_ANSWER, Outcome.CORRECT)
 
 
 @given(st.text(), st.booleans())
 def test_total(text: str, finished: bool) -> None:
-    verdict = one(Grader(last_boxed, check_equal, Reward()), said("\\boxed{" + text + "}", finished))
-    assert verdict.reward in (0.0, 1.0)
+    verdict = one(grader(), said("\\boxed{" + text + "}", finished))
+    assert 0.0 <= verdict.reward <= 1.1
     assert verdict.formatted or not verdict.correct
+    assert verdict.lenient is Outcome.CORRECT or not verdict.correct

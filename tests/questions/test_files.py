@@ -1,4 +1,4 @@
-"""JSON Lines files as people have them: columns under other names, answers of several kinds, and every fault named."""
+"""Tables as people have them: columns under other names, answers of several kinds, filters, and every fault named."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
+from zero.config import check, instantiate
 from zero.errors import InputError
 from zero.questions import QuestionSet
-from zero.questions.files import jsonl
+from zero.questions.files import table
 
 
 def write(tmp_path: Path, *rows: Any) -> str:
@@ -28,9 +26,11 @@ def many(n: int) -> list[dict[str, Any]]:
 
 def test_one_row(tmp_path: Path) -> None:
     row = {"problem": " 1+1?\n", "answer": " 2 ", "solution": "It is 2.", "level": 3, "subject": "Algebra"}
-    (question,) = jsonl(write(tmp_path, row), heldout=0).train
+    rows = table(write(tmp_path, row), heldout=0)
+    (question,) = rows.train
     assert (question.text, question.answer, question.solution) == ("1+1?", ("2",), "It is 2.")
     assert question.meta == {"level": 3, "subject": "Algebra"}
+    assert rows.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_one_row(tmp_path: Path) -> None:
     ],
 )
 def test_answers_become_text(tmp_path: Path, answer: Any, accepted: tuple[str, ...]) -> None:
-    assert jsonl(write(tmp_path, {"problem": "q", "answer": answer}), heldout=0).train[0].answer == accepted
+    assert table(write(tmp_path, {"problem": "q", "answer": answer}), heldout=0).train[0].answer == accepted
 
 
-def test_gsm8k_as_published(tmp_path: Path) -> None:
+def test_an_answer_after_a_mark(tmp_path: Path) -> None:
     row = {"question": "48 + 24?", "answer": "48+24 = <<48+24=72>>72\n#### 72"}
     columns = {"question": "question", "solution": "answer", "answer_after": "####"}
-    (question,) = jsonl(write(tmp_path, row), heldout=0, **columns).train
+    (question,) = table(write(tmp_path, row), heldout=0, **columns).train
     assert question.answer == ("72",)
     assert question.solution == row["answer"]
     assert question.meta == {}
@@ -61,38 +61,79 @@ def test_gsm8k_as_published(tmp_path: Path) -> None:
 def test_blank_lines_repetitions_a_mark_and_windows_line_ends(tmp_path: Path) -> None:
     first = b'\xef\xbb\xbf{"problem": "a b", "answer": "1"}\r\n'
     path = write(
-        tmp_path, first, b"\r\n", b"  \n", {"problem": " a \n b", "answer": "2"}, {"problem": "c", "answer": "3"}
+        tmp_path, first, b"\r\n", b"  \n", {"problem": " A \n b.", "answer": "2"}, {"problem": "c", "answer": 3}
     )
-    assert [(q.text, q.answer) for q in jsonl(path, heldout=0).train] == [("a b", ("1",)), ("c", ("3",))]
+    rows = table(path, heldout=0)
+    assert [(q.text, q.answer) for q in rows.train] == [("a b", ("1",)), ("c", ("3",))]
+    assert rows.notes == ("left out 1 repeated: line 4 is line 1",)
 
 
 def test_held_out_rows_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
     rows = many(100)
-    one, other = jsonl(write(tmp_path, *rows), heldout=10), jsonl(write(tmp_path, *reversed(rows)), heldout=10)
+    one, other = table(write(tmp_path, *rows), heldout=10), table(write(tmp_path, *reversed(rows)), heldout=10)
     assert one.heldout == other.heldout
     assert len(one.heldout) == 10
     assert {q.id for q in one.train}.isdisjoint(q.id for q in one.heldout)
     assert len({q.id for q in (*one.train, *one.heldout)}) == 100
     numbers = [int(q.answer[0]) for q in one.train]
     assert numbers == sorted(numbers)  # the order of the file
-    more = jsonl(write(tmp_path, *rows), heldout=20)
+    more = table(write(tmp_path, *rows), heldout=20)
     assert more.heldout[:10] == one.heldout
+    assert one.digest != more.digest
 
 
 @pytest.mark.parametrize(("heldout", "count"), [(0, 0), (0.0, 0), (0.05, 1), (0.5, 5), (1, 1), (1.0, 10), (10, 10)])
 def test_share_or_number(tmp_path: Path, heldout: float, count: int) -> None:
-    rows = jsonl(write(tmp_path, *many(10)), heldout=heldout)
+    rows = table(write(tmp_path, *many(10)), heldout=heldout)
     assert (len(rows.train), len(rows.heldout)) == (10 - count, count)
 
 
 def test_limit_takes_the_first(tmp_path: Path) -> None:
-    rows = jsonl(write(tmp_path, *many(10), b"broken, but never read\n"), limit=4, heldout=1)
+    rows = table(write(tmp_path, *many(10), b"broken, but never read\n"), limit=4, heldout=1)
     assert {q.text for q in (*rows.train, *rows.heldout)} == {row["problem"] for row in many(4)}
 
 
-def test_a_few_rows_without_answer_are_left_out(tmp_path: Path) -> None:
-    path = write(tmp_path, *many(150), {"problem": "no answer", "answer": ""})
-    assert len(jsonl(path, heldout=0).train) == 150
+def test_a_few_rows_without_answer_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = table(write(tmp_path, *many(150), {"problem": "no answer", "answer": ""}), heldout=0)
+    assert len(rows.train) == 150
+    assert rows.notes == ("left out 1 without an answer: line 151",)
+
+
+MIXED = [
+    {"problem": "a", "answer": 1, "level": 2, "source": "x", "year": "1983"},
+    {"problem": "b", "answer": 1, "level": 3, "source": "y", "year": "2023"},
+    {"problem": "c", "answer": 1, "level": 5, "source": "z", "year": "2024"},
+    {"problem": "d", "answer": 1, "level": None, "source": "x", "year": "1990"},
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "texts"),
+    [
+        ({"level": [3, 5]}, "bc"),
+        ({"level": [3, None]}, "bc"),
+        ({"level": [None, 2.5]}, "a"),
+        ({"level": [2, 5, 5]}, "ac"),  # three numbers are values
+        ({"level": [3]}, "b"),
+        ({"source": ["x", "z"]}, "acd"),
+        ({"year": [1983, 2023]}, "abd"),  # texts that are numbers
+        ({"source": ["x"], "level": [1, 2]}, "a"),
+        ({}, "abcd"),
+    ],
+)
+def test_where_filters(tmp_path: Path, where: dict[str, list[Any]], texts: str) -> None:
+    rows = table(write(tmp_path, *MIXED), where=where, heldout=0)
+    assert "".join(q.text for q in rows.train) == texts
+
+
+def test_a_row_function_reads_and_leaves_out(tmp_path: Path) -> None:
+    def odd(row: dict[str, Any]) -> dict[str, Any] | None:
+        return {**row, "answer": f"<{row['answer']}>"} if row["level"] % 2 else None
+
+    rows = table(write(tmp_path, *many(10)), row=odd, heldout=0)
+    assert [q.answer[0] for q in rows.train] == ["<2>", "<4>", "<7>", "<9>"]
+    with pytest.raises(InputError, match=r"questions\.row=odd: cannot read line 1 \(KeyError: 'level'\)"):
+        table(write(tmp_path, {"problem": "q", "answer": "a"}), row=odd)
 
 
 GOOD = {"problem": "q", "answer": "a"}
@@ -101,7 +142,7 @@ FAULTS = [
     ([b"\n \n"], {}, "questions.path", "holds no question"),
     ([GOOD, b'{"problem": "x", \n'], {}, "questions.path", "line 2 is not JSON"),
     ([b"[" * 100_000 + b"\n"], {}, "questions.path", "line 1 is not JSON"),
-    ([b"[\n", b'{"problem": 1}]\n'], {}, "questions.path", "one object a line"),
+    ([b"[\n", b'{"problem": 1}]\n'], {}, "questions.path", "name the file .json"),
     ([[GOOD]], {}, "questions.path", "line 1 is no JSON object"),
     ([b'{"problem": "q", "answer": ' + b"9" * 5000 + b"}\n"], {}, "questions.path", "line 1 is not JSON"),
     ([GOOD, b'{"problem": "caf\xe9", "answer": "a"}\n'], {}, "questions.path", "line 2 is not UTF-8"),
@@ -114,34 +155,34 @@ FAULTS = [
     ([{"problem": "q", "answer": {}}], {}, "questions.answer", "line 1: an answer must be"),
     ([{"problem": "q", "answer": True}], {}, "questions.answer", "line 1: an answer must be"),
     ([b'{"problem": "q", "answer": NaN}\n'], {}, "questions.answer", "line 1: an answer must be"),
-    ([{"problem": "q", "answer": ""}], {}, "questions.answer", "1 lines have no answer there, the first is line 1"),
+    ([{"problem": "q", "answer": ""}], {}, "questions.answer", "1 rows have no answer there, the first is line 1"),
     ([{"problem": "q", "answer": []}], {}, "questions.answer", "no answer there"),
     ([GOOD], {"answer_after": "####"}, "questions.answer_after", "line 1 has no such mark"),
     ([GOOD], {"heldout": 2}, "questions.heldout", "at most the 1 rows"),
     ([GOOD], {"heldout": 1.5}, "questions.heldout", "a share from 0.0 to 1.0"),
     ([GOOD], {"heldout": -1}, "questions.heldout", "a share from 0.0 to 1.0"),
     ([GOOD], {"limit": 0}, "questions.limit", "above 0"),
+    ([GOOD], {"leaks": "ignore"}, "questions.leaks", "must be one of refuse, drop, keep"),
+    ([GOOD], {"where": {"level": [1, 2]}}, "questions.where", "level: no such column in line 1 of .* problem, answer"),
+    ([GOOD], {"where": {"answer": [1, 2]}}, "questions.where", "needs numbers, but line 1 holds 'a'"),
+    ([GOOD], {"where": {"answer": 3}}, "questions.where", "must be .low, high. or a list"),
+    ([GOOD], {"where": {"answer": ["b"]}}, "questions.path", "no row meets questions.where"),
 ]
 
 
-@pytest.mark.parametrize(("rows", "columns", "key", "message"), FAULTS)
-def test_every_fault_is_named(tmp_path: Path, rows: list[Any], columns: dict[str, Any], key: str, message: str) -> None:
+@pytest.mark.parametrize(("rows", "settings", "key", "message"), FAULTS)
+def test_every_fault_is_named(
+    tmp_path: Path, rows: list[Any], settings: dict[str, Any], key: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message) as error:
-        jsonl(write(tmp_path, *rows), **columns)
+        table(write(tmp_path, *rows), **settings)
     assert error.value.key == key
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("path", ["nowhere.jsonl", "."])
-def test_no_such_file(path: str) -> None:
-    with pytest.raises(InputError, match=r"questions\.path=.*: no such file"):
-        jsonl(path)
-
-
 def test_the_yaml_makes_a_question_set(tmp_path: Path) -> None:
-    config = OmegaConf.load(ROOT / "conf" / "questions" / "jsonl.yaml")
-    config.path = write(tmp_path, *many(100))
-    questions: QuestionSet = instantiate(config, _convert_="all")
+    config = check("train", ["questions=jsonl", f"questions.path={write(tmp_path, *many(100))}"])["questions"]
+    questions: QuestionSet = instantiate(config)
     assert (questions.name, len(questions.rows.train), len(questions.rows.heldout)) == ("jsonl", 95, 5)
     question = questions.batch(0, 1, seed=0)[0]
     assert questions.check(question.answer[0] + ".0", question)

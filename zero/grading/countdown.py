@@ -1,15 +1,25 @@
-r"""Countdown: does an expression use each number exactly once and reach the target? Exact, and nothing is executed.
+r"""Countdown and its like: is an expression made of the given numbers, and does it reach the target? Exact; nothing is
+executed, and the work is bounded whatever the answer.
 
-Accepted: whole numbers, `+ - * /`, parentheses, `\times \cdot \div` and their Unicode signs, surrounding `$`, and one
-final `= target`. Refused: every other character or operator (`**` and `//` too), a sign that is not between two
-operands, products without an operator, and a tail `= x` where x is not the target.
+Accepted: whole numbers in ASCII digits, `+ - * /`, parentheses, `\times \cdot \div` and their Unicode signs, surrounding
+`$`, line breaks, and one final `= target`. What cannot be read raises ValueError: every other character or operator (`**`
+and `//` too), decimals, a sign that is not between two operands, products without an operator. What can be read and is
+not right is wrong: other numbers, another value, a division by zero, and a tail `= x` where x is not the target.
+
+Departures from the field's rewards (TinyZero and its copies): no `eval`, so that `9**9**9` cannot hang a run and `7//2` is
+no division; fractions instead of a tolerance, so that 8/(3-8/3) is 24; the numbers of a tail `= 36` are not among those
+used. The field demands every number while its prompt says "each number can only be used once": both rules are here.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+
+from zero.records import Question
 
 LONGEST = 500  # characters of an expression; six numbers with all their parentheses take about 60
 
@@ -20,16 +30,68 @@ _OPERATORS = ((re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"), (re.compile(r"
 _RANK = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 
 
+@dataclass(frozen=True)
+class Expression:
+    """What an answer says, whether or not it is right."""
+
+    numbers: tuple[int, ...]  # left of `=`, in ascending order
+    value: Fraction | None  # exact; None: it divides by zero
+    claimed: int | None  # the number right of `=`, if there is one
+
+
+def check_exactly_once(answer: str, question: Question) -> bool:
+    """Whether the answer uses each of meta["numbers"] once and equals meta["target"]. ValueError if it is no arithmetic."""
+    said = read_expression(answer)
+    return list(said.numbers) == sorted(question.meta["numbers"]) and _reaches(said, question.meta["target"])
+
+
+def check_at_most_once(answer: str, question: Question) -> bool:
+    """As `check_exactly_once`, but numbers may be left over: what "each number can only be used once" says to the letter.
+    A target that is among the numbers is then an answer by itself."""
+    said = read_expression(answer)
+    return Counter(said.numbers) <= Counter(question.meta["numbers"]) and _reaches(said, question.meta["target"])
+
+
+check_countdown = check_exactly_once  # the rule of TinyZero's reward, and the default of our sets
+
+
 def countdown_correct(expression: str, numbers: Sequence[int], target: int) -> bool:
     """Whether the expression is made of exactly these numbers, each once, and equals the target. Total and quick."""
-    if len(expression) > LONGEST:
-        return False
     try:
-        tokens, claimed = _read(expression)
-        used = sorted(int(token) for token in tokens if token.isdigit())
-        return used == sorted(numbers) and claimed in (None, target) and evaluate(tokens) == target
-    except (ValueError, ZeroDivisionError):
+        return check_exactly_once(expression, Question("", (), "", meta={"numbers": numbers, "target": target}))
+    except ValueError:
         return False
+
+
+def distance(answer: str, question: Question) -> Fraction | None:
+    """How far from meta["target"] the expression is, exactly, whatever numbers it uses and claims; for partial credit.
+    None if it cannot be read or divides by zero."""
+    try:
+        value = read_expression(answer).value
+    except ValueError:
+        return None
+    return None if value is None else abs(value - question.meta["target"])
+
+
+def used_numbers(answer: str) -> tuple[int, ...]:
+    """The numbers of an expression in ascending order, a tail `= 36` left out. ValueError if it is no arithmetic."""
+    return read_expression(answer).numbers
+
+
+def read_expression(answer: str) -> Expression:
+    """The one reading of an answer that every check shares. ValueError if it is no arithmetic, or longer than LONGEST."""
+    if len(answer) > LONGEST:
+        raise ValueError(f"longer than {LONGEST} characters")
+    tokens, claimed = _read(answer)
+    numbers = tuple(sorted(int(token) for token in tokens if token.isdigit()))
+    try:
+        return Expression(numbers, evaluate(tokens), claimed)
+    except ZeroDivisionError:
+        return Expression(numbers, None, claimed)
+
+
+def _reaches(said: Expression, target: int) -> bool:
+    return said.value == target and said.claimed in (None, target)
 
 
 def _read(expression: str) -> tuple[list[str], int | None]:
@@ -62,9 +124,9 @@ def tokenize(text: str) -> list[str]:
 def evaluate(tokens: Sequence[str]) -> Fraction:
     """Exact value by two stacks (shunting-yard), so that no nesting can exhaust Python's own stack.
 
-    ValueError if the tokens are no expression, ZeroDivisionError if it divides by zero.
+    ValueError if the tokens are no expression, ZeroDivisionError if they are one that divides by zero.
     """
-    values, pending = list[Fraction](), list[str]()
+    values, pending = list[Fraction | None](), list[str]()
     operand_next = True
     for token in tokens:
         if (token == "(" or token.isdigit()) != operand_next:
@@ -86,13 +148,18 @@ def evaluate(tokens: Sequence[str]) -> Fraction:
         raise ValueError("unfinished")
     while pending:
         _apply(pending.pop(), values)
+    if values[0] is None:  # only here: what follows a division by zero must be read too
+        raise ZeroDivisionError("divides by zero")
     return values[0]
 
 
-def _apply(operator: str, values: list[Fraction]) -> None:
+def _apply(operator: str, values: list[Fraction | None]) -> None:
+    """Replace the last two values by what the operator makes of them; None stays None."""
     right = values.pop()
     left = values.pop()
-    if operator == "+":
+    if left is None or right is None or (operator == "/" and right == 0):
+        values.append(None)
+    elif operator == "+":
         values.append(left + right)
     elif operator == "-":
         values.append(left - right)

@@ -2,48 +2,87 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zero.grading.pool import check_many
 from zero.grading.reward import Reward
-from zero.questions import Checker
-from zero.records import Completion, Group, Prompt, Question, Verdict
+from zero.questions import Checker, Finder
+from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Verdict
+
+Extract = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Grader:
     """The template extracts, the question set checks, the reward composes.
 
-    `correct` and `formatted` are facts about the text, whatever the reward makes of them; `formatted` says that the
-    extractor found an answer. A checker must be quick on any string or raise TimeoutError in time: one that may hang
-    belongs in a process that can be killed, behind the same signature.
+    Strict asks for an answer in the template's form; lenient takes what the question set's `find` sees in any form.
     """
 
-    extract: Callable[[str], str | None]
+    extract: Extract
     check: Checker
+    find: Finder
     reward: Reward
 
-    def grade(self, prompt: Prompt, completions: Sequence[Completion]) -> Group:
-        """The verdicts of one prompt's completions, in their order."""
-        verdicts = tuple(self.verdict(prompt.question, completion) for completion in completions)
-        return Group(prompt, tuple(completions), verdicts)
+    def grade(
+        self, prompts: Sequence[Prompt], completions_PG: Sequence[Sequence[Completion]], budget: int
+    ) -> list[Group]:
+        """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have.
 
-    def verdict(self, question: Question, completion: Completion) -> Verdict:
-        """One verdict; an extractor or checker that fails makes the answer wrong and is named in `reason`."""
-        answer, correct = None, False
-        try:
-            answer = self.extract(completion.text)
-            if answer is None:
-                reason = "no answer"
-            else:
-                correct = bool(self.check(answer, question))
-                reason = "correct" if correct else "wrong"
-        except TimeoutError:
-            reason = "timeout"
-        except Exception as error:  # one hostile answer must not end a run of days
-            reason = f"grading failed: {type(error).__name__}"
-        if not completion.finished:
-            reason = f"truncated, {reason}"
-        formatted = answer is not None
-        reward = self.reward(correct, formatted, completion.finished)
-        return Verdict(reward, correct, formatted, answer, reason)
+        All answers are checked together, so that a checker with workers keeps all of them busy.
+        """
+        pairs_N = [(p.question, c) for p, c_G in zip(prompts, completions_PG, strict=True) for c in c_G]
+        strict_N, lenient_N, answer_N = self._outcomes([(q, c.text) for q, c in pairs_N])
+        groups, start = [], 0
+        for prompt, completions in zip(prompts, completions_PG, strict=True):
+            n = slice(start, start + len(completions))
+            facts = zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
+            responses = [
+                Response(prompt.question, prompt.text, c.text, len(c.ids), budget, c.finished, strict, lenient, answer)
+                for c, strict, lenient, answer in facts
+            ]
+            verdicts = [_verdict(r, parts) for r, parts in zip(responses, self.reward(responses), strict=True)]
+            groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
+            start = n.stop
+        return groups
+
+    def _outcomes(
+        self, pairs_N: Sequence[tuple[Question, str]]
+    ) -> tuple[list[Outcome], list[Outcome], list[str | None]]:
+        """(strict outcomes, lenient outcomes, what the template extracted)."""
+        extracted_N = [_look(self.extract, text) for _, text in pairs_N]
+        found_N = [_look(self.find, text) for _, text in pairs_N]
+        asked = [
+            (answer, question)
+            for (question, _), answers in zip(pairs_N, zip(extracted_N, found_N, strict=True), strict=True)
+            for answer in answers
+            if answer is not None
+        ]
+        outcomes = iter(check_many(self.check, asked))
+        both_N = [
+            tuple(Outcome.NO_ANSWER if answer is None else next(outcomes) for answer in answers)
+            for answers in zip(extracted_N, found_N, strict=True)
+        ]
+        strict_N = [strict for strict, _ in both_N]
+        # right in the asked form is right in any form; and where nothing else is found, the strict answer stands
+        lenient_N = [
+            strict if strict is Outcome.CORRECT or lenient is Outcome.NO_ANSWER else lenient
+            for strict, lenient in both_N
+        ]
+        return strict_N, lenient_N, extracted_N
+
+
+def _look(extract: Extract, text: str) -> str | None:
+    try:
+        return extract(text)
+    except Exception as error:  # one hostile answer must not end a run of days
+        what = f"{getattr(extract, '__name__', 'extractor')} raised {type(error).__name__}: {error}"
+        warnings.warn(f"{what}; such responses count as without an answer", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _verdict(response: Response, parts: dict[str, float]) -> Verdict:
+    reason = str(response.strict) if response.finished else f"truncated, {response.strict}"
+    return Verdict(sum(parts.values()), response.strict, response.lenient, response.answer, reason, parts)

@@ -1,138 +1,70 @@
-r"""Equality of mathematical answers that needs no algebra: exact numbers, else equal strings in a normal form.
+"""Mathematical answers: equal or not, for one answer and as checkers of question sets.
 
-What counts as equal
-- numbers by exact rational value: 0.50 = 1/2 = `\frac{2}{4}` = `\frac12`, 1e3 = `10^{3}` = 1,000 = `1\,000` = +1000,
-  `1\frac12` = 1 1/2 = 1.5; there is no tolerance, so 0.333 is not 1/3;
-- a currency sign before and a percent sign after a number are ignored, as in the paper's grader: 50% = 50, not 0.5;
-- strings after LaTeX dressing is removed: `$...$`, `\(...\)`, `\text{...}`, `\left`, `\right`, `\dfrac`, spacing
-  commands, a final full stop, spaces that separate nothing, the case of a word's first letter (Even = even, AB != ab).
+Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/symbolic.py).
+`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included (zero/grading/compat.py), so
+that published numbers can be compared; its training uses the first, its evaluation the second. Select one for a question
+set by `questions.check.path=zero.grading.check_qwen_slow`.
 
-What does not: units (5 m is not 5 s and not 5), other variables, orders or brackets (1,234 is not (1,234); 1 1 is not
-11; 101_2 is not 101), and whatever takes algebra (x+1 and 1+x). Only ASCII digits are digits.
-
-Symbolic equality belongs in a checker of its own beside this one, behind the same signature (zero.questions.Checker),
-asked after `math_equal` said no.
+Algebra only ever happens in worker processes with limits (zero/grading/pool.py); what needs none is decided here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import replace
 
-LONGEST_NUMBER = 200  # characters; more is compared as a string. Also keeps int() far below its limit of 4,300 digits
-LONGEST_FORMULA = 2000  # characters; more is compared as it stands
-LARGEST_EXPONENT = 400  # of a power of ten: beyond any answer, and Fraction(10**400) still takes microseconds
+from zero.errors import InputError
+from zero.grading.exact import exact_equal
+from zero.grading.pool import Sandboxed
+from zero.records import Outcome, Question
 
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)"
-_POWER = r"10\^(?:\{([+-]?[0-9]+)\}|([0-9]))"
-_CURRENCY = re.compile(r"^([+-]?)\$")
-_DECIMAL_NUMBER = re.compile(rf"([+-]?)({_DECIMAL})(?:[eE]([+-]?[0-9]+)|\\(?:times|cdot) ?{_POWER})?")
-_POWER_OF_TEN = re.compile(rf"([+-]?){_POWER}")
-_OVER = re.compile(rf"([+-]?)(?:({_WHOLE}) )?({_DECIMAL})/([+-]?{_DECIMAL})")
-_FRAC = re.compile(
-    rf"([+-]?)({_WHOLE})?\\frac"
-    rf"(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))"  # one bare digit is an argument too
-)
-
-_PRICE = re.compile(r"\\\$\s*(?=[0-9.])")
-_REPLACED = (
-    (re.compile(r"\\!|\\left(?![A-Za-z])|\\right(?![A-Za-z])"), ""),
-    (re.compile(r"(?<=[0-9])(?:\\[,:; ]|\{,\}|~)(?=[0-9]{3}(?![0-9]))"), ","),  # 1\,000 and 1{,}000
-    (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\{([^{}]*)\}"), r"\1"),
-)
-_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
-_WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+)*")
-_SIGNS = str.maketrans({"\u2212": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00a0": " "})
-_QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+_HEAVY = ("zero.grading.symbolic", "zero.grading.compat")  # one set of workers serves all modes
 
 
-def math_equal(answer: str, reference: str | Sequence[str]) -> bool:
-    """Whether the answer equals the reference, or any of several. Total and quick on any string."""
-    references = (reference,) if isinstance(reference, str) else reference
-    return any(_equal(answer, one) for one in references)
+def check_equal(answer: str, question: Question) -> bool:
+    """Whether the answer equals a reference without any algebra: numbers and words. Quick, in this process."""
+    return bool(_exact(answer, question))
 
 
-def _equal(answer: str, reference: str) -> bool:
-    answer, reference = answer.strip(), reference.strip()
-    if answer == reference:
-        return True
-    if max(len(answer), len(reference)) > LONGEST_FORMULA:
-        return False
-    answer, reference = normal_form(answer), normal_form(reference)
-    value = number(reference)
-    return answer == reference or (value is not None and number(answer) == value)
+def _exact(answer: str, question: Question) -> bool | None:
+    """True or False where no algebra is needed, else None."""
+    said = [exact_equal(answer, reference) for reference in question.answer]
+    return True if True in said else None if None in said else False
 
 
-def normal_form(text: str) -> str:
-    """The text without LaTeX dressing; see the head of this file. Quadratic at worst: give it a bounded text."""
-    text = _undressed(_PRICE.sub("", text.translate(_SIGNS)))  # first: the sign is also the delimiter of a formula
-    for pattern, by in _REPLACED:
-        text = pattern.sub(by, text)
-    text = " ".join(text.split()).removesuffix(".")
-    text = _IDLE_SPACE.sub("", text)
-    return text[:1].lower() + text[1:] if _WORDS.fullmatch(text) else text
+def strict(answer: str, question: Question) -> bool:
+    """Strict equality with any of the references; may take long. For worker processes."""
+    from zero.grading.symbolic import strict_equal
+
+    return any(strict_equal(answer, reference) for reference in question.answer)
 
 
-def _undressed(text: str) -> str:
-    """Without surrounding white space, a final full stop and the delimiters of a formula."""
-    text = text.strip()
-    if text.endswith(".") and not text.endswith(".."):
-        text = text[:-1].rstrip()
-    for left, right in _QUOTES:
-        inner = text[len(left) : -len(right)]
-        if text.startswith(left) and text.endswith(right) and len(text) > len(left + right) and left not in inner:
-            return inner
-    return text
+def qwen_fast(answer: str, question: Question) -> bool:
+    """The paper's verdict in training; may take long. For worker processes."""
+    from zero.grading.compat import qwen_fast as same
+
+    return any(same(answer, reference) for reference in question.answer)
 
 
-def number(text: str) -> Fraction | None:
-    """The exact value of a text in normal form if it is a number as listed above, else None."""
-    if len(text) > LONGEST_NUMBER:
-        return None
-    text = text.removesuffix("%").removesuffix("\\").rstrip()
-    text = _CURRENCY.sub(r"\1", text)
-    try:
-        value = _decimal(text)
-        return _fraction(text) if value is None else value
-    except (ValueError, ZeroDivisionError):
-        return None
+def qwen_slow(answer: str, question: Question) -> bool:
+    """The paper's verdict in evaluation; may take long. For worker processes."""
+    from zero.grading.compat import qwen_slow as same
+
+    return any(same(answer, reference) for reference in question.answer)
 
 
-def _decimal(text: str) -> Fraction | None:
-    if power := _POWER_OF_TEN.fullmatch(text):
-        sign, braced, bare = power.groups()
-        return _signed(sign, _ten_to(braced or bare))
-    if match := _DECIMAL_NUMBER.fullmatch(text):
-        sign, digits, *exponents = match.groups()
-        return _signed(sign, _plain(digits) * _ten_to(next(filter(None, exponents), "0")))
-    return None
+check_maths = Sandboxed("zero.grading.maths.strict", quick=_exact, preload=_HEAVY)
+check_qwen_fast = Sandboxed("zero.grading.maths.qwen_fast", preload=_HEAVY)
+check_qwen_slow = Sandboxed("zero.grading.maths.qwen_slow", preload=_HEAVY)
+MODES = {"strict": check_maths, "qwen_fast": check_qwen_fast, "qwen_slow": check_qwen_slow}
 
 
-def _fraction(text: str) -> Fraction | None:
-    """a/b, a b/c, and the same with \\frac."""
-    if match := _OVER.fullmatch(text):
-        sign, whole, above, below = match.groups()
-    elif match := _FRAC.fullmatch(text):
-        sign, whole, *arguments = match.groups()
-        above, below = filter(None, arguments)
-    else:
-        return None
-    return _signed(sign, _plain(whole or "0") + _plain(above) / _plain(below))
-
-
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
-
-
-def _plain(digits: str) -> Fraction:
-    return Fraction(digits.replace(",", "").removesuffix("."))
-
-
-def _ten_to(exponent: str) -> Fraction:
-    if abs(int(exponent)) > LARGEST_EXPONENT:
-        raise ValueError(exponent)
-    return Fraction(10) ** int(exponent)
+def math_equal(answer: str, reference: str | Sequence[str], *, mode: str = "strict", limit_s: float = 1.0) -> bool:
+    """Whether the answer equals the reference, or any of several. Total: what cannot be read, or takes longer than
+    limit_s CPU seconds, is not equal. `mode` is strict, qwen_fast or qwen_slow. InputError for another mode.
+    """
+    if mode not in MODES:
+        raise InputError("mode", mode, f"choose one of {', '.join(MODES)}")
+    references = (reference,) if isinstance(reference, str) else tuple(reference)
+    checker = replace(MODES[mode], limit_s=limit_s)
+    return checker.many([(answer, Question("", references, ""))]) == [Outcome.CORRECT]

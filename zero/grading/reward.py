@@ -1,40 +1,80 @@
-"""From the facts of a verdict to a reward."""
+"""From the facts of a verdict to a reward: a weighted sum of named parts."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from zero.errors import InputError
+from zero.records import Outcome, Response
+
+Part = Callable[[Response], float]  # any function of one response, which also sees its siblings; see rewards.py
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One part of a reward and what it counts."""
+
+    part: Part
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Reward:
-    """`correct` for a right answer, else `incorrect`, plus `format` if the answer has the template's form.
+    """The sum of weight x part over `parts`; a part's name is that of its curve, reward/NAME. Raises InputError.
 
-    One rule for responses cut by the token budget: truncated="incorrect" gives every one of them `incorrect`, even if
-    an answer can be extracted, so that a cut response is never worth more than a wrong answer; "grade" treats them as
-    any other. Raises InputError.
+    One rule for responses cut by the token budget: truncated="incorrect" judges every one of them as a response without
+    an answer, even if an answer could be extracted, so that being cut never pays; "grade" judges them as any other.
     """
 
-    correct: float = 1.0
-    incorrect: float = 0.0
-    format: float = 0.0
+    parts: Mapping[str, Weighted]
     truncated: str = "incorrect"
 
     def __post_init__(self) -> None:
-        for key in ("correct", "incorrect", "format"):
-            if not math.isfinite(getattr(self, key)):
-                raise InputError(f"reward.{key}", getattr(self, key), "must be a finite number")
-        if self.format < 0:  # else a truncated answer would beat a wrong one
-            raise InputError("reward.format", self.format, "must be 0 or more; it is added to a wrong answer in form")
+        if not self.parts:
+            raise InputError("reward.parts", "{}", "name at least one part; conf/reward/accuracy.yaml is an example")
+        for name, weighted in self.parts.items():
+            if not name.isidentifier():
+                raise InputError("reward.parts", name, "a part's name must be one word of letters, digits and _")
+            if not math.isfinite(weighted.weight):
+                raise InputError(f"reward.parts.{name}.weight", weighted.weight, "must be a finite number")
         if self.truncated not in ("incorrect", "grade"):
             raise InputError("reward.truncated", self.truncated, "must be incorrect or grade")
 
-    def __call__(self, correct: bool, formatted: bool, finished: bool) -> float:
-        """The reward of one response."""
-        if not finished and self.truncated == "incorrect":
-            return self.incorrect
-        if correct:
-            return self.correct
-        return self.incorrect + self.format if formatted else self.incorrect
+    def __call__(self, responses_G: Sequence[Response]) -> list[dict[str, float]]:
+        """What each part contributes to the reward of each of the G responses to one prompt: weight x value by name.
+
+        InputError if a part raises or is not finite: a reward that fails in silence would be a curve that lies.
+        """
+        seen_G = [self._seen(response) for response in responses_G]
+        siblings = tuple(seen_G)
+        return [
+            {
+                name: self._value(name, weighted, replace(seen, siblings=siblings))
+                for name, weighted in self.parts.items()
+            }
+            for seen in seen_G
+        ]
+
+    def _seen(self, response: Response) -> Response:
+        if response.finished or self.truncated == "grade":
+            return response
+        return replace(response, strict=Outcome.NO_ANSWER, lenient=Outcome.NO_ANSWER, answer=None)
+
+    def _value(self, name: str, weighted: Weighted, response: Response) -> float:
+        try:
+            value = weighted.weight * float(weighted.part(response))
+        except Exception as error:
+            what = f"raised {type(error).__name__}: {error}"
+            raise self._broken(name, weighted, what, response) from error
+        if not math.isfinite(value):
+            raise self._broken(name, weighted, f"gave {value}", response)
+        return value
+
+    def _broken(self, name: str, weighted: Weighted, what: str, response: Response) -> InputError:
+        where = f"on a response to question {response.question.id} ({response.text[:60]!r}...)"
+        function = getattr(weighted.part, "func", weighted.part)
+        return InputError(
+            f"reward.parts.{name}", getattr(function, "__name__", function), f"{what} {where}; mend that function"
+        )

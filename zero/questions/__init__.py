@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
+from zero.questions.splits import fingerprint, without_leaks
 from zero.records import Question
+from zero.template import free_answer
 
-Checker = Callable[[str, Question], bool]  # (extracted answer, question) -> is it right; total and quick on any string
+Checker = Callable[[str, Question], bool]
+"""(answer, question) -> is it right. A checker that cannot read the answer raises ValueError. One that may take long on
+a hostile answer is wrapped in zero.grading.Sandboxed, which runs it in a process that can be killed."""
+Finder = Callable[[str], str | None]  # response -> an answer in whatever form, or None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The two disjoint splits of a set. Held-out rows are only ever evaluated."""
+    """The two disjoint splits of a set, each without repetitions. Held-out rows are only ever evaluated."""
 
     train: Sequence[Question]
     heldout: Sequence[Question]
+    notes: Sequence[str] = ()  # what loading left out, one line for each reason
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits of the content: ids, texts and answers of both splits, in order."""
+        hashed = hashlib.sha256()
+        for split in (self.train, self.heldout):
+            for q in split:
+                hashed.update("\0".join((q.id, q.text, *q.answer, "\1")).encode("utf-8", "surrogatepass"))
+            hashed.update(b"\2")
+        return hashed.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """`rows` come from one loader function, `check` is one function of zero.grading."""
+    """`rows` come from one loader function, `check` is one function of zero.grading; `find` looks for an answer in any
+    form, for the lenient accuracy."""
 
     name: str
     rows: Rows
     check: Checker
+    find: Finder = free_answer
+
+    def without(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
+        """The set without the training rows that are questions of a test, by the test's name; noted in its rows."""
+        return replace(self, rows=without_tested(self.rows, tested))
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments, every row once per epoch."""
         size = len(self.rows.train)
         places = range(step * n, (step + 1) * n)
         return [self.rows.train[_shuffled(size, seed, i // size)[i % size]] for i in places]
+
+
+def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows:
+    """Drop the training rows that are questions of a test, by the normal form of zero.questions.splits."""
+    known = {name: [fingerprint(question.text) for question in questions] for name, questions in tested.items()}
+    train, notes = without_leaks(rows.train, known, "drop")
+    return Rows(train, rows.heldout, (*rows.notes, *notes)) if notes else rows
 
 
 @lru_cache(maxsize=4)

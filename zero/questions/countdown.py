@@ -1,17 +1,21 @@
-"""Countdown for real models: reach a target from given numbers. Every problem has a solution, and it is recorded.
+"""Countdown for real models: reach a target from given numbers.
 
-The wording is TinyZero's (github.com/Jiayi-Pan/TinyZero), the numbers are drawn here; arXiv 2503.20783's companion
-study oat-zero trains on the same kind of problems.
+`rows` draws problems here; each has a solution, and it is recorded. `tinyzero_set` reads the published problems with the
+split of TinyZero (github.com/Jiayi-Pan/TinyZero), whose wording both use; arXiv 2503.20783's companion study oat-zero
+trains on the same kind of problems. Departure from TinyZero: the same numbers in another order are the same problem, so
+that none is trained on twice and none of the test is trained on (about a tenth of its test is, in another order).
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from zero.errors import InputError
-from zero.questions import Rows
+from zero.questions import Checker, Finder, QuestionSet, Rows
+from zero.questions.sources import rows_of
 from zero.records import Question
 
 TEXT = (
@@ -47,6 +51,20 @@ def rows(
     """
     _check(counts, low, high, smallest, largest, train, heldout, text)
     rng = random.Random(f"zero.questions.countdown/{seed}")
+
+    def draw() -> Question | None:
+        numbers = [rng.randint(low, high) for _ in range(rng.choice(counts))]
+        solution, value = _combine(rng, numbers)
+        return _question(numbers, value, text, solution) if smallest <= value <= largest else None
+
+    return fill(draw, train, heldout, HELDOUT_DIGIT, "raise questions.rows.high")
+
+
+def fill(draw: Callable[[], Question | None], train: int, heldout: int, below: int, remedy: str) -> Rows:
+    """Draw until both splits are full; a question whose id's digest begins with a hex digit below `below` is held out.
+
+    Ids end in `-DIGEST`. InputError once PATIENCE draws in a row bring nothing new.
+    """
     found: dict[bool, dict[str, Question]] = {False: {}, True: {}}
     wanted = {False: train, True: heldout}
     misses = 0
@@ -54,13 +72,11 @@ def rows(
         misses += 1
         if misses > PATIENCE:
             there = f"there are only about {len(found[False])} problems to train on and {len(found[True])} to hold out"
-            raise InputError("questions.rows.train", train, f"{there}; ask for fewer or raise questions.rows.high")
-        numbers = [rng.randint(low, high) for _ in range(rng.choice(counts))]
-        solution, target = _combine(rng, numbers)
-        if not smallest <= target <= largest:
+            raise InputError("questions.rows.train", train, f"{there}; ask for fewer or {remedy}")
+        question = draw()
+        if question is None:
             continue
-        question = _question(numbers, solution, target, text)
-        split = int(question.id.removeprefix("countdown-")[0], 16) < HELDOUT_DIGIT
+        split = int(question.id.rpartition("-")[2][0], 16) < below
         if len(found[split]) < wanted[split] and question.id not in found[split]:
             found[split][question.id] = question
             misses = 0
@@ -83,12 +99,91 @@ def _combine(rng: random.Random, numbers: Sequence[int]) -> tuple[str, int]:
     return expression[1:-1], value
 
 
-def _question(numbers: Sequence[int], solution: str, target: int, text: str) -> Question:
+def _question(numbers: Sequence[int], target: int, text: str, solution: str = "") -> Question:
     identity = f"{sorted(numbers)} {target}"
     digest = hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest()[:16]
     shown = text.replace("{numbers}", str(list(numbers))).replace("{target}", str(target))
     meta = {"numbers": list(numbers), "target": target, "level": len(numbers)}
     return Question(text=shown, answer=(str(target),), id=f"countdown-{digest}", solution=solution, meta=meta)
+
+
+def tinyzero_set(
+    name: str,
+    check: Checker,
+    find: Finder,
+    path: str | None = None,
+    hub: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    **settings: Any,
+) -> QuestionSet:
+    """The published problems from a local file or folder, or from the hub (zero.questions.sources.rows_of); `settings` are
+    the other arguments of `tinyzero_rows`. Raises InputError."""
+    return QuestionSet(name, tinyzero_rows(rows_of(path, hub, split), path=path, **settings), check, find)
+
+
+def tinyzero_rows(
+    placed: Iterable[tuple[str, Mapping[str, Any]]],
+    train: int = 327_680,
+    heldout: int = 1024,
+    heldout_from: int = 327_680,
+    text: str = TEXT,
+    path: str | None = None,
+) -> Rows:
+    """TinyZero's split of rows with the columns `target` and `nums`, in the order of the file, without twins.
+
+    train         rows 0 to train - 1 are trained on, but for those whose numbers and target came before or are tested
+    heldout       rows heldout_from to heldout_from + heldout - 1 are held out, but for those that came before there
+    path          only for messages: where the (place, row) pairs are from
+
+    The notes count what was left out. Rows after the held-out ones are not read. Raises InputError.
+    """
+    _check_split(train, heldout, heldout_from, text)
+    kept: dict[bool, dict[str, Question]] = {False: {}, True: {}}
+    twins = {False: 0, True: 0}
+    number = -1
+    for number, (place, row) in enumerate(placed):
+        split = number >= heldout_from
+        if split or number < train:
+            question = _question(*_columns(place, row, path), text)
+            twins[split] += question.id in kept[split]
+            kept[split].setdefault(question.id, question)
+        if number == heldout_from + heldout - 1:
+            break
+    if number < heldout_from + heldout - 1:
+        remedy = f"holds {number + 1} rows, the split needs {heldout_from + heldout}; lower questions.heldout_from"
+        raise InputError("questions.path", path, remedy)
+    tested = [question for identity, question in kept[False].items() if identity in kept[True]]
+    for question in tested:
+        del kept[False][question.id]
+    notes = [
+        f"left out {count} of the {what}"
+        for count, what in (
+            (twins[False], f"first {train} rows: the same numbers and target came before"),
+            (len(tested), "training rows: the same numbers and target are held out"),
+            (twins[True], f"{heldout} held-out rows: the same numbers and target came before"),
+        )
+        if count
+    ]
+    return Rows(list(kept[False].values()), list(kept[True].values()), notes)
+
+
+def _columns(place: str, row: Mapping[str, Any], path: str | None) -> tuple[list[int], int]:
+    """The numbers and the target of a row."""
+    numbers, target = row.get("nums"), row.get("target")
+    if not (isinstance(numbers, list) and numbers and all(type(n) is int for n in (*numbers, target))):
+        remedy = f"{place} must have the whole numbers nums (a list) and target; its columns are {', '.join(row)}"
+        raise InputError("questions.path", path, remedy)
+    return numbers, target  # type: ignore[return-value]
+
+
+def _check_split(train: int, heldout: int, heldout_from: int, text: str) -> None:
+    if not 1 <= train <= heldout_from:
+        remedy = f"must be from 1 to questions.heldout_from={heldout_from}, where the held-out rows begin"
+        raise InputError("questions.train", train, remedy)
+    if heldout < 1:
+        raise InputError("questions.heldout", heldout, "ask for at least 1 row")
+    if "{numbers}" not in text or "{target}" not in text:
+        raise InputError("questions.text", text, "must hold {numbers} and {target}")
 
 
 def _check(

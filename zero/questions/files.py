@@ -1,157 +1,216 @@
-"""Question sets from JSON Lines files. Every fault is one message that names the setting, the line and the remedy."""
+"""Question sets from files, folders and the hub. Every fault is one message that names the setting, the row and the remedy."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zero.errors import InputError
-from zero.questions import Checker, QuestionSet, Rows
+from zero.questions import Checker, Finder, QuestionSet, Rows, splits
+from zero.questions.sources import Placed, Row, rows_of
 from zero.records import Question
+from zero.template import free_answer
 
 UNANSWERED = 0.01  # share of rows without an answer that a file may have; MATH itself has one
+Hub = Mapping[str, Any]
+Reader = Callable[[Row], Row | None]
+"""A set's own function of one raw row: the row with a question and an answer in their columns, or None to leave it out.
+It raises ValueError or LookupError if the row is of another shape. Those of published sets stand in zero.questions.published."""
 
 
-def jsonl_set(name: str, path: str, check: Checker, **columns: Any) -> QuestionSet:
-    """A question set from one file; `columns` are the other arguments of `jsonl`."""
-    return QuestionSet(name=name, rows=jsonl(path, **columns), check=check)
+def table_set(name: str, check: Checker, find: Finder = free_answer, **settings: Any) -> QuestionSet:
+    """A question set from one table; `settings` are the arguments of `table`."""
+    return QuestionSet(name=name, rows=table(**settings), check=check, find=find)
 
 
-def jsonl(
-    path: str,
+def table(
+    path: str | None = None,
+    hub: Hub | None = None,
+    split: str | None = None,
+    row: Reader | None = None,
     question: str = "problem",
     answer: str = "answer",
     solution: str = "solution",
     answer_after: str | None = None,
+    where: Mapping[str, list[Any]] | None = None,
     heldout: float = 0.05,
     limit: int | None = None,
+    leaks: str = "refuse",
 ) -> Rows:
-    """Rows of a UTF-8 JSON Lines file. Blank lines, questions seen before (but for white space) and questions without
-    an answer are left out; more than one in a hundred of the last kind is an error: the column is the wrong one.
+    """Rows of one table. Questions seen before (zero.questions.splits.normal_form says when two are the same) and questions
+    without an answer are left out; more than one in a hundred of the last kind is an error: the column is the wrong one.
 
+    path, hub, split            where the rows lie; see zero.questions.sources.rows_of
+    row                         a function of each raw row, for sets that no column names describe
     question, answer, solution  names of columns. An answer is a text, a number, or a list of these: every accepted
                                 one. The solution may be missing. Other columns become `meta`.
     answer_after                the answer is what follows the last such mark: "####" for GSM8K's own files
+    where                       {column: [low, high]} with two numbers, either may be null: a range with both ends;
+                                {column: values}: one of these. Rows must meet every condition
     heldout                     a share (0.05) or a number of rows (256); 0 holds out none, 1.0 all: a pure benchmark.
-                                The rows whose text has the smallest digest are held out, whatever the order of the file
-    limit                       only the first so many questions of the file
+                                The rows whose text has the smallest hash are held out, whatever the order of the file
+    limit                       only the first so many questions that meet all this
+    leaks                       rows of a training set that are questions of a known benchmark: see splits.without_leaks
 
     Raises InputError.
     """
     if limit is not None and limit < 1:
         raise InputError("questions.limit", limit, "must be above 0, or null for all")
+    if leaks not in splits.RULES:
+        raise InputError("questions.leaks", leaks, f"must be one of {', '.join(splits.RULES)}")
+    source = ("questions.path", str(path)) if path is not None else ("questions.hub.id", str((hub or {}).get("id")))
+    placed = _kept(_read(rows_of(path, hub, split), row), _conditions(where), source[1])
+    columns = _Columns(question, answer, solution, answer_after, source[1])
+    found, places, notes = _questions(placed, columns, limit)
+    if not found:
+        rest = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
+        raise InputError(*source, rest)
+    train, apart = splits.hold_out(found, heldout)
+    if train:  # else it is a benchmark; held-out rows are checked too, so that a set is clean whatever is held out
+        clean, leaked = splits.without_leaks(
+            list(found.values()), splits.benchmarks(), leaks, source, lambda q: q.id, lambda q: places[q.id]
+        )
+        train, apart = splits.hold_out({q.id: q for q in clean}, heldout)
+        notes += leaked
+    return Rows(train=train, heldout=apart, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a row keeps what; `source` is what messages call the file."""
+
+    question: str
+    answer: str
+    solution: str
+    mark: str | None
+    source: str
+
+
+def _questions(
+    placed: Placed, columns: _Columns, limit: int | None
+) -> tuple[dict[str, Question], dict[str, str], list[str]]:
+    """Questions and their places, both by fingerprint, and notes on what was left out."""
     found: dict[str, Question] = {}
-    unanswered: list[int] = []
-    for number, row in _objects(path):
-        text = _text(row, question, path, number)
-        identity = _digest(text)
+    places: dict[str, str] = {}
+    repeated: list[str] = []
+    unanswered: list[str] = []
+    for place, row in placed:
+        text = _text(row, columns, place)
+        identity = splits.fingerprint(text)
         if identity in found:
+            repeated.append(f"{place} is {places[identity]}")
             continue
-        accepted = _answers(_column(row, "questions.answer", answer, path, number), answer_after, number)
+        accepted = _answers(
+            _column(row, "questions.answer", columns.answer, columns.source, place), columns.mark, place
+        )
         if not accepted:
-            unanswered.append(number)
+            unanswered.append(place)
             continue
-        meta = {key: value for key, value in row.items() if key not in (question, answer, solution)}
-        worked = row.get(solution)
-        found[identity] = Question(text, accepted, identity, worked.strip() if isinstance(worked, str) else "", meta)
+        worked = row.get(columns.solution)
+        meta = {k: v for k, v in row.items() if k not in (columns.question, columns.answer, columns.solution)}
+        solution = worked.strip() if isinstance(worked, str) else ""
+        found[identity] = Question(text, accepted, identity, solution, meta)
+        places[identity] = place
         if len(found) == limit:
             break
     if len(unanswered) > UNANSWERED * (len(found) + len(unanswered)):
-        remedy = f"{len(unanswered)} lines have no answer there, the first is line {unanswered[0]}; drop them"
-        raise InputError("questions.answer", answer, remedy)
-    if not found:
-        raise InputError("questions.path", path, "the file holds no question; give one JSON object a line")
-    return _split(found, heldout)
+        remedy = f"{len(unanswered)} rows have no answer there, the first is {unanswered[0]}; drop them"
+        raise InputError("questions.answer", columns.answer, remedy)
+    reasons = (("repeated", repeated), ("without an answer", unanswered))
+    return found, places, [f"left out {len(v)} {k}: {splits.listed(v)}" for k, v in reasons if v]
 
 
-def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of every line that is not blank."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError("questions.path", path, "no such file; give a JSON Lines file")
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip() and (row := _object(line, path, number)) is not None:
-                    yield number, row
-    except OSError as error:
-        raise InputError("questions.path", path, f"cannot be read ({error.strerror})") from error
+def _read(placed: Placed, read: Reader | None) -> Placed:
+    """Rows through the set's own function."""
+    for place, raw in placed:
+        try:
+            row = raw if read is None else read(raw)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            name = getattr(read, "__name__", "the row function")
+            remedy = f"cannot read {place} ({type(error).__name__}: {error}); is this a file of that set?"
+            raise InputError("questions.row", name, remedy) from error
+        if row is not None:
+            yield place, row
 
 
-def _object(line: bytes, path: str, number: int) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line.decode("utf-8-sig").strip() or "null")
-    except UnicodeDecodeError as error:
-        raise InputError("questions.path", path, f"line {number} is not UTF-8; convert the file") from error
-    except (ValueError, RecursionError) as error:  # ValueError: broken JSON, or a number of thousands of digits
-        whole = "; the file looks like one JSON array: write one object a line" if line.lstrip()[:1] == b"[" else ""
-        raise InputError("questions.path", path, f"line {number} is not JSON ({error}){whole}") from error
-    if row is not None and not isinstance(row, dict):
-        raise InputError("questions.path", path, f"line {number} is no JSON object; write one object a line")
-    return row
+Condition = tuple[str, Callable[[Any], bool]]
 
 
-def _column(row: dict[str, Any], key: str, column: str, path: str, number: int) -> Any:
+def _conditions(where: Mapping[str, list[Any]] | None) -> list[Condition]:
+    conditions: list[Condition] = []
+    for column, wanted in (where or {}).items():
+        if not isinstance(wanted, list) or not wanted:
+            raise InputError("questions.where", f"{column}: {wanted}", "must be [low, high] or a list of values")
+        is_range = len(wanted) == 2 and all(end is None or _is_number(end) for end in wanted)
+        conditions.append((column, partial(_within, *wanted) if is_range else wanted.__contains__))
+    return conditions
+
+
+def _within(low: float | None, high: float | None, value: Any) -> bool:
+    """ValueError if the value is no number, nor a text that is one."""
+    if not (_is_number(value) or isinstance(value, str)):
+        raise ValueError(value)
+    return (low is None or low <= float(value)) and (high is None or float(value) <= high)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kept(placed: Placed, conditions: list[Condition], source: str) -> Placed:
+    for place, row in placed:
+        for column, meets in conditions:
+            value = _column(row, "questions.where", column, source, place)
+            try:
+                if value is None or not meets(value):
+                    break
+            except ValueError:
+                remedy = f"a range needs numbers, but {place} holds {str(value)[:40]!r} there; list the values"
+                raise InputError("questions.where", column, remedy) from None
+        else:
+            yield place, row
+
+
+def _column(row: Row, key: str, column: str, source: str, place: str) -> Any:
     if column not in row:
         there = ", ".join(map(str, row)) or "none"
-        raise InputError(key, column, f"no such column in line {number} of {path}; its columns are {there}")
+        raise InputError(key, column, f"no such column in {place} of {source}; its columns are {there}")
     return row[column]
 
 
-def _text(row: dict[str, Any], question: str, path: str, number: int) -> str:
-    text = _column(row, "questions.question", question, path, number)
+def _text(row: Row, columns: _Columns, place: str) -> str:
+    text = _column(row, "questions.question", columns.question, columns.source, place)
     if not isinstance(text, str) or not text.strip():
-        raise InputError("questions.question", question, f"line {number} holds no text there; mend or drop the line")
+        raise InputError("questions.question", columns.question, f"{place} holds no text there; mend or drop the row")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError("questions.question", question, f"line {number} holds half a Unicode character") from error
+        remedy = f"{place} holds half a Unicode character; mend the row"
+        raise InputError("questions.question", columns.question, remedy) from error
     return text.strip()
 
 
-def _answers(value: Any, mark: str | None, number: int) -> tuple[str, ...]:
+def _answers(value: Any, mark: str | None, place: str) -> tuple[str, ...]:
     """Every accepted answer as a text, without repetitions and empty ones."""
     values = value if isinstance(value, list) else [value]
-    texts = [_answer(one, mark, number) for one in values if one is not None]
+    texts = [_answer(one, mark, place) for one in values if one is not None]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _answer(value: Any, mark: str | None, number: int) -> str:
+def _answer(value: Any, mark: str | None, place: str) -> str:
     """142.0 -> "142", " 0.5" -> "0.5"."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise InputError(
-            "questions.answer", value, f"line {number}: an answer must be a text, a number or a list of them"
-        )
+        raise InputError("questions.answer", value, f"{place}: an answer must be a text, a number or a list of them")
     if not mark:
         return value.strip()
     _, found, after = value.rpartition(mark)
     if not found:
-        raise InputError("questions.answer_after", mark, f"the answer of line {number} has no such mark")
+        raise InputError("questions.answer_after", mark, f"the answer of {place} has no such mark")
     return after.strip()
-
-
-def _digest(text: str) -> str:
-    """What makes a question the same question: its text but for white space."""
-    return hashlib.md5(" ".join(text.split()).encode(), usedforsecurity=False).hexdigest()[:16]
-
-
-def _split(found: dict[str, Question], heldout: float) -> Rows:
-    """Training rows in the order of the file; held-out rows by digest, so that the first few are a fair sample."""
-    size = len(found)
-    share = isinstance(heldout, float)
-    if not 0 <= heldout <= (1 if share else size):
-        raise InputError(
-            "questions.heldout", heldout, f"must be a share from 0.0 to 1.0 or at most the {size} rows there are"
-        )
-    count = math.ceil(heldout * size) if share else int(heldout)
-    apart = dict.fromkeys(sorted(found)[:count])
-    train = [question for identity, question in found.items() if identity not in apart]
-    return Rows(train=train, heldout=[found[identity] for identity in apart])

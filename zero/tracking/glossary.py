@@ -8,11 +8,18 @@ from __future__ import annotations
 import re
 from functools import cache
 
-# "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt.
+# "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt. A benchmark
+# named "macro" is the plain mean over benchmarks.
 GLOSSARY: dict[str, tuple[str, str]] = {
     "train/reward": ("reward", "mean reward of the step's responses"),
-    "train/accuracy": ("share", "responses whose answer the question set accepts"),
+    "train/accuracy": ("share", "responses whose answer, in the form that the template asks for, is right"),
+    "train/accuracy_lenient": ("share", "responses whose answer is right in whatever form it was found"),
     "train/formatted": ("share", "responses in which the template found an answer"),
+    "train/unparsed": ("share", "responses with an answer that the checker cannot read"),
+    "train/timed_out": ("share", "responses with an answer on which the checker hit its limit of time or memory"),
+    "train/failed": ("share", "responses with an answer on which the checker failed: a defect of the checker"),
+    "reward/PART": ("reward", "mean contribution of the reward's part PART, weight included; the parts add up"),
+    "alarm/reward_hack": ("0 or 1", "1 if the reward has been rising while accuracy has not"),
     "length/mean": ("tokens", "mean length of a response, its stop token counted"),
     "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
     "length/incorrect": ("tokens", "mean length of incorrect responses; absent in a step that has none"),
@@ -29,11 +36,19 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "mismatch/logprob_gap_max": ("nats", "largest |sampler - learner| log-probability of a response token"),
     "tokens/generated": ("tokens", "response tokens sampled in the step"),
     "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
-    "eval/NAME/accuracy": ("share", "benchmark NAME: accuracy, averaged over the completions of a question"),
+    "eval/NAME/accuracy": ("share", "benchmark NAME: strict accuracy, mean over n answers to each question: avg@n"),
     "eval/NAME/accuracy_low": ("share", "lower end of its 95 % bootstrap interval over questions"),
     "eval/NAME/accuracy_high": ("share", "upper end of its 95 % bootstrap interval over questions"),
+    "eval/NAME/accuracy_lenient": ("share", "benchmark NAME: accuracy of answers in whatever form they were found"),
+    "eval/NAME/pass@K": ("share", "benchmark NAME: chance that one of K answers to a question is right"),
+    "eval/NAME/maj@K": ("share", "benchmark NAME: chance that the majority of K answers to a question is right"),
     "eval/NAME/formatted": ("share", "benchmark NAME: responses in which the template found an answer"),
+    "eval/NAME/unparsed": ("share", "benchmark NAME: responses with an answer that the checker cannot read"),
+    "eval/NAME/timed_out": ("share", "benchmark NAME: responses with an answer on which the checker hit its limit"),
+    "eval/NAME/failed": ("share", "benchmark NAME: responses with an answer on which the checker failed"),
     "eval/NAME/length": ("tokens", "benchmark NAME: mean length of a response"),
+    "eval/NAME/length_correct": ("tokens", "benchmark NAME: mean length of correct responses; absent without any"),
+    "eval/NAME/length_incorrect": ("tokens", "benchmark NAME: mean length of incorrect responses; absent without any"),
     "eval/NAME/truncated": ("share", "benchmark NAME: responses cut off by the token budget"),
     "eval/NAME/reflection": ("share", "benchmark NAME: responses that contain a self-reflection word"),
     "time/rollout": ("s", "wall time of sampling"),
@@ -50,7 +65,8 @@ GLOSSARY: dict[str, tuple[str, str]] = {
 
 
 def describe(name: str) -> tuple[str, str]:
-    """(unit, meaning) of a metric; "eval/x/length" resolves to "eval/NAME/length". KeyError for unknown names."""
+    """(unit, meaning) of a metric; "eval/x/length" resolves to "eval/NAME/length", "reward/x" to "reward/PART".
+    KeyError for unknown names."""
     entry = _entry(name)
     if entry is None:
         raise KeyError(f"{name}: no such metric; add its unit and meaning to zero/tracking/glossary.py")
@@ -74,4 +90,6 @@ def _entry(name: str) -> str | None:
     if name in GLOSSARY:
         return None if "NAME" in name.split("/") else name
     pattern = re.sub(r"^eval/[^/]+/", "eval/NAME/", name)
+    pattern = re.sub(r"@[0-9]+$", "@K", pattern)
+    pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/PART", pattern)
     return pattern if pattern in GLOSSARY else None

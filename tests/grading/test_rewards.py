@@ -1,0 +1,322 @@
+"""What each reward part pays for, what it must not pay for, and the presets of conf/reward."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT
+from zero.errors import InputError
+from zero.grading import Reward, Weighted
+from zero.grading import rewards as r
+from zero.grading import rewards_length as rl
+from zero.records import Outcome, Question, Response
+
+Part = Callable[[Response], float]
+RIGHT, WRONG, NONE = Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER
+
+CARDS = Question("", ("24",), "q", meta={"numbers": [3, 3, 8, 8], "target": 24})
+LINES = "<think>\na\nb\n</think>\n<answer>\n7\n</answer>"
+TIGHT = "<think>a\nb</think><answer>7</answer>"
+XML = LINES.replace("think", "reasoning")
+OPENED = "Let me solve this step by step.\n<think>"
+
+
+def said(text: str = "", strict: Outcome = WRONG, answer: str | None = "7", **facts: Any) -> Response:
+    known: dict[str, Any] = {"question": CARDS, "prompt": "Q", "tokens": 50, "budget": 100, "finished": True}
+    known |= {"lenient": strict} | facts
+    return Response(text=text, strict=strict, answer=None if strict is NONE else answer, **known)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        (r.correctness, [1, 0, 0, 0, 0, 0]),
+        (partial(r.correctness, right=2.0, wrong=-0.5), [2, -0.5, -0.5, -0.5, -0.5, -0.5]),
+        (partial(r.correctness, wrong=-0.5, no_answer=-1.0), [1, -0.5, -1, -0.5, -0.5, -0.5]),
+        (r.has_answer, [1, 1, 0, 1, 1, 1]),
+        (r.general_points, [5, -2, -3, -2, -2, -2]),
+    ],
+)
+def test_by_outcome(part: Part, values: list[float]) -> None:
+    """In the order right, wrong, no answer, unparsed, timeout, failed; the answer is 7."""
+    assert [part(said(strict=outcome)) for outcome in Outcome] == values
+
+
+def test_the_lenient_part_asks_for_the_lenient_outcome() -> None:
+    assert r.lenient_correctness(said(strict=NONE, lenient=RIGHT), right=2.0) == 2.0
+    assert r.lenient_correctness(said(strict=NONE, lenient=NONE), no_answer=-1.0) == -1.0
+
+
+@pytest.mark.parametrize("text", ["7", "-7", "+7", "\u22127", "1,000", "-12,345,678", " 7 ", "007", "9" * 5000])
+def test_integers(text: str) -> None:
+    assert r.integer(said(answer=text)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "-", "7.0", "1,00", "1,0000", ",100", "7a", "1e3", "3/1", "\u0667", "- 7", "7 8"])
+def test_no_integers(text: str) -> None:
+    assert r.integer(said(answer=text)) == 0
+
+
+def test_no_answer_is_no_integer() -> None:
+    assert r.integer(said("7", strict=NONE)) == 0
+
+
+STRICT = partial(r.tag_format, own_lines=True)
+LOOSE = partial(r.tag_format, own_lines=False)
+EMPTY = "<think>\n\n</think>\n<answer>\n\n</answer>"
+FORMS = [  # response; strict, loose, in order
+    (LINES, (1, 1, 1)), (LINES + "\n", (1, 1, 1)), (TIGHT, (0, 1, 1)), (TIGHT + " \n", (0, 1, 1)), (EMPTY, (1, 1, 1)),
+    (TIGHT.replace("><answer", "> \n\t<answer"), (0, 1, 1)), ("\n" + LINES, (0, 1, 1)),
+    (LINES + "!", (0, 0, 1)), (LINES + "\n\n", (0, 1, 1)), (LINES + "\n" + LINES, (0, 0, 1)), ("So: " + LINES, (0, 0, 0)),
+    (LINES.replace("a\n", "<think>\n"), (0, 0, 1)), (LINES.replace("7", "<answer>\n7"), (0, 0, 1)),
+    (LINES.replace("</think>\n", "</think>\nso\n"), (0, 0, 0)), (LINES.replace("\n<answer>\n", ""), (0, 0, 0)),
+    (LINES.removesuffix("</answer>"), (0, 0, 0)), ("<think>\n</think>\n<answer>\n</answer>", (0, 1, 1)),
+    ("<answer>\n7\n</answer>\n<think>\na\n</think>", (0, 0, 0)), ("", (0, 0, 0)), ("<think>", (0, 0, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "values"), FORMS)
+def test_forms(text: str, values: tuple[int, ...]) -> None:
+    assert tuple(part(said(text)) for part in (STRICT, LOOSE, r.tags_in_order)) == values
+    demo = said(text.replace("think", "reasoning"))
+    assert tuple(part(demo, think="reasoning") for part in (STRICT, LOOSE, r.tags_in_order)) == values
+
+
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n"])
+@pytest.mark.parametrize("part", [STRICT, LOOSE, r.tags_in_order, r.tag_count])
+def test_a_tag_that_the_prompt_opened_is_put_back(part: Part, opening: str) -> None:
+    rest = said(LINES.removeprefix(opening), prompt=f"... <think> </think> ...\n{opening}")
+    assert part(rest) == 1
+    assert part(replace(rest, prompt="Q")) < 1
+
+
+def test_a_tag_may_not_be_written_twice() -> None:
+    assert [part(said(LINES, prompt=OPENED)) for part in (STRICT, LOOSE)] == [0, 0]
+
+
+def test_the_form_of_an_arithmetic_answer_has_tiers() -> None:
+    answers = {"(1 + 2)*3/4.": 1.0, "7\n": 1.0, "1+2=3": 0.5, "": 0.5, "\\frac12": 0.5, "\u0667": 0.5, "2**3": 1.0}
+    for answer, value in answers.items():
+        assert r.arithmetic_format(said(f"a</think>\n<answer>{answer}</answer>", prompt=OPENED)) == value
+    assert r.arithmetic_format(said("a</think>\n<answer>7</answer> so", prompt=OPENED)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (LINES, 1), (LINES + "\n" + LINES, 0.0), (LINES.replace("\n</think>", "</think>"), 0.75), ("<think>\n", 0.25),
+        (LINES.removesuffix("\n</answer>"), 0.75), (LINES + "and more", 1), (TIGHT, 0), ("", 0),
+    ],
+)  # fmt: skip
+def test_tags_are_counted(text: str, value: float) -> None:
+    assert r.tag_count(said(text)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(XML, 0.5), (XML + "\n", 0.5), (XML + "\n" + "x" * 100, 0.4), (XML + "x" * 100, 0.4), (XML + "x" * 9000, 0.0),
+     ("<reasoning>\n" + "x" * 9000, 0.125), ("x" * 9000, 0.0), ("", 0.0)],
+)  # fmt: skip
+def test_what_trails_the_xml_costs(text: str, value: float) -> None:
+    assert r.xml_count(said(text)) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("", 0), ("First, a. Next, b. Finally, c", 3), ("x\n1. a\n2. b", 2), ("Step 1: a Step 22: b", 2), ("- a\n* b", 2),
+     ("3.14 and\n2.72", 0), ("Firstly, a-b", 0)],
+)  # fmt: skip
+def test_steps(text: str, count: int) -> None:
+    assert r.reasoning_steps(said(text), enough=4) == count / 4
+    assert r.reasoning_steps(said(text * 9)) in (0.0, 1.0)
+
+
+def test_the_word_boxed() -> None:
+    assert r.boxed_present(said("\\boxed{")) == 1
+    assert r.boxed_present(said("7"), absent=-0.5) == -0.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "close", "points"),
+    [
+        ("8*3*(8-3)", 0.0, -1), ("3*8+3-8", 1 - 5 / 24, -1), ("8/(3-3)+8", 0.0, -1), ("(8+8)+3+3 = 24", 1 - 2 / 24, -1),
+        ("(8+8)*3/2", 0.0, -2), ("8*3", 0.0, -2), ("8*3+3+8-8", 0.0, -2), ("8*3**3", 0.0, -3), ("8//3", 0.0, -3),
+        ("$8\\times 3+(8-3)$", 1 - 5 / 24, -1), ("8*3+8-3 = 24", 1 - 5 / 24, -1), ("3+8=3+8", 0.0, -3),
+        ("words", 0.0, -3), ("", 0.0, -3), ("((", 0.0, -3), ("9" * 499, 0.0, -2), ("9" * 10_000, 0.0, -3),
+        ("\u0663+3+8+8", 0.0, -3),
+    ],
+)  # fmt: skip
+def test_arithmetic_is_read_exactly(answer: str, close: float, points: float) -> None:
+    assert r.closeness(said(answer=answer)) == pytest.approx(close, abs=1e-15)
+    assert r.general_points(said(answer=answer)) == points
+
+
+def test_right_is_as_close_as_can_be_and_a_target_is_needed() -> None:
+    assert r.closeness(said(strict=RIGHT, answer="$8\\div(3-8\\div3)$")) == 1
+    plain = Question("", ("24",), "q")
+    with pytest.raises(ValueError, match="target"):
+        r.closeness(said(question=plain))
+    assert r.general_points(said(question=plain)) == -1  # no cards, so no wrong numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "value"),
+    [
+        ("", 3, 0), ("a b", 3, 0), ("a b c", 3, 0), ("a b c d", 3, 0), ("a a a a", 3, -1 / 2), ("a " * 102, 3, -0.99),
+        ("A a a", 1, -2 / 3), ("a b a b a b", 2, -3 / 5), ("\u6c34" * 6, 3, -3 / 4), ("aaaaaaaa", 3, 0),
+    ],
+)  # fmt: skip
+def test_repetition(text: str, n: int, value: float) -> None:
+    assert rl.repetition_penalty(said(text), n=n) == pytest.approx(value)
+    assert rl.repetition_penalty(said(text), n=n, most=-0.5) == pytest.approx(value / 2)
+
+
+def test_cosine_falls_to_the_budget_and_stays() -> None:
+    right = [rl.cosine_length(said(strict=RIGHT, tokens=t)) for t in (0, 50, 100, 150, 200)]
+    wrong = [rl.cosine_length(said(tokens=t)) for t in (0, 50, 100, 200)]
+    assert right == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.5])
+    assert wrong == pytest.approx([0.0, -0.25, -0.5, -0.5])
+    assert rl.cosine_length(said(tokens=100), wrong=[-1.0, -0.5]) == -0.5
+
+
+def group(*members: tuple[int, Outcome]) -> list[Response]:
+    alone = [said(tokens=tokens, strict=outcome) for tokens, outcome in members]
+    return [replace(response, siblings=tuple(alone)) for response in alone]
+
+
+def test_length_compares_siblings() -> None:
+    responses = group((10, RIGHT), (20, RIGHT), (30, RIGHT), (10, WRONG), (30, NONE))
+    assert [rl.length(response) for response in responses] == [0.5, 0.0, -0.5, 0.0, -0.5]
+    assert [rl.length(response) for response in group((10, RIGHT), (10, WRONG))] == [0.0, 0.0]
+    assert rl.length(said()) == 0.0  # no siblings
+
+
+def test_overlong_is_punished_in_the_last_part_of_the_budget() -> None:
+    values = [rl.soft_overlong(said(tokens=t), share=0.25) for t in (0, 75, 80, 100, 101)]
+    assert values == pytest.approx([0, 0, -0.2, -1, -1])
+    assert rl.soft_overlong(said(tokens=3, budget=0)) == -1.0
+    with pytest.raises(ValueError, match="share"):
+        rl.soft_overlong(said(), share=0.0)
+
+
+def test_truncation_costs() -> None:
+    assert [rl.truncation_penalty(said(finished=f), value=-0.3) for f in (True, False)] == [0.0, -0.3]
+
+
+PARTS: list[tuple[Part, float, float]] = [
+    (r.correctness, 0, 1), (r.lenient_correctness, 0, 1), (r.has_answer, 0, 1), (r.boxed_present, 0, 1),
+    (r.integer, 0, 1), (r.closeness, 0, 1), (r.general_points, -3, 5), (STRICT, 0, 1), (LOOSE, 0, 1),
+    (r.arithmetic_format, 0, 1), (r.tags_in_order, 0, 1), (r.tag_count, 0, 1), (r.xml_count, 0, 0.5),
+    (r.reasoning_steps, 0, 1), (rl.repetition_penalty, -1, 0), (rl.cosine_length, -0.5, 1), (rl.length, -0.5, 0.5),
+    (rl.soft_overlong, -1, 0), (rl.truncation_penalty, -1, 0),
+]  # fmt: skip
+pieces = st.sampled_from("<think> </think> <answer> </answer> <reasoning> \n 7 ( ) + = boxed - Step\x001:".split(" "))
+texts = st.one_of(st.text(), st.lists(pieces).map("".join))
+
+
+@given(texts, texts, st.sampled_from(Outcome), st.integers(0, 300), st.integers(0, 200), st.booleans())
+def test_parts_are_total_and_bounded(
+    text: str, answer: str, outcome: Outcome, tokens: int, budget: int, done: bool
+) -> None:
+    for part, least, most in PARTS:
+        value = part(said(text, outcome, answer, prompt=answer, tokens=tokens, budget=budget, finished=done))
+        assert math.isfinite(value) and least <= value <= most, part
+
+
+def test_every_part_is_in_the_table() -> None:
+    named = {getattr(part, "func", part) for part, _, _ in PARTS}
+    written = {f for module in (r, rl) for name, f in vars(module).items() if callable(f) and not name.startswith("_")}
+    assert {f for f in written if getattr(f, "__annotations__", {}).get("return") == "float"} == named
+
+
+SEEDS = [
+    "<think>", "</think>", "</think> ", "</think>\n<answer>", "<answer></answer>", "\n</answer>", " ", "\n", "1", "1.",
+    "1,", ",111", "Step ", "Step 1", "\n1", "a ", "a", "\u6c34", "(", "((1)", "1+", "boxed", "\0", "\ud800", "=", "- ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_parts_take_linear_time(seed: str) -> None:
+    text = seed * (50_000 // len(seed))
+    for body in (text, f"<think>{text}", f"<think>{text}</think><answer>7</answer>", f"{LINES}{text}"):
+        began = time.process_time()
+        for part, _, _ in PARTS:
+            part(said(body, answer=body))
+        assert time.process_time() - began < 4.0  # takes 0.1; a quadratic part takes minutes
+
+
+# Presets
+
+
+FULL = "<think>\nwait\n</think>\n<answer>\n(1+2)\n</answer>"
+BOXED = "it is \\boxed{7}"
+MOST = {  # a full response, what it is worth if it is right, and what if it is wrong
+    "accuracy": (BOXED, 1, 0), "tinyzero": (FULL, 1, 0.1), "oat_zero": (FULL, 1, 0.1), "mini_r1": (FULL, 2, 1),
+    "nano_aha": (FULL, 2, 1), "gsm8k_xml": (FULL.replace("think", "reasoning"), 4, 2), "simplerl": (BOXED, 1, -0.5),
+    "orz": (FULL, 1, 0), "open_r1": (FULL, 3, 2), "general_points": (FULL, 5, -2), "dapo_overlong": (BOXED, 1, -1),
+    "weighted": (BOXED, 1.1, 0.1),
+}  # fmt: skip
+PAYS_FOR_FORM = {"mini_r1", "nano_aha", "gsm8k_xml", "simplerl", "open_r1"}  # even to a cut response: see their yaml
+
+
+def preset(name: str) -> Reward:
+    return instantiate(OmegaConf.load(ROOT / "conf" / "reward" / f"{name}.yaml"), _convert_="all")
+
+
+def worth(reward: Reward, *responses: Response) -> list[float]:
+    return [sum(parts.values()) for parts in reward(responses)]
+
+
+def test_every_preset_is_in_the_table() -> None:
+    assert {path.stem for path in (ROOT / "conf" / "reward").glob("*.yaml")} == set(MOST)
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_presets_order_answers(name: str) -> None:
+    text, right, wrong = MOST[name]
+    reward = preset(name)
+    values = worth(reward, *(said(text, outcome) for outcome in (RIGHT, WRONG, NONE)))
+    assert values[:2] == pytest.approx([right, wrong])
+    assert values[0] > values[1] >= values[2]
+    formless = worth(reward, said("7", RIGHT), said("7", WRONG), said("7", NONE))
+    assert formless[0] > formless[1] >= formless[2]
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_presets_never_pay_for_being_cut(name: str) -> None:
+    """No beginning of a response, cut by the budget, is worth more than all of it, finished and wrong."""
+    text, reward = MOST[name][0], preset(name)
+    wholes = [said(text, tokens=40)] + ([] if name in PAYS_FOR_FORM else [said("no", tokens=40, answer="no")])
+    for whole in wholes:
+        for end in range(len(text) + 1):
+            cut = said(text[:end], RIGHT, tokens=100, finished=False)
+            finished, cut_short = worth(reward, whole, cut)
+            assert cut_short <= finished
+
+
+def own_part(response: Response, per: float) -> float:
+    return response.tokens / per
+
+
+def test_a_part_of_ones_own_needs_its_dotted_path_only() -> None:
+    part = {"_target_": f"{__name__}.own_part", "_partial_": True, "per": 100}
+    weighted = {"_target_": "zero.grading.Weighted", "weight": 2.0, "part": part}
+    config = {"_target_": "zero.grading.Reward", "parts": {"own": weighted}}
+    assert instantiate(OmegaConf.create(config), _convert_="all")([said(tokens=25)]) == [{"own": 0.5}]
+
+
+def test_a_setting_that_cannot_work_is_named() -> None:
+    reward = Reward({"late": Weighted(partial(rl.soft_overlong, share=2.0))})
+    with pytest.raises(InputError, match=r"reward\.parts\.late.*share must be"):
+        reward([said()])

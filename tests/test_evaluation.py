@@ -1,0 +1,305 @@
+"""The numbers of a step and of a benchmark, the file that a kill cannot spoil, and the published scores beside ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from tests.conftest import ROOT
+from zero.errors import InputError
+from zero.evaluation import (
+    Benchmark,
+    Result,
+    Row,
+    evaluate,
+    evaluate_in_parts,
+    facts,
+    macro,
+    measured,
+    rows,
+    summarize,
+    votes,
+)  # fmt: skip
+from zero.grading import Grader, Reward, Weighted
+from zero.progress import benchmark_tables, evaluation_table, steps_table
+from zero.published import figures
+from zero.questions import QuestionSet, Rows
+from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Sampling, Verdict
+from zero.template import Template, last_boxed
+from zero.tracking import describe
+
+PUBLISHED: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "published.yaml").read_text())["tables"]
+
+
+def row(answer: str | None, correct: bool = False, **changes: Any) -> Row:
+    outcome = "no answer" if answer is None else "correct" if correct else "wrong"
+    return {
+        "id": "q", "prompt": "p", "response": "so be it", "answer": answer, "correct": correct, "outcome": outcome,
+        "lenient": outcome, "reward": float(correct), "parts": {}, "tokens": 10, "finished": True,
+    } | changes  # fmt: skip
+
+
+def group(*verdicts: Verdict, lengths: Sequence[int], finished: bool = True) -> Group:
+    prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
+    completions = tuple(Completion((5,) * n, (-0.1,) * n, "wait, let me double-check: 2", finished) for n in lengths)
+    return Group(prompt, completions, verdicts)
+
+
+def verdict(strict: Outcome, lenient: Outcome, **parts: float) -> Verdict:
+    answer = None if strict is Outcome.NO_ANSWER else "2"
+    return Verdict(sum(parts.values()), strict, lenient, answer, str(strict), parts)
+
+
+# --- a training step ---
+
+
+def test_every_kind_of_outcome_is_a_number_of_its_own() -> None:
+    o = Outcome
+    right = [
+        verdict(o.CORRECT, o.CORRECT, correct=0.9, form=0.1),
+        verdict(o.NO_ANSWER, o.CORRECT, correct=0.0, form=0.0),
+    ]
+    odd = [verdict(kind, o.WRONG, correct=0.0, form=0.1) for kind in (o.UNPARSED, o.TIMEOUT)]
+    metrics = summarize([group(*right, lengths=[4, 6]), group(*odd, lengths=[10, 20], finished=False)])
+    expected = {
+        "train/reward": 0.3, "train/accuracy": 0.25, "train/accuracy_lenient": 0.5, "train/formatted": 0.75,
+        "train/unparsed": 0.25, "train/timed_out": 0.25, "train/failed": 0.0,
+        "reward/correct": 0.225, "reward/form": 0.075,
+        "length/mean": 10.0, "length/correct": 4.0, "length/incorrect": 12.0, "length/truncated": 0.5,
+        "reflection/share": 1.0, "groups/zero_advantage": 0.5, "tokens/generated": 40.0, "tokens/prompt": 6.0,
+    }  # fmt: skip
+    assert metrics == pytest.approx(expected)
+    for name in (*metrics, "alarm/reward_hack"):
+        assert describe(name)
+
+
+@pytest.mark.parametrize(("outcome", "absent"), [("wrong", "length/correct"), ("correct", "length/incorrect")])
+def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) -> None:
+    kind = Outcome(outcome)
+    metrics = summarize([group(verdict(kind, kind, correct=1.0), lengths=[7])])
+    assert absent not in metrics
+    assert {"length/correct", "length/incorrect"} - {absent} <= metrics.keys()
+    assert metrics["train/timed_out"] == 0.0  # a share of all responses exists
+
+
+# --- a benchmark ---
+
+
+def test_a_benchmark_from_its_rows() -> None:
+    table = [row("4", True), row("8/2", True), row("5"), row(None), row("7"), row("7.0"), row("9", True), row(None)]
+    result = measured("b", 4, table, ks=(1, 2, 4))
+    numbers = result.numbers
+    assert (result.questions, result.n, result.shares) == (2, 4, (0.5, 0.25))
+    assert numbers["accuracy"] == 0.375 == pytest.approx(numbers["pass@1"])
+    assert numbers["maj@1"] == pytest.approx(0.375)
+    assert numbers["pass@2"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert numbers["maj@4"] == pytest.approx(0.5)  # 4 = 8/2 wins the first question, 7 = 7.0 the second
+    assert numbers["accuracy_low"] <= 0.375 <= numbers["accuracy_high"]
+    for name in result.metrics():
+        assert describe(name)
+    assert facts([row(None)]).keys() == facts([row("x")]).keys() == facts(table).keys() - {"length_correct"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "classes", "silent"),
+    [
+        ((("0.50", True), ("\\frac{1}{2}", True), ("$ 1/2 $", True)), [(3, 1.0)], 0),
+        ((("x + 1", True), ("x+1", True), ("1+x", True)), [(2, 1.0), (1, 1.0)], 0),  # no algebra
+        ((("", False), (None, False)), [(1, 0.0)], 1),
+        ((("7" * 3000, False), ("7" * 3000, False)), [(2, 0.0)], 0),
+    ],
+)
+def test_equal_answers_are_one_class(answers: Sequence[tuple[str | None, bool]], classes: Any, silent: int) -> None:
+    assert votes([row(*pair) for pair in answers]) == (classes, silent)
+
+
+def test_the_macro_average_is_a_plain_mean_of_what_all_have() -> None:
+    a = measured("a", 1, [row("1", True)] * 8 + [row("2")] * 2)
+    b = measured("b", 1, [row("1", tokens=30)] * 100)
+    average = macro([a, b])
+    assert average["eval/macro/accuracy"] == pytest.approx(0.4)
+    assert average["eval/macro/length"] == pytest.approx(20.0)
+    assert "eval/macro/length_correct" not in average  # b has no correct response
+    assert 0.2 < average["eval/macro/accuracy_low"] < 0.4 < average["eval/macro/accuracy_high"] < 0.6
+    assert macro([a]) == {name.replace("/a/", "/macro/"): value for name, value in a.metrics().items()}
+
+
+# --- the file of a benchmark's answers ---
+
+
+class Teller:
+    """An engine whose answers follow from the prompt's key alone; it can be killed after some parts."""
+
+    def __init__(self, parts: int = 1000) -> None:
+        self.left, self.asked = parts, list[int]()
+
+    def sync(self, weights: Any, version: int) -> None:
+        raise AssertionError("an evaluation leaves the weights alone")
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        yield
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.asked.append(len(prompts))
+        texts = [[rf"\boxed{{{(p.key[-1] + i) % 3}}} \ud800" for i in range(n)] for p in prompts]
+        return [[Completion((1,) * len(t), (0.0,) * len(t), t, True) for t in t_G] for t_G in texts]
+
+
+class Words:
+    bos_token_id = None
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [len(word) for word in text.split()]
+
+
+def worth(response: Response) -> float:
+    return 1 / 3 if response.correct else 0.0
+
+
+def bench(questions: int = 10, n: int = 2, answer: str = "1") -> Benchmark:
+    rows_ = Rows([], [Question(f"What is {i}?", (answer,), f"q{i}") for i in range(questions)])
+    asked = QuestionSet("b", rows_, lambda said, question: said in question.answer)
+    grader = Grader(last_boxed, asked.check, asked.find, Reward({"worth": Weighted(worth)}))
+    return Benchmark(asked, grader, Sampling(max_tokens=64), n, None, seed=0)
+
+
+TEMPLATE = Template("t", "{question}", last_boxed)
+
+
+def in_parts(path: Path, engine: Any, of: Benchmark, told: list[tuple[int, int]] | None = None) -> Result:
+    heard = [] if told is None else told
+    return evaluate_in_parts(
+        of, TEMPLATE, Words(), engine, (1, 2), path, 6, lambda done, all_: heard.append((done, all_))
+    )
+
+
+def test_parts_give_what_the_whole_gives(tmp_path: Path) -> None:
+    whole, told, engine = evaluate(bench(), TEMPLATE, Words(), Teller(), (1, 2)), list[tuple[int, int]](), Teller()
+    parts = in_parts(tmp_path / "b.jsonl", engine, bench(), told)
+    assert engine.asked == [3, 3, 3, 1]  # 6 answers at once, 2 of a question
+    assert told == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    assert (parts.metrics(), parts.rows, parts.shares) == (whole.metrics(), whole.rows, whole.shares)
+    assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()] == rows(whole.groups)
+
+
+def test_wherever_it_is_cut_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    whole = in_parts(path, Teller(), bench())
+    data = path.read_bytes()
+    lines = [0, *(i + 1 for i, byte in enumerate(data) if byte == ord("\n"))]
+    for cut in (0, 1, *(end + shift for end in lines[1:] for shift in (-1, 0, 5)), len(data)):
+        path.write_bytes(data[:cut])
+        engine = Teller()
+        assert in_parts(path, engine, bench()) == whole, cut
+        assert path.read_bytes() == data
+        kept = sum(end <= cut for end in lines[1:]) // 6 if cut < len(data) else 4
+        assert len(engine.asked) == 4 - kept
+
+
+def test_a_killed_evaluation_keeps_its_parts(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        in_parts(path, Teller(parts=2), bench())
+    assert len(path.read_text().splitlines()) == 12
+    path.write_bytes(path.read_bytes() + b"\x00" * 100)  # what a power cut may leave
+    engine = Teller()
+    assert in_parts(path, engine, bench()) == in_parts(tmp_path / "other.jsonl", Teller(), bench())
+    assert engine.asked == [3, 1]
+
+
+@pytest.mark.parametrize(("other", "line"), [(bench(n=1), 2), (bench(questions=9), 19)])
+def test_answers_to_other_questions_are_refused(tmp_path: Path, other: Benchmark, line: int) -> None:
+    in_parts(tmp_path / "b.jsonl", Teller(), bench())
+    with pytest.raises(InputError, match=rf"answers to other questions \(line {line}\)"):
+        in_parts(tmp_path / "b.jsonl", Teller(), other)
+
+
+# --- what is published ---
+
+
+def our(**changes: Any) -> dict[str, Any]:
+    return {"temperature": 0.0, "max_tokens": 3000, "n": 1} | changes
+
+
+FIVE = ["aime24", "amc", "math500", "minerva", "olympiad_bench"]
+
+
+def test_the_published_score_stands_beside_ours() -> None:
+    found = figures(PUBLISHED, "Qwen/Qwen2.5-Math-7B", "none", our(), FIVE)
+    assert {name: round(100 * figure.score, 1) for name, figure in found.items()} == {
+        "aime24": 20.0, "amc": 45.8, "math500": 69.0, "minerva": 21.3, "olympiad_bench": 34.7, "macro": 38.2,
+    }  # fmt: skip
+    assert {figure.differs for figure in found.values()} == {()}
+    assert figures(PUBLISHED, "Qwen/Qwen2.5-Math-7B", "none", our(), ["math500", "gsm8k"]).keys() == {"math500"}
+    assert figures(PUBLISHED, "zero/nano/base", "none", our(), FIVE) == {}
+
+
+def test_the_source_with_the_nearest_protocol_is_taken() -> None:
+    orz = "Open-Reasoner-Zero/Open-Reasoner-Zero-7B"
+    assert figures(PUBLISHED, orz, "orz", our(), ["amc"])["amc"].score == pytest.approx(0.47)
+    assert figures(PUBLISHED, orz, "orz", our(max_tokens=8000), ["amc"])["amc"].score == pytest.approx(0.542)
+    assert figures(PUBLISHED, orz, "orz", our(), ["aime25"])["aime25"].score == pytest.approx(0.156)
+    (figure,) = figures(PUBLISHED, "Qwen/Qwen2.5-Math-1.5B", "r1", our(temperature=1.0, n=8), ["amc"]).values()
+    assert figure.differs == ("temperature 0, here 1", "n 1, here 8")
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_tables_hang_together(name: str) -> None:
+    table = PUBLISHED[name]
+    known = {path.stem for path in (ROOT / "conf" / "questions").glob("*.yaml")} | {"macro"}
+    templates = {path.stem for path in (ROOT / "conf" / "template").glob("*.yaml")} | {"*"}
+    assert set(table["benchmarks"]) <= known
+    for model, of_templates in table["scores"].items():
+        assert of_templates.keys() <= templates, model
+        for scores in of_templates.values():
+            assert len(scores) == len(table["benchmarks"]), model
+            *single, mean = scores
+            if table["benchmarks"][-1] == "macro" and None not in single:  # a slip of a digit would show here
+                assert sum(single) / len(single) == pytest.approx(mean, abs=0.11), model
+
+
+# --- what a person sees ---
+
+
+def printed(what: Any, width: int = 100) -> str:
+    console = Console(width=width, highlight=False, force_terminal=False)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+def test_tables_fit_their_width_and_show_only_what_happened() -> None:
+    table = [row("1", True), row("2"), row(None), row("?", outcome="unparsed")] * 3
+    results = [measured(name, 2, table, (1, 2)) for name in ("olympiad_bench", "nano_countdown")]
+    numbers = {name: value for r in results for name, value in r.metrics().items()} | macro(results)
+    shown = printed(benchmark_tables(numbers, 2, (1, 2), {"olympiad_bench": 0.347}))
+    for text in (
+        "avg@2",
+        "published",
+        "34.7 %",
+        "pass@2",
+        "maj@2",
+        "unparsed",
+        "macro average",
+        "lenient",
+        "incorrect",
+    ):
+        assert text in shown
+    for text in ("timed out", "failed", "pass@1", "\u2026"):  # an ellipsis would be a cell that did not fit
+        assert text not in shown
+    assert "published" not in printed(benchmark_tables(numbers, 2, (1, 2), {}))
+    before = printed(evaluation_table([("before", numbers), ("after 3 steps", numbers)]), width=80)
+    assert before.count("unparsed") == 3 and "timed out" not in before and "lenient accuracy" in before
+    steps = printed(steps_table({2: numbers, 4: numbers}))
+    assert steps.count("25.0 %") == 6 and "macro average" in steps

@@ -1,0 +1,260 @@
+r"""Equality of mathematical answers that is certain without algebra; says "undecided" for all the rest.
+
+Certainly equal
+- the same string once LaTeX dressing is removed: `$...$`, `\(...\)`, `\text{...}`, `\left`, `\right`, `\dfrac`, spacing
+  commands, a final full stop, spaces that separate nothing, the case of a word's first letter (Even = even, AB != ab);
+- the same exact number: 0.50 = 1/2 = `\frac{2}{4}` = `\frac12`, 1e3 = `10^{3}` = 1,000 = `1\,000` = +1000 = 1 thousand,
+  `2^{10}` = 1024, `1\frac12` = 1 1/2 = 1.5; there is no tolerance, so 0.333 is not 1/3;
+- a number whose unit the other one leaves out: $5 = 5 = 5 dollars, 50% = 50 (as in the paper's grader; not 0.5),
+  90^\circ = 90, 5 cm = 5; but 5 m is not 5 s, and units are never converted;
+- a choice: (B) = B, and (B) 5 = 5 = (B).
+Certainly different: numbers of other values, a number and a word, the letters of two choices.
+
+Everything else (x+1 and 1+x, `1,2` and `2,1`) is for zero.grading.symbolic. Only ASCII digits are digits. A comma
+between digits marks thousands where it is written like one (1,234); `1, 234` is a list.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+LONGEST_NUMBER = 200  # characters; more is compared as a string. Also keeps int() far below its limit of 4,300 digits
+LONGEST_FORMULA = 2000  # characters; more is compared as it stands
+LARGEST_EXPONENT = 400  # of a power of ten: beyond any answer, and Fraction(10**400) still takes microseconds
+
+_UNIT_WORDS = """
+mm millimeter millimeters millimetre millimetres|cm centimeter centimeters centimetre centimetres
+m meter meters metre metres|km kilometer kilometers kilometre kilometres|inch inches in|foot feet ft|yard yards yd
+mile miles mi|s sec second seconds|minute minutes min|hour hours hr hrs|day days|week weeks|month months
+year years yr yrs|g gram grams|kg kilogram kilograms|mg milligram milligrams|pound pounds lb lbs|ounce ounces oz
+ton tons|ml milliliter milliliters|liter liters litre litres|gallon gallons|cup cups|quart quarts|pint pints
+dollar dollars USD|cent cents|percent|degree degrees deg|radian radians rad|Hz hertz|joule joules|newton newtons
+watt watts|volt volts|eV|kelvin|Pa|mol mole moles|cal|kcal|mph|unit units|way ways|people|student students
+point points|time times|angstrom angstroms Angstrom Angstroms|acre acres
+"""
+UNITS = {word: line.split()[0] for line in _UNIT_WORDS.replace("\n", "|").split("|") if line for word in line.split()}
+_STUCK = {"mm", "cm", "km", "kg"}  # the short ones that may stand right behind a number: 6m and 2mg are products
+_LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)(?: ?\^ ?(?:\{ ?(-?[0-9]) ?\}|([0-9])))?$")
+_PREFIXES = ((" square", 2), (" sq", 2), (" cubic", 3))
+_DEGREES = re.compile(r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?: ?([CF]))?$")
+_CURRENCY = re.compile(r"^([+-]?) ?\$ ?")
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(rf"(.*[0-9]) ({'|'.join(_SCALES)})")
+_COUNTS = dict(
+    zip("zero one two three four five six seven eight nine ten eleven twelve".split(), range(13), strict=True)
+)
+
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)"
+_EXPONENT = r"\^(?:\{([+-]?[0-9]+)\}|(-?[0-9]+))"  # 10^12 is meant as it looks in plain text, not as LaTeX sets it
+_DECIMAL_NUMBER = re.compile(rf"([+-]?)({_DECIMAL})(?:[eE]([+-]?[0-9]+)|(?:\\(?:times|cdot) ?|\*)10{_EXPONENT})?")
+_POWER = re.compile(rf"([+-]?)([0-9]+){_EXPONENT}")
+_OVER = re.compile(rf"([+-]?)(?:({_WHOLE}) )?({_DECIMAL})/([+-]?{_DECIMAL})")
+_FRAC = re.compile(
+    rf"([+-]?)({_WHOLE})?\\frac"
+    rf"(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))(?:\{{([+-]?{_DECIMAL})\}}| ?([0-9]))"  # one bare digit is an argument too
+)
+
+_BLANK = r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z])|[~\s])"
+_LABEL = re.compile(
+    rf"(?:\\(?:text|textbf|mathrm|mathbf)\{{\(([A-J])\)\}}{_BLANK}*|\(([A-J])\){_BLANK}+|([A-J])[.:)]{_BLANK}+)"
+    r"(?![=+*/^_<>,;\s]|-\s|\\[A-Za-z]*(?:cup|cap|times|cdot|pm|in|le|ge|to)(?![A-Za-z])|(?:and|or) )(?=.)"
+)
+_CHOICE = re.compile(r"\(?([A-Za-z])\)")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+
+_PRICE = re.compile(r"\\\$\s*(?=[0-9.])")
+_TEXT = r"\\(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol)"
+_REPLACED = (
+    (re.compile(r"\\\\"), r"\\cr "),  # first, so that no rule below takes the second backslash for its own
+    (re.compile(r"(?<=[0-9])(?:\\[,:; ]|\{,\}|~|,\\!\s*)(?=[0-9]{3}(?![0-9]))"), ""),  # 1\,000 1{,}000 1,\!000
+    (re.compile(r"\\!|\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])"), ""),
+    (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(rf"(?<=[0-9A-Za-z}}]){_TEXT}\{{([A-Za-z][^{{}}]*)\}}"), r" \1"),  # 5\text{m} is 5 m
+    (re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}"), r"\1"),
+    (re.compile(r"\\usd "), "$"),
+)
+_LIST = re.compile(r"(?<=[0-9]), (?=[0-9])")
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z\0]) | (?![0-9A-Za-z\0])")
+_WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+)*")
+_SIGNS = str.maketrans(
+    {"\u2212": "-", "\u2013": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00a0": " ", "\u00b0": "^\\circ "}
+    | {"\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u00b1": "\\pm "}
+    | {"\u222a": "\\cup ", "\u03c0": "\\pi ", "\u03b8": "\\theta ", "\u221a": "sqrt "}
+)
+_QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+
+
+def exact_equal(answer: str, reference: str) -> bool | None:
+    """Whether the two are the same, as far as that is certain (see above), else None. Microseconds; total."""
+    answer, reference = answer.strip(), reference.strip()
+    if answer == reference:
+        return True
+    if max(len(answer), len(reference)) > LONGEST_FORMULA:
+        return None
+    sides = without_choice(answer, reference)
+    if isinstance(sides, bool):
+        return sides
+    a, b = (plain_form(side) for side in sides)
+    a_compact, b_compact = compact(a), compact(b)
+    if a_compact == b_compact:
+        return True
+    a_quantity, b_quantity = quantity(a), quantity(b)
+    if a_quantity and b_quantity:
+        return a_quantity[0] == b_quantity[0] and same_unit(a_quantity[1], b_quantity[1])
+    if (a_quantity and _WORD.fullmatch(b_compact)) or (b_quantity and _WORD.fullmatch(a_compact)):
+        return False
+    return False if len(a_compact) == len(b_compact) == 1 and (a_compact + b_compact).isalpha() else None
+
+
+def without_choice(answer: str, reference: str) -> tuple[str, str] | bool:
+    """Both without the letter of a choice, as in `(B) 5`; or the verdict, where the letters alone decide."""
+    (a_letter, a), (b_letter, b) = _choice(answer), _choice(reference)
+    if a_letter and b_letter:
+        return (a, b) if a_letter == b_letter else False
+    for letter, other in ((a_letter, reference), (b_letter, answer)):
+        alone = normal_form(other) if letter and len(other) < LONGEST_NUMBER else ""
+        if len(alone) == 1 and alone.isupper():
+            return letter == alone
+    return a, b
+
+
+def _choice(text: str) -> tuple[str, str]:
+    found = _LABEL.match(text)
+    return (next(filter(None, found.groups())), text[found.end() :]) if found else ("", text)
+
+
+def normal_form(text: str) -> str:
+    """The text without LaTeX dressing; see the head of this file. Quadratic at worst: give it a bounded text."""
+    return compact(plain_form(text))
+
+
+def plain_form(text: str) -> str:
+    """The normal form, but with a single space wherever the text had any."""
+    text = _undressed(_PRICE.sub(r"\\usd ", text.translate(_SIGNS)))  # first: the sign also delimits a formula
+    if "\\" in text or "~" in text or "{" in text:
+        for pattern, by in _REPLACED:
+            text = pattern.sub(by, text)
+    text = " ".join(text.split()).removesuffix(".").rstrip()
+    choice = _CHOICE.fullmatch(text)
+    return choice[1] if choice else text
+
+
+def compact(plain: str) -> str:
+    """The normal form of a plain form: only the spaces between letters or digits are left, and that in `1, 234`."""
+    text = _IDLE_SPACE.sub("", _LIST.sub(",\0", plain)).replace("\0", " ") if " " in plain else plain
+    return text[:1].lower() + text[1:] if _WORDS.fullmatch(text) else text
+
+
+def _undressed(text: str) -> str:
+    """Without surrounding white space, a final full stop and the delimiters of a formula."""
+    text = text.strip()
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1].rstrip()
+    for left, right in _QUOTES:
+        inner = text[len(left) : -len(right)]
+        if text.startswith(left) and text.endswith(right) and len(text) > len(left + right) and left not in inner:
+            return inner
+    return text
+
+
+def quantity(plain: str) -> tuple[Fraction, str] | None:
+    """(exact value, unit or "") of a plain form that is a number with or without a unit, else None."""
+    if len(plain) > LONGEST_NUMBER:
+        return None
+    rest, unit = without_unit(plain)
+    count = _COUNTS.get(rest.lower())
+    value = number(compact(rest)) if count is None else Fraction(count)
+    return None if value is None else (value, unit)
+
+
+def same_unit(one: str, other: str) -> bool:
+    """Whether two units agree; one may be left out."""
+    return one == other or not (one and other)
+
+
+def without_unit(plain: str) -> tuple[str, str]:
+    """(what stands before it, the unit) of a plain form; the unit is "" if there is none, or none that is known.
+
+    A unit has one spelling, with its powers in order: that of `60 miles per hour` is `hour^-1 mile^1`.
+    """
+    if plain.endswith("%"):
+        return plain[:-1].rstrip("\\ "), "percent^1"
+    if degrees := _DEGREES.search(plain):
+        return plain[: degrees.start()], "degree^1" + (degrees[1] or "")
+    if (priced := _CURRENCY.match(plain)) and "$" not in plain[priced.end() :]:
+        bare, named = without_unit(priced[1] + plain[priced.end() :])
+        return (bare, "dollar^1") if same_unit(named, "dollar^1") else (plain, "")
+    powers: dict[str, int] = {}
+    rest, over, letter = plain, False, False
+    while found := _LAST_WORD.search(rest):
+        before = rest[: found.start()]
+        unit = "hour" if found[1] == "h" and before.endswith("/") else UNITS.get(found[1], "")
+        if not unit:
+            break
+        if len(found[1]) < 4 and found[1] not in _STUCK and not before.endswith((" ", "/")):
+            break
+        power, rest = int(found[2] or found[3] or 1), before.rstrip()
+        for prefix, times in _PREFIXES:
+            if rest.endswith(prefix):
+                power, rest = power * times, rest.removesuffix(prefix)
+        over, letter = rest.endswith(("/", " per")), letter or len(found[1]) == 1
+        powers[unit] = powers.get(unit, 0) + (-power if over else power)
+        rest = rest.removesuffix("/").removesuffix(" per").rstrip()
+    measured = rest[-1:].isdigit() or (not letter and ("\\" in rest or any(c.isdigit() for c in rest)))
+    if over or not powers or not (measured or rest.lower() in _COUNTS):
+        return plain, ""
+    return rest, " ".join(f"{unit}^{power}" for unit, power in sorted(powers.items()))
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a text in normal form if it is a number as listed above, without a unit, else None."""
+    if len(text) > LONGEST_NUMBER:
+        return None
+    text = _CURRENCY.sub(r"\1", text.removesuffix("%").removesuffix("\\").rstrip())
+    scaled = _SCALED.fullmatch(text)
+    text, zeros = (scaled[1], _SCALES[scaled[2]]) if scaled else (text, 0)
+    try:
+        value = _decimal(text)
+        value = _fraction(text) if value is None else value
+    except (ValueError, ZeroDivisionError):
+        return None
+    return None if value is None else value * 10**zeros
+
+
+def _decimal(text: str) -> Fraction | None:
+    if match := _POWER.fullmatch(text):
+        sign, base, braced, bare = match.groups()
+        return _signed(sign, _power(base, braced or bare))
+    if match := _DECIMAL_NUMBER.fullmatch(text):
+        sign, digits, *exponents = match.groups()
+        return _signed(sign, _plain(digits) * _power("10", next(filter(None, exponents), "0")))
+    return None
+
+
+def _fraction(text: str) -> Fraction | None:
+    """a/b, a b/c, and the same with \\frac."""
+    if match := _OVER.fullmatch(text):
+        sign, whole, above, below = match.groups()
+    elif match := _FRAC.fullmatch(text):
+        sign, whole, *arguments = match.groups()
+        above, below = filter(None, arguments)
+    else:
+        return None
+    return _signed(sign, _plain(whole or "0") + _plain(above) / _plain(below))
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+def _plain(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", "").removesuffix("."))
+
+
+def _power(base: str, exponent: str) -> Fraction:
+    if abs(int(exponent)) * (len(base) - (base.strip("0") == "1")) > LARGEST_EXPONENT:
+        raise ValueError(exponent)
+    return Fraction(int(base)) ** int(exponent)

@@ -1,0 +1,152 @@
+r"""Whether two formulas are the same function: their values at fixed points, exact or to a hundred digits.
+
+Polynomials and quotients with rational coefficients are computed in fractions, the rest by mpmath. One point where the
+values differ refutes, and the first one nearly always does. Agreement at every point is taken for equality: two short
+formulas that agree at a dozen unrelated points to sixty digits more than any literal in them has, and yet differ, do not
+occur by chance. No simplifier is asked, which would be slower, may never end, and misses what it has no rule for.
+
+Real first: a point counts only if every step at it is real, so that `\sqrt{a}\sqrt{b}` is `\sqrt{ab}` but `\sqrt{x^2}` is
+not x. Where the letter i occurs, or no point is real, all values are complex, on principal branches. e, i and `\pi` are the
+constants; log is natural; odd roots of negative numbers are negative. Formulas with floors are functions of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from mpmath import mpc, mpf, workdps
+
+from zero.grading.tree import Node
+from zero.grading.values import Number, Point, draw, floating, value
+
+DIGITS = 60  # beyond those of the longest literal
+NEEDED = 4  # points with a value, of a formula with letters
+HOPELESS = 24  # points without a value, after which none is expected
+_WHOLE = {"\\lfloor", "\\lceil", "gcd", "lcm", "mod"}  # functions that make a formula one of integers
+_CONSTANTS = frozenset({"e", "i", "\\pi", "\\circ"})
+_RANGES = ((1, 3), (0, 1), (-3, 0), (2, 9), (-3, 3), (3, 30), (2, 12), (0, 1), (-9, 9), (1, 5), (1, 20), (0, 3))
+_INTEGER = (3, 6, 8, 10)  # which of these ranges draw integers
+
+
+def same_value(a: Node, b: Node) -> bool:
+    """Whether two scalar trees have the same value, whatever their letters stand for.
+
+    If only one of them has degrees, they are also tried as the plain numbers that they are.
+    """
+    if a == b:
+        return True
+    a_names, b_names = names(a), names(b)
+    one_sided = ("\\circ" in a_names) != ("\\circ" in b_names)
+    return any(_same(a, b, a_names, b_names, radians) for radians in ((True, False) if one_sided else (True,)))
+
+
+def _same(a: Node, b: Node, a_names: frozenset[str], b_names: frozenset[str], radians: bool) -> bool:
+    both = a_names | b_names
+    has_letters = any(not name.startswith("()") for name in both - _CONSTANTS)
+    digits = DIGITS * (1 if has_letters else 2) + _longest(a, b)
+    bounded = ("()|" in a_names) != ("()|" in b_names)  # |x| differs from x just where x has no logarithm or root
+    for is_complex in (True,) if "i" in both else (False, True):
+        seen = 0
+        for k, letters in enumerate(_points(both)):
+            if k == HOPELESS and not seen:
+                break
+            agree, defined = _agree(a, b, Point(letters, is_complex, radians), digits)
+            if (defined and not agree) or (bounded and not defined and not agree and not is_complex):
+                return False
+            seen += defined
+        if seen >= (NEEDED if has_letters else 1):
+            return True
+    return False
+
+
+def _agree(a: Node, b: Node, point: Point, digits: int) -> tuple[bool, bool]:
+    """(whether both have the same value here or both have none, whether both have one)."""
+    with workdps(digits):
+        x, y = _value_or_none(a, point), _value_or_none(b, point)
+        if x is None or y is None:
+            return x is y, False
+        if isinstance(x, Fraction) and isinstance(y, Fraction):
+            return x == y, True
+        gap, size = abs(floating(x) - floating(y)), max(abs(floating(x)), abs(floating(y)))
+        if gap <= size * mpf(10) ** (20 - digits):
+            return True, True
+        if gap > size * 1e-12 and size > 1e-20:
+            return False, True
+    with workdps(2 * digits):  # is the gap rounding, in what cancels to nearly nothing? Then it shrinks with precision
+        x, y = _value_or_none(a, point), _value_or_none(b, point)
+        return x is not None and y is not None and abs(floating(x) - floating(y)) < gap * mpf(10) ** (
+            -digits // 2
+        ), True
+
+
+def constant_ratio(a: Node, b: Node) -> int:
+    """1 or -1: the sign of the constant that a is b times. 2 if it is not real, 0 if there is none or no letters."""
+    both = names(a) | names(b)
+    if not any(not name.startswith("()") for name in both - _CONSTANTS):
+        return 0
+    digits = DIGITS + _longest(a, b)
+    for is_complex in (True,) if "i" in both else (False, True):
+        ratios: list[Number] = []
+        for letters in _points(both):
+            point = Point(letters, is_complex, True)
+            with workdps(digits):
+                x, y = _value_or_none(a, point), _value_or_none(b, point)
+                if x is None or y is None or x == y == 0:
+                    continue
+                if x == 0 or y == 0:
+                    return 0
+                ratios.append(
+                    x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else floating(x) / floating(y)
+                )
+                if not _near(ratios[0], ratios[-1], digits):
+                    return 0
+        if len(ratios) >= NEEDED:
+            return 2 if isinstance(ratios[0], mpc) else 1 if ratios[0] > 0 else -1
+    return 0
+
+
+def _near(x: Number, y: Number, digits: int) -> bool:
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        return x == y
+    return bool(abs(floating(x) - floating(y)) <= abs(floating(x)) * mpf(10) ** (25 - digits))
+
+
+def names(node: Node) -> frozenset[str]:
+    """The letters of a tree, and its functions, which begin with ()."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        waiting += one.parts
+        if one.kind in ("letter", "call"):
+            found.add(one.name if one.kind == "letter" else "()" + one.name)
+    return frozenset(found)
+
+
+def _longest(*waiting: Node) -> int:
+    """Characters of the longest number of some trees."""
+    return max(len(node.name) if node.kind == "number" else _longest(*node.parts) for node in waiting) if waiting else 0
+
+
+def _points(both: frozenset[str]) -> Iterator[dict[str, Fraction]]:
+    """Values for the letters, the same in every process and for every formula that has the letter."""
+    free = sorted(name for name in both - _CONSTANTS if not name.startswith("()"))
+    if not free:
+        yield {}
+    elif not any("()" + name in both for name in _WHOLE):
+        for k, (low, high) in enumerate(_RANGES):
+            scale = 1 if k in _INTEGER else 128  # no odd denominator: (-1)^x is real at integers only
+            yield {name: Fraction(draw(f"{k}/{name}", low * scale, high * scale), scale) for name in free}
+    else:
+        for k in range(1, 121):
+            yield {name: Fraction(k if len(free) == 1 else draw(f"{k}/{name}", 1, 60)) for name in free}
+            if k % 3 == 0:
+                yield {name: Fraction(draw(f"{k}/{name}", 10**3, 10 ** (5 + k // 24))) for name in free}
+
+
+def _value_or_none(node: Node, at: Point) -> Number | None:
+    try:
+        return value(node, at)
+    except (ArithmeticError, ValueError):
+        return None

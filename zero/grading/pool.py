@@ -1,0 +1,224 @@
+"""Checks under limits that no answer can exceed: in processes of their own, killed and replaced.
+
+A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `Sandboxed` and
+never imported here. Limits are CPU seconds and memory, set by the kernel (zero/grading/worker.py); wall time is only a
+backstop. A worker that dies, of whatever, makes one answer a timeout and is replaced in milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+
+from zero.errors import InputError
+from zero.questions import Checker
+from zero.records import Outcome, Question
+
+Pair = tuple[str, Question]
+BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even a sleeping worker is killed
+
+
+def check_many(check: Checker, pairs: Sequence[Pair]) -> list[Outcome]:
+    """The outcome of each (answer, question), in order, whether or not the checker has workers of its own."""
+    many = getattr(check, "many", None)
+    return many(pairs) if many else [_here(check, *pair) for pair in pairs]
+
+
+def _here(check: Checker, answer: str, question: Question) -> Outcome:
+    try:
+        return Outcome.CORRECT if check(answer, question) else Outcome.WRONG
+    except ValueError:
+        return Outcome.UNPARSED
+    except (MemoryError, RecursionError, TimeoutError):
+        return Outcome.TIMEOUT
+    except Exception as error:  # one hostile answer must not end a run of days
+        _complain(f"{type(error).__name__}: {error}", getattr(check, "__name__", "checker"))
+        return Outcome.FAILED
+
+
+def _complain(what: str, where: str) -> None:
+    warnings.warn(f"{where} raised {what}; such answers count as failed", RuntimeWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Sandboxed:
+    """A checker run in worker processes. `path` is the dotted path of an ordinary checker.
+
+    quick     a checker for this process that may also say None: undecided, ask the workers
+    limit_s   CPU seconds for one answer
+    workers   processes; they are started when the first answer needs one, and shared by all checkers
+    preload   modules that the workers import once, before they fork
+    """
+
+    path: str
+    quick: Callable[[str, Question], bool | None] | None = None
+    limit_s: float = 1.0
+    workers: int = 2
+    preload: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        module = self.path.rpartition(".")[0]
+        try:
+            found = bool(module) and find_spec(module) is not None
+        except ImportError:
+            found = False
+        if not found:
+            raise InputError("check.path", self.path, "no such module; give the dotted path of an importable function")
+        if not self.limit_s > 0 or self.workers < 1:
+            raise InputError("check.limit_s", self.limit_s, "must be above 0, with at least one of check.workers")
+
+    def __call__(self, answer: str, question: Question) -> bool:
+        """One answer. TimeoutError and ValueError as a plain checker would raise them."""
+        outcome = self.many([(answer, question)])[0]
+        if outcome is Outcome.UNPARSED:
+            raise ValueError("cannot be read")
+        if outcome is Outcome.TIMEOUT:
+            raise TimeoutError(f"took over {self.limit_s} s or too much memory")
+        return outcome is Outcome.CORRECT
+
+    def many(self, pairs: Sequence[Pair]) -> list[Outcome]:
+        """The outcome of each pair. Equal answers to a question are checked once, hostile ones too."""
+        keys = [(answer, question.id, question.answer) for answer, question in pairs]
+        known: dict[object, Outcome | None] = {}
+        for key, (answer, question) in zip(keys, pairs, strict=True):
+            if key not in known:
+                said = self.quick(answer, question) if self.quick else None
+                known[key] = None if said is None else Outcome.CORRECT if said else Outcome.WRONG
+        open_ = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
+        if open_:
+            modules = (self.path.rpartition(".")[0], *self.preload)
+            crew = _crew(modules, self.workers)
+            known |= dict(zip(open_, crew.check(self.path, list(open_.values()), self.limit_s), strict=True))
+        return [outcome for key in keys if (outcome := known[key]) is not None]
+
+
+@lru_cache(maxsize=8)
+def _crew(modules: tuple[str, ...], size: int) -> Crew:
+    return Crew(modules, size)
+
+
+class Worker:
+    """One process and what it is doing."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.socket, theirs = socket.socketpair()
+        socket.send_fds(control, [b"w"], [theirs.fileno()])
+        theirs.close()
+        self.pid = int(self._line(60.0))
+        self.task, self.deadline = -1, 0.0
+
+    def send(self, task: int, request: bytes, limit_s: float) -> None:
+        self.task, self.deadline = task, time.monotonic() + 5 * limit_s + BACKSTOP_S
+        self.socket.settimeout(BACKSTOP_S)
+        self.socket.sendall(request)
+
+    def alive(self) -> bool:
+        """Whether an idle worker is still there; the machine may have killed it for its memory."""
+        self.socket.settimeout(0)
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def receive(self) -> str:
+        """The reply, once the socket is readable. OSError or EOFError if the worker died."""
+        return self._line(BACKSTOP_S)
+
+    def _line(self, timeout: float) -> str:
+        self.socket.settimeout(timeout)
+        received = b""
+        while not received.endswith(b"\n"):
+            piece = self.socket.recv(4096)
+            if not piece:
+                raise EOFError("the worker is gone")
+            received += piece
+        return received.decode().rstrip("\n")
+
+    def end(self) -> None:
+        self.socket.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Crew:
+    """The process that forks workers (zero/grading/worker.py) and `size` of those at work."""
+
+    def __init__(self, modules: Sequence[str], size: int) -> None:
+        self._control, theirs = socket.socketpair()
+        # a fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
+        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "zero.grading.worker", str(theirs.fileno()), *modules]
+        self._parent = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        theirs.close()
+        self._size = size
+        self._idle: list[Worker] = []
+        atexit.register(self.close)  # were we killed instead, all of them end when their sockets do
+
+    def close(self) -> None:
+        """End every process."""
+        for worker in self._idle:
+            worker.end()
+        self._control.close()
+        self._parent.wait()
+
+    def check(self, path: str, pairs: Sequence[Pair], limit_s: float) -> list[Outcome]:
+        """Outcomes in the order of the pairs."""
+        outcomes = [Outcome.TIMEOUT] * len(pairs)
+        waiting = deque(enumerate(pairs))
+        with selectors.DefaultSelector() as selector:
+            busy: dict[int, Worker] = {}
+            while waiting or busy:
+                while waiting and len(busy) < self._size:
+                    task, (answer, question) = waiting.popleft()
+                    worker = self._hire()
+                    worker.send(task, pickle.dumps((path, answer, question, limit_s)), limit_s)
+                    busy[worker.socket.fileno()] = worker
+                    selector.register(worker.socket, selectors.EVENT_READ)
+                soonest = min(worker.deadline for worker in busy.values())
+                ready = {key.fd for key, _ in selector.select(max(0.0, soonest - time.monotonic()))}
+                for fd in [fd for fd, w in busy.items() if fd in ready or w.deadline <= time.monotonic()]:
+                    worker = busy.pop(fd)
+                    selector.unregister(worker.socket)
+                    outcomes[worker.task] = self._finish(worker, fd in ready, path)
+        return outcomes
+
+    def _hire(self) -> Worker:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive():
+                return worker
+            worker.end()
+        try:
+            return Worker(self._control)
+        except (OSError, EOFError) as error:
+            raise RuntimeError(f"no worker for grading could start ({error}); its own error stands above") from error
+
+    def _finish(self, worker: Worker, ready: bool, path: str) -> Outcome:
+        """The outcome of a worker's task; the worker goes back to the idle ones or to its end."""
+        try:
+            name, _, detail = worker.receive().partition(":") if ready else ("", "", "")
+        except (OSError, EOFError):
+            name, detail = "", ""
+        if not name:
+            worker.end()
+            return Outcome.TIMEOUT
+        self._idle.append(worker)
+        if detail:
+            _complain(detail, path)
+        return Outcome(name)

@@ -1,0 +1,190 @@
+r"""Reward parts that look at the answer and at the form of a response. conf/reward/*.yaml weighs and adds them up.
+
+A part is a function of one zero.records.Response, its hyper-parameters bound by keyword in yaml; a function of your own,
+anywhere on Python's path, serves as well as these. All are total and linear in the response. Those that look at length
+and repetition stand in rewards_length.py.
+
+Departures from the public systems that these come from, where all of them break: reasoning may span lines; a tag that
+the template already opened in the prompt counts as written by the model; nothing may follow a complete form; nothing is
+executed. Whether an answer is right is never decided here: it is a fact of the Response, from the question set's checker.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from zero.grading.countdown import Expression, read_expression
+from zero.records import Outcome, Question, Response
+
+_INTEGER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)")
+_PLAIN_ARITHMETIC = re.compile(r"[0-9+*/().\s-]+")
+_STEP = re.compile(r"\bStep [0-9]{1,4}:|^[0-9]{1,4}\.(?![0-9])|^[-*] |\b(?:First|Second|Next|Finally),", re.MULTILINE)
+
+
+# The answer
+
+
+def correctness(response: Response, right: float = 1.0, wrong: float = 0.0, no_answer: float | None = None) -> float:
+    """`right` if the answer that the template extracted is right; `no_answer` (default: `wrong`) if it found none.
+
+    An answer that the checker cannot read, or not in time, counts as wrong. Every system has this part.
+    """
+    return _worth(response.strict, right, wrong, no_answer)
+
+
+def lenient_correctness(
+    response: Response, right: float = 1.0, wrong: float = 0.0, no_answer: float | None = None
+) -> float:
+    """As `correctness`, for the answer in whatever form it stands: SimpleRL-Zoo's way, after a rigid form did harm to
+    weak base models."""
+    return _worth(response.lenient, right, wrong, no_answer)
+
+
+def _worth(outcome: Outcome, right: float, wrong: float, no_answer: float | None) -> float:
+    if outcome is Outcome.CORRECT:
+        return right
+    return no_answer if outcome is Outcome.NO_ANSWER and no_answer is not None else wrong
+
+
+def has_answer(response: Response) -> float:
+    """1 if the template found an answer, right or wrong, else 0. TinyZero and oat-zero pay 0.1 for it."""
+    return float(response.formatted)
+
+
+def boxed_present(response: Response, present: float = 1.0, absent: float = 0.0) -> float:
+    r"""`present` if the string "boxed" stands anywhere in the response, else `absent`. SimpleRL v0.
+
+    It asks for no more than the word, as theirs does: `\boxed{` that never closes has it.
+    """
+    return present if "boxed" in response.text else absent
+
+
+def integer(response: Response) -> float:
+    """1 if the extracted answer is a whole number, else 0. The GRPO demo's `int`, which refused -5, +5 and 1,000."""
+    return float(response.answer is not None and _INTEGER.fullmatch(response.answer.strip()) is not None)
+
+
+def closeness(response: Response) -> float:
+    """Partial credit on Countdown, in [0, 1]: 1 - |value - target| / max(1, |target|), at least 0, by exact arithmetic.
+
+    0 unless the answer is an expression of the given numbers, each once; 1 if it is right. TinyZero's branches paid for
+    overlapping numbers instead, which a list of them earns. ValueError for a question without numbers and a target.
+    """
+    if response.correct:
+        return 1.0
+    wanted = _wanted(response.question)
+    if wanted is None:
+        raise ValueError("questions must have numbers and a target in meta, as those of questions=countdown have")
+    (numbers, target), said = wanted, _arithmetic(response.answer)
+    if said is None or said.value is None or said.numbers != numbers:
+        return 0.0
+    return float(max(Fraction(0), 1 - abs(said.value - target) / max(1, abs(target))))
+
+
+def general_points(
+    response: Response, right: float = 5.0, unsolved: float = -1.0, numbers: float = -2.0, illegal: float = -3.0
+) -> float:
+    """Levels of a formula over cards: `right`; a legal one with another value `unsolved`; one that does not use each
+    card's number once `numbers`; no answer, or no formula, `illegal`. SFTvsRL, one turn.
+
+    Theirs adds the penalty of overused to that of unused numbers (-4, below an illegal formula), takes a space for an
+    illegal character, and refuses 8/(3-8/3) = 24 by floating point. Without meta["numbers"] no numbers are wrong.
+    """
+    if response.correct:
+        return right
+    wanted, said = _wanted(response.question), _arithmetic(response.answer)
+    if said is None:
+        return illegal
+    return numbers if wanted is not None and said.numbers != wanted[0] else unsolved
+
+
+def _wanted(question: Question) -> tuple[tuple[int, ...], int] | None:
+    """The numbers in ascending order, and the target, of a question that has them."""
+    numbers, target = question.meta.get("numbers"), question.meta.get("target")
+    return None if numbers is None or target is None else (tuple(sorted(numbers)), target)
+
+
+def _arithmetic(answer: str | None) -> Expression | None:
+    try:
+        return read_expression(answer or "")
+    except ValueError:
+        return None
+
+
+# The form. `think` names the tag of the reasoning: "think", or "reasoning" in the GRPO demo.
+
+
+def tag_format(response: Response, think: str = "think", own_lines: bool = True) -> float:
+    """1 if the whole response is `<think>...</think><answer>...</answer>`, each tag exactly once, else 0.
+
+    own_lines=True: every tag on a line of its own (open-r1; with think="reasoning" the GRPO demo's strict form), one
+    line end may follow. False: any white space or none between the blocks and around them (Mini-R1, nano-aha-moment).
+    Theirs: open-r1 lets text and further blocks follow (MULTILINE), and gives 0 if the template opened the tag; the demo
+    gives 0 to reasoning of two lines (no DOTALL) and to a missing last line end; Mini-R1 wants exactly one line end
+    between the blocks and lets a second <answer> pass.
+    """
+    return float(_answer_block(response, think, own_lines) is not None)
+
+
+def arithmetic_format(response: Response, plain: float = 1.0, other: float = 0.5) -> float:
+    """`plain` in the form of tag_format(own_lines=False) with nothing but digits, + - * / ( ) . and white space in the
+    answer; `other` in that form with anything else; 0 otherwise. nano-aha-moment."""
+    answer = _answer_block(response, "think", own_lines=False)
+    if answer is None:
+        return 0.0
+    return plain if _PLAIN_ARITHMETIC.fullmatch(answer) else other
+
+
+def tags_in_order(response: Response, think: str = "think") -> float:
+    """1 if the response begins with `<think>`, and `</think>`, white space or none, `<answer>` and `</answer>` follow,
+    whatever stands after; else 0. The GRPO demo's soft form, over several lines too."""
+    whole = _whole(response, think).lstrip()
+    turn = re.search(rf"</{re.escape(think)}>\s*<answer>", whole)
+    return float(whole.startswith(f"<{think}>") and turn is not None and whole.find("</answer>", turn.end()) >= 0)
+
+
+def tag_count(response: Response, think: str = "think") -> float:
+    r"""A quarter for each of `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>` that occurs exactly once: in
+    [0, 1]. open-r1, where a model whose template opens the tag never gets the first quarter."""
+    return _tags_once(_whole(response, think), think) / 4
+
+
+def xml_count(response: Response, think: str = "reasoning", each: float = 0.125, trailing: float = 0.001) -> float:
+    r"""`each` for every tag as in tag_count, less `trailing` per character after the last `</answer>`, one line end
+    free: in [0, 4 x each]. The GRPO demo, which subtracts twice, and without bound."""
+    whole = _whole(response, think)
+    _, closed, after = whole.rpartition("\n</answer>")
+    extra = len(after.removeprefix("\n")) if closed else 0
+    return max(0.0, each * _tags_once(whole, think) - trailing * extra)
+
+
+def reasoning_steps(response: Response, enough: int = 3) -> float:
+    """min(1, count / enough) of "Step 1:", "First," and the like, "1." or a bullet at the start of a line. open-r1,
+    where "1." counts on the first line only. `enough` is at least 1."""
+    if enough < 1:
+        raise ValueError("enough must be 1 or more")
+    return min(1.0, sum(1 for _ in _STEP.finditer(response.text)) / enough)
+
+
+def _whole(response: Response, think: str) -> str:
+    """The response, led by the tag that the template opened at the very end of the prompt, if it did."""
+    opening, asked = f"<{think}>", response.prompt.rstrip()
+    return response.prompt[len(asked) - len(opening) :] + response.text if asked.endswith(opening) else response.text
+
+
+def _tags_once(whole: str, think: str) -> int:
+    tags = (f"<{think}>\n", f"\n</{think}>\n", "\n<answer>\n", "\n</answer>")
+    return sum(whole.count(tag) == 1 for tag in tags)
+
+
+def _answer_block(response: Response, think: str, own_lines: bool) -> str | None:
+    """What stands in <answer> if the whole response has the form of `tag_format`."""
+    whole = _whole(response, think)
+    if any(whole.count(tag) != 1 for tag in (f"<{think}>", f"</{think}>", "<answer>", "</answer>")):
+        return None  # also what keeps the search below linear: no tag can be tried twice
+    end, around, last = ("\n", "", "\n?") if own_lines else ("", r"\s*", r"\s*")
+    name, between = re.escape(think), around or end
+    form = rf"{around}<{name}>{end}.*?{end}</{name}>{between}<answer>{end}(.*?){end}</answer>{last}"
+    found = re.fullmatch(form, whole, re.DOTALL)
+    return found[1] if found else None

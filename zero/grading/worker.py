@@ -1,0 +1,86 @@
+"""python -m zero.grading.worker FD MODULE...: a process that imports once, and then forks workers on request.
+
+A worker costs milliseconds instead of the second that sympy takes to import, so that one can be thrown away with every
+hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, an outcome as one line out. Its
+limits are the kernel's own: a CPU timer whose signal kills, and a ceiling of memory. Nothing in it can be written to disk.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+from importlib import import_module
+from typing import Any, BinaryIO
+
+from zero.records import Outcome
+
+MEMORY = 2 << 30  # bytes of address space of one worker
+STACK = 3000  # Python frames: a deeper formula is refused, long before the C stack ends
+
+
+def main() -> None:
+    """Import, then fork a worker for each socket that arrives, until the other side is gone."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    logging.disable(logging.CRITICAL)  # libraries that log every formula they cannot read
+    for module in sys.argv[2:]:
+        import_module(module)
+    gc.freeze()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            control.close()
+            try:
+                serve(socket.socket(fileno=descriptors[0]).makefile("rwb"))
+            finally:
+                os._exit(0)
+        os.close(descriptors[0])
+
+
+def serve(stream: Any) -> None:
+    """Answer requests until the stream ends."""
+    sys.setrecursionlimit(STACK)
+    for limit, value in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (value, value))
+    reply(stream, str(os.getpid()))
+    while True:
+        try:
+            path, answer, question, limit_s = pickle.load(stream)
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # CPU seconds: a busy machine changes no verdict
+        outcome = judge(path, answer, question)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        reply(stream, outcome)
+
+
+def judge(path: str, answer: str, question: Any) -> str:
+    """The outcome of one check, and for a failure what was raised, after a colon."""
+    try:
+        module, _, function = path.rpartition(".")
+        return Outcome.CORRECT if getattr(import_module(module), function)(answer, question) else Outcome.WRONG
+    except ValueError:
+        return Outcome.UNPARSED
+    except (MemoryError, RecursionError, TimeoutError):
+        return Outcome.TIMEOUT
+    except Exception as error:
+        return f"{Outcome.FAILED}:{type(error).__name__}: {error}"
+
+
+def reply(stream: BinaryIO, text: str) -> None:
+    """One line, whatever the text holds."""
+    stream.write(" ".join(text.split()).encode("ascii", "backslashreplace")[:2000] + b"\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What others have published for the same model, template and benchmark: a look-up in conf/published.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zero.statistics import MACRO
+
+ANY = "*"  # a template that the source does not state
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published score."""
+
+    score: float  # a share, as ours
+    source: str
+    differs: tuple[str, ...]  # where its protocol is not ours, in words; empty: it is the same
+
+
+def figures(
+    tables: Mapping[str, Mapping[str, Any]],
+    model: str,
+    template: str,
+    sampling: Mapping[str, Any],
+    benchmarks: Sequence[str],
+) -> dict[str, Figure]:
+    """The published score of each benchmark that has one, and of the macro average if its table has just these
+    benchmarks. `sampling` is ours: temperature, max_tokens and n. Of several sources the one nearest to ours is taken.
+    """
+    found: dict[str, Figure] = {}
+    for table in tables.values():
+        scores = table["scores"].get(model, {})
+        key = template if template in scores else ANY
+        differs = _differences(table["sampling"], sampling, key)
+        whole = {name for name in table["benchmarks"] if name != MACRO} == set(benchmarks)
+        for name, score in zip(table["benchmarks"], scores.get(key, ()), strict=False):
+            wanted = whole if name == MACRO else name in benchmarks
+            nearer = name not in found or len(differs) < len(found[name].differs)
+            if wanted and score is not None and nearer:
+                found[name] = Figure(score / 100, table["source"], differs)
+    return found
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], template: str) -> tuple[str, ...]:
+    parts = ["template not stated"] if template == ANY else []
+    for name, value in ours.items():
+        if name not in theirs:
+            parts.append(f"{name} not stated")
+        elif theirs[name] != value:
+            parts.append(f"{name} {theirs[name]:g}, here {value:g}")
+    return tuple(parts)

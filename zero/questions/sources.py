@@ -1,0 +1,237 @@
+"""Rows of question sets from where they lie: JSON Lines, JSON, Parquet, folders of them, save_to_disk folders, the hub.
+
+Everything comes out as (place, row): the row as a plain dict, and its place in words for messages ("line 7"). pyarrow and
+datasets are imported where they are needed: both are slow to import, and a JSON Lines file needs neither.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from zero.errors import InputError
+
+Row = dict[str, Any]
+Placed = Iterator[tuple[str, Row]]
+
+KINDS = (".parquet", ".jsonl", ".json")  # what a folder is searched for, and its folders: the first kind that is there
+PATIENCE = 3.0  # seconds to wait for the hub's first answer; without this probe `datasets` retries for half a minute
+
+
+def rows_of(path: str | None, hub: Mapping[str, Any] | None, split: str | None) -> Placed:
+    """(place, row) of a local file or folder, or, without a path, of a data set on the hub.
+
+    path    .jsonl (or any other ending: JSON Lines), .json (one array, or JSON Lines), .parquet; a folder of these; a
+            folder written by `datasets.save_to_disk`
+    hub     {id, config, split, revision, columns}; columns renames the hub's columns: {question: problem}
+    split   which part of a DatasetDict folder, or which files of a folder: SPLIT.* and SPLIT-*
+
+    Raises InputError, on reading too.
+    """
+    if path is not None:
+        return _from_path(str(path), Path(path).expanduser(), split)
+    if hub is None or not hub.get("id"):
+        raise InputError("questions.path", path, "is required; give questions.path=FILE or questions.hub.id=OWNER/NAME")
+    return _from_hub(hub)
+
+
+def _from_path(given: str, path: Path, split: str | None) -> Placed:
+    if path.is_dir():
+        if (path / "dataset_dict.json").is_file():
+            path = path / _choose(given, _splits(given, path), split)
+        if (path / "state.json").is_file():
+            return _saved(given, path)
+        return _folder(given, path, split)
+    if not path.is_file():
+        raise InputError("questions.path", given, f"no such file or folder; give one of {', '.join(KINDS)} or a folder")
+    return _file(given, path)
+
+
+def _file(given: str, path: Path, suffix: str = "") -> Placed:
+    """Rows of one file; the suffix is added to places, for folders of several files."""
+    if path.suffix == ".parquet":
+        return _parquet(given, path, suffix)
+    return _json(given, path, suffix)
+
+
+def _folder(given: str, path: Path, split: str | None) -> Placed:
+    files: list[Path] = []
+    for pattern in (f"{depth}{kind}" for depth in ("*", "*/*") for kind in KINDS):
+        found = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
+        files = [f for f in found if split is None or f.stem == split or f.stem.startswith(f"{split}-")]
+        if files:
+            break
+    else:
+        wanted = "no .parquet, .jsonl or .json file" if split is None else f"no file {split}.parquet, .jsonl or .json"
+        raise InputError("questions.path", given, f"the folder holds {wanted}; give a file")
+    for file in files:
+        yield from _file(given, file, f" of {file.name}" if len(files) > 1 else "")
+
+
+def _json(given: str, path: Path, suffix: str) -> Placed:
+    try:
+        with path.open("rb") as lines:
+            if path.suffix == ".json" and lines.peek(64).decode("utf-8-sig", "replace").lstrip()[:1] == "[":
+                yield from _array(given, path.read_bytes(), suffix)
+                return
+            for number, line in enumerate(lines, 1):
+                if line.strip() and (row := _object(given, line, f"line {number}{suffix}")) is not None:
+                    yield f"line {number}{suffix}", row
+    except OSError as error:
+        raise InputError("questions.path", given, f"cannot be read ({error.strerror})") from error
+
+
+def _object(given: str, line: bytes, place: str) -> Row | None:
+    """The object of one line; None if it holds only a byte-order mark."""
+    try:
+        row = json.loads(line.decode().lstrip("\ufeff").strip() or "null")
+    except UnicodeDecodeError as error:
+        raise InputError("questions.path", given, f"{place} is not UTF-8; convert the file") from error
+    except (ValueError, RecursionError) as error:  # ValueError: broken JSON, or a number of thousands of digits
+        whole = "; it looks like one JSON array: name the file .json" if line.lstrip()[:1] == b"[" else ""
+        raise InputError("questions.path", given, f"{place} is not JSON ({error}){whole}") from error
+    if row is not None and not isinstance(row, dict):
+        raise InputError("questions.path", given, f"{place} is no JSON object; write one object a line")
+    return row
+
+
+def _array(given: str, content: bytes, suffix: str) -> Placed:
+    """Items of one JSON array. An item that is a list becomes a row with columns "0", "1", as `datasets` has it."""
+    try:
+        items = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError("questions.path", given, f"is not JSON ({error})") from error
+    for number, item in enumerate(items, 1):
+        if isinstance(item, list):
+            item = {str(i): part for i, part in enumerate(item)}
+        if not isinstance(item, dict):
+            raise InputError("questions.path", given, f"item {number}{suffix} is no JSON object")
+        yield f"item {number}{suffix}", item
+
+
+def _parquet(given: str, path: Path, suffix: str) -> Placed:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        yield from _batches(parquet.ParquetFile(path).iter_batches(), suffix)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            "questions.path", given, f"{path.name} is no readable Parquet file ({_line(error)})"
+        ) from error
+
+
+def _saved(given: str, path: Path) -> Placed:
+    """A folder of `Dataset.save_to_disk`: state.json names Arrow files in the streaming format."""
+    import pyarrow as pa
+
+    try:
+        state = json.loads((path / "state.json").read_text("utf-8"))
+        files = [path / Path(entry["filename"]).name for entry in state["_data_files"]]
+        for file in files:
+            with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+                yield from _batches(stream, f" of {file.name}" if len(files) > 1 else "")
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        remedy = f"is no readable save_to_disk folder ({_line(error)}); save it again"
+        raise InputError("questions.path", given, remedy) from error
+
+
+def _batches(batches: Any, suffix: str) -> Placed:
+    """Rows of Arrow record batches, one batch in memory at a time."""
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield f"row {number}{suffix}", row
+
+
+def _splits(given: str, path: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("questions.path", given, "dataset_dict.json is broken; save the data set again") from error
+
+
+def _choose(given: str, splits: Sequence[str], split: str | None) -> str:
+    if split is None and len(splits) == 1:
+        return splits[0]
+    if split is None or split not in splits:
+        there = f"{given} holds {', '.join(splits)}"
+        raise InputError("questions.split", split, f"{there}; choose one: questions.split={splits[0]}")
+    return split
+
+
+def _from_hub(hub: Mapping[str, Any]) -> Placed:
+    name, split = str(hub["id"]), hub.get("split") or "train"
+    local = "give a local file: questions.path=FILE"
+    import datasets
+
+    datasets.disable_progress_bars()
+    for logger in ("datasets", "huggingface_hub"):
+        logging.getLogger(logger).setLevel(logging.ERROR)  # they warn of caches and retries; our line says what failed
+    reachable = _answers()
+    try:
+        with _offline(not reachable):
+            data = datasets.load_dataset(name, hub.get("config"), split=split, revision=hub.get("revision"))
+    except Exception as error:  # the hub's client raises from a dozen families, those of its HTTP library among them
+        if not reachable:
+            remedy = f"cannot reach the hub for {name} (no network?) and it is not in the cache; {local}"
+            raise InputError("questions.path", "null", remedy) from error
+        raise InputError("questions.hub.id", name, f"datasets cannot load it ({_line(error)}); {local}") from error
+    revision = str(hub.get("revision") or "")
+    cached = {part for file in data.cache_files for part in Path(file["filename"]).parts}  # a folder for each commit
+    if not reachable and not any(part.startswith(revision) for part in cached):
+        remedy = f"cannot reach the hub for it, and the cache may hold another version of {name}; {local}"
+        raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version there is
+    renamed = dict(hub.get("columns") or {})
+    for number, row in enumerate(data.to_list(), 1):
+        yield f"row {number}", {renamed.get(column, column): value for column, value in row.items()}
+
+
+def _answers() -> bool:
+    """Whether the hub says anything within PATIENCE, through the client's own settings (HF_ENDPOINT, proxies).
+
+    In a thread that may be left behind: a name server that never answers has no time limit of its own.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    said: list[object] = []
+
+    def ask() -> None:
+        try:
+            said.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
+        except Exception:  # whatever the HTTP library raises, there is no answer
+            return
+
+    if constants.is_offline_mode():
+        return False
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(said)
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """HF_HUB_OFFLINE for a while: only the cache is asked. Both libraries read the variable once, when imported."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if wanted:
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
