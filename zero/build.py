@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import ERROR, getLogger
 from typing import Any
 
@@ -16,12 +18,13 @@ from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
 from zero.questions import QuestionSet
-from zero.records import Sampling
+from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import has_bfloat16
 from zero.template import AnyTemplate
 
 Config = Mapping[str, Any]
+LONG_ROWS = 0.05  # share of a training set that may be too long for the context
 
 
 def load_model(config: Config) -> tuple[Any, Any, int]:
@@ -109,16 +112,47 @@ def make_benchmarks(
     return benchmarks
 
 
-def check_context(
+def with_room(
     questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
-) -> None:
-    """Refuse questions that leave no room for a full answer, judged by the longest texts of both splits."""
-    rows = sorted((*questions.rows.train, *questions.rows.heldout), key=lambda q: len(q.text), reverse=True)[:32]
-    longest = max((len(template.prompt(q, tokenizer, (0,)).ids) for q in rows), default=0)
-    if longest + sampling.max_tokens > context:
+) -> QuestionSet:
+    """The set without the training rows whose prompts leave less than a full answer of the context; noted in its rows.
+
+    InputError if that is more than one row in twenty: then the settings are wrong, not the rows.
+    """
+    room = context - sampling.max_tokens
+    lengths = _lengths(questions.rows.train, template, tokenizer, room)
+    long = {identity: length for identity, length in lengths.items() if length > room}
+    if len(long) > LONG_ROWS * len(questions.rows.train):
         raise InputError(
             "sampling.max_tokens",
             sampling.max_tokens,
-            f"with prompts of up to {longest} tokens it exceeds the context of {context} (model.context); "
-            f"lower it to at most {max(0, context - longest)} or drop long questions",
+            f"with prompts of up to {max(long.values())} tokens it exceeds the context of {context} (model.context) for "
+            f"{len(long)} of {len(questions.rows.train)} questions; lower it or choose a model with more",
         )
+    note = f"dropped {len(long)} rows whose prompts leave less than {sampling.max_tokens} tokens: {', '.join(long)}"
+    return questions.dropping(frozenset(long), note) if long else questions
+
+
+def check_context(
+    questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
+) -> None:
+    """Refuse a benchmark with a prompt that leaves no room for an answer; say how many leave less than a full one."""
+    lengths = _lengths(questions.rows.heldout, template, tokenizer, context - sampling.max_tokens)
+    longest = max(lengths.values(), default=0)
+    if longest >= context:
+        remedy = f"a prompt of {longest} tokens exceeds the context of {context} (model.context); drop that question"
+        raise InputError("benchmarks", questions.name, remedy)
+    short = sum(length + sampling.max_tokens > context for length in lengths.values())
+    if short:
+        print(
+            f"benchmark {questions.name}: {short} prompts leave less than {sampling.max_tokens} tokens", file=sys.stderr
+        )
+
+
+def _lengths(rows: Sequence[Question], template: AnyTemplate, tokenizer: Any, room: int) -> dict[str, int]:
+    """Tokens of the prompts that may have more than `room`, by question: those of more bytes than that."""
+    texts = [(q, len(q.text.encode("utf-8", "replace"))) for q in rows]
+    if not texts:
+        return {}
+    around = len(template.prompt(replace(texts[0][0], text="?"), tokenizer, (0,)).ids)  # of the template alone
+    return {q.id: len(template.prompt(q, tokenizer, (0,)).ids) for q, size in texts if size + around > room}

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,13 @@ def _check_together(config: Mapping[str, Any]) -> None:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
 
 
-def instantiate(config: Any) -> Any:
-    """Hydra's instantiate to plain containers; an InputError from inside a part comes out as itself."""
+def instantiate(config: Any, key: str = "") -> Any:
+    """Hydra's instantiate to plain containers; an InputError from inside a part comes out as itself, and a dotted path
+    that leads nowhere is one. `key` is where the config stands."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as build
 
+    getLogger("hydra.utils").setLevel(CRITICAL)  # it logs what it also raises
     try:
         return build(config, _convert_="all")
     except InstantiationException as error:
@@ -149,6 +152,13 @@ def instantiate(config: Any) -> Any:
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__
+        text = str(error)
+        lost = re.search(r"Error locating target '([^']*)'|Error loading '([^']*)'", text.replace("\\'", "'"))
+        place = re.search(r"full_key: (\S+)", text)
+        if lost:
+            where = ".".join(part for part in (key, place[1] if place else "") if part)
+            remedy = "nothing of that name can be imported; give the dotted path of a function or class"
+            raise InputError(where or "config", lost[1] or lost[2], remedy) from None
         raise
 
 

@@ -265,9 +265,8 @@ def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         below = {key: OmegaConf.select(config, key) for key in typed if "." in key}
         OmegaConf.set_struct(config, False)
         evaluation = stored["evaluation"]
-        theirs = {
-            key: stored[key] for key in ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
-        }
+        taken = ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
+        theirs = {key: stored[key] for key in taken}
         sampling = {key: evaluation[key] for key in ("temperature", "max_tokens")}
         for key, value in (theirs | {"sampling": stored["sampling"] | sampling, "n": evaluation["n"]}).items():
             if key not in typed:

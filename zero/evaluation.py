@@ -147,9 +147,10 @@ def measured(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) ->
     shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
     numbers = facts(table) | {"accuracy_low": low, "accuracy_high": high}
+    votes_P = [votes(rows_G) for rows_G in questions_PG] if ks else []
     for k in ks:
         numbers[f"pass@{k}"] = fmean(pass_at_k(n, right, k) for right in right_P)
-        numbers[f"maj@{k}"] = fmean(maj_at_k(*votes(rows_G), k) for rows_G in questions_PG)
+        numbers[f"maj@{k}"] = fmean(maj_at_k(*said, k) for said in votes_P)
     return Result(name, len(questions_PG), n, numbers, tuple(shares_P), tuple(table))
 
 
@@ -165,9 +166,9 @@ def macro(results: Sequence[Result]) -> Metrics:
 def votes(rows_G: Sequence[Row]) -> tuple[list[tuple[int, float]], int]:
     """The answers to one question as `maj_at_k` wants them: equal numbers, or else equal normal forms, are one class;
     the second value counts the responses without an answer."""
-    classes = [_same(row["answer"]) for row in rows_G if row["answer"] is not None]
-    right = Counter(_same(row["answer"]) for row in rows_G if row["answer"] is not None and row["correct"])
-    return [(count, right[said] / count) for said, count in Counter(classes).items()], len(rows_G) - len(classes)
+    said = [(_same(row["answer"]), row["correct"]) for row in rows_G if row["answer"] is not None]
+    counts, right = Counter(answer for answer, _ in said), Counter(answer for answer, correct in said if correct)
+    return [(count, right[answer] / count) for answer, count in counts.items()], len(rows_G) - len(said)
 
 
 def _same(answer: str) -> str:

@@ -104,8 +104,8 @@ def mean_interval(
 def macro_interval(
     sets: Sequence[Sequence[float]], level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """(low, high) of the plain mean of the means of several sets, each [P_i], by the stratified bootstrap: questions are
-    redrawn within their own set, and every set counts the same, however many questions it has.
+    """(low, high) of the plain mean of the means of several sets, each [P_i], by the stratified bootstrap: questions
+    are redrawn within their own set, and every set counts the same, however many questions it has.
 
     It speaks of other questions of the same sets, not of other sets. Otherwise as `mean_interval`, which is the case of
     one set. [Davison and Hinkley 1997, section 3.2].

@@ -45,7 +45,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         deliver(config, choices, run_dir, name)
         where_to_look(run_dir)
         return outcome
-    light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
+    light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)
 
     from zero.checkpoint import disk_is_full, no_space
@@ -82,7 +82,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     InputError if a set cannot be loaded, nothing is left to train on, or the files changed since the run began.
     """
     training = as_key(config["questions"])
-    sets = {training: configs.instantiate(config["questions"])}
+    sets = {training: configs.instantiate(config["questions"], "questions")}
     sets |= {
         as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
     }
@@ -90,8 +90,6 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
         raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
-    for note in questions.rows.notes:
-        print(f"questions {questions.name}: {note}", file=sys.stderr)
     known = run_dir / QUESTIONS
     if known.exists() and (before := OmegaConf.to_container(OmegaConf.load(known))) != manifest(sets):
         changed = [name for name, entry in manifest(sets).items() if before.get(name) != entry]  # type: ignore[union-attr]
@@ -135,8 +133,10 @@ def build(
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = make.load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
-    questions = sets[as_key(config["questions"])]
-    make.check_context(questions, template, tokenizer, sampling, context)
+    training = as_key(config["questions"])
+    sets[training] = questions = make.with_room(sets[training], template, tokenizer, sampling, context)
+    for note in questions.rows.notes:
+        print(f"questions {questions.name}: {note}", file=sys.stderr)
     print(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])

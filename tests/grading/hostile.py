@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zero.grading import countdown_correct, math_equal
+from zero.grading import countdown_correct
+from zero.grading.exact import exact_equal
 from zero.template import answer_tag, free_answer, last_boxed, last_expression
 
 LONG = 200_000  # characters: a step that is quadratic on one of the texts takes minutes
@@ -38,7 +39,7 @@ def main() -> None:
             answer = extract(text)
             assert answer is None or answer in text
             for candidate in (text, answer or ""):
-                assert math_equal(candidate, "5") == math_equal("5", candidate)
+                assert exact_equal(candidate, "5") is exact_equal("5", candidate)
                 assert not countdown_correct(candidate, [9, 9, 9], 1)
     print(len(TEXTS), "verdicts")
 

@@ -167,10 +167,24 @@ def test_budget_of_one_token_and_exact_fit(tokenizer: Any) -> None:
     assert len(completion.ids) == 1 and completion.finished == (completion.ids[0] == 0)
 
 
+def test_the_context_cuts_an_answer_and_changes_no_other(tokenizer: Any) -> None:
+    model = load(BASE)
+    long, short = prompts_of(tokenizer, ["2 + 2 = " * 22, TEXTS[0]])
+    engine = engine_of(model, tokenizer)
+    room = engine.context - len(long.ids)
+    assert 0 < room < 100
+    sampling = Sampling(120, 1.0)  # nothing stops it
+    cut_G, whole_G = engine.generate([long, short], 2, sampling)
+    assert [(len(c.ids), c.finished) for c in cut_G] == [(room, False)] * 2
+    assert [len(c.ids) for c in whole_G] == [120] * 2
+    engine.context += 100
+    assert [c.ids[:room] for c in engine.generate([long], 2, sampling)[0]] == [c.ids for c in cut_G]
+
+
 def test_a_prompt_beyond_the_context_is_refused_in_one_line(tokenizer: Any) -> None:
-    engine = engine_of(load(BASE), tokenizer)
-    with pytest.raises(InputError, match=r"sampling.max_tokens=250: .*context of 256"):
-        engine.generate(prompts_of(tokenizer), 1, Sampling(250, stop_ids=(0,)))
+    prompt = prompts_of(tokenizer, ["a " * 300])[0]
+    with pytest.raises(InputError, match=r"model.context=256: a prompt of \d+ tokens leaves no room"):
+        engine_of(load(BASE), tokenizer).generate([prompt], 1, Sampling(8))
 
 
 def test_sync_takes_over_new_weights(tiny_folder: Path, tokenizer: Any) -> None:

@@ -36,7 +36,8 @@ point points|time times|angstrom angstroms Angstrom Angstroms|acre acres
 UNITS = {word: line.split()[0] for line in _UNIT_WORDS.replace("\n", "|").split("|") if line for word in line.split()}
 _STUCK = {"mm", "cm", "km", "kg"}  # the short ones that may stand right behind a number: 6m and 2mg are products
 _LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)(?: ?\^ ?(?:\{ ?(-?[0-9]) ?\}|([0-9])))?$")
-_PREFIXES = ((" square", 2), (" sq", 2), (" cubic", 3))
+_PREFIXES = ((" square", 2), (" sq", 2), (" sq.", 2), (" cubic", 3))
+_CLOCK = re.compile(r"(?: ?([ap])\.m| ([ap])m)$")
 _DEGREES = re.compile(r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?: ?([CF]))?$")
 _CURRENCY = re.compile(r"^([+-]?) ?\$ ?")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -45,6 +46,7 @@ _COUNTS = dict(
     zip("zero one two three four five six seven eight nine ten eleven twelve".split(), range(13), strict=True)
 )
 
+_INTEGER = re.compile(r"-?[0-9]{1,100}")
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)"
 _EXPONENT = r"\^(?:\{([+-]?[0-9]+)\}|(-?[0-9]+))"  # 10^12 is meant as it looks in plain text, not as LaTeX sets it
@@ -72,10 +74,11 @@ _REPLACED = (
     (re.compile(r"\\!|\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])"), ""),
     (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(rf"(?<=[0-9A-Za-z}}]){_TEXT}\{{([A-Za-z][^{{}}]*)\}}"), r" \1"),  # 5\text{m} is 5 m
-    (re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}"), r"\1"),
+    (re.compile(rf"(?<=[0-9A-Za-z}}]){_TEXT} ?\{{([A-Za-z][^{{}}]*)\}}"), r" \1"),  # 5\text{m} is 5 m
+    (re.compile(rf"{_TEXT} ?\{{([^{{}}]*)\}}"), r"\1"),
     (re.compile(r"\\usd "), "$"),
 )
+_SAYS = re.compile(r"^(?:=|\\approx(?![A-Za-z])) ?")
 _LIST = re.compile(r"(?<=[0-9]), (?=[0-9])")
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z\0]) | (?![0-9A-Za-z\0])")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+)*")
@@ -94,6 +97,8 @@ def exact_equal(answer: str, reference: str) -> bool | None:
         return True
     if max(len(answer), len(reference)) > LONGEST_FORMULA:
         return None
+    if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(reference):  # most pairs, by far
+        return int(answer) == int(reference)
     sides = without_choice(answer, reference)
     if isinstance(sides, bool):
         return sides
@@ -137,7 +142,7 @@ def plain_form(text: str) -> str:
     if "\\" in text or "~" in text or "{" in text:
         for pattern, by in _REPLACED:
             text = pattern.sub(by, text)
-    text = " ".join(text.split()).removesuffix(".").rstrip()
+    text = _SAYS.sub("", " ".join(text.split()).removesuffix(".").removesuffix(",").rstrip())
     choice = _CHOICE.fullmatch(text)
     return choice[1] if choice else text
 
@@ -178,7 +183,7 @@ def same_unit(one: str, other: str) -> bool:
 def without_unit(plain: str) -> tuple[str, str]:
     """(what stands before it, the unit) of a plain form; the unit is "" if there is none, or none that is known.
 
-    A unit has one spelling, with its powers in order: that of `60 miles per hour` is `hour^-1 mile^1`.
+    A unit has one spelling, with its powers in order: that of `5 m/s` is `m^1 s^-1`.
     """
     if plain.endswith("%"):
         return plain[:-1].rstrip("\\ "), "percent^1"
@@ -187,6 +192,8 @@ def without_unit(plain: str) -> tuple[str, str]:
     if (priced := _CURRENCY.match(plain)) and "$" not in plain[priced.end() :]:
         bare, named = without_unit(priced[1] + plain[priced.end() :])
         return (bare, "dollar^1") if same_unit(named, "dollar^1") else (plain, "")
+    if clock := _CLOCK.search(plain):
+        return plain[: clock.start()], f"{clock[1] or clock[2]}.m."
     powers: dict[str, int] = {}
     rest, over, letter = plain, False, False
     while found := _LAST_WORD.search(rest):
@@ -206,7 +213,8 @@ def without_unit(plain: str) -> tuple[str, str]:
     measured = rest[-1:].isdigit() or (not letter and ("\\" in rest or any(c.isdigit() for c in rest)))
     if over or not powers or not (measured or rest.lower() in _COUNTS):
         return plain, ""
-    return rest, " ".join(f"{unit}^{power}" for unit, power in sorted(powers.items()))
+    spelled = " ".join(f"{unit}^{power}" for unit, power in sorted(powers.items()))
+    return rest, spelled.replace("hour^-1 mile^1", "mph^1")
 
 
 def number(text: str) -> Fraction | None:

@@ -43,7 +43,7 @@ def same_value(a: Node, b: Node) -> bool:
 
 def _same(a: Node, b: Node, a_names: frozenset[str], b_names: frozenset[str], radians: bool) -> bool:
     both = a_names | b_names
-    has_letters = any(not name.startswith("()") for name in both - _CONSTANTS)
+    has_letters = bool(_free(both))
     digits = DIGITS * (1 if has_letters else 2) + _longest(a, b)
     bounded = ("()|" in a_names) != ("()|" in b_names)  # |x| differs from x just where x has no logarithm or root
     for is_complex in (True,) if "i" in both else (False, True):
@@ -75,15 +75,15 @@ def _agree(a: Node, b: Node, point: Point, digits: int) -> tuple[bool, bool]:
             return False, True
     with workdps(2 * digits):  # is the gap rounding, in what cancels to nearly nothing? Then it shrinks with precision
         x, y = _value_or_none(a, point), _value_or_none(b, point)
-        return x is not None and y is not None and abs(floating(x) - floating(y)) < gap * mpf(10) ** (
-            -digits // 2
-        ), True
+        if x is None or y is None:
+            return False, True
+        return abs(floating(x) - floating(y)) < gap * mpf(10) ** (-digits // 2), True
 
 
 def constant_ratio(a: Node, b: Node) -> int:
     """1 or -1: the sign of the constant that a is b times. 2 if it is not real, 0 if there is none or no letters."""
     both = names(a) | names(b)
-    if not any(not name.startswith("()") for name in both - _CONSTANTS):
+    if not _free(both):
         return 0
     digits = DIGITS + _longest(a, b)
     for is_complex in (True,) if "i" in both else (False, True):
@@ -96,9 +96,8 @@ def constant_ratio(a: Node, b: Node) -> int:
                     continue
                 if x == 0 or y == 0:
                     return 0
-                ratios.append(
-                    x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else floating(x) / floating(y)
-                )
+                exact = isinstance(x, Fraction) and isinstance(y, Fraction)
+                ratios.append(x / y if exact else floating(x) / floating(y))
                 if not _near(ratios[0], ratios[-1], digits):
                     return 0
         if len(ratios) >= NEEDED:
@@ -124,6 +123,11 @@ def names(node: Node) -> frozenset[str]:
     return frozenset(found)
 
 
+def _free(both: frozenset[str]) -> list[str]:
+    """The letters that can stand for any number, in order."""
+    return sorted(name for name in both - _CONSTANTS if not name.startswith("()"))
+
+
 def _longest(*waiting: Node) -> int:
     """Characters of the longest number of some trees."""
     return max(len(node.name) if node.kind == "number" else _longest(*node.parts) for node in waiting) if waiting else 0
@@ -131,7 +135,7 @@ def _longest(*waiting: Node) -> int:
 
 def _points(both: frozenset[str]) -> Iterator[dict[str, Fraction]]:
     """Values for the letters, the same in every process and for every formula that has the letter."""
-    free = sorted(name for name in both - _CONSTANTS if not name.startswith("()"))
+    free = _free(both)
     if not free:
         yield {}
     elif not any("()" + name in both for name in _WHOLE):

@@ -243,7 +243,7 @@ class Reader:
         lone = self._tokens[self._at + 2 : self._at + 3] == [")"] and name not in tree.CONSTANTS
         if applies and self._next == "(" and (base in tree.APPLIED or lone):
             self._take()
-            arguments = self._items()
+            arguments = tuple(scalar(argument) for argument in self._items())
             self._take(")")
             return Node("call", arguments, name)
         return Node("letter", (), name)

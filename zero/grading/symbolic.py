@@ -12,8 +12,8 @@ The rules, on top of those of zero.grading.exact; everything below a collection 
 - a known unit may be left out on one side; words are equal as they stand; 101_2 is a numeral and equals nothing else.
 What is no answer at all (sums, integrals, prose) can only be equal as a string, up to dressing.
 
-Departures from math-verify (0.9), which would need no code here: it rounds, drops bases and units, and takes minutes on
-towers of powers. This does bounded work: fixed points, fixed precision, values of at most so many bits.
+math-verify (0.9) is not asked: it compares rounded decimals, drops bases and lower-cases letters, and its work has no bound.
+Work here is bounded: fixed points, fixed precision, values of at most so many bits.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from zero.grading.exact import compact, exact_equal, plain_form, same_unit, without_choice, without_unit
+from zero.grading.exact import LONGEST_NUMBER, compact, exact_equal, plain_form, same_unit, without_choice, without_unit
 from zero.grading.formula import constant_ratio, names, same_value
 from zero.grading.latex import read
 from zero.grading.tree import COLLECTIONS, FUNCTIONS, INFINITY, NAMED, Node, difference, negative, product
 
 MOST_MEMBERS = 60  # of two lists that differ: each is compared with each
-_PHRASE = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z'-]+)*")
+MOST_WORDS = 5  # of an answer in words; more are prose
+_PHRASE = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z0-9'-]+)*")
 _SHORT_WORDS = frozenset("yes no odd all none red day one two six ten any not".split())
 _FLIPPED = {">": "<", "\\ge": "\\le"}
 _ORDERS = frozenset({"<", ">", "\\le", "\\ge"})
+_KNOWN = FUNCTIONS | {"!", "|", "\\lfloor", "\\lceil", "binom", "mod"}
 _REALS = "\\mathbb{R}"
 
 
@@ -63,14 +65,17 @@ def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
     if _is_phrase(plain):
         return Node("word", (), compact(plain)), ""
     rest, unit = without_unit(plain)
-    if unit == "degree^1":
-        return product(read(rest, thousands), Node("letter", (), "\\circ")), ""
-    return read(rest, thousands), unit
+    if unit != "degree^1":
+        return read(rest, thousands), unit
+    if plain.endswith(("\\circ", "}")):  # a sign, perhaps the last of several in a list, and not a word
+        return read(plain, thousands), ""
+    node = read(rest, thousands)
+    return (node, unit) if node.kind in COLLECTIONS else (product(node, Node("letter", (), "\\circ")), "")
 
 
 def _is_phrase(plain: str) -> bool:
     """Whether a text of letters is words and not a product: ab is one, Abe, able and `no` are not."""
-    if not _PHRASE.fullmatch(plain):
+    if len(plain) > LONGEST_NUMBER or plain.count(" ") >= MOST_WORDS or not _PHRASE.fullmatch(plain):
         return False
     runs = [run for run in plain.split() if run not in NAMED and run not in ("or", "and")]
     return any(len(run) > 3 or run.lower() in _SHORT_WORDS or (len(run) > 1 and run.istitle()) for run in runs)
@@ -153,7 +158,7 @@ def _named(node: Node) -> bool:
     """Whether the node only names something: x, f(x), (x, y)."""
     if node.kind == "letter":
         return node.name not in ("e", "i", "\\pi", "\\infty")
-    arguments = node.kind == "tuple" or (node.kind == "call" and node.name not in FUNCTIONS and node.name.isalpha())
+    arguments = node.kind == "tuple" or (node.kind == "call" and node.name not in _KNOWN)
     return arguments and all(part.kind == "letter" for part in node.parts)
 
 
@@ -168,12 +173,16 @@ def _right(node: Node) -> Node | None:
 
 
 def _told(node: Node) -> Node:
-    """A list `x=1, 2` as `x=1, x=2`."""
-    if node.kind != "list" or _right(node.parts[0]) is None or any(part.kind == "relation" for part in node.parts[1:]):
+    r"""`x=1, 2` and `x \in \{1,2\}` as `x=1, x=2`."""
+    first = node.parts[0] if node.kind == "list" else node
+    right = _right(first)
+    if right is None or (node.kind == "list" and _tells(Node("list", node.parts[1:]))):
         return node
-    first = node.parts[0]
-    rest = (Node("relation", (first.parts[0], part), first.name) for part in node.parts[1:])
-    return Node("list", (first, *rest), node.name)
+    rest = node.parts[1:] if node.kind == "list" else ()
+    values = right.parts if right.kind in ("list", "set") else (right,)
+    if len(values) + len(rest) < 2:
+        return node
+    return Node("list", tuple(Node("relation", (first.parts[0], part), "=") for part in (*values, *rest)), "or")
 
 
 def _bare(node: Node, other: Node) -> Node:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from operator import and_
 
 from zero.grading.exact import LONGEST_FORMULA
-
-MOST_WORDS = 2  # more long words than this are prose, not a formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,8 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
             elif piece in _CLOSED and len(open_) > 1:
                 open_.pop()
             found.append(piece)
-    if sum(len(token) > 3 and token.isalpha() and token not in MATRICES for token in found) > MOST_WORDS:
+    words = [len(token) > 3 and token.isalpha() for token in found]
+    if any(map(and_, words, words[1:])):
         raise ValueError("prose")
     return found
 

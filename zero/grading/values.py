@@ -194,7 +194,7 @@ def _binomial(parts: list[Number]) -> Number:
         and 0 <= k <= n <= LARGEST_FACTORIAL
     ):
         return Fraction(math.comb(int(n), int(k)))
-    if max(abs(n), abs(k)) > 10**5:
+    if any(abs(part) > 10**5 for part in parts):
         raise Undefined("out of all bounds")
     return mp.binomial(floating(n), floating(k))
 
@@ -239,8 +239,8 @@ _OF_ONE: dict[str, Callable[[mpf], Number]] = {
 _OF_REALS: dict[str, Callable[[list[Number]], Number]] = {
     "!": _factorial,
     "binom": _binomial,
-    "max": max,
-    "min": min,
+    "max": lambda parts: max(parts, key=floating),
+    "min": lambda parts: min(parts, key=floating),
     "gcd": _integers(math.gcd),
     "lcm": _integers(math.lcm),
     "\\lfloor": _rounded(True),

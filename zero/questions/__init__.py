@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -36,6 +36,10 @@ class Rows:
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
 
+    def dropping(self, ids: Collection[str], note: str) -> Rows:
+        """Without the training rows of these ids; the note says why."""
+        return Rows([q for q in self.train if q.id not in ids], self.heldout, (*self.notes, note))
+
 
 @dataclass(frozen=True)
 class QuestionSet:
@@ -50,6 +54,10 @@ class QuestionSet:
     def without(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
         """The set without the training rows that are questions of a test, by the test's name; noted in its rows."""
         return replace(self, rows=without_tested(self.rows, tested))
+
+    def dropping(self, ids: Collection[str], note: str) -> QuestionSet:
+        """The set without the training rows of these ids; the note says why."""
+        return replace(self, rows=self.rows.dropping(ids, note))
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments, every row once per epoch."""

@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -42,6 +42,12 @@ class Mixture:
         InputError if a part has none left: the others would take its place unseen.
         """
         rows = without_tested(self.rows, tested)
+        _refuse_empty(self.weights, rows.train)
+        return replace(self, rows=rows)
+
+    def dropping(self, ids: Collection[str], note: str) -> Mixture:
+        """The mixture without the training rows of these ids; the note says why. InputError as in `without`."""
+        rows = self.rows.dropping(ids, note)
         _refuse_empty(self.weights, rows.train)
         return replace(self, rows=rows)
 

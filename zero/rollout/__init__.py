@@ -16,7 +16,8 @@ class RolloutEngine(Protocol):
     exactly on truncation; the same (prompt.key, sample) under the same weights gives the same completion."""
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """n completions for each prompt, in order."""
+        """n completions for each prompt, in order. Where the model's context leaves less than sampling.max_tokens, a
+        completion ends there, unfinished. InputError for a prompt that leaves nothing."""
         ...
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -43,20 +44,20 @@ class NativeEngine:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        for prompt in prompts:
-            if len(prompt.ids) + sampling.max_tokens > self.context:
-                raise InputError(
-                    "sampling.max_tokens",
-                    sampling.max_tokens,
-                    f"a prompt of {len(prompt.ids)} tokens leaves {self.context - len(prompt.ids)} of the "
-                    f"context of {self.context} (model.context); lower it or drop long questions",
-                )
+        rooms = [min(sampling.max_tokens, self.context - len(prompt.ids)) for prompt in prompts]
+        if min(rooms) < 1:
+            longest = max(len(prompt.ids) for prompt in prompts)
+            remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
+            raise InputError("model.context", self.context, remedy)
         at_once = max(1, self.max_rows // n)
-        groups: list[list[Completion]] = []
-        for start in range(0, len(prompts), at_once):
-            completions = self._batch(prompts[start : start + at_once], n, sampling)
-            groups += [completions[i : i + n] for i in range(0, len(completions), n)]
-        return groups
+        groups: dict[int, list[Completion]] = {}
+        for room in sorted(set(rooms), reverse=True):  # nearly always one: the budget
+            asked = [p for p, own in enumerate(rooms) if own == room]
+            for start in range(0, len(asked), at_once):
+                part = asked[start : start + at_once]
+                completions = self._batch([prompts[p] for p in part], n, replace(sampling, max_tokens=room))
+                groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(part)}
+        return [groups[p] for p in range(len(prompts))]
 
     @torch.inference_mode()
     def _batch(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Completion]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-# "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt. A benchmark
-# named "macro" is the plain mean over benchmarks.
+# "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt.
+# A benchmark named "macro" is the plain mean over benchmarks.
 GLOSSARY: dict[str, tuple[str, str]] = {
     "train/reward": ("reward", "mean reward of the step's responses"),
     "train/accuracy": ("share", "responses whose answer, in the form that the template asks for, is right"),

@@ -1,0 +1,49 @@
+"""What the context leaves for an answer: long training rows are dropped and named, benchmarks are never thinned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zero.build import check_context, with_room
+from zero.errors import InputError
+from zero.grading import check_equal
+from zero.questions import QuestionSet, Rows
+from zero.records import Question, Sampling
+from zero.template import Template, last_boxed
+
+TEMPLATE = Template("t", "Q: {question}\nA:", last_boxed)
+
+
+def questions(*texts: str) -> list[Question]:
+    return [Question(text, ("1",), f"q{i}") for i, text in enumerate(texts)]
+
+
+def test_training_rows_that_leave_no_full_answer_are_dropped_and_named(tokenizer: Any) -> None:
+    train = questions(*(f"what is {i}?" for i in range(30)), "9 " * 80)
+    rows = Rows(train, questions("held out " * 100), ("before",))
+    kept = with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+    assert [q.id for q in kept.rows.train] == [q.id for q in train[:-1]]
+    assert kept.rows.heldout == rows.heldout
+    assert kept.rows.notes == ("before", "dropped 1 rows whose prompts leave less than 100 tokens: q30")
+    roomy = QuestionSet("s", rows, check_equal)
+    assert with_room(roomy, TEMPLATE, tokenizer, Sampling(100), context=2000) is roomy
+
+
+def test_settings_that_fit_too_few_rows_are_refused(tokenizer: Any) -> None:
+    rows = Rows(questions(*(f"what is {'9 ' * 80}{i}?" for i in range(9))), ())
+    with pytest.raises(InputError, match=r"sampling\.max_tokens=100: .*context of 200 .* for 9 of 9 questions"):
+        with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+
+
+def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
+    tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = QuestionSet("b", Rows((), questions("short?", "9 " * 80)), check_equal)
+    check_context(bench, TEMPLATE, tokenizer, Sampling(100), context=200)
+    assert capsys.readouterr().err == "benchmark b: 1 prompts leave less than 100 tokens\n"
+    check_context(bench, TEMPLATE, tokenizer, Sampling(10), context=400)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match=r"benchmarks=b: a prompt of \d+ tokens exceeds the context of 100"):
+        check_context(bench, TEMPLATE, tokenizer, Sampling(10), context=100)
