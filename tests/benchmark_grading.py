@@ -22,8 +22,9 @@ from zero.records import Outcome, Question
 
 SIZE, HOSTILE = 1024, 51
 OWN = r"""7 -12 3.5 \frac{3}{4} \frac{2}{3} 2\sqrt{5} \frac{\sqrt{3}}{2} x^2+2x+1 (x-1)(x+3) \frac{\pi}{6} (3,\frac{\pi}{2})
-[0,\infty) (-\infty,2)\cup(3,\infty) 1,234 3+4i \begin{pmatrix}1\\2\end{pmatrix} 2^{10} \frac{1}{x+1} 60^\circ 101_2 e^{2x} 5! \binom{5}{2}
-\{1,2,3\} y=2x+1 \log_2{3} 0.125 12\% \$5.00 \text{Even} \frac{a}{b} \sqrt{x}+c t^2 a+b \pi-e 4.4\times10^7 \pm\sqrt{2}""".split()
+[0,\infty) (-\infty,2)\cup(3,\infty) 1,234 3+4i \begin{pmatrix}1\\2\end{pmatrix} 2^{10} \frac{1}{x+1} 60^\circ
+101_2 e^{2x} 5! \binom{5}{2} \{1,2,3\} y=2x+1 \log_2{3} 0.125 12\% \$5.00 \text{Even} \frac{a}{b}
+\sqrt{x}+c t^2 a+b \pi-e 4.4\times10^7 \pm\sqrt{2}""".split()
 LATEX = (
     (r"\frac", r"\dfrac"),
     ("+", " + "),
@@ -32,8 +33,10 @@ LATEX = (
     (r"\left\left", r"\left"),
     (r"\right\right", r"\right"),
 )
-BOMBS = ("9**9**9**9+{}", "x^{{10^{{10^{{10}}}}}}+{}", "{}" + "(" * 400 + "1" + ")" * 400, "(10000{}!)!", "\\sqrt{{2}}^{{99999999{}}}",
-         "\\frac{{(x+y+z+w+{})^{{500}}}}{{(a+b+c)^{{400}}}}")  # fmt: skip
+BOMBS = (
+    "9**9**9**9+{}", "x^{{10^{{10^{{10}}}}}}+{}", "{}" + "(" * 400 + "1" + ")" * 400, "(10000{}!)!",
+    "\\sqrt{{2}}^{{99999999{}}}", "\\frac{{(x+y+z+w+{})^{{500}}}}{{(a+b+c)^{{400}}}}",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitor": 0,
     "zero.records": 1, "zero.runtime": 1,
-    "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2,
+    "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.learner.torch": 5,

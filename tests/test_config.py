@@ -37,7 +37,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("optim.lrr=1", "optim.lrr=1: no such setting; did you mean optim.lr"),
         ("+foo=3", "foo=3: no such setting"),
         ("model=hf", r"model.path=\?\?\?: is required"),
-        ("questions=jsonl", r"questions.path=\?\?\?: is required"),
+        ("questions=file", "questions.path=null: is required"),
         ("learner.gradient_checkpointing=3", "must be true or false"),
         ("seed=1=2", "command line=seed=1=2: mismatched input"),
     ],
@@ -95,7 +95,11 @@ def test_every_option_composes(path: Path) -> None:
     if path.parent.name == "sampling" and path.stem == "greedy":  # training refuses it: samples must differ
         assert check("evaluate", ["sampling=greedy"])["sampling"]["temperature"] == 0
         return
-    extra = {"model=hf": ["model.path=zero/nano/base"], "questions=jsonl": ["questions.path=x.jsonl"]}
+    extra = {
+        "model=hf": ["model.path=zero/nano/base"],
+        "questions=file": ["questions.path=x.jsonl"],
+        "questions=hub": ["questions.hub.id=a/b"],
+    }
     option = f"{path.parent.name}={path.stem}"
     config = check("train", [option, *extra.get(option, [])])
     written = {line.partition(":")[0] for line in path.read_text().splitlines() if line[:1].isalpha()} - {"defaults"}

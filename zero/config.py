@@ -39,7 +39,7 @@ _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit checkpoint.keep model.context "
+        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
@@ -124,6 +124,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
             raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
+    questions = config.get("questions") or {}
+    hub = questions.get("hub")
+    if hub is not None and not (questions["path"] or hub["id"]):
+        raise InputError(
+            "questions.path", "null", "is required; give questions.path=FILE or questions.hub.id=OWNER/NAME"
+        )
     path = str(config["model"].get("path", ""))
     if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
         raise InputError("model.path", path, "no such folder; give a Hugging Face model folder or a hub id")
@@ -216,6 +222,7 @@ def keep(config: Mapping[str, Any], path: Path) -> None:
 def command_line(name: str, main: Callable[[], None]) -> None:
     """Run a Hydra main: check every cell first, then start. Bad input is one line and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     try:
         arguments = get_args_parser().parse_args()
         if not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion):
@@ -226,6 +233,13 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         sys.exit(2)
     GlobalHydra.instance().clear()
     main()
+
+
+def quoted(argument: str) -> str:
+    """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
+    key, _, value = argument.partition("=")
+    plain = not set(value) & set("'\"\\,")
+    return f"{key}='{value}'" if key in ("run", "run_dir", "model.path") and "=" in value and plain else argument
 
 
 def cells(overrides: Sequence[str]) -> list[list[str]]:
@@ -263,7 +277,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> InputErro
         return InputError(group, option, f"no such option{_nearest(option, options)}; there are {', '.join(options)}")
     if unknown := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         key = unknown.group(1) or unknown.group(2)
-        known = list(flatten(_plain_unresolved(name)))
+        known = list(flatten(_plain_unresolved(name, [text for text in overrides if _is_choice(text)])))
         value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
         return InputError(key, value, "no such setting" + _nearest(key, known) + "; --help lists all")
     if required := re.search(r"Missing mandatory value: (\S+)", text):
@@ -271,8 +285,11 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> InputErro
     return InputError("config", name, text)
 
 
-def _plain_unresolved(name: str) -> Any:
-    return OmegaConf.to_container(compose(name), resolve=False)
+def _plain_unresolved(name: str, choices: Sequence[str]) -> Any:
+    try:
+        return OmegaConf.to_container(compose(name, overrides=list(choices)), resolve=False)
+    except HydraException:  # a choice is wrong too; its own error comes once this one is mended
+        return OmegaConf.to_container(compose(name), resolve=False)
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:

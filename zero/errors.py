@@ -6,7 +6,7 @@ class InputError(Exception):
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
         shown = str(value).replace("\n", "\\n")
-        super().__init__(f"{key}={shown[:200]}: {remedy}")
+        super().__init__(f"{key}={shown[:200]}: {remedy}".replace("\n", "\\n"))
         self.key, self.value, self.remedy = key, value, remedy
 
 

@@ -316,17 +316,9 @@ def task(config: DictConfig) -> None:
         sys.exit(2)
 
 
-def quoted(argument: str) -> str:
-    """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
-    key, _, value = argument.partition("=")
-    plain = not set(value) & set("'\"\\,")
-    return f"{key}='{value}'" if key in ("run", "run_dir", "model.path") and "=" in value and plain else argument
-
-
 def main() -> None:
     """The console entry point."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     configs.command_line("evaluate", task)
 
 

@@ -236,6 +236,7 @@ HOSTILE += [
     "m " * 900,
 ]
 HOSTILE += ["|x" * 500, "x" + "'" * 1900, "e^{" * 30 + "e" + "}" * 30, "\\sin(10^{400})", "f(" * 39 + "x" + ")" * 39]
+HOSTILE += ["\\binom0\\pi", "\\ln^{1\\cup 2}x"]
 SECONDS = 5.0  # each takes under 0.3 on an idle core, most of them under 0.01
 
 

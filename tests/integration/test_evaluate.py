@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.conftest import ROOT
 from tests.integration.runs import journal, train_here
-from zero.config import CONF, check
+from zero.config import CONF, check, quoted
 from zero.errors import InputError
-from zero.evaluate import quoted, run, with_run
+from zero.evaluate import run, with_run
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SMALL = ["benchmarks.limit=24", "n=2", "k=[1,2]", "sampling=default", "sampling.max_tokens=48", "at_once=8"]

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.runs import command, journal, reproducible, start, texts, train_here, weights
 from zero.errors import InputError
@@ -201,11 +202,55 @@ def test_own_questions_from_a_file(tmp_path: Path) -> None:
     from zero.config import check
     from zero.train import run
 
-    options = ["questions=jsonl", f"questions.path={file}", "questions.question=q", "questions.answer=a",
+    options = ["questions=file", f"questions.path={file}", "questions.question=q", "questions.answer=a",
                "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=32",
                "tracker=jsonl", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
     run(check("train", options), {"algo": "drgrpo"}, "mine")
-    assert "eval/jsonl/accuracy" in journal(tmp_path / "run")[-1]
+    assert "eval/file/accuracy" in journal(tmp_path / "run")[-1]
+
+
+def sums(path: Path, count: int, extra: str = "") -> str:
+    """A file of questions; returns the override that names it."""
+    rows = [{"problem": f"Simplify {i} + x + {i}.", "answer": f"x+{2 * i}"} for i in range(count)]
+    rows += [{"problem": extra, "answer": "3"}] if extra else []
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"questions.path={path}"
+
+
+def train_on_file(run_dir: Path, *overrides: str) -> None:
+    from zero.config import check
+    from zero.train import run
+
+    tiny = ["questions=file", "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=16",
+            "benchmarks.limit=4", "tracker=jsonl", f"run_dir={run_dir}"]  # fmt: skip
+    run(check("train", [*tiny, *overrides]), {"algo": "drgrpo"}, "mine")
+
+
+def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = tmp_path / "bench.jsonl"
+    bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
+    mine = sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
+    line = "{_target_:zero.questions.files.table_set,name:bench,path:" + str(bench) + ",heldout:1.0," \
+        "check:{_target_:hydra.utils.get_method,path:zero.grading.check_equal}}"  # fmt: skip
+    train_on_file(tmp_path / "run", mine, f"+benchmarks.sets.bench={line}")
+    assert "questions file: dropped 1 row that is a question of bench: " in capsys.readouterr().err
+    kept = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
+    assert {name: (entry["train"], entry["heldout"]) for name, entry in kept.items()} == {
+        "file": (32, 8),
+        "bench": (0, 1),
+    }
+    assert "eval/bench/accuracy" in journal(tmp_path / "run")[-1]
+
+
+def test_a_question_file_that_changed_is_refused(tmp_path: Path) -> None:
+    mine = sums(tmp_path / "mine.jsonl", 40)
+    train_on_file(tmp_path / "run", mine)
+    (tmp_path / "run" / "result.json").unlink()
+    sums(tmp_path / "mine.jsonl", 41)
+    with pytest.raises(InputError, match=r"run_dir=.*question files have changed since \(file\); restore them"):
+        train_on_file(tmp_path / "run", mine)
 
 
 @pytest.mark.parametrize(("heldout", "message"), [("0", "holds out no question"), ("1.0", "no question to train on")])
@@ -216,7 +261,7 @@ def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, message: str) -
     from zero.train import run
 
     options = [
-        "questions=jsonl",
+        "questions=file",
         f"questions.path={file}",
         f"questions.heldout={heldout}",
         f"run_dir={tmp_path / 'run'}",

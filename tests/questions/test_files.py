@@ -181,8 +181,8 @@ def test_every_fault_is_named(
 
 
 def test_the_yaml_makes_a_question_set(tmp_path: Path) -> None:
-    config = check("train", ["questions=jsonl", f"questions.path={write(tmp_path, *many(100))}"])["questions"]
+    config = check("train", ["questions=file", f"questions.path={write(tmp_path, *many(100))}"])["questions"]
     questions: QuestionSet = instantiate(config)
-    assert (questions.name, len(questions.rows.train), len(questions.rows.heldout)) == ("jsonl", 95, 5)
+    assert (questions.name, len(questions.rows.train), len(questions.rows.heldout)) == ("file", 95, 5)
     question = questions.batch(0, 1, seed=0)[0]
     assert questions.check(question.answer[0] + ".0", question)

@@ -119,7 +119,7 @@ def test_without_tested_rows_the_shares_stay() -> None:
     less = made.without({"bench": [Question("A  1?", ("1",), "other")]})
     assert [q.id for q in less.rows.train] == [q.id for q in made.rows.train if q.id != "a/a-1"]
     assert Counter(map(owner, less.batch(0, 12, 0))) == {"a": 6, "b": 6}
-    assert "dropped 1 rows that are questions of bench: a/a-1" in less.rows.notes
+    assert "dropped 1 row that is a question of bench: a/a-1" in less.rows.notes
     with pytest.raises(InputError, match=r"questions\.parts\.a=a: has no question to train on"):
         made.without({"bench": questions("a", 4)})
 

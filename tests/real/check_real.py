@@ -26,7 +26,7 @@ COMMON = [
     "learner.micro_tokens=1024",
 ]  # fmt: skip
 GSM8K = [
-    "questions=jsonl",
+    "questions=file",
     "prompts=2",
     "group_size=4",
     "sampling.max_tokens=160",

@@ -309,7 +309,7 @@ class Reader:
         power = None
         while self._next in ("_", "^"):
             if self._take() == "^":
-                power = self._exponent()
+                power = scalar(self._exponent())
             elif name == "log":
                 base = (scalar(self._argument()),)
             else:

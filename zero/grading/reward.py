@@ -49,13 +49,8 @@ class Reward:
         """
         seen_G = [self._seen(response) for response in responses_G]
         siblings = tuple(seen_G)
-        return [
-            {
-                name: self._value(name, weighted, replace(seen, siblings=siblings))
-                for name, weighted in self.parts.items()
-            }
-            for seen in seen_G
-        ]
+        seen_G = [replace(seen, siblings=siblings) for seen in seen_G]
+        return [{name: self._value(name, weighted, seen) for name, weighted in self.parts.items()} for seen in seen_G]
 
     def _seen(self, response: Response) -> Response:
         if response.finished or self.truncated == "grade":

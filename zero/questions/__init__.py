@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from zero.questions.splits import fingerprint, without_leaks
+from zero.questions import splits
 from zero.records import Question
 from zero.template import free_answer
 
@@ -68,8 +68,8 @@ class QuestionSet:
 
 def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows:
     """Drop the training rows that are questions of a test, by the normal form of zero.questions.splits."""
-    known = {name: [fingerprint(question.text) for question in questions] for name, questions in tested.items()}
-    train, notes = without_leaks(rows.train, known, "drop")
+    known = {name: [splits.fingerprint(question.text) for question in questions] for name, questions in tested.items()}
+    train, notes = splits.without_leaks(rows.train, known, "drop")
     return Rows(train, rows.heldout, (*rows.notes, *notes)) if notes else rows
 
 
