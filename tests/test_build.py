@@ -8,7 +8,8 @@ import pytest
 
 from zero.build import check_context, with_room
 from zero.errors import InputError
-from zero.grading import check_equal
+from zero.evaluation import Benchmark
+from zero.grading import Grader, Reward, Weighted, check_equal
 from zero.questions import QuestionSet, Rows
 from zero.records import Question, Sampling
 from zero.template import Template, last_boxed
@@ -40,10 +41,15 @@ def test_settings_that_fit_too_few_rows_are_refused(tokenizer: Any) -> None:
 def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
     tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench = QuestionSet("b", Rows((), questions("short?", "9 " * 80)), check_equal)
-    check_context(bench, TEMPLATE, tokenizer, Sampling(100), context=200)
+    rows = Rows((), questions("short?", "9 " * 80, "9 " * 800))
+
+    def bench(budget: int, limit: int | None = 2) -> Benchmark:
+        grader = Grader(last_boxed, check_equal, last_boxed, Reward({"one": Weighted(lambda response: 1.0)}))
+        return Benchmark(QuestionSet("b", rows, check_equal), grader, Sampling(budget), 1, limit, 0)
+
+    check_context(bench(100), TEMPLATE, tokenizer, context=200)
     assert capsys.readouterr().err == "benchmark b: 1 prompts leave less than 100 tokens\n"
-    check_context(bench, TEMPLATE, tokenizer, Sampling(10), context=400)
+    check_context(bench(10), TEMPLATE, tokenizer, context=400)
     assert capsys.readouterr().err == ""
-    with pytest.raises(InputError, match=r"benchmarks=b: a prompt of \d+ tokens exceeds the context of 100"):
-        check_context(bench, TEMPLATE, tokenizer, Sampling(10), context=100)
+    with pytest.raises(InputError, match=r"benchmarks=b: a prompt of \d+ tokens exceeds the context of 400"):
+        check_context(bench(10, None), TEMPLATE, tokenizer, context=400)

@@ -23,7 +23,6 @@ from zero.evaluation import (
     facts,
     macro,
     measured,
-    rows,
     summarize,
     votes,
 )  # fmt: skip
@@ -190,7 +189,7 @@ def test_parts_give_what_the_whole_gives(tmp_path: Path) -> None:
     assert engine.asked == [3, 3, 3, 1]  # 6 answers at once, 2 of a question
     assert told == [(3, 10), (6, 10), (9, 10), (10, 10)]
     assert (parts.metrics(), parts.rows, parts.shares) == (whole.metrics(), whole.rows, whole.shares)
-    assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()] == rows(whole.groups)
+    assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()] == list(whole.rows)
 
 
 def test_wherever_it_is_cut_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

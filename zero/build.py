@@ -133,20 +133,17 @@ def with_room(
     return questions.dropping(frozenset(long), note) if long else questions
 
 
-def check_context(
-    questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
-) -> None:
+def check_context(bench: Benchmark, template: AnyTemplate, tokenizer: Any, context: int) -> None:
     """Refuse a benchmark with a prompt that leaves no room for an answer; say how many leave less than a full one."""
-    lengths = _lengths(questions.rows.heldout, template, tokenizer, context - sampling.max_tokens)
+    budget = bench.sampling.max_tokens
+    lengths = _lengths(bench.asked(), template, tokenizer, context - budget)
     longest = max(lengths.values(), default=0)
     if longest >= context:
         remedy = f"a prompt of {longest} tokens exceeds the context of {context} (model.context); drop that question"
-        raise InputError("benchmarks", questions.name, remedy)
-    short = sum(length + sampling.max_tokens > context for length in lengths.values())
+        raise InputError("benchmarks", bench.questions.name, remedy)
+    short = sum(length + budget > context for length in lengths.values())
     if short:
-        print(
-            f"benchmark {questions.name}: {short} prompts leave less than {sampling.max_tokens} tokens", file=sys.stderr
-        )
+        print(f"benchmark {bench.questions.name}: {short} prompts leave less than {budget} tokens", file=sys.stderr)
 
 
 def _lengths(rows: Sequence[Question], template: AnyTemplate, tokenizer: Any, room: int) -> dict[str, int]:

@@ -88,7 +88,7 @@ def measure(
         config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets
     )
     for bench in benchmarks:
-        build.check_context(bench.questions, template, tokenizer, sampling, context)
+        build.check_context(bench, template, tokenizer, context)
     first = benchmarks[0].questions.rows.heldout[0]
     print(preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     engine = build.make_engine(config["rollout"], model, tokenizer, context, device)

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from zero.errors import InputError
 from zero.grading import Grader
 from zero.grading.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
-from zero.records import Group, Metrics, Outcome, Prompt, Sampling
+from zero.records import Group, Metrics, Outcome, Prompt, Question, Sampling
 from zero.reflection import reflects
 from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
@@ -44,8 +44,11 @@ class Benchmark:
 
     def prompts(self, template: AnyTemplate, tokenizer: Any) -> list[Prompt]:
         """The same key makes the same completions, at every step of a run."""
-        questions = self.questions.rows.heldout[: self.limit]
-        return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(questions)]
+        return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(self.asked())]
+
+    def asked(self) -> Sequence[Question]:
+        """The questions that it asks."""
+        return self.questions.rows.heldout[: self.limit]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,6 @@ class Result:
     numbers: Metrics
     shares: tuple[float, ...]  # strict accuracy of each question
     rows: tuple[Row, ...]
-    groups: tuple[Group, ...] = ()  # the same with their tokens, if they were made by this call
 
     def metrics(self) -> Metrics:
         """Under the glossary's names."""
@@ -72,8 +74,8 @@ def evaluate(
     """Answer and grade a benchmark with the current weights of the engine; pass@k and maj@k for each of `ks`."""
     prompts = bench.prompts(template, tokenizer)
     with engine.awake():
-        groups = tuple(_answered(bench, prompts, engine))
-    return replace(measured(bench.questions.name, bench.n, rows(groups), ks), groups=groups)
+        table = rows(_answered(bench, prompts, engine))
+    return measured(bench.questions.name, bench.n, table, ks)
 
 
 def evaluate_in_parts(

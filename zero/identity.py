@@ -13,6 +13,8 @@ from zero.errors import InputError
 # Settings that say where and how a run is kept, never what it computes. Everything else is science.
 PLACE = ("run_dir", "tracker", "checkpoint", "progress")
 
+NAMED = 8  # differing settings that an error lists
+
 
 def science(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config (plain containers) without its place, as flat dotted keys."""
@@ -34,11 +36,10 @@ def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], ru
         if old.get(key) != new.get(key)
     ]
     if changed:
-        raise InputError(
-            "run_dir",
-            run_dir,
-            f"holds a run with other settings ({'; '.join(changed)}); choose another run_dir or the same settings",
-        )
+        more = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        listed = "; ".join(changed[:NAMED]) + more
+        remedy = f"holds a run with other settings ({listed}); choose another run_dir or the same settings"
+        raise InputError("run_dir", run_dir, remedy)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -133,7 +133,7 @@ def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
     results = [evaluate(bench, run.template, run.tokenizer, run.engine) for bench in run.benchmarks]
     metrics = {name: value for result in results for name, value in result.metrics().items()}
     for result in results:
-        keep_samples(run, f"eval_{result.name}_{done:06d}", rows(result.groups))
+        keep_samples(run, f"eval_{result.name}_{done:06d}", result.rows)
     run.trackers.evaluation(done, results)
     return metrics | {"time/evaluate": time.perf_counter() - began}, results
 

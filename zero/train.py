@@ -140,6 +140,11 @@ def build(
     print(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
+    benchmarks = make.make_benchmarks(
+        config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets
+    )
+    for bench in benchmarks:
+        make.check_context(bench, template, tokenizer, context)
     return Run(
         dir=run_dir,
         template=template,
@@ -150,9 +155,7 @@ def build(
         grader=Grader(template.extract, questions.check, questions.find, reward),
         engine=make.make_engine(config["rollout"], model, tokenizer, context, device),
         learner=make.make_learner(config, model, tokenizer, algo, optim, device),
-        benchmarks=make.make_benchmarks(
-            config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets
-        ),
+        benchmarks=benchmarks,
         trackers=Trackers.open(
             config=config,
             choices=choices,
