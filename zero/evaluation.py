@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
 from zero.grading import Grader
-from zero.grading.exact import LONGEST_FORMULA, normal_form, number
+from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
 from zero.records import Group, Metrics, Outcome, Prompt, Question, Sampling
 from zero.reflection import reflects

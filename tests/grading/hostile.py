@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zero.grading import countdown_correct
-from zero.grading.exact import exact_equal
+from zero.grading.maths.exact import exact_equal
 from zero.template import answer_tag, free_answer, last_boxed, last_expression
 
 LONG = 200_000  # characters: a step that is quadratic on one of the texts takes minutes

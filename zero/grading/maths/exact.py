@@ -10,7 +10,7 @@ Certainly equal
 - a choice: (B) = B, and (B) 5 = 5 = (B).
 Certainly different: numbers of other values, a number and a word, the letters of two choices.
 
-Everything else (x+1 and 1+x, `1,2` and `2,1`) is for zero.grading.symbolic. Only ASCII digits are digits. A comma
+Everything else (x+1 and 1+x, `1,2` and `2,1`) is for zero.grading.maths.symbolic. Only ASCII digits are digits. A comma
 between digits marks thousands where it is written like one (1,234); `1, 234` is a list.
 """
 

@@ -1,7 +1,7 @@
 r"""The verdicts of understand-r1-zero's `math_grader.py`, its defects included, so that published numbers can be compared.
 
 `qwen_fast` is its `grade(answer, gold, fast=True)`, the reward of its training runs; `qwen_slow` is fast=False, the
-accuracy of its evaluations. They are kept as references and are not good graders: zero/grading/symbolic.py is ours.
+accuracy of its evaluations. They are kept as references and are not good graders: zero/grading/maths/symbolic.py is ours.
 
 Sources: Liu et al. 2025 (arXiv 2503.20783), github.com/sail-sg/understand-r1-zero and the copy in oat 0.2.3, itself
 after Hendrycks et al. 2021 (MATH, `math_equivalence`), Lightman et al. 2023 (PRM800K, `grader`) and math_verify. Written
@@ -40,7 +40,7 @@ import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from sympy.parsing.sympy_parser import implicit_multiplication_application, parse_expr, standard_transformations
 
-from zero.grading.compat_latex import Unreadable, plain_text
+from zero.grading.maths.compat_latex import Unreadable, plain_text
 
 # Words that rule 1 removes where no letter or digit stands beside them, in this order, then all again with an s, then
 # everything once more. Most come from MathQA, misspellings included. A dot stands for any character, as it did there.

@@ -1,7 +1,7 @@
 r"""Strict equality of mathematical answers: a mathematician who reads both would say "the same answer".
 
-The rules, on top of those of zero.grading.exact; everything below a collection is compared by the same rules
-- formulas: the same function of their letters (zero.grading.formula), so x+1 = 1+x and `\frac{\sqrt2}{2}` =
+The rules, on top of those of zero.grading.maths.exact; everything below a collection is compared by the same rules
+- formulas: the same function of their letters (zero.grading.maths.formula), so x+1 = 1+x and `\frac{\sqrt2}{2}` =
   `\frac{1}{\sqrt2}`, but 1.41 is not `\sqrt{2}`: there is no tolerance; `90^\circ` is both 90 and `\frac{\pi}{2}`;
 - a sum left undone, 2+3, is not the number 5, while `2^{10}`, 5! and products are numbers;
 - a list (`1,2`; `x=1 or x=2`; plus-minus) is a multiset, {...} is a set, and either may be one element;
@@ -21,10 +21,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from zero.grading.exact import LONGEST_NUMBER, compact, exact_equal, plain_form, same_unit, without_choice, without_unit
-from zero.grading.formula import constant_ratio, names, same_value
-from zero.grading.latex import read
-from zero.grading.tree import COLLECTIONS, FUNCTIONS, INFINITY, NAMED, Node, difference, negative, product
+from zero.grading.maths.exact import (
+    LONGEST_NUMBER,
+    compact,
+    exact_equal,
+    plain_form,
+    same_unit,
+    without_choice,
+    without_unit,
+)
+from zero.grading.maths.formula import constant_ratio, names, same_value
+from zero.grading.maths.latex import read
+from zero.grading.maths.tree import COLLECTIONS, FUNCTIONS, INFINITY, NAMED, Node, difference, negative, product
 
 MOST_MEMBERS = 60  # of two lists that differ: each is compared with each
 MOST_WORDS = 5  # of an answer in words; more are prose

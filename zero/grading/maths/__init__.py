@@ -1,7 +1,7 @@
 """Mathematical answers: equal or not, for one answer and as checkers of question sets.
 
-Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/symbolic.py).
-`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included (zero/grading/compat.py), so
+Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/maths/symbolic.py).
+`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included (zero/grading/maths/compat.py), so
 that published numbers can be compared; its training uses the first, its evaluation the second. Select one for a question
 set by `questions.check.path=zero.grading.check_qwen_slow`.
 
@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zero.errors import InputError
-from zero.grading.exact import exact_equal
+from zero.grading.maths.exact import exact_equal
 from zero.grading.pool import Sandboxed
 from zero.records import Outcome, Question
-
-_HEAVY = ("zero.grading.symbolic", "zero.grading.compat")  # one set of workers serves all modes
 
 
 def check_equal(answer: str, question: Question) -> bool:
@@ -34,28 +32,28 @@ def _exact(answer: str, question: Question) -> bool | None:
 
 def strict(answer: str, question: Question) -> bool:
     """Strict equality with any of the references; may take long. For worker processes."""
-    from zero.grading.symbolic import strict_equal
+    from zero.grading.maths.symbolic import strict_equal
 
     return any(strict_equal(answer, reference) for reference in question.answer)
 
 
 def qwen_fast(answer: str, question: Question) -> bool:
     """The paper's verdict in training; may take long. For worker processes."""
-    from zero.grading.compat import qwen_fast as same
+    from zero.grading.maths.compat import qwen_fast as same
 
     return any(same(answer, reference) for reference in question.answer)
 
 
 def qwen_slow(answer: str, question: Question) -> bool:
     """The paper's verdict in evaluation; may take long. For worker processes."""
-    from zero.grading.compat import qwen_slow as same
+    from zero.grading.maths.compat import qwen_slow as same
 
     return any(same(answer, reference) for reference in question.answer)
 
 
-check_maths = Sandboxed("zero.grading.maths.strict", quick=_exact, preload=_HEAVY)
-check_qwen_fast = Sandboxed("zero.grading.maths.qwen_fast", preload=_HEAVY)
-check_qwen_slow = Sandboxed("zero.grading.maths.qwen_slow", preload=_HEAVY)
+check_maths = Sandboxed("zero.grading.maths.strict", quick=_exact, preload=("zero.grading.maths.symbolic",))
+check_qwen_fast = Sandboxed("zero.grading.maths.qwen_fast", preload=("zero.grading.maths.compat",))
+check_qwen_slow = Sandboxed("zero.grading.maths.qwen_slow", preload=("zero.grading.maths.compat",))
 MODES = {"strict": check_maths, "qwen_fast": check_qwen_fast, "qwen_slow": check_qwen_slow}
 
 

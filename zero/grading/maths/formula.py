@@ -17,8 +17,8 @@ from fractions import Fraction
 
 from mpmath import mpc, mpf, workdps
 
-from zero.grading.tree import Node
-from zero.grading.values import Number, Point, draw, floating, value
+from zero.grading.maths.tree import Node
+from zero.grading.maths.values import Number, Point, draw, floating, value
 
 DIGITS = 60  # beyond those of the longest literal
 NEEDED = 4  # points with a value, of a formula with letters

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpmath import mp, mpc, mpf
 
-from zero.grading.tree import Node
+from zero.grading.maths.tree import Node
 
 Number = Any  # Fraction, mpf or mpc; mpmath is not typed
 

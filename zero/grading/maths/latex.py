@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from zero.grading import tree
-from zero.grading.exact import LARGEST_EXPONENT, LONGEST_NUMBER
-from zero.grading.tree import SIGNS, Node, negative, product, quotient, scalar
+from zero.grading.maths import tree
+from zero.grading.maths.exact import LARGEST_EXPONENT, LONGEST_NUMBER
+from zero.grading.maths.tree import SIGNS, Node, negative, product, quotient, scalar
 
 DEEPEST = 40  # nested brackets, arguments and exponents; each costs about ten Python frames
 MOST_TOKENS = 1000

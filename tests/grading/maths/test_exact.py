@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero.grading.exact import exact_equal, normal_form, number
+from zero.grading.maths.exact import exact_equal, normal_form, number
 
 EQUAL = [
     ("72", "72"), ("72.", "72"), ("72.0", "72"), ("+72", "72"), ("025", "25"), ("-0", "0"), ("5.", "5"), (".5", "0.5"),

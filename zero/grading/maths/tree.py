@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from operator import and_
 
-from zero.grading.exact import LONGEST_FORMULA
+from zero.grading.maths.exact import LONGEST_FORMULA
 
 
 @dataclass(frozen=True, slots=True)

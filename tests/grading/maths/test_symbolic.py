@@ -8,9 +8,9 @@ import time
 import pytest
 
 from tests.data.grading import gold_failures, swap_failures, swaps
-from zero.grading.latex import read
-from zero.grading.symbolic import strict_equal
-from zero.grading.values import Point, value
+from zero.grading.maths.latex import read
+from zero.grading.maths.symbolic import strict_equal
+from zero.grading.maths.values import Point, value
 
 EQUAL = r"""
 \frac{2}{4} ~ 1/2
