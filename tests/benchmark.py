@@ -20,7 +20,7 @@ import torch
 from zero.config import check, instantiate
 from zero.loop import Run, step
 from zero.records import Prompt
-from zero.train import build
+from zero.train import build, load_questions
 
 REPEATS = 5
 
@@ -58,8 +58,8 @@ def training(prompts: int, group_size: int, folder: str) -> Run:
         f"run_dir={folder}",
     ]
     config = check("train", options)
-    light = {key: instantiate(config[key]) for key in ("template", "questions", "reward")}
-    return build(config, {}, Path(folder), "benchmark", **light)
+    light = {key: instantiate(config[key]) for key in ("template", "reward")}
+    return build(config, {}, Path(folder), "benchmark", load_questions(config, Path(folder)), **light)
 
 
 def generate_with_transformers(run: Run, prompts: list[Prompt]) -> int:
