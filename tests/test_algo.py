@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from zero.algo import Algorithm
+from zero.objective import truncated_importance
 from zero.records import Batch
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
@@ -58,6 +59,8 @@ def mixed_rewards() -> torch.Tensor:
 
 
 def test_gradient_is_that_of_finite_differences(algo: Algorithm) -> None:
+    if algo.surrogate.func is truncated_importance:  # type: ignore[attr-defined]
+        pytest.skip("a stop-gradient is no derivative; tests/test_sources.py has its formula")
     algo = replace(algo, beta=0.3)
     new, batch = make(algo, mixed_rewards())
     new.requires_grad_()
@@ -93,7 +96,7 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_or_order(algo: Algorit
 
 
 def test_equal_groups_have_no_gradient_and_no_nan(algo: Algorithm) -> None:
-    for reward in (0.0, 0.1, 1.0):
+    for reward in (0.0, 0.1, 1.0) if algo.min_group > 1 else (0.0,):  # others learn from any reward but 0
         new, batch = make(algo, torch.full((P, G), reward, dtype=torch.float64))
         assert not algo.learns_from(batch).any()
         new.requires_grad_()

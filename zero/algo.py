@@ -18,8 +18,8 @@ class Algorithm:
 
     advantage: Callable[[Tensor], Tensor]  # rewards [P, G] -> [P, G]
     weight: Callable[[Tensor], Tensor]  # response mask [N, T] -> [N, T], over one whole optimizer step
-    surrogate: Callable[[Tensor, Tensor, Tensor], Tensor]  # new, old [N, T], advantage [N, 1] -> loss [N, T]
-    binds: Callable[[Tensor, Tensor, Tensor], Tensor]  # same arguments -> bool [N, T]: where the surrogate is clipped
+    surrogate: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # new, old, advantage [N, 1], mask -> loss [N, T]
+    binds: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # same arguments -> bool [N, T]: where it is clipped
     kl: Callable[[Tensor, Tensor], Tensor]  # policy, reference [N, T] -> [N, T]
     beta: float = 0.0  # coefficient of the KL to the initial policy in the loss
     measure_kl: bool = False  # track the KL even if beta is 0 (costs one forward pass of the initial policy)
@@ -43,8 +43,9 @@ class Algorithm:
         """
         old_NT = logprob_NT.detach() if batch.old_NT is None else batch.old_NT
         advantage_N1 = batch.advantage_N[:, None]
-        per_token_NT = self.surrogate(logprob_NT, old_NT, advantage_N1)
-        sums = {"loss/clip_fraction": (self.binds(logprob_NT.detach(), old_NT, advantage_N1) * batch.mask_NT).sum()}
+        per_token_NT = self.surrogate(logprob_NT, old_NT, advantage_N1, batch.mask_NT)
+        bound_NT = self.binds(logprob_NT.detach(), old_NT, advantage_N1, batch.mask_NT)
+        sums = {"loss/clip_fraction": (bound_NT * batch.mask_NT).sum()}
         if batch.reference_NT is not None:
             kl_NT = self.kl(logprob_NT, batch.reference_NT)
             per_token_NT = per_token_NT + self.beta * kl_NT

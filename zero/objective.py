@@ -15,6 +15,14 @@ Sources
     [DrGRPO]  Liu et al. 2025, Understanding R1-Zero-Like Training, arXiv 2503.20783, and its published code
     [PPO]     Schulman et al. 2017, arXiv 1707.06347
     [KL]      Schulman 2020, Approximating KL Divergence (k1, k2, k3)
+    [W92]     Williams 1992, Simple Statistical Gradient-Following Algorithms (REINFORCE)
+    [RLOO]    Ahmadian et al. 2024, Back to Basics, arXiv 2402.14740
+    [RPP]     Hu 2025, REINFORCE++, arXiv 2501.03262
+    [DAPO]    Yu et al. 2025, arXiv 2503.14476
+    [GSPO]    Zheng et al. 2025, Group Sequence Policy Optimization, arXiv 2507.18071
+    [CISPO]   MiniMax 2025, MiniMax-M1, arXiv 2506.13585
+    [DUAL]    Ye et al. 2020, Mastering Complex Control in MOBA Games, arXiv 1912.09729
+    [RFT]     Yuan et al. 2023, arXiv 2308.01825; ReST: Gulcehre et al. 2023, arXiv 2308.08998
 
 Departures, in words: a group whose rewards are all equal has exactly zero advantage here (in floating point the mean of
 equal numbers need not equal them, and dividing the residue by a standard deviation of 1e-8 would turn it into noise).
@@ -43,6 +51,34 @@ def group_zscore(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
     return group_mean(rewards_PG) / (rewards_PG.std(dim=1, correction=1, keepdim=True) + eps)
 
 
+def reward_itself(rewards_PG: Tensor) -> Tensor:
+    """REINFORCE without a baseline, A_i = R_i. [W92]"""
+    return rewards_PG
+
+
+def leave_one_out(rewards_PG: Tensor) -> Tensor:
+    """RLOO's advantage, A_i = R_i - mean of the other siblings' rewards = G / (G - 1) x `group_mean`. [RLOO] eq. 7; G >= 2."""
+    siblings = rewards_PG.shape[1]
+    return group_mean(rewards_PG) * (siblings / (siblings - 1))
+
+
+def batch_whitened(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
+    """REINFORCE++'s advantage, A = (R - mean) / (std + eps) over all responses of a step, not over siblings. [RPP] eq. 10.
+
+    Sample standard deviation (n - 1). Public code whitens tokens, which counts a long response more often; here every
+    response counts once. The paper's KL is in the reward; here it is in the loss (beta).
+    """
+    if (rewards_PG == rewards_PG[0, 0]).all():
+        return torch.zeros_like(rewards_PG)
+    return (rewards_PG - rewards_PG.mean()) / (rewards_PG.std(correction=1) + eps)
+
+
+def kept(rewards_PG: Tensor, above: float) -> Tensor:
+    """Best-of-n filtering, A_i = 1 if R_i > above, else 0: with `log_likelihood`, supervised learning on one's own good
+    answers. [RFT] section 3.2"""
+    return (rewards_PG > above).to(rewards_PG.dtype)
+
+
 def _all_equal(rewards_PG: Tensor) -> Tensor:
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1, keepdim=True)
 
@@ -67,22 +103,102 @@ def constant_length(mask_NT: Tensor, length: int) -> Tensor:
     return mask_NT / (mask_NT.shape[0] * length)
 
 
-# ------------------------------------------------------------------ surrogates: new, old log-probabilities, advantage -> loss
+def token_mean(mask_NT: Tensor) -> Tensor:
+    """DAPO's averaging, w = mask / number of response tokens in the whole step: every token counts alike. [DAPO] eq. 8"""
+    return mask_NT / mask_NT.sum().clamp(min=1)
 
 
-def clipped(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
-    """PPO's clipped objective as a loss, max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(new - old). [PPO] eq. 7.
+# ------------------------- surrogates: new, old log-probabilities [N, T], advantage [N, 1], mask [N, T] -> loss [N, T]
+# Each has a companion that says where its clip binds: bool [N, T].
 
-    Shapes [N, T], [N, T], [N, 1] -> [N, T].
-    """
+
+def clipped(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """PPO's clipped objective as a loss, max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(new - old). [PPO] eq. 7; high > low
+    is DAPO's clip-higher, [DAPO] eq. 10."""
+    return _pessimistic((logprob_NT - old_NT).exp(), advantage_N1, low, high)
+
+
+def clip_binds(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for."""
+    return _beyond((logprob_NT - old_NT).exp(), advantage_N1, low, high)
+
+
+def dual_clipped(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float, dual: float
+) -> Tensor:
+    """`clipped`, and for A < 0 never above -A x dual, so that a token whose probability soared costs a bounded loss.
+    [DUAL] eq. 4; dual > 1."""
+    loss_NT = clipped(logprob_NT, old_NT, advantage_N1, mask_NT, low, high)
+    return torch.where(advantage_N1 < 0, torch.minimum(loss_NT, -advantage_N1 * dual), loss_NT)
+
+
+def dual_clip_binds(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float, dual: float
+) -> Tensor:
+    """Where `dual_clipped` has no gradient."""
     ratio_NT = (logprob_NT - old_NT).exp()
-    return torch.maximum(-advantage_N1 * ratio_NT, -advantage_N1 * ratio_NT.clamp(1 - low, 1 + high))
+    return _beyond(ratio_NT, advantage_N1, low, high) | ((advantage_N1 < 0) & (ratio_NT > dual))
 
 
-def clip_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
-    """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for. Bool [N, T]."""
+def sequence_clipped(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """GSPO: the clipped objective on one ratio for a whole response, s = exp(mean over its tokens of new - old), the same
+    loss at every token, so that with `response_mean` a response weighs 1 / N. [GSPO] eq. 5 to 7."""
+    return _pessimistic(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_N1, low, high).expand_as(logprob_NT)
+
+
+def sequence_clip_binds(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """Where `sequence_clipped` has no gradient: whole responses."""
+    return _beyond(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_N1, low, high).expand_as(logprob_NT)
+
+
+def truncated_importance(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """CISPO: -sg(clip(r, 1 - low, 1 + high)) A log p. The clip limits a token's weight and takes no token's gradient away.
+    [CISPO] eq. 4 and 5; the paper has no lower bound (low = 1)."""
+    ratio_NT = (logprob_NT.detach() - old_NT).exp()
+    return -ratio_NT.clamp(1 - low, 1 + high) * advantage_N1 * logprob_NT
+
+
+def importance_is_truncated(
+    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+) -> Tensor:
+    """Where the clip of `truncated_importance` changes a token's weight."""
     ratio_NT = (logprob_NT - old_NT).exp()
-    return ((advantage_N1 > 0) & (ratio_NT > 1 + high)) | ((advantage_N1 < 0) & (ratio_NT < 1 - low))
+    return (ratio_NT < 1 - low) | (ratio_NT > 1 + high)
+
+
+def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor) -> Tensor:
+    """-A log p: REINFORCE, [W92], which ignores that the policy may have moved since the samples; with A = 1 supervised
+    learning."""
+    return -advantage_N1 * logprob_NT
+
+
+def never_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor) -> Tensor:
+    """`log_likelihood` clips nothing."""
+    return torch.zeros_like(mask_NT, dtype=torch.bool)
+
+
+def _pessimistic(ratio: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
+    return torch.maximum(-advantage_N1 * ratio, -advantage_N1 * ratio.clamp(1 - low, 1 + high))
+
+
+def _beyond(ratio: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
+    return ((advantage_N1 > 0) & (ratio > 1 + high)) | ((advantage_N1 < 0) & (ratio < 1 - low))
+
+
+def _sequence_ratio(difference_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """exp of the mean over a response's tokens, [N, 1]."""
+    length_N1 = mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
+    return ((difference_NT * mask_NT).sum(dim=1, keepdim=True) / length_N1).exp()
 
 
 # ------------------------------------------------- KL(policy || reference) per token, from samples of the policy: [N, T] -> [N, T]
