@@ -86,6 +86,10 @@ def reinforce_pp(rows: Rows, a: list[float]) -> Tensor:
     return per_token(rows, lambda n, new, old: ppo((new - old).exp(), a[n]))
 
 
+def dapo(rows: Rows, a: list[float]) -> Tensor:
+    return per_token(rows, lambda n, new, old: ppo((new - old).exp(), a[n], 0.2, 0.28))
+
+
 def cispo(rows: Rows, a: list[float]) -> Tensor:
     return per_token(rows, lambda n, new, old: -sg(clip((new - old).exp(), 1.0, 2.0)) * a[n] * new)
 
@@ -108,6 +112,7 @@ SOURCES: dict[str, Source] = {
     "rloo": (lambda r, p, i: others(r[p], i), likelihood),
     "reinforce_pp": (lambda r, p, i: whitened([reward for group in r for reward in group], p * G + i), reinforce_pp),
     "gspo": (lambda r, p, i: zscore(r[p], i), gspo),
+    "dapo": (lambda r, p, i: zscore(r[p], i), dapo),
     "cispo": (lambda r, p, i: zscore(r[p], i), cispo),
     "rft": (lambda r, p, i: float(r[p][i] > 0.5), lambda rows, a: likelihood(rows, a, length=None)),
 }

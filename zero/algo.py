@@ -24,6 +24,9 @@ class Algorithm:
     beta: float = 0.0  # coefficient of the KL to the initial policy in the loss
     measure_kl: bool = False  # track the KL even if beta is 0 (costs one forward pass of the initial policy)
     min_group: int = 1  # fewest siblings the advantage can compare
+    refills: int = (
+        0  # times a step may sample further questions in place of groups with equal rewards (dynamic sampling)
+    )
 
     @property
     def needs_reference(self) -> bool:

@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         "seed evaluation.every checkpoint.every samples.every samples.groups sampling.temperature sampling.top_k "
-        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.beta algo.surrogate.low "
+        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.refills algo.beta algo.surrogate.low "
         "algo.surrogate.high clip".split(),
         _natural,
     ),

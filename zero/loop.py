@@ -63,12 +63,19 @@ class Run:
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     """Step t, counted from 0: questions -> prompts -> completions -> verdicts -> batch -> updates -> new weights."""
     watch = Stopwatch()
-    questions = run.questions.batch(t, run.prompts, run.seed)
-    prompts = [run.template.prompt(q, run.tokenizer, (TRAINING, run.seed, t, i)) for i, q in enumerate(questions)]
-    with watch("rollout"), run.engine.awake():
-        completions_PG = run.engine.generate(prompts, run.group_size, run.sampling)
-    with watch("grade"):
-        groups = run.grader.grade(prompts, completions_PG, run.sampling.max_tokens)
+    sampled = list[Group]()
+    rounds = 1 + run.algo.refills
+    for r in range(rounds):  # one, unless the algorithm replaces groups that teach nothing
+        questions = run.questions.batch(t * rounds + r, run.prompts, run.seed)
+        keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
+        prompts = [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
+        with watch("rollout"), run.engine.awake():
+            completions_PG = run.engine.generate(prompts, run.group_size, run.sampling)
+        with watch("grade"):
+            sampled += run.grader.grade(prompts, completions_PG, run.sampling.max_tokens)
+        if sum(map(teaches, sampled)) >= run.prompts:
+            break
+    groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
     with watch("update"):
         batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
         if run.algo.needs_reference:
@@ -79,10 +86,15 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
         losses = [run.learner.update(part, run.algo) for part in parts]
     with watch("sync"):
         run.engine.sync(run.learner.weights(), version=t + 1)
-    metrics = summarize(groups) | average(losses) | watch.seconds()
+    metrics = summarize(sampled) | average(losses) | watch.seconds()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics
+
+
+def teaches(group: Group) -> bool:
+    """Whether the siblings' rewards differ: else no comparison among them has a gradient."""
+    return len({verdict.reward for verdict in group.verdicts}) > 1
 
 
 def train(run: Run, stop: StopRequest) -> list[Result]:
@@ -160,7 +172,7 @@ def due(done: int, every: int, last: int) -> bool:
 
 @dataclass
 class Stopwatch:
-    """Wall seconds of each stage of a step."""
+    """Wall seconds of each stage of a step, entered once or more."""
 
     spent: dict[str, float] = field(default_factory=dict)
 
@@ -168,7 +180,7 @@ class Stopwatch:
     def __call__(self, stage: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.spent[stage] = time.perf_counter() - began
+        self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - began
 
     def seconds(self) -> Metrics:
         return {f"time/{stage}": seconds for stage, seconds in self.spent.items()}
