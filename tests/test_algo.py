@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from zero.algo import Algorithm
+from zero.batching import make_batch
+from zero.config import check, instantiate
 from zero.objective import truncated_importance
-from zero.records import Batch
+from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
 P, G, T, L = 3, 4, 9, 16
@@ -25,11 +25,8 @@ def algo(request: pytest.FixtureRequest) -> Algorithm:
 
 
 def load(name: str, **changes: Any) -> Algorithm:
-    config = OmegaConf.load(ROOT / "conf" / "algo" / f"{name}.yaml")
-    whole = OmegaConf.create({"sampling": {"max_tokens": L}, "algo": config})
-    for key, value in changes.items():
-        OmegaConf.update(whole, f"algo.{key}", value)
-    return instantiate(whole.algo, _convert_="all")
+    overrides = [f"algo.{key}={value}" for key, value in changes.items()]
+    return instantiate(check("train", [f"algo={name}", f"sampling.max_tokens={L}", *overrides])["algo"])
 
 
 def make(algo: Algorithm, rewards_PG: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, Batch]:
@@ -147,3 +144,42 @@ def test_beta_adds_the_kl_and_reports_it(algo: Algorithm) -> None:
     torch.testing.assert_close(with_kl - without, 0.5 * (batch.weight_NT * kl).sum())
     torch.testing.assert_close(sums["loss/kl"], (kl * batch.mask_NT).sum())
     assert replace(algo, beta=0.5).learns_from(batch).all() and replace(algo, beta=0.5).needs_reference
+
+
+def test_a_correction_weighs_the_policys_loss_and_not_the_kl(algo: Algorithm) -> None:
+    new, batch = make(algo, mixed_rewards())
+    factor = torch.linspace(0.2, 1.9, T, dtype=torch.float64)
+    corrected = replace(algo, correction=lambda old, sampler, mask: factor.expand_as(old), beta=0.3)
+    loss, sums = corrected.loss(new, batch)
+    per_token = algo.surrogate(new, batch.old_NT, batch.advantage_N[:, None], batch.mask_NT)  # type: ignore[arg-type]
+    kl = algo.kl(new, batch.reference_NT)  # type: ignore[arg-type]
+    torch.testing.assert_close(loss, (batch.weight_NT * (per_token * factor + 0.3 * kl)).sum())
+    torch.testing.assert_close(sums["mismatch/correction"], (factor * batch.mask_NT).sum())
+
+
+def test_an_entropy_bonus_lowers_the_loss_by_the_weighted_entropy(algo: Algorithm) -> None:
+    new, batch = make(algo, mixed_rewards())
+    entropy = torch.rand(new.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    bonus = replace(algo, entropy=0.2)
+    gained = algo.loss(new, batch)[0] - bonus.loss(new, batch, entropy)[0]
+    torch.testing.assert_close(gained, 0.2 * (batch.weight_NT * entropy).sum())
+    assert bonus.learns_from(batch).all()
+
+
+def test_the_largest_advantage(algo: Algorithm) -> None:
+    rewards = mixed_rewards() * 9
+    clipped = replace(algo, largest_advantage=0.25).advantages(rewards)
+    torch.testing.assert_close(clipped, algo.advantages(rewards).clamp(-0.25, 0.25))
+    assert float(clipped.abs().max()) == 0.25
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_truncated_responses_can_be_no_part_of_the_batch(algo: Algorithm, masked: bool) -> None:
+    prompt = Prompt(Question("q", ("1",), "q"), "q", (5, 6), (0,))
+    cut, whole = Completion((1, 2, 3), (-1.0,) * 3, "", False), Completion((1, 2), (-1.0,) * 2, "", True)
+    verdicts = [Verdict(reward, Outcome.WRONG, Outcome.WRONG, "1", "") for reward in (1.0, 0.0, 1.0, 0.0)]
+    group = Group(prompt, (cut, whole, whole, cut), tuple(verdicts))
+    batch = make_batch([group], replace(algo, mask_truncated=masked), pad_id=0)
+    tokens = [0, 2, 2, 0] if masked else [3, 2, 2, 3]
+    assert batch.mask_NT.sum(dim=1).tolist() == tokens
+    assert [bool(weight) for weight in batch.weight_NT.sum(dim=1)] == [bool(n) for n in tokens]

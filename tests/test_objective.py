@@ -98,6 +98,29 @@ def test_kl_stays_finite_where_the_policies_are_worlds_apart() -> None:
         assert torch.isfinite(estimator(torch.tensor([-1e4, 0.0]), torch.tensor([0.0, -1e4]))).all()
 
 
+def test_corrections_by_hand() -> None:
+    old = torch.tensor([[0.5, 0.25, 0.0]], dtype=torch.float64).clamp(min=1e-9).log().requires_grad_()
+    sampler = torch.tensor([[0.25, 0.5, 0.9]], dtype=torch.float64).log()
+    mask = torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
+    for cap, expected in ((5.0, [2.0, 0.5, 1.0]), (1.5, [1.5, 0.5, 1.0])):
+        torch.testing.assert_close(O.token_correction(old, sampler, mask, cap), mask.new_tensor([expected]))
+    both = torch.full((1, 3), 1.0, dtype=torch.float64)  # 2 x 1/2
+    torch.testing.assert_close(O.sequence_correction(old, sampler, mask, 5.0), both)
+    torch.testing.assert_close(O.sequence_correction(old[:, :1], sampler[:, :1], mask[:, :1], 1.25), both[:, :1] * 1.25)
+    assert not O.token_correction(old, sampler, mask, 5.0).requires_grad
+    far = torch.full((1, 900), 500.0, dtype=torch.float64)
+    assert torch.isfinite(O.sequence_correction(far, -far, torch.ones_like(far), 2.0)).all()
+
+
+def test_entropy_has_a_gradient_only_if_asked_to() -> None:
+    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().requires_grad_()
+    ids = torch.zeros(5, dtype=torch.int64)
+    assert not O.logprob_and_entropy(logits, ids, 1.0)[1].requires_grad
+    (ours,) = torch.autograd.grad(O.logprob_and_entropy(logits, ids, 0.7, entropy_gradient=True)[1].sum(), logits)
+    (theirs,) = torch.autograd.grad(torch.distributions.Categorical(logits=logits / 0.7).entropy().sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_logprob_and_entropy() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [100.0, 0.0, 0.0, -math.inf]])
     logp, entropy = O.logprob_and_entropy(logits, torch.tensor([2, 0]), temperature=1.0)

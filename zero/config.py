@@ -39,13 +39,14 @@ _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
+        "algo.correction.cap algo.largest_advantage "
         "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
     **dict.fromkeys(
         "seed evaluation.every checkpoint.every samples.every samples.groups sampling.temperature sampling.top_k "
-        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.refills algo.beta algo.surrogate.low "
+        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.refills algo.entropy algo.beta algo.surrogate.low "
         "algo.surrogate.high clip".split(),
         _natural,
     ),
@@ -62,7 +63,16 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
 NULLABLE = ("run_dir", "model.context", "benchmarks.limit")
-OPEN = ("reward.parts.", "benchmarks.sets.", "questions.parts.", "questions.where", "questions.hub.")
+OPEN = (
+    "algo.correction",
+    "algo.surrogate.",
+    "algo.binds.",
+    "reward.parts.",
+    "benchmarks.sets.",
+    "questions.parts.",
+    "questions.where",
+    "questions.hub.",
+)
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:

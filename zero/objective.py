@@ -22,6 +22,7 @@ Sources
     [GSPO]    Zheng et al. 2025, Group Sequence Policy Optimization, arXiv 2507.18071
     [CISPO]   MiniMax 2025, MiniMax-M1, arXiv 2506.13585
     [DUAL]    Ye et al. 2020, Mastering Complex Control in MOBA Games, arXiv 1912.09729
+    [TIS]     Yao et al. 2025, Your Efficient RL Framework Secretly Brings You Off-Policy RL Training; cap 2 in oat's code
     [RFT]     Yuan et al. 2023, arXiv 2308.01825; ReST: Gulcehre et al. 2023, arXiv 2308.08998
 
 Departures, in words: a group whose rewards are all equal has exactly zero advantage here (in floating point the mean of
@@ -113,35 +114,36 @@ def token_mean(mask_NT: Tensor) -> Tensor:
 
 
 def clipped(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+    logprob_NT: Tensor,
+    old_NT: Tensor,
+    advantage_N1: Tensor,
+    mask_NT: Tensor,
+    low: float,
+    high: float,
+    dual: float | None = None,
 ) -> Tensor:
     """PPO's clipped objective as a loss, max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(new - old). [PPO] eq. 7; high > low
-    is DAPO's clip-higher, [DAPO] eq. 10."""
-    return _pessimistic((logprob_NT - old_NT).exp(), advantage_N1, low, high)
-
-
-def clip_binds(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
-) -> Tensor:
-    """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for."""
-    return _beyond((logprob_NT - old_NT).exp(), advantage_N1, low, high)
-
-
-def dual_clipped(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float, dual: float
-) -> Tensor:
-    """`clipped`, and for A < 0 never above -A x dual, so that a token whose probability soared costs a bounded loss.
-    [DUAL] eq. 4; dual > 1."""
-    loss_NT = clipped(logprob_NT, old_NT, advantage_N1, mask_NT, low, high)
+    is DAPO's clip-higher, [DAPO] eq. 10. With `dual` > 1 it is never above -A x dual for A < 0: a bad token whose
+    probability soared costs a bounded loss. [DUAL] eq. 4."""
+    loss_NT = _pessimistic((logprob_NT - old_NT).exp(), advantage_N1, low, high)
+    if dual is None:
+        return loss_NT
     return torch.where(advantage_N1 < 0, torch.minimum(loss_NT, -advantage_N1 * dual), loss_NT)
 
 
-def dual_clip_binds(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float, dual: float
+def clip_binds(
+    logprob_NT: Tensor,
+    old_NT: Tensor,
+    advantage_N1: Tensor,
+    mask_NT: Tensor,
+    low: float,
+    high: float,
+    dual: float | None = None,
 ) -> Tensor:
-    """Where `dual_clipped` has no gradient."""
+    """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for."""
     ratio_NT = (logprob_NT - old_NT).exp()
-    return _beyond(ratio_NT, advantage_N1, low, high) | ((advantage_N1 < 0) & (ratio_NT > dual))
+    bound_NT = _beyond(ratio_NT, advantage_N1, low, high)
+    return bound_NT if dual is None else bound_NT | ((advantage_N1 < 0) & (ratio_NT > dual))
 
 
 def sequence_clipped(
@@ -187,6 +189,21 @@ def never_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_N
     return torch.zeros_like(mask_NT, dtype=torch.bool)
 
 
+# ------------------------- the gap between sampler and learner: the learner's and the sampler's log-probabilities -> factor [N, T]
+# The samples come from the sampler's distribution; these weigh the policy's loss, never its KL. They carry no gradient.
+
+
+def token_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap: float) -> Tensor:
+    """Truncated importance sampling, min(exp(old - sampler), cap) for each token. [TIS]"""
+    return ((old_NT - sampler_NT).detach() * mask_NT).exp().clamp(max=cap)
+
+
+def sequence_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap: float) -> Tensor:
+    """The same with one factor for a response, the ratio of its whole probability: unbiased up to the cap. [TIS]"""
+    gap_N1 = ((old_NT - sampler_NT).detach() * mask_NT).sum(dim=1, keepdim=True)
+    return gap_N1.clamp(max=40.0).exp().clamp(max=cap).expand_as(old_NT)
+
+
 def _pessimistic(ratio: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
     return torch.maximum(-advantage_N1 * ratio, -advantage_N1 * ratio.clamp(1 - low, 1 + high))
 
@@ -228,12 +245,14 @@ def _log_ratio(logprob_NT: Tensor, reference_NT: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------------------------- log-probabilities
 
 
-def logprob_and_entropy(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def logprob_and_entropy(
+    logits: Tensor, ids: Tensor, temperature: float, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
     """Log-probability of `ids` and entropy of the whole distribution, both in nats, at a sampling temperature.
 
-    logits [..., V], ids [...] -> [...], [...]. Computed in float32. The entropy carries no gradient.
+    logits [..., V], ids [...] -> [...], [...]. Computed in float32. The entropy carries a gradient only if asked to.
     """
     logp = torch.log_softmax(logits.float() / temperature, dim=-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(dim=-1)
     return logp.gather(-1, ids[..., None])[..., 0], entropy

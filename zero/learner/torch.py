@@ -83,7 +83,7 @@ class TorchLearner:
         return out_NT
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tokens = batch.mask_NT.sum()
+        tokens = batch.mask_NT.sum().clamp(min=1)  # none if all were cut, and those are masked
         sums: dict[str, Tensor] = {}
         gap_max = 0.0
         learns_N = algo.learns_from(batch)
@@ -91,14 +91,14 @@ class TorchLearner:
             for rows in micro_batches(batch.length_N, (learns_N == learns).nonzero()[:, 0], self.micro_tokens):
                 part = _to(batch.rows(rows), self.device)
                 with torch.set_grad_enabled(learns):
-                    logprob_NT, entropy_NT = self._forward(part)
-                    loss, part_sums = algo.loss(logprob_NT, part)
+                    logprob_NT, entropy_NT = self._forward(part, entropy_gradient=algo.entropy != 0)
+                    loss, part_sums = algo.loss(logprob_NT, part, entropy_NT)
                 if learns:
                     loss.backward()
                 learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
                 gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
                 gap_max = max(gap_max, float(gap_NT.max()))
-                part_sums |= {"loss/entropy": entropy_NT.sum(), "mismatch/logprob_gap": gap_NT.sum()}
+                part_sums |= {"loss/entropy": entropy_NT.detach().sum(), "mismatch/logprob_gap": gap_NT.sum()}
                 part_sums["loss/policy"] = loss.detach() * tokens
                 sums = {name: sums.get(name, torch.zeros(())) + value.cpu() for name, value in part_sums.items()}
         metrics = {name: float(value / tokens) for name, value in sums.items()}
@@ -117,7 +117,7 @@ class TorchLearner:
         self.updates += 1
         return {"loss/grad_norm": norm, "loss/learning_rate": rate}
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere.
 
         Right padding needs no attention mask: no token looks ahead.
@@ -130,7 +130,9 @@ class TorchLearner:
                 logits = self.model.get_output_embeddings()(hidden[response])
             else:
                 logits = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
-        picked, entropy = logprob_and_entropy(logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature)
+        picked, entropy = logprob_and_entropy(
+            logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature, entropy_gradient
+        )
         zeros = torch.zeros(response.shape, device=self.device)
         pad = torch.nn.functional.pad
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))

@@ -32,6 +32,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "loss/clip_fraction": ("share", "response tokens whose probability ratio is clipped"),
     "loss/grad_norm": ("norm", "L2 norm of the gradient before clipping"),
     "loss/learning_rate": ("1/update", "learning rate of the optimizer"),
+    "mismatch/correction": (
+        "factor",
+        "mean factor of the importance correction over response tokens; absent without one",
+    ),
     "mismatch/logprob_gap": ("nats", "mean |sampler - learner| log-probability over response tokens"),
     "mismatch/logprob_gap_max": ("nats", "largest |sampler - learner| log-probability of a response token"),
     "tokens/generated": ("tokens", "response tokens sampled in the step"),
