@@ -31,7 +31,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     logging.disable(logging.CRITICAL)  # libraries that log every formula they cannot read
     for module in sys.argv[2:]:
-        import_module(module)
+        imported = import_module(module)
+        getattr(imported, "warm_up", int)()  # caches filled once, not in every new worker
     gc.freeze()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)

@@ -68,6 +68,19 @@ _LATIN = {"\u221a": "sqrt", "\u03c0": "pi", "\u221e": "inf", "\u222a": "U", "\u0
 _BRACKETS = "()[]"
 _OPERATORS = set("+-*/%|&^~<>=!,()[]")
 
+# One of every kind that answers come in
+WARM = (
+    "0.5", "\\frac{1}{2}", "2\\sqrt{3}", "x^2+2x+1", "(1,2)", "[1,\\infty)", "\\{1,2\\}", "\\frac{\\pi}{3}", "3+4i", "1,234", "50\\%",
+    "60^\\circ", "x=5", "5\\text{ cm}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(-\\infty,2)\\cup(3,4]", "\\text{even}", "e^{2x}",
+)  # fmt: skip
+
+
+def warm_up() -> None:
+    """Fill the caches of sympy and of math_verify's parser, which is slow on what it meets for the first time."""
+    for gold in WARM:
+        for answer in (gold, "x+1"):
+            qwen_slow(answer, gold)
+
 
 def qwen_fast(answer: str, reference: str) -> bool:
     """The verdict of the original's fast mode; see the head of this file."""
