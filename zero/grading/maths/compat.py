@@ -71,7 +71,8 @@ _OPERATORS = set("+-*/%|&^~<>=!,()[]")
 # One of every kind that answers come in
 WARM = (
     "0.5", "\\frac{1}{2}", "2\\sqrt{3}", "x^2+2x+1", "(1,2)", "[1,\\infty)", "\\{1,2\\}", "\\frac{\\pi}{3}", "3+4i", "1,234",
-    "50\\%", "60^\\circ", "x=5", "5\\text{ cm}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(-\\infty,2)\\cup(3,4]", "\\text{even}", "e^{2x}",
+    "50\\%", "60^\\circ", "x=5", "5\\text{ cm}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(-\\infty,2)\\cup(3,4]",
+    "\\text{even}", "e^{2x}",
 )  # fmt: skip
 
 
