@@ -113,6 +113,13 @@ def test_a_checker_that_is_not_there_is_refused(path: str) -> None:
         Sandboxed(path)
 
 
+def test_a_checker_of_ones_own_needs_only_be_importable_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_checker.py").write_text("def check(answer, question):\n    return answer in question.answer\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Sandboxed("my_checker.check").many([("1", ONE), ("2", ONE)]) == [Outcome.CORRECT, Outcome.WRONG]
+
+
 def test_plain_checkers_give_the_same_outcomes() -> None:
     def check(answer: str, question: Question) -> bool:
         raise {"t": TimeoutError, "v": ValueError, "k": KeyError}.get(answer, RecursionError)

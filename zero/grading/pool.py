@@ -162,7 +162,10 @@ class Crew:
     def __init__(self, modules: Sequence[str], size: int) -> None:
         self._control, theirs = socket.socketpair()
         # a fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
-        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        places = os.pathsep.join(
+            path or os.getcwd() for path in sys.path
+        )  # what is importable here is importable there
+        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
         command = [sys.executable, "-m", "zero.grading.worker", str(theirs.fileno()), *modules]
         self._parent = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
