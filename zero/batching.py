@@ -25,14 +25,14 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
         start, end = len(prompt.ids), int(length_N[n])
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
         mask_NT[n, start:end] = float(completion.finished or not algo.mask_truncated)
-        sampler_NT[n, start:end] = torch.tensor(completion.logprobs)
+        sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,))
     rewards_PG = torch.tensor([[v.reward for v in group.verdicts] for group in groups], dtype=torch.float64)
     return Batch(
         ids_NT=ids_NT,
         mask_NT=mask_NT,
         advantage_N=algo.advantages(rewards_PG).flatten().float(),
         weight_NT=algo.weight(mask_NT),
-        sampler_NT=sampler_NT,
+        sampler_NT=sampler_NT if all(c.logprobs for c in completions_N) else None,
         length_N=length_N,
     )
 

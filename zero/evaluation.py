@@ -18,15 +18,13 @@ from zero.errors import InputError
 from zero.grading import Grader
 from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
-from zero.records import Group, Metrics, Outcome, Prompt, Question, Sampling
+from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling
 from zero.reflection import reflects
 from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
 
 if TYPE_CHECKING:  # measuring saved rows needs no torch
     from zero.rollout import RolloutEngine
-
-TRAINING, EVALUATION = 0, 1  # the first part of a prompt's key: the two never share random numbers
 
 Row = dict[str, Any]
 

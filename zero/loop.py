@@ -20,12 +20,12 @@ from zero import checkpoint
 from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches
 from zero.errors import Preempted
-from zero.evaluation import TRAINING, Benchmark, Result, evaluate, rows, summarize
+from zero.evaluation import Benchmark, Result, evaluate, rows, summarize
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.monitor import RewardHack
 from zero.questions import QuestionSet
-from zero.records import Group, Metrics, Sampling
+from zero.records import TRAINING, Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import StopRequest
 from zero.template import AnyTemplate

@@ -80,6 +80,11 @@ def kept(rewards_PG: Tensor, above: float) -> Tensor:
     return (rewards_PG > above).to(rewards_PG.dtype)
 
 
+def every_response(rewards_PG: Tensor) -> Tensor:
+    """A_i = 1 whatever the reward: with `log_likelihood` on reference solutions, supervised learning."""
+    return torch.ones_like(rewards_PG)
+
+
 def _all_equal(rewards_PG: Tensor) -> Tensor:
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1, keepdim=True)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # graders and question sets use these records without loading torch
     from torch import Tensor
 
+TRAINING, EVALUATION = 0, 1  # the first part of a prompt's key: the two never share random numbers
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking.py
 
 
@@ -56,7 +57,7 @@ class Completion:
     """One sampled response. `logprobs` are the sampler's own, of the distribution it drew from (natural log)."""
 
     ids: tuple[int, ...]  # a final stop id included
-    logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...]  # none at all if nobody sampled it: a reference solution
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
 
@@ -147,7 +148,7 @@ class Batch:
     mask_NT: Tensor  # float32, 1 on response tokens
     advantage_N: Tensor
     weight_NT: Tensor
-    sampler_NT: Tensor  # the engine's log-probabilities, 0 outside the response
+    sampler_NT: Tensor | None  # the engine's log-probabilities, 0 outside the response; None if nobody sampled
     length_N: Tensor  # int64, prompt + response tokens
     old_NT: Tensor | None = (
         None  # learner's log-probabilities before the step's first update; None: this update is the first
@@ -162,7 +163,7 @@ class Batch:
             mask_NT=self.mask_NT[index, :width],
             advantage_N=self.advantage_N[index],
             weight_NT=self.weight_NT[index, :width],
-            sampler_NT=self.sampler_NT[index, :width],
+            sampler_NT=None if self.sampler_NT is None else self.sampler_NT[index, :width],
             length_N=self.length_N[index],
             old_NT=None if self.old_NT is None else self.old_NT[index, :width],
             reference_NT=None if self.reference_NT is None else self.reference_NT[index, :width],

@@ -49,3 +49,25 @@ def test_dynamic_sampling_replaces_groups_that_teach_nothing_and_survives_a_kill
     train_here(tmp_path / "cut", *options)
     assert reproducible(tmp_path / "cut") == lines
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
+
+
+def test_supervised_learning_on_the_solutions_goes_through_the_same_loop(tmp_path: Path) -> None:
+    options = [
+        "algo=sft",
+        "rollout=gold",
+        "group_size=1",
+        "prompts=16",
+        "steps=4",
+        "sampling.max_tokens=64",
+        "optim.warmup=1",
+    ]
+    train_here(tmp_path / "run", *options, "evaluation.every=4", "benchmarks.limit=8")
+    lines = journal(tmp_path / "run")
+    assert all(line["train/accuracy"] == 1 and line["length/truncated"] == 0 for line in lines[1:])
+    assert lines[4]["loss/policy"] < lines[1]["loss/policy"]
+    assert not [name for line in lines for name in line if name.startswith("mismatch/")]  # nobody sampled
+    assert lines[4]["eval/nano_math/length"] != lines[0]["eval/nano_math/length"]  # evaluation does sample
+    before = journal(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    train_here(tmp_path / "run", *options, "evaluation.every=4", "benchmarks.limit=8")
+    assert journal(tmp_path / "run") == before

@@ -238,5 +238,5 @@ def test_from_the_command_line(overrides: list[str], shares: dict[str, int]) -> 
     made = configs.instantiate(config["questions"])
     assert Counter(map(owner, made.batch(0, 40, seed=0))) == shares
     for question in (*made.rows.train[:5], *made.rows.heldout[:5]):
-        solution = question.solution if "numbers" in question.meta else question.answer[0]
-        assert not solution or made.check(solution, question)
+        solution = last_boxed(question.solution) if "numbers" in question.meta else question.answer[0]
+        assert solution is not None and made.check(solution, question)

@@ -96,13 +96,16 @@ class TorchLearner:
                 if learns:
                     loss.backward()
                 learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
-                gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
-                gap_max = max(gap_max, float(gap_NT.max()))
-                part_sums |= {"loss/entropy": entropy_NT.detach().sum(), "mismatch/logprob_gap": gap_NT.sum()}
+                part_sums["loss/entropy"] = entropy_NT.detach().sum()
+                if part.sampler_NT is not None:
+                    gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
+                    gap_max = max(gap_max, float(gap_NT.max()))
+                    part_sums["mismatch/logprob_gap"] = gap_NT.sum()
                 part_sums["loss/policy"] = loss.detach() * tokens
                 sums = {name: sums.get(name, torch.zeros(())) + value.cpu() for name, value in part_sums.items()}
         metrics = {name: float(value / tokens) for name, value in sums.items()}
-        return metrics | self._step() | {"mismatch/logprob_gap_max": gap_max}
+        metrics |= {} if batch.sampler_NT is None else {"mismatch/logprob_gap_max": gap_max}
+        return metrics | self._step()
 
     def _step(self) -> Metrics:
         clip = self.optim.clip or math.inf

@@ -103,7 +103,9 @@ def draw_countdown(rng: random.Random) -> Question:
     text = f"Use {', '.join(map(str, shown))} to make {target}."
     meta = {"level": level, "numbers": list(shown), "target": target}
     identity = f"countdown {sorted(numbers)} {target}"  # permuted numbers are the same question
-    return Question(text=text, answer=(str(target),), id=_id("countdown", identity), meta=meta)
+    way = next(way for way in formulas(numbers) if way.value == target)
+    solution = f"{way.steps}. Yes.\nThe answer is \\boxed{{{way.expression}}}."
+    return Question(text, (str(target),), _id("countdown", identity), solution, meta)
 
 
 class Formula(NamedTuple):
@@ -186,11 +188,13 @@ def _word_problem(kind: str, rng: random.Random, length: int) -> Question:
 
 
 def _chain_question(kind: str, text: str, start: int, steps: list[Step]) -> Question:
-    value = start
+    value, lines = start, ""
     for operator, operand in steps:
-        value = apply(value, operator, operand)
+        result = apply(value, operator, operand)
+        lines += f"{value}{operator}{operand}={result}.\n"
+        value = result
     meta = {"level": len(steps), "start": start, "steps": [f"{operator}{operand}" for operator, operand in steps]}
-    return Question(text=text, answer=(str(value),), id=_id(kind, text), meta=meta)
+    return Question(text, (str(value),), _id(kind, text), f"{lines}The answer is \\boxed{{{value}}}.", meta)
 
 
 def _id(kind: str, identity: str) -> str:

@@ -1,0 +1,60 @@
+"""Reference solutions as completions: the form, the end, the budget, and who samples what is not for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zero.errors import InputError
+from zero.records import EVALUATION, TRAINING, Completion, Prompt, Question, Sampling
+from zero.rollout.gold import GoldEngine
+
+QUESTION = Question("2+3?", ("5", "5.0"), "q", "2+3=5.\nThe answer is \\boxed{5}.")
+
+
+class Sampler:
+    def __init__(self, tokenizer: Any, **parts: Any) -> None:
+        self.parts, self.asked = parts, 0
+
+    def generate(self, prompts: list[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        self.asked += len(prompts)
+        return [[Completion((1,), (-0.5,), "sampled", True)] * n for _ in prompts]
+
+
+def prompt(kind: int, question: Question = QUESTION) -> Prompt:
+    return Prompt(question, question.text, (1, 2), (kind, 0, 0, 0))
+
+
+def gold(tokenizer: Any, form: str = " {solution}") -> GoldEngine:
+    return GoldEngine(Sampler, form, tokenizer, context=64)  # type: ignore[arg-type]
+
+
+def test_a_solution_in_its_form_and_an_end(tokenizer: Any) -> None:
+    engine = gold(tokenizer, " {solution} </think> <answer> {answer} </answer>")
+    [[first, second]] = engine.generate([prompt(TRAINING)], 2, Sampling(100))
+    assert first == second and first.finished and first.logprobs == ()
+    assert first.text == " 2+3=5.\nThe answer is \\boxed{5}. </think> <answer> 5 </answer>"
+    assert first.ids[-1] == tokenizer.eos_token_id and tokenizer.decode(first.ids[:-1]) == first.text
+
+
+def test_the_budget_cuts_a_solution(tokenizer: Any) -> None:
+    whole = gold(tokenizer).generate([prompt(TRAINING)], 1, Sampling(100))[0][0]
+    cut = gold(tokenizer).generate([prompt(TRAINING)], 1, Sampling(len(whole.ids) - 1))[0][0]
+    assert (cut.ids, cut.finished, cut.text) == (whole.ids[:-1], False, whole.text)
+    assert gold(tokenizer).generate([prompt(TRAINING)], 1, Sampling(len(whole.ids)))[0][0] == whole
+
+
+def test_evaluation_is_sampled(tokenizer: Any) -> None:
+    engine = gold(tokenizer)
+    assert engine.generate([prompt(EVALUATION)], 1, Sampling(8))[0][0].text == "sampled"
+    assert engine.engine.asked == 1 and engine.engine.parts == {"context": 64}  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=r"rollout\.form=x: must hold \{solution\} or \{answer\}"):
+        gold(tokenizer, "x")
+    bare = Question("2+3?", ("5",), "bare")
+    with pytest.raises(InputError, match="question bare has no solution"):
+        gold(tokenizer).generate([prompt(TRAINING, bare)], 1, Sampling(8))
+    assert gold(tokenizer, " {answer}").generate([prompt(TRAINING, bare)], 1, Sampling(8))[0][0].text == " 5"

@@ -1,0 +1,52 @@
+"""Reference solutions in the place of samples: supervised learning through the same loop, learner and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor
+
+from zero.errors import InputError
+from zero.records import TRAINING, Completion, Prompt, Sampling
+from zero.rollout import RolloutEngine
+
+SOLUTION, ANSWER = "{solution}", "{answer}"
+
+
+class GoldEngine:
+    """A RolloutEngine whose training completions are the questions' solutions; everything else `engine` samples.
+
+    `form` is the text of a response with {solution} and {answer} (the first reference); EOS follows. What exceeds the
+    token budget is cut and unfinished, as a sample would be. The n completions of a prompt are equal: take group_size=1.
+    """
+
+    def __init__(self, engine: Callable[..., RolloutEngine], form: str, tokenizer: Any, **parts: Any) -> None:
+        if SOLUTION not in form and ANSWER not in form:
+            raise InputError("rollout.form", form, f"must hold {SOLUTION} or {ANSWER}")
+        self.engine, self.form, self.tokenizer = engine(tokenizer=tokenizer, **parts), form, tokenizer
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        """The solution of each prompt, n times. InputError for a question that has none."""
+        if any(prompt.key[0] != TRAINING for prompt in prompts):
+            return self.engine.generate(prompts, n, sampling)
+        return [[self._gold(prompt, sampling)] * n for prompt in prompts]
+
+    def _gold(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        question = prompt.question
+        if SOLUTION in self.form and not question.solution:
+            remedy = "rollout=gold trains on solutions; name their column (questions.solution), or use another set"
+            raise InputError("questions", f"question {question.id} has no solution", remedy)
+        text = self.form.replace(ANSWER, question.answer[0]).replace(SOLUTION, question.solution)
+        ids = (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+        if len(ids) <= sampling.max_tokens:
+            return Completion(ids, (), text, True)
+        kept = ids[: sampling.max_tokens]
+        return Completion(kept, (), self.tokenizer.decode(kept, clean_up_tokenization_spaces=False), False)
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self.engine.sync(weights, version)
+
+    def awake(self) -> AbstractContextManager[None]:
+        return self.engine.awake()
