@@ -104,6 +104,7 @@ def gspo(rows: Rows, a: list[float]) -> Tensor:
 
 Source = tuple[Callable[[list[Group], int, int], float], Callable[[Rows, list[float]], Tensor]]
 SOURCES: dict[str, Source] = {
+    "maxrl": (lambda r, p, i: centred(r[p], i) / (mean(r[p]) + 1e-8), drgrpo),
     "grpo": (lambda r, p, i: zscore(r[p], i), grpo),
     "drgrpo": (lambda r, p, i: centred(r[p], i), drgrpo),
     "grpo_no_std": (lambda r, p, i: centred(r[p], i), grpo),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
+from zero.objective import whitened
 from zero.records import Batch
 
 Sums = dict[str, Tensor]  # diagnostics summed over response tokens; the learner divides by the tokens of the whole step
+LOSS, REWARD = "loss", "reward"
 
 
 @dataclass(frozen=True)
@@ -18,35 +21,68 @@ class Algorithm:
 
     advantage: Callable[[Tensor], Tensor]  # rewards [P, G] -> [P, G]
     weight: Callable[[Tensor], Tensor]  # response mask [N, T] -> [N, T], over one whole optimizer step
-    surrogate: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # new, old, advantage [N, 1], mask -> loss [N, T]
+    surrogate: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # new, old, advantage, mask -> loss, all [N, T]
     binds: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # same arguments -> bool [N, T]: where it is clipped
     kl: Callable[[Tensor, Tensor], Tensor]  # policy, reference [N, T] -> [N, T]
-    beta: float = 0.0  # coefficient of the KL to the initial policy in the loss
+    beta: float = 0.0  # coefficient of the KL to the initial policy
+    kl_in: str = LOSS  # where beta x KL goes: into the "loss", or off the "reward" of the token
     measure_kl: bool = False  # track the KL even if beta is 0 (costs one forward pass of the initial policy)
     entropy: float = 0.0  # coefficient of an entropy bonus
     correction: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # old, sampler, mask [N, T] -> factor [N, T]
-    mask_truncated: bool = False  # responses cut by the token budget are no part of the batch
+    credit: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None  # see credited; None: tokens are alike
+    critic: Callable[..., Any] | None = None  # makes the zero.critic.Critic that credit asks
+    whiten: bool = False  # advantages are brought to mean 0 and variance 1 over the step's response tokens
     largest_advantage: float | None = None  # advantages are clipped to +- this
+    mask_truncated: bool = False  # responses cut by the token budget are no part of the batch
     min_group: int = 1  # fewest siblings the advantage can compare
-    refills: int = (
-        0  # times a step may sample further questions in place of groups with equal rewards (dynamic sampling)
-    )
+    refills: int = 0  # times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
 
     @property
     def needs_reference(self) -> bool:
         """Whether batches must carry the initial policy's log-probabilities."""
         return self.beta != 0 or self.measure_kl
 
+    @property
+    def needs_old(self) -> bool:
+        """Whether batches must carry the learner's log-probabilities even for a first update."""
+        return self.beta != 0 and self.kl_in == REWARD
+
+    def credited(self, batch: Batch, rewards_PG: Tensor, values: tuple[Tensor, Tensor] | None = None) -> Batch:
+        """The batch with the advantage of every response token, of a whole step's P x G rewards.
+
+        Without a `credit`, all tokens of a response share its advantage among its siblings. With one, that is what its
+        last token earned, and `values` = (value_NT, starts_NT) of a critic tell the tokens apart. A KL in the reward is
+        taken off where it arose: off the response's reward, or off what the token earned.
+        """
+        mask_NT = batch.mask_NT
+        penalty_NT = mask_NT * 0
+        if self.needs_old:
+            assert batch.old_NT is not None and batch.reference_NT is not None
+            penalty_NT = self.beta * self.kl(batch.old_NT, batch.reference_NT) * mask_NT
+        if self.credit is None:
+            rewards_PG = rewards_PG - penalty_NT.sum(dim=1).reshape(rewards_PG.shape)
+            advantage_NT = self.advantage(rewards_PG).flatten().to(mask_NT.dtype)[:, None] * mask_NT
+            return_NT = value_NT = None
+        else:
+            assert values is not None, "this algorithm needs a critic"
+            value_NT, starts_NT = values
+            earned_NT = -penalty_NT
+            last_N1 = batch.length_N[:, None] - 1
+            earned_NT = earned_NT.scatter_add(1, last_N1, self.advantage(rewards_PG).to(mask_NT.dtype).reshape(-1, 1))
+            advantage_NT = self.credit(earned_NT, value_NT, starts_NT, mask_NT)
+            return_NT = (advantage_NT + value_NT) * mask_NT
+        if self.whiten:
+            advantage_NT = whitened(advantage_NT, mask_NT)
+        if self.largest_advantage is not None:
+            advantage_NT = advantage_NT.clamp(-self.largest_advantage, self.largest_advantage)
+        return replace(batch, advantage_NT=advantage_NT, value_NT=value_NT, return_NT=return_NT)
+
     def learns_from(self, batch: Batch) -> Tensor:
         """Bool [N]: the responses whose loss has a gradient at all."""
-        has_advantage_N = batch.advantage_N != 0
-        alone = self.beta == 0 and self.entropy == 0
+        assert batch.advantage_NT is not None
+        has_advantage_N = (batch.advantage_NT != 0).any(dim=1)
+        alone = (self.beta == 0 or self.kl_in == REWARD) and self.entropy == 0
         return has_advantage_N if alone else has_advantage_N.new_ones(has_advantage_N.shape)
-
-    def advantages(self, rewards_PG: Tensor) -> Tensor:
-        """[P, G] -> [P, G], within the largest allowed."""
-        advantage_PG, most = self.advantage(rewards_PG), self.largest_advantage
-        return advantage_PG if most is None else advantage_PG.clamp(-most, most)
 
     def loss(self, logprob_NT: Tensor, batch: Batch, entropy_NT: Tensor | None = None) -> tuple[Tensor, Sums]:
         """The loss of some rows of a step (a plain sum: parts of a step add up) and diagnostics summed over their tokens.
@@ -54,10 +90,10 @@ class Algorithm:
         logprob_NT [N, T] is the learner's, with gradient; so is entropy_NT, needed if there is a bonus. Without `old_NT`
         the ratio is 1 by definition: the first update of a step differentiates at the policy that made the samples.
         """
+        assert batch.advantage_NT is not None
         old_NT = logprob_NT.detach() if batch.old_NT is None else batch.old_NT
-        advantage_N1 = batch.advantage_N[:, None]
-        per_token_NT = self.surrogate(logprob_NT, old_NT, advantage_N1, batch.mask_NT)
-        bound_NT = self.binds(logprob_NT.detach(), old_NT, advantage_N1, batch.mask_NT)
+        per_token_NT = self.surrogate(logprob_NT, old_NT, batch.advantage_NT, batch.mask_NT)
+        bound_NT = self.binds(logprob_NT.detach(), old_NT, batch.advantage_NT, batch.mask_NT)
         sums = {"loss/clip_fraction": (bound_NT * batch.mask_NT).sum()}
         if self.correction is not None and batch.sampler_NT is not None:
             factor_NT = self.correction(old_NT, batch.sampler_NT, batch.mask_NT)
@@ -68,6 +104,7 @@ class Algorithm:
             per_token_NT = per_token_NT - self.entropy * entropy_NT
         if batch.reference_NT is not None:
             kl_NT = self.kl(logprob_NT, batch.reference_NT)
-            per_token_NT = per_token_NT + self.beta * kl_NT
+            if self.kl_in == LOSS:
+                per_token_NT = per_token_NT + self.beta * kl_NT
             sums["loss/kl"] = (kl_NT.detach() * batch.mask_NT).sum()
         return (batch.weight_NT * per_token_NT).sum(), sums

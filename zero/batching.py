@@ -14,7 +14,7 @@ from zero.records import Batch, Group
 
 
 def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
-    """One step's P groups of G responses as [N, T] tensors, with advantages and with weights over all of them."""
+    """One step's P groups of G responses as [N, T] tensors, with weights over all of them."""
     prompts_N = [group.prompt for group in groups for _ in group.completions]
     completions_N = [completion for group in groups for completion in group.completions]
     length_N = torch.tensor([len(p.ids) + len(c.ids) for p, c in zip(prompts_N, completions_N, strict=True)])
@@ -26,15 +26,18 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
         mask_NT[n, start:end] = float(completion.finished or not algo.mask_truncated)
         sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,))
-    rewards_PG = torch.tensor([[v.reward for v in group.verdicts] for group in groups], dtype=torch.float64)
     return Batch(
         ids_NT=ids_NT,
         mask_NT=mask_NT,
-        advantage_N=algo.advantages(rewards_PG).flatten().float(),
         weight_NT=algo.weight(mask_NT),
         sampler_NT=sampler_NT if all(c.logprobs for c in completions_N) else None,
         length_N=length_N,
     )
+
+
+def rewards(groups: Sequence[Group]) -> Tensor:
+    """[P, G], float64."""
+    return torch.tensor([[v.reward for v in group.verdicts] for group in groups], dtype=torch.float64)
 
 
 def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: tuple[int, ...]) -> Iterator[Batch]:

@@ -14,13 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from zero.config import instantiate, model_folder
+from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import has_bfloat16
+from zero.runtime import World, has_bfloat16
 from zero.template import AnyTemplate
 
 Config = Mapping[str, Any]
@@ -77,18 +78,45 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
 
 def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device) -> Any:
     """The learner around a loaded model."""
-    settings = dict(config["learner"])
-    precision = settings.pop("precision")
+    settings = {key: value for key, value in config["learner"].items() if key != "precision"}
     return instantiate(settings)(
         model=model,
         optim=optim,
         temperature=config["sampling"]["temperature"],
-        total_updates=config["steps"] * config["updates"] * config["epochs"],
+        total_updates=total_updates(config),
         vocabulary=min(len(tokenizer), model.config.get_text_config().vocab_size),
-        autocast=precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)),
+        autocast=autocasts(config, device),
         keep_reference=algo.needs_reference,
         device=device,
     )
+
+
+def make_critic(config: Config, algo: Any, device: torch.device, **parts: Any) -> Any:
+    """The critic that the algorithm asks for, or None. Before the first update: it may start from the model's weights."""
+    if algo.critic is None:
+        return None
+    mixed = autocasts(config, device)
+    return algo.critic(
+        Parts(
+            **parts,
+            total_updates=total_updates(config),
+            seed=config["seed"],
+            autocast=mixed,
+            device=device,
+            world=World(),
+        )
+    )
+
+
+def total_updates(config: Config) -> int:
+    """Optimizer steps of a run."""
+    return config["steps"] * config["updates"] * config["epochs"]
+
+
+def autocasts(config: Config, device: torch.device) -> bool:
+    """Whether forward and backward passes are in bfloat16."""
+    precision = config["learner"]["precision"]
+    return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
 
 
 def make_benchmarks(

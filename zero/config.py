@@ -39,7 +39,8 @@ _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "algo.correction.cap algo.largest_advantage "
+        "algo.correction.cap algo.largest_advantage algo.critic.clip algo.critic.samples algo.critic.every "
+        "algo.critic.micro_tokens algo.critic.optim.lr "
         "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
@@ -55,6 +56,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "floor": _share,
     "decay_from": (lambda v: 0 <= v < 1, "must be 0 or more and below 1"),
     "dtype": (lambda v: v in ("float32", "bfloat16", "float16"), "must be float32, bfloat16 or float16"),
+    "algo.kl_in": (lambda v: v in ("loss", "reward"), "must be loss or reward"),
+    "algo.credit.gamma": _share,
+    "algo.credit.lam": _share,
     "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
     "learner.precision": (lambda v: v in ("float32", "bfloat16", "auto"), "must be float32, bfloat16 or auto"),
     "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
@@ -62,7 +66,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
-NULLABLE = ("run_dir", "model.context", "benchmarks.limit")
+NULLABLE = ("run_dir", "model.context", "benchmarks.limit", "algo.critic.clip", "algo.critic.separator")
 OPEN = (
     "algo.correction",
     "algo.surrogate.",

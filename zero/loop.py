@@ -18,14 +18,15 @@ from typing import Any
 
 from zero import checkpoint
 from zero.algo import Algorithm
-from zero.batching import make_batch, mini_batches
+from zero.batching import make_batch, mini_batches, rewards
+from zero.critic import Critic
 from zero.errors import Preempted
 from zero.evaluation import Benchmark, Result, evaluate, rows, summarize
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.monitor import RewardHack
 from zero.questions import QuestionSet
-from zero.records import TRAINING, Group, Metrics, Sampling
+from zero.records import TRAINING, Batch, Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import StopRequest
 from zero.template import AnyTemplate
@@ -45,6 +46,7 @@ class Run:
     grader: Grader
     engine: RolloutEngine
     learner: Learner
+    critic: Critic | None
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
     seed: int
@@ -58,6 +60,12 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
+
+    def save(self, path: Path) -> None:
+        """All that changes from step to step, into the existing folder `path`."""
+        self.learner.save(path)
+        if self.critic:
+            self.critic.save(path)
 
 
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
@@ -80,16 +88,24 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
         batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
         if run.algo.needs_reference:
             batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
-        if run.updates * run.epochs > 1:
+        if run.algo.needs_old or run.updates * run.epochs > 1:
             batch = replace(batch, old_NT=run.learner.logprobs(batch))
+        values = run.critic.values(groups, batch) if run.critic else None
+        batch = run.algo.credited(batch, rewards(groups), values)
         parts = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
-        losses = [run.learner.update(part, run.algo) for part in parts]
+        losses = [update(run, part) for part in parts]
     with watch("sync"):
         run.engine.sync(run.learner.weights(), version=t + 1)
     metrics = summarize(sampled) | average(losses) | watch.seconds()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics
+
+
+def update(run: Run, part: Batch) -> Metrics:
+    """One optimizer step of the policy, and of the critic if it learns."""
+    metrics = run.learner.update(part, run.algo)
+    return metrics | run.critic.update(part) if run.critic else metrics
 
 
 def teaches(group: Group) -> bool:
@@ -122,7 +138,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
         run.trackers.metrics(metrics | _clock(), step=done)
         if due(done, run.save_every, run.steps) or stop:
-            checkpoint.save(run.dir / "checkpoints", done, run.learner.save, run.keep)
+            checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep)
         if stop and done < run.steps:
             raise Preempted(f"{stop.received} after step {done} of {run.steps}: saved; the same command continues")
     return results or measure(run, run.steps)[1]
@@ -135,6 +151,8 @@ def resume(run: Run) -> int:
     if found:
         start, path = found
         run.learner.load(path)
+        if run.critic:
+            run.critic.load(path)
     run.trackers.rewind(start if found else -1)
     return start
 

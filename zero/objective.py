@@ -1,7 +1,7 @@
 """The mathematics of the policy gradient, and nothing else: pure functions of tensors.
 
-Read together with the yaml files in conf/algo: an algorithm is one choice of advantage, weight, surrogate and KL. The
-loss is always
+Read together with the yaml files in conf/algo: an algorithm is one choice of advantage, weight, surrogate and KL, and of
+credit if a critic tells a response's tokens apart. The loss is always
 
     L = sum over (n, t) of  weight[n, t] * (surrogate[n, t] + beta * kl[n, t])
 
@@ -24,6 +24,9 @@ Sources
     [DUAL]    Ye et al. 2020, Mastering Complex Control in MOBA Games, arXiv 1912.09729
     [TIS]     Yao et al. 2025, Your Efficient RL Framework Secretly Brings You Off-Policy RL Training; cap 2 in oat's code
     [RFT]     Yuan et al. 2023, arXiv 2308.01825; ReST: Gulcehre et al. 2023, arXiv 2308.08998
+    [MaxRL]   Tajwar et al. 2026, Maximum Likelihood Reinforcement Learning, arXiv 2602.02710
+    [GAE]     Schulman et al. 2015, High-Dimensional Continuous Control Using Generalized Advantage Estimation, 1506.02438
+    [Vine]    Kazemnejad et al. 2024, VinePPO, arXiv 2410.01679
 
 Departures, in words: a group whose rewards are all equal has exactly zero advantage here (in floating point the mean of
 equal numbers need not equal them, and dividing the residue by a standard deviation of 1e-8 would turn it into noise).
@@ -63,6 +66,14 @@ def leave_one_out(rewards_PG: Tensor) -> Tensor:
     return group_mean(rewards_PG) * (siblings / (siblings - 1))
 
 
+def group_over_mean(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
+    """MaxRL's advantage, A_i = (R_i - mean R) / (mean |R| + eps) over the siblings of one prompt: the gradient of the
+    log-likelihood of success rather than of its probability, so that hard questions count as much as easy ones.
+    [MaxRL] section 4; G >= 2. The paper has rewards of 0 and 1; |R| keeps the sign right for others.
+    """
+    return group_mean(rewards_PG) / (rewards_PG.abs().mean(dim=1, keepdim=True) + eps)
+
+
 def batch_whitened(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
     """REINFORCE++'s advantage, A = (R - mean) / (std + eps) over all responses of a step, not over siblings. [RPP] eq. 10.
 
@@ -87,6 +98,52 @@ def every_response(rewards_PG: Tensor) -> Tensor:
 
 def _all_equal(rewards_PG: Tensor) -> Tensor:
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1, keepdim=True)
+
+
+# ------------------------------------------ credit: what each token, or each step of several tokens, contributed: -> [N, T]
+
+
+def generalized_advantage(
+    earned_NT: Tensor, value_NT: Tensor, starts_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """A_s = sum over l >= 0 of (gamma lam)^l delta_{s+l}, with delta_s = r_s + gamma V_{s+1} - V_s. [GAE] eq. 16
+
+    A response is a sequence of steps; starts_NT (bool) marks the first token of each. value_NT is the value of the state
+    before such a token, r_s what the tokens of step s earned, and after the last step nothing is left to earn. Every
+    token has its step's advantage. A step is one token for a learned critic; with steps of many tokens, gamma = 1 and
+    lam = 0 this is A_s = r_s + V_{s+1} - V_s of [Vine] eq. 5.
+    """
+    advantage_NT = torch.zeros_like(earned_NT)
+    earned_N, ahead_N, following_N = (torch.zeros_like(earned_NT[:, 0]) for _ in range(3))
+    for t in reversed(range(earned_NT.shape[1])):
+        start_N = starts_NT[:, t]
+        earned_N = earned_N + earned_NT[:, t]
+        delta_N = earned_N + gamma * following_N - value_NT[:, t]
+        ahead_N = torch.where(start_N, delta_N + gamma * lam * ahead_N, ahead_N)
+        following_N = torch.where(start_N, value_NT[:, t], following_N)
+        earned_N = earned_N.masked_fill(start_N, 0.0)
+        advantage_NT[:, t] = ahead_N
+    for t in range(1, earned_NT.shape[1]):  # what a step is worth is known at its first token; its others share it
+        advantage_NT[:, t] = torch.where(starts_NT[:, t], advantage_NT[:, t], advantage_NT[:, t - 1])
+    return advantage_NT * mask_NT
+
+
+def whitened(advantage_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8) -> Tensor:
+    """Shifted and scaled to mean 0 and variance 1 (n - 1) over all response tokens of a step. [PPO] in practice."""
+    count = mask_NT.sum().clamp(min=2)
+    mean = (advantage_NT * mask_NT).sum() / count
+    variance = ((advantage_NT - mean).square() * mask_NT).sum() / (count - 1)
+    return (advantage_NT - mean) * (variance + eps).rsqrt() * mask_NT
+
+
+def clipped_value_loss(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float | None) -> Tensor:
+    """max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2) / 2 for each token; None clips nothing. [N, T] -> [N, T].
+    From the code of [PPO] and [DrGRPO]; the paper of [PPO] has the plain square, eq. 9."""
+    loss_NT = (value_NT - return_NT).square()
+    if clip is not None:
+        held_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip)
+        loss_NT = torch.maximum(loss_NT, (held_NT - return_NT).square())
+    return loss_NT / 2
 
 
 # ------------------------------------------------------------------------------------------------- weights: [N, T] -> [N, T]
@@ -114,14 +171,14 @@ def token_mean(mask_NT: Tensor) -> Tensor:
     return mask_NT / mask_NT.sum().clamp(min=1)
 
 
-# ------------------------- surrogates: new, old log-probabilities [N, T], advantage [N, 1], mask [N, T] -> loss [N, T]
+# ------------------------------------------ surrogates: new, old log-probabilities, advantage, mask [N, T] -> loss [N, T]
 # Each has a companion that says where its clip binds: bool [N, T].
 
 
 def clipped(
     logprob_NT: Tensor,
     old_NT: Tensor,
-    advantage_N1: Tensor,
+    advantage_NT: Tensor,
     mask_NT: Tensor,
     low: float,
     high: float,
@@ -130,16 +187,16 @@ def clipped(
     """PPO's clipped objective as a loss, max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(new - old). [PPO] eq. 7; high > low
     is DAPO's clip-higher, [DAPO] eq. 10. With `dual` > 1 it is never above -A x dual for A < 0: a bad token whose
     probability soared costs a bounded loss. [DUAL] eq. 4."""
-    loss_NT = _pessimistic((logprob_NT - old_NT).exp(), advantage_N1, low, high)
+    loss_NT = _pessimistic((logprob_NT - old_NT).exp(), advantage_NT, low, high)
     if dual is None:
         return loss_NT
-    return torch.where(advantage_N1 < 0, torch.minimum(loss_NT, -advantage_N1 * dual), loss_NT)
+    return torch.where(advantage_NT < 0, torch.minimum(loss_NT, -advantage_NT * dual), loss_NT)
 
 
 def clip_binds(
     logprob_NT: Tensor,
     old_NT: Tensor,
-    advantage_N1: Tensor,
+    advantage_NT: Tensor,
     mask_NT: Tensor,
     low: float,
     high: float,
@@ -147,49 +204,49 @@ def clip_binds(
 ) -> Tensor:
     """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for."""
     ratio_NT = (logprob_NT - old_NT).exp()
-    bound_NT = _beyond(ratio_NT, advantage_N1, low, high)
-    return bound_NT if dual is None else bound_NT | ((advantage_N1 < 0) & (ratio_NT > dual))
+    bound_NT = _beyond(ratio_NT, advantage_NT, low, high)
+    return bound_NT if dual is None else bound_NT | ((advantage_NT < 0) & (ratio_NT > dual))
 
 
 def sequence_clipped(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
 ) -> Tensor:
     """GSPO: the clipped objective on one ratio for a whole response, s = exp(mean over its tokens of new - old), the same
     loss at every token, so that with `response_mean` a response weighs 1 / N. [GSPO] eq. 5 to 7."""
-    return _pessimistic(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_N1, low, high).expand_as(logprob_NT)
+    return _pessimistic(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_NT, low, high)
 
 
 def sequence_clip_binds(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
 ) -> Tensor:
     """Where `sequence_clipped` has no gradient: whole responses."""
-    return _beyond(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_N1, low, high).expand_as(logprob_NT)
+    return _beyond(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_NT, low, high)
 
 
 def truncated_importance(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
 ) -> Tensor:
     """CISPO: -sg(clip(r, 1 - low, 1 + high)) A log p. The clip limits a token's weight and takes no token's gradient away.
     [CISPO] eq. 4 and 5; the paper has no lower bound (low = 1)."""
     ratio_NT = (logprob_NT.detach() - old_NT).exp()
-    return -ratio_NT.clamp(1 - low, 1 + high) * advantage_N1 * logprob_NT
+    return -ratio_NT.clamp(1 - low, 1 + high) * advantage_NT * logprob_NT
 
 
 def importance_is_truncated(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor, low: float, high: float
+    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
 ) -> Tensor:
     """Where the clip of `truncated_importance` changes a token's weight."""
     ratio_NT = (logprob_NT - old_NT).exp()
     return (ratio_NT < 1 - low) | (ratio_NT > 1 + high)
 
 
-def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor) -> Tensor:
+def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
     """-A log p: REINFORCE, [W92], which ignores that the policy may have moved since the samples; with A = 1 supervised
     learning."""
-    return -advantage_N1 * logprob_NT
+    return -advantage_NT * logprob_NT
 
 
-def never_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_N1: Tensor, mask_NT: Tensor) -> Tensor:
+def never_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
     """`log_likelihood` clips nothing."""
     return torch.zeros_like(mask_NT, dtype=torch.bool)
 
@@ -209,12 +266,12 @@ def sequence_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap
     return gap_N1.clamp(max=40.0).exp().clamp(max=cap).expand_as(old_NT)
 
 
-def _pessimistic(ratio: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
-    return torch.maximum(-advantage_N1 * ratio, -advantage_N1 * ratio.clamp(1 - low, 1 + high))
+def _pessimistic(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> Tensor:
+    return torch.maximum(-advantage_NT * ratio, -advantage_NT * ratio.clamp(1 - low, 1 + high))
 
 
-def _beyond(ratio: Tensor, advantage_N1: Tensor, low: float, high: float) -> Tensor:
-    return ((advantage_N1 > 0) & (ratio > 1 + high)) | ((advantage_N1 < 0) & (ratio < 1 - low))
+def _beyond(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> Tensor:
+    return ((advantage_NT > 0) & (ratio > 1 + high)) | ((advantage_NT < 0) & (ratio < 1 - low))
 
 
 def _sequence_ratio(difference_NT: Tensor, mask_NT: Tensor) -> Tensor:

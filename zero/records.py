@@ -5,15 +5,16 @@ Letters for axes, here and everywhere: P prompts of a step, G completions of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # graders and question sets use these records without loading torch
+    import torch
     from torch import Tensor
 
-TRAINING, EVALUATION = 0, 1  # the first part of a prompt's key: the two never share random numbers
+TRAINING, EVALUATION, VALUE = 0, 1, 2  # the first part of a prompt's key: they never share random numbers
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking.py
 
 
@@ -141,30 +142,29 @@ class Batch:
     """N responses as right-padded tensors. Entry t of a `_NT` tensor speaks of token t given the tokens before it.
 
     `weight_NT` is the averaging of the loss over one whole optimizer step: it is zero outside the response, is made
-    before any micro-batch is cut, and is only ever summed.
+    before any micro-batch is cut, and is only ever summed. What may be None is made when something asks for it.
     """
 
     ids_NT: Tensor  # int64, prompt then response
-    mask_NT: Tensor  # float32, 1 on response tokens
-    advantage_N: Tensor
+    mask_NT: Tensor  # float32, 1 on response tokens that the policy chose
     weight_NT: Tensor
-    sampler_NT: Tensor | None  # the engine's log-probabilities, 0 outside the response; None if nobody sampled
     length_N: Tensor  # int64, prompt + response tokens
-    old_NT: Tensor | None = (
-        None  # learner's log-probabilities before the step's first update; None: this update is the first
-    )
+    sampler_NT: Tensor | None = None  # the engine's log-probabilities, 0 outside the response; None: nobody sampled
     reference_NT: Tensor | None = None  # the initial policy's log-probabilities, if the loss or a metric asks for them
+    old_NT: Tensor | None = None  # learner's log-probabilities before the step's first update; None: this is the first
+    value_NT: Tensor | None = None  # what a critic expects to be earned from token t on
+    return_NT: Tensor | None = None  # what a learned critic is to say instead
+    advantage_NT: Tensor | None = None  # 0 outside the response; the policy's loss needs it
 
     def rows(self, index: Tensor) -> Batch:
         """The given rows, cut to their longest response."""
         width = int(self.length_N[index].max())
-        return Batch(
-            ids_NT=self.ids_NT[index, :width],
-            mask_NT=self.mask_NT[index, :width],
-            advantage_N=self.advantage_N[index],
-            weight_NT=self.weight_NT[index, :width],
-            sampler_NT=None if self.sampler_NT is None else self.sampler_NT[index, :width],
-            length_N=self.length_N[index],
-            old_NT=None if self.old_NT is None else self.old_NT[index, :width],
-            reference_NT=None if self.reference_NT is None else self.reference_NT[index, :width],
-        )
+        return self._each(lambda tensor: tensor[index] if tensor.ndim == 1 else tensor[index, :width])
+
+    def to(self, device: torch.device) -> Batch:
+        """On another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})

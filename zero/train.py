@@ -145,6 +145,8 @@ def build(
     )
     for bench in benchmarks:
         make.check_context(bench, template, tokenizer, context)
+    grader = Grader(template.extract, questions.check, questions.find, reward)
+    engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
     return Run(
         dir=run_dir,
         template=template,
@@ -152,9 +154,12 @@ def build(
         algo=algo,
         sampling=sampling,
         tokenizer=tokenizer,
-        grader=Grader(template.extract, questions.check, questions.find, reward),
-        engine=make.make_engine(config["rollout"], model, tokenizer, context, device),
+        grader=grader,
+        engine=engine,
         learner=make.make_learner(config, model, tokenizer, algo, optim, device),
+        critic=make.make_critic(
+            config, algo, device, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
+        ),
         benchmarks=benchmarks,
         trackers=Trackers.open(
             config=config,

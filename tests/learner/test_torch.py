@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.test_algo import load as load_algo
 from zero.algo import Algorithm
-from zero.batching import make_batch, micro_batches, mini_batches
-from zero.learner.torch import Optim, TorchLearner
+from zero.batching import make_batch, micro_batches, mini_batches, rewards
+from zero.learner.optim import Optim
+from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Prompt, Question, Verdict
 
 OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
@@ -30,26 +31,27 @@ def groups_of(seed: int = 0) -> list[Group]:
     """Four prompts of three random completions with mixed rewards; one group is all equal."""
     generator = torch.Generator().manual_seed(seed)
     groups = []
-    for p, rewards in enumerate([(1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 1.0, 0.0)]):
+    for p, worth in enumerate([(1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 1.0, 0.0)]):
         ids = lambda low, high: tuple(  # noqa: E731
             torch.randint(
                 8, 400, (int(torch.randint(low, high, (1,), generator=generator)),), generator=generator
             ).tolist()
         )
-        completions = tuple(Completion(i := ids(2, 15), (-1.0,) * len(i), "", True) for _ in rewards)
-        verdicts = tuple(Verdict(r, r == 1, True, "", "") for r in rewards)
+        completions = tuple(Completion(i := ids(2, 15), (-1.0,) * len(i), "", True) for _ in worth)
+        verdicts = tuple(Verdict(r, r == 1, True, "", "") for r in worth)
         groups.append(Group(Prompt(Question("", ("",), ""), "", ids(3, 9), (0, p)), completions, verdicts))
     return groups
 
 
-def batch_of(algo: Algorithm) -> Batch:
-    return make_batch(groups_of(), algo, pad_id=7)
+def batch_of(algo: Algorithm, groups: list[Group] | None = None) -> Batch:
+    groups = groups or groups_of()
+    return algo.credited(make_batch(groups, algo, pad_id=7), rewards(groups))
 
 
 def gradient(learner: TorchLearner, batch: Batch, algo: Algorithm) -> torch.Tensor:
     """The gradient `update` hands to the optimizer, caught before the step."""
     caught: list[torch.Tensor] = []
-    learner.optimizer.step = lambda: caught.extend(p.grad.flatten().clone() for p in learner.model.parameters())  # type: ignore
+    learner.trained.optimizer.step = lambda: caught.extend(p.grad.flatten().clone() for p in learner.model.parameters())  # type: ignore
     learner.update(batch, algo)
     return torch.cat(caught)
 
@@ -64,7 +66,7 @@ def test_gradient_equals_the_loss_written_over_the_whole_batch(tiny_folder: Path
     for n, length in enumerate(batch.length_N.tolist()):
         ids = batch.ids_NT[n, :length]
         logp = (model(ids[None, :-1]).logits[0, :, :500] / 0.8).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        loss = loss - (batch.weight_NT[n, 1:length] * batch.advantage_N[n] * (logp - logp.detach()).exp()).sum()
+        loss = loss - (batch.weight_NT[n, 1:length] * batch.advantage_NT[n, 1:length] * (logp - logp.detach()).exp()).sum()
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
     for micro_tokens in (1, 40, 10_000):
@@ -110,7 +112,7 @@ def test_a_step_of_equal_groups_leaves_the_weights_alone(tiny_folder: Path) -> N
     groups = [replace(g, verdicts=tuple(replace(v, reward=0.1) for v in g.verdicts)) for g in groups_of()]
     learner = learner_of(tiny_folder)
     before = {name: w.clone() for name, w in learner.weights()}
-    metrics = learner.update(make_batch(groups, algo, 7), algo)
+    metrics = learner.update(batch_of(algo, groups), algo)
     assert metrics["loss/grad_norm"] == 0 and metrics["loss/entropy"] > 0
     assert all(torch.equal(w, before[name]) for name, w in learner.weights())
 
@@ -158,7 +160,7 @@ def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny_folder: Path, tmp_pat
             learner.update(batch, algo)
     for (name, a), (_, b) in zip(straight.weights(), resumed.weights(), strict=True):
         assert torch.equal(a, b), name
-    assert resumed.updates == 4
+    assert resumed.trained.updates == 4
 
 
 def test_export_loads_in_transformers(tiny_folder: Path, tmp_path: Path) -> None:

@@ -1,44 +1,21 @@
-"""The learner on plain torch, one process: AdamW, gradient clipping, micro-batches under a token budget."""
+"""The learner on plain torch: AdamW, gradient clipping, micro-batches under a token budget, rows shared among ranks."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zero.algo import Algorithm
 from zero.batching import micro_batches
+from zero.learner.optim import Optim, Trained
 from zero.objective import logprob_and_entropy
 from zero.records import Batch, Metrics
-
-
-@dataclass(frozen=True)
-class Optim:
-    """AdamW and its schedule; `schedule` maps progress in [0, 1] after the warm-up to a factor in [0, 1]."""
-
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float  # largest norm of the whole gradient; 0 is off
-    warmup: int  # optimizer steps from 0 up to lr, linearly
-    schedule: str  # constant, linear or cosine
-    floor: float  # the schedule ends at this share of lr
-
-    def rate(self, update: int, total: int) -> float:
-        """The learning rate of optimizer step `update` (from 0) of `total`."""
-        if update < self.warmup:
-            return self.lr * (update + 1) / self.warmup
-        progress = (update - self.warmup) / max(1, total - self.warmup)
-        shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
-        return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
+from zero.runtime import World
 
 
 class TorchLearner:
@@ -56,9 +33,10 @@ class TorchLearner:
         gradient_checkpointing: bool,
         keep_reference: bool,
         device: torch.device,
+        world: World = World(),  # noqa: B008 - a frozen record
     ) -> None:
-        self.optim, self.temperature, self.total_updates = optim, temperature, total_updates
-        self.vocabulary, self.micro_tokens, self.autocast, self.device = vocabulary, micro_tokens, autocast, device
+        self.temperature, self.vocabulary, self.micro_tokens = temperature, vocabulary, micro_tokens
+        self.autocast, self.device, self.world = autocast, device, world
         self.model = model.to(device).eval()
         for module in self.model.modules():  # sampling knows no dropout, and ratios must be 1 on policy
             if isinstance(module, torch.nn.Dropout):
@@ -67,29 +45,27 @@ class TorchLearner:
             self.model.train()  # transformers checkpoints in training mode only
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.reference_state = {k: v.detach().clone() for k, v in self.weights()} if keep_reference else None
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
-        )
-        self.updates = 0
+        self.trained = Trained(self.model, optim, total_updates, world)
         self.plain_head = _head_is_plain(self.model)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         with self._initial_policy() if reference else contextlib.nullcontext():
-            for rows in micro_batches(batch.length_N, torch.arange(len(batch.length_N)), self.micro_tokens):
+            for rows in micro_batches(batch.length_N, self.world.share(batch.length_N), self.micro_tokens):
                 part = batch.rows(rows)
                 out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
+        self.world.add([out_NT])  # every rank has the rows of all
         return out_NT
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tokens = batch.mask_NT.sum().clamp(min=1)  # none if all were cut, and those are masked
-        sums: dict[str, Tensor] = {}
+        tokens = float(batch.mask_NT.sum().clamp(min=1))  # none if all were cut, and those are masked
+        sums: dict[str, float] = {}
         gap_max = 0.0
-        learns_N = algo.learns_from(batch)
+        learns_N, mine = algo.learns_from(batch), self.world.share(batch.length_N)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
-            for rows in micro_batches(batch.length_N, (learns_N == learns).nonzero()[:, 0], self.micro_tokens):
-                part = _to(batch.rows(rows), self.device)
+            for rows in micro_batches(batch.length_N, mine[learns_N[mine] == learns], self.micro_tokens):
+                part = batch.rows(rows).to(self.device)
                 with torch.set_grad_enabled(learns):
                     logprob_NT, entropy_NT = self._forward(part, entropy_gradient=algo.entropy != 0)
                     loss, part_sums = algo.loss(logprob_NT, part, entropy_NT)
@@ -102,23 +78,14 @@ class TorchLearner:
                     gap_max = max(gap_max, float(gap_NT.max()))
                     part_sums["mismatch/logprob_gap"] = gap_NT.sum()
                 part_sums["loss/policy"] = loss.detach() * tokens
-                sums = {name: sums.get(name, torch.zeros(())) + value.cpu() for name, value in part_sums.items()}
-        metrics = {name: float(value / tokens) for name, value in sums.items()}
-        metrics |= {} if batch.sampler_NT is None else {"mismatch/logprob_gap_max": gap_max}
-        return metrics | self._step()
-
-    def _step(self) -> Metrics:
-        clip = self.optim.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr")
-        rate = self.optim.rate(self.updates, self.total_updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        return {"loss/grad_norm": norm, "loss/learning_rate": rate}
+                sums = {name: sums.get(name, 0.0) + float(value) for name, value in part_sums.items()}
+        said = self.world.every(sums | {"mismatch/logprob_gap_max": gap_max})
+        metrics = {name: sum(of.get(name, 0.0) for of in said) / tokens for name in max(said, key=len)}
+        metrics["mismatch/logprob_gap_max"] = max(of["mismatch/logprob_gap_max"] for of in said)
+        if batch.sampler_NT is None:
+            del metrics["mismatch/logprob_gap_max"]
+        norm, rate = self.trained.step()
+        return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere.
@@ -158,36 +125,13 @@ class TorchLearner:
         return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
 
     def save(self, path: Path) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in self.weights()}, path / "weights.safetensors")
-        moments = {
-            f"{name}:{key}": value.contiguous()
-            for name, parameter in self.model.named_parameters()
-            for key, value in self.optimizer.state[parameter].items()
-        }
-        save_file(moments, path / "optimizer.safetensors")
-        (path / "learner.json").write_text(json.dumps({"updates": self.updates}))
+        self.trained.save(path, "policy")
 
     def load(self, path: Path) -> None:
-        stored = load_file(path / "weights.safetensors", device=str(self.device))
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(stored[name])
-        parameters = dict(self.model.named_parameters())
-        for key, value in load_file(path / "optimizer.safetensors", device=str(self.device)).items():
-            name, _, moment = key.rpartition(":")
-            self.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
-        self.updates = json.loads((path / "learner.json").read_text())["updates"]
+        self.trained.load(path, "policy")
 
     def export(self, path: Path) -> None:
         self.model.save_pretrained(path)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    moved: Any = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    moved = {name: None if value is None else value.to(device) for name, value in moved.items()}
-    return Batch(**moved)
 
 
 @torch.no_grad()

@@ -32,6 +32,12 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "loss/clip_fraction": ("share", "response tokens whose probability ratio is clipped"),
     "loss/grad_norm": ("norm", "L2 norm of the gradient before clipping"),
     "loss/learning_rate": ("1/update", "learning rate of the optimizer"),
+    "critic/loss": ("reward^2", "mean loss of a learned critic over response tokens: half the squared error, clipped"),
+    "critic/value": ("reward", "mean value that a learned critic gave the states of the step's responses"),
+    "critic/explained_variance": ("share", "variance of returns that a learned critic explained; below 0: worse than none"),
+    "critic/grad_norm": ("norm", "L2 norm of the critic's gradient before clipping"),
+    "critic/learning_rate": ("1/update", "learning rate of the critic's optimizer"),
+    "critic/tokens": ("tokens", "tokens sampled to estimate values, beyond the step's own responses"),
     "mismatch/correction": (
         "factor",
         "mean factor of the importance correction over response tokens; absent without one",

@@ -1,0 +1,54 @@
+"""The seam between the loop and whatever says what a response is worth before it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zero.grading import Grader
+from zero.records import Batch, Group, Metrics, Sampling
+from zero.rollout import RolloutEngine
+from zero.runtime import World
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run has that a critic may need."""
+
+    model: Any  # the initial policy, a causal language model of transformers
+    tokenizer: Any
+    engine: RolloutEngine  # samples from the current policy
+    grader: Grader
+    sampling: Sampling
+    total_updates: int
+    seed: int
+    autocast: bool
+    device: torch.device
+    world: World
+
+
+class Critic(Protocol):
+    """Contract: a value is what the policy that made the samples is expected to earn from there on, KL aside."""
+
+    def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
+        """(value_NT, starts_NT) of a step's responses: where each step of a response starts (bool), and the value of the
+        state before that token. Values elsewhere mean nothing. Asked before the step's first update."""
+        ...
+
+    def update(self, batch: Batch) -> Metrics:
+        """Learn from `batch.return_NT`, one optimizer step, with the averaging of the policy's loss; {} if it does not
+        learn."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write everything `load` needs into the existing folder `path`, beside the learner's files."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Continue exactly where `save` was called."""
+        ...

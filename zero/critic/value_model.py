@@ -1,0 +1,85 @@
+"""A learned critic: the policy's architecture with a scalar head, and a learning rate of its own. PPO, arXiv 1707.06347.
+
+As in the code of arXiv 2503.20783: a copy of the initial policy, the head normal with standard deviation 1 / (hidden + 1),
+squared error with a clip. Its averaging over tokens is the policy's, so that algo.weight decides for both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zero.batching import micro_batches
+from zero.critic import Parts
+from zero.learner.optim import Optim, Trained
+from zero.objective import clipped_value_loss
+from zero.records import Batch, Group, Metrics
+
+
+class ValueModel:
+    """A Critic. `clip` bounds how far a value may move in one step before its loss stops falling; null: not at all."""
+
+    def __init__(self, parts: Parts, optim: Optim, clip: float | None, micro_tokens: int) -> None:
+        self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
+        self.device, self.world = parts.device, parts.world
+        self.body = copy.deepcopy(parts.model.base_model).requires_grad_(True)
+        width = parts.model.config.get_text_config().hidden_size
+        self.head = torch.nn.Linear(width, 1).to(self.device)
+        generator = torch.Generator().manual_seed(parts.seed)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
+            self.head.bias.zero_()
+        both = torch.nn.ModuleDict({"body": self.body, "head": self.head})
+        self.trained = Trained(both, optim, parts.total_updates, parts.world)
+
+    @torch.no_grad()
+    def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Every token of a response is a step of its own."""
+        value_NT = torch.zeros_like(batch.mask_NT)
+        for rows in micro_batches(batch.length_N, self.world.share(batch.length_N), self.micro_tokens):
+            part = batch.rows(rows)
+            value_NT[rows, : part.ids_NT.shape[1]] = self._forward(part.to(self.device)).cpu()
+        self.world.add([value_NT])
+        return value_NT, batch.mask_NT.bool()
+
+    def update(self, batch: Batch) -> Metrics:
+        assert batch.value_NT is not None and batch.return_NT is not None
+        tokens = float(batch.mask_NT.sum().clamp(min=1))
+        total = 0.0
+        for rows in micro_batches(batch.length_N, self.world.share(batch.length_N), self.micro_tokens):
+            part = batch.rows(rows).to(self.device)
+            assert part.value_NT is not None and part.return_NT is not None
+            loss_NT = clipped_value_loss(self._forward(part), part.value_NT, part.return_NT, self.clip)
+            (part.weight_NT * loss_NT).sum().backward()
+            total += float((part.mask_NT * loss_NT.detach()).sum())
+        norm, rate = self.trained.step()
+        chosen = batch.mask_NT.bool()
+        values, returns = batch.value_NT[chosen], batch.return_NT[chosen]
+        spread = float(returns.var(correction=0)) if len(returns) else 0.0
+        missed = float((returns - values).var(correction=0)) if len(returns) else 0.0
+        return {
+            "critic/loss": sum(said["loss"] for said in self.world.every({"loss": total})) / tokens,
+            "critic/value": float(values.sum()) / tokens,
+            "critic/explained_variance": 1 - missed / spread if spread > 1e-12 else 0.0,
+            "critic/grad_norm": norm,
+            "critic/learning_rate": rate,
+        }
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
+        response = batch.mask_NT[:, 1:].bool()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state
+        said = self.head(hidden[response].float())[:, 0]
+        zeros = torch.zeros(response.shape, device=self.device)
+        return torch.nn.functional.pad(zeros.masked_scatter(response, said), (1, 0))
+
+    def save(self, path: Path) -> None:
+        self.trained.save(path, "critic")
+
+    def load(self, path: Path) -> None:
+        self.trained.load(path, "critic")

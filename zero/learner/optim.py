@@ -1,0 +1,94 @@
+"""AdamW around a module: gradient clipping, the learning rate's schedule, exact save and load; for policies and critics."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from zero.runtime import World
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW and its schedule; `schedule` maps progress in [0, 1] after the warm-up to a factor in [0, 1]."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float  # largest norm of the whole gradient; 0 is off
+    warmup: int  # optimizer steps from 0 up to lr, linearly
+    schedule: str  # constant, linear or cosine
+    floor: float  # the schedule ends at this share of lr
+
+    def rate(self, update: int, total: int) -> float:
+        """The learning rate of optimizer step `update` (from 0) of `total`."""
+        if update < self.warmup:
+            return self.lr * (update + 1) / self.warmup
+        progress = (update - self.warmup) / max(1, total - self.warmup)
+        shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+        return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
+
+
+class Trained:
+    """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them."""
+
+    def __init__(self, module: torch.nn.Module, optim: Optim, total_updates: int, world: World) -> None:
+        self.module, self.optim, self.total_updates, self.world = module, optim, total_updates, world
+        self.optimizer = torch.optim.AdamW(
+            [p for _, p in self.parameters()], lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.updates = 0
+
+    def parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters; tied ones once."""
+        return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
+
+    def step(self) -> tuple[float, float]:
+        """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate)."""
+        for _, parameter in self.parameters():
+            if self.world.size > 1 and parameter.grad is None:  # this rank had nothing to learn from
+                parameter.grad = torch.zeros_like(parameter)
+        self.world.add([p.grad for _, p in self.parameters() if p.grad is not None])
+        norm = float(
+            torch.nn.utils.clip_grad_norm_([p for _, p in self.parameters()], self.optim.clip or math.inf)
+        )
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr")
+        rate = self.optim.rate(self.updates, self.total_updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        return norm, rate
+
+    def save(self, path: Path, name: str) -> None:
+        """Parameters, moments and the number of updates as `name`.* in the folder `path`."""
+        parameters = dict(self.parameters())
+        save_file({k: p.detach().contiguous() for k, p in parameters.items()}, path / f"{name}.safetensors")
+        moments = {
+            f"{k}:{moment}": value.contiguous()
+            for k, parameter in parameters.items()
+            for moment, value in self.optimizer.state[parameter].items()
+        }
+        save_file(moments, path / f"{name}_optimizer.safetensors")
+        (path / f"{name}.json").write_text(json.dumps({"updates": self.updates}))
+
+    def load(self, path: Path, name: str) -> None:
+        """Continue exactly where `save` was called."""
+        parameters = dict(self.parameters())
+        device = str(next(iter(parameters.values())).device)
+        stored = load_file(path / f"{name}.safetensors", device=device)
+        with torch.no_grad():
+            for k, parameter in parameters.items():
+                parameter.copy_(stored[k])
+        for key, value in load_file(path / f"{name}_optimizer.safetensors", device=device).items():
+            k, _, moment = key.rpartition(":")
+            self.optimizer.state[parameters[k]][moment] = value.cpu() if moment == "step" else value
+        self.updates = json.loads((path / f"{name}.json").read_text())["updates"]
