@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from zero.algo import Algorithm
@@ -24,6 +27,7 @@ def algo(request: pytest.FixtureRequest) -> Algorithm:
     return load(request.param)
 
 
+@cache
 def load(name: str, **changes: Any) -> Algorithm:
     overrides = [f"algo.{key}={value}" for key, value in changes.items()]
     return instantiate(check("train", [f"algo={name}", f"sampling.max_tokens={L}", *overrides])["algo"])
@@ -47,8 +51,18 @@ def make(algo: Algorithm, rewards_PG: torch.Tensor, seed: int = 0) -> tuple[torc
         old_NT=(new + 0.3 * (old - new)) * mask,
         reference_NT=reference * mask,
     )
-    value, starts = draw() * mask, (torch.rand(n, T, generator=generator) < 0.6) | (place == 2)
-    return new * mask, algo.credited(batch, rewards_PG, (value, starts & mask.bool()))
+    return new * mask, algo.credited(batch, rewards_PG, values_of(algo, mask, seed))
+
+
+def values_of(algo: Algorithm, mask: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A critic's answer: random values, and steps of one token or of several."""
+    if algo.credit is None:
+        return None
+    generator = torch.Generator().manual_seed(100 + seed)
+    first = (mask > 0) & (mask.cumsum(dim=1) == 1)
+    starts = (torch.rand(mask.shape, generator=generator) < 0.5) & (mask > 0) | first
+    value = torch.rand(mask.shape, generator=generator, dtype=mask.dtype)
+    return value, starts if seed % 2 else mask.bool()
 
 
 def mixed_rewards() -> torch.Tensor:
@@ -112,9 +126,56 @@ def test_a_first_update_takes_the_samples_as_on_policy(algo: Algorithm) -> None:
     loss, sums = algo.loss(leaf, on_policy)
     loss.backward()
     assert float(sums["loss/clip_fraction"]) == 0
-    torch.testing.assert_close(
-        leaf.grad, -batch.weight_NT * batch.advantage_NT
-    )  # REINFORCE with this advantage
+    torch.testing.assert_close(leaf.grad, -batch.weight_NT * batch.advantage_NT)  # REINFORCE with this advantage
+
+
+REWARDS = st.lists(
+    st.sampled_from([-1.0, -0.5, 0.0, 0.1, 1 / 3, 1.0, 5.0]) | st.floats(-100, 100), min_size=P * G, max_size=P * G
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None)
+@given(values=REWARDS, seed=st.integers(0, 1000), whiten=st.booleans(), beta=st.sampled_from([0.0, 0.1]))
+def test_whatever_the_rewards_all_is_finite_and_only_responses_learn(
+    name: str, values: list[float], seed: int, whiten: bool, beta: float
+) -> None:
+    algo = replace(load(name), whiten=whiten, beta=beta)
+    new, batch = make(algo, torch.tensor(values, dtype=torch.float64).reshape(P, G), seed)
+    new.requires_grad_()
+    loss, sums = algo.loss(new, batch)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(value) for value in sums.values())
+    assert new.grad is not None and torch.isfinite(new.grad).all() and not new.grad[batch.mask_NT == 0].any()
+    assert batch.advantage_NT is not None and not batch.advantage_NT[batch.mask_NT == 0].any()
+    assert not new.grad[~algo.learns_from(batch)].any()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).credit is None])
+@settings(max_examples=25, deadline=None)
+@given(values=REWARDS, order=st.permutations(range(G)), prompts=st.permutations(range(P)))
+def test_neither_siblings_nor_prompts_have_an_order(
+    name: str, values: list[float], order: list[int], prompts: list[int]
+) -> None:
+    algo = load(name)
+    rewards = torch.tensor(values, dtype=torch.float64).reshape(P, G)
+    shuffled = algo.advantage(rewards[prompts][:, order])
+    torch.testing.assert_close(shuffled, algo.advantage(rewards)[prompts][:, order], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).min_group > 1])
+@settings(max_examples=25, deadline=None)
+@given(values=REWARDS)
+def test_siblings_are_compared_so_that_the_better_gain_and_all_add_up_to_nothing(
+    name: str, values: list[float]
+) -> None:
+    rewards = torch.tensor(values, dtype=torch.float64).reshape(P, G)
+    advantage = load(name).advantage(rewards)
+    most = advantage.abs().max().clamp(min=1)
+    torch.testing.assert_close(advantage.sum(dim=1) / most, torch.zeros(P).double(), rtol=0, atol=1e-6)
+    for a, r in zip(advantage, rewards, strict=True):
+        order = r.argsort()
+        assert (a[order].diff() >= -1e-9 * most).all()
 
 
 def test_grpo_and_drgrpo_against_the_papers_formulas() -> None:
