@@ -147,6 +147,9 @@ def build(
         make.check_context(bench, template, tokenizer, context)
     grader = Grader(template.extract, questions.check, questions.find, reward)
     engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
+    critic = make.make_critic(  # before the learner, which may change the model it is given
+        config, algo, device, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
+    )
     return Run(
         dir=run_dir,
         template=template,
@@ -157,9 +160,7 @@ def build(
         grader=grader,
         engine=engine,
         learner=make.make_learner(config, model, tokenizer, algo, optim, device),
-        critic=make.make_critic(
-            config, algo, device, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
-        ),
+        critic=critic,
         benchmarks=benchmarks,
         trackers=Trackers.open(
             config=config,

@@ -49,6 +49,17 @@ def test_answers_become_text(tmp_path: Path, answer: Any, accepted: tuple[str, .
     assert table(write(tmp_path, {"problem": "q", "answer": answer}), heldout=0).train[0].answer == accepted
 
 
+def test_the_solutions_of_a_question_add_up(tmp_path: Path) -> None:
+    told = [["a", "b", "a", "", None], "c", "a", None, ["d"]]
+    path = write(tmp_path, *({"problem": "1+1?", "answer": "2", "solution": text} for text in told))
+    rows = table(path, heldout=0)
+    (question,) = rows.train
+    assert (question.solution, question.more) == ("a", ("b", "c", "d"))
+    assert rows.notes == ("left out 2 repeated: line 3 is line 1, line 4 is line 1",)
+    fewer = table(write(tmp_path, {"problem": "1+1?", "answer": "2", "solution": "a"}), heldout=0)
+    assert fewer.digest != rows.digest
+
+
 def test_an_answer_after_a_mark(tmp_path: Path) -> None:
     row = {"question": "48 + 24?", "answer": "48+24 = <<48+24=72>>72\n#### 72"}
     columns = {"question": "question", "solution": "answer", "answer_after": "####"}

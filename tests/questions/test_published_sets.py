@@ -148,3 +148,24 @@ def test_every_option_opens_with_what_it_is_and_can_be_read() -> None:
         lines = (ROOT / "conf" / "questions" / f"{name}.yaml").read_text().splitlines()
         assert lines[0].startswith("# "), name
         assert all(len(line) <= 132 or "_target_" in line for line in lines), name
+
+
+def test_responses_of_a_stronger_model(tmp_path: Path) -> None:
+    """open-r1's two ways, and what cannot teach: wrong generations, and a response without an answer."""
+    talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "hm"},
+            {"role": "user", "content": "So?"}, {"role": "assistant", "content": "It is \\boxed{4}."}]  # fmt: skip
+    raw = [
+        {"problem": "1+1?", "answer": "2", "solution": "s", "generations": ["a 2", "b 3", "c 2"],
+         "correctness_math_verify": [True, False, True]},
+        {"messages": talk},
+        {"problem": "3+3?", "answer": "6", "generations": ["7"], "correctness_math_verify": [False]},
+        {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]},
+    ]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in raw))
+    made = instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])
+    found = {(q.text, q.answer, q.solution, q.more) for q in (*made.rows.train, *made.rows.heldout)}
+    assert found == {("1+1?", ("2",), "a 2", ("c 2",)), ("2+2?", ("4",), "It is \\boxed{4}.", ())}
+    path.write_text('{"text": "x"}\n')
+    with pytest.raises(InputError, match=r"questions\.row=distilled: cannot read line 1"):
+        instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])

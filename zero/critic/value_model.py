@@ -26,7 +26,7 @@ class ValueModel:
     def __init__(self, parts: Parts, optim: Optim, clip: float | None, micro_tokens: int) -> None:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
-        self.body = copy.deepcopy(parts.model.base_model).requires_grad_(True)
+        self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
         width = parts.model.config.get_text_config().hidden_size
         self.head = torch.nn.Linear(width, 1).to(self.device)
         generator = torch.Generator().manual_seed(parts.seed)

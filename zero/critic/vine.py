@@ -87,9 +87,7 @@ class Vine:
     def _prompt(self, group: Group, g: int, b: int) -> Prompt:
         """The prompt and the first b tokens of response g, with random numbers of its own."""
         prompt = group.prompt
-        return replace(
-            prompt, ids=prompt.ids + group.completions[g].ids[:b], key=(VALUE, *prompt.key[1:], g, b)
-        )
+        return replace(prompt, ids=prompt.ids + group.completions[g].ids[:b], key=(VALUE, *prompt.key[1:], g, b))
 
     def _joined(self, before: tuple[int, ...], after: Completion) -> Completion:
         ids = before + after.ids

@@ -28,11 +28,11 @@ class Rows:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits of the content: ids, texts and answers of both splits, in order."""
+        """Twelve hex digits of the content: ids, texts, answers and solutions of both splits, in order."""
         hashed = hashlib.sha256()
         for split in (self.train, self.heldout):
             for q in split:
-                hashed.update("\0".join((q.id, q.text, *q.answer, "\1")).encode("utf-8", "surrogatepass"))
+                hashed.update("\0".join((q.id, q.text, *q.answer, "\1", q.solution, *q.more, "\1")).encode("utf-8", "surrogatepass"))
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,8 @@ def table(
     path, hub, split            where the rows lie; see zero.questions.sources.rows_of
     row                         a function of each raw row, for sets that no column names describe
     question, answer, solution  names of columns. An answer is a text, a number, or a list of these: every accepted
-                                one. The solution may be missing. Other columns become `meta`.
+                                one. The solution may be missing, a text or a list of texts; rows of one question
+                                add theirs up. Other columns become `meta`.
     answer_after                the answer is what follows the last such mark: "####" for GSM8K's own files
     where                       {column: [low, high]} with two numbers, either may be null: a range with both ends;
                                 {column: values}: one of these. Rows must meet every condition
@@ -100,8 +101,14 @@ def _questions(
     for place, row in placed:
         text = _text(row, columns, place)
         identity = splits.fingerprint(text)
-        if identity in found:
-            repeated.append(f"{place} is {places[identity]}")
+        worked = _solutions(row.get(columns.solution))
+        if known := found.get(identity):
+            new = [text for text in worked if text not in (known.solution, *known.more)]
+            if new:  # one row a response is how sampled solutions are mostly kept
+                solution, *more = [text for text in (known.solution, *known.more, *new) if text]
+                found[identity] = replace(known, solution=solution, more=tuple(more))
+            else:
+                repeated.append(f"{place} is {places[identity]}")
             continue
         accepted = _answers(
             _column(row, "questions.answer", columns.answer, columns.source, place), columns.mark, place
@@ -109,10 +116,9 @@ def _questions(
         if not accepted:
             unanswered.append(place)
             continue
-        worked = row.get(columns.solution)
         meta = {k: v for k, v in row.items() if k not in (columns.question, columns.answer, columns.solution)}
-        solution = worked.strip() if isinstance(worked, str) else ""
-        found[identity] = Question(text, accepted, identity, solution, meta)
+        solution, *more = worked or [""]
+        found[identity] = Question(text, accepted, identity, solution, meta, tuple(more))
         places[identity] = place
         if len(found) == limit:
             break
@@ -191,6 +197,12 @@ def _text(row: Row, columns: _Columns, place: str) -> str:
         remedy = f"{place} holds half a Unicode character; mend the row"
         raise InputError("questions.question", columns.question, remedy) from error
     return text.strip()
+
+
+def _solutions(value: Any) -> list[str]:
+    """Every solution that is a text, without repetitions and empty ones."""
+    texts = [one.strip() for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _answers(value: Any, mark: str | None, place: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from zero.questions.sources import Row
-from zero.template import last_boxed
+from zero.template import boxed_or_last_number, last_boxed
 
 _LEVEL = re.compile(r"Level ([1-5])")
 _QUANTITY = re.compile(r"\s*(-?[0-9][0-9.,/]*)\s*(?:\([^()]*\))?\s*")
@@ -56,3 +56,22 @@ def math(row: Row) -> Row:
     if "answer" not in row:
         row["answer"] = last_boxed(row["solution"])
     return row
+
+
+def distilled(row: Row) -> Row | None:
+    """Responses of a stronger model, open-r1's ways: {problem, answer, generations: [...], correctness_math_verify: [...]}
+    with the wrong ones left out, or {messages: [{role: user, content}, ..., {role: assistant, content}]}, whose answer, if
+    no column has it, is the response's own. None without a right response or an answer."""
+    row = dict(row)
+    if "generations" in row:
+        generations = row.pop("generations")
+        right = row.pop("correctness_math_verify", None) or [True] * len(generations)
+        row["solution"] = [text for text, good in zip(generations, right, strict=True) if good]
+    else:
+        turns = {turn["role"]: turn["content"] for turn in reversed(row["messages"])}
+        row["problem"] = turns["user"]  # the first; the response is the last of the assistant's
+        row["solution"] = [[turn["content"] for turn in row["messages"] if turn["role"] == "assistant"][-1]]
+    if not row["solution"]:
+        return None
+    row["answer"] = row.get("answer") or boxed_or_last_number(row["solution"][0])
+    return row if row["answer"] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,7 +20,8 @@ class GoldEngine:
     """A RolloutEngine whose training completions are the questions' solutions; everything else `engine` samples.
 
     `form` is the text of a response with {solution} and {answer} (the first reference); EOS follows. What exceeds the
-    token budget is cut and unfinished, as a sample would be. The n completions of a prompt are equal: take group_size=1.
+    token budget is cut and unfinished, as a sample would be. Of several solutions the prompt's key draws n, none twice
+    before all were drawn; with one solution the n completions are equal: take group_size=1.
     """
 
     def __init__(self, engine: Callable[..., RolloutEngine], form: str, tokenizer: Any, **parts: Any) -> None:
@@ -31,14 +33,14 @@ class GoldEngine:
         """The solution of each prompt, n times. InputError for a question that has none."""
         if any(prompt.key[0] != TRAINING for prompt in prompts):
             return self.engine.generate(prompts, n, sampling)
-        return [[self._gold(prompt, sampling)] * n for prompt in prompts]
+        return [[self._gold(prompt, solution, sampling) for solution in _drawn(prompt, n)] for prompt in prompts]
 
-    def _gold(self, prompt: Prompt, sampling: Sampling) -> Completion:
+    def _gold(self, prompt: Prompt, solution: str, sampling: Sampling) -> Completion:
         question = prompt.question
-        if SOLUTION in self.form and not question.solution:
+        if SOLUTION in self.form and not solution:
             remedy = "rollout=gold trains on solutions; name their column (questions.solution), or use another set"
             raise InputError("questions", f"question {question.id} has no solution", remedy)
-        text = self.form.replace(ANSWER, question.answer[0]).replace(SOLUTION, question.solution)
+        text = self.form.replace(ANSWER, question.answer[0]).replace(SOLUTION, solution)
         ids = (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
         if len(ids) <= sampling.max_tokens:
             return Completion(ids, (), text, True)
@@ -50,3 +52,10 @@ class GoldEngine:
 
     def awake(self) -> AbstractContextManager[None]:
         return self.engine.awake()
+
+
+def _drawn(prompt: Prompt, n: int) -> list[str]:
+    solutions = [prompt.question.solution, *prompt.question.more]
+    if len(solutions) > 1:
+        random.Random(f"gold/{prompt.key}").shuffle(solutions)
+    return [solutions[i % len(solutions)] for i in range(n)]

@@ -1,0 +1,112 @@
+"""Values by sampling: steps, budgets, the words that are judged, and values that a person can predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.runs import SMALL
+from zero.batching import make_batch
+from zero.config import check, instantiate
+from zero.critic import Parts
+from zero.critic.vine import Vine
+from zero.loop import Run
+from zero.records import TRAINING, VALUE, Completion, Group, Prompt, Sampling
+from zero.runtime import World
+from zero.train import build, load_questions
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("vine")
+    config = check("train", [*SMALL, "tracker=jsonl", f"run_dir={folder}", "algo=vineppo", "evaluation.every=0"])
+    light = {key: instantiate(config[key]) for key in ("template", "reward")}
+    run = build(config, {}, folder, "vine", load_questions(config, folder), **light)
+    run.engine.sync(run.learner.weights(), version=0)
+    return run
+
+
+def vine_of(run: Run, **settings: Any) -> Vine:
+    parts = Parts(
+        model=None, tokenizer=run.tokenizer, engine=run.engine, grader=run.grader, sampling=run.sampling,
+        total_updates=1, seed=0, autocast=False, device=torch.device("cpu"), world=World(),
+    )  # fmt: skip
+    return Vine(parts, **({"samples": 4, "every": 4, "separator": None} | settings))
+
+
+def groups_of(run: Run, texts: list[str]) -> list[Group]:
+    """One question with the given responses, in the template's form and graded."""
+    question = run.questions.rows.train[0]
+    prompt = run.template.prompt(question, run.tokenizer, (TRAINING, 0, 0, 0))
+    completions = []
+    for text in texts:
+        ids = (*run.tokenizer.encode(text, add_special_tokens=False), run.tokenizer.eos_token_id)
+        completions.append(Completion(ids, (-1.0,) * len(ids), text, True))
+    return run.grader.grade([prompt], [completions], run.sampling.max_tokens)
+
+
+def test_where_steps_start(run: Run) -> None:
+    ids = run.tokenizer.encode("1+2=3.\n3+4=7.\n7-1=6.\nSo 6.", add_special_tokens=False)
+    lines = vine_of(run, every=1, separator="\n").step_starts(ids)
+    ended = [run.tokenizer.decode(ids[:b]) for b in lines[1:]]
+    assert lines[0] == 0 and ended == ["1+2=3.\n", "1+2=3.\n3+4=7.\n", "1+2=3.\n3+4=7.\n7-1=6.\n"]
+    first = len(run.tokenizer.encode("1+2=3.\n", add_special_tokens=False))
+    assert vine_of(run, every=first + 1, separator="\n").step_starts(ids) == [0, lines[2]]
+    assert vine_of(run, every=4).step_starts(range(10)) == [0, 4, 8]
+    assert vine_of(run, every=4).step_starts(range(4)) == [0]
+
+
+def test_a_state_behind_the_right_answer_is_worth_1_and_behind_a_wrong_one_0(run: Run) -> None:
+    """The model has boxed its answer; whatever it goes on to say, it mostly ends there."""
+    answer = run.questions.rows.train[0].answer[0]
+    groups = groups_of(run, [rf" The answer is \boxed{{{answer}}}.", r" The answer is \boxed{12345}."])
+    batch = make_batch(groups, run.algo, pad_id=0)
+    value_NT, starts_NT = vine_of(run, every=1, samples=8).values(groups, batch)
+    assert torch.equal(starts_NT, batch.mask_NT.bool())
+    at_end = [int(length) - 1 for length in batch.length_N]  # before the stop token
+    assert float(value_NT[0, at_end[0]]) >= 0.75 and float(value_NT[1, at_end[1]]) == 0
+    start = len(groups[0].prompt.ids)
+    assert value_NT[0, start] == value_NT[1, start] < 1  # siblings share the value of their prompt
+
+
+def test_what_is_judged_is_the_whole_response_and_the_budget_is_the_responses_own(run: Run) -> None:
+    asked: list[tuple[Prompt, Sampling]] = []
+    judged: list[tuple[str, int]] = []
+
+    class Spy:
+        def generate(self, prompts: Any, n: int, sampling: Sampling) -> Any:
+            asked.extend((prompt, sampling) for prompt in prompts)
+            return run.engine.generate(prompts, n, sampling)
+
+        def awake(self) -> Any:
+            return run.engine.awake()
+
+        def grade(self, prompts: Any, completions: Any, budget: int) -> list[Group]:
+            judged.extend((c.text, budget) for c_K in completions for c in c_K)
+            return run.grader.grade(prompts, completions, budget)
+
+    groups = groups_of(run, [" 3+4=7.\nThe answer is 7.", " No."])
+    vine = vine_of(run, every=4)
+    vine.parts = replace(vine.parts, engine=Spy(), grader=Spy())  # type: ignore[arg-type]
+    vine.values(groups, make_batch(groups, run.algo, pad_id=0))
+    prompt, first = groups[0].prompt, groups[0].completions[0].ids
+    depths = [len(p.ids) - len(prompt.ids) for p, _ in asked]
+    assert depths == [0, *range(4, len(first), 4)]  # the second response is over before its second step
+    assert all(p.ids == prompt.ids + first[:b] for (p, _), b in zip(asked, depths, strict=True))
+    assert all(s.max_tokens == run.sampling.max_tokens - b for (_, s), b in zip(asked, depths, strict=True))
+    keys = [p.key for p, _ in asked]
+    assert len(set(keys)) == len(keys) and all(key[0] == VALUE for key in keys)
+    assert {budget for _, budget in judged} == {run.sampling.max_tokens}
+    assert all(text.startswith(run.tokenizer.decode(first[:4])) for text, _ in judged[4:8])
+
+
+def test_the_same_state_has_the_same_value(run: Run) -> None:
+    groups = groups_of(run, [" 3+4=7.\nThe answer is 7.", " The answer is 5."])
+    batch = make_batch(groups, run.algo, pad_id=0)
+    vine = vine_of(run)
+    first, again = vine.values(groups, batch), vine_of(run).values(groups, batch)
+    assert torch.equal(first[0], again[0])
+    assert 0 < vine.update(batch)["critic/tokens"] <= 4 * 8 * run.sampling.max_tokens
