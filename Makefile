@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser nano-base benchmark benchmark-grading dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl nano-base benchmark benchmark-grading dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,16 @@ check-data: setup  ## question sets, templates and graders on the real files und
 
 check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py
+
+TRL := .venv-trl
+$(TRL)/.ready: constraints.txt
+	$(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet --progress-bar off trl==1.16.0 torch==2.13.0 hydra-core==1.3.8 -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(TRL)/bin/python -c 'import trl, torch, hydra'
+	touch $@
+
+check-trl: $(TRL)/.ready  ## our losses and gradients against TRL's own code, in an environment of its own (.venv-trl, 1.4 GB)
+	OMP_NUM_THREADS=1 $(TRL)/bin/python -m tests.peers.check_trl
 
 nano-base: setup  ## rebuild the embedded base model from nothing in runs/nano-base (20 minutes), compare with the shipped one
 	rm -rf runs/nano-base

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zero.grading import Reward
     from zero.loop import Run
     from zero.questions import QuestionSet
+    from zero.records import Question
     from zero.template import AnyTemplate
 
 EXIT_INPUT, EXIT_PREEMPTED = 2, 75
@@ -86,24 +88,32 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     sets |= {
         as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
     }
-    tested = {sets[key].name: sets[key].rows.heldout for key in sets}
+    names = [sets[as_key(b)].name for b in config["benchmarks"]["sets"].values()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        remedy = "two of the sets have this name, and so would their curves; give one another: benchmarks.sets.KEY.name=..."
+        raise InputError("benchmarks", twice[0], remedy)
+    tested: dict[str, list[Question]] = {}
+    for held in sets.values():  # the training set may be a benchmark's too, with other rows
+        tested.setdefault(held.name, []).extend(held.rows.heldout)
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
         raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
     known = run_dir / QUESTIONS
     if known.exists() and (before := OmegaConf.to_container(OmegaConf.load(known))) != manifest(sets):
-        changed = [name for name, entry in manifest(sets).items() if before.get(name) != entry]  # type: ignore[union-attr]
+        old, new = ([m["training"], *m["tested"]] for m in (before, manifest(sets)))  # type: ignore[index]
+        changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
         remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
         raise InputError("run_dir", run_dir, remedy)
     return sets
 
 
 def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:
-    """Name, size and content hash of every set of a run."""
-    return {
-        s.name: {"train": len(s.rows.train), "heldout": len(s.rows.heldout), "digest": s.rows.digest}
+    """Name, size and content hash of the set trained on and of those that are only tested on."""
+    entries = [
+        {"name": s.name, "train": len(s.rows.train), "heldout": len(s.rows.heldout), "digest": s.rows.digest}
         for s in sets.values()
-    }
+    ]
+    return {"training": entries[0], "tested": entries[1:]}
 
 
 def as_key(config: Any) -> str:

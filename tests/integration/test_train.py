@@ -237,11 +237,24 @@ def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
     train_on_file(tmp_path / "run", mine, f"+benchmarks.sets.bench={line}")
     assert "questions file: dropped 1 row that is a question of bench: " in capsys.readouterr().err
     kept = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
-    assert {name: (entry["train"], entry["heldout"]) for name, entry in kept.items()} == {
-        "file": (32, 8),
-        "bench": (0, 1),
-    }
+    entries = [kept["training"], *kept["tested"]]
+    assert [(e["name"], e["train"], e["heldout"]) for e in entries] == [("file", 32, 8), ("bench", 0, 1)]
     assert "eval/bench/accuracy" in journal(tmp_path / "run")[-1]
+
+
+def test_benchmarks_of_one_name_are_refused_and_a_training_sets_namesake_is_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "{_target_:zero.questions.files.table_set,name:%s,path:%s,heldout:1.0," \
+        "check:{_target_:hydra.utils.get_method,path:zero.grading.check_equal}}"  # fmt: skip
+    bench, mine = tmp_path / "bench.jsonl", sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
+    bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
+    other = sums(tmp_path / "other.jsonl", 3).removeprefix("questions.path=")
+    twice = [f"+benchmarks.sets.{key}=" + line % ("bench", path) for key, path in (("a", bench), ("b", other))]
+    with pytest.raises(InputError, match=r"benchmarks=bench: two of the sets have this name"):
+        train_on_file(tmp_path / "refused", mine, *twice)
+    train_on_file(tmp_path / "run", mine, "~benchmarks.sets.heldout", "+benchmarks.sets.a=" + line % ("file", bench))
+    assert "questions file: dropped 1 row that is a question of file: " in capsys.readouterr().err
 
 
 def test_a_question_file_that_changed_is_refused(tmp_path: Path) -> None:
