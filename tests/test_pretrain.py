@@ -1,10 +1,15 @@
-"""Pretraining: learns, repeats itself bit for bit, continues any causal model, and refuses bad input in one line."""
+"""Pretraining: learns, repeats itself bit for bit however often it is stopped, continues any causal model on files and
+question sets, and refuses bad input in one line."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from zero import config as configs
-from zero.errors import InputError
-from zero.pretrain import make_batches, read_documents, run
+from zero import pretrain as pretraining
+from zero.errors import InputError, Preempted
+from zero.pretrain import run
+from zero.pretrain_data import Batches, Place, Stage, Texts, question_documents, read_documents
+from zero.questions import QuestionSet, Rows
+from zero.records import Question
 
 ROOT = Path(__file__).parents[1]
 TINY = ["length=64", "sequences=4", "micro_sequences=4", "log_every=5", "warmup=5"]
@@ -30,12 +46,21 @@ NEW = [
 ]
 
 
+QA = [*TINY, "corpus=questions", "questions=nano_math", "questions.rows.train=96", "questions.rows.heldout=16"]
+
+
 def pretrain(*overrides: str) -> dict[str, Any]:
     return run(configs.check("pretrain", list(overrides)))
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "pretrain.jsonl").read_text().splitlines()]
+
+
+def lasting(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """What must not depend on how often a run was stopped: its weights, and its log but for the clock."""
+    entries = [{k: v for k, v in entry.items() if k != "seconds"} for entry in log(folder)]
+    return (folder / "model.safetensors").read_bytes(), entries
 
 
 @pytest.fixture(scope="module")
@@ -129,18 +154,236 @@ def test_both_readers_give_the_same_documents(tmp_path: Path) -> None:
     assert sorted(second) == [("one\ntwo", True), ("three\n", True)]
 
 
+def ids_of(documents: list[tuple[str, bool]], tokenizer: Any) -> list[int]:
+    return [i for text, end in documents for i in [*tokenizer.encode(text), *[tokenizer.eos_token_id] * end]]
+
+
 def test_every_token_is_predicted_once(made: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made)
     documents = [("Start with 1.", True), ("Use 2, 3 to make 5.\n\n", False), ("x", True)] * 40
-    stages = {"a": {"tokens": 40}, "b": {"tokens": 30}}
-    streams = {"a": iter(documents), "b": iter([("never read, the first stage left enough", True)] * 600)}
-    batches = list(make_batches(streams, stages, tokenizer, length=10, sequences=2))
+    unread = [("never read, the first stage left enough", True)] * 600
+    stages = [Stage("a", documents, 40, None), Stage("b", unread, 30, None)]
+    batches = list(Batches(stages, [40, 30], tokenizer, length=10, sequences=2))
     assert [share for share, _ in batches] == [0, 20 / 70, 40 / 70, 60 / 70]
-    wanted = [i for text, end in documents for i in [*tokenizer.encode(text), *[tokenizer.eos_token_id] * end]]
+    wanted = ids_of(documents, tokenizer)
     inputs = [i for _, ids in batches for row in ids for i in row[:-1].tolist()]
     targets = [i for _, ids in batches for row in ids for i in row[1:].tolist()]
     assert inputs == wanted[:80]
     assert targets == wanted[1:81]
+
+
+def test_passes_are_exact_and_can_be_left_at_any_batch(made: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    first, second = (Texts([f"{word} {n}." for n in range(700)], seed=3) for word in ("Start with", "Take"))
+    stages = [Stage("a", first, None, 2), Stage("b", second, None, 1)]
+    wanted = ids_of([*first.passes(2), *second.passes(1)], tokenizer)
+    assert sorted(first.passes(2)) == sorted([(text, True) for text in first.texts] * 2)
+    budgets = [len(ids_of(list(stage.stream()), tokenizer)) for stage in stages]
+    whole = [ids.tolist() for _, ids in Batches(stages, budgets, tokenizer, 50, 4)]
+    assert [i for batch in whole for row in batch for i in row[:-1]] == wanted[: (len(wanted) - 1) // 50 * 50]
+    assert [len(batch) for batch in whole[:-1]] == [4] * (len(whole) - 1) and 1 <= len(whole[-1]) <= 4
+    parts, place = list[Any](), Place()
+    while len(parts) < len(whole):  # a new object for each batch
+        batches = Batches(stages, budgets, tokenizer, 50, 4, place)
+        parts.append(next(iter(batches))[1].tolist())
+        place = batches.place
+    assert parts == whole
+    assert list(Batches(stages, budgets, tokenizer, 50, 4, place)) == []
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on the signal arrives within this step of each run."""
+    update = pretraining.update
+    left = [step]
+
+    def update_and_signal(*arguments: Any) -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGUSR1)
+        return update(*arguments)
+
+    monkeypatch.setattr(pretraining, "update", update_and_signal)
+    return lambda: left.__setitem__(0, step)
+
+
+@pytest.fixture(scope="module")
+def gpt2(made: Path) -> Path:
+    """A tiny random model with dropout, so that the state of the random numbers matters."""
+    folder = made.parent / "gpt2"
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    torch.manual_seed(0)
+    shape = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["muon, two stages", "dropout, passes over questions"])
+def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
+    made: Path,
+    gpt2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, whole = [*NEW, "log_every=5"], made
+    if kind.startswith("dropout"):
+        settings = [*QA, "corpus.epochs=2", f"model.path={gpt2}", "optimizer=adamw", "log_every=7", "dtype=float32"]
+        whole = tmp_path / "whole"
+        pretrain(*settings, f"out={whole}")
+    steps = log(whole)[-1]["step"]
+    again = stop_at(3, monkeypatch)
+    for done in range(3, steps + 1, 3):
+        again()
+        with pytest.raises(Preempted, match=rf"^SIGUSR1 after step {done} \(\d+% of the tokens\): saved; the same"):
+            pretrain(*settings, f"out={tmp_path / 'out'}")
+        assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == [f"step_{done:06d}"]
+    again()
+    last = pretrain(*settings, f"out={tmp_path / 'out'}")
+    assert lasting(tmp_path / "out") == lasting(whole)
+    assert last["step"] == steps >= 15
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert f"continuing after step {steps // 3 * 3}" in capsys.readouterr().out
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_bits(llama: Path, tmp_path: Path) -> None:
+    """kill -9 wherever it is after the log's 15th step, then SIGTERM ten steps later; this process brings it to its end."""
+    out = tmp_path / "out"
+    settings = [*QA, "corpus.epochs=5", f"model.path={llama}", "dtype=float32", "checkpoint.every=7"]
+    command = [sys.executable, "-m", "zero.pretrain", *settings, f"out={out}"]
+
+    def start_and_send(number: int, steps: int) -> tuple[int, str]:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stderr=subprocess.PIPE
+        )
+        limit = time.monotonic() + 120
+        while process.poll() is None and steps_logged(out) < steps and time.monotonic() < limit:
+            time.sleep(0.001)
+        process.send_signal(number)
+        return process.wait(), process.stderr.read() if process.stderr else ""
+
+    assert start_and_send(signal.SIGKILL, 15)[0] == -signal.SIGKILL
+    code, said = start_and_send(signal.SIGTERM, steps_logged(out) + 10)
+    assert code == 75 and said.splitlines()[-1].startswith("SIGTERM after step ")
+    last = pretrain(*settings, f"out={out}")
+    pretrain(*settings, f"out={tmp_path / 'whole'}")
+    assert lasting(out) == lasting(tmp_path / "whole")
+    assert last["step"] > 60
+
+
+def steps_logged(out: Path) -> int:
+    path = out / "pretrain.jsonl"
+    return 5 * path.read_text().count("\n") if path.exists() else 0  # log_every=5
+
+
+def test_a_folder_belongs_to_its_settings_and_its_corpus(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "corpus.txt", tmp_path / "out"
+    file.write_text("\n\n".join(f"What is {n}+{n}?\n{2 * n}" for n in range(50)))
+    settings = [*TINY, "corpus=text", f"corpus.path={file}", "corpus.tokens=2560", f"model.path={llama}", f"out={out}"]
+    stop_at(2, monkeypatch)
+    with pytest.raises(Preempted):
+        pretrain(*settings)
+    with pytest.raises(InputError, match=r"^out=.*other settings \(seed: 0 -> 1\); choose another out or"):
+        pretrain(*settings, "seed=1")
+    kept = file.read_text()
+    file.write_text(kept.replace("What", "How much"))
+    with pytest.raises(InputError, match=r"^corpus.stages.text=.*documents have changed since"):
+        pretrain(*settings)
+    file.write_text(kept)
+    assert pretrain(*settings, "checkpoint.every=1")["step"] == 10  # where and how it is kept is no such setting
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*NEW, "checkpoint.every=4", f"out={tmp_path / 'out'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "STATE", "/dev/full")
+        with pytest.raises(InputError, match=r"^out=.*/out: no space left for the checkpoint of step 4; free some"):
+            pretrain(*settings)
+    pretrain(*settings)
+    assert lasting(tmp_path / "out") == lasting(made)
+
+
+def test_question_answer_text(made: Path, tmp_path: Path) -> None:
+    """Training rows only, question then solution, each with an end-of-text token, exactly as often as asked."""
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    pretrain(*QA, "corpus.epochs=2", f"model.path={made}", f"out={tmp_path / 'out'}")
+    config = configs.check("pretrain", [*QA, "corpus.epochs=2", "out=x"])
+    rows: Rows = configs.instantiate(config["questions"]).rows
+    assert len(rows.train) == 96 and len(rows.heldout) == 16
+    source = configs.instantiate(config["corpus"]["stages"]["questions"]["documents"])
+    texts = source(seed=0).texts
+    assert texts == [f"{row.text}\n{row.solution}" for row in rows.train]
+    tokens = 2 * len(ids_of([(text, True) for text in texts], tokenizer))
+    assert log(tmp_path / "out")[-1]["tokens"] == (tokens - 1) // 64 * 64
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("corpus/*")) + sorted((ROOT / "conf").glob("optimizer/*")))
+def test_every_option_composes(path: Path) -> None:
+    extra = {"text": ["corpus.path=x"], "questions": ["questions.path=x"]}.get(path.stem, [])
+    config = configs.check("pretrain", [f"{path.parent.name}={path.stem}", "out=x", *extra])
+    assert all(set(stage) <= {"documents", "tokens", "epochs"} for stage in config["corpus"]["stages"].values())
+
+
+def test_the_recipe_of_numinaqa(tmp_path: Path) -> None:
+    """Two passes over every question and solution, whatever the answer, in the columns of NuminaMath-1.5."""
+    file = tmp_path / "numina.jsonl"
+    rows = [{"problem": f"Show {n} > 0.", "solution": f"{n} is positive.", "answer": "proof"} for n in range(1, 41)]
+    file.write_text("\n".join(json.dumps(row | {"source": "olympiads", "synthetic": False}) for row in rows))
+    config = configs.check("pretrain", ["corpus=numina_qa", f"questions.path={file}", "optimizer=adamw", "out=x"])
+    (stage,) = config["corpus"]["stages"].values()
+    assert (stage["tokens"], stage["epochs"]) == (None, 2)
+    texts = configs.instantiate(stage["documents"])(seed=0).texts
+    assert texts == [f"{row['problem']}\n{row['solution']}" for row in rows]
+    assert config["optimizer"]["matrices"]["lr"] == config["optimizer"]["rest"]["lr"] == config["optimizer"]["lr"]
+
+
+ROWS = [Question("What is 1+1?", ("2", "two"), "a", "It is {answer}."), Question("1-1?", ("0",), "b", "None left.")]
+
+
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        ("{question}\n{solution}", "What is 1+1?\nIt is {answer}."),  # what a row holds is not filled in again
+        ("Q: {question} A: \\boxed{{answer}}", "Q: What is 1+1? A: \\boxed{2}"),
+        ("{solution}{question} \\text{or}", "It is {answer}.What is 1+1? \\text{or}"),
+        ("no field", None),
+        ("{question} {solutoin}", None),
+        ("{problem}", None),
+    ],
+)
+def test_the_form_of_a_document(form: str, first: str | None) -> None:
+    questions = QuestionSet("mine", Rows(ROWS, []), lambda answer, question: True)
+    if first is None:
+        with pytest.raises(
+            InputError, match=r"^corpus.form=.*must be a text with \{question\}, \{solution\}, \{answer\}"
+        ):
+            question_documents(questions, form, 0)
+    else:
+        assert question_documents(questions, form, 0).texts[0] == first
+
+
+def test_questions_without_a_solution() -> None:
+    """A few of many are left out and counted; more are an error, unless the form does without."""
+    bare = Question("Why?", ("so",), "c")
+
+    def texts(solved: int, form: str = "{question}\n{solution}") -> Texts:
+        questions = QuestionSet("mine", Rows([bare, *[ROWS[1]] * solved], []), lambda answer, question: True)
+        return question_documents(questions, form, 0)
+
+    assert texts(99).texts == ["1-1?\nNone left."] * 99
+    assert texts(99).notes == ["questions mine: left out 1 without a solution"]
+    with pytest.raises(InputError, match=r"^questions=mine: 1 of 99 questions have no solution, the first is c; name"):
+        texts(98)
+    assert texts(1, "{question} {answer}").texts[0] == "Why? so"
+    with pytest.raises(InputError, match=r"^questions=mine: holds no question to train on"):
+        question_documents(QuestionSet("mine", Rows([], [bare]), lambda answer, question: True), "{answer}", 0)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +394,19 @@ def test_every_token_is_predicted_once(made: Path) -> None:
         (["corpus=text"], "corpus.path"),
         (["lenght=3"], "length"),
         (["model.path=./nowhere"], "model.path=./nowhere: no such folder"),
+        (["corpus=questions"], "questions.path=null: is required"),
+        (["corpus=questions", "questions=nano_math", "corpus.tokens=9"], "epochs=both: give one of the two"),
+        (["corpus=questions", "questions=nano_math", "corpus.epochs=0"], "epochs=0: must be a whole number above 0"),
+        (["corpus=questions", "questions=nano_math", "corpus.form=x"], "corpus.form=x: must be a text with"),
+        (["corpus=text", "corpus.path=latin.txt"], "is not UTF-8"),
+        (["questions=nano_math"], "questions=nano_math: no such setting"),
     ],
 )
 def test_bad_input_is_one_line(
     overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "README.md").write_text("x")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words.replace(".", r"\.")) as caught:
         pretrain(*overrides, f"out={tmp_path / 'out'}")
@@ -170,9 +420,42 @@ def test_a_missing_field_names_its_line(tmp_path: Path) -> None:
         read_documents(str(tmp_path / "a.jsonl"), "text", 0)
 
 
-def test_a_finished_model_is_not_overwritten(made: Path) -> None:
-    with pytest.raises(InputError, match="already holds a model"):
-        pretrain(*NEW, f"out={made}")
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["length=128"], "length=128: the model's context has 64 tokens"),
+        (["length=64", "corpus.tokens=64"], "length=64: the corpus has only 64 tokens"),
+    ],
+)
+def test_lengths_that_cannot_be(gpt2: Path, tmp_path: Path, overrides: list[str], words: str) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    text = [*TINY, "corpus=text", f"corpus.path={tmp_path / 'a.txt'}", f"model.path={gpt2}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(InputError, match=words):
+        pretrain(*text, *overrides)
+
+
+def test_documents_without_end_have_no_passes(tmp_path: Path) -> None:
+    config = configs.check("pretrain", [*NEW, f"out={tmp_path / 'out'}"])
+    config["corpus"]["stages"]["skills"] |= {"tokens": None, "epochs": 2}
+    with pytest.raises(InputError, match=r"skills\.epochs=2: these documents have no end; give tokens instead"):
+        run(config)
+
+
+def test_the_same_command_after_the_end_says_so(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = lasting(made)
+    assert pretrain(*NEW, f"out={made}") == log(made)[-1]
+    assert f"finished: {made}" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"other settings \(clip: 1.0 -> 2.0\)"):
+        pretrain(*NEW, "clip=2.0", f"out={made}")
+    assert lasting(made) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints"])
+def test_the_folder_of_something_else_is_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="already holds a model or another run"):
+        pretrain(*NEW, f"out={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_command_line_answers_without_torch(tmp_path: Path) -> None:

@@ -66,7 +66,17 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
-NULLABLE = ("run_dir", "model.context", "benchmarks.limit", "algo.critic.clip", "algo.critic.separator")
+NULLABLE = (
+    "run_dir",
+    "model.context",
+    "benchmarks.limit",
+    "algo.critic.clip",
+    "algo.critic.separator",
+    "corpus.tokens",
+    "corpus.epochs",
+    "corpus.stages.text.tokens",
+    "corpus.stages.questions.epochs",
+)
 OPEN = (
     "algo.correction",
     "algo.surrogate.",
@@ -76,6 +86,7 @@ OPEN = (
     "questions.parts.",
     "questions.where",
     "questions.hub.",
+    "corpus.stages.",
 )
 
 

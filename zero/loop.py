@@ -137,9 +137,10 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
         if due(done, run.sample_every, run.steps):
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
         run.trackers.metrics(metrics | _clock(), step=done)
-        if due(done, run.save_every, run.steps) or stop:
+        asked = bool(stop)  # once: what comes later is for the next step
+        if due(done, run.save_every, run.steps) or asked:
             checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep)
-        if stop and done < run.steps:
+        if asked and done < run.steps:
             raise Preempted(f"{stop.received} after step {done} of {run.steps}: saved; the same command continues")
     return results or measure(run, run.steps)[1]
 

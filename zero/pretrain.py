@@ -1,17 +1,25 @@
 """python -m zero.pretrain out=FOLDER: next-token training, of a new nano base or on from any causal language model.
 
-One loop for both: documents -> ids -> one endless stream cut into sequences -> cross-entropy. The stages of the corpus
-share one learning-rate schedule. The same config on the same machine gives the same weights. A run is not resumable.
+One loop for both: documents -> ids -> one stream cut into sequences -> cross-entropy (zero/pretrain_data.py). The stages of
+the corpus share one learning-rate schedule. The same config on the same machine gives the same weights, however often the
+run was stopped, killed and started again by the same command:
+
+out/pretrain.yaml    its settings, from the moment that it trains
+    pretrain.jsonl   its log
+    checkpoints/     while it trains: weights, optimizer states, random state, place in the stream; gone once it has finished
+    config.json ...  the model; config.json comes last, so a folder with one is whole and the run has finished
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,84 +28,113 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero.errors import InputError
+from zero import identity
+from zero.errors import InputError, Preempted
+from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Document = tuple[str, bool]  # text, and whether an end-of-text token follows it
-Source = Callable[..., Iterator[Document]]  # seed=... -> endless documents
+    from zero.runtime import StopRequest
 
-CHUNK = 512  # documents tokenized at once
-
-
-def read_documents(path: str, fields: str, seed: int) -> Iterator[Document]:
-    """Endless documents of a .jsonl file (its `fields`, such as "question+answer", joined by newlines) or of a .txt file
-    (blank lines separate documents), shuffled anew each epoch. Raises InputError."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError("corpus.path", path, "no such file; give a .jsonl or .txt file")
-    content = file.read_text(encoding="utf-8")
-    if file.suffix == ".jsonl":
-        lines = enumerate(content.split("\n"), 1)
-        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in lines if line.strip()]
-    elif file.suffix == ".txt":
-        texts = [text.strip() for text in content.split("\n\n") if text.strip()]
-    else:
-        raise InputError("corpus.path", path, "must end in .jsonl or .txt")
-    if not texts:
-        raise InputError("corpus.path", path, "holds no document")
-    return _shuffled(texts, random.Random(f"zero.pretrain/{seed}"))
-
-
-def _join(line: str, fields: Sequence[str], place: str) -> str:
-    try:
-        row = json.loads(line)
-        return "\n".join(str(row[field]) for field in fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
-
-
-def _shuffled(texts: list[str], rng: random.Random) -> Iterator[Document]:
-    while True:
-        for text in rng.sample(texts, len(texts)):
-            yield text, True
+SETTINGS, LOG, CHECKPOINTS, MODEL = "pretrain.yaml", "pretrain.jsonl", "checkpoints", "config.json"
+WEIGHTS, STATE = "weights.safetensors", "state.pt"  # of a checkpoint
 
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Train one checked config, write the model folder and its pretrain.jsonl; returns the last log entry."""
-    out = Path(config["out"]).expanduser()
-    if (out / "config.json").exists():
-        raise InputError("out", out, "already holds a model; choose another folder or remove it")
-    stages = config["corpus"]["stages"]
-    sources = {name: configs.instantiate(stage["documents"]) for name, stage in stages.items()}
-    streams = {name: source(seed=config["seed"]) for name, source in sources.items()}  # bad files are refused here
-    configs.writable_folder(out)
+    """Train one checked config to its end, from its newest checkpoint on if there is one; returns the last log entry.
 
+    Raises InputError and Preempted.
+    """
+    out = Path(config["out"]).expanduser()
+    with _about_out(out):
+        if finished(out, config):
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have come between
+            print(f"finished: {out}")
+            return last_entry(out)
+        parts = config["corpus"]["stages"]
+        sources = {name: configs.instantiate(part["documents"]) for name, part in parts.items()}
+        stages = [make_stage(name, parts[name], source, config["seed"]) for name, source in sources.items()]
+        for note in (note for stage in stages for note in stage.notes):
+            print(note, file=sys.stderr)
+        configs.writable_folder(out)
+
+        from zero.runtime import StopRequest
+
+        with StopRequest().listening() as stop:
+            return _train(config, out, stages, sources, stop)
+
+
+def finished(out: Path, config: Mapping[str, Any]) -> bool:
+    """Whether this run has come to its end in the folder. InputError if the folder belongs to anything else."""
+    known = out / SETTINGS
+    if known.exists():
+        stored = OmegaConf.to_container(OmegaConf.load(known))
+        identity.refuse_if_different(stored, own_settings(config), out)  # type: ignore[arg-type]
+    elif (out / MODEL).exists() or (out / CHECKPOINTS).exists():
+        raise InputError("out", out, "already holds a model or another run; choose another folder or remove it")
+    return (out / MODEL).exists()
+
+
+def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is; a folder that was moved still holds it."""
+    return {key: value for key, value in config.items() if key != "out"}
+
+
+def _train(
+    config: Mapping[str, Any], out: Path, stages: Sequence[Stage], sources: Mapping[str, Source], stop: StopRequest
+) -> dict[str, Any]:
+    """Build what is trained, take it to the newest checkpoint, train it and write the model."""
     import torch
     from transformers.utils import logging
 
+    from zero import checkpoint
     from zero.runtime import has_bfloat16, prepare
 
     logging.disable_progress_bar()
     device = prepare(config["threads"])
     torch.manual_seed(config["seed"])
-    model, tokenizer = load(config["model"]) if config["model"]["path"] else create(config, sources)
+    model, tokenizer = load(config) if config["model"]["path"] else create(config, sources)
     model.to(device).train()
     optimizers = make_optimizers(model, config["optimizer"])
-    batches = make_batches(streams, stages, tokenizer, config["length"], config["sequences"])
-    with (out / "pretrain.jsonl").open("w") as log:
-        last = train(model, batches, optimizers, config, has_bfloat16(device), log)
-    model.to(getattr(torch, config["dtype"])).save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return last
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    training = Training(model, optimizers, peaks, stages)
+    found = checkpoint.newest(out / CHECKPOINTS, warn=lambda text: print(text, file=sys.stderr))
+    place = training.load(found[1]) if found else None
+
+    def pause() -> None:
+        if stop:
+            raise Preempted(f"{stop.received} before the first step: the same command begins anew")
+
+    if not found:
+        training.budgets = [budget(stage, tokenizer, pause) for stage in stages]
+    length = config["length"]
+    if sum(training.budgets) <= length:
+        raise InputError("length", length, f"the corpus has only {sum(training.budgets)} tokens; lower it")
+    training.batches = Batches(stages, training.budgets, tokenizer, length, config["sequences"], place)
+    configs.keep(own_settings(config), out / SETTINGS)  # from here on the folder belongs to these settings
+    rewind(out / LOG, training.step - len(training.losses))
+    try:
+        with (out / LOG).open("a") as log:
+            train(training, config, has_bfloat16(device), log, out / CHECKPOINTS, stop)
+        export(model.to(getattr(torch, config["dtype"])), tokenizer, out)
+    except Exception as error:
+        if checkpoint.disk_is_full(error) and not isinstance(error, InputError):
+            raise checkpoint.no_space(out, "its files") from error
+        raise
+    return last_entry(out)
 
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
     from zero.build import load_model
 
-    return load_model(config)[:2]
+    model, tokenizer, context = load_model(config["model"])
+    if config["length"] > context:
+        raise InputError("length", config["length"], f"the model's context has {context} tokens; lower it")
+    if tokenizer.eos_token_id is None:
+        raise InputError("model.path", config["model"]["path"], "its tokenizer has no end-of-text token; set one")
+    return model, tokenizer
 
 
 def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
@@ -129,71 +166,165 @@ def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
     return [made["matrices"](matrices), made["rest"](rest)]
 
 
-def make_batches(
-    streams: Mapping[str, Iterator[Document]], stages: Mapping[str, Any], tokenizer: Any, length: int, sequences: int
-) -> Iterator[tuple[float, Tensor]]:
-    """(share of all tokens seen before, ids [sequences, length + 1]) until every stage has given its tokens.
+@dataclass
+class Training:
+    """All that changes from step to step, and so all that a checkpoint holds."""
 
-    Rows follow one another in the stream; each row's last id is the next row's first, so every token is predicted once.
-    """
-    import torch
+    model: Any
+    optimizers: Sequence[Any]
+    peaks: Sequence[Sequence[float]]  # of each optimizer's parameter groups: the full rates
+    stages: Sequence[Stage]
+    budgets: Sequence[int] = ()  # tokens of each stage
+    batches: Batches = field(init=False)
+    step: int = 0
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
+    seconds: float = 0.0  # spent so far
 
-    total = sum(stage["tokens"] for stage in stages.values())
-    seen, goal, step, ids = 0, 0, sequences * length, list[int]()
-    for name, stage in stages.items():
-        goal += stage["tokens"]
-        while seen < goal:
-            while len(ids) <= step:
-                texts, ended = zip(*islice(streams[name], CHUNK), strict=True)
-                for row, end in zip(tokenizer(list(texts), add_special_tokens=False).input_ids, ended, strict=True):
-                    ids += [*row, tokenizer.eos_token_id] if end else row
-            yield seen / total, torch.tensor(ids[: step + 1]).unfold(0, length + 1, length)
-            del ids[:step]
-            seen += step
+    def save(self, path: Path) -> None:
+        """Write the state after a step to a folder."""
+        import torch
+        from safetensors.torch import save_file
+
+        save_file({name: p.detach().contiguous() for name, p in self.model.named_parameters()}, path / WEIGHTS)
+        place = self.batches.place
+        state = {
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+            "budgets": list(self.budgets),
+            "digests": [stage.digest for stage in self.stages],
+            "place": {"stage": place.stage, "drawn": place.drawn, "seen": place.seen},
+            "ids": torch.tensor(place.ids, dtype=torch.int32),
+            "random": torch.get_rng_state(),  # for models with dropout
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        with (path / STATE).open("wb") as file:  # given a path instead, torch does not say that the disk is full
+            torch.save(state, file)
+
+    def load(self, path: Path) -> Place:
+        """Take up the state of a checkpoint. InputError if the corpus is no longer the same."""
+        import torch
+        from safetensors.torch import load_file
+
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        for stage, digest in zip(self.stages, state["digests"], strict=True):
+            if stage.digest != digest:
+                remedy = "its documents have changed since the run began; restore them or choose another out"
+                raise InputError(f"corpus.stages.{stage.name}", digest, remedy)
+        stored = load_file(path / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(stored[name])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        self.step, self.losses, self.seconds = state["step"], state["losses"], state["seconds"]
+        self.budgets = state["budgets"]
+        print(f"continuing after step {self.step}", flush=True)
+        return Place(ids=state["ids"].tolist(), **state["place"])
 
 
 def train(
-    model: Any,
-    batches: Iterator[tuple[float, Tensor]],
-    optimizers: Sequence[Any],
-    config: Mapping[str, Any],
-    autocast: bool,
-    log: Any,
-) -> dict[str, Any]:
-    """Minimize the mean cross-entropy (nats a token); one line to `log` and to the screen every log_every steps."""
+    training: Training, config: Mapping[str, Any], autocast: bool, log: Any, checkpoints: Path, stop: StopRequest
+) -> None:
+    """Minimize the mean cross-entropy (nats a token); one line to `log` and to the screen every log_every steps and at the
+    end. Raises Preempted once the state is saved."""
+    from zero import checkpoint
+
+    every, began = config["checkpoint"]["every"], time.perf_counter() - training.seconds
+    for seen, ids in training.batches:
+        rate = min(1.0, (training.step + 1) / config["warmup"])
+        rate *= max(config["floor"], min(1.0, (1 - seen) / (1 - config["decay_from"])))
+        for optimizer, peak in zip(training.optimizers, training.peaks, strict=True):
+            for group, lr in zip(optimizer.param_groups, peak, strict=True):
+                group["lr"] = lr * rate
+        training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
+        training.step += 1
+        training.seconds = time.perf_counter() - began
+        if training.step % config["log_every"] == 0:
+            write_line(training, log)
+        stopping = stop.received  # asked once: what is told to be saved has been saved
+        if stopping or (every and training.step % every == 0):
+            os.fsync(log.fileno())  # after a power cut the checkpoint must not know more than the log
+            checkpoint.save(checkpoints, training.step, training.save, config["checkpoint"]["keep"])
+        if stopping:
+            done = f"{stopping} after step {training.step} ({training.batches.share:.0%} of the tokens)"
+            raise Preempted(f"{done}: saved; the same command continues")
+    if training.losses:
+        write_line(training, log)
+
+
+def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[str, Any], autocast: bool) -> float:
+    """One optimizer step on ids [sequences, length + 1]; returns the loss before it."""
     import torch
     import torch.nn.functional as F
 
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    began, losses, entry = time.perf_counter(), list[float](), dict[str, Any]()
-    for step, (seen, ids) in enumerate(batches):
-        rate = min(1.0, (step + 1) / config["warmup"])
-        rate *= max(config["floor"], min(1.0, (1 - seen) / (1 - config["decay_from"])))
-        loss = 0.0
-        for part in ids.to(model.device).split(config["micro_sequences"]):
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-                logits = model(input_ids=part[:, :-1], use_cache=False).logits
-            part_loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten()) * len(part) / len(ids)
-            part_loss.backward()
-            loss += part_loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"])
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            for group, lr in zip(optimizer.param_groups, peak, strict=True):
-                group["lr"] = lr * rate
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss)
-        if (step + 1) % config["log_every"] == 0:
-            recent = losses[-config["log_every"] :]
-            entry = {
-                "step": step + 1,
-                "tokens": (step + 1) * (ids.numel() - len(ids)),
-                "loss": sum(recent) / len(recent),
-            }
-            entry |= {"lr": optimizers[0].param_groups[0]["lr"], "seconds": round(time.perf_counter() - began, 1)}
-            print(json.dumps(entry), file=log, flush=True)
-            print("step {step}  tokens {tokens}  loss {loss:.4f}  {seconds:.0f} s".format(**entry), flush=True)
-    return entry
+    loss = 0.0
+    for part in ids.to(model.device).split(config["micro_sequences"]):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+            logits = model(input_ids=part[:, :-1], use_cache=False).logits
+        part_loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten()) * len(part) / len(ids)
+        part_loss.backward()
+        loss += part_loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"])
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss
+
+
+def write_line(training: Training, log: Any) -> None:
+    """The mean loss since the last line; begins the next mean."""
+    losses = training.losses
+    entry = {"step": training.step, "tokens": training.batches.seen, "loss": sum(losses) / len(losses)}
+    entry |= {"lr": training.optimizers[0].param_groups[0]["lr"], "seconds": round(training.seconds, 1)}
+    losses.clear()
+    print(json.dumps(entry), file=log, flush=True)
+    print("step {step}  tokens {tokens}  loss {loss:.4f}  {seconds:.0f} s".format(**entry), flush=True)
+
+
+def rewind(log: Path, step: int) -> None:
+    """Drop the lines after `step` and a torn last one; the file is swapped atomically."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        partial = log.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(log)
+
+
+def last_entry(out: Path) -> dict[str, Any]:
+    """The last line of the log; empty if there is none."""
+    lines = (out / LOG).read_text().splitlines() if (out / LOG).exists() else []
+    return json.loads(lines[-1]) if lines else {}
+
+
+def export(model: Any, tokenizer: Any, out: Path) -> None:
+    """The model as a Hugging Face folder; then the checkpoints, several times its size and of no further use, go."""
+    partial = out / ".model_partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MODEL):  # what says "finished" comes last
+        if (out / path.name).is_dir():
+            shutil.rmtree(out / path.name)  # of an export that was killed
+        path.replace(out / path.name)
+    partial.rmdir()
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
+@contextmanager
+def _about_out(out: Path) -> Iterator[None]:
+    """What checkpoints and identities say of run_dir is here said of out."""
+    try:
+        yield
+    except InputError as error:
+        if error.key != "run_dir":
+            raise
+        raise InputError("out", out, error.remedy.replace("run_dir", "out")) from error
 
 
 @hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="pretrain")
@@ -204,6 +335,9 @@ def task(config: DictConfig) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(75)  # EX_TEMPFAIL
 
 
 def main() -> None:

@@ -99,8 +99,9 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     if not questions.rows.train:
         raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
     known = run_dir / QUESTIONS
-    if known.exists() and (before := OmegaConf.to_container(OmegaConf.load(known))) != manifest(sets):
-        old, new = ([m["training"], *m["tested"]] for m in (before, manifest(sets)))  # type: ignore[index]
+    before: Any = OmegaConf.to_container(OmegaConf.load(known)) if known.exists() else None
+    if before is not None and before != manifest(sets):
+        old, new = ([m["training"], *m["tested"]] for m in (before, manifest(sets)))
         changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
         remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
         raise InputError("run_dir", run_dir, remedy)

@@ -1,0 +1,258 @@
+"""Text to train on: documents of files and question sets -> ids -> one stream, cut into sequences, that can be left and
+taken up again. Torch is imported with the first batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero.errors import InputError
+from zero.questions import QuestionSet
+from zero.records import Question
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Document = tuple[str, bool]  # text, and whether an end-of-text token follows it
+Source = Callable[..., Iterable[Document]]  # seed=... -> endless documents; Texts if passes over them can be counted
+
+CHUNK = 512  # documents tokenized at once
+UNSOLVED = 0.01  # share of questions without a solution that a set may have; files have the same limit for answers
+FIELDS = ("question", "solution", "answer")
+_FIELD = re.compile(r"(?<![\w\\}])\{([a-z_]+)\}|\{(question|solution|answer)\}")  # \boxed{x} is no field
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A finite corpus in an order that is new in each pass, a pure function of the seed. Iterating never ends."""
+
+    texts: Sequence[str]
+    seed: int
+    notes: Sequence[str] = ()  # what loading left out, one line for each reason
+
+    def __iter__(self) -> Iterator[Document]:
+        return self.passes(None)
+
+    def passes(self, count: int | None) -> Iterator[Document]:
+        """The documents of the first `count` passes; None: of all there will ever be."""
+        rng = random.Random(f"zero.pretrain/{self.seed}")
+        for _ in repeat(None) if count is None else range(count):
+            for text in rng.sample(self.texts, len(self.texts)):
+                yield text, True
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits of the content, in the order of the file."""
+        hashed = hashlib.sha256()
+        for text in self.texts:
+            hashed.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return hashed.hexdigest()[:12]
+
+
+def read_documents(path: str, fields: str, seed: int) -> Texts:
+    """Documents of a .jsonl file (its `fields`, such as "question+answer", joined by newlines) or of a .txt file (blank
+    lines separate documents). Raises InputError."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError("corpus.path", path, "no such file; give a .jsonl or .txt file")
+    if file.suffix not in (".jsonl", ".txt"):
+        raise InputError("corpus.path", path, "must end in .jsonl or .txt")
+    try:
+        content = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError("corpus.path", path, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError("corpus.path", path, f"is not UTF-8 (byte {error.start}); convert the file") from error
+    if file.suffix == ".jsonl":
+        lines = enumerate(content.split("\n"), 1)
+        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in lines if line.strip()]
+    else:
+        texts = [text.strip() for text in content.split("\n\n") if text.strip()]
+    if not texts:
+        raise InputError("corpus.path", path, "holds no document")
+    return Texts(texts, seed)
+
+
+def _join(line: str, fields: Sequence[str], place: str) -> str:
+    try:
+        row = json.loads(line)
+        text = "\n".join(str(row[field]) for field in fields)
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("corpus.path", place, "holds half a Unicode character; mend the row") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
+    return text
+
+
+def question_documents(questions: QuestionSet, form: str, seed: int) -> Texts:
+    """Documents of the training rows of a set: `form` with {question}, {solution} and {answer} (the first reference).
+
+    A row without a solution, if the form asks for it, is left out and noted. Raises InputError if that is more than one row
+    in a hundred, if there is no row to train on, and for a form with no field or an unknown one.
+    """
+    fields = {one or other for one, other in _FIELD.findall(form)}
+    if not fields or not fields <= set(FIELDS):
+        there = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise InputError("corpus.form", form, f"must be a text with {there}, at least one of them and no other field")
+    rows: Sequence[Question] = questions.rows.train
+    if not rows:
+        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
+    notes = [f"questions {questions.name}: {note}" for note in questions.rows.notes]
+    if "solution" in fields and (unsolved := [row.id for row in rows if not row.solution.strip()]):
+        if len(unsolved) > UNSOLVED * len(rows):
+            what = f"{len(unsolved)} of {len(rows)} questions have no solution, the first is {unsolved[0]}"
+            remedy = "name their column (questions.solution), or take a corpus.form without {solution}"
+            raise InputError("questions", questions.name, f"{what}; {remedy}")
+        notes.append(f"questions {questions.name}: left out {len(unsolved)} without a solution")
+        rows = [row for row in rows if row.solution.strip()]
+    return Texts([_fill(form, row) for row in rows], seed, notes)
+
+
+def _fill(form: str, row: Question) -> str:
+    """In one go, so that a question that holds "{answer}" stays as it is."""
+    values = {"question": row.text, "solution": row.solution, "answer": row.answer[0]}
+    text = _FIELD.sub(lambda found: values[found[1] or found[2]], form)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        remedy = f"question {row.id} holds half a Unicode character; mend the row"
+        raise InputError("questions", row.text[:40], remedy) from error
+    return text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the corpus and how much of it to train on: so many tokens, or so many passes."""
+
+    name: str
+    documents: Iterable[Document]
+    tokens: int | None
+    epochs: int | None
+
+    @property
+    def digest(self) -> str | None:
+        """Of the content; None if code writes it."""
+        return self.documents.digest if isinstance(self.documents, Texts) else None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.documents.notes if isinstance(self.documents, Texts) else ()
+
+    def stream(self) -> Iterator[Document]:
+        """The documents in order, from the first."""
+        return self.documents.passes(self.epochs) if isinstance(self.documents, Texts) else iter(self.documents)
+
+
+def make_stage(name: str, settings: Mapping[str, Any], source: Source, seed: int) -> Stage:
+    """A stage of the config. Raises InputError."""
+    tokens, epochs = settings.get("tokens"), settings.get("epochs")
+    key = f"corpus.stages.{name}"
+    if (tokens is None) == (epochs is None):
+        given = "both" if tokens is not None else "none"
+        raise InputError(f"{key}.tokens and .epochs", given, "give one of the two, and null for the other")
+    unit, amount = ("tokens", tokens) if epochs is None else ("epochs", epochs)
+    if not isinstance(amount, int) or isinstance(amount, bool) or amount < 1:
+        raise InputError(f"{key}.{unit}", amount, "must be a whole number above 0")
+    documents = source(seed=seed)
+    if epochs is not None and not isinstance(documents, Texts):
+        raise InputError(f"{key}.epochs", epochs, "these documents have no end; give tokens instead")
+    return Stage(name, documents, tokens, epochs)
+
+
+def encode(documents: Sequence[Document], tokenizer: Any) -> list[int]:
+    """The ids of documents one after another, with the end-of-text token where one is due."""
+    ids: list[int] = []
+    texts = [text for text, _ in documents]
+    for row, (_, ended) in zip(tokenizer(texts, add_special_tokens=False).input_ids, documents, strict=True):
+        ids += [*row, tokenizer.eos_token_id] if ended else row
+    return ids
+
+
+def budget(stage: Stage, tokenizer: Any, pause: Callable[[], None]) -> int:
+    """The tokens of a stage. Passes are counted by tokenizing every document once; `pause` is called now and then."""
+    if stage.epochs is None or not isinstance(stage.documents, Texts):
+        return stage.tokens or 0
+    one, total = stage.documents.passes(1), 0
+    while chunk := list(islice(one, CHUNK)):
+        total += len(encode(chunk, tokenizer))
+        pause()
+    return stage.epochs * total
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the stream was left: a run goes on from here without tokenizing anything again."""
+
+    stage: int = 0  # its number
+    drawn: int = 0  # documents of that stage's stream that have been tokenized
+    seen: int = 0  # tokens trained on, of all stages
+    ids: Sequence[int] = ()  # tokenized and not yet trained on
+
+
+class Batches:
+    """(share of all tokens seen before, ids [sequences, length + 1]), until every stage has given what it should.
+
+    Rows follow one another in the stream; each row's last id is the next row's first, so every token is predicted once.
+    What one stage leaves over begins the next. A stage of passes ends with its last document: if it is the last stage, its
+    last batch has as many whole sequences as are left, and only the rest of less than one sequence is not trained on.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        budgets: Sequence[int],
+        tokenizer: Any,
+        length: int,
+        sequences: int,
+        place: Place | None = None,
+    ) -> None:
+        self.stages, self.budgets, self.tokenizer = stages, budgets, tokenizer
+        self.length, self.sequences = length, sequences
+        place = place or Place()
+        self.stage, self.drawn, self.seen, self.ids = place.stage, place.drawn, place.seen, list(place.ids)
+
+    @property
+    def place(self) -> Place:
+        """Where the stream stands after the last batch that was given out."""
+        return Place(self.stage, self.drawn, self.seen, tuple(self.ids))
+
+    @property
+    def share(self) -> float:
+        """Of all tokens, those that have been given out."""
+        return self.seen / sum(self.budgets)
+
+    def __iter__(self) -> Iterator[tuple[float, Tensor]]:
+        while self.stage < len(self.stages):
+            yield from self._batches(self.stages[self.stage])
+            self.stage, self.drawn = self.stage + 1, 0
+
+    def _batches(self, stage: Stage) -> Iterator[tuple[float, Tensor]]:
+        stream = islice(stage.stream(), self.drawn, None)  # passing over documents costs next to nothing
+        goal = sum(self.budgets[: self.stage + 1])
+        fewest = 1 if stage is self.stages[-1] else self.sequences
+        while stage.epochs is not None or self.seen < goal:
+            while len(self.ids) <= self.sequences * self.length and (chunk := list(islice(stream, CHUNK))):
+                self.ids += encode(chunk, self.tokenizer)
+                self.drawn += len(chunk)
+            rows = min(self.sequences, (len(self.ids) - 1) // self.length)
+            if rows < fewest:  # the documents have come to an end
+                return
+            yield self._take(rows)
+
+    def _take(self, rows: int) -> tuple[float, Tensor]:
+        import torch
+
+        share, count = self.share, rows * self.length
+        ids = torch.tensor(self.ids[: count + 1]).unfold(0, self.length + 1, self.length)
+        del self.ids[:count]
+        self.seen += count
+        return share, ids
