@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl nano-base benchmark benchmark-grading dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl nano-base benchmark benchmark-grading algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -73,6 +73,10 @@ benchmark: setup  ## tokens per second of rollout and update, share of the machi
 
 benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
 	$(PY) -m tests.benchmark_grading $(DATA)
+
+algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then analysis/ALGORITHMS.md
+	$(PY) -m analysis.algorithms run
+	$(PY) -m analysis.algorithms page
 
 dashboard: setup  ## open the MLflow comparison of all runs
 	$(PY) -m launch.dashboard

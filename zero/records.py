@@ -29,6 +29,7 @@ class Question:
     meta: Mapping[str, Any] = field(
         default_factory=dict
     )  # what this set's checker or an analysis needs: level, numbers
+    more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,29 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled response. `logprobs` are the sampler's own, of the distribution it drew from (natural log)."""
+    """One sampled response. `logprobs` are the sampler's own, of the distribution it drew from (natural log).
+
+    Where a verifier gives feedback it is a whole episode: several tries, and the environment's tokens between them.
+    """
 
     ids: tuple[int, ...]  # a final stop id included
-    logprobs: tuple[float, ...]  # none at all if nobody sampled it: a reference solution
+    logprobs: tuple[
+        float, ...
+    ]  # none at all if nobody sampled it: a reference solution; 0 where it is not the policy's
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
+    own: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
+    tries: tuple[str, ...] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy chose."""
+        return sum(self.own) if self.own else len(self.ids)
+
+    @property
+    def said(self) -> str:
+        """What is judged: the last try, without what the environment or an earlier try said."""
+        return self.tries[-1] if self.tries else self.text
 
 
 class Outcome(StrEnum):
@@ -108,14 +126,15 @@ class Response:
 
     question: Question
     prompt: str  # exact text before the response: a tag that the template opened stands here
-    text: str
-    tokens: int
+    text: str  # with a verifier's feedback that of the last try, of which all facts speak but tokens
+    tokens: int  # that the policy chose, in all of its tries
     budget: int  # the most tokens that it could have had
     finished: bool
     strict: Outcome
     lenient: Outcome
     answer: str | None
     siblings: Sequence[Response] = ()  # every response to the same prompt, this one among them
+    tries: int = 1
 
     @property
     def correct(self) -> bool:
@@ -166,5 +185,5 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return Batch(**{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})
