@@ -31,6 +31,7 @@ CONFINED = {
     "mlflow": {"zero.tracking", "launch"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},
+    "peft": {"zero.learner"},
     "sympy": {"zero.grading.maths.compat"},
     "math_verify": {"zero.grading.maths.compat"},
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},

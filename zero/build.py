@@ -88,6 +88,7 @@ def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: A
         autocast=autocasts(config, device),
         keep_reference=algo.needs_reference,
         device=device,
+        seed=config["seed"],
     )
 
 

@@ -66,7 +66,9 @@ def test_gradient_equals_the_loss_written_over_the_whole_batch(tiny_folder: Path
     for n, length in enumerate(batch.length_N.tolist()):
         ids = batch.ids_NT[n, :length]
         logp = (model(ids[None, :-1]).logits[0, :, :500] / 0.8).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        loss = loss - (batch.weight_NT[n, 1:length] * batch.advantage_NT[n, 1:length] * (logp - logp.detach()).exp()).sum()
+        loss = (
+            loss - (batch.weight_NT[n, 1:length] * batch.advantage_NT[n, 1:length] * (logp - logp.detach()).exp()).sum()
+        )
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
     for micro_tokens in (1, 40, 10_000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,9 @@ class Trained:
 
     def step(self) -> tuple[float, float]:
         """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate)."""
-        for _, parameter in self.parameters():
-            if self.world.size > 1 and parameter.grad is None:  # this rank had nothing to learn from
-                parameter.grad = torch.zeros_like(parameter)
-        self.world.add([p.grad for _, p in self.parameters() if p.grad is not None])
-        norm = float(
-            torch.nn.utils.clip_grad_norm_([p for _, p in self.parameters()], self.optim.clip or math.inf)
-        )
+        parameters = [p for _, p in self.parameters()]
+        self._share_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr")
         rate = self.optim.rate(self.updates, self.total_updates)
@@ -67,6 +63,18 @@ class Trained:
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return norm, rate
+
+    def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Give every rank the sum. A rank that had nothing to learn from adds zeros; a parameter without a gradient on any
+        rank keeps none, or momentum and weight decay would move what one process alone leaves as it is."""
+        if self.world.size == 1:
+            return
+        learning = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        self.world.add([learning])
+        for parameter, ranks in zip(parameters, learning.tolist(), strict=True):
+            if ranks and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.world.add([p.grad for p in parameters if p.grad is not None])
 
     def save(self, path: Path, name: str) -> None:
         """Parameters, moments and the number of updates as `name`.* in the folder `path`."""

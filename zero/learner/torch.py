@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zero.algo import Algorithm
 from zero.batching import micro_batches
+from zero.learner.lora import Lora
 from zero.learner.optim import Optim, Trained
 from zero.objective import logprob_and_entropy
 from zero.records import Batch, Metrics
@@ -19,7 +20,8 @@ from zero.runtime import World
 
 
 class TorchLearner:
-    """A Learner for any causal language model of transformers, its parameters in float32."""
+    """A Learner for any causal language model of transformers, its parameters in float32. With `lora` only adapters train,
+    drawn from `seed`."""
 
     def __init__(
         self,
@@ -34,9 +36,12 @@ class TorchLearner:
         keep_reference: bool,
         device: torch.device,
         world: World = World(),  # noqa: B008 - a frozen record
+        lora: Lora | None = None,
+        seed: int = 0,
     ) -> None:
         self.temperature, self.vocabulary, self.micro_tokens = temperature, vocabulary, micro_tokens
         self.autocast, self.device, self.world = autocast, device, world
+        self.adapters = lora.onto(model, seed) if lora else None
         self.model = model.to(device).eval()
         for module in self.model.modules():  # sampling knows no dropout, and ratios must be 1 on policy
             if isinstance(module, torch.nn.Dropout):
@@ -44,7 +49,8 @@ class TorchLearner:
         if gradient_checkpointing:
             self.model.train()  # transformers checkpoints in training mode only
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.reference_state = {k: v.detach().clone() for k, v in self.weights()} if keep_reference else None
+        copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
+        self.reference_state = {k: v.detach().clone() for k, v in self.weights()} if copied else None
         self.trained = Trained(self.model, optim, total_updates, world)
         self.plain_head = _head_is_plain(self.model)
 
@@ -110,6 +116,10 @@ class TorchLearner:
     @contextlib.contextmanager
     def _initial_policy(self) -> Iterator[None]:
         """The model holds the initial weights inside; swapping keeps one set of buffers and activations."""
+        if self.adapters:
+            with self.adapters.off():
+                yield
+            return
         assert self.reference_state is not None, "the algorithm did not ask for a reference"
         parameters = dict(self.model.named_parameters())
         current = {name: parameter.data for name, parameter in parameters.items()}
@@ -122,6 +132,8 @@ class TorchLearner:
                 parameter.data = current[name]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
+        if self.adapters:
+            return self.adapters.weights()
         return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
 
     def save(self, path: Path) -> None:
@@ -131,7 +143,10 @@ class TorchLearner:
         self.trained.load(path, "policy")
 
     def export(self, path: Path) -> None:
-        self.model.save_pretrained(path)
+        if self.adapters:
+            self.adapters.export(path)
+        else:
+            self.model.save_pretrained(path)
 
 
 @torch.no_grad()
