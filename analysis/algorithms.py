@@ -310,7 +310,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     actions = parser.add_subparsers(dest="action", required=True)
     run = actions.add_parser("run", help="train every algorithm with several seeds; what is finished is not run again")
     run.add_argument("--seeds", type=int, default=5, help="seeds of each algorithm, from 0 on (default 5)")
-    run.add_argument("--steps", type=int, default=60, help="steps of a run (default 60)")
+    run.add_argument("--steps", type=int, default=40, help="steps of a run (default 40)")
     run.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (default 2)")
     run.add_argument("--only", help="some options of conf/algo, separated by commas (default: all)")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of zero.train, for every run")

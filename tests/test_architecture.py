@@ -16,7 +16,8 @@ LAYERS = {
     "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
-    "zero.learner.optim": 5, "zero.learner.probe": 5, "zero.lens": 6, "zero.critic": 5, "zero.critic.value_model": 6, "zero.critic.vine": 6,
+    "zero.learner.optim": 5, "zero.learner.probe": 5, "zero.lens": 6, "zero.critic": 5,
+    "zero.critic.value_model": 6, "zero.critic.vine": 6,
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5, "zero.learner.torch": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
@@ -74,7 +75,8 @@ def test_imports_point_down(path: Path) -> None:
         level = layer_of(target)
         if level is None or own is None:
             continue
-        room = ".".join(module.split(".")[: 2 if module.startswith("zero.") else 1])  # within a folder, its own files and subfolders are one layer
+        # within a folder, its own files and subfolders are one layer
+        room = ".".join(module.split(".")[: 2 if module.startswith("zero.") else 1])
         sibling = (ROOT / Path(*room.split("."))).is_dir() and (target == room or target.startswith(room + "."))
         assert level < own or sibling or level == own == 8, f"{module} imports {target}: upward"
 

@@ -23,6 +23,7 @@ from zero.evaluation import (
     facts,
     macro,
     measured,
+    rows,
     summarize,
     votes,
 )  # fmt: skip
@@ -86,6 +87,47 @@ def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) 
     assert absent not in metrics
     assert {"length/correct", "length/incorrect"} - {absent} <= metrics.keys()
     assert metrics["train/timed_out"] == 0.0  # a share of all responses exists
+
+
+def episodes(*tries_and_outcomes: tuple[int, Outcome], said: str = "no") -> Group:
+    """Each with so many tries, and 3 tokens of its own in a try; the environment tells it to double-check."""
+    prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
+    completions, verdicts = [], []
+    for tries, outcome in tries_and_outcomes:
+        own = (*(True, True, True, False) * (tries - 1), True, True, True)
+        text = " Double-check! ".join([said] * tries)
+        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (said,) * tries))
+        verdicts.append(verdict(outcome, outcome, right=float(outcome is Outcome.CORRECT)))
+    return Group(prompt, tuple(completions), tuple(verdicts))
+
+
+def test_accuracy_is_that_of_first_tries_and_what_feedback_solves_is_apart() -> None:
+    yes, no = Outcome.CORRECT, Outcome.WRONG
+    metrics = summarize([episodes((1, yes), (3, yes), (5, no), (1, no))])
+    expected = {
+        "train/reward": 0.5, "train/accuracy": 0.25, "tries/solved": 0.5, "tries/mean": 2.5,
+        "length/mean": 7.5, "length/correct": 3.0, "length/incorrect": 9.0, "tokens/generated": 30.0,
+        "reflection/share": 0.0,
+    }  # fmt: skip
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert all(describe(name) for name in metrics)
+    assert summarize([episodes((2, no), said="I recheck")])["reflection/share"] == 1.0
+    once = summarize([episodes((1, yes))])  # also where no try happens to be repeated
+    assert (once["tries/solved"], once["tries/mean"]) == (1.0, 1.0)
+    plain = summarize([group(verdict(yes, yes, right=1.0), lengths=[3])])
+    assert not [name for name in plain if name.startswith("tries/")]
+
+
+def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:
+    yes, no = Outcome.CORRECT, Outcome.WRONG
+    saved = [json.loads(json.dumps(row)) for row in rows([episodes((1, yes), (2, yes)), episodes((2, no), (3, yes))])]
+    assert [(r["correct"], r["solved"], len(r["tries"])) for r in saved] == [
+        (True, True, 1), (False, True, 2), (False, False, 2), (False, True, 3),
+    ]  # fmt: skip
+    numbers = measured("b", 2, saved, ks=(1, 2)).metrics()
+    expected = {"accuracy": 0.25, "pass@1": 0.25, "pass@2": 0.5, "solved": 0.75, "tries": 2.0, "maj@2": 0.75}
+    assert {name: numbers[f"eval/b/{name}"] for name in expected} == pytest.approx(expected)
+    assert all(describe(name) for name in numbers)
 
 
 # --- a benchmark ---

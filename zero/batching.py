@@ -14,7 +14,8 @@ from zero.records import Batch, Group
 
 
 def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
-    """One step's P groups of G responses as [N, T] tensors, with weights over all of them."""
+    """One step's P groups of G responses as [N, T] tensors, with weights over all of them. Tokens of the environment are
+    in the context and not in the mask."""
     prompts_N = [group.prompt for group in groups for _ in group.completions]
     completions_N = [completion for group in groups for completion in group.completions]
     length_N = torch.tensor([len(p.ids) + len(c.ids) for p, c in zip(prompts_N, completions_N, strict=True)])
@@ -24,7 +25,8 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
     for n, (prompt, completion) in enumerate(zip(prompts_N, completions_N, strict=True)):
         start, end = len(prompt.ids), int(length_N[n])
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
-        mask_NT[n, start:end] = float(completion.finished or not algo.mask_truncated)
+        own = torch.tensor(completion.own or (True,) * len(completion.ids))
+        mask_NT[n, start:end] = own * float(completion.finished or not algo.mask_truncated)
         sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,))
     return Batch(
         ids_NT=ids_NT,

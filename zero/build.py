@@ -71,7 +71,7 @@ def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokeni
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
     """The rollout engine; it receives weights by `sync`, never from disk."""
-    return instantiate(dict(settings))(
+    return instantiate(dict(settings), "rollout")(
         config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
     )
 

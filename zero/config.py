@@ -40,7 +40,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
         "algo.correction.cap algo.largest_advantage algo.critic.clip algo.critic.samples algo.critic.every "
-        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha "
+        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.tries rollout.least "
         "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,

@@ -97,7 +97,7 @@ def measure(
         folder = run_dir if step is None else run_dir / f"step_{step:06d}"
         folder.mkdir(exist_ok=True)
         fingerprint = hashlib.sha256()
-        weights = ((name, p.detach()) for name, p in model.named_parameters()) if path is None else stored_weights(path)
+        weights = ((n, p.detach()) for n, p in model.named_parameters()) if path is None else weights_of(path, config)
         engine.sync(watched(weights, fingerprint), version=step or 0)
         refuse_other_weights(folder, fingerprint.hexdigest())
         results[step] = [
@@ -156,6 +156,20 @@ def steps_of(config: Config) -> dict[int | None, Path | None]:
     return {chosen: there[chosen]}
 
 
+def weights_of(path: Path, config: Config) -> Iterator[tuple[str, Tensor]]:
+    """The weights that a training run kept in a folder; adapters of theirs are merged into the base model."""
+    lora = None if (path / "config.json").is_file() else read_run(config["run"])["learner"].get("lora")
+    if lora is None:
+        yield from stored_weights(path)
+        return
+    from zero.build import load_model
+
+    model = load_model(config["model"])[0]
+    adapters = configs.instantiate(lora).onto(model, seed=0)
+    model.load_state_dict(dict(stored_weights(path)), strict=False)
+    yield from adapters.weights()
+
+
 def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
     if (path / "config.json").is_file():
@@ -168,7 +182,7 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
 
     from zero.checkpoint import MANIFEST
 
-    files = sorted(path.glob("weights*.safetensors"))
+    files = sorted(path.glob("policy.safetensors"))
     try:
         digests = json.loads((path / MANIFEST).read_text())["sha256"]
         for file in files:
@@ -178,7 +192,7 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("step", path.name, f"this checkpoint is damaged ({error}); choose another") from error
     if not files:
-        raise InputError("step", path.name, "this checkpoint holds no weights.safetensors; choose another")
+        raise InputError("step", path.name, "this checkpoint holds no policy.safetensors; choose another")
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no mapping
@@ -271,6 +285,9 @@ def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         for key, value in (theirs | {"sampling": stored["sampling"] | sampling, "n": evaluation["n"]}).items():
             if key not in typed:
                 config[key] = value
+        if "template" in typed and "rollout" not in typed and "extract" in config.rollout:
+            for key, default in (("extract", None), ("variables", None), ("prefill", "")):  # the run's are resolved
+                config.rollout[key] = OmegaConf.select(config, f"template.{key}", default=default)
         for key, value in below.items():  # typed below a group that is now the run's
             OmegaConf.update(config, key, value)
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

@@ -166,7 +166,7 @@ def macro(results: Sequence[Result]) -> Metrics:
 def votes(rows_G: Sequence[Row]) -> tuple[list[tuple[int, float]], int]:
     """The answers to one question as `maj_at_k` wants them: equal numbers, or else equal normal forms, are one class;
     the second value counts the responses without an answer."""
-    said = [(_same(row["answer"]), row["correct"]) for row in rows_G if row["answer"] is not None]
+    said = [(_same(row["answer"]), solved(row)) for row in rows_G if row["answer"] is not None]
     counts, right = Counter(answer for answer, _ in said), Counter(answer for answer, correct in said if correct)
     return [(count, right[answer] / count) for answer, count in counts.items()], len(rows_G) - len(said)
 
@@ -180,8 +180,16 @@ def _same(answer: str) -> str:
     return form if value is None else f"= {value}"
 
 
+def solved(row: Row) -> bool:
+    """Whether the answer of a row is right: that of its last try, where a verifier gave feedback."""
+    return bool(row.get("solved", row["correct"]))
+
+
 def facts(table: Sequence[Row]) -> Metrics:
-    """What is counted the same way in training and on a benchmark. A mean over no responses is left out, never zero."""
+    """What is counted the same way in training and on a benchmark. A mean over no responses is left out, never zero.
+
+    Where a verifier gave feedback, accuracy is that of first tries, and what else is said of answers is of last ones.
+    """
     numbers = {
         "accuracy": fmean(row["correct"] for row in table),
         "accuracy_lenient": fmean(row["lenient"] == Outcome.CORRECT for row in table),
@@ -190,9 +198,12 @@ def facts(table: Sequence[Row]) -> Metrics:
         "timed_out": fmean(row["outcome"] == Outcome.TIMEOUT for row in table),
         "failed": fmean(row["outcome"] == Outcome.FAILED for row in table),
         "truncated": fmean(not row["finished"] for row in table),
-        "reflection": fmean(reflects(row["response"]) for row in table),
+        "reflection": fmean(any(map(reflects, row.get("tries", [row["response"]]))) for row in table),
         "length": fmean(row["tokens"] for row in table),
     }
+    if "tries" in table[0]:  # all rows of a run have them, or none
+        numbers["solved"] = fmean(map(solved, table))
+        numbers["tries"] = fmean(len(row["tries"]) for row in table)
     for name, correct in (("length_correct", True), ("length_incorrect", False)):
         lengths = [row["tokens"] for row in table if row["correct"] == correct]
         if lengths:
@@ -205,7 +216,7 @@ _TRAINING = {
     "accuracy": "train/accuracy", "accuracy_lenient": "train/accuracy_lenient", "formatted": "train/formatted",
     "unparsed": "train/unparsed", "timed_out": "train/timed_out", "failed": "train/failed",
     "length": "length/mean", "length_correct": "length/correct", "length_incorrect": "length/incorrect",
-    "truncated": "length/truncated", "reflection": "reflection/share",
+    "truncated": "length/truncated", "reflection": "reflection/share", "solved": "tries/solved", "tries": "tries/mean",
 }  # fmt: skip
 
 
@@ -224,7 +235,8 @@ def summarize(groups: Sequence[Group]) -> Metrics:
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
-    """Completions as flat rows for a person to read, of what JSON can hold."""
+    """Completions as flat rows for a person to read, of what JSON can hold. `correct` speaks of the first try; a rollout
+    with a verifier's feedback adds `solved`, of the last one, and the texts of all `tries`."""
     return [
         {
             "id": group.prompt.question.id,
@@ -233,15 +245,16 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "prompt": group.prompt.text,
             "response": completion.text,
             "answer": verdict.answer,
-            "correct": verdict.correct,
+            "correct": verdict.correct and len(completion.tries) <= 1,
             "outcome": str(verdict.strict),
             "lenient": str(verdict.lenient),
             "reward": verdict.reward,
             "parts": dict(verdict.parts),
             "reason": verdict.reason,
-            "tokens": len(completion.ids),
+            "tokens": completion.length,
             "finished": completion.finished,
         }
+        | ({"solved": verdict.correct, "tries": list(completion.tries)} if completion.tries else {})
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)
     ]

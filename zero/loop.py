@@ -130,7 +130,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
         began, done = time.perf_counter(), t + 1
         groups, metrics = step(run, t)
         metrics["time/step"] = time.perf_counter() - began
-        metrics["alarm/reward_hack"] = hack.seen(metrics["train/reward"], metrics["train/accuracy"])
+        metrics["alarm/reward_hack"] = hack.seen(metrics)
         if due(done, run.evaluate_every, run.steps):
             evaluated, results = measure(run, done)
             metrics |= evaluated

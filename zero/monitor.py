@@ -51,16 +51,18 @@ class RewardHack:
         """As if fed with the lines of a metrics.jsonl; those without a training step (step 0) say nothing."""
         alarm = cls(window)
         for line in lines:
-            alarm._add(line.get("train/reward"), line.get("train/accuracy"))
+            alarm._add(line)
         return alarm
 
-    def seen(self, reward: float, accuracy: float) -> float:
+    def seen(self, metrics: Mapping[str, Any]) -> float:
         """The value of alarm/reward_hack after one more step: 1.0 or 0.0. A number that is not finite is left out, as
         the journal has none."""
-        self._add(reward, accuracy)
+        self._add(metrics)
         rewards, accuracies = [r for r, _ in self._steps], [a for _, a in self._steps]
         return float(reward_hack(rewards, accuracies, self._window))
 
-    def _add(self, reward: float | None, accuracy: float | None) -> None:
+    def _add(self, metrics: Mapping[str, Any]) -> None:
+        reward, accuracy = metrics.get("train/reward"), metrics.get("train/accuracy")
+        accuracy = metrics.get("tries/solved", accuracy)  # a reward is that of the last try
         if reward is not None and accuracy is not None and math.isfinite(reward) and math.isfinite(accuracy):
             self._steps.append((reward, accuracy))

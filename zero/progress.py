@@ -32,7 +32,8 @@ BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
 SHARES = {"formatted": "train/formatted", "truncated": "length/truncated", "reflection": "reflection/share"}
 # Rows of an evaluation: label, metric, and whether it is left out where every value is 0
 EVAL = (
-    ("lenient accuracy", "accuracy_lenient", False), ("formatted", "formatted", False), ("unparsed", "unparsed", True),
+    ("lenient accuracy", "accuracy_lenient", False), ("solved in all tries", "solved", True),
+    ("formatted", "formatted", False), ("unparsed", "unparsed", True),
     ("timed out", "timed_out", True), ("failed", "failed", True), ("truncated", "truncated", False),
     ("reflection", "reflection", False),
 )  # fmt: skip

@@ -62,9 +62,7 @@ class Completion:
     """
 
     ids: tuple[int, ...]  # a final stop id included
-    logprobs: tuple[
-        float, ...
-    ]  # none at all if nobody sampled it: a reference solution; 0 where it is not the policy's
+    logprobs: tuple[float, ...]  # 0 where the environment spoke; none at all if nobody sampled: a reference solution
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
     own: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
@@ -185,5 +183,6 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {k: None if tensor is None else change(tensor) for k, tensor in tensors.items()}
+        return Batch(**changed)

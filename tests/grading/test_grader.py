@@ -65,7 +65,21 @@ def test_reward_parts_see_the_whole_response() -> None:
     one(grader(), said("\\boxed{2}"))
     seen = SEEN[-1]
     assert (seen.question, seen.prompt, seen.text, seen.tokens, seen.budget) == (QUESTION, "1+1", "\\boxed{2}", 2, 9)
-    assert (seen.finished, seen.answer, seen.strict) == (True, "2", Outcome.CORRECT)
+    assert (seen.finished, seen.answer, seen.strict, seen.tries) == (True, "2", Outcome.CORRECT, 1)
+
+
+def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
+    """Neither the environment's text nor an earlier try's answer counts, in either direction."""
+    SEEN.clear()
+    own = (True, False, True)
+
+    def episode(*tries: str) -> Completion:
+        return Completion((1, 2, 3), (0.0,) * 3, "\\boxed{2} ".join(tries), True, own, tries)
+
+    texts = [("\\boxed{3}", "\\boxed{2}"), ("\\boxed{3}", "dunno"), ("\\boxed{2}", "\\boxed{3}"), ("\\boxed{2}",)]
+    [group] = grader().grade([PROMPT], [[episode(*tries) for tries in texts]], budget=9)
+    assert [(v.reward, v.answer) for v in group.verdicts] == [(1.1, "2"), (0.0, None), (0.1, "3"), (1.1, "2")]
+    assert [(r.text, r.tokens, r.tries) for r in SEEN] == [(tries[-1], 2, len(tries)) for tries in texts]
 
 
 def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:

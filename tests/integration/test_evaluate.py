@@ -164,11 +164,11 @@ def test_bad_input_is_one_line_before_anything_is_written(
 
 
 def test_a_damaged_checkpoint_and_other_weights_are_refused(trained: Path, tmp_path: Path) -> None:
-    path = trained / "checkpoints" / "step_000002" / "weights.safetensors"
+    path = trained / "checkpoints" / "step_000002" / "policy.safetensors"
     data = path.read_bytes()
     try:
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        with pytest.raises(InputError, match=r"step=step_000002: .*damaged \(weights.safetensors has changed\)"):
+        with pytest.raises(InputError, match=r"step=step_000002: .*damaged \(policy.safetensors has changed\)"):
             evaluate_here(tmp_path / "damaged", f"run='{trained}'", "step=2")
     finally:
         path.write_bytes(data)

@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_no_numbers(
     with pytest.raises(KeyboardInterrupt):
         train_here(tmp_path / "run")
     monkeypatch.setattr(loop, "step", whole_step)
-    broken = tmp_path / "run" / "checkpoints" / "step_000004" / "weights.safetensors"
+    broken = tmp_path / "run" / "checkpoints" / "step_000004" / "policy.safetensors"
     broken.write_bytes(broken.read_bytes()[:-100])
     train_here(tmp_path / "run")
     assert "damaged" in capfd.readouterr().err

@@ -31,18 +31,22 @@ class Grader:
     ) -> list[Group]:
         """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have.
 
-        All answers are checked together, so that a checker with workers keeps all of them busy.
+        All answers are checked together, so that a checker with workers keeps all of them busy. Of an episode with a
+        verifier's feedback the last try is judged, and that alone.
         """
         pairs_N = [(p.question, c) for p, c_G in zip(prompts, completions_PG, strict=True) for c in c_G]
-        strict_N, lenient_N, answer_N = self._outcomes([(q, c.text) for q, c in pairs_N])
+        strict_N, lenient_N, answer_N = self._outcomes([(q, c.said) for q, c in pairs_N])
         groups, start = [], 0
         for prompt, completions in zip(prompts, completions_PG, strict=True):
             n = slice(start, start + len(completions))
             facts = zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             responses = [
-                Response(prompt.question, prompt.text, c.text, len(c.ids), budget, c.finished, strict, lenient, answer)
+                Response(
+                    prompt.question, prompt.text, c.said, c.length, budget, c.finished, strict, lenient, answer,
+                    tries=max(1, len(c.tries)),
+                )
                 for c, strict, lenient, answer in facts
-            ]
+            ]  # fmt: skip
             verdicts = [_verdict(r, parts) for r, parts in zip(responses, self.reward(responses), strict=True)]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop

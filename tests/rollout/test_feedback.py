@@ -1,0 +1,330 @@
+"""Episodes: tries and messages in one completion, one budget, random numbers of their own, and whose token is whose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import BASE
+from tests.test_template import CHATML
+from zero.batching import make_batch
+from zero.errors import InputError
+from zero.grading.feedback import explain
+from zero.objective import generalized_advantage, token_mean
+from zero.records import (
+    EVALUATION,
+    TRAINING,
+    VALUE,
+    Completion,
+    Group,
+    Outcome,
+    Prompt,
+    Question,
+    Sampling,
+    Verdict,
+)
+from zero.rollout.feedback import FeedbackEngine
+from zero.rollout.native import NativeEngine
+from zero.template import last_boxed
+
+QUESTION = Question("Use 3, 5, 2 to make 16.", ("16",), "q", meta={"numbers": [3, 5, 2], "target": 16})
+WRONG, RIGHT, NONE = "\\boxed{3+5+2}", "\\boxed{2*(3+5)}", "I do not know"
+SAID = "your formula equals 10, not 16"
+EOS, IM_END = 0, 3
+
+
+class Script:
+    """Says what is written for each (sample, try), then ends with EOS; keeps what it was asked."""
+
+    def __init__(self, tokenizer: Any, says: Callable[[int, int], str], end: int, **parts: Any) -> None:
+        self.tokenizer, self.says, self.end = tokenizer, says, end
+        self.calls: list[tuple[list[Prompt], int, Sampling]] = []
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        self.calls.append((list(prompts), n, sampling))
+        return [[self._one(*self._place(p, g), sampling.max_tokens) for g in range(n)] for p in prompts]
+
+    def _place(self, prompt: Prompt, g: int) -> tuple[int, int]:
+        return (prompt.key[-2], prompt.key[-1]) if len(prompt.key) > 4 else (g, 0)
+
+    def _one(self, sample: int, again: int, budget: int) -> Completion:
+        text = self.says(sample, again)
+        ids = (*self.tokenizer.encode(text), self.end)
+        if len(ids) > budget:
+            ids = ids[:budget]
+            return Completion(ids, (-1.0,) * budget, self.tokenizer.decode(ids), False)
+        return Completion(ids, (-1.0,) * len(ids), text, True)
+
+
+def prompt(tokenizer: Any, question: Question = QUESTION, kind: int = TRAINING, i: int = 0) -> Prompt:
+    return Prompt(question, question.text, tuple(tokenizer.encode(question.text)), (kind, 7, 0, i))
+
+
+def feedback(
+    tokenizer: Any, *texts: str, end: int = EOS, says: Callable[[int, int], str] | None = None, **settings: Any
+) -> FeedbackEngine:
+    """An engine whose every sample says the given texts in turn."""
+    inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
+    made: dict[str, Any] = dict(explain=explain, extract=last_boxed, tries=5, least=4, turn="\nNo: {message}\n",
+                                variables=None, prefill="", context=512)  # fmt: skip
+    return FeedbackEngine(inner, tokenizer=tokenizer, **(made | settings))  # type: ignore[arg-type]
+
+
+def episode(engine: FeedbackEngine, budget: int = 200, stop: tuple[int, ...] = (EOS, IM_END)) -> Completion:
+    return engine.generate([prompt(engine.tokenizer)], 1, Sampling(budget, stop_ids=stop))[0][0]
+
+
+def lengths(tokenizer: Any, *texts: str) -> list[int]:
+    return [len(tokenizer.encode(text)) for text in texts]
+
+
+def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(tokenizer: Any) -> None:
+    got = episode(feedback(tokenizer, NONE, WRONG, RIGHT))
+    turns = ["\nNo: no formula was found in the form that was asked for\n", f"\nNo: {SAID}\n"]
+    assert got.tries == (NONE, WRONG, RIGHT) and got.said == RIGHT and got.finished
+    assert got.text == f"{NONE}<|endoftext|>{turns[0]}{WRONG}<|endoftext|>{turns[1]}{RIGHT}"
+    assert tokenizer.decode(got.ids[:-1]) == got.text and got.ids[-1] == EOS
+    of_tries, of_turns = lengths(tokenizer, NONE, WRONG, RIGHT), lengths(tokenizer, *turns)
+    pattern = [(of_tries[0] + 1, True), (of_turns[0], False), (of_tries[1] + 1, True), (of_turns[1], False)]
+    assert got.own == tuple(mine for count, mine in [*pattern, (of_tries[2] + 1, True)] for _ in range(count))
+    assert got.length == sum(of_tries) + 3 < len(got.ids) == len(got.own)
+    assert got.logprobs == tuple(-1.0 if mine else 0.0 for mine in got.own)
+
+
+@pytest.mark.parametrize(
+    ("texts", "tries", "said"),
+    [
+        ((RIGHT,), 5, 1),
+        ((WRONG, RIGHT), 1, 1),
+        ((WRONG, WRONG, WRONG, RIGHT), 3, 3),  # out of tries
+        ((WRONG, RIGHT), 3, 2),
+    ],
+)
+def test_it_ends_when_right_or_out_of_tries(tokenizer: Any, texts: tuple[str, ...], tries: int, said: int) -> None:
+    engine = feedback(tokenizer, *texts, tries=tries)
+    got = episode(engine)
+    assert got.tries == texts[:said] and got.finished and got.ids[-1] == EOS
+    assert len(engine.engine.calls) == said  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bound", ["budget", "context"])
+@pytest.mark.parametrize(
+    ("spare", "tries", "finished"),
+    [
+        (-1, (WRONG,), True),  # no room for a try: no message either, and nothing was cut
+        (0, (WRONG, "\\boxed"), False),  # the least room: the try is cut
+        (1000, (WRONG, RIGHT), True),
+    ],
+)
+def test_an_episode_shares_one_budget(
+    tokenizer: Any, bound: str, spare: int, tries: tuple[str, ...], finished: bool
+) -> None:
+    wrong, turn, right = lengths(tokenizer, WRONG, f"\nNo: {SAID}\n", RIGHT)
+    least = lengths(tokenizer, "\\boxed")[0]
+    budget = min(wrong + 1 + turn + least + spare, wrong + 1 + turn + right + 1)  # at most exactly what it takes
+    context = len(tokenizer.encode(QUESTION.text)) + budget if bound == "context" else 512
+    engine = feedback(tokenizer, WRONG, RIGHT, least=least, context=context)
+    got = episode(engine, budget if bound == "budget" else 400)
+    assert (got.tries, got.finished) == (tries, finished)
+    assert len(got.ids) == (budget if len(tries) > 1 else wrong + 1)
+    assert not got.own or got.own[-1]
+
+
+def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
+    asked: list[str | None] = []
+    engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: asked.append(answer))
+    got = episode(engine, lengths(tokenizer, NONE)[0])
+    assert not got.finished and got.tries == (NONE,) and len(engine.engine.calls) == 1  # type: ignore[attr-defined]
+    gold = Completion((5, EOS), (), "a solution", True)
+    engine.engine = SimpleNamespace(generate=lambda prompts, n, sampling: [[gold] * n])
+    assert episode(engine) == replace(gold, tries=("a solution",)) and not asked
+
+
+def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: Any) -> None:
+    """Sample 0 talks long before it is wrong, 1 is right at once, 2 is wrong quickly; then both talk long."""
+    firsts = [NONE * 8 + WRONG, RIGHT, WRONG]
+    engine = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[sample])
+    budget = 150
+    [got] = engine.generate([prompt(tokenizer)], 3, Sampling(budget, stop_ids=(EOS,)))
+    (_, n, first), (asked, once, second) = engine.engine.calls  # type: ignore[attr-defined]
+    assert (n, first.max_tokens, once, len(asked)) == (3, budget, 1, 2)
+    assert [p.key for p in asked] == [(TRAINING, 7, 0, 0, 0, 1), (TRAINING, 7, 0, 0, 2, 1)]
+    assert second.max_tokens == budget - (len(asked[1].ids) - len(prompt(tokenizer).ids))  # the larger of the two rooms
+    assert [len(c.ids) for c in got] == [budget, lengths(tokenizer, RIGHT)[0] + 1, budget]
+    assert [c.finished for c in got] == [False, True, False]
+    assert all(tokenizer.decode(c.ids).endswith(c.tries[-1]) for c in (got[0], got[2]))
+    alone = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[0])
+    assert episode(alone, budget) == got[0]
+
+
+def test_braces_and_hostile_texts_are_only_text(tokenizer: Any) -> None:
+    engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: None if answer else "{0} {message} %s {")
+    assert "No: {0} {message} %s {\n" in episode(engine).text
+    asked = replace(QUESTION, text="{message} \\frac{1}{2}?")
+    engine = feedback(tokenizer, WRONG, RIGHT, turn="{question} {message}!")
+    [[got]] = engine.generate([prompt(tokenizer, asked)], 1, Sampling(100, stop_ids=(EOS,)))
+    assert f"<|endoftext|>{{message}} \\frac{{1}}{{2}}? {SAID}!{RIGHT}" in got.text
+
+
+def test_what_the_verifier_or_the_extractor_raises_ends_an_episode_and_says_so(tokenizer: Any) -> None:
+    def broken(answer: str | None, question: Question) -> str | None:
+        raise ArithmeticError("boom")
+
+    with pytest.warns(RuntimeWarning, match="explaining an answer raised ArithmeticError: boom"):
+        assert episode(feedback(tokenizer, WRONG, RIGHT, explain=broken)).tries == (WRONG,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"tries": 0}, r"^rollout\.tries=0: must be above 0"),
+        ({"least": 0}, r"^rollout\.least=0: must be above 0"),
+        ({"turn": "no"}, r"^rollout\.turn=no: must hold \{message\}"),
+        ({"variables": {}}, r"^rollout=feedback: the model's chat format has no such conversation"),  # no chat template
+    ],
+)
+def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        feedback(tokenizer, WRONG, **settings)
+
+
+def test_what_it_cannot_serve_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match="no feedback to responses continued from their middle"):
+        feedback(tokenizer, WRONG).generate([prompt(tokenizer, kind=VALUE)], 1, Sampling(50))
+    other = prompt(tokenizer, Question("2+2", ("4",), "bare"))
+    with pytest.raises(InputError, match="question bare has no numbers"):
+        feedback(tokenizer, WRONG).generate([other], 1, Sampling(50))
+
+
+# --- chat formats ---
+
+
+@pytest.mark.parametrize(
+    ("end", "closing"),
+    [(IM_END, "<|im_end|>\n"), (EOS, "<|endoftext|><|im_end|>\n")],  # the format's own end is not repeated
+)
+def test_in_a_chat_the_message_is_the_users_turn(tokenizer: Any, end: int, closing: str) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = CHATML
+    got = episode(feedback(chatty, WRONG, RIGHT, end=end, variables={}, prefill="<think>"))
+    assert got.text == (
+        f"{WRONG}{closing}<|im_start|>user\nNo: {SAID}<|im_end|>\n<|im_start|>assistant\n<think>{RIGHT}"
+    )
+    assert [got.ids[i] for i in range(len(got.ids)) if got.own[i]].count(end) == 2
+
+
+@pytest.mark.parametrize("format", ["{{ messages[0].content }}", "{{ raise_exception('no') }}"])
+def test_a_chat_format_without_several_turns_is_refused(tokenizer: Any, format: str) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = format
+    with pytest.raises(InputError, match="has no such conversation; choose a template of plain text"):
+        feedback(chatty, WRONG, variables={})
+
+
+# --- on the native engine ---
+
+
+@pytest.fixture(scope="module")
+def native(tokenizer: Any) -> Callable[..., NativeEngine]:
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
+
+    def make(**parts: Any) -> NativeEngine:
+        engine = NativeEngine(model.config, max_rows=64, dtype=torch.float32, device=torch.device("cpu"), **parts)
+        engine.sync(model.named_parameters(), version=0)
+        return engine
+
+    return make
+
+
+def over(native: Callable[..., NativeEngine], tokenizer: Any, **settings: Any) -> FeedbackEngine:
+    engine = feedback(tokenizer, **settings)
+    engine.engine = native(tokenizer=tokenizer, context=512)
+    return engine
+
+
+SAMPLING = Sampling(160, stop_ids=(EOS, IM_END))
+
+
+@pytest.mark.parametrize("kind", [TRAINING, EVALUATION])
+def test_the_first_try_is_what_the_inner_engine_samples(
+    native: Callable[..., NativeEngine], tokenizer: Any, kind: int
+) -> None:
+    prompts = [prompt(tokenizer, kind=kind, i=i) for i in range(4)]
+    plain = native(tokenizer=tokenizer, context=512).generate(prompts, 2, SAMPLING)
+    once = over(native, tokenizer, tries=1).generate(prompts, 2, SAMPLING)
+    assert [[replace(c, tries=()) for c in c_G] for c_G in once] == plain
+    many = over(native, tokenizer).generate(prompts, 2, SAMPLING)
+    assert max(len(c.tries) for c_G in many for c in c_G) > 1
+    for first, whole in zip((c for c_G in plain for c in c_G), (c for c_G in many for c in c_G), strict=True):
+        cut = len(first.ids)
+        assert (whole.ids[:cut], whole.logprobs[:cut], whole.tries[0]) == (first.ids, first.logprobs, first.text)
+
+
+def test_an_episode_does_not_depend_on_its_neighbours(native: Callable[..., NativeEngine], tokenizer: Any) -> None:
+    engine = over(native, tokenizer)
+    prompts = [prompt(tokenizer, i=i) for i in range(4)]
+    together = engine.generate(prompts, 3, SAMPLING)
+    assert engine.generate(prompts, 3, SAMPLING) == together
+    for one, expected in zip(prompts, together, strict=True):
+        for got, whole in zip(engine.generate([one], 3, SAMPLING)[0], expected, strict=True):
+            assert replace(got, logprobs=()) == replace(whole, logprobs=())
+            assert got.logprobs == pytest.approx(whole.logprobs, abs=1e-4)
+    assert any(len({c.tries[1:] for c in c_G if len(c.tries) > 1}) > 1 for c_G in together)
+
+
+def test_no_two_tries_share_random_numbers() -> None:
+    keys: list[tuple[int, ...]] = [
+        (kind, 0, *rest) for kind, rest in product((TRAINING, VALUE), product((0, 1), (0, 1)))
+    ]
+    keys += [(EVALUATION, 0, i) for i in range(3)]
+    streams: list[tuple[int, ...]] = [
+        (*key, sample) for key in keys for sample in range(3)
+    ]  # as the native engine draws first tries
+    streams += [(*key, sample, again, 0) for key in keys for sample in range(3) for again in range(1, 4)]
+    streams += [(VALUE, 0, 0, i, g, b, s) for i, g, b, s in product((0, 1), (0, 1), (16, 32), (0, 1))]
+    states = {tuple(np.random.SeedSequence(list(s)).generate_state(4, np.uint64).tolist()) for s in streams}
+    assert len(states) == len(streams)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_batch_holds_all_tokens_and_learns_from_the_policys(tokenizer: Any, masked: bool) -> None:
+    asked = prompt(tokenizer)
+    whole, cut = episode(feedback(tokenizer, WRONG, RIGHT)), episode(feedback(tokenizer, WRONG, NONE * 9), 60)
+    plain = Completion((5, 6), (-0.5, -0.25), "x", True)
+    verdicts = (Verdict(1.0, Outcome.CORRECT, Outcome.CORRECT, "16", "correct"),) * 3
+    algo: Any = SimpleNamespace(weight=token_mean, mask_truncated=masked)
+    batch = make_batch([Group(asked, (whole, cut, plain), verdicts)], algo, pad_id=9)
+    assert not cut.finished and len(cut.tries) == 2 and batch.sampler_NT is not None
+    start = len(asked.ids)
+    for n, completion in enumerate((whole, cut, plain)):
+        end = start + len(completion.ids)
+        assert batch.ids_NT[n, :end].tolist() == [*asked.ids, *completion.ids] and int(batch.length_N[n]) == end
+        own = [float(mine) for mine in completion.own] or [1.0] * len(completion.ids)
+        expected = [0.0] * len(own) if masked and not completion.finished else own
+        assert batch.mask_NT[n, start:end].tolist() == expected
+        assert batch.sampler_NT[n, start:end].tolist() == list(completion.logprobs)
+        assert not batch.mask_NT[n, :start].any() and not batch.mask_NT[n, end:].any()
+    torch.testing.assert_close(batch.weight_NT.bool(), batch.mask_NT.bool())
+
+
+def test_a_critics_credit_passes_over_the_environment() -> None:
+    """Generalized advantages of an episode are those of the same tokens without the message between them."""
+    own = torch.tensor([0, 1, 1, 0, 0, 1, 1, 1], dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    earned, value = (torch.rand(1, 8, generator=generator, dtype=torch.float64) * own for _ in range(2))
+    mask = own[None].double()
+    whole = generalized_advantage(earned, value, mask.bool(), mask, gamma=0.9, lam=0.8)
+    ones = torch.ones(1, 5, dtype=torch.float64)
+    short = generalized_advantage(earned[:, own], value[:, own], ones.bool(), ones, gamma=0.9, lam=0.8)
+    torch.testing.assert_close(whole[:, own], short)
+    assert not whole[:, ~own].any()

@@ -1,0 +1,78 @@
+"""What a verifier says of an answer: nothing if it is right, else one line that a model can act on.
+
+For games over meta["numbers"] and meta["target"] (general_points, countdown, nano_countdown) by the rule of
+`check_countdown`, whose verdict it always shares. The messages are of SFTvsRL's kinds (arXiv 2501.17161).
+
+Departures: its message "... is partially correct" shows the longest prefix that a solver knows to be right; here nothing is
+said that the answer and the question do not hold. All that is wrong with the numbers is said at once; theirs names unused
+numbers only if the others are right. A message never repeats the model's text, so that nothing written there can pass
+for the environment's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from zero.errors import InputError
+from zero.grading.countdown import LONGEST, Expression, read_expression
+from zero.records import Question
+
+SHOWN, DIGITS = 8, 9  # numbers of a list, and digits of a number, that a message shows: an answer may have hundreds
+
+_LEGAL = re.compile(r"(?:[-+*/()=$\s0-9\u00d7\u22c5\u00b7\u00f7\u2212]|\\(?:times|cdot|div|left|right|[,:;!()\[\] ]))*")
+
+
+def explain(answer: str | None, question: Question) -> str | None:
+    """None if `check_countdown` accepts the answer, else why not, as the end of a sentence: one line of printable ASCII.
+
+    `answer` is what the template extracted, None if it found nothing. Bounded work whatever the answer. InputError for a
+    question without numbers and a target.
+    """
+    if "numbers" not in question.meta or "target" not in question.meta:
+        remedy = f"question {question.id} has no numbers and target to speak of; give a function for this question set"
+        raise InputError("rollout.explain", "zero.grading.feedback.explain", remedy)
+    if answer is None:
+        return "no formula was found in the form that was asked for"
+    try:
+        said = read_expression(answer)
+    except ValueError:
+        return _unreadable(answer)
+    return _wrong_numbers(said, question.meta["numbers"]) or _wrong_value(said, question.meta["target"])
+
+
+def _unreadable(answer: str) -> str:
+    if len(answer) > LONGEST:
+        return f"the formula is longer than {LONGEST} characters"
+    if _LEGAL.fullmatch(answer.strip().removesuffix(".")) is None:
+        return "the formula has illegal characters: only whole numbers, +, -, *, / and parentheses are allowed"
+    return "the formula is incomplete or not well-formed"
+
+
+def _wrong_numbers(said: Expression, numbers: Iterable[int]) -> str | None:
+    used, given = Counter(said.numbers), Counter(numbers)
+    kinds = (
+        ("you used invalid numbers", [number for number in used if number not in given]),
+        ("you used numbers", [number for number in used if 0 < given[number] < used[number]]),
+        ("you didn't use numbers", (given - used).elements()),
+    )
+    ends = ("", " too many times", "")
+    lists = [sorted(found) for _, found in kinds]
+    parts = [f"{kinds[i][0]}: {_shown(found)}{ends[i]}" for i, found in enumerate(lists) if found]
+    return ", ".join(parts) or None
+
+
+def _wrong_value(said: Expression, target: int) -> str | None:
+    if said.value is None:
+        return "your formula divides by zero"
+    if said.value != target:
+        return f"your formula equals {said.value}, not {target}"
+    if said.claimed not in (None, target):
+        return f"your formula equals {target}, not what you wrote after ="
+    return None
+
+
+def _shown(numbers: list[int]) -> str:
+    texts = [text if len(text) <= DIGITS else f"{text[:DIGITS]}..." for text in map(str, numbers[:SHOWN])]
+    return f"[{', '.join(texts)}{', ...' if len(numbers) > SHOWN else ''}]"
