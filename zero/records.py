@@ -33,16 +33,6 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question in its template. `ids` is what the model sees; `key` seeds its samples and is unique in a run."""
-
-    question: Question
-    text: str
-    ids: tuple[int, ...]
-    key: tuple[int, ...]  # (seed, step, position in the step)
-
-
-@dataclass(frozen=True, slots=True)
 class Sampling:
     """How completions are drawn. Stop strings stay in the text; stop ids count as tokens of the response."""
 
@@ -77,6 +67,17 @@ class Completion:
     def said(self) -> str:
         """What is judged: the last try, without what the environment or an earlier try said."""
         return self.tries[-1] if self.tries else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question in its template. `ids` is what the model sees; `key` seeds its samples and is unique in a run."""
+
+    question: Question
+    text: str
+    ids: tuple[int, ...]
+    key: tuple[int, ...]  # (what for, seed, step, position in the step)
+    begun: Completion | None = None  # what of a response the ids hold already, if it is to be gone on with
 
 
 class Outcome(StrEnum):

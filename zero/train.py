@@ -90,7 +90,9 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     }
     names = [sets[as_key(b)].name for b in config["benchmarks"]["sets"].values()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        remedy = "two of the sets have this name, and so would their curves; give one another: benchmarks.sets.KEY.name=..."
+        remedy = (
+            "two of the sets have this name, and so would their curves; give one another: benchmarks.sets.KEY.name=..."
+        )
         raise InputError("benchmarks", twice[0], remedy)
     tested: dict[str, list[Question]] = {}
     for held in sets.values():  # the training set may be a benchmark's too, with other rows

@@ -56,6 +56,8 @@ def test_where_steps_start(run: Run) -> None:
     first = len(run.tokenizer.encode("1+2=3.\n", add_special_tokens=False))
     assert vine_of(run, every=first + 1, separator="\n").step_starts(ids) == [0, lines[2]]
     assert vine_of(run, every=4).step_starts(range(10)) == [0, 4, 8]
+    own = [True] * 6 + [False] * 3 + [True] * 5  # the environment spoke: another try begins
+    assert vine_of(run, every=4).step_starts(range(14), own) == [0, 4, 9, 13]
     assert vine_of(run, every=4).step_starts(range(4)) == [0]
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, start, train_here, weights
+from tests.integration.test_evaluate import evaluate_here
 
 OPTIONS = [
     "learner=lora", "learner.lora.rank=4", "optim.lr=1e-2", "optim.warmup=1", "steps=3", "checkpoint.every=1",
@@ -41,3 +42,16 @@ def test_a_critic_beside_adapters_has_none_and_learns_whole(tmp_path: Path) -> N
     policy, critic = (load_file(kept / f"{name}.safetensors").keys() for name in ("policy", "critic"))
     assert all(".lora_" in name for name in policy)
     assert "body.embed_tokens.weight" in critic and not [name for name in critic if "lora" in name]
+
+
+def test_a_checkpoint_of_adapters_is_evaluated_merged_into_its_base(tmp_path: Path) -> None:
+    train_here(tmp_path / "run", *OPTIONS, "evaluation.every=1", "checkpoint.keep=9", "benchmarks.limit=16")
+    result = evaluate_here(tmp_path / "all", f"run={tmp_path / 'run'}", "step=all")
+    assert list(result["steps"]) == ["1", "2", "3"]
+    curve = {
+        line["step"]: {k: v for k, v in line.items() if k.startswith("eval/")} for line in journal(tmp_path / "run")
+    }
+    for step in (1, 2, 3):
+        measured = result["steps"][str(step)]["evaluation"]["nano_math"]
+        assert curve[step] and measured.items() >= curve[step].items()
+    assert curve[3] != curve[0]

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,9 +198,29 @@ def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], lin
         feedback(tokenizer, WRONG, **settings)
 
 
+@pytest.mark.parametrize("kept", ["nothing", "half a try", "a message", "half of the second try"])
+def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, kept: str) -> None:
+    """What is gone on with from any place, by the same words, ends as the same episode; tries already had count."""
+    whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, tries=3))
+    first, _ = (i for i in range(1, len(whole.ids)) if whole.own[i] and not whole.own[i - 1])
+    message = whole.own.index(False)
+    b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[kept]
+    over = sum(now < before for before, now in pairwise(whole.own[:b]))
+    begun = Completion(whole.ids[:b], (), "", False, whole.own[:b], (*whole.tries[:over], ""))
+    end = message if b < message else whole.own.index(False, first)
+    rest = tokenizer.decode([i for i in whole.ids[b:end] if i != EOS])
+    asked = replace(prompt(tokenizer, kind=VALUE), ids=prompt(tokenizer).ids + begun.ids, begun=begun)
+    later = [rest, *whole.tries[over + 1 :]]
+    engine = feedback(tokenizer, tries=3, says=lambda sample, again: later[again])
+    [[got]] = engine.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
+    assert begun.ids + got.ids == whole.ids and got.tries == whole.tries
+    assert (*begun.own, *(got.own or (True,) * len(got.ids))) == whole.own
+    spent = feedback(tokenizer, tries=over + 1, says=lambda sample, again: later[again])
+    [[last]] = spent.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
+    assert len(last.tries) == over + 1
+
+
 def test_what_it_cannot_serve_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="no feedback to responses continued from their middle"):
-        feedback(tokenizer, WRONG).generate([prompt(tokenizer, kind=VALUE)], 1, Sampling(50))
     other = prompt(tokenizer, Question("2+2", ("4",), "bare"))
     with pytest.raises(InputError, match="question bare has no numbers"):
         feedback(tokenizer, WRONG).generate([other], 1, Sampling(50))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -35,7 +36,7 @@ class Vine:
 
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         starts = {
-            (p, g): self.step_starts(completion.ids)
+            (p, g): self.step_starts(completion.ids, completion.own)
             for p, group in enumerate(groups)
             for g, completion in enumerate(group.completions)
         }
@@ -48,11 +49,14 @@ class Vine:
                 value_NT[n, t], starts_NT[n, t] = worth[p, g if b else 0, b], True
         return value_NT, starts_NT
 
-    def step_starts(self, ids: Sequence[int]) -> list[int]:
-        """Where the steps of a response start, in tokens."""
+    def step_starts(self, ids: Sequence[int], own: Sequence[bool] = ()) -> list[int]:
+        """Where the steps of a response start, in tokens; every try does."""
         starts = [0]
-        for b in range(self.every, len(ids)):
-            if b - starts[-1] >= self.every and self._ends_a_step(ids[b - 1]):
+        for b in range(1, len(ids)):
+            if own and not own[b]:
+                continue  # the environment takes no step
+            new_try = bool(own) and not own[b - 1]
+            if new_try or (b - starts[-1] >= self.every and self._ends_a_step(ids[b - 1])):
                 starts.append(b)
         return starts
 
@@ -75,10 +79,7 @@ class Vine:
                     prompts, self.samples, replace(sampling, max_tokens=sampling.max_tokens - depth)
                 )
             self.tokens += sum(len(c.ids) for c_K in sampled for c in c_K)
-            whole = [
-                [self._joined(groups[p].completions[g].ids[:b], c) for c in c_K]
-                for (p, g, b), c_K in zip(here, sampled, strict=True)
-            ]
+            whole = [[self._joined(prompt.begun, c) for c in c_K] for prompt, c_K in zip(prompts, sampled, strict=True)]
             asked = [groups[p].prompt for p, _, _ in here]
             for place, group in zip(here, self.parts.grader.grade(asked, whole, sampling.max_tokens), strict=True):
                 worth[place] = fmean(verdict.reward for verdict in group.verdicts)
@@ -86,14 +87,21 @@ class Vine:
 
     def _prompt(self, group: Group, g: int, b: int) -> Prompt:
         """The prompt and the first b tokens of response g, with random numbers of its own."""
-        prompt = group.prompt
-        return replace(prompt, ids=prompt.ids + group.completions[g].ids[:b], key=(VALUE, *prompt.key[1:], g, b))
+        prompt, whole = group.prompt, group.completions[g]
+        own = whole.own[:b]
+        turns = sum(now < before for before, now in pairwise(own))  # messages that have come, each behind a try
+        tries = (*whole.tries[:turns], "") if whole.tries else ()  # the last is still to be said
+        begun = Completion(whole.ids[:b], (), "", False, own, tries)
+        return replace(prompt, ids=prompt.ids + begun.ids, key=(VALUE, *prompt.key[1:], g, b), begun=begun)
 
-    def _joined(self, before: tuple[int, ...], after: Completion) -> Completion:
-        ids = before + after.ids
+    def _joined(self, before: Completion | None, after: Completion) -> Completion:
+        assert before is not None
+        ids = before.ids + after.ids
         spoken = ids[:-1] if ids[-1] in self.parts.sampling.stop_ids else ids
         text = self.parts.tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return Completion(ids, (), text, after.finished)
+        parts = (before, after)
+        own = tuple(o for c in parts for o in c.own or (True,) * len(c.ids)) if before.own or after.own else ()
+        return Completion(ids, (), text, after.finished, own, after.tries)
 
     def update(self, batch: Batch) -> Metrics:
         """Nothing to learn."""

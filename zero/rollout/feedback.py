@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from zero.errors import InputError
-from zero.records import VALUE, Completion, Prompt, Question, Sampling
+from zero.records import Completion, Prompt, Question, Sampling
 from zero.rollout import RolloutEngine
 
 Explain = Callable[[str | None, Question], str | None]  # (extracted answer, question) -> message; None: it is right
@@ -67,20 +67,17 @@ class FeedbackEngine:
         self.engine = engine(tokenizer=tokenizer, context=context, **parts)
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """n episodes for each prompt. All tries of one round are one call of the inner engine, with the largest budget
-        among them; what exceeds an episode's own is cut."""
-        if any(prompt.key[0] == VALUE for prompt in prompts):
-            remedy = "gives no feedback to responses continued from their middle, as this critic samples them"
-            raise InputError("rollout", "feedback", remedy)
+        """n episodes for each prompt; of one that was begun the rest, with all of its tries. All tries of one round are one
+        call of the inner engine, with the largest budget among them; what exceeds an episode's own is cut."""
         first_PG = self.engine.generate(prompts, n, sampling)
-        whole_PG = [[replace(c, tries=(c.text,)) for c in c_G] for c_G in first_PG]
+        whole_PG = [[self._first(p, c, sampling) for c in c_G] for p, c_G in zip(prompts, first_PG, strict=True)]
         places = [(p, g) for p, c_G in enumerate(whole_PG) for g in range(len(c_G))]
         for again in range(1, self.tries):
             turns = {(p, g): self._turn(prompts[p].question, whole_PG[p][g], sampling) for p, g in places}
             rooms = {
                 (p, g): self._room(prompts[p], whole_PG[p][g], turn, sampling)
                 for (p, g), turn in turns.items()
-                if turn is not None
+                if turn is not None and len(whole_PG[p][g].tries) < self.tries
             }
             places = [place for place, room in rooms.items() if room >= self.least]
             if not places:
@@ -99,6 +96,16 @@ class FeedbackEngine:
                 within = self._cut(answer, rooms[p, g])
                 whole_PG[p][g] = self._joined(whole_PG[p][g], turns[p, g] or (), within, sampling)
         return whole_PG
+
+    def _first(self, prompt: Prompt, sampled: Completion, sampling: Sampling) -> Completion:
+        """The episode after one answer, which may end a try that was begun before, and others before that."""
+        if prompt.begun is None:
+            return replace(sampled, tries=(sampled.text,))
+        own = prompt.begun.own or (True,) * len(prompt.begun.ids)
+        message = next((i for i in reversed(range(len(own))) if not own[i]), -1)  # the last token not of this try
+        ids = (*prompt.begun.ids[message + 1 :], *sampled.ids)
+        text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
+        return replace(sampled, tries=(*prompt.begun.tries[:-1], text))
 
     def _turn(self, question: Question, episode: Completion, sampling: Sampling) -> tuple[int, ...] | None:
         """The environment's tokens after the episode's last try; None if it is right, cut, or was not sampled."""
