@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,11 @@ class Algorithm:
     mask_truncated: bool = False  # responses cut by the token budget are no part of the batch
     min_group: int = 1  # fewest siblings the advantage can compare
     refills: int = 0  # times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if isinstance(bound := getattr(self, f.name), partial):  # Hydra's own kind takes 0.8 ms a call
+                object.__setattr__(self, f.name, partial(bound.func, *bound.args, **bound.keywords))
 
     @property
     def needs_reference(self) -> bool:

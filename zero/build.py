@@ -13,11 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
-from zero.config import instantiate, model_folder
+from zero import lens
+from zero.config import instantiate, model_folder, options
 from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
+from zero.lens import Lens
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
@@ -107,6 +109,16 @@ def make_critic(config: Config, algo: Any, device: torch.device, **parts: Any) -
             world=World(),
         )
     )
+
+
+def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> Lens:
+    """The algorithms of conf/algo beside the run's `own`: those that need no critic and can compare this many siblings."""
+    algorithms = {
+        name: instantiate(option, f"conf/algo/{name}.yaml")
+        for name, option in options("algo", config).items()
+        if option["critic"] is None and option["min_group"] <= config["group_size"]
+    }
+    return lens.make_lens(own, algorithms, config["tracker"]["lens_every"], tokenizer.pad_token_id or 0, learner)
 
 
 def total_updates(config: Config) -> int:

@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zero.errors import InputError
 from zero.identity import PLACE, flatten
 
+LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
 CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
 AXES = ("algo", "template", "questions", "model")
 
@@ -42,6 +43,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "algo.correction.cap algo.largest_advantage algo.critic.clip algo.critic.samples algo.critic.every "
         "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.tries rollout.least "
         "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
+        "tracker.lens_every "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
@@ -191,6 +193,26 @@ def instantiate(config: Any, key: str = "") -> Any:
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
             raise InputError(where or "config", lost[1] or lost[2], remedy) from None
         raise
+
+
+def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of conf/GROUP, by name, as it would stand in this checked config. A running Hydra task is left alone."""
+    found, running = {}, GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for path in sorted((CONF / group).glob("*.yaml")):
+                option = OmegaConf.create({**config, group: compose(f"{group}/{path.stem}")[group]})
+                found[path.stem] = _plain(option)[group]
+    finally:
+        if running is not None:
+            GlobalHydra.instance().initialize(running)
+    return found
+
+
+def tracker(config: Mapping[str, Any]) -> Any:
+    """The tracker that a checked config names, not opened; the lens in its settings is the loop's."""
+    return instantiate({key: value for key, value in config["tracker"].items() if key not in LENS}, "tracker")
 
 
 def benchmark_set(key: str, config: Any) -> Any:

@@ -24,6 +24,7 @@ from zero.errors import Preempted
 from zero.evaluation import Benchmark, Result, evaluate, rows, summarize
 from zero.grading import Grader
 from zero.learner import Learner
+from zero.lens import Lens, look
 from zero.monitor import RewardHack
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Group, Metrics, Sampling
@@ -47,6 +48,7 @@ class Run:
     engine: RolloutEngine
     learner: Learner
     critic: Critic | None
+    lens: Lens | None  # compares the run's algorithm with others
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
     seed: int
@@ -92,11 +94,16 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
             batch = replace(batch, old_NT=run.learner.logprobs(batch))
         values = run.critic.values(groups, batch) if run.critic else None
         batch = run.algo.credited(batch, rewards(groups), values)
+    seen: Metrics = {}
+    if run.lens and due(t + 1, run.lens.every, run.steps):
+        with watch("lens"):
+            seen = look(run.lens, run.algo, batch, groups, run.learner)
+    with watch("update"):
         parts = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
         losses = [update(run, part) for part in parts]
     with watch("sync"):
         run.engine.sync(run.learner.weights(), version=t + 1)
-    metrics = summarize(sampled) | average(losses) | watch.seconds()
+    metrics = summarize(sampled) | average(losses) | seen | watch.seconds()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics

@@ -163,6 +163,7 @@ def build(
     critic = make.make_critic(  # before the learner, which may change the model it is given
         config, algo, device, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )
+    learner = make.make_learner(config, model, tokenizer, algo, optim, device)
     return Run(
         dir=run_dir,
         template=template,
@@ -172,8 +173,9 @@ def build(
         tokenizer=tokenizer,
         grader=grader,
         engine=engine,
-        learner=make.make_learner(config, model, tokenizer, algo, optim, device),
+        learner=learner,
         critic=critic,
+        lens=make.make_lens(config, choices["algo"], learner, tokenizer) if config["tracker"]["lens"] else None,
         benchmarks=benchmarks,
         trackers=Trackers.open(
             config=config,
@@ -181,7 +183,7 @@ def build(
             run_dir=run_dir,
             name=name,
             signature=identity.signature(config),
-            tracker=configs.instantiate(config["tracker"]),
+            tracker=configs.tracker(config),
             view=Progress(run_dir, name, config["steps"]),
         ),
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
@@ -225,7 +227,7 @@ def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path
     from zero.tracking import Trackers, delivered
 
     if not delivered(run_dir):
-        tracker, signature = configs.instantiate(config["tracker"]), identity.signature(config)
+        tracker, signature = configs.tracker(config), identity.signature(config)
         Trackers.open(
             config=config, choices=choices, run_dir=run_dir, name=name, signature=signature, tracker=tracker
         ).close("finished")

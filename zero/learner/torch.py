@@ -14,6 +14,7 @@ from zero.algo import Algorithm
 from zero.batching import micro_batches
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, Trained
+from zero.learner.probe import Probed, Slopes, probe
 from zero.objective import logprob_and_entropy
 from zero.records import Batch, Metrics
 from zero.runtime import World
@@ -92,6 +93,22 @@ class TorchLearner:
             del metrics["mismatch/logprob_gap_max"]
         norm, rate = self.trained.step()
         return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
+
+    def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
+        """What `algorithms` other losses would do to this policy: see zero.learner.probe.probe. Changes nothing."""
+        return probe(
+            self.model,
+            batch,
+            slopes,
+            algorithms,
+            entropy=entropy,
+            temperature=self.temperature,
+            vocabulary=self.vocabulary,
+            micro_tokens=self.micro_tokens,
+            autocast=self.autocast,
+            device=self.device,
+            world=self.world,
+        )
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere.

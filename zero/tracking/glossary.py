@@ -52,6 +52,25 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     ),
     "mismatch/logprob_gap": ("nats", "mean |sampler - learner| log-probability over response tokens"),
     "mismatch/logprob_gap_max": ("nats", "largest |sampler - learner| log-probability of a response token"),
+    "lens/ALGO/cosine": (
+        "cosine",
+        "of ALGO's gradient on the step's responses with that of the run's algorithm, on a probe; absent if one is zero",
+    ),
+    "lens/ALGO/correct_short": (
+        "share",
+        "of ALGO's token weights on correct answers of at most the step's median length",
+    ),
+    "lens/ALGO/correct_long": ("share", "of ALGO's token weights on correct answers above the step's median length"),
+    "lens/ALGO/incorrect_short": ("share", "of ALGO's token weights on incorrect answers of at most the median length"),
+    "lens/ALGO/incorrect_long": ("share", "of ALGO's token weights on incorrect answers above the median length"),
+    "lens/ALGO/length_bias": (
+        "ratio",
+        "ALGO's weight per token of long over short incorrect answers to the same question with the same reward; 1: no bias",
+    ),
+    "lens/ALGO/difficulty_bias": (
+        "ratio",
+        "what a unit of reward difference weighs for ALGO in groups at least 3/4 right or wrong over others; 1: no bias",
+    ),
     "tokens/generated": ("tokens", "response tokens sampled in the step"),
     "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
     "eval/NAME/accuracy": ("share", "benchmark NAME: strict accuracy, mean over n answers to each question: avg@n"),
@@ -76,6 +95,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "eval/NAME/reflection": ("share", "benchmark NAME: responses that contain a self-reflection word"),
     "time/rollout": ("s", "wall time of sampling"),
     "time/grade": ("s", "wall time of grading"),
+    "time/lens": ("s", "wall time of the algorithm lens; absent where none is due"),
     "time/update": ("s", "wall time of the learner: log-probabilities, backward passes, optimizer"),
     "time/sync": ("s", "wall time of handing the new weights to the sampler"),
     "time/step": ("s", "wall time of the whole step, without evaluation"),
@@ -113,6 +133,7 @@ def _entry(name: str) -> str | None:
     if name in GLOSSARY:
         return None if "NAME" in name.split("/") else name
     pattern = re.sub(r"^eval/[^/]+/", "eval/NAME/", name)
+    pattern = re.sub(r"^lens/[^/]+/", "lens/ALGO/", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
     pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/PART", pattern)
     return pattern if pattern in GLOSSARY else None

@@ -1,0 +1,177 @@
+"""The algorithm lens: what other algorithms would have done with the same responses, seen at the policy that made them.
+
+Every loss is a sum over response tokens, so all that tells one algorithm from another in a step's first update is the slope
+c = d loss / d log p that it puts on each token. From the slopes come a probe of its gradient (zero/learner/probe.py), to
+compare with the run's own, and how its weight |c| splits over answers. The run itself is never touched.
+
+The two biases of arXiv 2503.20783, section 3.1, are read off |c| with everything else held equal:
+
+    length      token weights of incorrect answers to the same question with the same reward, long over short
+    difficulty  weight that a unit of reward difference has, in nearly unanimous groups over balanced ones
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero.algo import Algorithm
+from zero.batching import make_batch, rewards
+from zero.errors import InputError
+from zero.learner.probe import Probed
+from zero.records import Batch, Group, Metrics
+
+UNANIMOUS = 0.25  # a group is nearly unanimous if at most this share of its answers is right, or wrong
+Seen = tuple[Algorithm, Batch]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What to compare a run with, and how often."""
+
+    own: str  # name of the run's algorithm
+    others: Mapping[str, Algorithm]  # without critics: they have only the step's rewards
+    every: int  # steps
+    pad_id: int
+
+
+def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id: int, learner: Any) -> Lens:
+    """The lens of a run; what is named like the run's own algorithm is left out of `algorithms`.
+
+    InputError if the learner cannot probe its model: one whose logits are more than a head on its last hidden state.
+    """
+    if not getattr(learner, "plain_head", False):
+        remedy = (
+            "needs logits that are the output head on the last hidden state, and this model's are not; leave it off"
+        )
+        raise InputError("tracker.lens", True, remedy)
+    return Lens(own, {name: algo for name, algo in algorithms.items() if name != own}, every, pad_id)
+
+
+def look(lens: Lens, algo: Algorithm, batch: Batch, groups: Sequence[Group], learner: Any) -> Metrics:
+    """The metrics lens/NAME/... of a step, before its first update.
+
+    `batch` is the run's own, credited and whole. What the run did not compute (a reference, old log-probabilities) is
+    left out of the others' losses too. What cannot be known in a step, such as a cosine with no gradient, is absent.
+    """
+    seen = {lens.own: (algo, replace(batch, old_NT=None))} | _as_others_see(lens, batch, groups)
+    every_mask = torch.stack([b.mask_NT for _, b in seen.values()]).amax(dim=0)
+    probed: Probed = learner.probe(
+        replace(batch, mask_NT=every_mask),
+        lambda rows, logprob, entropy: slopes(list(seen.values()), rows, logprob, entropy),
+        len(seen),
+        entropy=any(a.entropy for a, _ in seen.values()),
+    )
+    metrics: Metrics = {}
+    for (name, (_, own)), gradient_HH, push_N in zip(seen.items(), probed.gradient_AHH, probed.push_AN, strict=True):
+        found = cosine(gradient_HH, probed.gradient_AHH[0])
+        found |= split(groups, push_N.tolist())
+        found |= length_bias(groups, push_N.tolist())
+        found |= difficulty_bias(groups, push_N.tolist(), own.weight_NT.sum(dim=1).tolist())
+        metrics |= {f"lens/{name}/{key}": value for key, value in found.items()}
+    return metrics
+
+
+def _as_others_see(lens: Lens, own: Batch, groups: Sequence[Group]) -> dict[str, Seen]:
+    """Each other algorithm with the batch that it would have made of the same groups."""
+    plain: dict[bool, Batch] = {}
+    seen: dict[str, Seen] = {}
+    for name, algo in lens.others.items():
+        if algo.mask_truncated not in plain:
+            made = make_batch(groups, algo, lens.pad_id)
+            if torch.equal(made.mask_NT, own.mask_NT):  # else the run's numbers lack some of the tokens
+                made = replace(made, reference_NT=own.reference_NT, old_NT=own.old_NT)
+            plain[algo.mask_truncated] = made
+        batch = plain[algo.mask_truncated]
+        if batch.reference_NT is None or (algo.needs_old and batch.old_NT is None):
+            algo = replace(algo, beta=0.0)
+        batch = algo.credited(replace(batch, weight_NT=algo.weight(batch.mask_NT)), rewards(groups))
+        seen[name] = algo, replace(batch, old_NT=None)  # at the policy that made the samples
+    return seen
+
+
+def slopes(seen: Sequence[Seen], rows: Tensor, logprob_NT: Tensor, entropy_NT: Tensor) -> tuple[Tensor, Tensor | None]:
+    """d loss / d log-probability [A, n, T] of some rows of each algorithm's batch, and d loss / d entropy, None if no
+    loss has any. By autograd on the numbers alone: exact for every surrogate, correction and KL."""
+    with_entropy = any(algo.entropy for algo, _ in seen)
+    leaves = [x.expand(len(seen), *x.shape).clone().requires_grad_() for x in (logprob_NT, entropy_NT)]
+    with torch.enable_grad():
+        losses = [
+            algo.loss(own_NT, batch.rows(rows).to(own_NT.device), own_entropy_NT)[0]
+            for (algo, batch), own_NT, own_entropy_NT in zip(seen, *leaves, strict=True)
+        ]
+    slope_ANT, entropy_ANT = torch.autograd.grad(torch.stack(losses).sum(), leaves, allow_unused=True)
+    return slope_ANT, entropy_ANT if with_entropy else None
+
+
+def cosine(gradient_HH: Tensor, applied_HH: Tensor) -> Metrics:
+    """Of two gradients; absent if one is zero."""
+    a, b = gradient_HH.double().flatten(), applied_HH.double().flatten()
+    norms = float(a.norm() * b.norm())
+    return {"cosine": float(a @ b) / norms} if norms > 0 else {}
+
+
+def split(groups: Sequence[Group], push_N: Sequence[float]) -> Metrics:
+    """The shares of the whole weight on correct and incorrect, short and long answers; they add up to 1.
+
+    Short is at most the step's median length. Absent if no answer has weight.
+    """
+    total, shares = (
+        sum(push_N),
+        dict.fromkeys(("correct_short", "correct_long", "incorrect_short", "incorrect_long"), 0.0),
+    )
+    for (_, correct, long, _, _), push in zip(_answers(groups), push_N, strict=True):
+        shares[f"{'correct' if correct else 'incorrect'}_{'long' if long else 'short'}"] += push
+    return {name: share / total for name, share in shares.items()} if total > 0 else {}
+
+
+def length_bias(groups: Sequence[Group], push_N: Sequence[float]) -> Metrics:
+    """Weight per token of long incorrect answers over that of short ones, among answers to the same question with the same
+    reward, which differ in nothing but length: 1 is no bias, below 1 long mistakes are punished less. Absent if no
+    question has both, or none of them has weight."""
+    per_token: dict[tuple[int, float], tuple[list[float], list[float]]] = {}
+    for (p, correct, long, tokens, reward), push in zip(_answers(groups), push_N, strict=True):
+        if not correct:
+            per_token.setdefault((p, reward), ([], []))[long].append(push / tokens)
+    pairs = [(fmean(short), fmean(long)) for short, long in per_token.values() if short and long]
+    base = sum(short for short, _ in pairs)
+    return {"length_bias": sum(long for _, long in pairs) / base} if base > 0 else {}
+
+
+def difficulty_bias(groups: Sequence[Group], push_N: Sequence[float], weight_N: Sequence[float]) -> Metrics:
+    """What a unit of reward difference weighs in nearly unanimous groups over balanced ones: 1 is no bias, above 1 questions
+    that are too easy or too hard count more.
+
+    A group's weight is the sum of its answers' mean |advantage|, that is |c| over the averaging's own weight, so that
+    the length bias has no part in it; its reward difference is the sum of |R - mean R|. Groups of equal rewards have
+    none. Absent without a group of each kind.
+    """
+    ratios: tuple[list[float], list[float]] = ([], [])  # balanced, nearly unanimous
+    start = 0
+    for group in groups:
+        rows = range(start, start + len(group.verdicts))
+        start = rows.stop
+        mean = fmean(v.reward for v in group.verdicts)
+        taught = [(n, v) for n, v in zip(rows, group.verdicts, strict=True) if weight_N[n] > 0]
+        spread = sum(abs(v.reward - mean) for _, v in taught)
+        if len({v.reward for v in group.verdicts}) == 1 or spread == 0:
+            continue
+        right = fmean(v.correct for v in group.verdicts)
+        ratios[min(right, 1 - right) <= UNANIMOUS].append(sum(push_N[n] / weight_N[n] for n, _ in taught) / spread)
+    balanced, unanimous = ratios
+    return (
+        {"difficulty_bias": fmean(unanimous) / fmean(balanced)} if unanimous and balanced and sum(balanced) > 0 else {}
+    )
+
+
+def _answers(groups: Sequence[Group]) -> list[tuple[int, bool, bool, int, float]]:
+    """(group, correct, long, tokens, reward) of each of the N answers; long is above the median length. Tokens are the
+    policy's own."""
+    both = [(p, c, v) for p, group in enumerate(groups) for c, v in zip(group.completions, group.verdicts, strict=True)]
+    middle = median(c.length for _, c, _ in both)
+    return [(p, v.correct, c.length > middle, max(c.length, 1), v.reward) for p, c, v in both]
