@@ -78,7 +78,9 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
     )
 
 
-def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device) -> Any:
+def make_learner(
+    config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device, world: World
+) -> Any:
     """The learner around a loaded model."""
     settings = {key: value for key, value in config["learner"].items() if key != "precision"}
     return instantiate(settings)(
@@ -90,11 +92,12 @@ def make_learner(config: Config, model: Any, tokenizer: Any, algo: Any, optim: A
         autocast=autocasts(config, device),
         keep_reference=algo.needs_reference,
         device=device,
+        world=world,
         seed=config["seed"],
     )
 
 
-def make_critic(config: Config, algo: Any, device: torch.device, **parts: Any) -> Any:
+def make_critic(config: Config, algo: Any, device: torch.device, world: World, **parts: Any) -> Any:
     """The critic that the algorithm asks for, or None. Before the first update: it may start from the model's weights."""
     if algo.critic is None:
         return None
@@ -106,7 +109,7 @@ def make_critic(config: Config, algo: Any, device: torch.device, **parts: Any) -
             seed=config["seed"],
             autocast=mixed,
             device=device,
-            world=World(),
+            world=world,
         )
     )
 

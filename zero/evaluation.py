@@ -25,6 +25,7 @@ from zero.template import AnyTemplate
 
 if TYPE_CHECKING:  # measuring saved rows needs no torch
     from zero.rollout import RolloutEngine
+    from zero.runtime import World
 
 Row = dict[str, Any]
 
@@ -67,12 +68,19 @@ class Result:
 
 
 def evaluate(
-    bench: Benchmark, template: AnyTemplate, tokenizer: Any, engine: RolloutEngine, ks: Sequence[int] = ()
+    bench: Benchmark,
+    template: AnyTemplate,
+    tokenizer: Any,
+    engine: RolloutEngine,
+    ks: Sequence[int] = (),
+    world: World | None = None,
 ) -> Result:
-    """Answer and grade a benchmark with the current weights of the engine; pass@k and maj@k for each of `ks`."""
-    prompts = bench.prompts(template, tokenizer)
+    """Answer and grade a benchmark with the current weights of the engine; pass@k and maj@k for each of `ks`. The ranks of
+    `world` share the questions, and each returns the whole result."""
+    prompts: Sequence[Prompt] = bench.prompts(template, tokenizer)
     with engine.awake():
-        table = rows(_answered(bench, prompts, engine))
+        table = rows(_answered(bench, world.part(prompts) if world else prompts, engine))
+    table = world.gather(table) if world else table
     return measured(bench.questions.name, bench.n, table, ks)
 
 

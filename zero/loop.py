@@ -29,7 +29,7 @@ from zero.monitor import RewardHack
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import StopRequest
+from zero.runtime import StopRequest, World
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, journal
 
@@ -51,6 +51,7 @@ class Run:
     lens: Lens | None  # compares the run's algorithm with others
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
+    world: World
     seed: int
     steps: int
     prompts: int
@@ -71,7 +72,10 @@ class Run:
 
 
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
-    """Step t, counted from 0: questions -> prompts -> completions -> verdicts -> batch -> updates -> new weights."""
+    """Step t, counted from 0: questions -> prompts -> completions -> verdicts -> batch -> updates -> new weights.
+
+    With several ranks each samples and grades its part of the prompts; from there on all have the whole step.
+    """
     watch = Stopwatch()
     sampled = list[Group]()
     rounds = 1 + run.algo.refills
@@ -79,10 +83,11 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
         questions = run.questions.batch(t * rounds + r, run.prompts, run.seed)
         keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
         prompts = [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
+        mine = run.world.part(prompts)
         with watch("rollout"), run.engine.awake():
-            completions_PG = run.engine.generate(prompts, run.group_size, run.sampling)
+            completions_PG = run.engine.generate(mine, run.group_size, run.sampling)
         with watch("grade"):
-            sampled += run.grader.grade(prompts, completions_PG, run.sampling.max_tokens)
+            sampled += run.world.gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
         if sum(map(teaches, sampled)) >= run.prompts:
             break
     groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
@@ -127,7 +132,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
     computes it again, to the same numbers.
     """
     start = resume(run)
-    hack = RewardHack.of(journal.read(run.dir))
+    hack = RewardHack.of(journal.read(run.dir) if run.world.first else ())
     results: list[Result] = []
     run.engine.sync(run.learner.weights(), version=start)
     if start == 0:
@@ -144,11 +149,13 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
         if due(done, run.sample_every, run.steps):
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
         run.trackers.metrics(metrics | _clock(), step=done)
-        asked = bool(stop)  # once: what comes later is for the next step
-        if due(done, run.save_every, run.steps) or asked:
+        asked = run.world.any(bool(stop))  # once: what comes later is for the next step
+        if run.world.first and (due(done, run.save_every, run.steps) or asked):
             checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep)
         if asked and done < run.steps:
-            raise Preempted(f"{stop.received} after step {done} of {run.steps}: saved; the same command continues")
+            raise Preempted(
+                f"{stop.received or 'a signal'} after step {done} of {run.steps}: saved; the same command continues"
+            )
     return results or measure(run, run.steps)[1]
 
 
@@ -168,7 +175,7 @@ def resume(run: Run) -> int:
 def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
     """Evaluate every benchmark after `done` steps; completions go to the run folder."""
     began = time.perf_counter()
-    results = [evaluate(bench, run.template, run.tokenizer, run.engine) for bench in run.benchmarks]
+    results = [evaluate(bench, run.template, run.tokenizer, run.engine, world=run.world) for bench in run.benchmarks]
     metrics = {name: value for result in results for name, value in result.metrics().items()}
     for result in results:
         keep_samples(run, f"eval_{result.name}_{done:06d}", result.rows)
@@ -178,6 +185,8 @@ def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
 
 def keep_samples(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
     """Write completions as JSON Lines to run_dir/completions and hand them to the trackers."""
+    if not run.world.first:
+        return
     path = run.dir / "completions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in table))

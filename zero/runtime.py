@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed import ReduceOp, all_gather_object, all_reduce
+from torch.distributed import ReduceOp, all_gather_object, all_reduce, init_process_group, is_initialized
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(hours=2)  # for another rank: the slowest sampling of a step, not a fault's discovery
 
 
 def prepare(threads: int) -> torch.device:
@@ -21,6 +27,7 @@ def prepare(threads: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     return torch.device("cuda", torch.cuda.current_device())
 
 
@@ -33,11 +40,40 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, one for each device. Each holds the whole batch of a step, works on its own rows of it, and
-    adds its sums to those of the others; one process alone adds nothing. The process group is made by whoever starts."""
+    """The processes of a run, one for each device. Each samples and grades its own prompts; then all hold the whole batch
+    of the step, each works on its own rows of it, and adds its sums to those of the others. One alone adds nothing."""
 
     rank: int = 0
     size: int = 1
+
+    @classmethod
+    def join(cls) -> World:
+        """The world that torchrun, or whoever sets RANK and WORLD_SIZE, has begun; without them, this process alone."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        if not is_initialized():
+            both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            init_process_group(both, timeout=PATIENCE)
+        return cls(int(os.environ["RANK"]), size)
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes files and speaks for all."""
+        return self.rank == 0
+
+    def part(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This rank's stretch of what all have; `gather` puts the stretches together in order."""
+        start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return items[start:end]
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """What all ranks have, in the order of ranks."""
+        if self.size == 1:
+            return list(items)
+        said: list[Any] = [None] * self.size
+        all_gather_object(said, list(items))
+        return [item for part in said for item in part]
 
     def share(self, length_N: Tensor) -> Tensor:
         """This rank's rows [n]: dealt out by length, to and fro, so that every rank has about as many tokens."""
@@ -55,11 +91,11 @@ class World:
 
     def every(self, value: dict[str, float]) -> list[dict[str, float]]:
         """What each rank says, in the order of ranks."""
-        if self.size == 1:
-            return [value]
-        said: list[dict[str, float]] = [{}] * self.size
-        all_gather_object(said, value)
-        return said
+        return self.gather([value])
+
+    def any(self, fact: bool) -> bool:
+        """Whether it is so for any rank. A moment at which all ranks meet."""
+        return any(self.gather([fact]))
 
 
 class StopRequest:

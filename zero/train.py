@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zero.loop import Run
     from zero.questions import QuestionSet
     from zero.records import Question
+    from zero.runtime import World
     from zero.template import AnyTemplate
 
 EXIT_INPUT, EXIT_PREEMPTED = 2, 75
@@ -52,17 +53,20 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
-    from zero.runtime import StopRequest
+    from zero.runtime import StopRequest, World
 
+    world = World.join()
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
-        parts = build(config, choices, run_dir, name, sets, **light)
-        configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
-        configs.keep(manifest(sets), run_dir / QUESTIONS)
+        parts = build(config, choices, run_dir, name, sets, **light, world=world)
+        if world.first:
+            configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
+            configs.keep(manifest(sets), run_dir / QUESTIONS)
         began = time.perf_counter()
         try:
             results = train(parts, stop)
-            export(parts)
+            if world.first:
+                export(parts)
             outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
         except Preempted:
             outcome["status"] = "preempted"
@@ -73,8 +77,10 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
             raise
         finally:
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
-            close(parts, outcome)
-    where_to_look(run_dir)
+            if world.first:
+                close(parts, outcome)
+    if world.first:
+        where_to_look(run_dir)
     return outcome
 
 
@@ -132,6 +138,7 @@ def build(
     sets: dict[str, QuestionSet],
     template: AnyTemplate,
     reward: Reward,
+    world: World | None = None,
 ) -> Run:
     """Every part of a run, each from its own piece of the config; those that need no torch come made."""
     from zero import build as make
@@ -139,8 +146,14 @@ def build(
     from zero.loop import Run
     from zero.preflight import preflight
     from zero.progress import Progress
-    from zero.runtime import prepare
+    from zero.runtime import World, prepare
     from zero.tracking import Trackers
+
+    world = world or World()
+
+    def tell(text: str) -> None:
+        if world.first:
+            print(text, file=sys.stderr)
 
     device = prepare(config["threads"])
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
@@ -149,8 +162,8 @@ def build(
     training = as_key(config["questions"])
     sets[training] = questions = make.with_room(sets[training], template, tokenizer, sampling, context)
     for note in questions.rows.notes:
-        print(f"questions {questions.name}: {note}", file=sys.stderr)
-    print(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
+        tell(f"questions {questions.name}: {note}")
+    tell(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer))
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make.make_benchmarks(
@@ -161,9 +174,9 @@ def build(
     grader = Grader(template.extract, questions.check, questions.find, reward)
     engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
     critic = make.make_critic(  # before the learner, which may change the model it is given
-        config, algo, device, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
+        config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )
-    learner = make.make_learner(config, model, tokenizer, algo, optim, device)
+    learner = make.make_learner(config, model, tokenizer, algo, optim, device, world)
     return Run(
         dir=run_dir,
         template=template,
@@ -185,7 +198,10 @@ def build(
             signature=identity.signature(config),
             tracker=configs.tracker(config),
             view=Progress(run_dir, name, config["steps"]),
-        ),
+        )
+        if world.first
+        else Trackers(None),
+        world=world,
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
         evaluate_every=evaluation["every"],
         save_every=config["checkpoint"]["every"],

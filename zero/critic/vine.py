@@ -41,7 +41,9 @@ class Vine:
             for g, completion in enumerate(group.completions)
         }
         places = {(p, g if b else 0, b) for (p, g), bs in starts.items() for b in bs}  # siblings share their prompt's
-        worth = self._worth(groups, sorted(places))
+        world = self.parts.world
+        parts = world.gather([self._worth(groups, world.part(sorted(places)))])
+        worth = {place: value for part in parts for place, value in part.items()}
         value_NT, starts_NT = torch.zeros_like(batch.mask_NT), torch.zeros(batch.mask_NT.shape, dtype=torch.bool)
         for n, ((p, g), bs) in enumerate(starts.items()):
             for b in bs:
@@ -105,7 +107,7 @@ class Vine:
 
     def update(self, batch: Batch) -> Metrics:
         """Nothing to learn."""
-        return {"critic/tokens": float(self.tokens)}
+        return {"critic/tokens": sum(said["tokens"] for said in self.parts.world.every({"tokens": float(self.tokens)}))}
 
     def save(self, path: Path) -> None:
         """Nothing to keep."""

@@ -44,6 +44,8 @@ class NativeEngine:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        if not prompts:
+            return []
         rooms = [min(sampling.max_tokens, self.context - len(prompt.ids)) for prompt in prompts]
         if min(rooms) < 1:
             longest = max(len(prompt.ids) for prompt in prompts)

@@ -59,9 +59,12 @@ class View(Protocol):
 
 
 class Trackers:
-    """The journal first, whose errors pass; then view and followers, whose errors cost one line and never the run."""
+    """The journal first, whose errors pass; then view and followers, whose errors cost one line and never the run.
+    Without a journal nothing is kept: another process keeps it."""
 
-    def __init__(self, journal: JsonlTracker, followers: Sequence[Tracker] = (), view: View | None = None) -> None:
+    def __init__(
+        self, journal: JsonlTracker | None, followers: Sequence[Tracker] = (), view: View | None = None
+    ) -> None:
         self._journal, self._followers, self._view = journal, followers, view
         self._reported: set[str] = set()
 
@@ -93,7 +96,8 @@ class Trackers:
 
     def rewind(self, step: int) -> None:
         """Begin after `step` steps; -1 before the evaluation of step 0. Call once, before the first metrics."""
-        self._journal.rewind(step)
+        if self._journal:
+            self._journal.rewind(step)
         self._tell(lambda tracker: tracker.rewind(step))
 
     def params(self, flat: dict[str, str]) -> None:
@@ -102,7 +106,8 @@ class Trackers:
 
     def metrics(self, values: Metrics, step: int) -> None:
         """One line of metrics.jsonl. KeyError, ValueError and OSError of the journal pass."""
-        self._journal.metrics(values, step)
+        if self._journal:
+            self._journal.metrics(values, step)
         self._show(lambda view: view.metrics(values, step))
         self._tell(lambda tracker: tracker.metrics(values, step))
 
@@ -116,7 +121,8 @@ class Trackers:
 
     def close(self, status: str) -> None:
         """The run ends: "finished", "preempted" or "failed". Call once, whatever happened."""
-        self._journal.close(status)
+        if self._journal:
+            self._journal.close(status)
         self._show(lambda view: view.close(status))
         self._tell(lambda tracker: tracker.close(status))  # last: it may wait for a server
 
