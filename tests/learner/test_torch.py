@@ -15,7 +15,7 @@ from zero.algo import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
-from zero.records import Batch, Completion, Group, Prompt, Question, Verdict
+from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
 OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
@@ -133,6 +133,25 @@ def test_several_updates_share_old_log_probabilities_and_cover_every_row_once(ti
         torch.testing.assert_close(part.weight_NT, algo.weight(part.mask_NT))
     metrics = [learner.update(part, algo) for part in parts]
     assert metrics[0]["loss/clip_fraction"] == 0 < max(m["loss/clip_fraction"] for m in metrics[1:])
+
+
+def test_the_papers_batch_is_1024_responses_in_8_optimizer_steps_of_128() -> None:
+    """arXiv 2503.20783's scripts: 128 questions x 8, one pass; each step averages over its own 128."""
+    algo = load_algo("drgrpo")
+    prompt = Prompt(Question("", ("",), ""), "", (8,), (0, 0))
+    groups = [
+        Group(prompt, tuple(Completion((9 + g,) * (1 + (p + g) % 5), (-1.0,) * (1 + (p + g) % 5), "", True) for g in range(8)),
+              tuple(Verdict(float(g == p % 8), Outcome.WRONG, Outcome.WRONG, "", "") for g in range(8)))
+        for p in range(128)
+    ]  # fmt: skip
+    batch = batch_of(algo, groups)
+    whole = replace(batch, ids_NT=batch.ids_NT.clone(), old_NT=torch.zeros_like(batch.mask_NT))
+    whole.ids_NT[:, 0] = torch.arange(1024)
+    parts = list(mini_batches(whole, algo, updates=8, epochs=1, key=(0, 0)))
+    assert [len(part.length_N) for part in parts] == [128] * 8
+    assert sorted(n for part in parts for n in part.ids_NT[:, 0].tolist()) == list(range(1024))
+    for part in parts:
+        torch.testing.assert_close(part.weight_NT, part.mask_NT / (128 * 16))  # L is 16 in these tests
 
 
 def test_the_reference_is_the_initial_policy(tiny_folder: Path) -> None:
