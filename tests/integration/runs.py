@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
         command(run_dir, *overrides), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def killed(run_dir: Path, step: int, *overrides: str) -> None:
+    """A run in a process of its own that is killed as soon as it has the checkpoint of `step`."""
+    child = start(run_dir, *overrides)
+    while not (run_dir / "checkpoints" / f"step_{step:06d}").exists():
+        assert child.poll() is None, child.communicate()[0]
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
 
 
 def journal(run_dir: Path) -> list[dict[str, Any]]:

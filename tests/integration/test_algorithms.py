@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BASE
-from tests.integration.runs import SMALL, journal, reproducible, start, train_here, weights
+from tests.integration.runs import SMALL, journal, killed, reproducible, train_here, weights
 from tests.test_algo import NAMES
 from zero.config import check
 from zero.train import run
@@ -44,11 +44,7 @@ def test_dynamic_sampling_replaces_groups_that_teach_nothing_and_survives_a_kill
     plain = [line["tokens/prompt"] for line in reproducible(tmp_path / "plain")[1:]]
     assert all(line["groups/zero_advantage"] > 0.5 for line in lines[1:])  # two siblings of a weak model mostly agree
     assert all(2 * few < many <= 5 * few for many, few in zip(prompts, plain, strict=True))
-    child = start(tmp_path / "cut", *options)
-    while not (tmp_path / "cut" / "checkpoints" / "step_000002").exists():
-        assert child.poll() is None
-    child.kill()
-    child.wait()
+    killed(tmp_path / "cut", 2, *options)
     train_here(tmp_path / "cut", *options)
     assert reproducible(tmp_path / "cut") == lines
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
@@ -103,11 +99,7 @@ def test_a_run_with_a_critic_survives_a_kill(name: str, tmp_path: Path) -> None:
     train_here(tmp_path / "straight", *options)
     lines = reproducible(tmp_path / "straight")
     assert any(line.get("critic/explained_variance", line["step"]) for line in lines[1:])
-    child = start(tmp_path / "cut", *options)
-    while not (tmp_path / "cut" / "checkpoints" / "step_000002").exists():
-        assert child.poll() is None
-    child.kill()
-    child.wait()
+    killed(tmp_path / "cut", 2, *options)
     train_here(tmp_path / "cut", *options)
     assert reproducible(tmp_path / "cut") == lines
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.conftest import BASE
-from tests.integration.runs import journal, reproducible, start, train_here, weights
+from tests.integration.runs import journal, killed, reproducible, train_here, weights
 from tests.integration.test_evaluate import evaluate_here
 
 OPTIONS = [
@@ -26,11 +26,7 @@ def test_a_run_with_adapters_survives_a_kill_to_the_same_bits(tmp_path: Path) ->
     assert trained.keys() == base.keys()
     assert (trained["model.layers.0.mlp.up_proj.weight"] - base["model.layers.0.mlp.up_proj.weight"]).abs().max() > 1e-4
     assert (trained["model.embed_tokens.weight"] == base["model.embed_tokens.weight"]).all()
-    child = start(tmp_path / "cut", *options)
-    while not (tmp_path / "cut" / "checkpoints" / "step_000001").exists():
-        assert child.poll() is None
-    child.kill()
-    child.wait()
+    killed(tmp_path / "cut", 1, *options)
     train_here(tmp_path / "cut", *options)
     assert reproducible(tmp_path / "cut") == reproducible(tmp_path / "straight")
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
