@@ -19,6 +19,7 @@ from zero.config import check, instantiate
 from zero.errors import InputError
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner
+from zero.runtime import World
 
 LORA = Lora(4, 8, "all-linear")
 
@@ -200,6 +201,6 @@ def test_impossible_adapters_are_one_clear_line(family: str, settings: Any, mess
 def test_the_option_of_the_command_line_makes_it(tiny_folder: Path, tokenizer: Any) -> None:
     config = check("train", ["learner=lora", "learner.lora.rank=3", "algo.beta=0.1"])
     algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
-    learner = make_learner(config, plain_model(tiny_folder), tokenizer, algo, optim, torch.device("cpu"))
+    learner = make_learner(config, plain_model(tiny_folder), tokenizer, algo, optim, torch.device("cpu"), World())
     assert learner.adapters.config.r == 3 and learner.reference_state is None
     assert check("train", [])["learner"] == {k: v for k, v in config["learner"].items() if k != "lora"}
