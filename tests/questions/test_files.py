@@ -55,7 +55,7 @@ def test_the_solutions_of_a_question_add_up(tmp_path: Path) -> None:
     rows = table(path, heldout=0)
     (question,) = rows.train
     assert (question.solution, question.more) == ("a", ("b", "c", "d"))
-    assert rows.notes == ("left out 2 repeated: line 3 is line 1, line 4 is line 1",)
+    assert rows.notes == (f"left out 4 repeated: {', '.join(f'line {n} is line 1' for n in (2, 3, 4, 5))}",)
     fewer = table(write(tmp_path, {"problem": "1+1?", "answer": "2", "solution": "a"}), heldout=0)
     assert fewer.digest != rows.digest
 

@@ -107,8 +107,7 @@ def _questions(
             if new:  # one row a response is how sampled solutions are mostly kept
                 solution, *more = [text for text in (known.solution, *known.more, *new) if text]
                 found[identity] = replace(known, solution=solution, more=tuple(more))
-            else:
-                repeated.append(f"{place} is {places[identity]}")
+            repeated.append(f"{place} is {places[identity]}")
             continue
         accepted = _answers(
             _column(row, "questions.answer", columns.answer, columns.source, place), columns.mark, place
