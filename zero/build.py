@@ -143,6 +143,8 @@ def make_benchmarks(
     n: int,
     seed: int,
     known: dict[str, QuestionSet],
+    tokenizer: Any,
+    context: int,
 ) -> list[Benchmark]:
     """The question sets of conf/benchmarks; `known` sets (by their config as JSON) are not loaded again."""
     benchmarks = []
@@ -152,7 +154,9 @@ def make_benchmarks(
         if not questions.rows.heldout:
             raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
         grader = Grader(template.extract, questions.check, questions.find, reward)
-        benchmarks.append(Benchmark(questions, grader, sampling, n, settings["limit"], seed))
+        bench = Benchmark(questions, grader, sampling, n, settings["limit"], seed)
+        check_context(bench, template, tokenizer, context)
+        benchmarks.append(bench)
     return benchmarks
 
 

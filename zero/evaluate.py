@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity
 from zero.errors import InputError
+from zero.questions import refuse_namesakes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,10 +86,8 @@ def measure(
     model, tokenizer, context = build.load_model(config["model"])
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = build.make_benchmarks(
-        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets
+        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
     )
-    for bench in benchmarks:
-        build.check_context(bench, template, tokenizer, context)
     first = benchmarks[0].questions.rows.heldout[0]
     print(preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
@@ -122,10 +121,7 @@ def load_questions(config: Config) -> dict[str, QuestionSet]:
             )
             raise InputError(f"benchmarks.sets.{name}", "null", remedy)
     sets = {json.dumps(entry, sort_keys=True): configs.instantiate(entry) for entry in wanted.values()}
-    names = [questions.name for questions in sets.values()]
-    for name in names:
-        if names.count(name) > 1 or name == "macro":
-            raise InputError("benchmarks", name, "names a benchmark twice, or is `macro`; give each a name of its own")
+    refuse_namesakes(sets.values())
     return sets
 
 
@@ -166,7 +162,11 @@ def weights_of(path: Path, config: Config) -> Iterator[tuple[str, Tensor]]:
 
     model = load_model(config["model"])[0]
     adapters = configs.instantiate(lora).onto(model, seed=0)
-    model.load_state_dict(dict(stored_weights(path)), strict=False)
+    lost = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
+    if lost:
+        raise InputError(
+            "step", path.name, f"its adapters do not fit the model ({lost[0]}); choose the run's own model"
+        )
     yield from adapters.weights()
 
 

@@ -92,13 +92,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
             break
     groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
     with watch("update"):
-        batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
-        if run.algo.needs_reference:
-            batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
-        if run.algo.needs_old or run.updates * run.epochs > 1:
-            batch = replace(batch, old_NT=run.learner.logprobs(batch))
-        values = run.critic.values(groups, batch) if run.critic else None
-        batch = run.algo.credited(batch, rewards(groups), values)
+        batch = whole_batch(run, groups)
     seen: Metrics = {}
     if run.lens and due(t + 1, run.lens.every, run.steps):
         with watch("lens"):
@@ -112,6 +106,17 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics
+
+
+def whole_batch(run: Run, groups: Sequence[Group]) -> Batch:
+    """The step's responses as tensors, with all that the algorithm asks of the policies and the critic, and advantages."""
+    batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
+    if run.algo.needs_reference:
+        batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
+    if run.algo.needs_old or run.updates * run.epochs > 1:
+        batch = replace(batch, old_NT=run.learner.logprobs(batch))
+    values = run.critic.values(groups, batch) if run.critic else None
+    return run.algo.credited(batch, rewards(groups), values)
 
 
 def update(run: Run, part: Batch) -> Metrics:

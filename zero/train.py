@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity
 from zero.errors import InputError, Preempted
+from zero.questions import refuse_namesakes
 
 if TYPE_CHECKING:
     from zero.grading import Reward
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from zero.records import Question
     from zero.runtime import World
     from zero.template import AnyTemplate
+    from zero.tracking import Trackers
 
 EXIT_INPUT, EXIT_PREEMPTED = 2, 75
 QUESTIONS = "questions.yaml"  # of a run folder: which rows it is trained and tested on
@@ -45,8 +47,9 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         identity.refuse_if_different(OmegaConf.to_container(OmegaConf.load(known)), config, run_dir)  # type: ignore[arg-type]
     result = run_dir / "result.json"
     if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
-        deliver(config, choices, run_dir, name)
-        where_to_look(run_dir)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks; torch is not there yet to ask
+            deliver(config, choices, run_dir, name)
+            where_to_look(run_dir)
         return outcome
     light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)
@@ -94,12 +97,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     sets |= {
         as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
     }
-    names = [sets[as_key(b)].name for b in config["benchmarks"]["sets"].values()]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        remedy = (
-            "two of the sets have this name, and so would their curves; give one another: benchmarks.sets.KEY.name=..."
-        )
-        raise InputError("benchmarks", twice[0], remedy)
+    refuse_namesakes(sets[as_key(b)] for b in config["benchmarks"]["sets"].values())
     tested: dict[str, list[Question]] = {}
     for held in sets.values():  # the training set may be a benchmark's too, with other rows
         tested.setdefault(held.name, []).extend(held.rows.heldout)
@@ -167,10 +165,8 @@ def build(
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make.make_benchmarks(
-        config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets
+        config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets, tokenizer, context
     )
-    for bench in benchmarks:
-        make.check_context(bench, template, tokenizer, context)
     grader = Grader(template.extract, questions.check, questions.find, reward)
     engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
     critic = make.make_critic(  # before the learner, which may change the model it is given
@@ -190,15 +186,7 @@ def build(
         critic=critic,
         lens=make.make_lens(config, choices["algo"], learner, tokenizer) if config["tracker"]["lens"] else None,
         benchmarks=benchmarks,
-        trackers=Trackers.open(
-            config=config,
-            choices=choices,
-            run_dir=run_dir,
-            name=name,
-            signature=identity.signature(config),
-            tracker=configs.tracker(config),
-            view=Progress(run_dir, name, config["steps"]),
-        )
+        trackers=open_trackers(config, choices, run_dir, name, Progress(run_dir, name, config["steps"]))
         if world.first
         else Trackers(None),
         world=world,
@@ -238,15 +226,29 @@ def close(parts: Run, outcome: Mapping[str, Any]) -> None:
     parts.trackers.close(outcome["status"])
 
 
+def open_trackers(
+    config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str, view: Any = None
+) -> Trackers:
+    """The journal of a run, what is shown of it, and whatever tracker the config names."""
+    from zero.tracking import Trackers
+
+    return Trackers.open(
+        config=config,
+        choices=choices,
+        run_dir=run_dir,
+        name=name,
+        signature=identity.signature(config),
+        tracker=configs.tracker(config),
+        view=view,
+    )
+
+
 def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> None:
     """Hand a finished run to its tracker, if that could not be reached when the run ended."""
-    from zero.tracking import Trackers, delivered
+    from zero.tracking import delivered
 
     if not delivered(run_dir):
-        tracker, signature = configs.tracker(config), identity.signature(config)
-        Trackers.open(
-            config=config, choices=choices, run_dir=run_dir, name=name, signature=signature, tracker=tracker
-        ).close("finished")
+        open_trackers(config, choices, run_dir, name).close("finished")
 
 
 def where_to_look(run_dir: Path) -> None:

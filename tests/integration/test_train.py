@@ -251,7 +251,7 @@ def test_benchmarks_of_one_name_are_refused_and_a_training_sets_namesake_is_not_
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     other = sums(tmp_path / "other.jsonl", 3).removeprefix("questions.path=")
     twice = [f"+benchmarks.sets.{key}=" + line % ("bench", path) for key, path in (("a", bench), ("b", other))]
-    with pytest.raises(InputError, match=r"benchmarks=bench: two of the sets have this name"):
+    with pytest.raises(InputError, match=r"benchmarks=bench: names a benchmark twice"):
         train_on_file(tmp_path / "refused", mine, *twice)
     train_on_file(tmp_path / "run", mine, "~benchmarks.sets.heldout", "+benchmarks.sets.a=" + line % ("file", bench))
     assert "questions file: dropped 1 row that is a question of file: " in capsys.readouterr().err

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+from zero.errors import InputError
 from zero.questions import splits
 from zero.records import Question
 from zero.template import free_answer
@@ -72,6 +73,19 @@ def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows
     known = {name: [splits.fingerprint(question.text) for question in questions] for name, questions in tested.items()}
     train, notes = splits.without_leaks(rows.train, known, "drop")
     return Rows(train, rows.heldout, (*rows.notes, *notes)) if notes else rows
+
+
+def refuse_namesakes(tested: Iterable[QuestionSet]) -> None:
+    """InputError if two benchmarks would draw one curve, or one that of their mean."""
+    from zero.statistics import MACRO  # brings numpy, which --help can do without
+
+    names = [questions.name for questions in tested]
+    for name in names:
+        if names.count(name) > 1 or name == MACRO:
+            remedy = (
+                f"names a benchmark twice, or is `{MACRO}`; give each a name of its own: benchmarks.sets.KEY.name=..."
+            )
+            raise InputError("benchmarks", name, remedy)
 
 
 @lru_cache(maxsize=4)
