@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl nano-base benchmark benchmark-grading algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines nano-base benchmark benchmark-grading algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,13 +22,24 @@ demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better re
 	$(PY) -m zero.train algo=drgrpo template=none
 
 test: setup  ## all tests but the slow ones
-	$(PY) -m pytest -n 2 -m 'not slow and not gpu'
+	$(PY) -m pytest -n 2 -m 'not slow and not gpu and not engines'
 
 test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
-	$(PY) -m pytest -m 'slow and not gpu'
+	$(PY) -m pytest -m 'slow and not gpu and not engines'
 
-test-gpu: setup  ## what needs a CUDA device
-	$(PY) -m pytest -m gpu
+ENGINES := .venv-engines
+$(ENGINES)/.ready: tests/engines/requirements.txt
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --progress-bar off --no-deps -r $< 2>&1 | grep -v 'is ignored: it is' || true
+	DS_BUILD_OPS=0 $(ENGINES)/bin/python -m pip install --quiet --progress-bar off --no-deps --no-build-isolation deepspeed==0.19.8 2>&1 | grep -v 'is ignored: it is' || true
+	$(ENGINES)/bin/python -c 'import vllm, deepspeed, pytest'
+	touch $@
+
+test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own (.venv-engines, 3.5 GB)
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m 'engines and not gpu' tests/engines tests/gpu
+
+test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already
+	$(or $(PYTHON_GPU),$(PY)) -m pytest -m gpu
 
 lint: setup  ## style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import re
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
 from zero.preflight import doubts, preflight
 from zero.records import Prompt, Question, Sampling
 from zero.template import encode
@@ -106,14 +103,3 @@ def test_two_bos_and_unknown_tokens(tokenizer: Any) -> None:
 def test_a_warning_is_a_line_of_its_own(tokenizer: Any) -> None:
     lines = preflight(prompt("a ", tokenizer), sampling(TURN), tokenizer).splitlines()
     assert [line[:9] for line in lines] == ["prompt   ", "tokens   ", "stops    ", "warning  ", "warning  "]
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "model").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_model_says_where_its_responses_end(path: Any) -> None:
-    model = OmegaConf.load(path)
-    assert sorted(model) == ["context", "path", "stop", "stop_text"]
-    required = OmegaConf.is_missing(model, "path")  # a model of the user's own
-    assert required == (not model.stop) == (model.context is None)
-    assert required or re.fullmatch(r"[\w-]+/[\w.-]+|zero/nano/base", model.path)
-    assert all(re.fullmatch(r"<[|\uff5c]\S+[|\uff5c]>|</s>", token) for token in model.stop)
-    assert not set(model.stop) & set(model.stop_text)

@@ -6,20 +6,19 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from logging import ERROR, getLogger
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging
 
 from zero import lens
-from zero.config import instantiate, model_folder, options
+from zero.canary import Canary
+from zero.config import instantiate, options
 from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
 from zero.lens import Lens
+from zero.models import configured_ends
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
@@ -30,35 +29,9 @@ Config = Mapping[str, Any]
 LONG_ROWS = 0.05  # share of a training set that may be too long for the context
 
 
-def load_model(config: Config) -> tuple[Any, Any, int]:
-    """The causal language model in float32, its tokenizer, and the context length in tokens."""
-    logging.set_verbosity_error()
-    getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
-    logging.disable_progress_bar()
-    path = model_folder(config["path"])
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError("model.path", config["path"], f"transformers cannot load it ({first})") from error
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    context = config["context"] or most
-    if context is None or (most is not None and context > most):
-        raise InputError(
-            "model.context", context, f"the model's own limit is {most} tokens; set model.context within it"
-        )
-    return model, tokenizer, context
-
-
 def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokenizer: Any) -> Sampling:
     """How completions are drawn: the template's and the model's stop strings, the model's stop tokens."""
-    ids = {tokenizer.eos_token_id}
-    try:
-        configured = GenerationConfig.from_pretrained(model_folder(model["path"])).eos_token_id
-        ids |= set(configured if isinstance(configured, list) else [configured])
-    except OSError:
-        pass  # a folder without a generation config
+    ids = {tokenizer.eos_token_id} | configured_ends(model)
     vocabulary = tokenizer.get_vocab()
     for token in model["stop"]:
         if token not in vocabulary:
@@ -76,6 +49,11 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
     return instantiate(dict(settings), "rollout")(
         config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
     )
+
+
+def make_canary(config: Config, device: torch.device) -> Canary:
+    """What compares engine and learner."""
+    return Canary(config["canary"]["every"], config["canary"]["tolerance"], autocasts(config, device))
 
 
 def make_learner(

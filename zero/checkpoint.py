@@ -15,21 +15,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zero.errors import InputError
+from zero.runtime import World
 
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> Path:
+def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, world: World = World()) -> Path:  # noqa: B008
     """Let `write` fill a new folder, then give it its name in one atomic step and delete all but the `keep` newest.
 
     Until then the older checkpoints stay as they are. A full disk is an InputError (exit code 2), other errors pass.
+    Every rank calls this and has its `write` called with the same folder; the first one does the rest.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"step_{step:06d}", folder / f".partial_{step:06d}"
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
+        if world.first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        world.meet()
         write(partial)
+        world.meet()
+        if not world.first:
+            return final
         files = {p.name: _digest(p) for p in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": files}, indent=1))
         for path in (*partial.iterdir(), partial):

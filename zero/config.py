@@ -26,70 +26,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zero import settings
 from zero.errors import InputError
-from zero.identity import PLACE, flatten
+from zero.identity import PLACE, PLACES, flatten
 
 LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
 CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
 AXES = ("algo", "template", "questions", "model")
-
-_positive = (lambda v: v > 0, "must be above 0")
-_natural = (lambda v: v >= 0, "must be 0 or more")
-_share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
-# What a number may be, for settings whose default does not say it. Types are those of the defaults.
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(
-        "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "algo.correction.cap algo.largest_advantage algo.critic.clip algo.critic.samples algo.critic.every "
-        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.tries rollout.least "
-        "optim.lr learner.micro_tokens rollout.max_rows benchmarks.limit at_once checkpoint.keep model.context "
-        "tracker.lens_every "
-        "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
-        _positive,
-    ),
-    **dict.fromkeys(
-        "seed evaluation.every checkpoint.every samples.every samples.groups sampling.temperature sampling.top_k "
-        "evaluation.temperature optim.weight_decay optim.clip optim.warmup algo.refills algo.entropy algo.beta algo.surrogate.low "
-        "algo.surrogate.high clip".split(),
-        _natural,
-    ),
-    "sampling.top_p": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-    "optim.floor": _share,
-    "floor": _share,
-    "decay_from": (lambda v: 0 <= v < 1, "must be 0 or more and below 1"),
-    "dtype": (lambda v: v in ("float32", "bfloat16", "float16"), "must be float32, bfloat16 or float16"),
-    "algo.kl_in": (lambda v: v in ("loss", "reward"), "must be loss or reward"),
-    "algo.credit.gamma": _share,
-    "algo.credit.lam": _share,
-    "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
-    "learner.precision": (lambda v: v in ("float32", "bfloat16", "auto"), "must be float32, bfloat16 or auto"),
-    "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
-}
-
-
-# Settings that may be null although their default is a value, and those under which a user may add names of his own
-NULLABLE = (
-    "run_dir",
-    "model.context",
-    "benchmarks.limit",
-    "algo.critic.clip",
-    "algo.critic.separator",
-    "corpus.tokens",
-    "corpus.epochs",
-    "corpus.stages.text.tokens",
-    "corpus.stages.questions.epochs",
-)
-OPEN = (
-    "algo.correction",
-    "algo.surrogate.",
-    "algo.binds.",
-    "reward.parts.",
-    "benchmarks.sets.",
-    "questions.parts.",
-    "questions.where",
-    "questions.hub.",
-    "corpus.stages.",
-)
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -114,30 +57,17 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         if value == "???":
             raise InputError(key, value, f"is required; add {key}=VALUE")
         item = re.sub(r"\.\d+$", ".0", key)  # lists may have any length; their items are like the first one
-        if not key.startswith(OPEN) and not any(item == known or key.startswith(known + ".") for known in defaults):
+        if not key.startswith(settings.OPEN) and not any(
+            item == known or key.startswith(known + ".") for known in defaults
+        ):
             raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
-        if item in defaults:
-            _check_type(key, value, defaults[item])
-        if key in RANGES and value is not None and not RANGES[key][0](value):
-            raise InputError(key, value, RANGES[key][1])
+        settings.check_value(key, value, defaults.get(item))
     _check_together(config)
     return config
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
-
-
-def _check_type(key: str, value: Any, default: Any) -> None:
-    if default is None or default == "???" or (value is None and key in NULLABLE):
-        return
-    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
-    right = kinds is None or (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool))
-    if isinstance(default, float) and isinstance(value, float | int) and value != value:
-        right = False
-    if not right:
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type(default)]
-        raise InputError(key, value, f"must be {words}, like the default {default}")
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
@@ -149,6 +79,15 @@ def _check_together(config: Mapping[str, Any]) -> None:
         rows = config["prompts"] * group
         if rows % config["updates"]:
             raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
+        engine: Mapping[str, Any] | None = config["rollout"]
+        while engine is not None:
+            if not engine.get("takes_weights", True):
+                remedy = "takes no weights, so it cannot sample for training: python -m zero.evaluate alone, or rollout=vllm_server"
+                raise InputError("rollout", engine["_target_"].rpartition(".")[2], remedy)
+            engine = engine.get("engine")
+        if config["rollout"].get("staleness") and config["algo"]["refills"]:
+            remedy = "this algorithm draws again after grading, which cannot be done a step ahead; algo.refills=0 or staleness 0"
+            raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
     questions = config.get("questions") or {}
@@ -239,7 +178,9 @@ def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     values = {o.key_or_group: str(o.get_value_element_as_str()) for o in parsed}
     seed = values.pop("seed", "0")
     kept = {
-        k: v for k, v in values.items() if k not in AXES and k.split(".")[0] not in PLACE and not k.startswith("hydra")
+        k: v
+        for k, v in values.items()
+        if k not in (*AXES, *PLACES) and k.split(".")[0] not in PLACE and not k.startswith("hydra")
     }
     parts = [choices[axis] for axis in AXES if axis in choices] + [f"s{seed}"]
     parts += [f"{key}={value}" for key, value in sorted(kept.items())]
@@ -274,7 +215,7 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         arguments = get_args_parser().parse_args()
         if not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion):
             for overrides in cells(arguments.overrides):
-                check(name, overrides)
+                settings.check_installed(flatten(check(name, overrides)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

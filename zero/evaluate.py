@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity
 from zero.errors import InputError
+from zero.models import find
 from zero.questions import refuse_namesakes
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 DISPLAY = ("k", "published")  # settings that change what is shown of the answers, not the answers
-SAMPLED = 1024  # values of a tensor in the fingerprint of weights
 
 
 def run(config: Config, name: str) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def run(config: Config, name: str) -> dict[str, Any]:
         stored: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(known))  # type: ignore[assignment]
         identity.refuse_if_different(_of_answers(stored), _of_answers(config), run_dir)
     _check(config)
+    find(config["model"])
     light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
     sets = load_questions(config)
     subjects = steps_of(config)
@@ -79,11 +80,14 @@ def measure(
     """The results of every benchmark, by step (None: the model itself)."""
     from zero import build
     from zero.evaluation import evaluate_in_parts
+    from zero.models import load_model
     from zero.preflight import preflight
     from zero.runtime import prepare
+    from zero.stored import watched, weights_of
 
     device = prepare(config["threads"])
-    model, tokenizer, context = build.load_model(config["model"])
+    theirs = not config["rollout"].get("takes_weights", True)  # a server's own model, whatever weights lie here
+    model, tokenizer, context = load_model(config["model"], weights=not theirs)
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = build.make_benchmarks(
         config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
@@ -96,7 +100,13 @@ def measure(
         folder = run_dir if step is None else run_dir / f"step_{step:06d}"
         folder.mkdir(exist_ok=True)
         fingerprint = hashlib.sha256()
-        weights = ((n, p.detach()) for n, p in model.named_parameters()) if path is None else weights_of(path, config)
+        weights: Iterable[tuple[str, Tensor]] = ()
+        if theirs:
+            fingerprint.update(str(config["rollout"].get("model")).encode())
+        else:
+            own = ((n, p.detach()) for n, p in model.named_parameters())
+            lora = read_run(config["run"])["learner"].get("lora") if config["run"] else None
+            weights = own if path is None else weights_of(path, config["model"], lora)
         engine.sync(watched(weights, fingerprint), version=step or 0)
         refuse_other_weights(folder, fingerprint.hexdigest())
         results[step] = [
@@ -150,62 +160,6 @@ def steps_of(config: Config) -> dict[int | None, Path | None]:
         listed = ", ".join(str(step) for step in sorted(step or 0 for step in there))
         raise InputError("step", wanted, f"no such step in {folder}; there are {listed} and all")
     return {chosen: there[chosen]}
-
-
-def weights_of(path: Path, config: Config) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a training run kept in a folder; adapters of theirs are merged into the base model."""
-    lora = None if (path / "config.json").is_file() else read_run(config["run"])["learner"].get("lora")
-    if lora is None:
-        yield from stored_weights(path)
-        return
-    from zero.build import load_model
-
-    model = load_model(config["model"])[0]
-    adapters = configs.instantiate(lora).onto(model, seed=0)
-    lost = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
-    if lost:
-        raise InputError(
-            "step", path.name, f"its adapters do not fit the model ({lost[0]}); choose the run's own model"
-        )
-    yield from adapters.weights()
-
-
-def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
-    if (path / "config.json").is_file():
-        from zero.build import load_model
-
-        model = load_model({"path": str(path), "context": None})[0]
-        yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
-        return
-    from safetensors import safe_open
-
-    from zero.checkpoint import MANIFEST
-
-    files = sorted(path.glob("policy.safetensors"))
-    try:
-        digests = json.loads((path / MANIFEST).read_text())["sha256"]
-        for file in files:
-            with file.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != digests[file.name]:
-                    raise ValueError(f"{file.name} has changed")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError("step", path.name, f"this checkpoint is damaged ({error}); choose another") from error
-    if not files:
-        raise InputError("step", path.name, "this checkpoint holds no policy.safetensors; choose another")
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                yield name, tensors.get_tensor(name)
-
-
-def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
-    """The same weights, while their names, shapes and a sample of their values go into the fingerprint."""
-    for name, tensor in weights:
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().numpy()
-        fingerprint.update(f"{name}{list(tensor.shape)}".encode() + some.tobytes())
-        yield name, tensor
 
 
 def refuse_other_weights(folder: Path, digest: str) -> None:
@@ -315,6 +269,10 @@ def _check(config: Config) -> None:
     """What the check of the command line could not see: it knew neither the run's settings nor these keys."""
     if config["at_once"] < 1:
         raise InputError("at_once", config["at_once"], "must be above 0")
+    if config["run"] is not None and not config["rollout"].get("takes_weights", True):
+        raise InputError(
+            "run", config["run"], "its weights cannot be sent to this rollout; it answers with its server's own"
+        )
     for k in config["k"]:
         if not 1 <= k <= config["n"]:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")

@@ -11,14 +11,21 @@ from typing import Any
 from zero.errors import InputError
 
 # Settings that say where and how a run is kept, never what it computes. Everything else is science.
-PLACE = ("run_dir", "tracker", "checkpoint", "progress")
+PLACE = ("run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug")
+# of an engine over HTTP: where its server happens to be
+PLACES = tuple(
+    f"{engine}.{key}"
+    for engine in ("rollout", "rollout.engine")
+    for key in ("url", "folder", "transport", "timeout", "concurrency", "key_env", "retries")
+)
 
 NAMED = 8  # differing settings that an error lists
 
 
 def science(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config (plain containers) without its place, as flat dotted keys."""
-    return flatten({key: value for key, value in config.items() if key not in PLACE})
+    flat = flatten({key: value for key, value in config.items() if key not in PLACE})
+    return {key: value for key, value in flat.items() if key not in PLACES}
 
 
 def signature(config: Mapping[str, Any]) -> str:

@@ -12,13 +12,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from zero import checkpoint
+from zero.ahead import Ahead
 from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
+from zero.canary import Canary
 from zero.critic import Critic
 from zero.errors import Preempted
 from zero.evaluation import Benchmark, Result, evaluate, rows, summarize
@@ -27,7 +30,7 @@ from zero.learner import Learner
 from zero.lens import Lens, look
 from zero.monitor import RewardHack
 from zero.questions import QuestionSet
-from zero.records import TRAINING, Batch, Group, Metrics, Sampling
+from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import StopRequest, World
 from zero.template import AnyTemplate
@@ -49,6 +52,8 @@ class Run:
     learner: Learner
     critic: Critic | None
     lens: Lens | None  # compares the run's algorithm with others
+    canary: Canary  # compares engine and learner
+    ahead: Ahead  # what was drawn for the next step
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
     world: World
@@ -65,10 +70,18 @@ class Run:
     sample_groups: int
 
     def save(self, path: Path) -> None:
-        """All that changes from step to step, into the existing folder `path`."""
+        """All that changes from step to step, into the existing folder `path`. Called by every rank."""
         self.learner.save(path)
         if self.critic:
             self.critic.save(path)
+        self.ahead.save(path)
+
+    def load(self, path: Path) -> None:
+        """As it was when `save` was called."""
+        self.learner.load(path)
+        if self.critic:
+            self.critic.load(path)
+        self.ahead.load(path)
 
 
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
@@ -80,17 +93,18 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     sampled = list[Group]()
     rounds = 1 + run.algo.refills
     for r in range(rounds):  # one, unless the algorithm replaces groups that teach nothing
-        questions = run.questions.batch(t * rounds + r, run.prompts, run.seed)
-        keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
-        prompts = [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
-        mine = run.world.part(prompts)
-        with watch("rollout"), run.engine.awake():
-            completions_PG = run.engine.generate(mine, run.group_size, run.sampling)
+        mine = run.world.part(prompts_of(run, t, r))
+        with watch("rollout"):
+            completions_PG = run.ahead.take(t) or draw(run, mine)
         with watch("grade"):
             sampled += run.world.gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
         if sum(map(teaches, sampled)) >= run.prompts:
             break
     groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
+    if run.engine.staleness and t + 1 < run.steps:
+        next_ones = run.world.part(prompts_of(run, t + 1, 0))
+        with watch("rollout"):
+            run.ahead.ask(t + 1, partial(draw, run, next_ones), beside=run.engine.apart)
     with watch("update"):
         batch = whole_batch(run, groups)
     seen: Metrics = {}
@@ -100,12 +114,27 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     with watch("update"):
         parts = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
         losses = [update(run, part) for part in parts]
+    with watch("rollout"):
+        run.ahead.wait()
     with watch("sync"):
         run.engine.sync(run.learner.weights(), version=t + 1)
-    metrics = summarize(sampled) | average(losses) | seen | watch.seconds()
+    metrics = summarize(sampled) | average(losses) | lag(groups, t) | seen | watch.seconds()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics
+
+
+def prompts_of(run: Run, t: int, r: int) -> list[Prompt]:
+    """The prompts of round r of step t: a function of the seed and these numbers alone."""
+    questions = run.questions.batch(t * (1 + run.algo.refills) + r, run.prompts, run.seed)
+    keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
+    return [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
+
+
+def draw(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
+    """A group of completions for each of these prompts, with the weights that the engine has."""
+    with run.engine.awake():
+        return run.engine.generate(prompts, run.group_size, run.sampling)
 
 
 def whole_batch(run: Run, groups: Sequence[Group]) -> Batch:
@@ -140,12 +169,16 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
     hack = RewardHack.of(journal.read(run.dir) if run.world.first else ())
     results: list[Result] = []
     run.engine.sync(run.learner.weights(), version=start)
+    if run.canary.every:
+        listen(run, prompts_of(run, start, 0), start)
     if start == 0:
         metrics, results = measure(run, 0)
         run.trackers.metrics(metrics | _clock(), step=0)
     for t in range(start, run.steps):
         began, done = time.perf_counter(), t + 1
         groups, metrics = step(run, t)
+        if run.canary.every and due(done, run.canary.every, run.steps):
+            metrics["mismatch/canary"] = listen(run, [group.prompt for group in groups], done)
         metrics["time/step"] = time.perf_counter() - began
         metrics["alarm/reward_hack"] = hack.seen(metrics)
         if due(done, run.evaluate_every, run.steps):
@@ -155,8 +188,8 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
         run.trackers.metrics(metrics | _clock(), step=done)
         asked = run.world.any(bool(stop))  # once: what comes later is for the next step
-        if run.world.first and (due(done, run.save_every, run.steps) or asked):
-            checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep)
+        if due(done, run.save_every, run.steps) or asked:
+            checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
         if asked and done < run.steps:
             raise Preempted(
                 f"{stop.received or 'a signal'} after step {done} of {run.steps}: saved; the same command continues"
@@ -170,11 +203,22 @@ def resume(run: Run) -> int:
     start = 0
     if found:
         start, path = found
-        run.learner.load(path)
-        if run.critic:
-            run.critic.load(path)
+        run.load(path)
     run.trackers.rewind(start if found else -1)
     return start
+
+
+def listen(run: Run, prompts: Sequence[Prompt], version: int) -> float:
+    """The canary's word on the weights that the engine has just been sent; raises Disagreement."""
+    pad = run.tokenizer.pad_token_id or 0
+    return run.canary.check(run.engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
+
+
+def lag(groups: Sequence[Group], t: int) -> Metrics:
+    """By how many steps the weights that made the responses of step t lag behind, on the mean of their tokens."""
+    versions = [(c.length, t - c.version) for group in groups for c in group.completions if c.version >= 0]
+    tokens = sum(length for length, _ in versions)
+    return {"mismatch/staleness": sum(n * steps for n, steps in versions) / tokens} if tokens else {}
 
 
 def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:

@@ -127,7 +127,7 @@ def _train(
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
-    from zero.build import load_model
+    from zero.models import load_model
 
     model, tokenizer, context = load_model(config["model"])
     if config["length"] > context:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
     import torch
     from torch import Tensor
 
-TRAINING, EVALUATION, VALUE = 0, 1, 2  # the first part of a prompt's key: they never share random numbers
+TRAINING, EVALUATION, VALUE, CANARY = 0, 1, 2, 3  # the first part of a prompt's key: they never share random numbers
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking.py
 
 
@@ -57,6 +57,7 @@ class Completion:
     finished: bool  # False exactly when the token budget cut it off
     own: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
     tries: tuple[str, ...] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
+    version: int = -1  # of the weights that made all of its tokens: the updates they had seen; -1: nobody sampled
 
     @property
     def length(self) -> int:

@@ -97,6 +97,10 @@ class World:
         """Whether it is so for any rank. A moment at which all ranks meet."""
         return any(self.gather([fact]))
 
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        self.any(False)
+
 
 class StopRequest:
     """Set by SIGTERM (and SIGUSR1, which Slurm sends ahead of a time limit); asked at the end of each step."""

@@ -21,9 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity
 from zero.errors import InputError, Preempted
+from zero.models import export_dtype, find, store_as
 from zero.questions import refuse_namesakes
 
 if TYPE_CHECKING:
+    import torch
+
     from zero.grading import Reward
     from zero.loop import Run
     from zero.questions import QuestionSet
@@ -51,6 +54,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
             deliver(config, choices, run_dir, name)
             where_to_look(run_dir)
         return outcome
+    find(config["model"])  # a model that cannot be had is known in seconds
     light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)
 
@@ -62,14 +66,17 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
         parts = build(config, choices, run_dir, name, sets, **light, world=world)
+        if config["probe"]:
+            probe(parts)
+            return {"status": "probed"}
         if world.first:
             configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
             configs.keep(manifest(sets), run_dir / QUESTIONS)
+        stored = export_dtype(config["model"])  # now: in a week the model may be gone from the cache
         began = time.perf_counter()
         try:
             results = train(parts, stop)
-            if world.first:
-                export(parts)
+            export(parts, stored)
             outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
         except Preempted:
             outcome["status"] = "preempted"
@@ -140,8 +147,10 @@ def build(
 ) -> Run:
     """Every part of a run, each from its own piece of the config; those that need no torch come made."""
     from zero import build as make
+    from zero.ahead import Ahead
     from zero.grading import Grader
     from zero.loop import Run
+    from zero.models import load_model
     from zero.preflight import preflight
     from zero.progress import Progress
     from zero.runtime import World, prepare
@@ -155,7 +164,7 @@ def build(
 
     device = prepare(config["threads"])
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
-    model, tokenizer, context = make.load_model(config["model"])
+    model, tokenizer, context = load_model(config["model"])
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
     sets[training] = questions = make.with_room(sets[training], template, tokenizer, sampling, context)
@@ -185,9 +194,11 @@ def build(
         learner=learner,
         critic=critic,
         lens=make.make_lens(config, choices["algo"], learner, tokenizer) if config["tracker"]["lens"] else None,
+        canary=make.make_canary(config, device),
+        ahead=Ahead(world),
         benchmarks=benchmarks,
         trackers=open_trackers(config, choices, run_dir, name, Progress(run_dir, name, config["steps"]))
-        if world.first
+        if world.first and not config["probe"]
         else Trackers(None),
         world=world,
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
@@ -199,16 +210,30 @@ def build(
     )
 
 
-def export(parts: Run) -> None:
-    """The trained model as a Hugging Face folder, complete or absent."""
+def probe(parts: Run) -> None:
+    """Say what the longest possible step takes; nothing is kept of it."""
+    from zero.length_probe import longest_step
+
+    longest_step(parts, print if parts.world.first else lambda line: None)
+    if parts.world.first:
+        print("the longest step fits; nothing was trained: the same command without debug=probe does it")
+
+
+def export(parts: Run, dtype: torch.dtype) -> None:
+    """The trained model as a Hugging Face folder in `dtype`, complete or absent. Called by every rank."""
     import shutil
 
     final, partial = parts.dir / "model", parts.dir / ".model_partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    if parts.world.first:
+        shutil.rmtree(partial, ignore_errors=True)
+    parts.world.meet()
     parts.learner.export(partial)
-    parts.tokenizer.save_pretrained(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    parts.world.meet()  # each rank may have written its part
+    if parts.world.first:
+        store_as(partial, dtype)
+        parts.tokenizer.save_pretrained(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
 
 
 def close(parts: Run, outcome: Mapping[str, Any]) -> None:
@@ -274,7 +299,7 @@ def task(config: DictConfig) -> float | None:
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)
-    accuracies = [v for r in outcome["evaluation"].values() for k, v in r.items() if k.endswith("/accuracy")]
+    accuracies = [v for r in outcome.get("evaluation", {}).values() for k, v in r.items() if k.endswith("/accuracy")]
     return sum(accuracies) / len(accuracies) if accuracies else None
 
 

@@ -22,6 +22,7 @@ from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic import Parts
 from zero.critic.value_model import ValueModel
+from zero.learner import Learner
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
@@ -98,7 +99,7 @@ def cases() -> dict[str, Case]:
     return found
 
 
-def play(case: Case, world: World) -> Ended:
+def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings: Any) -> Ended:
     """A run's steps without its sampling, as in zero/loop.py."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("qwen2", 500))
@@ -107,9 +108,10 @@ def play(case: Case, world: World) -> Ended:
         len(g.prompt.ids) + len(c.ids) for gs in case.steps for g in gs for c in g.completions
     )
     critic = value_model(algo, model, world, micro_tokens)
-    learner = TorchLearner(
+    learner = learner_class(
         model, OPTIM, temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=micro_tokens, autocast=False,
         gradient_checkpointing=False, keep_reference=algo.needs_reference, device=CPU, world=world, lora=case.lora,
+        **settings,
     )  # fmt: skip
     ended.start = weights_of(learner, critic)
     for t, groups in enumerate(case.steps):
@@ -128,7 +130,7 @@ def play(case: Case, world: World) -> Ended:
     return ended
 
 
-def weights_of(learner: TorchLearner, critic: ValueModel | None) -> dict[str, Tensor]:
+def weights_of(learner: Learner, critic: ValueModel | None) -> dict[str, Tensor]:
     kept = [("policy", learner.weights()), ("critic", critic.trained.parameters() if critic else ())]
     return {f"{of} {name}": w.detach().clone() for of, weights in kept for name, w in weights}
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.test_algo import load as load_algo
 from zero.algo import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
-from zero.learner.optim import Optim
+from zero.learner.optim import Optim, _buckets
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
@@ -165,6 +165,22 @@ def test_the_reference_is_the_initial_policy(tiny_folder: Path) -> None:
     moved = learner.logprobs(batch)
     assert not torch.equal(moved, first) and torch.equal(learner.logprobs(batch, reference=True), first)
     assert torch.equal(learner.logprobs(batch), moved)  # the policy is back in its place
+
+
+def test_a_reference_in_cpu_memory_is_the_same(tiny_folder: Path) -> None:
+    learners = [learner_of(tiny_folder, keep_reference=True, reference_offload=offload) for offload in (False, True)]
+    for learner in learners:
+        learner.update(batch_of(load_algo("drgrpo")), load_algo("drgrpo"))
+    first, second = (learner.logprobs(batch_of(load_algo("drgrpo")), reference=True) for learner in learners)
+    assert torch.equal(first, second)
+    assert all(w.device.type == "cpu" for w in learners[1].reference_state.values())  # type: ignore[union-attr]
+
+
+def test_gradients_travel_in_buckets_of_one_dtype_and_a_bounded_size() -> None:
+    tensors = [torch.zeros(n, dtype=d) for n, d in ((3, torch.float32), (2, torch.float32), (9, torch.float32),
+                                                    (1, torch.float32), (1, torch.bfloat16), (1, torch.float32))]  # fmt: skip
+    assert [[t.numel() for t in bucket] for bucket in _buckets(tensors, 20)] == [[3, 2], [9], [1], [1], [1]]
+    assert list(_buckets([], 20)) == []
 
 
 def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny_folder: Path, tmp_path: Path) -> None:

@@ -46,12 +46,15 @@ EOS, IM_END = 0, 3
 class Script:
     """Says what is written for each (sample, try), then ends with EOS; keeps what it was asked."""
 
+    staleness, apart = 0, False
+
     def __init__(self, tokenizer: Any, says: Callable[[int, int], str], end: int, **parts: Any) -> None:
         self.tokenizer, self.says, self.end = tokenizer, says, end
         self.calls: list[tuple[list[Prompt], int, Sampling]] = []
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        self.calls.append((list(prompts), n, sampling))
+        if prompts:
+            self.calls.append((list(prompts), n, sampling))
         return [[self._one(*self._place(p, g), sampling.max_tokens) for g in range(n)] for p in prompts]
 
     def _place(self, prompt: Prompt, g: int) -> tuple[int, int]:
@@ -146,7 +149,7 @@ def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
     got = episode(engine, lengths(tokenizer, NONE)[0])
     assert not got.finished and got.tries == (NONE,) and len(engine.engine.calls) == 1  # type: ignore[attr-defined]
     gold = Completion((5, EOS), (), "a solution", True)
-    engine.engine = SimpleNamespace(generate=lambda prompts, n, sampling: [[gold] * n])
+    engine.engine = SimpleNamespace(generate=lambda prompts, n, sampling: [[gold] * n for _ in prompts])
     assert episode(engine) == replace(gold, tries=("a solution",)) and not asked
 
 

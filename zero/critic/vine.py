@@ -42,7 +42,8 @@ class Vine:
         }
         places = {(p, g if b else 0, b) for (p, g), bs in starts.items() for b in bs}  # siblings share their prompt's
         world = self.parts.world
-        parts = world.gather([self._worth(groups, world.part(sorted(places)))])
+        depths = sorted({b for _, _, b in places})
+        parts = world.gather([self._worth(groups, world.part(sorted(places)), depths)])
         worth = {place: value for part in parts for place, value in part.items()}
         value_NT, starts_NT = torch.zeros_like(batch.mask_NT), torch.zeros(batch.mask_NT.shape, dtype=torch.bool)
         for n, ((p, g), bs) in enumerate(starts.items()):
@@ -69,11 +70,12 @@ class Vine:
             self.ending[token] = self.separator in self.parts.tokenizer.decode([token])
         return self.ending[token]
 
-    def _worth(self, groups: Sequence[Group], places: Sequence[Place]) -> dict[Place, float]:
-        """Mean reward from each place on. Places of one depth have one budget left, so they are sampled together."""
+    def _worth(self, groups: Sequence[Group], places: Sequence[Place], depths: Sequence[int]) -> dict[Place, float]:
+        """Mean reward from each place on. Places of one depth have one budget left, so they are sampled together; every rank
+        asks its engine at every depth, as engines that span ranks need it."""
         engine, sampling, worth = self.parts.engine, self.parts.sampling, dict[Place, float]()
         self.tokens = 0
-        for depth in sorted({b for _, _, b in places}):
+        for depth in depths:
             here = [place for place in places if place[2] == depth]
             prompts = [self._prompt(groups[p], g, b) for p, g, b in here]
             with engine.awake():

@@ -14,7 +14,9 @@ from zero.records import Batch, Metrics
 
 class Learner(Protocol):
     """Contract: the gradient applied is that of `algo.loss` summed over all rows of the batch (and over all ranks), however
-    the learner cuts them. Averages that a backend takes on its own are undone inside the learner and nowhere else."""
+    the learner cuts them. Averages that a backend takes on its own are undone inside the learner and nowhere else.
+
+    Every method is called on every rank, in the same order, and iterated to its end: weights may lie in pieces on all."""
 
     def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
         """Log-probabilities [N, T] of the response tokens at the sampling temperature, without gradient, 0 elsewhere;
@@ -26,11 +28,12 @@ class Learner(Protocol):
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """The current weights under their Hugging Face names; tied weights once."""
+        """The current weights under their Hugging Face names, whole and in turn, on every rank; tied weights once."""
         ...
 
     def save(self, path: Path) -> None:
-        """Write everything `load` needs into the existing folder `path`."""
+        """Write everything `load` needs into the existing folder `path`; the first rank writes, in a format that does not
+        depend on the learner, its settings or the number of ranks."""
         ...
 
     def load(self, path: Path) -> None:
@@ -38,5 +41,5 @@ class Learner(Protocol):
         ...
 
     def export(self, path: Path) -> None:
-        """Write a Hugging Face folder (safetensors, config) that transformers and vLLM load as it is."""
+        """Write a Hugging Face folder (safetensors, config) that transformers and vLLM load as it is; the first rank writes."""
         ...

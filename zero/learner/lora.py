@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from zero.errors import InputError
 
 NAME = "default"  # peft's name of a model's only adapter
+Whole = Callable[[Sequence[Tensor]], contextlib.AbstractContextManager[None]]
 FOLDER = "adapter"  # of an exported model: the same in peft's own format
 
 
@@ -90,11 +91,14 @@ class Adapters:
     plain: Mapping[str, Tensor]  # the base weights under the names that they had without adapters
     layers: Mapping[str, Any]  # the peft layer of each adapted weight, by the weight's plain name
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, whole: Whole | None = None) -> Iterator[tuple[str, Tensor]]:
         """Merged weights under their Hugging Face names, tied ones once. An adapted one is a new tensor, made when asked
-        for; the others are the base's own."""
+        for; the others are the base's own. `whole` gathers parameters of which each rank has a piece; then all are new."""
         for name, weight in self.plain.items():
-            yield name, _merged(weight, self.layers[name]) if name in self.layers else weight.detach()
+            layer = self.layers.get(name)
+            with whole([weight, *_own(layer)]) if whole else contextlib.nullcontext():
+                said = _merged(weight, layer) if layer else weight.detach()
+                yield name, said.clone() if whole and not layer else said
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -107,14 +111,26 @@ class Adapters:
             for layer in self.layers.values():
                 layer.enable_adapters(True)
 
-    def export(self, path: Path) -> None:
-        """The merged model as a Hugging Face folder, and the adapters in peft's format in its subfolder `adapter`."""
+    def parameters(self) -> list[Tensor]:
+        """Those of the adapters."""
+        return [parameter for layer in self.layers.values() for parameter in _own(layer)]
+
+    def state(self) -> dict[str, Tensor]:
+        """The adapters under peft's names, as they stand in its files; on the CPU."""
         from peft import get_peft_model_state_dict
 
-        merged = {name: weight.cpu() for name, weight in self.weights()}
+        found = get_peft_model_state_dict(self.model, adapter_name=NAME)
+        return {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in found.items()}
+
+    def export(self, path: Path) -> None:
+        """The merged model as a Hugging Face folder, and the adapters in peft's format in its subfolder `adapter`."""
+        self.export_whole(path, {name: weight.cpu() for name, weight in self.weights()}, self.state())
+
+    def export_whole(self, path: Path, merged: Mapping[str, Tensor], adapters: dict[str, Tensor]) -> None:
+        """The same from what `weights` and `state` gave."""
         known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}
-        self.model.save_pretrained(path, state_dict=merged | buffers)
+        self.model.save_pretrained(path, state_dict=dict(merged) | buffers)
         folder = path / FOLDER
         folder.mkdir(exist_ok=True)
         base = self.model.name_or_path
@@ -126,9 +142,12 @@ class Adapters:
             target_modules=sorted(targets) if isinstance(targets, set) else targets,  # a set has no order to keep
         )
         config.save_pretrained(folder)
-        adapters = get_peft_model_state_dict(self.model, adapter_name=NAME)
-        tensors = {f"base_model.model.{name}": value.detach().contiguous() for name, value in adapters.items()}
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _own(layer: Any) -> list[Tensor]:
+    """The adapter's parameters in a peft layer."""
+    return [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight] if layer else []
 
 
 @torch.no_grad()

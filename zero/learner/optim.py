@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from zero.learner import store
 from zero.runtime import World
+
+BUCKET = 25 * 2**20  # bytes of gradients that ranks add up at once
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Optim:
         progress = (update - self.warmup) / max(1, total - self.warmup)
         shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
         return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
+
+
+def _buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype, together of at most `size` bytes or alone."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.nbytes for t in bucket) + tensor.nbytes > size):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 class Trained:
@@ -74,29 +89,34 @@ class Trained:
         for parameter, ranks in zip(parameters, learning.tolist(), strict=True):
             if ranks and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.world.add([p.grad for p in parameters if p.grad is not None])
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None], BUCKET):
+            flat = torch.cat([grad.flatten() for grad in bucket])  # one message for many small gradients
+            self.world.add([flat])
+            for grad, whole in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(whole.view_as(grad))
 
     def save(self, path: Path, name: str) -> None:
-        """Parameters, moments and the number of updates as `name`.* in the folder `path`."""
-        parameters = dict(self.parameters())
-        save_file({k: p.detach().contiguous() for k, p in parameters.items()}, path / f"{name}.safetensors")
-        moments = {
-            f"{k}:{moment}": value.contiguous()
-            for k, parameter in parameters.items()
-            for moment, value in self.optimizer.state[parameter].items()
-        }
-        save_file(moments, path / f"{name}_optimizer.safetensors")
+        """Parameters, moments and the number of updates as `name`.* in the folder `path`; the first rank writes."""
+        if not self.world.first:
+            return
+        store.write(path, name, self.parameters())
+        moments = (
+            (f"{k}:{moment}", value)
+            for k, parameter in self.parameters()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        )
+        store.write(path, f"{name}_optimizer", moments)
         (path / f"{name}.json").write_text(json.dumps({"updates": self.updates}))
 
+    @torch.no_grad()
     def load(self, path: Path, name: str) -> None:
-        """Continue exactly where `save` was called."""
+        """Continue exactly where `save` was called. InputError if it was another module."""
         parameters = dict(self.parameters())
-        device = str(next(iter(parameters.values())).device)
-        stored = load_file(path / f"{name}.safetensors", device=device)
-        with torch.no_grad():
-            for k, parameter in parameters.items():
-                parameter.copy_(stored[k])
-        for key, value in load_file(path / f"{name}_optimizer.safetensors", device=device).items():
+        for k, value in store.expected(path, name, parameters):
+            parameters[k].copy_(value)
+        self.optimizer.state.clear()
+        for key, value in store.read(path, f"{name}_optimizer"):
             k, _, moment = key.rpartition(":")
-            self.optimizer.state[parameters[k]][moment] = value.cpu() if moment == "step" else value
+            device = value.device if moment == "step" else parameters[k].device
+            self.optimizer.state[parameters[k]][moment] = value.to(device)
         self.updates = json.loads((path / f"{name}.json").read_text())["updates"]

@@ -14,8 +14,9 @@ from zero.algo import Algorithm
 from zero.batching import micro_batches
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, Trained
+from zero.learner.policy import Policy, prepared
 from zero.learner.probe import Probed, Slopes, probe
-from zero.objective import logprob_and_entropy
+from zero.learner.sums import Tally
 from zero.records import Batch, Metrics
 from zero.runtime import World
 
@@ -39,21 +40,18 @@ class TorchLearner:
         world: World = World(),  # noqa: B008 - a frozen record
         lora: Lora | None = None,
         seed: int = 0,
+        reference_offload: bool = False,
     ) -> None:
         self.temperature, self.vocabulary, self.micro_tokens = temperature, vocabulary, micro_tokens
         self.autocast, self.device, self.world = autocast, device, world
         self.adapters = lora.onto(model, seed) if lora else None
-        self.model = model.to(device).eval()
-        for module in self.model.modules():  # sampling knows no dropout, and ratios must be 1 on policy
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        if gradient_checkpointing:
-            self.model.train()  # transformers checkpoints in training mode only
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model = prepared(model.to(device), gradient_checkpointing)
+        self.policy = Policy(self.model, temperature, vocabulary, autocast)
+        self.plain_head = self.policy.plain_head
         copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
-        self.reference_state = {k: v.detach().clone() for k, v in self.weights()} if copied else None
+        place = torch.device("cpu") if reference_offload else device
+        self.reference_state = {k: v.detach().clone().to(place) for k, v in self.weights()} if copied else None
         self.trained = Trained(self.model, optim, total_updates, world)
-        self.plain_head = _head_is_plain(self.model)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
@@ -66,31 +64,18 @@ class TorchLearner:
         return out_NT
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tokens = float(batch.mask_NT.sum().clamp(min=1))  # none if all were cut, and those are masked
-        sums: dict[str, float] = {}
-        gap_max = 0.0
+        tally = Tally(batch)
         learns_N, mine = algo.learns_from(batch), self.world.share(batch.length_N)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
             for rows in micro_batches(batch.length_N, mine[learns_N[mine] == learns], self.micro_tokens):
                 part = batch.rows(rows).to(self.device)
                 with torch.set_grad_enabled(learns):
                     logprob_NT, entropy_NT = self._forward(part, entropy_gradient=algo.entropy != 0)
-                    loss, part_sums = algo.loss(logprob_NT, part, entropy_NT)
+                    loss, sums = algo.loss(logprob_NT, part, entropy_NT)
                 if learns:
                     loss.backward()
-                learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
-                part_sums["loss/entropy"] = entropy_NT.detach().sum()
-                if part.sampler_NT is not None:
-                    gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
-                    gap_max = max(gap_max, float(gap_NT.max()))
-                    part_sums["mismatch/logprob_gap"] = gap_NT.sum()
-                part_sums["loss/policy"] = loss.detach() * tokens
-                sums = {name: sums.get(name, 0.0) + float(value) for name, value in part_sums.items()}
-        said = self.world.every(sums | {"mismatch/logprob_gap_max": gap_max})
-        metrics = {name: sum(of.get(name, 0.0) for of in said) / tokens for name in max(said, key=len)}
-        metrics["mismatch/logprob_gap_max"] = max(of["mismatch/logprob_gap_max"] for of in said)
-        if batch.sampler_NT is None:
-            del metrics["mismatch/logprob_gap_max"]
+                tally.add(part, logprob_NT, entropy_NT, loss, sums)
+        metrics = tally.metrics(self.world)
         norm, rate = self.trained.step()
         return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
 
@@ -111,24 +96,11 @@ class TorchLearner:
         )
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere.
-
-        Right padding needs no attention mask: no token looks ahead.
-        """
-        ids_NT = batch.ids_NT.to(self.device)
-        response = batch.mask_NT[:, 1:].bool().to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            if self.plain_head:
-                hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state
-                logits = self.model.get_output_embeddings()(hidden[response])
-            else:
-                logits = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
-        picked, entropy = logprob_and_entropy(
-            logits[:, : self.vocabulary], ids_NT[:, 1:][response], self.temperature, entropy_gradient
+        """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
+        said: tuple[Tensor, Tensor] = self.policy(
+            batch.ids_NT.to(self.device), batch.mask_NT.to(self.device), entropy_gradient
         )
-        zeros = torch.zeros(response.shape, device=self.device)
-        pad = torch.nn.functional.pad
-        return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
+        return said
 
     @contextlib.contextmanager
     def _initial_policy(self) -> Iterator[None]:
@@ -142,7 +114,7 @@ class TorchLearner:
         current = {name: parameter.data for name, parameter in parameters.items()}
         try:
             for name, parameter in parameters.items():
-                parameter.data = self.reference_state[name]
+                parameter.data = self.reference_state[name].to(self.device)
             yield
         finally:
             for name, parameter in parameters.items():
@@ -160,22 +132,9 @@ class TorchLearner:
         self.trained.load(path, "policy")
 
     def export(self, path: Path) -> None:
+        if not self.world.first:
+            return
         if self.adapters:
             self.adapters.export(path)
         else:
             self.model.save_pretrained(path)
-
-
-@torch.no_grad()
-def _head_is_plain(model: Any) -> bool:
-    """Whether the logits are just the output embedding of the last hidden state (some models scale or cap them).
-
-    Then only response positions need logits. Measured on a few tokens rather than known by name.
-    """
-    head = model.get_output_embeddings()
-    if head is None or model.base_model is model:
-        return False
-    ids = torch.arange(4, device=model.device)[None]
-    logits = model(input_ids=ids, use_cache=False).logits
-    by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    return by_hand.shape == logits.shape and bool(torch.allclose(by_hand, logits, rtol=1e-4, atol=1e-5))

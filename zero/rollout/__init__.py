@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from zero.records import Completion, Prompt, Sampling
@@ -13,7 +14,12 @@ from zero.records import Completion, Prompt, Sampling
 
 class RolloutEngine(Protocol):
     """Contract: ids decode to the text; log-probabilities are those of the distribution drawn from; `finished` is False
-    exactly on truncation; the same (prompt.key, sample) under the same weights gives the same completion."""
+    exactly on truncation; the same (prompt.key, sample) under the same weights gives the same completion; `version` is
+    that of the last `sync`, for all tokens of a completion."""
+
+    dtype: torch.dtype | None  # of its weights, once that is known
+    staleness: int  # 1: a step's training samples are drawn before the update ahead of it; 0: after it
+    apart: bool  # has devices of its own: may generate in another thread while the learner updates
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """n completions for each prompt, in order. Where the model's context leaves less than sampling.max_tokens, a

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zero.errors import InputError
@@ -65,6 +66,7 @@ class FeedbackEngine:
         self.explain, self.extract, self.tries, self.least = explain, extract, tries, least
         self.tokenizer, self.context = tokenizer, context
         self.engine = engine(tokenizer=tokenizer, context=context, **parts)
+        self.staleness, self.apart = self.engine.staleness, self.engine.apart
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """n episodes for each prompt; of one that was begun the rest, with all of its tries. All tries of one round are one
@@ -79,9 +81,9 @@ class FeedbackEngine:
                 for (p, g), turn in turns.items()
                 if turn is not None and len(whole_PG[p][g].tries) < self.tries
             }
-            places = [place for place, room in rooms.items() if room >= self.least]
-            if not places:
-                break
+            places = [
+                place for place, room in rooms.items() if room >= self.least
+            ]  # none: an engine may span ranks that have
             asked = [
                 replace(
                     prompts[p],
@@ -90,7 +92,7 @@ class FeedbackEngine:
                 )
                 for p, g in places
             ]
-            most = max(rooms[place] for place in places)
+            most = max((rooms[place] for place in places), default=1)
             sampled = self.engine.generate(asked, 1, replace(sampling, max_tokens=most))
             for (p, g), [answer] in zip(places, sampled, strict=True):
                 within = self._cut(answer, rooms[p, g])
@@ -138,7 +140,7 @@ class FeedbackEngine:
         if len(answer.ids) <= room:
             return answer
         ids = answer.ids[:room]
-        return Completion(ids, answer.logprobs[:room], self._text(ids), False)
+        return replace(answer, ids=ids, logprobs=answer.logprobs[:room], text=self._text(ids), finished=False)
 
     def _joined(self, before: Completion, turn: tuple[int, ...], after: Completion, sampling: Sampling) -> Completion:
         """The episode with another try."""
@@ -152,7 +154,12 @@ class FeedbackEngine:
             after.finished,
             own=(*own, *(False for _ in turn), *(True for _ in after.ids)),
             tries=(*before.tries, after.text),
+            version=before.version,
         )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.engine.dtype
 
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zero.errors import InputError
@@ -28,6 +29,7 @@ class GoldEngine:
         if SOLUTION not in form and ANSWER not in form:
             raise InputError("rollout.form", form, f"must hold {SOLUTION} or {ANSWER}")
         self.engine, self.form, self.tokenizer = engine(tokenizer=tokenizer, **parts), form, tokenizer
+        self.staleness, self.apart = 0, False  # solutions know no weights
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """The solution of each prompt, n times. InputError for a question that has none."""
@@ -46,6 +48,10 @@ class GoldEngine:
             return Completion(ids, (), text, True)
         kept = ids[: sampling.max_tokens]
         return Completion(kept, (), self.tokenizer.decode(kept, clean_up_tokenization_spaces=False), False)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.engine.dtype
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.engine.sync(weights, version)

@@ -26,9 +26,19 @@ COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: 
 class NativeEngine:
     """A RolloutEngine for any causal model that transformers knows; `config` is its PretrainedConfig."""
 
+    apart = False
+
     def __init__(
-        self, config: Any, tokenizer: Any, context: int, max_rows: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: Any,
+        tokenizer: Any,
+        context: int,
+        max_rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        staleness: int = 0,
     ) -> None:
+        self.dtype, self.staleness = dtype, staleness
         self.tokenizer, self.context, self.max_rows, self.device = tokenizer, context, max_rows, device
         vocabulary = min(len(tokenizer), config.get_text_config().vocab_size)
         self.decoder: Decoder = make_decoder(config, vocabulary, dtype, device)
@@ -110,7 +120,7 @@ class NativeEngine:
         spoken = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
         texts = self.tokenizer.batch_decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [
-            Completion(tuple(i), tuple(lp), text, done)
+            Completion(tuple(i), tuple(lp), text, done, version=self.version)
             for i, lp, text, done in zip(ids, logprobs, texts, finished_N.tolist(), strict=True)
         ]
 

@@ -50,6 +50,22 @@ GLOSSARY: dict[str, tuple[str, str]] = {
         "factor",
         "mean factor of the importance correction over response tokens; absent without one",
     ),
+    "mismatch/canary": (
+        "nats",
+        "mean |sampler - learner| log-probability of a few tokens drawn after the weight sync, where the canary listened",
+    ),
+    "mismatch/staleness": (
+        "steps",
+        "by which the weights that drew the responses lag behind those updated, mean over their tokens",
+    ),
+    "mismatch/k3": (
+        "nats",
+        "k3 estimate of KL(sampler || learner) a response token: exp(d) - 1 - d, d = learner - sampler",
+    ),
+    "mismatch/beyond_2x": (
+        "share",
+        "of response tokens that sampler and learner find apart by more than a factor of 2",
+    ),
     "mismatch/logprob_gap": ("nats", "mean |sampler - learner| log-probability over response tokens"),
     "mismatch/logprob_gap_max": ("nats", "largest |sampler - learner| log-probability of a response token"),
     "lens/ALGO/cosine": (

@@ -1,0 +1,40 @@
+"""debug=probe: the longest step, measured; it keeps nothing, and where memory ends it names the setting."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.integration.runs import command
+
+
+def probe(run_dir: Path, *overrides: str, megabytes: int | None = None) -> subprocess.CompletedProcess[str]:
+    limit = None if megabytes is None else (megabytes * 2**20,) * 2
+    return subprocess.run(
+        [*command(run_dir, *overrides), "debug=probe"], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        preexec_fn=lambda: limit and resource.setrlimit(resource.RLIMIT_AS, limit),
+    )  # fmt: skip
+
+
+def test_it_says_what_the_longest_step_takes_and_keeps_nothing(tmp_path: Path) -> None:
+    done = probe(tmp_path / "run", "learner.gradient_checkpointing=true", "algo.beta=0.1")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0].endswith("16 responses of 48, 1 ranks") and said[-1].startswith("the longest step fits")
+    assert [line.partition(":")[0] for line in said[1:5]] == [
+        "rollout", "scores of old and initial policy, critic", "update", "sync",
+    ]  # fmt: skip
+    assert all("GiB" in line for line in said[1:5])
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_where_memory_ends_it_names_the_setting(tmp_path: Path) -> None:
+    """128 responses of 400 tokens in one pass, where there is room for the rollout alone."""
+    options = ["prompts=8", "group_size=16", "sampling.max_tokens=400", "learner.micro_tokens=1000000"]
+    done = probe(tmp_path / "run", *options, megabytes=3800)
+    assert done.returncode == 2, done.stderr
+    [said] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said.startswith("error: debug=probe: out of memory in update: lower learner.micro_tokens")
+    assert "Traceback" not in done.stderr and not list((tmp_path / "run").iterdir())

@@ -1,0 +1,36 @@
+"""What DeepSpeed is asked for, without DeepSpeed; tests/engines has the real one."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from zero.errors import InputError
+from zero.learner.zero_engine import check, settings
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "message"),
+    [
+        (0, False, r"learner\.stage=0: must be 1, 2 or 3"),
+        (2, True, r"learner\.offload_parameters=True: only stage 3"),
+        (3, True, r"learner=deepspeed: DeepSpeed is not installed; pip install 'r1-zero-suite\[deepspeed\]'"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_line(
+    stage: int, offload: bool, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=message):
+        check(stage, offload)
+
+
+def test_offload_is_asked_for_where_it_is_wanted() -> None:
+    def zero(*flags: bool) -> set[str]:
+        asked = settings(3, *flags, True, 1.0, torch.device("cpu"))["zero_optimization"]
+        return {name for name in asked if name.startswith("offload")}
+
+    assert zero(False, False) == set()
+    assert zero(True, False) == {"offload_optimizer"} and zero(False, True) == {"offload_param"}

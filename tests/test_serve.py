@@ -1,0 +1,115 @@
+"""What python -m launch.serve decides before vLLM starts. The rest is in tests/engines/test_server.py."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from launch import serve
+from tests.conftest import BASE, ROOT
+from zero.errors import InputError
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert serve.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+def test_without_vllm_it_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    assert "pip install 'r1-zero-suite[vllm]'" in one_line(capsys, str(BASE))
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were installed; nothing here gets as far as starting it."""
+    monkeypatch.setattr(serve, "find_spec", lambda name: SimpleNamespace())
+
+    def started(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError("vLLM was started")
+
+    monkeypatch.setattr(serve.subprocess, "Popen", started)
+
+
+def test_bad_input_is_one_line(vllm: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"--port={port}: cannot be used" in one_line(capsys, str(BASE), f"--port={port}")
+    assert "--host=203.0.113.1: " in one_line(capsys, str(BASE), "--host=203.0.113.1", "--port=0")
+    assert "holds no *.safetensors" in one_line(capsys, str(tmp_path), "--port=0")
+    (tmp_path / "model.safetensors").touch()
+    assert "transformers cannot load it" in one_line(capsys, str(tmp_path), "--port=0")
+    for context in ("600", "0", "-5"):
+        assert "the model's own limit is 512" in one_line(capsys, str(BASE), "--port=0", f"--context={context}")
+
+
+def test_vllm_reads_a_folder_with_the_tokenizers_vocabulary(tmp_path: Path) -> None:
+    padded, folder = tmp_path / "padded", tmp_path / "folder"
+    for place in (padded, folder):
+        place.mkdir()
+    for path in BASE.iterdir():
+        if path.is_file():
+            (padded / path.name).write_bytes(path.read_bytes())
+    config = json.loads((padded / "config.json").read_text())
+    (padded / "config.json").write_text(json.dumps(config | {"vocab_size": 640}))
+    assert serve.prepare(str(padded), folder) == padded
+    assert AutoConfig.from_pretrained(folder).vocab_size == 600 and (folder / "tokenizer.json").exists()
+    assert not list(folder.glob("*.safetensors"))
+
+
+def test_the_flags_that_the_engine_depends_on(tmp_path: Path) -> None:
+    serve.prepare(str(BASE), tmp_path)
+    options = serve.parse(["zero/nano/base", "--batched-tokens=100", "--cache-gib=0.5"])
+    for cuda in (False, True):
+        flags = serve.settings(options, tmp_path, cuda)
+        assert flags["logprobs-mode"] == "processed_logprobs" and flags["generation-config"] == "vllm"
+        assert flags["worker-extension-cls"] == "zero.rollout.exchange.ServerReceiver" and "enable-scale-out" in flags
+        assert flags["host"] == "127.0.0.1" and flags["served-model-name"] == "zero/nano/base"
+        assert flags["max-num-batched-tokens"] == flags["max-model-len"] == 512  # a whole prompt at least
+        assert ("gpu-memory-utilization" in flags) == cuda and ("no-enable-chunked-prefill" in flags) != cuda
+    assert serve.settings(options, tmp_path, False)["kv-cache-memory-bytes"] == 2**29
+
+
+def test_help_is_fast() -> None:
+    began = time.monotonic()
+    child = subprocess.run([sys.executable, "-X", "importtime", "-m", "launch.serve", "--help"], cwd=ROOT, text=True,
+                           capture_output=True, timeout=60, check=True)  # fmt: skip
+    assert "--endpoint" in child.stdout and time.monotonic() - began < 30
+    imported = {line.rpartition("|")[2].strip() for line in child.stderr.splitlines()}
+    assert not {"torch", "transformers", "vllm", "requests"} & imported
+
+
+def test_the_endpoint_is_what_other_machines_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for host, url in (("127.0.0.1", "http://127.0.0.1:8123"), ("0.0.0.0", f"http://{socket.gethostname()}:8123")):
+        options = serve.parse(["m", f"--host={host}", "--port=8123", f"--endpoint={tmp_path / 'e.json'}", "--name=n"])
+        serve.announce(SimpleNamespace(pid=7), options)  # type: ignore[arg-type]
+        assert json.loads((tmp_path / "e.json").read_text()) == {"url": url, "model": "n", "pid": 7}
+        assert f"serving n at {url}" in capsys.readouterr().out
+    assert serve.url_of("::1", 1) == "http://[::1]:1"
+
+
+def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub
+
+    def lost(*arguments: Any, **settings: Any) -> str:
+        raise OSError("cannot be reached\nsecond line")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lost)
+    with pytest.raises(
+        InputError, match=r"^MODEL=nobody/nothing: is no folder, and not on the hub \(cannot be reached\)$"
+    ):
+        serve.download("nobody/nothing")

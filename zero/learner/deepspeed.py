@@ -1,0 +1,221 @@
+"""The learner on DeepSpeed's ZeRO: optimizer state, gradients and, at stage 3, weights cut into one piece for each rank.
+
+Departures from DeepSpeed's habits: gradients are summed over ranks and micro-batches, not averaged; a step in which no row
+has a gradient moves nothing; checkpoints are those of the torch learner, and each reads the other's.
+
+In bfloat16 the weights of the forward pass are bfloat16, their masters, the gradients' sums and the moments float32.
+`weights` and `export` give the weights of the forward pass, `save` the masters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero.algo import Algorithm
+from zero.batching import micro_batches
+from zero.errors import InputError
+from zero.learner import store
+from zero.learner.lora import Lora
+from zero.learner.optim import Optim
+from zero.learner.policy import Policy, prepared
+from zero.learner.probe import Probed, Slopes, probe
+from zero.learner.shards import MOMENTS, Shards
+from zero.learner.sums import Tally
+from zero.learner.zero_engine import check, settings, start
+from zero.records import Batch, Metrics
+from zero.runtime import World
+
+
+class DeepSpeedLearner:
+    """A Learner for any causal language model of transformers. With `lora` only adapters train, drawn from `seed`."""
+
+    def __init__(
+        self,
+        model: Any,
+        optim: Optim,
+        temperature: float,
+        total_updates: int,
+        vocabulary: int,
+        micro_tokens: int,
+        autocast: bool,
+        gradient_checkpointing: bool,
+        keep_reference: bool,
+        device: torch.device,
+        world: World = World(),  # noqa: B008 - a frozen record
+        lora: Lora | None = None,
+        seed: int = 0,
+        reference_offload: bool = False,
+        stage: int = 2,
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
+    ) -> None:
+        check(stage, offload_parameters)
+        self.optim, self.total_updates, self.micro_tokens = optim, total_updates, micro_tokens
+        self.device, self.world, self.updates = device, world, 0
+        self.adapters = lora.onto(model, seed) if lora else None
+        self.model = prepared(model, gradient_checkpointing)
+        policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights have their precision
+        self.plain_head = policy.plain_head
+        exact = {name: p.detach().clone() for name, p in model.named_parameters() if autocast and p.requires_grad}
+        config = settings(stage, offload_optimizer, offload_parameters, autocast, optim.clip, device)
+        self.engine = start(policy, optim, config, device, world)
+        self.shards = Shards(self.engine, self.model, stage, world)
+        for name, parameter in self.shards.trained() if exact else ():
+            self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed's have been bfloat16 once
+        copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
+        self.reference = self.shards.copies(torch.device("cpu") if reference_offload else None) if copied else None
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
+        out_NT = torch.zeros_like(batch.mask_NT)
+        everyone = torch.ones(len(batch.length_N), dtype=torch.bool)
+        with self._initial_policy() if reference else contextlib.nullcontext():
+            for rows, chunks in self._micro_batches(batch, everyone):
+                if rows is None:
+                    self._nothing(chunks)
+                    continue
+                part = batch.rows(rows).to(self.device)
+                out_NT[rows, : part.ids_NT.shape[1]] = self.engine(part.ids_NT, part.mask_NT, False, chunks)[0].cpu()
+        self.world.add([out_NT])  # every rank has the rows of all
+        return out_NT
+
+    def update(self, batch: Batch, algo: Algorithm) -> Metrics:
+        tally = Tally(batch)
+        learns_N = algo.learns_from(batch)
+        for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
+            parts = self._micro_batches(batch, learns_N == learns)
+            for i, (rows, chunks) in enumerate(parts, 1):
+                with torch.set_grad_enabled(learns):
+                    if rows is None:
+                        loss = self._nothing(chunks)
+                    else:
+                        part = batch.rows(rows).to(self.device)
+                        logprob_NT, entropy_NT = self.engine(part.ids_NT, part.mask_NT, algo.entropy != 0, chunks)
+                        loss, sums = algo.loss(logprob_NT, part, entropy_NT)
+                        tally.add(part, logprob_NT, entropy_NT, loss, sums)
+                if learns:
+                    self.engine.set_gradient_accumulation_boundary(i == len(parts))
+                    self.engine.backward(loss * self.world.size)  # it takes the mean over ranks
+        metrics = tally.metrics(self.world)
+        norm, rate = self._step(bool(learns_N.any()))
+        return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
+
+    def _step(self, learned: bool) -> tuple[float, float]:
+        """Returns (norm before clipping, learning rate). Where nobody learned, no momentum and no decay move anything."""
+        rate = self.optim.rate(self.updates, self.total_updates)
+        norm = 0.0
+        if learned:
+            for group in self.engine.optimizer.param_groups:
+                group["lr"] = rate
+            self.engine.step()
+            norm = float(self.engine.get_global_grad_norm())
+            if self.engine.optimizer.overflow or not math.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr"
+                )
+        self.updates += 1
+        return norm, rate
+
+    def _micro_batches(self, batch: Batch, chosen_N: Tensor) -> list[tuple[Tensor | None, int]]:
+        """This rank's parts of the chosen rows, and in how many chunks the head takes each. None is a part of no row: all
+        ranks pass the model, and its head, equally often, for in each pass they exchange weights or gradients."""
+        ranks = [World(rank, self.world.size).share(batch.length_N) for rank in range(self.world.size)]
+        of_rank = [micro_batches(batch.length_N, share[chosen_N[share]], self.micro_tokens) for share in ranks]
+        tokens_N = batch.mask_NT.sum(dim=1)
+        together = list(zip_longest(*of_rank))
+        most = [max(int(tokens_N[rows].sum()) for rows in parts if rows is not None) for parts in together]
+        chunks: list[int] = [self.engine.module.chunks(tokens) for tokens in most]
+        return [(parts[self.world.rank], n) for parts, n in zip(together, chunks, strict=True)]
+
+    def _nothing(self, chunks: int) -> Tensor:
+        """A loss of 0 from a pass over two tokens."""
+        ids_NT = torch.zeros(1, 2, dtype=torch.int64, device=self.device)
+        logprob_NT: Tensor = self.engine(ids_NT, torch.ones(1, 2, device=self.device), False, chunks)[0]
+        return logprob_NT.sum() * 0.0
+
+    def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
+        """What `algorithms` other losses would do to this policy: see zero.learner.probe.probe. Changes nothing."""
+        if self.shards.cut:
+            raise InputError(
+                "tracker.lens", True, "needs whole weights on every rank; set learner.stage=2, or leave it off"
+            )
+        policy = self.engine.module
+        return probe(
+            self.model,
+            batch,
+            slopes,
+            algorithms,
+            entropy=entropy,
+            temperature=policy.temperature,
+            vocabulary=policy.vocabulary,
+            micro_tokens=self.micro_tokens,
+            autocast=False,
+            device=self.device,
+            world=self.world,
+        )
+
+    @contextlib.contextmanager
+    def _initial_policy(self) -> Iterator[None]:
+        """The model holds the initial weights inside."""
+        if self.adapters:
+            with self.adapters.off():
+                yield
+            return
+        assert self.reference is not None, "the algorithm did not ask for a reference"
+        with self.shards.swapped(self.reference):
+            yield
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        self.shards.settle()
+        return self.adapters.weights(self.shards.whole) if self.adapters else self.shards.weights()
+
+    def save(self, path: Path) -> None:
+        for name, tensors in (("policy", self.shards.masters()), ("policy_optimizer", self.shards.moments())):
+            if self.world.first:
+                store.write(path, name, tensors)
+            else:
+                for _ in tensors:  # they are gathered from all ranks
+                    pass
+        if self.world.first:
+            (path / "policy.json").write_text(json.dumps({"updates": self.updates}))
+
+    def load(self, path: Path) -> None:
+        self.shards.settle()
+        parameters = dict(self.shards.trained())
+        for name, value in store.expected(path, "policy", parameters):
+            self.shards.set_master(parameters[name], value.to(self.device))
+            self.shards.set_weight(parameters[name], value.to(self.device))
+        steps = [step for _, step in store.read(path, "policy_optimizer", ":step")]
+        self.shards.begin_moments(max(steps, default=None))
+        for moment in MOMENTS:
+            for key, value in store.read(path, "policy_optimizer", f":{moment}"):
+                self.shards.set_moment(parameters[key.removesuffix(f":{moment}")], moment, value.to(self.device))
+        self.updates = json.loads((path / "policy.json").read_text())["updates"]
+
+    def export(self, path: Path) -> None:
+        """The first rank holds the whole model in its CPU memory for it."""
+        whole = {}
+        for name, weight in self.weights():
+            if self.world.first:
+                whole[name] = weight.to("cpu", copy=True)
+        adapters = {}
+        if self.adapters:
+            with self.shards.whole(self.adapters.parameters()):
+                adapters = self.adapters.state()
+        if not self.world.first:
+            return
+        if self.adapters:
+            self.adapters.export_whole(path, whole, adapters)
+        else:
+            known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}
+            self.model.save_pretrained(path, state_dict=whole | buffers)

@@ -1,0 +1,110 @@
+"""The policy as one module, from tokens to log-probabilities: a backend that shards weights sees a single forward call.
+
+The logits of a long batch under a large vocabulary are by far its largest tensor. Above `HEAD_NUMBERS` numbers the output
+head runs over the response tokens in chunks and again in the backward pass: all logits at once never exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
+
+from zero.objective import logprob_and_entropy
+
+HEAD_NUMBERS = 2**27  # logits that may exist at once: 512 MiB in float32, and a few temporaries of that size
+
+
+class Policy(torch.nn.Module):
+    """A causal language model of transformers that says how likely given response tokens are.
+
+    `vocabulary` is the number of tokens that can be sampled: the model's embedding may have unused rows beyond them.
+    """
+
+    def __init__(
+        self, model: Any, temperature: float, vocabulary: int, autocast: bool, head_numbers: int = HEAD_NUMBERS
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature, self.vocabulary, self.autocast = temperature, vocabulary, autocast
+        self.plain_head = _head_is_plain(model)
+        head = model.get_output_embeddings()
+        self.head_tokens = max(1, head_numbers // head.weight.shape[0]) if self.plain_head else None  # at once
+
+    def chunks(self, tokens: int) -> int:
+        """In how many parts the output head takes so many response tokens."""
+        return 1 if self.head_tokens is None else max(1, -(-tokens // self.head_tokens))
+
+    def forward(
+        self, ids_NT: Tensor, mask_NT: Tensor, entropy_gradient: bool = False, chunks: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [N, T] of the response tokens, in nats and float32, 0 elsewhere.
+
+        `chunks` may be more than these tokens need: where each call of the head is a meeting of ranks, all must call it
+        equally often. Right padding needs no attention mask: no token looks ahead.
+        """
+        response = mask_NT[:, 1:].bool()
+        next_ids = ids_NT[:, 1:][response]
+        with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
+            if self.plain_head:
+                hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
+            else:
+                hidden = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
+        if not self.plain_head:
+            picked, entropy = logprob_and_entropy(
+                hidden[:, : self.vocabulary], next_ids, self.temperature, entropy_gradient
+            )
+        elif (chunks := chunks or self.chunks(len(hidden))) == 1:
+            picked, entropy = self._head(hidden, next_ids, entropy_gradient)
+        else:
+            parts = zip(hidden.tensor_split(chunks), next_ids.tensor_split(chunks), strict=True)
+            said = [self._again(part, ids, entropy_gradient) for part, ids in parts]
+            picked, entropy = (torch.cat(of) for of in zip(*said, strict=True))
+        zeros = torch.zeros(response.shape, device=ids_NT.device)
+        return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
+
+    def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = self.model.get_output_embeddings()(hidden)
+        return logprob_and_entropy(logits[:, : self.vocabulary], ids, self.temperature, entropy_gradient)
+
+    def _again(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        """The same, computed once more in the backward pass instead of being kept for it."""
+        if not torch.is_grad_enabled():
+            return self._head(hidden, ids, entropy_gradient)
+        said: tuple[Tensor, Tensor] = checkpoint(
+            self._head, hidden, ids, entropy_gradient, use_reentrant=False, preserve_rng_state=False
+        )
+        return said
+
+
+def prepared(model: Any, gradient_checkpointing: bool) -> Any:
+    """The model without dropout (sampling knows none, and ratios must be 1 on policy), set to checkpoint or not."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    if gradient_checkpointing:
+        model.train()  # transformers checkpoints in training mode only
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+@torch.no_grad()
+def _head_is_plain(model: Any) -> bool:
+    """Whether the logits are just the output embedding of the last hidden state (some models scale or cap them).
+
+    Then only response positions need logits. Measured on a few tokens rather than known by name.
+    """
+    head = model.get_output_embeddings()
+    if head is None or model.base_model is model:
+        return False
+    ids = torch.arange(4, device=model.device)[None]
+    logits = model(input_ids=ids, use_cache=False).logits
+    by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    return by_hand.shape == logits.shape and bool(torch.allclose(by_hand, logits, rtol=1e-4, atol=1e-5))

@@ -1,0 +1,55 @@
+"""Named tensors as safetensors files of bounded size: NAME.safetensors, then NAME.1.safetensors and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zero.errors import InputError
+
+LIMIT = 4 * 2**30  # bytes that are in memory at once, and in a file; a larger tensor has one of its own
+
+
+def write(folder: Path, name: str, tensors: Iterable[tuple[str, Tensor]], limit: int = LIMIT) -> None:
+    """Write them in turn into the existing folder; at least one file, be it empty."""
+    held: dict[str, Tensor] = {}
+    size = files = 0
+    for key, tensor in tensors:
+        if held and size + tensor.nbytes > limit:
+            save_file(held, _file(folder, name, files))
+            held, size, files = {}, 0, files + 1
+        held[key] = tensor.detach().to("cpu", memory_format=torch.contiguous_format)
+        size += tensor.nbytes
+    save_file(held, _file(folder, name, files))
+
+
+def read(folder: Path, name: str, ending: str = "") -> Iterator[tuple[str, Tensor]]:
+    """What `write` wrote, one tensor at a time, on the CPU; only those whose names end like this."""
+    files = 0
+    while files == 0 or _file(folder, name, files).exists():
+        with safe_open(_file(folder, name, files), framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 - no dictionary
+                if key.endswith(ending):
+                    yield key, opened.get_tensor(key)
+        files += 1
+
+
+def expected(folder: Path, name: str, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """Exactly the tensors of these names. InputError at the end if one is not there, or one has no place here."""
+    found = set()
+    for key, tensor in read(folder, name):
+        found.add(key)
+        if key in names:
+            yield key, tensor
+    if odd := sorted(found.symmetric_difference(names)):
+        remedy = f"is of another model or learner ({len(odd)} of its tensors differ by name, such as {odd[0]})"
+        raise InputError("checkpoint", folder.name, f"{remedy}; start a new run")
+
+
+def _file(folder: Path, name: str, number: int) -> Path:
+    return folder / (f"{name}.{number}.safetensors" if number else f"{name}.safetensors")

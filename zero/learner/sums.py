@@ -1,0 +1,62 @@
+"""The metrics of an optimizer step, from sums over response tokens: of micro-batches, then of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from zero.records import Batch, Metrics
+from zero.runtime import World
+
+LARGEST = "mismatch/logprob_gap_max"
+
+
+def mismatch(learner_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor) -> dict[str, Tensor]:
+    """How far the learner's log-probabilities [N, T] of the sampled tokens are from the sampler's: sums over them.
+
+    With d = learner - sampler: |d|; exp(d) - 1 - d, whose mean estimates KL(sampler || learner) without bias and is never
+    negative (k3 of Schulman 2020, Approximating KL Divergence; d held within +-40 so that no token makes it infinite);
+    and how many tokens one of the two finds more than twice as likely as the other.
+    """
+    d_NT = torch.where(mask_NT.bool(), learner_NT - sampler_NT, 0.0)
+    held_NT = d_NT.clamp(-40.0, 40.0)
+    return {
+        "mismatch/logprob_gap": d_NT.abs().sum(),
+        "mismatch/k3": (held_NT.expm1() - held_NT).sum(),
+        "mismatch/beyond_2x": (d_NT.abs() > math.log(2)).sum(),
+    }
+
+
+class Tally:
+    """Sums of one step on this rank; `tokens` are the response tokens of the whole step, on all ranks."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.tokens = float(batch.mask_NT.sum().clamp(min=1))  # none if all were cut, and those are masked
+        self.sampled = batch.sampler_NT is not None
+        self.sums: dict[str, float] = {}
+        self.gap_max = 0.0
+
+    def add(
+        self, part: Batch, logprob_NT: Tensor, entropy_NT: Tensor, loss: Tensor, algo_sums: Mapping[str, Tensor]
+    ) -> None:
+        """A micro-batch and what the policy and the algorithm's loss said of it."""
+        learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
+        sums = dict(algo_sums) | {"loss/entropy": entropy_NT.detach().sum()}
+        if part.sampler_NT is not None:
+            gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
+            self.gap_max = max(self.gap_max, float(gap_NT.max()))
+            sums |= mismatch(learner_NT, part.sampler_NT, part.mask_NT)
+        sums["loss/policy"] = loss.detach() * self.tokens
+        self.sums = {name: self.sums.get(name, 0.0) + float(value) for name, value in sums.items()}
+
+    def metrics(self, world: World) -> Metrics:
+        """Averages over all response tokens of the step. A moment at which all ranks meet."""
+        said = world.every(self.sums | {LARGEST: self.gap_max})
+        metrics = {name: sum(of.get(name, 0.0) for of in said) / self.tokens for name in max(said, key=len)}
+        metrics[LARGEST] = max(of[LARGEST] for of in said)
+        if not self.sampled:
+            del metrics[LARGEST]
+        return metrics

@@ -1,0 +1,293 @@
+"""Where a model comes from, in what it is stored, and what it needs.
+
+A model is a folder, or a repository of the Hugging Face hub at a revision. `find` says in seconds whether a repository can
+be had: from the cache, or from the hub by one question with a time limit, before transformers begins its own, which retries
+for a minute and ends in a page of text. `load_model` then loads it.
+
+Memory of training all parameters, beside activations and logits, in bytes for each:
+
+    18  float32 weights 4, gradients 4, AdamW's two moments 8, and the copies of the weights that autocast makes for products
+        in bfloat16 2; or bfloat16 weights 2, float32 gradients 4, float32 weights 4 and moments 8, as DeepSpeed keeps them.
+        Without bfloat16 16. Source: Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1, with gradients in float32
+   + 4  the native rollout engine's own float32 weights
+   + 4  the initial policy, where the algorithm compares with it, but not beside adapters (learner=lora)
+
+and of a token in the cache of keys and values 2 x layers x key-value heads x head size x 2 bytes. The second line of each
+conf/model/*.yaml is this arithmetic, in GB of 10^9 bytes, with the smallest card that leaves a fifth for the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero.config import CONF, model_folder
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Config = Mapping[str, Any]
+PATIENCE = 5.0  # seconds for the hub's answer; HF_HUB_ETAG_TIMEOUT, where it is set, says otherwise
+STORED = ("float32", "bfloat16", "float16")  # what the weights of an exported model may be
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+COMMIT = "[0-9a-f]{40}"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where transformers is to load from: a folder, or a hub id and its revision."""
+
+    path: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the hub does not give a model, and what to do about it."""
+
+    what: str
+    remedy: str
+    key: str = "model.path"
+
+
+def find(config: Config) -> Source:
+    """The model that a config names, on this machine or at the hub; InputError says what is missing and what to do.
+
+    A complete copy in the cache serves where the hub does not. `config` holds `path`, and maybe `revision`.
+    """
+    path, revision = str(config["path"]), config.get("revision")
+    folder = model_folder(path)
+    if Path(folder).is_dir():
+        if revision is not None:
+            remedy = f"belongs to a hub id, and model.path={path} is a folder; set model.revision=null"
+            raise InputError("model.revision", revision, remedy)
+        return Source(folder)
+    if revision is not None and not (isinstance(revision, str) and revision):
+        raise InputError("model.revision", revision, "must be text; put it in quotes: model.revision=\"'...'\"")
+    return _at_hub(path, revision)
+
+
+@cache  # a run asks once, and so does a sweep of runs in one process; a refusal is no result and is asked about again
+def _at_hub(path: str, revision: str | None) -> Source:
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        raise InputError("model.path", path, "is neither a folder nor a hub id (OWNER/NAME)") from None
+    copy = cached(path, revision)
+    if copy and re.fullmatch(COMMIT, revision or ""):
+        return Source(copy)  # a commit never changes
+    offline = Refusal("HF_HUB_OFFLINE is set", _fetch(path, revision))
+    refusal = offline if is_offline_mode() else ask(path, revision)
+    if refusal is None:
+        return Source(path, revision)
+    if copy is None:
+        value = path if refusal.key == "model.path" else revision
+        remedy = f"{refusal.what}, and the cache of this machine has no copy; {refusal.remedy}"
+        raise InputError(refusal.key, value, remedy)
+    if refusal is not offline:
+        print(f"model {path}: {refusal.what}; the copy in the cache of this machine is taken", file=sys.stderr)
+    return Source(copy)  # not the id: transformers would ask the hub all the same, whatever it is told
+
+
+def cached(path: str, revision: str | None) -> str | None:
+    """The folder of the hub's cache that holds all of a model: config, tokenizer and every file of weights."""
+    folder = snapshot(path, revision)
+
+    def at(name: str) -> bool:
+        return folder is not None and (Path(folder) / name).is_file()
+
+    whole = any(map(at, TOKENIZERS)) and any(at(name) and _complete(Path(folder or "") / name) for name in WEIGHTS)
+    return folder if whole else None
+
+
+def snapshot(path: str, revision: str | None) -> str | None:
+    """The folder of the hub's cache for a revision, named after its commit, if it holds at least the config."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(path, "config.json", revision=revision)
+    return str(Path(config).parent) if isinstance(config, str) else None
+
+
+def _complete(weights: Path) -> bool:
+    """Whether every file is there that an index names; a file of weights is complete by itself."""
+    if not weights.name.endswith(".index.json"):
+        return True
+    try:
+        return all(
+            (weights.parent / part).is_file() for part in set(json.loads(weights.read_text())["weight_map"].values())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return False  # not an index: let it be fetched again
+
+
+def ask(path: str, revision: str | None) -> Refusal | None:
+    """One question to the hub, for config.json: None if it would give it."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import errors as hub
+
+    limit = float(constants.HF_HUB_ETAG_TIMEOUT) if os.environ.get("HF_HUB_ETAG_TIMEOUT") else PATIENCE
+    home = constants.ENDPOINT
+    licence = f"accept its licence at {home}/{path}, then log in: hf auth login, or set HF_TOKEN"
+    try:
+        get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=limit)
+    except hub.RevisionNotFoundError:
+        remedy = f"take a branch, tag or commit of {home}/{path}/commits/main, or null for the newest"
+        return Refusal(f"{path} has no such revision", remedy, key="model.revision")
+    except hub.EntryNotFoundError:
+        return Refusal("it has no config.json", "choose a model that transformers can load")
+    except hub.GatedRepoError:
+        return Refusal(f"{home} gives it only to those who agreed to its licence", licence)
+    except hub.RepositoryNotFoundError:
+        remedy = f"{_nearest(path)}if it is private, log in: hf auth login, or set HF_TOKEN"
+        return Refusal(f"{home} shows no such model", remedy)
+    except hub.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403):
+            return Refusal(f"{home} refuses it (status {status})", licence)
+        if status == 404:
+            return Refusal(f"{home} has no such model", f"{_nearest(path)}or give model.path=FOLDER")
+        return Refusal(f"{home} answers with status {status}", _fetch(path, revision))
+    except Exception as error:  # of whichever HTTP client this version of huggingface_hub has
+        return Refusal(f"{home} cannot be reached ({type(error).__name__})", _fetch(path, revision))
+    return None
+
+
+def _fetch(path: str, revision: str | None) -> str:
+    at = f" --revision {revision}" if revision else ""
+    return (
+        f"where there is a network: hf download {path}{at}; then here, with that cache (HF_HOME), HF_HUB_OFFLINE=1; "
+        "or give model.path=FOLDER"
+    )
+
+
+def _nearest(path: str) -> str:
+    """'did you mean ...? ' of the hub ids in conf/model."""
+    files = sorted((CONF / "model").glob("*.yaml"))
+    known = {found[1]: file.stem for file in files if (found := re.search(r"^path: (\S+)", file.read_text(), re.M))}
+    close = difflib.get_close_matches(path, list(known), n=1, cutoff=0.75)
+    return f"did you mean {close[0]} (model={known[close[0]]})? " if close else "correct it, "
+
+
+def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
+    """The causal language model in float32, its tokenizer, and the context length in tokens. Imports torch.
+
+    Without `weights` the model has shapes alone: for an engine that brings its own.
+    """
+    source = find(config)
+
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
+    logging.disable_progress_bar()
+    how = {"revision": source.revision or "main", "trust_remote_code": False}  # no code of a repository is ever run
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **how)
+        if weights:
+            model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, **how)
+        else:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **how))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError("model.path", config["path"], f"transformers cannot load it ({first})") from error
+    if found := commit(config):
+        print(f"model {config['path']}: commit {found}", file=sys.stderr)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = config["context"] or most
+    if context is None or (most is not None and context > most):
+        raise InputError(
+            "model.context", context, f"the model's own limit is {most} tokens; set model.context within it"
+        )
+    return model, tokenizer, context
+
+
+def commit(config: Config) -> str | None:
+    """The commit of a hub model that has been loaded: as model.revision it names these weights for good."""
+    path = config["path"]
+    folder = None if Path(model_folder(path)).is_dir() else snapshot(path, config.get("revision"))
+    return Path(folder).name if folder else None
+
+
+def configured_ends(config: Config) -> set[int]:
+    """The end tokens of the model's generation config, if it has one. Call it once the model has been loaded."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(_kept(config), local_files_only=True).eos_token_id
+    except OSError:
+        return set()  # a folder without a generation config
+    return {i for i in (found if isinstance(found, list) else [found]) if i is not None}
+
+
+def _kept(config: Config) -> str:
+    """The folder on this machine of a model that has been loaded."""
+    path = model_folder(config["path"])
+    return path if Path(path).is_dir() else snapshot(path, config.get("revision")) or path
+
+
+def export_dtype(config: Config) -> torch.dtype:
+    """What the trained model is stored in: `dtype`; if null, what the model itself was stored in, else float32.
+
+    Training keeps float32 whatever it says. Call it once the model has been loaded: it asks the cache, not the hub.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    name = config.get("dtype")
+    if name is not None and name not in STORED:
+        raise InputError("model.dtype", name, f"must be {', '.join(STORED)}, or null for the model's own")
+    if name is None:
+        own = AutoConfig.from_pretrained(_kept(config), local_files_only=True, trust_remote_code=False)
+        found = own.dtype or own.get_text_config().dtype
+        name = str(found).removeprefix("torch.")
+    return getattr(torch, name if name in STORED else "float32")
+
+
+def store_as(folder: Path, dtype: torch.dtype) -> None:
+    """Rewrite the weights of a Hugging Face folder in `dtype`, one file at a time, and say so in its config.json.
+
+    A folder that has it already keeps its bytes. Adapters and other files in subfolders are left alone.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata = file.metadata()
+        cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in held.items()}
+        total += sum(tensor.nbytes for tensor in cast.values())
+        if any(cast[name].dtype != held[name].dtype for name in held):
+            partial = path.with_suffix(".partial")
+            save_file(cast, partial, metadata)
+            partial.replace(path)
+    name = str(dtype).removeprefix("torch.")
+    _change(folder / "config.json", lambda said: {**said, "dtype": name})
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        _change(index, lambda said: {**said, "metadata": {**said.get("metadata", {}), "total_size": total}})
+
+
+def _change(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    before = json.loads(path.read_text())
+    after = change(before)
+    if after != before:
+        path.write_text(json.dumps(after, indent=2, sort_keys=True) + "\n")

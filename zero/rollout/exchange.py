@@ -1,0 +1,267 @@
+"""How the learner's weights get to a vLLM server: through files that both can see, or through a process group.
+
+The server's half is `ServerReceiver`, the worker extension that `python -m launch.serve` gives to vLLM; its methods are called by
+name, with JSON, and answer with JSON. The learner's half is `Exchange`. Either way every weight is sent in the server's
+dtype, one after another, and never more than a few of them exist twice. Every wait has a limit; when one side fails, the
+other hears of it at its next wait.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero.errors import InputError
+from zero.rollout.http import Aside, Client, EngineDied, Refused
+from zero.rollout.link import GLANCE, Link, Weights, until
+from zero.rollout.worker import WeightReceiver
+
+EXTENSION = "zero.rollout.exchange.ServerReceiver"
+SHARD = 256 * 2**20  # bytes of weights in a file, or one weight if that has more
+AHEAD = 2  # files that the server has not read yet
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a server says of itself."""
+
+    config: Mapping[str, Any]  # of its model, with the vocabulary cut to the tokenizer's
+    context: int
+    dtype: torch.dtype
+    device: str  # cpu or cuda
+    logprobs: str  # vLLM's logprobs_mode
+    workers: int  # processes that hold a part of the model each
+
+
+class ServerReceiver(WeightReceiver):
+    """vLLM's worker extension: see WeightReceiver for what a weight must be. Every method is called in all workers of the
+    server at once and answers a dict, with `error` in it if it failed; then the weights are of no use until the next time."""
+
+    def describe_model(self) -> dict[str, Any]:
+        """The fields of `Server`, without the number of workers."""
+        from transformers import AutoConfig
+
+        worker: Any = self
+        of_model = worker.model_config
+        return {
+            "config": plain(AutoConfig.from_pretrained(of_model.model)),
+            "context": of_model.max_model_len,
+            "dtype": str(of_model.dtype).removeprefix("torch."),
+            "device": worker.device.type,
+            "logprobs": str(of_model.logprobs_mode),
+        }
+
+    def take_checkpoint(self, folder: str) -> dict[str, Any]:
+        """The weights of a Hugging Face folder."""
+        return _told(lambda: self.take_over(_stored(Path(folder))))
+
+    def take_files(self, folder: str, limit: float) -> dict[str, Any]:
+        """The weights of 000000.safetensors, 000001.safetensors and so on, as they appear, until `end` holds their number.
+        This worker says with a file .taken-RANK that it needs one no more."""
+        worker: Any = self
+        return _told(lambda: self.take_over(_appearing(Path(folder), int(worker.rank), limit)))
+
+    def take_group(self, host: str, port: int, size: int, serial: int, limit: float) -> dict[str, Any]:
+        """The weights that the learner broadcasts, as described in the store at host:port; the group stays for next time."""
+        worker: Any = self
+
+        def take() -> None:
+            link = getattr(worker, "_learner", None)
+            if link is None or link.place != (host, port):
+                link = worker._learner = Link.join(host, port, int(worker.rank) + 1, size, worker.device, limit)
+            self.take_over(link.received(serial))
+
+        return _told(take)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A PretrainedConfig's text model as JSON, without what says nothing about what it computes."""
+    fields = config.get_text_config().to_dict()
+    silent = ("transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "max_position_embeddings")
+    kept = {k: v for k, v in fields.items() if k not in silent and not k.startswith("_") and not k.endswith("token_id")}
+    found: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
+    return found
+
+
+def _told(act: Callable[[], None]) -> dict[str, Any]:
+    try:
+        act()
+    except Exception as error:  # vLLM would say less of it than we do
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {}
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no *.safetensors")
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118  (a file, not a mapping)
+                yield name, file.get_tensor(name)
+
+
+def _appearing(folder: Path, rank: int, limit: float) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder} here")
+    i, since = 0, time.monotonic()
+    while True:
+        path, end = folder / f"{i:06d}.safetensors", folder / "end"
+        if path.exists():
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    yield name, file.get_tensor(name)
+            path.with_suffix(f".taken-{rank}").touch()
+            i, since = i + 1, time.monotonic()
+        elif end.exists() and i == int(end.read_text()):
+            return
+        elif not folder.is_dir() or time.monotonic() - since > limit:
+            raise TimeoutError(
+                "the learner gave up" if not folder.is_dir() else f"no weight came for {limit:g} seconds"
+            )
+        else:
+            time.sleep(GLANCE)
+
+
+class Exchange:
+    """The learner's half.
+
+    transport  file: safetensors in `folder`, which the server must see; group: broadcast, no file
+    limit      seconds that nothing may happen
+    """
+
+    def __init__(self, client: Client, transport: str, folder: str, device: torch.device, limit: float) -> None:
+        ways = {"file": self._by_file, "group": self._by_group}
+        if transport not in ways:
+            raise InputError("rollout.transport", transport, f"must be one of {', '.join(ways)}")
+        self.client, self.way, self.folder, self.limit = client, ways[transport], folder, limit
+        self.device, self.serial = device, 0
+        self.link: Link | None = None
+
+    def send(self, weights: Weights, server: Server) -> None:
+        """All weights, until the server has them. EngineDied if it fails, InputError if this way cannot work here."""
+        try:
+            self.way(weights, server)
+        except BaseException:
+            self.link = None  # nobody knows what is left in the pipe
+            raise
+
+    def _call(self, method: str, *args: Any) -> Aside:
+        def ask() -> Any:
+            try:
+                return self.client.post("/collective_rpc", {"method": method, "args": list(args)}, limit=None)[
+                    "results"
+                ]
+            except (Refused, LookupError, TypeError) as error:
+                raise EngineDied(self.client.url, f"did not take over the weights ({error})") from None
+
+        return Aside(lambda: _refuse_errors(self.client.url, ask()))
+
+    def _silence(self) -> EngineDied:
+        return EngineDied(self.client.url, f"did not take the weights within {self.limit:g} seconds")
+
+    def _by_file(self, weights: Weights, server: Server) -> None:
+        from safetensors.torch import save_file
+
+        try:
+            folder = Path(mkdtemp(prefix="zero-weights-", dir=self.folder))
+        except OSError as error:
+            raise InputError("rollout.folder", self.folder, f"cannot be written ({error.strerror})") from error
+        try:
+            reply = self._call("take_files", str(folder), self.limit)
+            count = 0
+            for shard in shards(weights, server.dtype):
+                partial = folder / "partial"
+                try:
+                    save_file(shard, partial)
+                except Exception as error:  # safetensors has errors of its own for a full disk
+                    if not isinstance(error, OSError) and "os error" not in str(error).lower():
+                        raise
+                    remedy = f"cannot hold the weights ({error}); choose a larger folder, or rollout.transport=group"
+                    raise InputError("rollout.folder", self.folder, remedy) from error
+                partial.rename(folder / f"{count:06d}.safetensors")
+                count += 1
+                until(lambda: _untaken(folder, server.workers) < AHEAD, reply, self.limit, self._silence())
+            (folder / "partial").write_text(str(count))
+            (folder / "partial").rename(folder / "end")
+            reply.result(self.limit, self._silence())
+        except EngineDied as error:
+            if "no folder" in str(error):
+                remedy = "the server does not see it: choose one on a file system of both, or rollout.transport=group"
+                raise InputError("rollout.folder", self.folder, remedy) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _by_group(self, weights: Weights, server: Server) -> None:
+        if server.device != self.device.type:
+            remedy = f"the learner is on {self.device.type}, the server on {server.device}; choose transport=file"
+            raise InputError("rollout.transport", "group", remedy)
+        self.serial += 1
+        size, asked = server.workers + 1, list[Aside]()
+
+        def ask(host: str, port: int) -> Aside:
+            asked.append(self._call("take_group", host, port, size, self.serial, self.limit))
+            return asked[0]
+
+        if self.link is None:
+            self.link = Link.open(self.client.url, size, self.device, self.limit, ask)
+        else:
+            ask(*self.link.place)
+        try:
+            self.link.send(weights, self.serial, server.dtype, asked[0])
+        except RuntimeError as error:  # gloo's, when the other side is gone
+            if isinstance(error, EngineDied):
+                raise
+            raise EngineDied(self.client.url, f"lost while it took the weights ({error})") from error
+        asked[0].result(self.limit, self._silence())
+        self.link.forget(self.serial)
+
+
+def shards(weights: Weights, dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
+    """Copies on the CPU, in lots of at most SHARD bytes or one weight. A weight is copied before the next one is asked for."""
+    lot: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in weights:
+        copy = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+        if lot and size + copy.nbytes > SHARD:
+            yield lot
+            lot, size = {}, 0
+        lot[name], size = copy, size + copy.nbytes
+    if lot:
+        yield lot
+
+
+def _untaken(folder: Path, workers: int) -> int:
+    """Files that some worker still needs; the others are removed."""
+    left = 0
+    for path in folder.glob("*.safetensors"):
+        notes = list(folder.glob(f"{path.stem}.taken-*"))
+        if len(notes) < workers:
+            left += 1
+        else:
+            for done in (path, *notes):
+                done.unlink()
+    return left
+
+
+def _refuse_errors(url: str, results: Any) -> list[dict[str, Any]]:
+    """What the workers said. EngineDied if one of them failed."""
+    said = [r if isinstance(r, dict) else {"error": f"answered {str(r)[:100]}"} for r in results]
+    for worker in said:
+        if "error" in worker:
+            raise EngineDied(url, f"did not take over the weights: {worker['error']}")
+    return said

@@ -1,0 +1,229 @@
+"""What the engines over HTTP share: one bounded request, when to ask again, and many requests at once.
+
+Nothing here waits without a limit, and nothing takes what a server says on trust.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from zero.errors import InputError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+CONNECT_SECONDS = 10.0
+LONGEST_ANSWER = 64 * 2**20  # bytes: a completion of 100,000 tokens with its log-probabilities has 10 MB
+LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
+
+
+class EngineDied(RuntimeError):
+    """The server cannot go on: it refuses connections, fails, says nothing for too long, or something incomprehensible."""
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(f"rollout server {url}: {what}")
+        self.what = what
+
+
+class Refused(Exception):
+    """The server answered with an error status; `text` is the beginning of what it said."""
+
+    def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
+        super().__init__(f"HTTP {status}: {text}")
+        self.status, self.text, self.wait = status, text, wait
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When a request is made again: after these pauses in seconds, unless the server asks for a longer one."""
+
+    pauses: tuple[float, ...]
+    statuses: frozenset[int]  # answers that are worth another try
+    silence: bool  # whether no answer in time is, too
+
+
+class Client:
+    """Requests to one server, from many threads: connections are kept and used again.
+
+    `timeout` is the longest silence in seconds that is waited for, `most` the connections kept; `proxies`: those of the environment
+    are used. Raises EngineDied, naming the url; Refused for an
+    error status that no try is worth.
+    """
+
+    def __init__(self, url: str, timeout: float, most: int, key: str = "", proxies: bool = False) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        if not url.startswith(("http://", "https://")):
+            raise InputError("rollout.url", url, "must begin with http:// or https://")
+        self.url, self.timeout = url.rstrip("/"), timeout
+        self.session = requests.Session()
+        self.session.trust_env = proxies
+        self.session.auth = lambda request: request  # no password out of ~/.netrc in the place of the key
+        if key:
+            self.session.headers["Authorization"] = f"Bearer {key}"
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=most))
+
+    def get(self, path: str, patience: Patience | None = None) -> Any:
+        """The JSON behind a path."""
+        return self._patiently("GET", path, None, patience, self.timeout)
+
+    def post(
+        self, path: str, body: Mapping[str, Any] | None, patience: Patience | None = None, limit: float | None = 0.0
+    ) -> Any:
+        """The JSON that answers `body`. `limit` in place of the timeout, None: whoever started this thread watches it."""
+        return self._patiently("POST", path, body, patience, self.timeout if limit == 0.0 else limit)
+
+    def _patiently(
+        self, method: str, path: str, body: Any, patience: Patience | None, limit: float | None
+    ) -> dict[str, Any]:
+        pauses = patience.pauses if patience else ()
+        for pause in (*pauses, None):
+            try:
+                return self._once(method, path, body, limit)
+            except Refused as error:
+                if patience is None or error.status not in patience.statuses:
+                    raise
+                if pause is None:
+                    raise EngineDied(self.url, f"{error} (after {len(pauses) + 1} tries)") from None
+                pause = max(pause, error.wait)
+            except _Silent as error:
+                if pause is None or patience is None or not patience.silence:
+                    raise EngineDied(self.url, str(error)) from None
+            except _Lost as error:
+                if pause is None:
+                    raise EngineDied(self.url, str(error)) from None
+            time.sleep(min(pause, LONGEST_PAUSE))
+        raise AssertionError("the last try answers or raises")
+
+    def _once(self, method: str, path: str, body: Any, limit: float | None) -> dict[str, Any]:
+        import json
+
+        from requests import RequestException, Timeout
+
+        try:
+            with self.session.request(
+                method, self.url + path, json=body, timeout=(CONNECT_SECONDS, limit), stream=True, allow_redirects=False
+            ) as answer:
+                raw = self._read(answer.raw, path, limit)
+                status, wait = answer.status_code, answer.headers.get("Retry-After", "")
+        except (_Silent, EngineDied):
+            raise
+        except Timeout as error:
+            raise _Silent(f"no answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
+        except (RequestException, OSError) as error:
+            raise _Lost(f"lost while it was asked for {path} ({_first(error)})") from error
+        except Exception as error:  # urllib3's own, when a connection breaks in the middle of an answer
+            if "Timeout" in type(error).__name__:
+                raise _Silent(f"no whole answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
+            raise _Lost(f"lost while it answered {path} ({_first(error)})") from error
+        if not 200 <= status < 300:
+            said = " ".join(raw[:400].decode("utf-8", "replace").split())
+            raise Refused(status, said, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
+        try:
+            return json.loads(raw) if raw else {}
+        except (ValueError, RecursionError) as error:
+            raise _Lost(f"the answer to {path} is no JSON ({_first(error)})") from error
+
+    def _read(self, raw: Any, path: str, limit: float | None) -> bytes:
+        """The body of an answer, which must come whole within the limit: a server that trickles is no better than a silent one."""
+        read, since = bytearray(), time.monotonic()
+        while piece := raw.read1(2**16, decode_content=True):
+            read += piece
+            if len(read) > LONGEST_ANSWER:
+                raise EngineDied(self.url, f"more than {LONGEST_ANSWER} bytes in answer to {path}")
+            if limit is not None and time.monotonic() - since > limit:
+                raise _Silent(f"no whole answer to {path} within {limit:g} seconds")
+        return bytes(read)
+
+
+class _Silent(Exception):
+    """No answer in time."""
+
+
+class _Lost(Exception):
+    """No connection, a broken one, or half an answer."""
+
+
+def _first(error: BaseException) -> str:
+    """The innermost cause in a few words."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+def in_parallel(
+    ask: Callable[[Item], Answer], items: Sequence[Item], at_once: int, silence: Callable[[], Exception], limit: float
+) -> list[Answer]:
+    """ask(item) for each item, in order of items, at most `at_once` at a time; the first exception at once.
+
+    Raises `silence()` if nothing at all is answered for `limit` seconds. Threads that still wait then are left behind:
+    they are daemons, end with their own request, and begin no other.
+    """
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+    for i in range(len(items)):
+        todo.put(i)
+    given_up = threading.Event()
+
+    def work() -> None:
+        while not given_up.is_set():
+            try:
+                i = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((i, ask(items[i]), None))
+            except BaseException as error:
+                done.put((i, None, error))
+
+    for _ in range(min(at_once, len(items))):
+        threading.Thread(target=work, daemon=True).start()
+    answers: dict[int, Any] = {}
+    try:
+        while len(answers) < len(items):
+            i, answer, error = done.get(timeout=limit)
+            if error is not None:
+                raise error
+            answers[i] = answer
+    except queue.Empty:
+        raise silence() from None
+    finally:
+        given_up.set()
+    return [answers[i] for i in range(len(items))]
+
+
+class Aside:
+    """A call in a thread of its own: a request that the server answers only when something else has happened here."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call, self._answer = call, None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._answer = self._call()
+        except BaseException as error:
+            self._error = error
+        self._ended.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is there; raises what the call raised."""
+        if self._error is not None:
+            raise self._error
+        return self._ended.is_set()
+
+    def result(self, limit: float, silence: Exception) -> Any:
+        """The answer; `silence` if there is none within `limit` seconds."""
+        if not self._ended.wait(limit):
+            raise silence
+        return self._answer if self.ended else None

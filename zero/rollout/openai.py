@@ -1,0 +1,190 @@
+"""Any server that speaks OpenAI's /v1/completions, for evaluation and analysis: it cannot be trained.
+
+The prompt is the template's text as it stands, and the answer is text; its ids are our tokenizer's. What such servers do not
+tell is guessed, and only this:
+
+- They cut off the stop string that ended a response, and seldom say which. It is put back if the server says it
+  (`stop_reason`, of vLLM), or else if there is only one; a response that an EOS ended then seems to have said it, too.
+  With several stop strings and a silent server the text stays cut.
+- Whatever else ended a finished response is taken for the first of the model's stop tokens.
+- A seed makes samples repeatable only as far as the server keeps its word.
+
+vLLM's own server (`python -m launch.serve`) is asked for what only it knows: it gets and gives token ids, so nothing of this holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from zero.errors import InputError
+from zero.records import Completion, Prompt, Sampling
+from zero.rollout.http import CONNECT_SECONDS, LONGEST_PAUSE, Client, EngineDied, Patience, Refused, in_parallel
+from zero.rollout.vllm import completions_of, rooms_of, seed_of
+
+BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
+FIRST = Patience(
+    (1.0, 2.0), BUSY, silence=False
+)  # of the first request: a wrong url should not take a minute to be told
+
+
+class OpenAIEngine:
+    """A RolloutEngine without log-probabilities, whose `sync` changes nothing.
+
+    url          of the API: what stands before /completions, usually ending in /v1
+    model        as the server calls it; None: the only one it has
+    key_env      environment variable that holds the API key; unset: none is sent
+    timeout      seconds to wait for one answer
+    retries      times that a request is made again after 429, a 5xx or silence, with pauses of 1, 2, 4, ... seconds
+    concurrency  requests at once
+    seed         whether to send a seed with each request
+    extra        fields of a request that this server knows besides
+    takes_weights  false, for those who look before they train
+    """
+
+    apart, staleness, dtype = True, 0, None
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        context: int,
+        url: str,
+        model: str | None,
+        key_env: str,
+        timeout: float,
+        retries: int,
+        concurrency: int,
+        seed: bool,
+        extra: Mapping[str, Any],
+        takes_weights: bool = False,
+        **parts: Any,
+    ) -> None:
+        if takes_weights:
+            raise InputError("rollout.takes_weights", "true", "this API has no way for weights; leave it false")
+        self.tokenizer, self.context, self.version = tokenizer, context, -1
+        self.model, self.key_env, self.seed, self.extra = model, key_env, seed, dict(extra)
+        self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
+        key = os.environ.get(key_env, "").strip()
+        self.client = Client(url, timeout, concurrency, key, proxies=True)
+        self.patience = Patience(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
+        self.vllm: bool | None = None  # once it was asked
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Nothing: the weights are the server's. They are run through, for whoever watches them go by."""
+        for _ in weights:
+            pass
+        self.version = version
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        yield
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        """n completions of each prompt, a request each. EngineDied if the server fails for good."""
+        if not prompts:
+            return []
+        if self.vllm is None:
+            self._look()
+        if sampling.top_k and not (self.vllm or "top_k" in self.extra):
+            remedy = "this API has no such field; set it to 0, or name it in rollout.extra if the server knows it"
+            raise InputError("sampling.top_k", sampling.top_k, remedy)
+        bodies = [
+            self._body(prompt, room, i, sampling)
+            for prompt, room in zip(prompts, rooms_of(prompts, sampling, self.context), strict=True)
+            for i in range(n)
+        ]
+        longest = (self.timeout + CONNECT_SECONDS + LONGEST_PAUSE) * (self.retries + 1)  # that one request may take
+        completions = in_parallel(
+            lambda body: self._completion(self._asked(body), sampling), bodies, self.concurrency,
+            limit=longest, silence=lambda: EngineDied(self.client.url, "says nothing"),
+        )  # fmt: skip
+        return [completions[i : i + n] for i in range(0, len(completions), n)]
+
+    def _look(self) -> None:
+        """Learn the model's name and whose server it is. A server that does not list its models is asked by name."""
+        try:
+            listed = self.client.get("/models", FIRST)["data"]
+            names, owners = [str(entry["id"]) for entry in listed], {entry.get("owned_by") for entry in listed}
+        except EngineDied as error:
+            remedy = f"{error.what}; correct the url, or start the server"
+            raise InputError("rollout.url", self.client.url, remedy) from None
+        except Refused as error:
+            self._refuse(error)
+            names, owners = [], set()
+        except (LookupError, TypeError, AttributeError):
+            names, owners = [], set()
+        if self.model is None and len(names) != 1:
+            remedy = f"name one of the server's models: {', '.join(names[:8])}" if names else "name the server's model"
+            raise InputError("rollout.model", "null", remedy)
+        self.model = self.model or names[0]
+        self.vllm = owners == {"vllm"}
+
+    def _body(self, prompt: Prompt, room: int, sample: int, sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": prompt.text,
+            "max_tokens": room,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self.seed:
+            body["seed"] = seed_of(prompt.key, sample)
+        if self.vllm:
+            body |= {
+                "prompt": list(prompt.ids),
+                "return_token_ids": True,
+                "stop_token_ids": list(sampling.stop_ids),
+                "ignore_eos": True,  # it is among the stop tokens, or not meant to stop
+                "skip_special_tokens": False,  # or a stop string would not be seen in them
+                "include_stop_str_in_output": True,
+                "top_k": sampling.top_k,
+            }
+        return body | self.extra
+
+    def _asked(self, body: dict[str, Any]) -> Any:
+        try:
+            return self.client.post("/completions", body, self.patience)
+        except Refused as error:
+            self._refuse(error)
+            raise EngineDied(self.client.url, str(error)) from None
+
+    def _refuse(self, error: Refused) -> None:
+        if error.status in (401, 403):
+            remedy = f"the server wants a key that this variable does not hold ({error.text[:80]}); set it"
+            raise InputError("rollout.key_env", self.key_env, remedy) from None
+        if error.status == 404 and self.model:
+            remedy = f"it knows no model {self.model}, or has another path ({error.text[:80]}); urls often end in /v1"
+            raise InputError("rollout.url", self.client.url, remedy) from None
+
+    def _completion(self, answer: Any, sampling: Sampling) -> Completion:
+        """The one in an answer. EngineDied if it holds none, or the server gave it up."""
+        try:
+            choice = answer["choices"][0]
+            text, reason, stop = choice["text"], choice["finish_reason"], choice.get("stop_reason")
+        except (LookupError, TypeError, AttributeError):
+            raise EngineDied(self.client.url, f"answers with no completion but {str(answer)[:120]}") from None
+        if not isinstance(text, str) or reason not in ("stop", "length"):
+            raise EngineDied(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
+        finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
+        if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i < len(self.tokenizer) for i in ids):
+            return completions_of(self.tokenizer, [(ids, [], finished)], sampling, self.version)[0]
+        return self._guessed(text, finished, stop, sampling)
+
+    def _guessed(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:
+        """A completion from its text: see the top of this file."""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text
+        said = bool(sampling.stop) and text.endswith(sampling.stop)
+        if finished and not said:
+            told = [stop] if stop in sampling.stop else list(sampling.stop) if stop is None else []
+            if len(told) == 1:
+                text, said = text + told[0], True
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        if (finished and not said and sampling.stop_ids) or not ids:
+            ids = (*ids, (*sampling.stop_ids, self.tokenizer.eos_token_id or 0)[0])
+        return Completion(ids, (), text, finished, version=self.version)

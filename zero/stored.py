@@ -1,0 +1,68 @@
+"""Weights that training runs kept, as the stream of names and tensors that engines take. Imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from zero.checkpoint import MANIFEST
+from zero.config import instantiate
+from zero.errors import InputError
+from zero.models import load_model
+
+Config = Mapping[str, Any]
+SAMPLED = 1024  # values of a tensor in the fingerprint of weights
+
+
+def weights_of(path: Path, model_config: Config, lora: Any = None) -> Iterator[tuple[str, Tensor]]:
+    """The weights that a training run kept in `path`; a checkpoint's adapters (`lora`: their config) are merged into the model
+    that they were trained on. InputError if the checkpoint is damaged, or does not fit."""
+    if lora is None or (path / "config.json").is_file():
+        yield from stored_weights(path)
+        return
+    model = load_model(model_config)[0]
+    adapters = instantiate(lora).onto(model, seed=0)
+    lost = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
+    if lost:
+        raise InputError(
+            "step", path.name, f"its adapters do not fit the model ({lost[0]}); choose the run's own model"
+        )
+    yield from adapters.weights()
+
+
+def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
+    if (path / "config.json").is_file():
+        model = load_model({"path": str(path), "context": None})[0]
+        yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
+        return
+    files = sorted(p for p in path.glob("policy*.safetensors") if not p.name.startswith("policy_optimizer"))
+    try:
+        digests = json.loads((path / MANIFEST).read_text())["sha256"]
+        for file in files:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digests[file.name]:
+                    raise ValueError(f"{file.name} has changed")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("step", path.name, f"this checkpoint is damaged ({error}); choose another") from error
+    if not files:
+        raise InputError("step", path.name, "this checkpoint holds no policy.safetensors; choose another")
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                yield name, tensors.get_tensor(name)
+
+
+def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
+    """The same weights, while their names, shapes and a sample of their values go into the fingerprint."""
+    for name, tensor in weights:
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().numpy()
+        fingerprint.update(f"{name}{list(tensor.shape)}".encode() + some.tobytes())
+        yield name, tensor
