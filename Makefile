@@ -36,7 +36,7 @@ $(ENGINES)/.ready: tests/engines/requirements.txt
 	touch $@
 
 test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own (.venv-engines, 3.5 GB)
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m 'engines and not gpu' tests/engines tests/gpu
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -n 2 --dist loadfile -m 'engines and not gpu' tests/engines tests/gpu
 
 test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already
 	$(or $(PYTHON_GPU),$(PY)) -m pytest -m gpu

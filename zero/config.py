@@ -215,7 +215,9 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         arguments = get_args_parser().parse_args()
         if not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion):
             for overrides in cells(arguments.overrides):
-                settings.check_installed(flatten(check(name, overrides)))
+                config = check(name, overrides)
+                if not arguments.cfg:  # to be run here
+                    settings.check_installed(flatten(config))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -186,8 +186,9 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
             metrics |= evaluated
         if due(done, run.sample_every, run.steps):
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
+        # Once: what comes later is for the next step. Before anything is written: a copy that another replaced leaves here.
+        asked = run.world.any(bool(stop))
         run.trackers.metrics(metrics | _clock(), step=done)
-        asked = run.world.any(bool(stop))  # once: what comes later is for the next step
         if due(done, run.save_every, run.steps) or asked:
             checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
         if asked and done < run.steps:

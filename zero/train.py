@@ -162,6 +162,10 @@ def build(
         if world.first:
             print(text, file=sys.stderr)
 
+    if config["prompts"] % world.size:
+        tell(
+            f"prompts={config['prompts']}: {world.size} ranks cannot share them evenly; a multiple of {world.size} wastes no time"
+        )
     device = prepare(config["threads"])
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = load_model(config["model"])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.integration.runs import journal
+from tests.conftest import BASE, ROOT
+from tests.engines.test_server import serving
+from tests.integration.runs import journal, reproducible, start, weights
 
 pytestmark = pytest.mark.engines
 
@@ -54,3 +57,40 @@ def test_two_processes_of_vllm_and_deepspeed_learn_what_the_native_run_learns(tm
         assert line["mismatch/k3"] < 1e-6 and line["mismatch/beyond_2x"] == 0 and line["mismatch/staleness"] == 0
     assert {*real[1]} == {*native[0][1]} | {"mismatch/canary"}
     print("reward of steps 11 to 20: native", [round(c, 3) for c in curves], "vLLM and DeepSpeed", round(ours, 3))
+
+
+def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Drawn one step ahead: what waits when the server dies is drawn by weights that no longer exist."""
+    options = [
+        "rollout=vllm_server",
+        "rollout.staleness=1",
+        "rollout.transport=group",
+        "rollout.timeout=60",
+        "checkpoint.every=1",
+    ]
+
+    def started(run_dir: Path, url: str) -> subprocess.Popen[str]:
+        return start(run_dir, *options, f"rollout.url={url}")
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with serving(BASE, 512, tmp_path / "a") as (about, launcher):
+        whole = started(tmp_path / "whole", about["url"])
+        said = whole.communicate(timeout=300)[0]
+        assert whole.returncode == 0, said
+        cut = started(tmp_path / "cut", about["url"])
+        until = time.monotonic() + 300
+        while not (tmp_path / "cut" / "checkpoints" / "step_000003").exists():
+            assert cut.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
+        os.kill(about["pid"], signal.SIGKILL)
+        said = cut.communicate(timeout=90)[0]
+        assert cut.returncode == 1 and about["url"] in said
+        assert launcher.wait(timeout=60) != 0
+    with serving(BASE, 512, tmp_path / "b") as (about, _):
+        again = started(tmp_path / "cut", about["url"])
+        said = again.communicate(timeout=300)[0]
+        assert again.returncode == 0, said
+    assert [line["mismatch/staleness"] for line in journal(tmp_path / "whole")[1:]] == [0, 1, 1, 1, 1, 1]
+    assert reproducible(tmp_path / "cut") == reproducible(tmp_path / "whole")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

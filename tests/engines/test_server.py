@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -54,6 +55,26 @@ def launch(model: Path, port: int, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@contextmanager
+def serving(model: Path, context: int, folder: Path) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
+    """What a server's endpoint file says, and its process."""
+    endpoint, port = folder / "endpoint.json", free_port()
+    limits = (f"--context={context}", "--max-rows=32", "--cache-gib=0.1", "--batched-tokens=2048")
+    launcher = launch(model, port, *limits, f"--endpoint={endpoint}")
+    try:
+        until = time.monotonic() + START_SECONDS
+        while not endpoint.exists():
+            assert launcher.poll() is None, launcher.communicate()[0]
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.1)
+        about = json.loads(endpoint.read_text())
+        assert about["url"] == f"http://127.0.0.1:{port}" and about["model"] == str(model)
+        yield about, launcher
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=60)
+
+
 @pytest.fixture(scope="module")
 def served(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The shipped model with eight rows more in its embedding than the tokenizer has tokens."""
@@ -62,21 +83,8 @@ def served(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model.resize_token_embeddings(len(tokenizer) + 8, mean_resizing=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    endpoint, port = folder / "endpoint.json", free_port()
-    limits = (f"--context={CONTEXT}", "--max-rows=32", "--cache-gib=0.1", "--batched-tokens=2048")
-    launcher = launch(folder, port, *limits, f"--endpoint={endpoint}")
-    try:
-        until = time.monotonic() + START_SECONDS
-        while not endpoint.exists():
-            assert launcher.poll() is None, launcher.communicate()[0]
-            assert time.monotonic() < until, "the server did not start"
-            time.sleep(0.1)
-        about = json.loads(endpoint.read_text())
-        assert about["url"] == f"http://127.0.0.1:{port}" and about["model"] == str(folder)
+    with serving(folder, CONTEXT, tmp_path_factory.mktemp("endpoint")) as (about, launcher):
         yield Served(about["url"], about["pid"], launcher, folder, model)
-    finally:
-        launcher.terminate()
-        launcher.communicate(timeout=60)
 
 
 def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -> ServerEngine:
