@@ -34,6 +34,8 @@ CONFINED = {
     "mlflow": {"zero.tracking", "launch"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},
+    "requests": {"zero.rollout.http"},
+    "submitit": {"launch"},
     "peft": {"zero.learner"},
     "sympy": {"zero.grading.maths.compat"},
     "math_verify": {"zero.grading.maths.compat"},
