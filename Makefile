@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines nano-base benchmark benchmark-grading algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,10 +22,10 @@ demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better re
 	$(PY) -m zero.train algo=drgrpo template=none
 
 test: setup  ## all tests but the slow ones
-	$(PY) -m pytest -n 2 -m 'not slow and not gpu and not engines'
+	$(PY) -m pytest -n 2 -m 'not slow and not gpu and not engines and not slurm'
 
 test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
-	$(PY) -m pytest -m 'slow and not gpu and not engines'
+	$(PY) -m pytest -m 'slow and not gpu and not engines and not slurm'
 
 ENGINES := .venv-engines
 $(ENGINES)/.ready: tests/engines/requirements.txt
@@ -37,6 +37,15 @@ $(ENGINES)/.ready: tests/engines/requirements.txt
 
 test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own (.venv-engines, 3.5 GB)
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -n 2 --dist loadfile -m 'engines and not gpu' tests/engines tests/gpu
+
+cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db NET=loopback|netns)
+	tests/slurm/cluster/up.sh
+
+cluster-down:  ## take it down
+	tests/slurm/cluster/down.sh
+
+test-slurm: setup  ## everything that can go wrong on a cluster, on a real Slurm (as root; 10 minutes)
+	$(PY) -m pytest -p no:xdist -rs -m slurm tests/slurm
 
 test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already
 	$(or $(PYTHON_GPU),$(PY)) -m pytest -m gpu

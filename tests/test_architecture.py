@@ -29,8 +29,8 @@ LAYERS = {
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.
 CONFINED = {
-    "hydra": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain"},
-    "omegaconf": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain"},
+    "hydra": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
+    "omegaconf": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
     "mlflow": {"zero.tracking", "launch"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},

@@ -213,7 +213,10 @@ def command_line(name: str, main: Callable[[], None]) -> None:
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     try:
         arguments = get_args_parser().parse_args()
-        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion):
+        told = arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion
+        if not (told or arguments.cfg) and (launch := sweep_launcher(arguments.overrides)):
+            sys.exit(launch(root=name, overrides=arguments.overrides))
+        if not told:
             for overrides in cells(arguments.overrides):
                 config = check(name, overrides)
                 if not arguments.cfg:  # to be run here
@@ -223,6 +226,17 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         sys.exit(2)
     GlobalHydra.instance().clear()
     main()
+
+
+def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:
+    """What conf/hydra/launcher/X.yaml makes of a multirun under hydra/launcher=X; None: Hydra does it, a cell after another."""
+    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("hydra/launcher=")]
+    path = CONF / "hydra" / "launcher" / f"{chosen[-1] if chosen else ''}.yaml"
+    if not path.is_file():
+        return None
+    launcher: Any = OmegaConf.load(path)
+    found: Callable[..., int] = instantiate({"_target_": launcher["_target_"], "_partial_": True})
+    return found
 
 
 def quoted(argument: str) -> str:

@@ -60,7 +60,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
-    from zero.runtime import StopRequest, World
+    from zero.runtime import GaveWay, StopRequest, World
 
     world = World.join()
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
@@ -81,13 +81,16 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         except Preempted:
             outcome["status"] = "preempted"
             raise
+        except GaveWay:
+            outcome["status"] = "gave way"
+            raise
         except Exception as error:
             if disk_is_full(error) and not isinstance(error, InputError):
                 raise no_space(run_dir, "its files") from error
             raise
         finally:
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
-            if world.first:
+            if world.first and outcome["status"] != "gave way":  # the folder is another copy's now
                 close(parts, outcome)
     if world.first:
         where_to_look(run_dir)

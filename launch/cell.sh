@@ -1,0 +1,61 @@
+# What the batch script of an array does for its task: read by bash, on the first node of the cell, from the frozen code.
+#   . cell.sh SWEEP NAMES     NAMES: the array's cells, one a line. The script has set python=(...) and srun_args=(...).
+# Leaves with the exit code of the cell; may ask Slurm to queue it again.
+
+set +eu # whatever the setup lines set: an exit code that is not 0 is news here, not an end
+sweep=$1 names=$2
+# Never SLURM_JOB_ID: for one task of an array it is the id of the whole array, and every task would be requeued.
+job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+token=$job.${SLURM_RESTART_COUNT:-0}
+cell=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$names")
+folder=$sweep/$cell
+if [ -z "$cell" ] || [ ! -d "$folder" ]; then
+  echo "error: $names or $folder cannot be read on $(hostname): is the sweep's folder shared with the nodes?" >&2
+  exit 2
+fi
+export ZERO_CELL_JOB=$job
+# The frozen code before all else; a user's own modules are found where they were, in the folder of the submission at last.
+export PYTHONPATH=$sweep/code:${PYTHONPATH:+$PYTHONPATH:}$PWD PYTHONSAFEPATH=1
+mkdir -p "$folder/log"
+exec >>"$folder/log/slurm.out" 2>&1
+echo "$(date -Is) $token on $(hostname): starts"
+if declare -F teardown >/dev/null; then trap teardown EXIT; fi
+
+# A file instead of a forwarded signal: it reaches every rank through the first, at the end of a step, and kills nobody.
+# Once: at the end of a grace time Slurm asks again, when the cell may have saved and left already.
+asked=
+ask_to_stop() {
+  echo "$(date -Is) $token: asked to stop"
+  if [ -n "$asked" ] || [ -e "$folder/stop" ]; then return; fi
+  asked=yes
+  echo "signal $token" >"$folder/.stop.$token" && mv -f "$folder/.stop.$token" "$folder/stop"
+}
+trap ask_to_stop USR2 TERM
+
+srun "${srun_args[@]}" "${python[@]}" -u -m launch.cell "$sweep" "$cell" &
+step=$!
+while :; do # a trap ends `wait` early
+  wait "$step"
+  kill -0 "$step" 2>/dev/null || break
+done
+wait "$step" # the step may have ended while the trap ran: its own code, not the trap's
+code=$?
+case $code in
+0 | 1 | 2 | 75 | 76) ;; # said by the cell itself
+*) "${python[@]}" -m launch.cell "$sweep" "$cell" --ended "$code" ;;
+esac
+echo "$(date -Is) $token: ended with $code"
+
+# Ask to be queued again only if the step was stopped (75: saved; 143: SIGTERM before it could listen), nobody else wants it
+# to stay so, and Slurm says RUNNING of this very copy: a warning came and this job is about to end. COMPLETING means that
+# the user cancelled it or that Slurm requeues it itself; without that test a cancelled cell came back to life. Another
+# count of restarts means that this copy was given up and a new one runs: it must not be killed.
+current() { [ "$(timeout 30 squeue -h -j "$job" -O State:20,RestartCnt:20 | xargs)" = "RUNNING ${SLURM_RESTART_COUNT:-0}" ]; }
+wanted() { [ ! -e "$folder/cancelled" ] && { [ ! -e "$folder/stop" ] || grep -q '^signal' "$folder/stop"; }; }
+if [ "$code" = 75 ] || [ "$code" = 143 ]; then
+  if wanted && current; then
+    echo "$(date -Is) $token: asks to be queued again"
+    timeout 30 scontrol requeue "$job" && sleep 120 # the requeue ends this script
+  fi
+fi
+exit "$code"

@@ -1,0 +1,334 @@
+"""From a command line, or a file of launch/grids, to checked cells. Nothing is written and nothing starts.
+
+Hydra takes some 40 ms to compose a config. Here it composes once for each set of group choices; the other overrides are
+applied to that config by Hydra's own function, and plain numbers and words that no interpolation reads are set in the
+resolved config at once. Whatever is neither goes through Hydra as a single run does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from launch.sweep import Cell, default_name
+from zero import config as configs
+from zero import identity, settings
+from zero.errors import InputError
+
+GRIDS = Path(__file__).resolve().parent / "grids"
+OURS = ("run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
+SMOKE_STEPS = 2
+TRAINING, ROOTS = "train", ("train", "evaluate")  # entry points whose runs can be cells
+
+
+@dataclass(frozen=True)
+class Base:
+    """A config composed from group choices alone: as Hydra holds it, resolved, flat, and the options chosen."""
+
+    composed: DictConfig
+    resolved: dict[str, Any]
+    flat: dict[str, Any]
+    raw: dict[str, Any]
+    read: str  # the text of all its interpolations
+    choices: dict[str, str]
+    good: bool  # as it is; if not, a setting may still mend it: model.path of model=hf
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells that a line asks for, by name, the name that the sweep has without another, and what to tell."""
+
+    cells: dict[str, Cell]
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def plan(
+    overrides: Sequence[str],
+    *,
+    grid: str | None = None,
+    evaluate: Sequence[str] | None = None,
+    smoke: bool = False,
+    root: str = "train",
+) -> Plan:
+    """Every cell of the product of `overrides` (or of each line of the grid, with `overrides` added), checked.
+
+    `evaluate`: overrides of an evaluation that follows each cell. `smoke`: a cell of two steps goes before all others.
+    InputError for the first cell that cannot be, before anything else is done.
+    """
+    if root not in ROOTS or (root != TRAINING and (smoke or evaluate is not None)):
+        raise InputError(
+            "hydra/launcher", f"zero.{root}", "cells of a sweep are zero.train, or zero.evaluate without more"
+        )
+    overrides = [text for text in overrides if not is_hydras(text)]
+    lines = read_grid(grid) if grid else [[]]
+    made: dict[str, Cell] = {}
+    notes: list[str] = []
+    signatures: dict[str, str] = {}
+    bases: dict[tuple[str, ...], Base] = {}
+    for line in lines:
+        for typed in configs.cells([*line, *overrides]):
+            cell = make_cell(root, typed, bases)
+            if (twin := signatures.setdefault(cell.signature, cell.name)) != cell.name or cell.name in made:
+                notes.append(f"{' '.join(typed)}: the same settings as {twin}; it runs once")
+                continue
+            made[cell.name] = cell
+    if not made:
+        raise InputError("--grid", grid, "holds no cell")
+    first = next(iter(made.values()))
+    if smoke:
+        rehearsal = make_smoke(first, bases)
+        made = {rehearsal.name: rehearsal} | {name: replace(cell, after=rehearsal.name) for name, cell in made.items()}
+    if evaluate is not None:
+        configs.check("evaluate", list(evaluate))
+        trained = [cell for cell in made.values() if cell.root == TRAINING and not cell.name.startswith("smoke-")]
+        made |= {cell.name: cell for cell in (evaluation_of(cell, evaluate) for cell in trained)}
+    everything = [*(" ".join(line) for line in lines), *overrides, *(f"evaluate:{text}" for text in evaluate or ())]
+    name = default_name({} if grid else swept(overrides), everything)
+    return Plan(made, f"{Path(grid).stem}-{name.removeprefix('sweep-')}" if grid else name, tuple(notes))
+
+
+def launcher_settings(overrides: Sequence[str], default: str) -> dict[str, Any]:
+    """The settings of conf/hydra/launcher/X.yaml that a line chooses with hydra/launcher=X, under its hydra.launcher.KEY=VALUE.
+    Unknown keys pass: the place to run knows its own, and names the nearest."""
+    typed = [parsed(text) for text in overrides if is_hydras(text)]
+    chosen = ([str(o.value()) for o in typed if o.key_or_group == "hydra/launcher"] or [default])[-1]
+    folder = configs.CONF / "hydra" / "launcher"
+    if not (folder / f"{chosen}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise InputError("hydra/launcher", chosen, f"no such launcher for a sweep; there are {known}")
+    values = [
+        f"++{o.input_line.lstrip('+')}"
+        for o in typed
+        if o.key_or_group.startswith("hydra.launcher.") and o.input_line and not o.is_delete()
+    ]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(configs.CONF), version_base="1.3"):
+            composed = compose("train", overrides=[f"hydra/launcher={chosen}", *values], return_hydra_config=True)
+            return OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError("hydra.launcher", " ".join(values), " ".join(str(error).split())[:200]) from error
+
+
+def is_hydras(text: str) -> bool:
+    """Whether an override is one of Hydra's own, of the launcher for instance."""
+    return text.lstrip("+~").startswith("hydra")
+
+
+def swept(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The keys that have several values in a line, with these."""
+    found = {}
+    for text in overrides:
+        override = parsed(text)
+        if override.is_sweep_override():
+            found[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
+    return found
+
+
+def read_grid(grid: str) -> list[list[str]]:
+    """The lines of overrides in launch/grids/GRID.yaml, or of a file.
+
+    base: [steps=100]               # of every cell
+    cells:
+      - [algo=grpo, template=r1]    # a cell
+      - [algo=drgrpo, seed=0,1,2]   # a product, as on the command line
+    """
+    path = Path(grid) if grid.endswith((".yaml", ".yml")) else GRIDS / f"{grid}.yaml"
+    try:
+        stored = yaml.safe_load(path.read_text())
+        lines = [[str(text) for text in [*stored.get("base", []), *line]] for line in stored["cells"]]
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.yaml"))) or "none"
+        raise InputError("--grid", grid, f"no such list of cells; there are {known}, or give a .yaml file") from error
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        remedy = "must hold `cells:`, a list of lists of overrides, and may hold `base:`, a list of overrides"
+        raise InputError("--grid", path, remedy) from error
+    if any(len(text) < 2 for line in lines for text in line):  # a string where a list was meant
+        raise InputError("--grid", path, "each cell is a list of overrides: - [algo=grpo, seed=0,1]")
+    return lines
+
+
+def make_cell(root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base]) -> Cell:
+    """One cell, checked; `bases` remembers what was composed before. InputError if it cannot be."""
+    for text in typed:
+        if parsed(text).key_or_group in OURS:
+            raise InputError(
+                parsed(text).key_or_group, text.partition("=")[2], "belongs to single runs, not to a sweep"
+            )
+    config, choices = resolve(root, typed, bases)
+    signature = identity.signature(config)
+    values = {parsed(text).key_or_group: str(parsed(text).get_value_element_as_str()) for text in typed}
+    axes = {axis: choices[axis] for axis in configs.AXES if axis in choices} | {"seed": str(config["seed"])} | values
+    return Cell(
+        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        root=root,
+        overrides=tuple(typed),
+        choices=choices,
+        signature=signature,
+        axes=axes,
+        steps=int(config.get("steps") or 0),
+        config=config,
+    )
+
+
+def make_smoke(cell: Cell, bases: dict[tuple[str, ...], Base]) -> Cell:
+    """The rehearsal of a cell: two steps, all else as it is."""
+    small = make_cell(cell.root, [*cell.overrides, f"steps={SMOKE_STEPS}"], bases)
+    return replace(small, name=f"smoke-{small.signature}")
+
+
+def evaluation_of(cell: Cell, overrides: Sequence[str]) -> Cell:
+    """The evaluation that follows a cell once it has really finished. Its folders are filled in by `placed`."""
+    text = json.dumps([cell.signature, sorted(overrides)])
+    signature = sha256(text.encode()).hexdigest()[:12]
+    return Cell(
+        name=f"{cell.name}-eval-{signature[:6]}",
+        root="evaluate",
+        overrides=tuple(overrides),
+        choices=cell.choices,
+        signature=signature,
+        axes={**cell.axes, "root": "evaluate"},
+        after=cell.name,
+    )
+
+
+def placed(cell: Cell, folder: Path, tracker: str | None) -> Cell:
+    """The cell as it runs in this sweep: its run_dir, and the tracker that compute nodes may use (None: the journal)."""
+    if cell.root != TRAINING:  # of a cell that has trained, or of whatever its overrides name
+        where = [f"run={folder / cell.after}"] if cell.after else []
+        where += [f"run_dir={folder / cell.name}"]
+        return replace(cell, overrides=(*(configs.quoted(text) for text in where), *cell.overrides))
+    config = dict(cell.config or {}) | {"run_dir": str(folder / cell.name)}
+    lens = {key: config["tracker"][key] for key in configs.LENS}
+    config["tracker"] = dict(config["tracker"]) | {"uri": tracker, "sweep": folder.name} if tracker else lens
+    return replace(cell, config=config)
+
+
+def resolve(
+    root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The checked, resolved config of one cell and its choices: equal to what Hydra alone would give."""
+    group = tuple(text for text in typed if is_choice(parsed(text)))
+    values = [text for text in typed if not is_choice(parsed(text))]
+    if group not in bases:
+        bases[group] = make_base(root, group)
+    base = bases[group]
+    plain = [simple(base, parsed(text)) for text in values]
+    if all(path is not None for path in plain):
+        config = copy.deepcopy(base.resolved)
+        for path, text in zip([p for p in plain if p], values, strict=True):
+            *above, last = path
+            at = config
+            for key in above:
+                at = at[key]
+            at[last] = parsed(text).value()
+    else:
+        config = apply(base, values) or configs.check(root, typed)
+    if not unobjectionable(config, base.flat, trusted=base.good):
+        config = configs.check(root, typed)  # says what is wrong, as for a single run
+    return config, base.choices
+
+
+def make_base(root: str, group: Sequence[str]) -> Base:
+    """Compose group choices alone. InputError as for a single run, whose check they pass."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(configs.CONF), version_base="1.3"):
+            composed = compose(root, overrides=list(group), return_hydra_config=True)
+    except HydraException:
+        configs.check(root, list(group))  # says what is wrong
+        raise
+    except ValueError as error:  # Hydra's own, for a group that is set to what is no name
+        raise InputError("command line", " ".join(group), str(error).splitlines()[0]) from error
+    choices = {k: str(v) for k, v in composed.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    OmegaConf.set_struct(composed, True)
+    raw: Any = OmegaConf.to_container(composed, resolve=False)
+    read = " ".join(str(value) for value in identity.flatten(raw).values() if "${" in str(value))
+    try:
+        resolved: Any = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException:
+        resolved = configs.check(root, list(group))
+    flat = identity.flatten(resolved)
+    return Base(composed, resolved, flat, raw, read, choices, unobjectionable(resolved, flat, trusted=False))
+
+
+def simple(base: Base, override: Override) -> list[str] | None:
+    """The path of a plain setting that can be set in the resolved config at once; None if Hydra has to do it."""
+    path = override.key_or_group.split(".")
+    value = override.value() if not override.is_delete() else None
+    if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
+        return None
+    if not isinstance(value, int | float | str | None) or (
+        isinstance(value, str) and ("${" in value or "???" in value)
+    ):
+        return None
+    if any(part in base.read for part in path):  # it may be read by another setting
+        return None
+    at: Any = base.raw
+    for part in path:
+        if not isinstance(at, dict) or part not in at:
+            return None
+        at = at[part]
+    return None if isinstance(at, dict | list) or "${" in str(at) or at == "???" else path
+
+
+def apply(base: Base, values: Sequence[str]) -> dict[str, Any] | None:
+    """The base under Hydra's own treatment of the overrides that are no choices; None if Hydra objects."""
+    config = copy.deepcopy(base.composed)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(text) for text in values], config)
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted: bool) -> bool:
+    """Whether zero.config.check would pass the settings. `trusted`: it passed those of the base (flat), so that only what
+    differs is looked at. Settings that the base has not are left to it."""
+    try:
+        for key, value in identity.flatten(config).items():
+            if key not in base:
+                return False
+            if not trusted or value != base[key] or type(value) is not type(base[key]):
+                if value == "???":
+                    return False
+                settings.check_value(key, value, base[key])
+        configs._check_together(config)
+    except InputError:
+        return False
+    return True
+
+
+def is_choice(override: Override) -> bool:
+    """Whether an override chooses the option of a group, and so which files are composed."""
+    key = override.key_or_group
+    return override.package is not None or (configs.CONF / key).is_dir() or key.startswith("experiment")
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Override:
+    """One override, parsed once."""
+    try:
+        override: Override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise InputError("command line", text, str(error).splitlines()[0]) from error
+    return override

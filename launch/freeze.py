@@ -1,0 +1,69 @@
+"""The code of a sweep: a copy taken at its submission, which every attempt runs, whatever is edited afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from launch.sweep import CODE, write_json
+from zero.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("zero", "conf", "launch", "analysis")
+SKIPPED = ("__pycache__", ".mypy_cache", ".ruff_cache")
+RECORD = "frozen.json"
+
+
+def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:
+    """Copy the code into folder/code, unless it is there. Returns {commit, digest, time} of the copy that is there.
+
+    `replace`: take the present code although another is there. The copy appears whole or not at all.
+    """
+    from launch.sweep import read_json
+    from zero.tracking import git_commit
+
+    target = folder / CODE
+    if (target / RECORD).exists() and not replace:
+        return read_json(target / RECORD)
+    partial = folder / f".code.{uuid.uuid4().hex[:6]}"
+    try:
+        for path in sources(root):
+            place = partial / path.relative_to(root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        record = {"commit": git_commit(), "digest": digest(partial), "time": time.time()}
+        write_json(partial / RECORD, record)
+        if target.exists():
+            target.rename(folder / f".code.old.{uuid.uuid4().hex[:6]}")
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(
+            "hydra.launcher.folder", folder, f"the code cannot be copied there ({error.strerror})"
+        ) from error
+    for old in folder.glob(".code.old.*"):
+        shutil.rmtree(old, ignore_errors=True)
+    return record
+
+
+def digest(root: Path = ROOT) -> str:
+    """16 hex digits of the names and contents of the code under a root."""
+    made = sha256()
+    for path in sources(root):
+        made.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
+        made.update(path.read_bytes())
+    return made.hexdigest()[:16]
+
+
+def sources(root: Path) -> Iterator[Path]:
+    """Every file of the code, in a fixed order."""
+    for part in PARTS:
+        for above, folders, files in os.walk(root / part):
+            folders[:] = sorted(name for name in folders if name not in SKIPPED)
+            yield from (Path(above) / name for name in sorted(files) if not name.endswith((".pyc", ".partial")))

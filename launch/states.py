@@ -1,0 +1,254 @@
+"""What has become of every cell: its own files first, then what the scheduler says. Reads files only, starts nothing.
+
+The scheduler's word comes as {JOB_TASK: TaskState}, one answer for all cells; {} where there is none (this machine).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from launch import sweep as records
+from launch.sweep import Cell, Sweep
+
+FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
+FAILED, CANCELLED, STOPPED, LOST, WAITING = "failed", "cancelled", "stopped", "lost", "waiting"
+STATES = (RUNNING, PENDING, PREEMPTED, WAITING, STOPPED, CANCELLED, LOST, FAILED, FINISHED)
+BAD = (FAILED, LOST, CANCELLED)  # of which one makes a sweep's exit code 1
+ACTIVE = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+PATIENCE = 120.0  # seconds in which a scheduler that does not know a task yet, or not any more, is not believed
+SILENCE = 900.0  # seconds without a sign of life after which a copy on another machine, without a scheduler, is lost
+TAIL = 24576  # bytes of a journal's end: some ten lines
+SIGNALS_TO_GO = (143, 75, 76)  # exit codes of attempts that may be followed by another one
+
+
+class Task(Protocol):
+    """What the scheduler says of one task: launch.slurm has it."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def node(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Status:
+    """One cell now. `live`: a process or a job of it exists, so that it must not be submitted again. `job`: JOB_TASK of
+    its newest task, "" without one. Numbers are None where there are none yet; `eta`, `seconds`: seconds."""
+
+    cell: str
+    state: str
+    live: bool
+    attempts: int
+    job: str = ""
+    node: str = ""
+    line: str = ""  # why it failed, or what it waits for
+    step: int | None = None
+    reward: float | None = None
+    length: float | None = None
+    eta: float | None = None
+    seconds: float = 0.0  # that its attempts have taken together
+
+
+def states(
+    folder: Path, sweep: Sweep, scheduler: Mapping[str, Task] | None = None, now: float | None = None
+) -> dict[str, Status]:
+    """The state of every cell. `scheduler` None: it could not be asked, and what it alone knows stays as it was."""
+    now = time.time() if now is None else now
+    submitted = records.read_jobs(folder)
+    tasks = records.task_ids(submitted)
+    born = {job.job: job.time for job in submitted}
+    asked = {} if scheduler is None else scheduler
+    host = socket.gethostname()
+    found: dict[str, Status] = {}
+    for name, cell in sweep.cells.items():
+        task = (tasks.get(name) or [""])[-1]
+        since = born.get(task.rpartition("_")[0], 0.0)
+        patient = scheduler is None or now - since < PATIENCE
+        found[name] = of_cell(folder / name, cell, task, asked.get(task), patient, host, now)
+    return {name: waits(status, sweep.cells[name], found) for name, status in found.items()}
+
+
+def of_cell(place: Path, cell: Cell, task: str, said: Task | None, patient: bool, host: str, now: float) -> Status:
+    """One cell, not knowing the others. `patient`: whether a task that nobody knows may still be there."""
+    attempts = records.read_attempts(place)
+    last = attempts[-1] if attempts else {}
+    seconds = sum(max(0.0, (a.get("ended") or now) - a["time"]) for a in attempts if a.get("ended") or a is last)
+    shared: dict[str, Any] = {"attempts": len(attempts), "job": task, "seconds": seconds}
+    shared |= numbers(place, cell)
+    if records.finished(place):
+        return Status(cell.name, FINISHED, False, **shared | {"eta": 0.0, "node": str(last.get("host", ""))})
+    state, live, line = judge(place, task, said, last, patient, host, now)
+    if state == CANCELLED and cell.after and not attempts and not (place / records.CANCELLED).exists():
+        state, line = PENDING, ""  # Slurm cancels what waited for a job that did not succeed; the cell is still wanted
+    node = (said.node if said and said.node else "") or str(last.get("host", ""))
+    if state != RUNNING:
+        shared["eta"] = None
+    return Status(cell.name, state, live, line=line or error_line(place), node=node if live or last else "", **shared)
+
+
+def judge(
+    place: Path, task: str, said: Task | None, last: Mapping[str, Any], patient: bool, host: str, now: float
+) -> tuple[str, bool, str]:
+    """(state, live, line) of a cell that has not finished."""
+    word = said.state.split()[0].rstrip("+") if said and said.state else ""
+    if said and word in ACTIVE | QUEUED:
+        if word in ACTIVE:
+            return RUNNING, True, ""
+        again = bool(last) and last.get("job") == task
+        return (PREEMPTED if again else PENDING), True, said.reason
+    unended = bool(last) and "exit" not in last
+    if not word and unended and alive(last, place, host, now, patient and last.get("job") == task):
+        return RUNNING, True, ""
+    if not word and task and patient and not unended and last.get("job") != task:
+        return PENDING, True, ""  # just submitted
+    if (place / records.CANCELLED).exists():
+        return CANCELLED, False, ""
+    if records.asked_by_user(place) and last.get("exit") in (None, records.EXIT_PREEMPTED):
+        return STOPPED, False, ""
+    if unended or (task and last.get("job", "") != task):  # its own files say nothing: the scheduler's word alone
+        return ended_as(word, bool(last) or bool(task))
+    if not last:
+        return PENDING, False, ""
+    code = last["exit"]
+    if code in SIGNALS_TO_GO:
+        return PREEMPTED, not word and bool(task) and patient and now - float(last.get("ended") or 0) < PATIENCE, ""
+    if code == records.EXIT_FINISHED:
+        return FAILED, False, "ended well but left no result"
+    return FAILED, False, "" if (place / records.ERROR).exists() else f"exit {code}"
+
+
+def ended_as(word: str, begun: bool) -> tuple[str, bool, str]:
+    """What a scheduler's last word means for a cell that did not write how it ended."""
+    if word.startswith("CANCELLED"):
+        return CANCELLED, False, "cancelled in the scheduler"
+    if word in ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL"):
+        return PREEMPTED, False, word.lower().replace("_", " ")
+    if word:
+        return FAILED, False, word.lower().replace("_", " ")
+    return (LOST, False, "no process, no job and no result") if begun else (PENDING, False, "")
+
+
+def alive(last: Mapping[str, Any], place: Path, host: str, now: float, patient: bool) -> bool:
+    """Whether an attempt that has not said how it ended may still run, as far as this machine can tell."""
+    if last.get("job"):
+        return patient
+    if last.get("host") == host:
+        return of_cell_process(int(last.get("pid") or 0), place)
+    return now - max(float(last["time"]), last_sign(place)) < SILENCE
+
+
+def of_cell_process(pid: int, place: Path) -> bool:
+    """Whether a process of this machine is the attempt, and not another one that was given its number later."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"launch.cell" in b" ".join(line[:6]) and place.name.encode() in line
+
+
+def last_sign(place: Path) -> float:
+    """When anything of the cell was written last, seconds since 1970."""
+    newest = 0.0
+    for path in (place / "metrics.jsonl", *(place / records.LOG).glob("*.out")):
+        try:
+            newest = max(newest, path.stat().st_mtime)
+        except OSError:
+            continue
+    return newest
+
+
+def waits(status: Status, cell: Cell, of: Mapping[str, Status]) -> Status:
+    """The same, or waiting: for a cell that has not finished. A dependency that failed is named."""
+    before = of.get(cell.after or "")
+    if before is None or before.state == FINISHED or status.state not in (PENDING, PREEMPTED) or status.attempts:
+        return status
+    word = {FAILED: " failed", LOST: " is lost", CANCELLED: " was cancelled"}.get(before.state, "")
+    return Status(status.cell, WAITING, status.live, 0, job=status.job, line=f"for {before.cell}{word}")
+
+
+def error_line(place: Path) -> str:
+    """Why the last attempt failed, as it said itself."""
+    return str(records.read_json(place / records.ERROR).get("line", ""))
+
+
+def numbers(place: Path, cell: Cell) -> dict[str, Any]:
+    """step, reward, length and eta from the end of the journal; nothing where there is none."""
+    lines = tail(place / "metrics.jsonl")
+    if not lines:
+        return {}
+    step = int(lines[-1].get("step", 0))
+    newest = {key: value for line in lines for key, value in line.items() if value is not None}
+    pace = sorted(float(line["time/step"]) for line in lines if line.get("time/step"))
+    left = max(0, cell.steps - step)
+    eta = left * pace[len(pace) // 2] if pace else None
+    return {"step": step, "reward": newest.get("train/reward"), "length": newest.get("length/mean"), "eta": eta}
+
+
+def tail(path: Path) -> list[dict[str, Any]]:
+    """The whole lines at the end of a journal; damaged ones are left out."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            raw = file.read().split(b"\n")
+    except OSError:
+        return []
+    found = []
+    for line in raw[1 if size > TAIL else 0 : -1]:  # neither the first, cut by us, nor the last, torn by a kill
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            found.append(record)
+    return found
+
+
+def missing(sweep: Sweep, of: Mapping[str, Status], states: Sequence[str]) -> list[str]:
+    """The wanted cells in one of these states of which nothing lives: what a submission has to start, in order."""
+    return [n for n, c in sweep.cells.items() if c.wanted and of[n].state in states and not of[n].live]
+
+
+def counted(of: Mapping[str, Status]) -> str:
+    """12 finished, 3 running: in the order of STATES reversed."""
+    count = Counter(status.state for status in of.values())
+    return ", ".join(f"{count[state]} {state}" for state in reversed(STATES) if count[state]) or "no cells"
+
+
+def matching(sweep: Sweep, pattern: str | None) -> list[str]:
+    """The cells that a pattern means: words joined by commas that all must hold. `axis=value` compares an axis, with
+    | between values; any other word is looked for in the cell's name. None: all cells."""
+    if not pattern:
+        return list(sweep.cells)
+    words = [word.partition("=") for word in pattern.split(",") if word]
+    known = {axis for cell in sweep.cells.values() for axis in cell.axes}
+
+    def holds(cell: Cell) -> bool:
+        for key, sign, value in words:
+            if sign and key in known:
+                if not any(same(cell.axes.get(key, ""), one) for one in value.split("|")):
+                    return False
+            elif f"{key}{sign}{value}" not in cell.name:
+                return False
+        return True
+
+    return [name for name, cell in sweep.cells.items() if name == pattern or holds(cell)]
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two values of an axis are the same word or the same number: 1e-6 is 1e-06."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False

@@ -1,0 +1,279 @@
+"""python -m launch.submit algo=grpo,drgrpo seed=0,1,2 hydra.launcher.partition=gpu: submit a sweep and return at once.
+
+The line is what is wanted, not an action: the same line again submits what is missing, and only that. Every cell is
+checked before anything is written. `--dry-run` tells what would happen. Exit codes: 0 submitted, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launch import states as state
+from launch import sweep as records
+from launch.backends import Backend, backend_of
+from launch.states import Status
+from launch.sweep import Cell, Sweep
+from zero.errors import InputError
+
+HOME = Path("runs/sweeps")
+MISSING = (state.PENDING, state.WAITING, state.PREEMPTED, state.LOST)  # what the same line again submits
+SHOWN = 20  # cells named one by one before a submission; a dry run names all
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked sweep of which nothing is written yet. `missing`: its cells to submit now, in order."""
+
+    folder: Path
+    sweep: Sweep
+    states: Mapping[str, Status]
+    missing: Sequence[str]
+    backend: Backend
+    notes: Sequence[str]
+    tracker: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Submit or tell. Returns the exit code."""
+    options = parse(arguments)
+    try:
+        from launch.cells import launcher_settings
+
+        overrides = [shorthand(text) for text in options.overrides]
+        settings = launcher_settings(overrides, default="slurm")
+        given = {"name": options.name, "folder": options.folder, "smoke": options.smoke or None,
+                 "evaluate": options.evaluate}  # fmt: skip
+        settings |= {key: value for key, value in given.items() if value is not None}
+        prepared = prepare("train", overrides, settings, grid=options.grid)
+        tell(prepared, everything=options.dry_run)
+        if options.dry_run:
+            for path in prepared.backend.files(prepared.folder, prepared.sweep.name, prepared.missing):
+                print(f"sbatch file: {path}")
+            print("dry run: nothing was submitted")
+            return 0
+        submit(prepared, refreeze=options.refreeze)
+        print(f"submitted {len(prepared.missing)} cells; python -m launch.status {prepared.folder.name} follows them")
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return records.EXIT_INPUT
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m launch.submit", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "overrides", nargs="*", help="as for python -m zero.train -m; launcher.KEY=VALUE for its settings"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be submitted, write the sbatch files, stop"
+    )
+    parser.add_argument("--grid", help="list of cells: launch/grids/GRID.yaml, or a file")
+    parser.add_argument(
+        "--evaluate", metavar="OVERRIDES", help="'step=all benchmarks=nano': evaluate each finished cell"
+    )
+    parser.add_argument("--smoke", action="store_true", help="two steps of the first cell go before everything else")
+    parser.add_argument("--name", help="of the sweep (default: its swept axes and a hash of the line)")
+    parser.add_argument("--folder", help="of the sweep (default: runs/sweeps/NAME)")
+    parser.add_argument(
+        "--refreeze", action="store_true", help="run the present code, not the copy of the first submission"
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # so that the same line works
+    return parser.parse_intermixed_args(arguments)
+
+
+def shorthand(text: str) -> str:
+    """launcher=local and launcher.partition=gpu as Hydra wants them."""
+    plain = text.lstrip("+")
+    if plain.startswith("launcher="):
+        return f"hydra/{plain}"
+    return f"hydra.{plain}" if plain.startswith("launcher.") else text
+
+
+def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], grid: str | None = None) -> Prepared:
+    """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
+    arrays whose submission was killed. InputError in one line."""
+    from launch.cells import placed, plan
+
+    backend = backend_of(settings)
+    evaluate = settings.get("evaluate")
+    evaluate = shlex.split(evaluate) if isinstance(evaluate, str) else evaluate
+    plan_ = plan(overrides, grid=grid, evaluate=evaluate, smoke=bool(settings.get("smoke")), root=root)
+    name = str(settings.get("name") or plan_.name)
+    folder = Path(settings.get("folder") or HOME / name).expanduser().absolute()
+    refuse_unwritable(folder)
+    notes = list(plan_.notes)
+    first = next(cell for cell in plan_.cells.values() if cell.config)
+    tracker, store = tracker_of(first, notes)
+    old = records.read_sweep(folder) if (folder / records.SWEEP).exists() else None
+    cells = {cell.name: placed(cell, folder, tracker) for cell in plan_.cells.values()}
+    if old:
+        for stale in (cell for name, cell in old.cells.items() if name not in cells):
+            cells[stale.name] = replace(stale, wanted=False)
+        backend.adopt(folder)
+        notes += changed_code(folder)
+    kept = {key: value for key, value in settings.items() if not key.startswith("_")}
+    sweep = Sweep(
+        name=folder.name,
+        cells=cells,
+        settings=kept | {"store": store},
+        code=old.code if old else {},
+        overrides=tuple(overrides),
+        id=old.id if old else uuid.uuid4().hex,
+        experiment=str((first.config or {}).get("tracker", {}).get("experiment") or "zero"),
+    )
+    of = look(folder, sweep, backend) if old else state.states(folder, sweep, {})
+    missing = startable(sweep, of, state.missing(sweep, of, MISSING))
+    backend.check(folder, max(1, len(missing)))
+    unwanted = [name for name, cell in cells.items() if not cell.wanted and of[name].live]
+    if unwanted:
+        notes.append(f"{len(unwanted)} cells run that this line does not ask for, such as {unwanted[0]}")
+    return Prepared(folder, sweep, of, missing, backend, notes, tracker)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """InputError if the folder cannot be made or written; nothing is made."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError("hydra.launcher.folder", folder, f"cannot be written ({existing}); choose another")
+
+
+def changed_code(folder: Path) -> list[str]:
+    """A note if the code was edited since it was frozen for this sweep."""
+    from launch.freeze import RECORD, digest
+
+    frozen = records.read_json(folder / records.CODE / RECORD)
+    if not frozen or frozen.get("digest") == digest():
+        return []
+    when = time.strftime("%d %b %H:%M", time.localtime(float(frozen.get("time", 0))))
+    return [f"the code has changed; this sweep runs its copy of {when} (--refreeze takes the present one)"]
+
+
+def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
+    """(server that cells report to, store that launch.sync fills). Compute nodes never open an SQLite file that others
+    share: without a server that answers, a cell keeps its journal, and launch.sync brings it to MLflow."""
+    settings = (cell.config or {}).get("tracker", {})
+    uri = settings.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
+    if "_target_" not in settings or not uri:
+        return None, uri
+    if not str(uri).startswith(("http://", "https://")):
+        return None, str(uri)
+    try:
+        with urllib.request.urlopen(f"{str(uri).rstrip('/')}/health", timeout=5):
+            return str(uri), str(uri)
+    except (OSError, ValueError) as error:
+        notes.append(f"the tracker {uri} does not answer ({error}); cells keep journals, launch.sync brings them there")
+        return None, str(uri)
+
+
+def look(folder: Path, sweep: Sweep, backend: Backend) -> dict[str, Status]:
+    """The state of every cell: their files, and one question to the scheduler for those that have not finished."""
+    tasks = records.task_ids(records.read_jobs(folder))
+    open_ = [ids[-1] for name, ids in tasks.items() if name in sweep.cells and not records.finished(folder / name)]
+    return state.states(folder, sweep, backend.poll(open_))
+
+
+def startable(sweep: Sweep, of: Mapping[str, Status], names: Iterable[str]) -> list[str]:
+    """Those of the cells whose turn can come: what they wait for has finished, lives, or is among them."""
+    chosen = list(names)
+    known = set(chosen)
+
+    def may(name: str) -> bool:
+        before = sweep.cells[name].after
+        if before is None or before not in of or of[before].state == state.FINISHED or of[before].live:
+            return True
+        return before in known and may(before)
+
+    return [name for name in chosen if may(name)]
+
+
+def tell(prepared: Prepared, everything: bool) -> None:
+    """The plan, in lines: how many cells, which, what they cost."""
+    from launch.estimate import estimate, lines
+
+    wanted = [name for name, cell in prepared.sweep.cells.items() if cell.wanted]
+    done = sum(prepared.states[name].state == state.FINISHED for name in wanted)
+    print(f"sweep {prepared.folder.name}: {len(wanted)} cells, {done} finished, {len(prepared.missing)} to start")
+    print(f"  folder: {prepared.folder}")
+    missing = set(prepared.missing)
+    for name in wanted if everything else wanted[:SHOWN]:
+        status = prepared.states[name]
+        word = "to start" if name in missing else status.state
+        after = prepared.sweep.cells[name].after
+        print(f"  {word:9} {prepared.sweep.cells[name].signature}  {name}" + (f"  (after {after})" if after else ""))
+    if len(wanted) > SHOWN and not everything:
+        print(f"  ... and {len(wanted) - SHOWN} more (--dry-run names all)")
+    failed = [name for name in wanted if prepared.states[name].state == state.FAILED]
+    if failed:
+        print(f"  {len(failed)} failed before: python -m launch.status {prepared.folder.name} retry --failed")
+    for note in prepared.notes:
+        print(f"  note: {note}")
+    for line in lines(estimate(prepared.folder, prepared.sweep, prepared.states, prepared.backend), prepared.backend):
+        print(f"  {line}", flush=True)
+
+
+def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> None:
+    """Write the sweep's folder and start what is missing. `start` False: only write. InputError if another one does it now."""
+    from launch.freeze import freeze
+    from zero.config import writable_folder
+
+    folder = writable_folder(prepared.folder)
+    with alone(folder):
+        live = [name for name, status in prepared.states.items() if status.live]
+        if refreeze and live:
+            raise InputError("--refreeze", live[0], "runs; wait for it or cancel it before the code changes under it")
+        code = freeze(folder, replace=refreeze)
+        for cell in prepared.sweep.cells.values():
+            if cell.wanted:
+                records.freeze_cell(folder, cell)
+        records.write_sweep(folder, replace(prepared.sweep, code=code))
+        if start:
+            hand_over(folder, prepared.sweep, prepared.states, prepared.missing, prepared.backend)
+
+
+def hand_over(folder: Path, sweep: Sweep, of: Mapping[str, Status], names: Sequence[str], backend: Backend) -> None:
+    """Give cells to the place where they run, those that others wait for first."""
+    if not backend.by_task:
+        if names:
+            backend.submit(folder, sweep.name, names, {})
+        return
+    tasks = {name: status.job for name, status in of.items() if status.live and status.job}
+    left = list(names)
+    while left:
+        ready = [name for name in left if sweep.cells[name].after not in left]
+        after: dict[str, str] = {}
+        for name in ready:
+            before = sweep.cells[name].after
+            if before and before in tasks and not records.finished(folder / before):
+                after[name] = tasks[before]
+        backend.submit(folder, sweep.name, ready, after)
+        newest = records.task_ids(records.read_jobs(folder))
+        tasks |= {name: newest[name][-1] for name in ready if name in newest}
+        left = [name for name in left if name not in ready]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """InputError while another process submits cells of the same sweep."""
+    with (folder / ".submitting").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed, also by a kill
+        except OSError as error:
+            raise InputError("SWEEP", folder, "another process submits cells of it now; wait for it") from error
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

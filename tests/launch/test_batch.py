@@ -1,0 +1,129 @@
+"""What a sweep asks of Slurm: settings checked, the batch script as text, arrays, and what Slurm's tables say. No cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import cluster, slurm
+from launch.batch import Settings, script
+from launch.cluster import gpus_of, private
+from launch.slurm import Task, exit_of, followers, number, patient
+from zero.errors import InputError
+
+BAD = {
+    "unknown": ({"partion": "gpu"}, r"hydra.launcher.partion=gpu: no such setting; did you mean partition"),
+    "too few": ({"nodes": 0}, "hydra.launcher.nodes=0: must be at least 1"),
+    "no number": ({"mem_gb": "much"}, "hydra.launcher.mem_gb=much: must be a number"),
+    "not finite": ({"mem_gb": float("nan")}, "hydra.launcher.mem_gb=nan: must be a number"),
+    "no list": ({"setup": "module load cuda"}, "hydra.launcher.setup=module load cuda: must be a list"),
+    "two lines": ({"account": "a\nb"}, r"hydra.launcher.account=a\\nb: must be one line"),
+    "no flags": ({"additional_parameters": ["x"]}, "must be FLAG: VALUE pairs"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_settings_that_cannot_be(name: str) -> None:
+    given, words = BAD[name]
+    with pytest.raises(InputError, match=words) as error:
+        Settings.of(given)
+    assert "\n" not in str(error.value)
+
+
+def flags(text: str) -> dict[str, str]:
+    lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
+    return {line.partition("=")[0]: line.partition("=")[2] for line in lines}
+
+
+def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "partition": "gpu", "timeout_min": 90, "nodes": 2, "gpus_per_node": 4, "cpus_per_task": 3, "mem_gb": 1.5,
+        "account": "lab", "qos": "high", "constraint": "a100|h100", "array_parallelism": 7, "setup": ["module load cuda"],
+        "teardown": ["echo bye"], "srun_args": ["--container-image=/x y.sqsh"], "python": "singularity exec i.sif python",
+        "additional_parameters": {"reservation": "r", "exclusive": True, "mail_user": "a@b", "requeue": False},
+    }  # fmt: skip
+    text = script(Settings.of(given), tmp_path / "a sweep", tmp_path / "names", 12, "job", "aftercorr:7")
+    said = flags(text)
+    wanted = {
+        "partition": "gpu", "time": "90", "nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "cpus-per-task": "3",
+        "mem": "1536M", "account": "lab", "qos": "high", "constraint": "'a100|h100'", "array": "0-11%7", "reservation": "r",
+        "exclusive": "", "mail-user": "a@b", "signal": "B:USR2@120", "open-mode": "append", "dependency": "aftercorr:7",
+    }  # fmt: skip
+    assert wanted.items() <= said.items() and "requeue" not in said and "wckey" not in said
+    assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
+    assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
+    assert f". '{tmp_path}/a sweep/code/launch/cell.sh' '{tmp_path}/a sweep' " in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
+    said = flags(script(Settings(), tmp_path, tmp_path / "names", 1, "job"))
+    assert said["array"] == "0-0" and said["ntasks-per-node"] == "1"  # an array of one, too: its task has a name
+    assert not said.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
+
+
+def test_a_follower_is_bound_to_its_own_task() -> None:
+    assert followers(["a", "b"], ["7_0", "7_1"], 9) == [(["a", "b"], "aftercorr:7")]
+    assert followers(["b", "a"], ["7_1", "7_0"], 9) == [(["a", "b"], "aftercorr:7")]
+    assert followers(["b", "c"], ["7_1", "8_0"], 9) == [(["b"], "afterok:7_1"), (["c"], "aftercorr:8")]
+    assert followers(list("abc"), ["7_2"] * 3, 2) == [(["a", "b"], "afterok:7_2"), (["c"], "afterok:7_2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("gpu:a100:8(S:0-1)", 8),
+        ("gpu:2", 2),
+        ("(null)", 0),
+        ("gpu:a100:4,gpu:h100:2,shard:64", 6),
+        ("craynetwork:3", 0),
+    ],
+)
+def test_gpus_of_a_node(text: str, count: int) -> None:
+    assert gpus_of(text) == count
+
+
+def test_what_slurm_prints() -> None:
+    assert (number("128+"), number("(null)")) == (128, 0)
+    assert (exit_of(256), exit_of(0), exit_of(9), exit_of(75 << 8)) == (1, 0, 137, 75)
+    now = time.time()
+    assert patient(Task("NODE_FAIL", ended=now - 3)).state == "REQUEUED"  # a moment later it is queued again
+    assert patient(Task("NODE_FAIL", ended=now - 300)).state == "NODE_FAIL"
+    assert patient(Task("FAILED", ended=now)).state == "FAILED"
+
+
+def test_one_question_for_all_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def call(*words: str, **_: Any) -> str:
+        asked.append(words[0])
+        if words[0] == "squeue":
+            return "".join(f"7 |{i} |RUNNING |0 |N/A |0 |n{i} |None |\n" for i in range(5000))
+        ends = ["8_0|COMPLETED|0:0", "8_1|NODE_FAIL|1:0", "8_1|FAILED|3:0"]
+        return "".join(f"{line}|2026-01-01T00:00:00|n1\n" for line in ends)
+
+    monkeypatch.setattr(slurm, "call", call)
+    said = slurm.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
+    assert asked == ["squeue", "sacct"] and len(said.tasks) == 5002
+    assert (said.tasks["8_1"].state, said.tasks["8_1"].exit, said.tasks["8_1"].restarts) == ("FAILED", 3, 1)
+
+    def silent(*words: str, **_: Any) -> str:
+        raise slurm.Unreachable("Unable to contact slurm controller")
+
+    monkeypatch.setattr(slurm, "call", silent)
+    assert not slurm.snapshot(["7_0"]).answered
+
+
+def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="hydra/launcher=slurm: no Slurm on this machine"):
+        cluster.check(Settings(), tmp_path / "sweep", 1)
+
+
+def test_folders_that_nodes_do_not_see() -> None:
+    assert private(Path("/tmp/x")) == "/tmp" and private(Path("/dev/shm/x")) == "/dev"
+    assert private(Path("/tmpfiles")) == ""

@@ -1,0 +1,203 @@
+"""One attempt of a cell without a cluster: who may start, who gives way, what is kept of the end. Ranks from Slurm's words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch import cell as cells
+from launch import sweep
+from launch.place import PORTS, Place, first_node, free_port, newer
+from tests.conftest import ROOT
+from tests.integration.runs import SMALL
+from zero.config import check
+from zero.runtime import GaveWay, StopRequest
+
+NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}
+
+
+@pytest.mark.parametrize("text", NODES)
+def test_the_first_node_of_a_list(text: str) -> None:
+    assert first_node(text) == NODES[text]
+
+
+@given(st.text(alphabet="n1[]-,", max_size=12))
+def test_no_list_of_nodes_breaks_it(text: str) -> None:
+    assert isinstance(first_node(text), str)
+
+
+def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
+    slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "n[7-8]",
+             "SLURM_RESTART_COUNT": "2", "CUDA_VISIBLE_DEVICES": "0,1"}  # fmt: skip
+    assert Place.here(slurm) == Place()
+    place = Place.here(slurm | {"ZERO_CELL_JOB": "12_5"})
+    assert place == Place("12_5", 2, 3, 4, 1, "n7") and place.token == "12_5.2" and not place.first
+    assert place.variables(15000, slurm) == {
+        "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7", "MASTER_PORT": "15000",
+    }  # fmt: skip
+    assert place.variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"  # it is shown its own GPU alone
+    assert "WORLD_SIZE" not in Place.here({"ZERO_CELL_JOB": "12_5"}).variables(0, {})
+
+
+@pytest.mark.parametrize(
+    ("token", "than", "answer"),
+    [("12_5.1", "12_5.0", True), ("12_5.0", "12_5.0", False), ("13_5.0", "12_5.7", True), ("9_5.9", "12_5.0", False),
+     ("host.77", "12_5.0", False), ("12_5.0", "", False), ("12_5.0", "host.12", False)],
+)  # fmt: skip
+def test_which_copy_is_the_newer(token: str, than: str, answer: bool) -> None:
+    assert newer(token, than) is answer
+
+
+def test_a_restart_takes_another_port() -> None:
+    ports = [free_port("12_5", restart) for restart in range(4)]
+    assert len(set(ports)) == 4 and all(port in PORTS for port in ports)
+
+
+def attempts(*spans: tuple[float, int | None]) -> list[dict[str, Any]]:
+    """Attempts of these seconds and exit codes, one after another; the last one has just begun."""
+    found, now = [], 1000.0
+    for i, (seconds, code) in enumerate(spans):
+        found.append({"attempt": i + 1, "time": now} | ({} if code is None else {"exit": code, "ended": now + seconds}))
+        now += seconds + 1
+    return [*found, {"attempt": len(spans) + 1, "time": now}]
+
+
+DELAYS = {
+    "first": ([], 0.0),
+    "one death": ([(5, 143)], 0.0),
+    "two deaths": ([(5, 137), (5, None)], 15.0),
+    "four deaths": ([(5, 143)] * 4, 60.0),
+    "many": ([(5, None)] * 20, 300.0),
+    "a long one between": ([(5, None), (5, None), (900, None), (5, None)], 0.0),
+    "saved each time": ([(5, 75)] * 5, 0.0),
+    "failed and retried": ([(5, 1), (5, 1), (5, 1)], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", DELAYS)
+def test_a_cell_that_dies_quickly_waits_longer_each_time(name: str) -> None:
+    spans, seconds = DELAYS[name]
+    found = attempts(*spans)
+    assert cells.delay(found, len(found)) == seconds
+    assert cells.delay(found[:1], 1) == 0.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep of one tiny cell."""
+    config = check("train", [*SMALL, "steps=2", "tracker=jsonl", f"run_dir={tmp_path / 'c'}"])
+    choices = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano"}
+    sweep.freeze_cell(tmp_path, sweep.Cell("c", "train", (), choices, "0" * 12, config=config))
+    return tmp_path
+
+
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cell", str(folder), "c", *words], cwd=ROOT, text=True, capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
+
+
+def test_a_cell_runs_once_and_says_so(folder: Path) -> None:
+    done = run(folder)
+    assert done.returncode == 0, done.stderr + sweep.log_path(folder / "c", 1).read_text()
+    assert sweep.finished(folder / "c") and "finished: " in sweep.log_path(folder / "c", 1).read_text()
+    assert run(folder).returncode == 0
+    assert [a["exit"] for a in sweep.read_attempts(folder / "c")] == [0]  # the second start was none
+
+
+def test_a_cell_that_raises_keeps_its_traceback(folder: Path) -> None:
+    (folder / "c" / "completions").write_text("no folder")
+    assert run(folder).returncode == 1
+    error = sweep.read_json(folder / "c" / sweep.ERROR)
+    assert "FileExistsError" in error["line"] and "Traceback" in error["traceback"] and error["attempt"] == 1
+    (folder / "c" / "completions").unlink()
+    assert run(folder).returncode == 0 and not (folder / "c" / sweep.ERROR).exists()
+    assert [a["exit"] for a in sweep.read_attempts(folder / "c")] == [1, 0]
+
+
+def test_another_entry_point_says_what_is_wrong(folder: Path) -> None:
+    path = folder / "c" / sweep.CELL
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"root": "evaluate", "overrides": ["benchmarks=nonsense"]})
+    )
+    assert run(folder).returncode == 2
+    assert "benchmarks=nonsense: no such option" in sweep.read_json(folder / "c" / sweep.ERROR)["line"]
+
+
+def test_a_warning_that_comes_before_the_cell_runs_is_kept(folder: Path) -> None:
+    place = Place(job="12_0", restart=3)
+    sweep.ask_to_stop(folder / "c", "signal 12_0.2")
+    cells.begin(folder / "c", place)
+    assert not (folder / "c" / sweep.STOP).exists()
+    sweep.ask_to_stop(folder / "c", "signal 12_0.3")
+    cells.begin(folder / "c", place)
+    assert (folder / "c" / sweep.STOP).exists() and not sweep.asked_by_user(folder / "c")
+
+
+def test_who_may_not_start(folder: Path) -> None:
+    cell, place = sweep.read_cell(folder, "c"), Place(job="12_0", restart=1)
+    home = folder / "c"
+    assert cells.not_to_run(home, cell, place) == ("", 0)
+    sweep.write_json(home / sweep.LEASE, {"token": "12_0.2"})
+    assert cells.not_to_run(home, cell, place)[1] == 76
+    sweep.write_json(home / sweep.LEASE, {"token": "12_0.0"})
+    sweep.ask_to_stop(home, "signal 12_0.0")  # by the batch script of the attempt before
+    assert cells.not_to_run(home, cell, place) == ("", 0)
+    sweep.ask_to_stop(home, "enough")
+    assert cells.not_to_run(home, cell, place)[1] == 75
+    sweep.clear_stop(home)
+    (home / sweep.CANCELLED).touch()
+    assert cells.not_to_run(home, cell, place)[1] == 75
+    (home / sweep.CANCELLED).unlink()
+    waiting = sweep.Cell("d", "train", (), {}, "", after="c")
+    assert cells.not_to_run(folder / "d", waiting, place)[1] == 2
+    sweep.write_json(home / sweep.RESULT, {"status": "finished"})
+    assert cells.not_to_run(folder / "d", waiting, place) == ("", 0) and cells.not_to_run(home, cell, place)[1] == 0
+
+
+def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
+    mine = ["launch.cell"]  # a process whose command line says so
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *mine]) as other:
+        sweep.write_json(folder / "c" / sweep.LEASE, {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid})
+        time.sleep(0.2)
+        assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place())[1] == 76
+        other.kill()
+    assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place()) == ("", 0)
+
+
+@pytest.mark.parametrize(("code", "words"), [(137, "killed by SIGKILL"), (7, "exit 7"), (139, "killed by SIGSEGV")])
+def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> None:
+    home = folder / "c"
+    place = Place(job="12_0")
+    cells.begin(home, place)
+    cells.note_death(home, Place(job="12_0", restart=1), code)  # of a copy that has lost the cell: not its to say
+    assert "exit" not in sweep.read_attempts(home)[-1]
+    cells.note_death(home, place, code)
+    assert words in sweep.read_json(home / sweep.ERROR)["line"] and sweep.read_attempts(home)[-1]["exit"] == code
+
+
+def test_a_stop_file_and_a_lease_are_asked_at_the_end_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = tmp_path / "lease:1.json"  # a colon in the path is no end of it
+    monkeypatch.setenv("ZERO_STOP_FILE", str(tmp_path / "stop"))
+    monkeypatch.setenv("ZERO_LEASE", f"{lease}:12_0.0")
+    stop = StopRequest()
+    assert not stop
+    lease.write_text(json.dumps({"token": "12_0.0"}))
+    assert not stop
+    (tmp_path / "stop").touch()
+    assert stop and stop.received == "a stop file"
+    lease.write_text(json.dumps({"token": "12_0.1"}))
+    with pytest.raises(GaveWay, match=r"12_0\.1"):
+        bool(stop)

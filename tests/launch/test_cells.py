@@ -1,0 +1,169 @@
+"""Lines of overrides become checked cells: quickly, and to the same configs as Hydra gives."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import cells
+from tests.conftest import ROOT
+from zero import config as configs
+from zero import identity
+from zero.errors import InputError
+
+LINES = {
+    "choices alone": ["algo=grpo", "template=r1"],
+    "plain values": ["seed=3", "optim.lr=1e-6", "checkpoint.every=7", "evaluation.temperature=0"],
+    "a value that others read": ["sampling.max_tokens=40"],
+    "below a group that others read": ["questions.rows.train=64"],
+    "text, quoted and not": ["tracker.experiment=x", "tracker.sweep='a b'"],
+    "null": ["benchmarks.limit=null", "model.context=null"],
+    "a list and a mapping": ["samples={every: 5, groups: 2}"],
+    "an interpolation": ["prompts=${group_size}"],
+    "added": [
+        "+reward.parts.mine={_target_:zero.grading.Weighted,weight:0.1,part:{_target_:os.getcwd,_partial_:true}}"
+    ],
+    "added by force": ["++steps=9"],
+    "the same key twice": ["steps=4", "steps=5"],
+    "required, given by a value": ["model=hf", f"model.path={ROOT / 'zero' / 'nano' / 'base'}"],
+    "mended by a value": ["algo=grpo", "group_size=2", "prompts=4"],
+    "mixture of all": ["seed=1", "algo=dapo", "optim.lr=2e-6", "sampling.max_tokens=50", "learner=lora"],
+}
+
+
+@pytest.mark.parametrize("typed", LINES.values(), ids=LINES)
+def test_the_short_way_gives_what_hydra_gives(typed: list[str]) -> None:
+    config, choices = cells.resolve("train", typed, {})
+    expected = configs.check("train", typed)
+    assert config == expected
+    flat, theirs = identity.flatten(config), identity.flatten(expected)
+    assert {key: type(value) for key, value in flat.items()} == {key: type(value) for key, value in theirs.items()}
+    assert identity.signature(config) == identity.signature(expected)
+    named = {o.partition("=")[0]: o.partition("=")[2] for o in typed if o.partition("=")[0] in configs.AXES}
+    assert {axis: choices[axis] for axis in named} == named
+
+
+def test_configs_of_cells_share_nothing() -> None:
+    bases: dict[tuple[str, ...], cells.Base] = {}
+    one, _ = cells.resolve("train", ["seed=1"], bases)
+    one["optim"]["lr"] = 99.0
+    two, _ = cells.resolve("train", ["seed=2"], bases)
+    assert two["seed"] == 2 and two == configs.check("train", ["seed=2"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["algo=grpo,drgpo"], "did you mean drgrpo"),
+        (["seed=0,x"], "must be a whole number"),
+        (["steps=10,0"], "must be above 0"),
+        (["stpes=1,2"], "did you mean steps"),
+        (["prompts=3", "group_size=5", "updates=1,2"], "must divide"),
+        (["run_dir=a,b"], "belongs to single runs"),
+        (["seed=1,,2"], "command line"),
+        (["model=hf", "seed=0,1"], r"is required; add model\.path=VALUE"),
+        (["learner=null", "seed=0,1"], "must be a string"),
+    ],
+)
+def test_one_bad_cell_and_there_is_no_plan(typed: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        cells.plan(typed)
+
+
+def test_the_product_its_names_and_what_distinguishes() -> None:
+    made = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
+    assert [(c.axes["algo"], c.axes["seed"]) for c in made.cells.values()] == [
+        ("grpo", "0"), ("grpo", "1"), ("drgrpo", "0"), ("drgrpo", "1"),
+    ]  # fmt: skip
+    for name, cell in made.cells.items():
+        assert name == cell.name and name.endswith("-" + cell.signature[:6])
+        assert cell.signature == identity.signature(configs.check("train", cell.overrides))
+        assert cell.axes["optim.lr"] == "1e-06" and cell.steps == 100
+    other = cells.plan(["algo=drgrpo,grpo", "seed=0,1", "optim.lr=1e-6"])
+    assert set(other.cells) == set(made.cells)
+
+
+def test_equal_settings_are_one_cell() -> None:
+    made = cells.plan(["steps=100,50", "seed=0"])
+    twice = cells.plan(["seed=0,0,1"])
+    assert len(made.cells) == 2 and not made.notes
+    assert len(twice.cells) == 2 and "it runs once" in twice.notes[0]
+
+
+def test_a_grid_is_a_list_of_lines(tmp_path: Path) -> None:
+    grid = tmp_path / "mine.yaml"
+    grid.write_text('base: [steps=5]\ncells:\n  - [algo=grpo, template=r1]\n  - [algo=drgrpo, "seed=1,2"]\n')
+    made = cells.plan(["template=none"], grid=str(grid))
+    assert [(c.axes["algo"], c.axes["seed"], c.steps) for c in made.cells.values()] == [
+        ("grpo", "0", 5), ("drgrpo", "1", 5), ("drgrpo", "2", 5),
+    ]  # fmt: skip
+    assert {c.axes["template"] for c in made.cells.values()} == {"none"}, "what is typed counts last"
+    assert made.name.startswith("mine-")
+    for bad in ("cells: 3", "[]", "cells: [algo=grpo]", "{", "cells: []"):
+        grid.write_text(bad)
+        with pytest.raises(InputError, match="--grid"):
+            cells.plan([], grid=str(grid))
+    with pytest.raises(InputError, match=r"there are .*bias"):
+        cells.plan([], grid="nowhere")
+
+
+@pytest.mark.parametrize("path", sorted(cells.GRIDS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_grid_of_ours_composes(path: Path) -> None:
+    assert len(cells.plan([], grid=path.stem).cells) > 1
+
+
+def test_a_rehearsal_goes_first_and_evaluations_follow() -> None:
+    made = cells.plan(["seed=0,1"], evaluate=["benchmarks=nano"], smoke=True).cells
+    smoke, *others = made.values()
+    assert smoke.steps == 2 and smoke.after is None
+    trained = [c for c in others if c.root == "train"]
+    evaluated = [c for c in others if c.root == "evaluate"]
+    assert [c.after for c in trained] == [smoke.name] * 2
+    assert [c.after for c in evaluated] == [c.name for c in trained]
+    assert len({c.signature for c in evaluated}) == 2
+    with pytest.raises(InputError, match="benchmarks"):
+        cells.plan(["seed=0,1"], evaluate=["benchmarks=nowhere"])
+
+
+def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a=b"
+    trained, evaluated = cells.plan(["seed=1"], evaluate=["step=all"]).cells.values()
+    alone = cells.placed(trained, folder, None)
+    assert alone.config and alone.config["run_dir"] == str(folder / trained.name)
+    assert "_target_" not in alone.config["tracker"] and alone.config["tracker"]["lens"] is False
+    assert identity.signature(alone.config) == trained.signature
+    served = cells.placed(trained, folder, "http://host:5000").config
+    assert served and served["tracker"]["uri"] == "http://host:5000" and served["tracker"]["sweep"] == "a=b"
+    typed = cells.placed(evaluated, folder, None).overrides
+    assert typed == (f"run='{folder / trained.name}'", f"run_dir='{folder / evaluated.name}'", "step=all")
+
+
+@pytest.mark.parametrize(
+    ("typed", "settings"),
+    [
+        (["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.nodes=2"], {"partition": "gpu", "nodes": 2}),
+        (["hydra/launcher=slurm", "hydra.launcher.additional_parameters={reservation: r}", "algo=grpo,x"],
+         {"additional_parameters": {"reservation": "r"}}),
+        (["hydra/launcher=slurm", "+hydra.launcher.additional_parameters.exclusive=true"],
+         {"additional_parameters": {"exclusive": True}}),
+        (["hydra.launcher.at_once=5"], {"at_once": 5}),
+    ],
+)  # fmt: skip
+def test_settings_of_the_launcher_are_hydras(typed: list[str], settings: dict[str, object]) -> None:
+    found = cells.launcher_settings(typed, default="local")
+    assert {key: found[key] for key in settings} == settings
+
+
+def test_an_unknown_launcher_is_one_line() -> None:
+    with pytest.raises(InputError, match="there are local, slurm"):
+        cells.launcher_settings(["hydra/launcher=lsf"], default="local")
+
+
+def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
+    began = time.process_time()  # of this process alone: the machine may be busy
+    made = cells.plan(["algo=grpo,drgrpo", "template=none,qwen_math,r1", "questions=nano_math,nano_gsm",
+                       "seed=range(0,21)", "optim.lr=1e-6,2e-6,3e-6,4e-6"])  # fmt: skip
+    assert len(made.cells) == 1008
+    assert time.process_time() - began < 10

@@ -1,0 +1,203 @@
+"""What has become of a cell, from its files and the scheduler's word."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import states
+from launch import sweep as records
+from launch.sweep import Cell, Sweep
+
+OLD, NEW = 100_000.0, 100_500.0  # before and after the scheduler's patience has run out
+JOB = "7_0"
+
+
+@dataclass(frozen=True)
+class Word:
+    state: str
+    reason: str = ""
+    node: str = "n1"
+
+
+def begun(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
+    record = {"attempt": 1, "job": job, "restart": 0, "host": "n1", "pid": 1, "time": OLD} | more
+    records.append_line(place / records.ATTEMPTS, record)
+    if exit_code is not None:
+        records.append_line(place / records.ATTEMPTS, {"attempt": 1, "end": True, "exit": exit_code, "time": OLD + 60})
+
+
+def result(place: Path) -> None:
+    (place / records.RESULT).write_text('{"status": "finished"}')
+
+
+CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
+    # what the cell's files say, what Slurm says, when, state, alive
+    "in the queue": (lambda p: None, Word("PENDING", "Priority"), NEW, "pending", True),
+    "starts": (lambda p: None, Word("RUNNING"), NEW, "running", True),
+    "runs": (lambda p: begun(p), Word("RUNNING"), NEW, "running", True),
+    "queued again": (lambda p: begun(p, exit_code=75), Word("PENDING", "BeginTime"), NEW, "preempted", True),
+    "queued again, killed": (lambda p: begun(p), Word("REQUEUED"), NEW, "preempted", True),
+    "failed": (lambda p: begun(p, exit_code=1), Word("FAILED"), NEW, "failed", False),
+    "failed, no accounting": (lambda p: begun(p, exit_code=1), None, NEW, "failed", False),
+    "bad input": (lambda p: begun(p, exit_code=2), None, NEW, "failed", False),
+    "finished, Slurm says failed": (lambda p: (begun(p), result(p)), Word("FAILED"), NEW, "finished", False),
+    "finished while Slurm still knows it": (lambda p: (begun(p), result(p)), Word("COMPLETING"), NEW, "finished", False),
+    "killed for memory": (lambda p: begun(p), Word("OUT_OF_MEMORY"), NEW, "failed", False),
+    "its time ran out": (lambda p: begun(p), Word("TIMEOUT"), NEW, "preempted", False),
+    "pre-empted for good": (lambda p: begun(p), Word("PREEMPTED"), NEW, "preempted", False),
+    "node gone for good": (lambda p: begun(p), Word("NODE_FAIL"), NEW, "preempted", False),
+    "scancel, running": (lambda p: begun(p), Word("CANCELLED by 0"), NEW, "cancelled", False),
+    "scancel, pending, accounting": (lambda p: None, Word("CANCELLED"), NEW, "cancelled", False),
+    "scancel, pending, no record": (lambda p: None, None, NEW, "lost", False),
+    "just submitted": (lambda p: None, None, OLD + 5, "pending", True),
+    "runs, the queue is slow": (lambda p: begun(p), None, OLD + 5, "running", True),
+    "gone without a word": (lambda p: begun(p), None, NEW, "lost", False),
+    "saved, never queued again": (lambda p: begun(p, exit_code=75), None, NEW, "preempted", False),
+    "gave way to another copy": (lambda p: begun(p, exit_code=76), Word("RUNNING"), NEW, "running", True),
+    "stopped by its user": (
+        lambda p: (begun(p, exit_code=75), records.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
+    ),
+    "cancelled by its user": (
+        lambda p: (begun(p, exit_code=75), (p / records.CANCELLED).touch()), None, NEW, "cancelled", False,
+    ),
+    "cancelled by its user, still dying": (
+        lambda p: (begun(p), (p / records.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
+    ),
+    "ended well, no result": (lambda p: begun(p, exit_code=0), None, NEW, "failed", False),
+    "an older job's end, a new one waits": (lambda p: begun(p, job="6_0", exit_code=1), Word("PENDING"), NEW, "pending", True),
+    "an older job's end, a new one just submitted": (
+        lambda p: begun(p, job="6_0", exit_code=1), None, OLD + 5, "pending", True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "word", "now", "state", "live"), CASES.values(), ids=CASES)
+def test_the_state_of_a_cell(tmp_path: Path, files: Any, word: Word | None, now: float, state: str, live: bool) -> None:
+    place = tmp_path / "c"
+    place.mkdir()
+    files(place)
+    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    found = states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)["c"]
+    assert (found.state, found.live) == (state, live)
+
+
+def sweep_of(*cells: Cell) -> Sweep:
+    return Sweep("s", {cell.name: cell for cell in cells})
+
+
+def test_a_scheduler_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    begun(tmp_path / "c")
+    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    sweep = sweep_of(Cell("c", "train", (), {}, ""))
+    assert states.states(tmp_path, sweep, None, NEW * 2)["c"].state == "running"
+    assert states.states(tmp_path, sweep, {}, NEW * 2)["c"].state == "lost"
+
+
+def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
+    place = tmp_path / "my-cell"
+    place.mkdir()
+    cell = Cell("my-cell", "train", (), {}, "")
+    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "launch.cell", "x", "my-cell"])
+    try:
+        begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)
+        time.sleep(0.3)
+        assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].live
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    found = states.states(tmp_path, sweep_of(cell), {})["my-cell"]
+    assert (found.state, found.live) == ("lost", False)
+    (place / records.ATTEMPTS).unlink()
+    begun(place, job="", host=socket.gethostname(), pid=os.getpid())  # its number belongs to another process now
+    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
+
+
+def test_what_waits_says_for_whom(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first, second = Cell("a", "train", (), {}, ""), Cell("b", "evaluate", (), {}, "", after="a")
+    sweep = sweep_of(first, second)
+    assert states.states(tmp_path, sweep, {})["b"].state == "waiting"
+    begun(tmp_path / "a", job="", exit_code=1)
+    assert states.states(tmp_path, sweep, {})["b"].line == "for a failed"
+    result(tmp_path / "a")
+    assert states.states(tmp_path, sweep, {})["b"].state == "pending"
+    # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
+    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
+    assert states.states(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"].state == "pending"
+
+
+def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    place.mkdir()
+    begun(place, job="", host="elsewhere", time=NEW)
+    lines = [
+        {"step": i, "train/reward": i / 10, "length/mean": 50.0 + i, "time/step": 2.0, "x": "y" * 900}
+        for i in range(100)
+    ]
+    journal = "".join(json.dumps(line) + "\n" for line in lines)
+    (place / "metrics.jsonl").write_text(journal + '{"step": 100, "train/rew')  # torn by a kill
+    os.utime(place / "metrics.jsonl", (NEW, NEW))
+    found = states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "", steps=110)), {}, NEW)["c"]
+    assert (found.state, found.step, found.reward, found.length, found.eta) == ("running", 99, 9.9, 149.0, 22.0)
+    assert found.node == "elsewhere"
+
+
+def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    place.mkdir()
+    begun(place, exit_code=1)
+    records.write_error(place, 1, 1, "ValueError: no", "Traceback ...")
+    assert states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {})["c"].line == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        (None, ["a-s0", "a-s1", "b-s0"]), ("algo=a", ["a-s0", "a-s1"]), ("algo=a|b,seed=0", ["a-s0", "b-s0"]),
+        ("a-s", ["a-s0", "a-s1"]), ("b-s0", ["b-s0"]), ("algo=c", []), ("lr=1e-6", ["b-s0"]), ("nothing=1", []),
+    ],
+)  # fmt: skip
+def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -> None:
+    made = [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "1e-06")]
+    cells = [Cell(f"{a}-s{s}", "train", (), {}, "", {"algo": a, "seed": s, "lr": lr}) for a, s, lr in made]
+    assert states.matching(sweep_of(*cells), pattern) == names
+
+
+def test_missing_are_the_wanted_ones_that_do_not_live() -> None:
+    cells = [Cell(n, "train", (), {}, "", wanted=n != "d") for n in "abcd"]
+    of = {n: states.Status(n, s, live, 0) for n, s, live in
+          [("a", "pending", False), ("b", "pending", True), ("c", "failed", False), ("d", "pending", False)]}  # fmt: skip
+    assert states.missing(sweep_of(*cells), of, ["pending"]) == ["a"]
+    assert states.missing(sweep_of(*cells), of, ["pending", "failed"]) == ["a", "c"]
+
+
+def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
+    cells = [Cell(f"c{i}", "train", (), {}, "", steps=100) for i in range(1000)]
+    lines = "".join(json.dumps({"step": i, "train/reward": 0.5, "time/step": 1.0} | {f"m/{k}": 0.1 for k in range(40)}) + "\n"
+                    for i in range(30))  # fmt: skip
+    for i, cell in enumerate(cells):
+        place = tmp_path / cell.name
+        place.mkdir()
+        (place / records.ATTEMPTS).write_text(
+            json.dumps({"attempt": 1, "job": f"7_{i}", "restart": 0, "host": "n", "pid": 1, "time": OLD}) + "\n"
+        )
+        (place / "metrics.jsonl").write_text(lines)
+    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
+    said = {f"7_{i}": Word("RUNNING") for i in range(1000)}
+    began = time.process_time()  # of this process alone: the machine may be busy
+    found = states.states(tmp_path, sweep_of(*cells), said, NEW)
+    assert time.process_time() - began < 3
+    assert {status.step for status in found.values()} == {29} and len(found) == 1000

@@ -1,0 +1,152 @@
+"""The commands over a sweep's folder, on folders made by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import status, table
+from launch import sweep as records
+from launch.states import Status
+from launch.sweep import Cell, Sweep
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four cells: finished, failed, stopped, never started; and an evaluation that waits for the second."""
+    monkeypatch.setenv("COLUMNS", "200")
+    home = tmp_path / "runs" / "sweeps" / "s"
+    home.mkdir(parents=True)
+    axes = [("a", "0"), ("a", "1"), ("b", "0"), ("b", "1")]
+    cells = {
+        f"{a}-s{s}": Cell(f"{a}-s{s}", "train", (), {"algo": a}, "", {"algo": a, "seed": s}, steps=4) for a, s in axes
+    }
+    cells["eval"] = Cell("eval", "evaluate", (), {}, "", {"algo": "a", "seed": "1"}, after="a-s1")
+    for cell in cells.values():
+        records.freeze_cell(home, cell)
+    records.write_sweep(home, Sweep("s", cells, {"backend": "launch.local.backend"}))
+    for name, code in (("a-s0", 0), ("a-s1", 1), ("b-s0", 75)):
+        number = records.begin_attempt(home / name, "", 0)
+        records.end_attempt(home / name, number, code)
+        records.log_path(home / name, number).write_text(f"line one of {name}\nlast line of {name}\n")
+    result = {"status": "finished", "evaluation": {"x": {"eval/x/accuracy": 0.25, "other": 1}}}
+    records.write_json(home / "a-s0" / records.RESULT, result)
+    (home / "a-s0" / "metrics.jsonl").write_text('{"step": 4, "train/reward": 0.5, "length/mean": 33.0}\n')
+    records.write_error(home / "a-s1", 1, 1, "ValueError: [bold]no[/bold]", "Traceback (most recent call last): ...")
+    records.ask_to_stop(home / "b-s0", "asked")
+    return home
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cells that are submitted from now on."""
+    taken: list[str] = []
+
+    def hand_over(folder: Path, sweep: Sweep, of: Any, names: list[str], backend: Any) -> None:
+        taken.extend(names)
+
+    monkeypatch.setattr("launch.submit.hand_over", hand_over)
+    return taken
+
+
+def test_the_table_says_all_and_a_failure_is_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(folder)]) == 1
+    said = capsys.readouterr().out
+    for words in ("0.500", "33", "4/4", "ValueError: [bold]no[/bold]", "for a-s1 failed", "1 finished, 1 failed"):
+        assert words in said
+    assert status.main([str(folder), "algo=b"]) == 0
+    assert "ValueError" not in capsys.readouterr().out
+
+
+def test_json_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status.main([str(folder), "seed=1", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["cell"], line["state"]) for line in lines] == [
+        ("a-s1", "failed"),
+        ("b-s1", "pending"),
+        ("eval", "waiting"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["resume"], ["b-s0", "b-s1"]),
+        (["resume", "seed=1"], ["b-s1"]),
+        (["retry", "--failed"], ["a-s1", "b-s1", "eval"]),
+        (["retry", "algo=a", "--failed"], ["a-s1", "eval"]),
+    ],
+)
+def test_what_is_started_again(folder: Path, handed: list[str], words: list[str], expected: list[str]) -> None:
+    assert status.main([str(folder), *words]) == 0
+    assert handed == expected
+    assert (folder / "b-s0" / records.STOP).exists() == ("b-s0" not in expected)
+
+
+def test_cancelled_is_cancelled_until_resumed(folder: Path, handed: list[str]) -> None:
+    assert status.main([str(folder), "cancel", "algo=b"]) == 0
+    of = status.now(folder, records.read_sweep(folder))[0]
+    assert {name: of[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
+        "a-s0": "finished", "b-s0": "cancelled", "b-s1": "cancelled",
+    }  # fmt: skip
+    status.main([str(folder), "retry", "--failed", "algo=b"])
+    assert handed == []
+    status.main([str(folder), "resume", "algo=b"])
+    assert handed == ["b-s0", "b-s1"] and not (folder / "b-s1" / records.CANCELLED).exists()
+
+
+def test_a_cell_can_be_asked_to_stop_only_while_it_lives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status.main([str(folder), "stop", "b-s1"])
+    assert "asked 0 cells" in capsys.readouterr().out and not (folder / "b-s1" / records.STOP).exists()
+
+
+def test_logs_show_the_end_and_the_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(folder), "logs", "a-s1", "--lines", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "last line of a-s1" in said and "line one" not in said and "Traceback" in said
+    assert status.main([str(folder), "logs", "algo=a"]) == 2
+    assert "name one, such as a-s1 (ValueError" in capsys.readouterr().err
+    assert status.main([str(folder), "logs", "b-s1"]) == 0
+    assert "nothing yet" in capsys.readouterr().out
+
+
+def test_collect_is_a_row_a_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "deliver_states", lambda *_: 0)
+    assert status.main([str(folder), "collect"]) == 0
+    rows = list(csv.DictReader((folder / "collect.csv").open()))
+    assert len(rows) == 5 and rows[0]["eval/x/accuracy"] == "0.25" and rows[0]["algo"] == "a"
+    assert rows[0]["state"] == "finished" and rows[3]["eval/x/accuracy"] == "" and rows[0]["reward"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["nowhere"], "is no sweep"), (["algo=c"], "fits no cell; axes are algo, seed"), (["retry"], "say --failed")],
+)
+def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    given = words if words == ["nowhere"] else [str(folder), *words]
+    assert status.main(given) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = Sweep("s", {"c": Cell("c", "train", (), {}, "")})
+    looks = [Status("c", "pending", True, 0), Status("c", "running", True, 1), Status("c", "finished", False, 1)]
+    found = table.follow(sweep, lambda: {"c": looks.pop(0)}, 0.0, lambda of: not of["c"].live)
+    assert found["c"].state == "finished" and looks == []
+    assert [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "1 pending",
+        "1 running",
+        "1 finished",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (5.4, "5s"), (150, "2m"), (7500, "2h05"), (200_000, "2d07h")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert table.duration(seconds) == text

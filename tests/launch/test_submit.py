@@ -1,0 +1,247 @@
+"""A line is a wanted state: what is submitted, what is not, and what it says beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import freeze, multirun, submit
+from launch import states as state
+from launch import sweep as records
+from launch.backends import Backend
+from launch.states import Status
+from launch.sweep import Cell, Sweep
+from zero.errors import InputError
+
+LOCAL = {"backend": "launch.local.backend"}
+
+
+@dataclass
+class Cluster:
+    """A scheduler that takes everything and says nothing: it keeps what it was given."""
+
+    taken: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
+    words: dict[str, Any] = field(default_factory=dict)
+    refuses: str = ""
+
+    def check(self, folder: Path, count: int) -> None:
+        if self.refuses:
+            raise InputError("launcher.partition", "x", self.refuses)
+
+    def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> None:
+        records.add_job(folder, str(len(self.taken) + 1), cells, {})
+        self.taken.append((list(cells), dict(after)))
+
+    def poll(self, tasks: Iterable[str]) -> Mapping[str, Any]:
+        return self.words
+
+    def backend(self) -> Backend:
+        return Backend(
+            check=self.check, adopt=lambda folder: None, submit=self.submit, files=lambda *_: [], poll=self.poll,
+            cancel=lambda *_: None, by_task=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster()
+    monkeypatch.setattr(submit, "backend_of", lambda settings: made.backend())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return made
+
+
+def prepared(folder: Path, *overrides: str, **settings: Any) -> submit.Prepared:
+    return submit.prepare("train", overrides, LOCAL | {"folder": str(folder)} | settings)
+
+
+def finish(folder: Path, name: str) -> None:
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / records.RESULT).write_text('{"status": "finished"}')
+
+
+def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Path, cluster: Cluster) -> None:
+    folder = tmp_path / "s"
+    first = prepared(folder, "seed=0,1,2")
+    assert not folder.exists(), "preparing writes nothing"
+    submit.submit(first)
+    names = list(first.sweep.cells)
+    assert cluster.taken == [(names, {})]
+    again = prepared(folder, "seed=0,1,2")
+    assert again.missing == [], "they were submitted a moment ago"
+    finish(folder, names[0])
+    place = folder / names[1]
+    number = records.begin_attempt(place, "1_1", 0)
+    records.end_attempt(place, number, 1)
+    records.append_line(
+        place / records.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0}
+    )
+    cluster.words = {"1_1": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})(),
+                     "1_2": type("W", (), {"state": "PENDING", "reason": "", "node": ""})()}  # fmt: skip
+    again = prepared(folder, "seed=0,1,2")
+    assert again.missing == [names[1]]
+    submit.submit(again)
+    assert cluster.taken[1:] == [([names[1]], {})]
+
+
+def test_failed_stopped_and_cancelled_cells_wait_for_a_word(tmp_path: Path, cluster: Cluster) -> None:
+    folder = tmp_path / "s"
+    submit.submit(prepared(folder, "seed=0,1,2"), start=False)
+    names = list(records.read_sweep(folder).cells)
+    for name, code in zip(names, (1, 75, 75), strict=True):
+        records.end_attempt(folder / name, records.begin_attempt(folder / name, "", 0), code)
+    records.ask_to_stop(folder / names[1], "asked")
+    (folder / names[2] / records.CANCELLED).touch()
+    again = prepared(folder, "seed=0,1,2")
+    assert [again.states[n].state for n in names] == ["failed", "stopped", "cancelled"] and again.missing == []
+
+
+def test_another_line_in_the_same_folder_keeps_what_is_there(tmp_path: Path, cluster: Cluster) -> None:
+    folder = tmp_path / "s"
+    submit.submit(prepared(folder, "seed=0,1"))
+    old = list(records.read_sweep(folder).cells)
+    submit.submit(prepared(folder, "seed=1,2"))
+    cells = records.read_sweep(folder).cells
+    assert [cells[name].wanted for name in old] == [False, True] and len(cells) == 3
+    assert [cell for cells_, _ in cluster.taken[1:] for cell in cells_] == [n for n in cells if n not in old]
+
+
+def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> None:
+    submit.submit(prepared(tmp_path / "s", "seed=0"))
+    (old,) = records.read_sweep(tmp_path / "s").cells
+    after = prepared(tmp_path / "s", "seed=0", "optim.lr=3e-5")
+    assert old not in after.missing and len(after.missing) == 1
+
+
+def test_one_that_waits_is_handed_over_with_the_task_it_waits_for(tmp_path: Path, cluster: Cluster) -> None:
+    made = prepared(tmp_path / "s", "seed=0,1", evaluate="benchmarks=nano", smoke=True)
+    submit.submit(made)
+    smoke, one, two, of_one, of_two = made.sweep.cells
+    assert cluster.taken == [
+        ([smoke], {}), ([one, two], {one: "1_0", two: "1_0"}), ([of_one, of_two], {of_one: "2_0", of_two: "2_1"}),
+    ]  # fmt: skip
+
+
+def test_an_evaluation_waits_for_nobody_once_its_cell_has_finished_and_never_starts_if_it_failed() -> None:
+    cells = {"a": Cell("a", "train", (), {}, ""), "b": Cell("b", "evaluate", (), {}, "", after="a")}
+    for state_, live, due in (("finished", False, ["b"]), ("failed", False, []), ("running", True, ["b"])):
+        of = {"a": Status("a", state_, live, 1), "b": Status("b", "waiting", False, 0)}
+        assert submit.startable(Sweep("s", cells), of, ["b"]) == due
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: Cluster) -> None:
+    folder = tmp_path / "s"
+    with pytest.raises(InputError, match="did you mean drgrpo"):
+        prepared(folder, "algo=grpo,drgpo")
+    cluster.refuses = "no such partition"
+    with pytest.raises(InputError, match="no such partition"):
+        prepared(folder, "algo=grpo,drgrpo")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        prepared(tmp_path / "file" / "s", "algo=grpo")
+    assert not folder.exists() and cluster.taken == []
+
+
+def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
+    made = prepared(tmp_path, "seed=0")
+    with submit.alone(tmp_path), pytest.raises(InputError, match="another process submits"):
+        submit.submit(made)
+    assert cluster.taken == []
+
+
+def test_an_edit_changes_nothing_that_was_submitted(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "s"
+    for name in ("zero/a.py", "conf/b.yaml", "launch/__pycache__/c.pyc"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1")
+    folder.mkdir()
+    first = freeze.freeze(folder, root)
+    assert not (folder / "code/launch").exists() and first["digest"] == freeze.digest(root)
+    (root / "zero/a.py").write_text("2")
+    assert freeze.freeze(folder, root) == first and (folder / "code/zero/a.py").read_text() == "1"
+    assert freeze.digest(root) != first["digest"]
+    assert freeze.freeze(folder, root, replace=True)["digest"] == freeze.digest(root)
+    assert (folder / "code/zero/a.py").read_text() == "2"
+    assert sorted(p.name for p in folder.iterdir()) == ["code"]
+
+
+def test_code_is_not_replaced_under_a_running_cell(tmp_path: Path, cluster: Cluster) -> None:
+    submit.submit(prepared(tmp_path / "s", "seed=0"))
+    with pytest.raises(InputError, match="--refreeze"):
+        submit.submit(prepared(tmp_path / "s", "seed=0"), refreeze=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "variable", "expected"),
+    [
+        ([], None, (None, None)),
+        (["tracker=jsonl"], "http://127.0.0.1:9", (None, "http://127.0.0.1:9")),
+        (["tracker.uri=sqlite:///x.db"], None, (None, "sqlite:///x.db")),
+        ([], "http://127.0.0.1:9", (None, "http://127.0.0.1:9")),  # nobody listens there
+    ],
+)
+def test_compute_nodes_open_no_store_of_their_own(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, typed: list[str], variable: str | None,
+    expected: tuple[str | None, str | None],
+) -> None:  # fmt: skip
+    if variable:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    made = prepared(tmp_path / "s", "seed=0", *typed)
+    assert (made.tracker, made.sweep.settings["store"]) == expected
+    (cell,) = made.sweep.cells.values()
+    assert cell.config and "_target_" not in cell.config["tracker"]
+
+
+def test_a_dry_run_tells_all_and_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "s"
+    code = submit.main(["algo=grpo,drgrpo", "launcher=local", "seed=0", "--dry-run", "--folder", str(folder)])
+    said = capsys.readouterr().out
+    assert code == 0 and "2 cells, 0 finished, 2 to start" in said and "nothing was submitted" in said
+    assert said.count("to start  ") == 2 and "disk: up to" in said and not folder.exists()
+
+
+def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) -> None:
+    from launch.estimate import estimate, parameters
+
+    folder = tmp_path / "s"
+    submit.submit(prepared(folder, "seed=0,1,2", "steps=10"), start=False)
+    names = list(records.read_sweep(folder).cells)
+    finish(folder, names[0])
+    made = prepared(folder, "seed=0,1,2", "steps=10")
+    of = dict(made.states) | {names[0]: Status(names[0], state.FINISHED, False, 1, seconds=3600.0)}
+    found = estimate(folder, made.sweep, of, made.backend)
+    assert (found.cells, found.measured, found.hours, found.gpu_hours, found.finish) == (2, 1, 1.0, 2.0, 3600.0)
+    assert parameters("Qwen/Qwen2.5-Math-1.5B-Instruct") == 1.5e9 and parameters("mistral") is None
+
+
+def test_a_thousand_cells_are_submitted_in_half_a_minute_with_one_call(tmp_path: Path, cluster: Cluster) -> None:
+    began = time.process_time()  # of this process alone: the machine may be busy
+    submit.submit(prepared(tmp_path / "s", "seed=range(0,1000)"))
+    assert [len(cells) for cells, _ in cluster.taken] == [1000]
+    assert time.process_time() - began < 20
+    assert len(list((tmp_path / "s").glob("*/cell.yaml"))) == 1000
+
+
+def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s"
+    made = prepared(folder, "seed=0", requeues=3)
+    submit.submit(made)
+    (name,) = made.sweep.cells
+    records.end_attempt(folder / name, records.begin_attempt(folder / name, "1_0", 0), 75)
+
+    def poll(tasks: Iterable[str]) -> Mapping[str, Any]:
+        if len(cluster.taken) > 1:
+            finish(folder, name)
+        return {"1_0": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})()}
+
+    monkeypatch.setattr(cluster, "poll", poll)
+    monkeypatch.setattr(multirun, "PAUSE", -1.0)
+    again = replace(made, backend=replace(cluster.backend(), poll_s=0.0))
+    assert multirun.follow(again) == 0
+    assert [cells for cells, _ in cluster.taken] == [[name], [name]]

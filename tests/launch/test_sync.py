@@ -1,0 +1,148 @@
+"""Journals of a sweep in MLflow: everything, once, whoever delivers and however often."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import states, sync
+from launch import sweep as records
+from launch.sweep import Cell, Sweep
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def journal(place: Path, steps: range) -> None:
+    with (place / "metrics.jsonl").open("a") as file:
+        for step in steps:
+            file.write(
+                json.dumps({"step": step, "train/reward": step / 8, "loss/kl": None, "time/unix": 1e9 + step}) + "\n"
+            )
+
+
+def made(tmp_path: Path, count: int) -> Path:
+    """A sweep of finished cells with journals of six steps, in a runs folder of its own."""
+    folder = tmp_path / "runs" / "sweeps" / "mine"
+    folder.mkdir(parents=True)
+    cells = {}
+    for seed in range(count):
+        config = {"seed": seed, "optim": {"lr": 1e-6}, "tracker": {"lens": False}}
+        cell = Cell(
+            f"a-s{seed}",
+            "train",
+            (),
+            {"algo": "a", "model": "m"},
+            f"sig{seed}",
+            {"algo": "a", "seed": str(seed)},
+            config=config,
+        )
+        cells[cell.name] = cell
+        records.freeze_cell(folder, cell)
+        journal(folder / cell.name, range(6))
+        records.write_json(folder / cell.name / records.RESULT, {"status": "finished"})
+    records.write_sweep(folder, Sweep("mine", cells, {}, {"commit": "c0ffee-dirty"}, id=str(tmp_path)))
+    return folder
+
+
+def deliver(folder: Path) -> tuple[int, dict[str, str]]:
+    sweep = records.read_sweep(folder)
+    return sync.sync(folder, sweep, states.states(folder, sweep, {}))
+
+
+def runs(folder: Path) -> Iterator[tuple[Any, dict[int, float]]]:
+    """Every run of the store, with its reward by step."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder.parents[1] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("zero")
+    assert experiment is not None
+    for run in client.search_runs([experiment.experiment_id], order_by=["attributes.run_name ASC"]):
+        yield run, {p.step: p.value for p in client.get_metric_history(run.info.run_id, "train/reward")}
+
+
+def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) -> None:
+    folder = made(tmp_path, 2)
+    assert deliver(folder) == (2, {})
+    found = list(runs(folder))
+    assert [run.info.run_name for run, _ in found] == ["a-s0", "a-s1"]
+    for seed, (run, points) in enumerate(found):
+        assert points == {step: step / 8 for step in range(6)} and run.info.status == "FINISHED"
+        tags = run.data.tags
+        assert (tags["sweep"], tags["cell"], tags["axis.seed"], tags["axis.algo"]) == (
+            "mine",
+            f"a-s{seed}",
+            str(seed),
+            "a",
+        )
+        assert (tags["kind"], tags["signature"], tags["git_commit"]) == ("train", f"sig{seed}", "c0ffee-dirty")
+        assert "mlflow.parentRunId" not in tags, "MLflow's charts hide nested runs"
+        assert (run.data.params["algo"], run.data.params["optim.lr"]) == ("a", "1e-06")
+    assert deliver(folder) == (0, {}), "nothing is left to send"
+    for name in ("a-s0", "a-s1"):
+        (folder / name / sync.LINK).unlink()  # whatever was remembered is lost
+    assert deliver(folder) == (2, {})
+    again = list(runs(folder))
+    assert [run.info.run_id for run, _ in again] == [run.info.run_id for run, _ in found]
+    assert [points for _, points in again] == [points for _, points in found]
+
+
+def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> None:
+    folder = made(tmp_path, 1)
+    place = folder / "a-s0"
+    (place / records.RESULT).unlink()
+    records.append_line(
+        place / records.ATTEMPTS, {"attempt": 1, "job": "", "host": "far", "pid": 1, "time": 4e9, "restart": 0}
+    )
+    assert deliver(folder) == (1, {})
+    assert next(runs(folder))[0].info.status == "RUNNING"
+    assert deliver(folder) == (0, {})
+    journal(place, range(6, 9))
+    assert deliver(folder) == (1, {})
+    records.write_json(place / records.RESULT, {"status": "finished"})
+    assert deliver(folder) == (1, {})
+    ((run, points),) = runs(folder)
+    assert run.info.status == "FINISHED" and sorted(points) == list(range(9))
+
+
+def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
+    folder = made(tmp_path, 5)
+    (tmp_path / "file").touch()
+    sweep = records.read_sweep(folder)
+    uri = f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}"
+    sent, failed = sync.sync(folder, sweep, states.states(folder, sweep, {}), uri)
+    assert sent == 0 and 3 <= len(failed) < 5
+    assert (folder / "a-s0" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
+    """Four sweeps, each delivered by three processes, all into one store that nobody has opened yet."""
+    folders = [made(tmp_path / str(i), 3) for i in range(4)]
+    uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
+    commands = [
+        [sys.executable, "-m", "launch.sync", str(folder), "--uri", uri] for folder in folders for _ in range(3)
+    ]
+    lives = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    assert [life.wait(300) for life in lives] == [0] * 12
+    found = list(runs(tmp_path / "runs" / "sweeps" / "x"))
+    assert len(found) == 12 and all(points == {step: step / 8 for step in range(6)} for _, points in found)
+
+
+def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    cell = Cell("c", "train", (), {}, "", config={"tracker": {"_target_": "zero.tracking.MlflowTracker"}})
+    records.freeze_cell(tmp_path, cell)
+    journal(place, range(2))
+    running, ended = states.Status("c", "running", True, 1), states.Status("c", "finished", False, 1)
+    assert not sync.due(place, cell, running, "http://host")
+    assert sync.due(place, cell, ended, "http://host")

@@ -1,0 +1,220 @@
+"""What happens to cells on the test cluster: one function each, which returns what became of its cell. All run side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import slurm, sweep
+from tests.slurm.sweeps import LONG, attempts, ended, make, reached, state, step, submit, told, until
+
+NODES = 12
+TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optim.warmup=1"]  # 4 ranks on 2 cores: few steps
+
+
+def only(*nodes: int) -> dict[str, str]:
+    """Settings that keep a cell on these nodes, any of them: with nodelist it would want all."""
+    return {"exclude": ",".join(f"n{i}" for i in range(1, NODES + 1) if i not in nodes)}
+
+
+def one(folder: Path, *line: str, **more: Any) -> tuple[Path, str]:
+    """A sweep of one cell, submitted: the cell's folder and its JOB_TASK."""
+    (name,) = make(folder, [[*LONG, *line]])
+    (task,) = submit(folder, [name], **({} if {"exclude", "nodelist"} & more.keys() else only(1)) | more)
+    return folder / name, task
+
+
+def restarts(task: str) -> int:
+    return slurm.snapshot([task]).tasks[task].restarts
+
+
+def preempted(folder: Path, partition: str, node: int) -> tuple[Path, str]:
+    """A job of a higher tier wants the whole node while the cell runs."""
+    cell, task = one(folder, partition=partition, nodelist=f"n{node}")
+    reached(cell, 3)
+    subprocess.run(
+        ["sbatch", "-p", "gpu", "-w", f"n{node}", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 5"], check=True
+    )
+    return cell, ended(task, folder)
+
+
+def warned_by_the_user_signal(folder: Path) -> tuple[Path, str]:
+    return preempted(folder, "preempt", 2)
+
+
+def preempted_without_grace(folder: Path) -> tuple[Path, str]:
+    return preempted(folder, "sudden", 3)
+
+
+def preempted_by_cancel(folder: Path) -> tuple[Path, str]:
+    return preempted(folder, "cancel", 4)
+
+
+def time_limit(folder: Path) -> tuple[Path, str]:
+    """Warned at Slurm's first look at the clock, which comes every 30 s; the second attempt has time enough."""
+    cell, task = one(folder, "steps=150", timeout_min=1, signal_delay_s=40)
+    until(lambda: len(attempts(cell)) > 1, what=lambda: told(folder))
+    subprocess.run(["scontrol", "update", f"JobId={task}", "TimeLimit=30"], check=True)
+    return cell, ended(task, folder)
+
+
+def requeued_by_hand(folder: Path) -> tuple[Path, str]:
+    cell, task = one(folder)
+    reached(cell, 3)
+    slurm.requeue([task])
+    return cell, ended(task, folder)
+
+
+def cancelled_while_running(folder: Path) -> tuple[Path, str]:
+    cell, task = one(folder)
+    reached(cell, 3)
+    slurm.cancel([task])
+    word = ended(task, folder)
+    time.sleep(8)  # a batch script that requeued it would have by now
+    return cell, word if state(task) == word else f"{word}, then {state(task)}"
+
+
+def cancelled_while_pending(folder: Path) -> tuple[Path, slurm.Snapshot]:
+    cell, task = one(folder, additional_parameters={"hold": True})
+    assert slurm.snapshot([task]).tasks[task].state == "PENDING"
+    slurm.cancel([task])
+    return cell, slurm.snapshot([task])
+
+
+def raises(folder: Path) -> tuple[Path, str]:
+    (name,) = make(folder, [LONG])
+    (folder / name / "completions").write_text("no folder")
+    (task,) = submit(folder, [name], **only(1))
+    return folder / name, ended(task, folder)
+
+
+def bad_input(folder: Path) -> tuple[Path, str]:
+    (name,) = make(folder, [[*LONG, "prompts=4"]])
+    frozen = json.loads((folder / name / sweep.CELL).read_text())
+    frozen["config"]["model"]["path"] = str(folder / "gone")
+    (folder / name / sweep.CELL).write_text(json.dumps(frozen))
+    (task,) = submit(folder, [name], **only(1))
+    return folder / name, ended(task, folder)
+
+
+def out_of_memory(folder: Path) -> tuple[Path, str]:
+    cell, task = one(folder, mem_gb=0.2)
+    return cell, ended(task, folder)
+
+
+def full_disk(folder: Path) -> tuple[Path, str, str]:
+    (name,) = make(folder, [LONG])
+    small = folder / name / "checkpoints"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "full", str(small)], check=True)
+    try:
+        (task,) = submit(folder, [name], **only(1))
+        first = ended(task, folder)
+        line = str(sweep.read_json(folder / name / sweep.ERROR).get("line"))
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+        (task,) = submit(folder, [name], **only(1))
+        return folder / name, f"{first}, then {ended(task, folder)}", line
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def stopped_by_the_user(folder: Path) -> tuple[Path, list[str]]:
+    cell, task = one(folder)
+    reached(cell, 3)
+    sweep.ask_to_stop(cell, "by hand")
+    words = [ended(task, folder)]
+    (task,) = submit(folder, [cell.name], **only(1))
+    words.append(ended(task, folder))
+    at = step(cell)
+    sweep.clear_stop(cell)
+    (task,) = submit(folder, [cell.name], **only(1))
+    return cell, [*words, ended(task, folder), str(at)]
+
+
+def too_many_restarts(folder: Path) -> tuple[Path, str]:
+    cell, task = one(folder, requeues=1)
+    for i in (1, 2):
+        until(lambda i=i: len(attempts(cell)) == i, what=lambda: told(folder))
+        time.sleep(2)
+        slurm.requeue([task])
+    return cell, ended(task, folder)
+
+
+def frozen_code(folder: Path) -> tuple[Path, str]:
+    (name,) = make(folder, [LONG])
+    with (folder / sweep.CODE / "zero" / "train.py").open("a") as file:
+        file.write('\nprint("the frozen copy runs")\n')
+    (task,) = submit(folder, [name], **only(1))
+    return folder / name, ended(task, folder)
+
+
+def mlflow_is_down(folder: Path) -> tuple[Path, str]:
+    (name,) = make(folder, [LONG])
+    frozen = json.loads((folder / name / sweep.CELL).read_text())
+    tracker = {"_target_": "zero.tracking.MlflowTracker", "_partial_": True, "uri": "http://127.0.0.1:9"}
+    frozen["config"]["tracker"] |= tracker
+    (folder / name / sweep.CELL).write_text(json.dumps(frozen))
+    (task,) = submit(folder, [name], **only(1))
+    return folder / name, ended(task, folder)
+
+
+def power_cut(folder: Path) -> tuple[Path, str]:
+    return node_fault(folder, (5, 6), lambda node: node_sh("kill", node), lambda node: None)
+
+
+def network_cut(folder: Path) -> tuple[Path, str]:
+    def link(node: str, how: str) -> None:
+        subprocess.run(["ip", "link", "set", f"slab{node[1:]}", how], check=True)
+
+    return node_fault(folder, (7, 8), lambda node: link(node, "down"), lambda node: link(node, "up"))
+
+
+def slurmd_dies(folder: Path) -> tuple[Path, str]:
+    return node_fault(folder, (9, 10), lambda node: node_sh("stop", node), lambda node: None)
+
+
+def node_sh(how: str, node: str) -> None:
+    subprocess.run([f"{os.environ['LAB']}/node.sh", how, node], check=True)
+
+
+def node_fault(
+    folder: Path, nodes: Sequence[int], fault: Callable[[str], None], mend: Callable[[str], None]
+) -> tuple[Path, str]:
+    """Something happens to the node that the cell runs on; another node is free."""
+    cell, task = one(folder, "steps=150", **only(*nodes))
+    reached(cell, 3)
+    node = slurm.snapshot([task]).tasks[task].node
+    fault(node)
+    word = ended(task, folder, 600)
+    if len(open_ends(cell)) > 1:
+        until(lambda: len(open_ends(cell)) <= 1, 60, what=lambda: told(folder))
+    mend(node)
+    return cell, word
+
+
+def open_ends(cell: Path) -> list[Any]:
+    return [a for a in attempts(cell) if "exit" not in a]
+
+
+def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
+    names = make(folder, [[*LONG, *TWO], [*LONG, *TWO, "checkpoint.keep=3"]])
+    # one after the other: eight processes at once would outlast each other's patience on two cores
+    where = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 3, **only(11, 12)}
+    (first,) = submit(folder, names[:1], **where)
+    words = [ended(first, folder, 600)]
+    (second,) = submit(folder, names[1:], **where)
+    reached(folder / names[1], 1, 300)
+    slurm.requeue([second])
+    return folder / names[0], folder / names[1], [*words, ended(second, folder, 600)]
+
+
+SCENARIOS = [
+    time_limit, power_cut, network_cut, slurmd_dies, warned_by_the_user_signal, preempted_without_grace,
+    preempted_by_cancel, requeued_by_hand, cancelled_while_running, cancelled_while_pending, raises, bad_input,
+    out_of_memory, stopped_by_the_user, too_many_restarts, frozen_code, mlflow_is_down, full_disk, two_nodes,
+]  # fmt: skip

@@ -1,0 +1,113 @@
+"""Sweeps of tiny cells for the test cluster: made, submitted and awaited through the suite's own functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launch import cells, slurm, sweep
+from launch.batch import Settings
+from tests.conftest import ROOT
+from tests.integration.runs import SMALL
+
+TINY = {"timeout_min": 10, "mem_gb": 1.5, "shared": True, "signal_delay_s": 20, "requeues": 8}
+LONG = ["steps=60", "checkpoint.every=5", "evaluation.every=0", "benchmarks.limit=4"]
+
+
+def settings(**more: Any) -> Settings:
+    return Settings.of({**TINY, **more})
+
+
+def make(folder: Path, lines: Sequence[Sequence[str]]) -> list[str]:
+    """A sweep of these cells, frozen as a submission would freeze it; its cells' names in order."""
+    made = [cells.make_cell("train", [*SMALL, *line], {}) for line in lines]
+    made = [cells.placed(replace(cell, name=f"c{i}"), folder, None) for i, cell in enumerate(made)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for top in ("zero", "conf", "launch"):
+        shutil.copytree(
+            ROOT / top, folder / sweep.CODE / top, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for cell in made:
+        sweep.freeze_cell(folder, cell)
+    sweep.write_sweep(folder, sweep.Sweep(folder.name, {cell.name: cell for cell in made}))
+    return [cell.name for cell in made]
+
+
+def submit(folder: Path, names: Sequence[str], **more: Any) -> list[str]:
+    """One array; the JOB_TASK of each cell."""
+    jobs = slurm.submit(folder, "test", names, settings(**more))
+    tasks = sweep.task_ids(job for job in sweep.read_jobs(folder) if job.job in jobs)
+    return [tasks[name][-1] for name in names]
+
+
+def until(
+    fact: Callable[[], Any], limit: float = 480.0, every: float = 0.5, what: Callable[[], Any] = lambda: ""
+) -> Any:
+    """The first true value of `fact`."""
+    end = time.monotonic() + limit
+    while not (value := fact()):
+        assert time.monotonic() < end, what()
+        time.sleep(every)
+    return value
+
+
+def state(task: str) -> str:
+    found = slurm.snapshot([task]).tasks.get(task)
+    return found.state if found else ""
+
+
+def ended(task: str, folder: Path, limit: float = 480.0) -> str:
+    """Slurm's last word on a task."""
+    last = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
+    return str(until(lambda: (s := state(task)) in last and s, limit, what=lambda: told(folder)))
+
+
+def step(place: Path) -> int:
+    """Steps in the journal; -1 before the first line."""
+    try:
+        return int(json.loads((place / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+def reached(place: Path, number: int, limit: float = 360.0) -> None:
+    until(lambda: step(place) >= number, limit, 0.2, lambda: told(place))
+
+
+def told(place: Path) -> str:
+    """All logs below a folder, for the message of an assertion."""
+    found = sorted([*place.rglob("*.out"), *place.rglob("attempts.jsonl"), *place.rglob("error.json")])
+    queue = subprocess.run(["squeue", "-t", "all"], capture_output=True, text=True).stdout
+    return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-2500:]}" for p in found) + queue
+
+
+def attempts(place: Path) -> list[Mapping[str, Any]]:
+    return sweep.read_attempts(place)
+
+
+def cluster(name: str, *words: str, **environment: str) -> str:
+    done = subprocess.run(
+        [str(ROOT / "tests" / "slurm" / "cluster" / name), *words], text=True, capture_output=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def straight(folder: Path, line: Sequence[str]) -> Path:
+    """The undisturbed run of a cell, in a process of its own and without Slurm."""
+    names = make(folder, [line])
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cell", str(folder), names[0]], cwd=ROOT, text=True, capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + told(folder)
+    return folder / names[0]

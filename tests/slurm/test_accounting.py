@@ -1,0 +1,110 @@
+"""A cluster with accounting, which warns of a pre-emption by SIGTERM: what only sacct knows, and what follows what."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import slurm, sweep
+from launch.cluster import check
+from tests.integration.runs import reproducible, weights
+from tests.slurm.sweeps import LONG, attempts, ended, make, reached, settings, state, submit, told, until
+from zero.errors import InputError
+
+pytestmark = pytest.mark.slurm
+CLUSTER = {"ACCT": "db", "NODES": "2", "CPUS": "16", "MEM": "16384", "SEND_USER_SIGNAL": "0", "GRACE": "30"}
+Happened = dict[str, Future[Any]]
+
+
+def preempted_by_sigterm(folder: Path) -> tuple[Path, str]:
+    (name,) = make(folder, [LONG])
+    (task,) = submit(folder, [name], partition="preempt", nodelist="n1")
+    reached(folder / name, 3)
+    subprocess.run(
+        ["sbatch", "-p", "gpu", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 5"], check=True
+    )
+    return folder / name, ended(task, folder)
+
+
+def followed(folder: Path) -> tuple[Path, list[str], list[str]]:
+    """Two cells of which one raises, and one that waits for each."""
+    small = [*LONG, "steps=2"]
+    names = make(folder, [small, [*small, "seed=1"], [*small, "seed=2"], [*small, "seed=3"]])
+    (folder / names[1] / "completions").write_text("no folder")
+    for waiting, before in ((names[2], names[0]), (names[3], names[1])):
+        path = folder / waiting / sweep.CELL
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"after": before}))
+    first = submit(folder, names[:2], nodelist="n2")
+    slurm.submit(folder, "after", names[2:], settings(nodelist="n2"), first)
+    tasks = [sweep.task_ids(sweep.read_jobs(folder))[name][-1] for name in names]
+    return folder, names, [ended(task, folder) for task in tasks]
+
+
+SCENARIOS = [preempted_by_sigterm, followed]
+
+
+def test_a_cell_asked_to_end_by_sigterm_goes_on_to_the_same_bits(happened: Happened, undisturbed: Path) -> None:
+    cell, word = happened["preempted_by_sigterm"].result()
+    assert word == "COMPLETED" and [a.get("exit") for a in attempts(cell)] == [75, 0], told(cell)
+    assert reproducible(cell) == reproducible(undisturbed) and weights(cell) == weights(undisturbed)
+
+
+def test_what_follows_a_cell_starts_only_after_its_success(happened: Happened) -> None:
+    folder, names, words = happened["followed"].result()
+    assert words == ["COMPLETED", "FAILED", "COMPLETED", "CANCELLED"], told(folder)
+    assert sweep.finished(folder / names[2]) and not attempts(folder / names[3])
+    assert attempts(folder / names[2])[0]["time"] >= attempts(folder / names[0])[0]["ended"]
+
+
+def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened: Happened) -> None:
+    folder, names, _ = happened["followed"].result()
+    tasks = sweep.task_ids(sweep.read_jobs(folder))
+    good, bad = (tasks[name][-1] for name in names[:2])
+    until(lambda: slurm.accounts([good.split("_")[0]]).get(bad, slurm.Task("")).state == "FAILED")
+    past = slurm.accounts([good.split("_")[0]])
+    assert (past[good].state, past[good].exit, past[bad].exit) == ("COMPLETED", 0, 1)
+    assert past[good].node == "n2" and past[good].ended is not None
+    said = slurm.snapshot([good, "987654_0"])  # one that nobody knows
+    assert said.answered and said.accounting and said.tasks.keys() == {good}
+
+
+def test_an_array_that_was_not_noted_is_found_again(lab: Path) -> None:
+    folder = lab / "orphan"
+    jobs = slurm.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
+    (folder / sweep.JOBS).unlink()  # as if the submitting process had been killed a moment earlier
+    assert slurm.adopt(folder) == jobs and slurm.adopt(folder) == []
+    assert sweep.task_ids(sweep.read_jobs(folder)) == {"a": [f"{jobs[0]}_0"], "b": [f"{jobs[0]}_1"]}
+    slurm.cancel([f"{jobs[0]}_0", f"{jobs[0]}_1"])
+    assert state(f"{jobs[0]}_0") in ("CANCELLED", "")
+
+
+BAD = {
+    "partition": ({"partition": "gpus"}, r"hydra.launcher.partition=gpus: no such partition; did you mean gpu\?"),
+    "GPUs": ({"gpus_per_node": 9}, "hydra.launcher.gpus_per_node=9: a node here has at most 2 GPUs"),
+    "CPUs": ({"cpus_per_task": 40}, "hydra.launcher.cpus_per_task=40: 1 tasks of a node need 40 CPUs"),
+    "nodes": ({"nodes": 3, "partition": "gpu"}, "hydra.launcher.nodes=3: there are 2 nodes of partition gpu"),
+    "flag": ({"additional_parameters": {"nonsense": 1}}, "sbatch refuses it: .*nonsense"),
+    "not shared": ({"shared": False}, "lies on /tmp, which nodes do not see"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_the_cluster_cannot_do_is_one_line_and_nothing_happens(name: str, lab: Path) -> None:
+    given, words = BAD[name]
+    with pytest.raises(InputError, match=words) as error:
+        check(settings(**given), lab / "refused" / name, 3)
+    assert "\n" not in str(error.value) and not (lab / "refused").exists()
+
+
+def test_what_the_cluster_can_do_passes(lab: Path) -> None:
+    check(
+        settings(gpus_per_node=2, nodes=2, partition="gpu,preempt", additional_parameters={"exclusive": True}),
+        lab / "good",
+        3,
+    )
+    assert not (lab / "good").exists()
