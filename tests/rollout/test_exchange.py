@@ -308,7 +308,7 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
             )
             for r in range(2)
         ]  # fmt: skip
-        said = [rank.communicate(timeout=120) for rank in ranks]
+        said = [rank.communicate(timeout=300) for rank in ranks]
         calls = [path for path, _, _ in stub.seen]
     told = [json.loads(out.splitlines()[-1]) for out, _ in said]
     assert [t["weights"] for t in told] == [24, 24]
