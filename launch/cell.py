@@ -87,8 +87,10 @@ def attempt(folder: Path, cell: sweep.Cell, place: Place) -> int:
         code = sweep.EXIT_GAVE_WAY if gave_way(error) else sweep.EXIT_FAILED
         line, trace = one_line(error), traceback.format_exc()
     ended(folder, place, number, code, line, trace)
-    if place.job and code == sweep.EXIT_PREEMPTED:
-        os._exit(code)  # all is saved; taking torch down takes seconds of a grace time that is nearly over
+    if place.job:  # all is saved: taking torch down takes seconds of a grace time, and may itself fail
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 

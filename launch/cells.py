@@ -312,7 +312,7 @@ def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted:
                 if value == "???":
                     return False
                 settings.check_value(key, value, base[key])
-        configs._check_together(config)
+        configs.check_together(config)
     except InputError:
         return False
     return True

@@ -131,8 +131,8 @@ def bring(
     from zero.tracking.store import import_mlflow
 
     import_mlflow()
-    remote = follower._Remote(place, uri, experiment, name, tags)
-    remote.params |= {follower._key(key): value[: follower.VALUE_LENGTH] for key, value in params.items()}
+    remote = follower.Remote(place, uri, experiment, name, tags)
+    remote.params |= {follower.key_of(key): value[: follower.VALUE_LENGTH] for key, value in params.items()}
     remote.deliver()
     if end:
         remote.end(end)

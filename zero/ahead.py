@@ -31,11 +31,9 @@ class Ahead:
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ahead"))
 
     def ask(self, step: int, draw: Callable[[], Drawn], beside: bool) -> None:
-        """Have `draw` called for `step`: in a thread beside what follows, or at once."""
+        """Have `draw` called for `step`: in a thread beside what follows, or at once, in this one (its device, its modes)."""
         self.step = step
-        self.drawn = self.thread.submit(draw)
-        if not beside:
-            self.wait()
+        self.drawn = self.thread.submit(draw) if beside else done(draw())
 
     def wait(self) -> None:
         """Until nothing is being drawn any more: the engine may take new weights. An error in `draw` is raised here."""
@@ -64,8 +62,14 @@ class Ahead:
             return
         table = json.loads((path / FILE).read_text())
         drawn_PG = [[_completion(c) for c in c_G] for c_G in table["drawn"]]
-        self.step, self.drawn = table["step"], Future()
-        self.drawn.set_result(list(self.world.part(drawn_PG)))
+        self.step, self.drawn = table["step"], done(list(self.world.part(drawn_PG)))
+
+
+def done(drawn: Drawn) -> Future[Drawn]:
+    """What needs no waiting for."""
+    future: Future[Drawn] = Future()
+    future.set_result(drawn)
+    return future
 
 
 def _completion(kept: dict[str, Any]) -> Completion:

@@ -62,7 +62,7 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         ):
             raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
         settings.check_value(key, value, defaults.get(item))
-    _check_together(config)
+    check_together(config)
     return config
 
 
@@ -70,7 +70,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def _check_together(config: Mapping[str, Any]) -> None:
+def check_together(config: Mapping[str, Any]) -> None:
     """What two settings must agree on."""
     if "algo" in config:
         fewest, group = config["algo"]["min_group"], config["group_size"]
@@ -79,12 +79,9 @@ def _check_together(config: Mapping[str, Any]) -> None:
         rows = config["prompts"] * group
         if rows % config["updates"]:
             raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
-        engine: Mapping[str, Any] | None = config["rollout"]
-        while engine is not None:
-            if not engine.get("takes_weights", True):
-                remedy = "takes no weights, so it cannot sample for training: python -m zero.evaluate alone, or rollout=vllm_server"
-                raise InputError("rollout", engine["_target_"].rpartition(".")[2], remedy)
-            engine = engine.get("engine")
+        if not takes_weights(config["rollout"]):
+            remedy = "takes no weights, so it cannot sample for training: python -m zero.evaluate alone, or rollout=vllm_server"
+            raise InputError("rollout", config["rollout"]["_target_"].rpartition(".")[2], remedy)
         if config["rollout"].get("staleness") and config["algo"]["refills"]:
             remedy = "this algorithm draws again after grading, which cannot be done a step ahead; algo.refills=0 or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
@@ -107,6 +104,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
     for k in config.get("k", ()):
         if k > config["n"] or k < 1:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
+
+
+def takes_weights(rollout: Mapping[str, Any]) -> bool:
+    """Whether an engine samples from the weights it is given; one around another (`rollout.engine`) asks that one."""
+    inner = rollout.get("engine")
+    return bool(rollout.get("takes_weights", True)) and (inner is None or takes_weights(inner))
 
 
 def instantiate(config: Any, key: str = "") -> Any:

@@ -86,7 +86,7 @@ def measure(
     from zero.stored import watched, weights_of
 
     device = prepare(config["threads"])
-    theirs = not config["rollout"].get("takes_weights", True)  # a server's own model, whatever weights lie here
+    theirs = not configs.takes_weights(config["rollout"])  # a server's own model, whatever weights lie here
     model, tokenizer, context = load_model(config["model"], weights=not theirs)
     sampling = build.make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = build.make_benchmarks(
@@ -269,7 +269,7 @@ def _check(config: Config) -> None:
     """What the check of the command line could not see: it knew neither the run's settings nor these keys."""
     if config["at_once"] < 1:
         raise InputError("at_once", config["at_once"], "must be above 0")
-    if config["run"] is not None and not config["rollout"].get("takes_weights", True):
+    if config["run"] is not None and not configs.takes_weights(config["rollout"]):
         raise InputError(
             "run", config["run"], "its weights cannot be sent to this rollout; it answers with its server's own"
         )

@@ -95,7 +95,8 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     for r in range(rounds):  # one, unless the algorithm replaces groups that teach nothing
         mine = run.world.part(prompts_of(run, t, r))
         with watch("rollout"):
-            completions_PG = run.ahead.take(t) or draw(run, mine)
+            waiting = run.ahead.take(t)
+            completions_PG = draw(run, mine) if waiting is None else waiting
         with watch("grade"):
             sampled += run.world.gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
         if sum(map(teaches, sampled)) >= run.prompts:

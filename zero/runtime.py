@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed import ReduceOp, all_gather_object, all_reduce, init_process_group, is_initialized
+from torch.distributed import (
+    ReduceOp,
+    all_gather_object,
+    all_reduce,
+    destroy_process_group,
+    init_process_group,
+    is_initialized,
+)
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)  # for another rank: the slowest sampling of a step, not a fault's discovery
@@ -101,6 +108,13 @@ class World:
     def meet(self) -> None:
         """Wait until every rank is here."""
         self.any(False)
+
+    def part_ways(self) -> None:
+        """Once every rank is here, end what connects them. A process that ends with its group alive may abort: the
+        group's own threads then meet an interpreter that is gone."""
+        if self.size > 1:
+            self.meet()
+            destroy_process_group()
 
 
 class GaveWay(Exception):

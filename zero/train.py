@@ -68,6 +68,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         parts = build(config, choices, run_dir, name, sets, **light, world=world)
         if config["probe"]:
             probe(parts)
+            world.part_ways()
             return {"status": "probed"}
         if world.first:
             configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
@@ -92,6 +93,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
             if world.first and outcome["status"] != "gave way":  # the folder is another copy's now
                 close(parts, outcome)
+            if outcome["status"] in ("finished", "preempted"):  # every rank is here, or soon will be
+                world.part_ways()
     if world.first:
         where_to_look(run_dir)
     return outcome

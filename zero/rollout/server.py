@@ -21,7 +21,7 @@ from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.exchange import Exchange, Server, plain
 from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, in_parallel
-from zero.rollout.vllm import COLDEST, Drawn, completions_of, rooms_of, seed_of
+from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.runtime import World
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
@@ -217,22 +217,3 @@ class ServerEngine:
             yield
         finally:
             self._doing = ""
-
-
-def parameters(sampling: Sampling, room: int, seed: int) -> dict[str, Any]:
-    """vLLM's SamplingParams of one request, as JSON: those of zero.rollout.vllm."""
-    return {
-        "n": 1,
-        "max_tokens": room,
-        "seed": seed,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "stop": list(sampling.stop),
-        "stop_token_ids": list(sampling.stop_ids),
-        "ignore_eos": True,  # which ids end a response is the caller's to say
-        "include_stop_str_in_output": True,
-        "skip_special_tokens": False,
-        "detokenize": bool(sampling.stop),
-        "logprobs": 0,  # of the drawn token alone
-    }

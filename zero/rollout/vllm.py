@@ -298,9 +298,8 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
     completions = []
     for ids, logprobs, ended in drawn:
         if sampling.stop and stopped(ids):
-            end = (
-                next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if stopped(ids[:-1]) else len(ids)
-            )
+            early = stopped(ids[:-1])  # text and ids are looked at apart: the text may have ended before its last id
+            end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
             ids, logprobs, ended = ids[:end], logprobs[:end], True
         done = ended or ids[-1] in sampling.stop_ids
         completions.append(Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version))
@@ -309,33 +308,37 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
 
 def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: int) -> list[tuple[dict[str, Any], Any]]:
     """What vLLM is asked: the n samples of the first prompt, of the second, and so on."""
+    from vllm import SamplingParams
+
     if 0 < sampling.temperature < COLDEST:
         raise InputError("sampling.temperature", sampling.temperature, f"vLLM wants 0 (greedy) or at least {COLDEST}")
     return [
-        ({"prompt_token_ids": list(prompt.ids)}, _parameters(sampling, room, seed_of(prompt.key, sample)))
+        (
+            {"prompt_token_ids": list(prompt.ids)},
+            SamplingParams(**parameters(sampling, room, seed_of(prompt.key, sample))),
+        )
         for prompt, room in zip(prompts, rooms_of(prompts, sampling, context), strict=True)
         for sample in range(n)
     ]
 
 
-def _parameters(sampling: Sampling, room: int, seed: int) -> Any:
+def parameters(sampling: Sampling, room: int, seed: int) -> dict[str, Any]:
     """vLLM's SamplingParams of one request."""
-    from vllm import SamplingParams
-
-    return SamplingParams(
-        max_tokens=room,
-        seed=seed,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        stop=list(sampling.stop),
-        stop_token_ids=list(sampling.stop_ids),
-        ignore_eos=True,  # which ids end a response is the caller's to say
-        include_stop_str_in_output=True,
-        skip_special_tokens=False,
-        detokenize=bool(sampling.stop),
-        logprobs=0,  # of the drawn token alone
-    )
+    return {
+        "n": 1,
+        "max_tokens": room,
+        "seed": seed,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "stop": list(sampling.stop),
+        "stop_token_ids": list(sampling.stop_ids),
+        "ignore_eos": True,  # which ids end a response is the caller's to say
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
+        "detokenize": bool(sampling.stop),
+        "logprobs": 0,  # of the drawn token alone
+    }
 
 
 def _drawn(output: Any, prompt: Prompt) -> Drawn:

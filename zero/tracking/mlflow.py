@@ -55,7 +55,7 @@ class MlflowTracker:
         uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
         tags = dict(tags) | ({"sweep": sweep} if sweep else {})
         import_mlflow()  # here and not in the thread: two threads that import at once can see half a module
-        self._remote = _Remote(run_dir, uri, experiment, run_name, tags)
+        self._remote = Remote(run_dir, uri, experiment, run_name, tags)
         self._run_dir, self._patience, self._every = run_dir, patience, every
         self._status: str | None = None  # set once by close
         self._wake, self._abandoned = threading.Event(), threading.Event()
@@ -69,7 +69,7 @@ class MlflowTracker:
 
     def params(self, flat: dict[str, str]) -> None:
         """Remember the settings of the run; values are cut to MLflow's limit."""
-        self._remote.params |= {_key(name): value[:VALUE_LENGTH] for name, value in flat.items()}
+        self._remote.params |= {key_of(name): value[:VALUE_LENGTH] for name, value in flat.items()}
 
     def metrics(self, values: Metrics, step: int) -> None:
         """Nothing: the thread finds the step in the journal."""
@@ -113,14 +113,14 @@ class MlflowTracker:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
-class _Remote:
+class Remote:
     """The run as MLflow holds it. Every method may raise; after `disconnect` a delivery starts from the facts."""
 
     def __init__(self, run_dir: Path, uri: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> None:
         self.params: dict[str, str] = {}
         self.artifacts: deque[Path] = deque()
         self._run_dir, self._uri, self._experiment, self._run_name = run_dir, uri, experiment, run_name
-        self._tags = {_key(name): value[:TAG_LENGTH] for name, value in tags.items()}
+        self._tags = {key_of(name): value[:TAG_LENGTH] for name, value in tags.items()}
         self._link = {"uri": without_password(uri), "run_id": None, "token": uuid.uuid4().hex, "delivered": -1}
         self._link |= _read_link(run_dir) | {"uri": without_password(uri), "status": "running"}
         self._remember()  # the token first: a run whose creation was cut short by a kill is found by it
@@ -224,9 +224,9 @@ class _Remote:
             step = line.pop("step")
             stamp = int(1000 * (line.get("time/unix") or time.time()))
             batch += [
-                Metric(_key(name), value, stamp, step)
+                Metric(key_of(name), value, stamp, step)
                 for name, value in line.items()
-                if value is not None and step not in self._known.get(_key(name), ())
+                if value is not None and step not in self._known.get(key_of(name), ())
             ]
             size += len(raw)
             last = i + 1 == len(lines)
@@ -309,7 +309,7 @@ def _read_link(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     return re.sub(r"[^\w .:/-]", "_", name)[:250]
 
 
