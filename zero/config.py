@@ -228,7 +228,21 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     GlobalHydra.instance().clear()
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        leave(end.code)
+        raise
+    leave(0)
+
+
+def leave(code: Any) -> None:
+    """One of several processes ends here, now that all is written: taking torch's threads down with the interpreter under
+    them aborts now and then, which whoever started the processes would take for a failure."""
+    if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(code, int):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:
