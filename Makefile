@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading benchmark-sweep algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db 
 cluster-down:  ## take it down
 	tests/slurm/cluster/down.sh
 
-test-slurm: setup  ## everything that can go wrong on a cluster, on a real Slurm (as root; 10 minutes)
+test-slurm: setup $(ENGINES)/.ready  ## everything that can go wrong on a cluster, on a real Slurm (as root; 15 minutes)
 	$(PY) -m pytest -p no:xdist -rs -m slurm tests/slurm
 
 test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already
@@ -93,6 +93,9 @@ benchmark: setup  ## tokens per second of rollout and update, share of the machi
 
 benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
 	$(PY) -m tests.benchmark_grading $(DATA)
+
+benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000 cells: seconds, memory, files opened
+	$(PY) -m tests.benchmark_sweep
 
 algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then analysis/ALGORITHMS.md
 	$(PY) -m analysis.algorithms run

@@ -109,6 +109,15 @@ def script(
     settings: Settings, sweep: Path, names: Path, count: int, job_name: str, dependency: str | None = None
 ) -> str:
     """The sbatch file of an array of `count` cells whose folder names stand in `names`, one a line. Writes nothing."""
+    text = command(settings, sweep, names)
+    output = str(sweep / "slurm" / "%A_%a.out")  # until the cell is known, then CELL/log/slurm.out
+    return array(settings, text, output, count, job_name, dependency)
+
+
+def array(
+    settings: Settings, command: str, output: str, count: int, job_name: str, dependency: str | None = None
+) -> str:
+    """The sbatch file of an array of `count` tasks that each run the shell lines `command`, by no means through srun."""
     from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
     convert: Mapping[Any, Any] = SlurmExecutor._equivalence_dict() or {}
@@ -125,13 +134,13 @@ def script(
         "array": f"0-{count - 1}" + (f"%{settings.array_parallelism}" if settings.array_parallelism else ""),
         "signal": f"B:USR2@{settings.signal_delay_s}",  # to the batch shell alone: USR2 kills torchrun and setup programs
         "requeue": True,
-        "output": str(sweep / "slurm" / "%A_%a.out"),  # until the cell is known, then CELL/log/slurm.out
+        "output": output,
     }
     flags |= {key.replace("_", "-"): value for key, value in (settings.additional_parameters or {}).items()}
     flags = {key: value for key, value in flags.items() if value is not False and value is not None}
     return _make_sbatch_string(
-        command=command(settings, sweep, names),
-        folder=sweep / "slurm",
+        command=command,
+        folder=Path(output).parent,
         job_name=job_name,
         stderr_to_stdout=True,
         use_srun=False,  # cell.sh has its own, and outlives it

@@ -17,7 +17,7 @@ from zero.errors import InputError
 def check(settings: Settings, folder: Path, count: int) -> None:
     """InputError for what this cluster cannot do, before anything is written or submitted: one line."""
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
-        remedy = "no Slurm on this machine (sbatch not found); hydra/launcher=local runs the sweep here"
+        remedy = "no Slurm on this machine (sbatch not found); hydra/launcher=local does it here"
         raise InputError("hydra/launcher", "slurm", remedy)
     writable(folder, settings.shared)
     try:

@@ -49,18 +49,18 @@ def run_here(prepared: Prepared) -> int:
             f"stopped; the same line again goes on, python -m launch.status {folder.name} resume too", file=sys.stderr
         )
         return code
-    of = table.follow(sweep, lambda: submit.look(folder, sweep, backend), backend.poll_s, at_rest(sweep))
+    of = table.follow(sweep, lambda of: submit.look(folder, sweep, backend, of), backend.poll_s, at_rest(sweep))
     return ended(prepared, of)
 
 
 def glance(prepared: Prepared, show: Callable[[Mapping[str, Status]], None]) -> Callable[[], None]:
     """Shows the states anew; called often, it looks seldom."""
-    last = -prepared.backend.poll_s
+    last, of = -prepared.backend.poll_s, dict[str, Status]()
 
     def look() -> None:
-        nonlocal last
+        nonlocal last, of
         if time.monotonic() - last >= prepared.backend.poll_s:
-            show(submit.look(prepared.folder, prepared.sweep, prepared.backend))
+            show(of := submit.look(prepared.folder, prepared.sweep, prepared.backend, of))
             last = time.monotonic()
 
     return look
@@ -71,16 +71,16 @@ def follow(prepared: Prepared) -> int:
     folder, sweep, backend = prepared.folder, prepared.sweep, prepared.backend
     last = time.monotonic()
 
-    def look() -> Mapping[str, Status]:
+    def look(before: Mapping[str, Status]) -> Mapping[str, Status]:
         nonlocal last
-        of = submit.look(folder, sweep, backend)
+        of = submit.look(folder, sweep, backend, before)
         names = again(prepared, of)
         if names and time.monotonic() - last > PAUSE:
             last = time.monotonic()
             try:
                 with submit.alone(folder):
                     submit.hand_over(folder, sweep, of, names, backend)
-                of = submit.look(folder, sweep, backend)
+                of = submit.look(folder, sweep, backend, of)
             except InputError as error:  # the controller is away; the next look tries again
                 print(f"error: {error}", file=sys.stderr)
         return of

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,9 +61,14 @@ class Status:
 
 
 def states(
-    folder: Path, sweep: Sweep, scheduler: Mapping[str, Task] | None = None, now: float | None = None
+    folder: Path,
+    sweep: Sweep,
+    scheduler: Mapping[str, Task] | None = None,
+    now: float | None = None,
+    before: Mapping[str, Status] | None = None,
 ) -> dict[str, Status]:
-    """The state of every cell. `scheduler` None: it could not be asked, and what it alone knows stays as it was."""
+    """The state of every cell. `scheduler` None: it could not be asked, and what it alone knows stays as it was. `before`:
+    an earlier answer; of cells finished then, and of those in the scheduler's queue then and now, no file is read again."""
     now = time.time() if now is None else now
     submitted = records.read_jobs(folder)
     tasks = records.task_ids(submitted)
@@ -74,9 +79,22 @@ def states(
     for name, cell in sweep.cells.items():
         task = (tasks.get(name) or [""])[-1]
         since = born.get(task.rpartition("_")[0], 0.0)
-        patient = scheduler is None or now - since < PATIENCE
-        found[name] = of_cell(folder / name, cell, task, asked.get(task), patient, host, now)
+        patient = scheduler is None or now - since < float(sweep.settings.get("patience_s") or PATIENCE)
+        known = (before or {}).get(name)
+        if known and unchanged(known, task, asked.get(task)):
+            found[name] = known
+            if known.live:
+                said = asked[task]
+                found[name] = replace(known, state=PENDING, line=said.reason, node=said.node)
+        else:
+            found[name] = of_cell(folder / name, cell, task, asked.get(task), patient, host, now)
     return {name: waits(status, sweep.cells[name], found) for name, status in found.items()}
+
+
+def unchanged(known: Status, task: str, said: Task | None) -> bool:
+    """Whether a cell's files still say what they said: it has finished, or never left the queue."""
+    queued = known.state in (PENDING, WAITING) and known.live and known.job == task and not known.attempts
+    return known.state == FINISHED or (queued and said is not None and said.state == "PENDING")
 
 
 def of_cell(place: Path, cell: Cell, task: str, said: Task | None, patient: bool, host: str, now: float) -> Status:
@@ -110,10 +128,10 @@ def judge(
     unended = bool(last) and "exit" not in last
     if not word and unended and alive(last, place, host, now, patient and last.get("job") == task):
         return RUNNING, True, ""
+    if (place / records.CANCELLED).exists():  # and Slurm forgets a task that never started at once
+        return CANCELLED, False, ""
     if not word and task and patient and not unended and last.get("job") != task:
         return PENDING, True, ""  # just submitted
-    if (place / records.CANCELLED).exists():
-        return CANCELLED, False, ""
     if records.asked_by_user(place) and last.get("exit") in (None, records.EXIT_PREEMPTED):
         return STOPPED, False, ""
     if unended or (task and last.get("job", "") != task):  # its own files say nothing: the scheduler's word alone
@@ -231,6 +249,8 @@ def matching(sweep: Sweep, pattern: str | None) -> list[str]:
     | between values; any other word is looked for in the cell's name. None: all cells."""
     if not pattern:
         return list(sweep.cells)
+    if pattern in sweep.cells:  # and not its evaluation, too, whose name begins with its own
+        return [pattern]
     words = [word.partition("=") for word in pattern.split(",") if word]
     known = {axis for cell in sweep.cells.values() for axis in cell.axes}
 
@@ -243,7 +263,7 @@ def matching(sweep: Sweep, pattern: str | None) -> list[str]:
                 return False
         return True
 
-    return [name for name, cell in sweep.cells.items() if name == pattern or holds(cell)]
+    return [name for name, cell in sweep.cells.items() if holds(cell)]
 
 
 def same(one: str, other: str) -> bool:

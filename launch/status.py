@@ -89,13 +89,14 @@ def show(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
     from rich.console import Console
 
     from launch.multirun import at_rest
+    from launch.submit import look
     from launch.table import follow, table, tidy
 
     of, backend = now(folder, sweep)
     names = [n for n in names if sweep.cells[n].wanted or of[n].attempts]
     if options.follow:
         chosen = Sweep(sweep.name, {name: sweep.cells[name] for name in names}, sweep.settings, sweep.code)
-        of = dict(follow(chosen, lambda: now(folder, sweep)[0], backend.poll_s, at_rest(chosen)))
+        of = dict(follow(chosen, lambda of: look(folder, sweep, backend, of), backend.poll_s, at_rest(chosen)))
     elif options.json:
         for record in tidy(sweep, of, names):
             print(json.dumps(record))

@@ -178,11 +178,17 @@ def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
         return None, str(uri)
 
 
-def look(folder: Path, sweep: Sweep, backend: Backend) -> dict[str, Status]:
-    """The state of every cell: their files, and one question to the scheduler for those that have not finished."""
+def look(folder: Path, sweep: Sweep, backend: Backend, before: Mapping[str, Status] | None = None) -> dict[str, Status]:
+    """The state of every cell: their files, and one question to the scheduler for those that have not finished. `before`:
+    what an earlier look found, so that this one reads only what may have changed."""
+    known = before or {}
+
+    def over(name: str) -> bool:
+        return known[name].state == state.FINISHED if name in known else records.finished(folder / name)
+
     tasks = records.task_ids(records.read_jobs(folder))
-    open_ = [ids[-1] for name, ids in tasks.items() if name in sweep.cells and not records.finished(folder / name)]
-    return state.states(folder, sweep, backend.poll(open_))
+    open_ = [ids[-1] for name, ids in tasks.items() if name in sweep.cells and not over(name)]
+    return state.states(folder, sweep, backend.poll(open_), before=known)
 
 
 def startable(sweep: Sweep, of: Mapping[str, Status], names: Iterable[str]) -> list[str]:

@@ -100,13 +100,17 @@ def shown_as(sweep: Sweep) -> Iterator[Callable[[Mapping[str, Status]], None]]:
         yield lambda of: live.update(table(sweep, of, names, rows=max(3, console.height - SPARE)), refresh=True)
 
 
+Look = Callable[[Mapping[str, Status]], Mapping[str, Status]]
+
+
 def follow(
-    sweep: Sweep, look: Callable[[], Mapping[str, Status]], every: float, ended: Callable[[Mapping[str, Status]], bool]
+    sweep: Sweep, look: Look, every: float, ended: Callable[[Mapping[str, Status]], bool]
 ) -> Mapping[str, Status]:
-    """Show the cells until `ended`, looking anew `every` so many seconds."""
+    """Show the cells until `ended`, looking anew `every` so many seconds. `look` is given what it found last."""
+    of: Mapping[str, Status] = {}
     with shown_as(sweep) as show:
         while True:
-            of = look()
+            of = look(of)
             show(of)
             if ended(of):
                 return of

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from launch import serve
+from launch import serve, serve_job, serving
+from launch.batch import Settings
+from launch.place import Place
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 
 
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert serve.main(arguments) == 2
+    assert serve.main([*arguments, "launcher=local"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     return said
@@ -41,7 +43,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*arguments: Any, **settings: Any) -> None:
         raise AssertionError("vLLM was started")
 
-    monkeypatch.setattr(serve.subprocess, "Popen", started)
+    monkeypatch.setattr(serving.subprocess, "Popen", started)
 
 
 def test_bad_input_is_one_line(vllm: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -65,14 +67,15 @@ def test_vllm_reads_a_folder_with_the_tokenizers_vocabulary(tmp_path: Path) -> N
             (padded / path.name).write_bytes(path.read_bytes())
     config = json.loads((padded / "config.json").read_text())
     (padded / "config.json").write_text(json.dumps(config | {"vocab_size": 640}))
-    assert serve.prepare(str(padded), folder) == padded
+    assert serve.prepare({"path": str(padded)}, folder) == padded
     assert AutoConfig.from_pretrained(folder).vocab_size == 600 and (folder / "tokenizer.json").exists()
     assert not list(folder.glob("*.safetensors"))
 
 
 def test_the_flags_that_the_engine_depends_on(tmp_path: Path) -> None:
-    serve.prepare(str(BASE), tmp_path)
+    serve.prepare({"path": str(BASE)}, tmp_path)
     options = serve.parse(["zero/nano/base", "--batched-tokens=100", "--cache-gib=0.5"])
+    options.model = "zero/nano/base"
     for cuda in (False, True):
         flags = serve.settings(options, tmp_path, cuda)
         assert flags["logprobs-mode"] == "processed_logprobs" and flags["generation-config"] == "vllm"
@@ -95,21 +98,81 @@ def test_help_is_fast() -> None:
 def test_the_endpoint_is_what_other_machines_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for host, url in (("127.0.0.1", "http://127.0.0.1:8123"), ("0.0.0.0", f"http://{socket.gethostname()}:8123")):
         options = serve.parse(["m", f"--host={host}", "--port=8123", f"--endpoint={tmp_path / 'e.json'}", "--name=n"])
-        serve.announce(SimpleNamespace(pid=7), options)  # type: ignore[arg-type]
-        assert json.loads((tmp_path / "e.json").read_text()) == {"url": url, "model": "n", "pid": 7}
+        options.model = "m"
+        serving.announce(SimpleNamespace(pid=7), options, Place())  # type: ignore[arg-type]
+        assert json.loads((tmp_path / "e.json").read_text()) == {"url": url, "model": "n", "pid": 7, "job": ""}
         assert f"serving n at {url}" in capsys.readouterr().out
-    assert serve.url_of("::1", 1) == "http://[::1]:1"
+    assert serving.url_of("::1", 1) == "http://[::1]:1"
 
 
-def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import huggingface_hub
+def test_a_model_that_is_nowhere(
+    vllm: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set, and the cache of this machine has no copy" in one_line(
+        capsys, "nobody/nothing", "--port=0"
+    )
 
-    def lost(*arguments: Any, **settings: Any) -> str:
-        raise OSError("cannot be reached\nsecond line")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lost)
+MODELS = {
+    "a choice": (["model=qwen2_5_math_7b"], "Qwen/Qwen2.5-Math-7B"),
+    "a setting of it": (["model=hf", "model.path=a/b"], "a/b"),
+    "a hub id": (["Qwen/Qwen3-0.6B"], "Qwen/Qwen3-0.6B"),
+    "a hub id as a choice": (["model=Qwen/Qwen3-0.6B"], "Qwen/Qwen3-0.6B"),
+    "a run's model": (["runs/algo=drgrpo/model"], "runs/algo=drgrpo/model"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_named_as_in_training_or_by_its_place(name: str) -> None:
+    words, path = MODELS[name]
+    model, launcher = serve.read([*words, "launcher.partition=gpu", "launcher=slurm"])
+    assert model["path"] == path and launcher == ["hydra.launcher.partition=gpu", "hydra/launcher=slurm"]
+
+
+@pytest.mark.parametrize("line", ["launcher=slurm", "a b", "a model=nano", "model=nanno", "model=nano model.x=1"])
+def test_not_one_model_is_one_line(line: str) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*$"):
+        serve.read(line.split())
+
+
+def settings_of_job(**more: Any) -> Settings:
+    return Settings.of({"nodes": 2, "gpus_per_node": 4, "shared": True, **more})
+
+
+def test_the_gpus_of_a_job_hold_one_model() -> None:
+    def flags(*typed: str, **more: Any) -> list[str]:
+        return serve_job.layout(serve.parse(["m", *typed]), settings_of_job(**more))
+
+    assert flags() == ["--tensor-parallel=4", "--pipeline-parallel=2"]
+    assert flags("--tensor-parallel=8") == ["--tensor-parallel=8", "--pipeline-parallel=1"]
+    assert flags(gpus_per_node=0) == ["--tensor-parallel=1", "--pipeline-parallel=2"]
     with pytest.raises(
-        InputError, match=r"^MODEL=nobody/nothing: is no folder, and not on the hub \(cannot be reached\)$"
+        InputError, match="--tensor-parallel=3: times --pipeline-parallel=2 must be the 8 of 2 nodes x 4"
     ):
-        serve.download("nobody/nothing")
+        flags("--tensor-parallel=3")
+
+
+def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
+    typed = ["model=nano", "launcher.nodes=2", "--context=100", "--tensor-parallel=4"]
+    text = serve_job.script(
+        settings_of_job(setup=["module load x"], teardown=["rm y"]), typed, tmp_path, tmp_path / "e.json", 0
+    )
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=True).returncode == 0
+    (line,) = (line for line in text.splitlines() if line.startswith("srun "))
+    assert "launcher.nodes" not in line and "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
+    assert f"--host=0.0.0.0 --port=0 --endpoint={tmp_path / 'e.json'}" in line
+    assert (
+        "#SBATCH --nodes=2" in text
+        and "#SBATCH --gpus-per-node=4" in text
+        and text.index("module load") < text.index(line)
+    )
+    assert text.rstrip().endswith("code=$?\nrm y\nexit $code")
+
+
+def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:
+    options = serve.parse(["m", f"--endpoint={tmp_path / 'e.json'}"])
+    places = [Place(job="7_0", rank=rank, size=2, address="n1") for rank in (0, 1)]
+    first, second = (serving.across(options, place) for place in places)
+    assert first["node-rank"] == 0 and second == first | {"node-rank": 1} and first["nnodes"] == 2
+    assert serving.across(options, Place()) == {}

@@ -13,6 +13,7 @@ import torch
 
 from zero.algo import Algorithm
 from zero.batching import make_batch
+from zero.errors import Broken
 from zero.learner import Learner
 from zero.records import CANARY, Group, Prompt, Sampling
 from zero.rollout import RolloutEngine
@@ -22,7 +23,7 @@ PROMPTS, TOKENS = 2, 16
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # mean |gap| in nats; measured: 5e-6, and 0.02 to 0.05
 
 
-class Disagreement(RuntimeError):
+class Disagreement(Broken):
     """Engine and learner do not hold the same policy."""
 
 

@@ -1,4 +1,4 @@
-"""The two ways a run ends early on purpose."""
+"""The ways a run ends early that its own words explain."""
 
 
 class InputError(Exception):
@@ -8,6 +8,10 @@ class InputError(Exception):
         shown = str(value).replace("\n", "\\n")
         super().__init__(f"{key}={shown[:200]}: {remedy}".replace("\n", "\\n"))
         self.key, self.value, self.remedy = key, value, remedy
+
+
+class Broken(RuntimeError):
+    """Something that the run depends on has failed, and the message says what: no traceback. Exit code 1."""
 
 
 class Preempted(Exception):

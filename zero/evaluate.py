@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 from zero.models import find
 from zero.questions import refuse_namesakes
 
@@ -286,9 +286,9 @@ def task(config: DictConfig) -> None:
         typed = chosen(overrides)
         named = {k: v for k, v in choices.items() if v != "None" and (config.run is None or k in typed)}
         run(with_run(config, overrides), configs.run_name(named, overrides))
-    except InputError as error:
+    except (InputError, Broken) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity
-from zero.errors import InputError, Preempted
+from zero.errors import Broken, InputError, Preempted
 from zero.models import export_dtype, find, store_as
 from zero.questions import refuse_namesakes
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zero.template import AnyTemplate
     from zero.tracking import Trackers
 
-EXIT_INPUT, EXIT_PREEMPTED = 2, 75
+EXIT_BROKEN, EXIT_INPUT, EXIT_PREEMPTED = 1, 2, 75
 QUESTIONS = "questions.yaml"  # of a run folder: which rows it is trained and tested on
 
 
@@ -303,9 +303,9 @@ def task(config: DictConfig) -> float | None:
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         outcome = run(plain, choices, configs.run_name(choices, overrides))
-    except InputError as error:
+    except (InputError, Broken) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
+        sys.exit(EXIT_INPUT if isinstance(error, InputError) else EXIT_BROKEN)
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)

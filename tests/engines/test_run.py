@@ -85,7 +85,7 @@ def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_
             time.sleep(0.02)
         os.kill(about["pid"], signal.SIGKILL)
         said = cut.communicate(timeout=90)[0]
-        assert cut.returncode == 1 and about["url"] in said
+        assert cut.returncode == 1 and about["url"] in said and "Traceback" not in said, said
         assert launcher.wait(timeout=60) != 0
     with serving(BASE, 512, tmp_path / "b") as (about, _):
         again = started(tmp_path / "cut", about["url"])

@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 def launch(model: Path, port: int, *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "launch.serve", str(model), f"--port={port}", *flags]
+    command = [sys.executable, "-m", "launch.serve", str(model), "launcher=local", f"--port={port}", *flags]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

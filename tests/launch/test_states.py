@@ -201,3 +201,28 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
     found = states.states(tmp_path, sweep_of(*cells), said, NEW)
     assert time.process_time() - began < 3
     assert {status.step for status in found.values()} == {29} and len(found) == 1000
+
+
+def test_a_second_look_reads_only_what_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["done", "runs", "queued", "starts", "cancelled", "waits"]
+    cells = {name: Cell(name, "train", (), {}, "", after="runs" if name == "waits" else None) for name in names}
+    sweep, said = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}
+    for name in names:
+        (tmp_path / name).mkdir()
+    records.add_job(tmp_path, "7", names, {})
+    begun(tmp_path / "runs", "7_1")
+    result(tmp_path / "done")
+    first = states.states(tmp_path, sweep, said | {"7_1": Word("RUNNING")}, NEW)
+    assert [status.state for status in first.values()] == ["finished", "running", *["pending"] * 3, "waiting"]
+    then = said | {
+        "7_1": Word("COMPLETED"),
+        "7_3": Word("RUNNING"),
+        "7_4": Word("CANCELLED"),
+        "7_2": Word("PENDING", "x"),
+    }
+    result(tmp_path / "runs")
+    begun(tmp_path / "starts", "7_3")
+    fresh, read, whole = states.states(tmp_path, sweep, then, NEW + 9), list[str](), records.read_attempts
+    monkeypatch.setattr(records, "read_attempts", lambda place: read.append(place.name) or whole(place))
+    assert states.states(tmp_path, sweep, then, NEW + 9, before=first) == fresh
+    assert read == ["runs", "starts", "cancelled"] and fresh["queued"].line == "x" and fresh["waits"].state == "pending"

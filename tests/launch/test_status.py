@@ -136,7 +136,7 @@ def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str],
 def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep("s", {"c": Cell("c", "train", (), {}, "")})
     looks = [Status("c", "pending", True, 0), Status("c", "running", True, 1), Status("c", "finished", False, 1)]
-    found = table.follow(sweep, lambda: {"c": looks.pop(0)}, 0.0, lambda of: not of["c"].live)
+    found = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda of: not of["c"].live)
     assert found["c"].state == "finished" and looks == []
     assert [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
         "1 pending",

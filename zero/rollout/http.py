@@ -5,14 +5,16 @@ Nothing here waits without a limit, and nothing takes what a server says on trus
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -21,7 +23,7 @@ LONGEST_ANSWER = 64 * 2**20  # bytes: a completion of 100,000 tokens with its lo
 LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
 
 
-class EngineDied(RuntimeError):
+class EngineDied(Broken):
     """The server cannot go on: it refuses connections, fails, says nothing for too long, or something incomprehensible."""
 
     def __init__(self, url: str, what: str) -> None:
@@ -44,6 +46,18 @@ class Patience:
     pauses: tuple[float, ...]
     statuses: frozenset[int]  # answers that are worth another try
     silence: bool  # whether no answer in time is, too
+
+
+def address(url: str, path: str = "") -> str:
+    """The url of a server, or what stands in the endpoint file that python -m launch.serve wrote, with `path` behind it."""
+    if url.startswith(("http://", "https://")) or not url.endswith(".json"):
+        return url
+    try:
+        return str(json.loads(Path(url).expanduser().read_text())["url"]) + path
+    except FileNotFoundError:
+        raise InputError("rollout.url", url, "no such file: the server is not up yet, or has ended") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("rollout.url", url, f"is no endpoint file ({error})") from None
 
 
 class Client:

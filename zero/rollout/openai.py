@@ -23,7 +23,16 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout.http import CONNECT_SECONDS, LONGEST_PAUSE, Client, EngineDied, Patience, Refused, in_parallel
+from zero.rollout.http import (
+    CONNECT_SECONDS,
+    LONGEST_PAUSE,
+    Client,
+    EngineDied,
+    Patience,
+    Refused,
+    address,
+    in_parallel,
+)
 from zero.rollout.vllm import completions_of, rooms_of, seed_of
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
@@ -35,7 +44,7 @@ FIRST = Patience(
 class OpenAIEngine:
     """A RolloutEngine without log-probabilities, whose `sync` changes nothing.
 
-    url          of the API: what stands before /completions, usually ending in /v1
+    url          of the API: what stands before /completions, usually ending in /v1; or an endpoint file
     model        as the server calls it; None: the only one it has
     key_env      environment variable that holds the API key; unset: none is sent
     timeout      seconds to wait for one answer
@@ -69,7 +78,7 @@ class OpenAIEngine:
         self.model, self.key_env, self.seed, self.extra = model, key_env, seed, dict(extra)
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         key = os.environ.get(key_env, "").strip()
-        self.client = Client(url, timeout, concurrency, key, proxies=True)
+        self.client = Client(address(url, "/v1"), timeout, concurrency, key, proxies=True)
         self.patience = Patience(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
         self.vllm: bool | None = None  # once it was asked
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.exchange import Exchange, Server, plain
-from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, in_parallel
+from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.runtime import World
 
@@ -37,7 +37,7 @@ class ServerEngine:
     """A RolloutEngine over HTTP.
 
     config, tokenizer, context, device    as for any engine; `config` is a PretrainedConfig
-    url           of the server
+    url           of the server, or its endpoint file
     transport     how weights get there: file or group, see zero.rollout.exchange
     folder        for transport=file: one that the server sees too
     timeout       seconds without any answer after which the server counts as dead
@@ -63,7 +63,7 @@ class ServerEngine:
     ) -> None:
         self.config, self.tokenizer, self.context, self.staleness = config, tokenizer, context, staleness
         self.timeout, self.concurrency, self.world = timeout, concurrency, World.join()
-        self.client = Client(url, timeout, concurrency + 2)
+        self.client = Client(address(url), timeout, concurrency + 2)
         self.exchange = Exchange(self.client, transport, folder, device, timeout)
         self.server: Server | None = None  # once rank 0 has looked at it
         self.version, self.label = -1, ""  # of the weights, and their name at the server

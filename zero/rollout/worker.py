@@ -94,6 +94,12 @@ def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
         for layer in model.modules():
             if isinstance(layer, VocabParallelEmbedding) and hasattr(layer, "cpu_linear"):
                 layer.quant_method.process_weights_after_loading(layer)
+        runner = worker.model_runner
+        if runner.intermediate_tensors is None and hasattr(model, "make_empty_intermediate_tensors"):
+            # what comes from the stage before, if there is one; a CPU's worker makes room for it only where it compiles
+            runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+                batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=worker.device
+            )
     return [name for name in own if name not in loaded]
 
 

@@ -1,0 +1,163 @@
+"""A server of vLLM as a Slurm job, of one node or several: submit it, wait until it answers, say where.
+
+The same line again finds the server that runs, or the job that waits, and submits only what is not there. All of it lies
+in runs/servers/NAME: job.json, server.sbatch, server.out and, while it serves, endpoint.json. A job that Slurm stops and
+queues again serves again, maybe elsewhere: its endpoint file then says where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launch import cluster, slurm
+from launch.backends import OURS
+from launch.batch import Settings, array
+from launch.sweep import read_json, write_json, write_whole
+from zero.errors import InputError
+
+HOME = Path("runs/servers")
+ROOT = Path(__file__).resolve().parent.parent
+JOB, ENDPOINT, OUTPUT, SCRIPT = "job.json", "endpoint.json", "server.out", "server.sbatch"
+ANSWER = 5.0  # seconds for one look at the server
+EXIT_INTERRUPTED = 130
+
+
+def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[str, Any]) -> int:
+    """Submit or stop the job of a server; returns once it serves: 0, or 1 if it ended before, 130 after Ctrl-C."""
+    settings = replace(Settings.of({k: v for k, v in given.items() if k not in OURS}), tasks_per_node=1)
+    folder = (HOME / re.sub(r"[^\w.=+-]+", "-", options.name or options.model).strip("-")).absolute()
+    endpoint = (options.endpoint or folder / ENDPOINT).absolute()
+    text = script(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
+    known = read_json(folder / JOB)
+    task = str(known.get("task", ""))
+    state = slurm.snapshot([task]).tasks.get(task) if task else None
+    lives = state is not None and state.state in slurm.LIVE
+    if options.stop:
+        if not lives:
+            raise InputError("--stop", folder, "no job of this server runs or waits")
+        slurm.cancel([task])
+        print(f"job {task} is cancelled")
+        return 0
+    if lives and known["script"] != text:
+        remedy = f"job {task} serves it with other settings; --stop ends that one, --name calls this one something else"
+        raise InputError("--name", folder.name, remedy)
+    if not lives:
+        cluster.check(settings, folder, 1)
+        task = submit(folder, text)
+    print(f"job {task}: {shown(endpoint)} once it serves, output in {shown(folder / OUTPUT)}", flush=True)
+    try:
+        return wait(task, endpoint, folder / OUTPUT, options.start_limit, settings)
+    except KeyboardInterrupt:
+        print(f"\njob {task} goes on; the same line again waits for it, with --stop it ends", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
+    """How the GPUs hold the model: each layer on those of one node, the layers dealt out over the nodes, unless it is said
+    otherwise. InputError if that leaves a GPU or a node without work."""
+    devices = settings.nodes * max(1, settings.gpus_per_node)
+    tensor = options.tensor_parallel or max(1, settings.gpus_per_node)
+    pipeline = options.pipeline_parallel or max(1, devices // tensor)
+    if tensor * pipeline != devices:
+        what = (
+            f"{settings.nodes} nodes x {settings.gpus_per_node} GPUs" if settings.gpus_per_node else f"{devices} nodes"
+        )
+        remedy = f"times --pipeline-parallel={pipeline} must be the {devices} of {what} (launcher.nodes, launcher.gpus_per_node)"
+        raise InputError("--tensor-parallel", tensor, remedy)
+    return [f"--tensor-parallel={tensor}", f"--pipeline-parallel={pipeline}"]
+
+
+def script(settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int) -> str:
+    """The sbatch file: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
+    from launch.serve import LAUNCHER
+
+    typed = [word for word in arguments if not word.startswith(LAUNCHER)]
+    here = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
+    python = settings.python or shlex.quote(sys.executable)
+    flags = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
+    lines = [
+        "export ZERO_CELL_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"exec srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*typed, *here])}",
+    ]
+    if settings.teardown:
+        lines[-1] = lines[-1].removeprefix("exec ")
+        lines += ["code=$?", *settings.teardown, "exit $code"]
+    return array(settings, "\n".join(lines), str(folder / OUTPUT), 1, f"serve-{folder.name}")
+
+
+def submit(folder: Path, text: str) -> str:
+    """The job's id; InputError if Slurm refuses it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (ENDPOINT, OUTPUT):
+        (folder / name).unlink(missing_ok=True)
+    write_whole(folder / SCRIPT, text)
+    try:
+        said = slurm.call("sbatch", "--parsable", limit=120, text=text)
+    except slurm.Unreachable as error:
+        raise InputError("launcher", "slurm", f"sbatch failed ({error})") from error
+    task = said.strip().splitlines()[-1].split(";")[0] + "_0"
+    write_json(folder / JOB, {"task": task, "script": text, "time": time.time()})
+    return task
+
+
+def wait(task: str, endpoint: Path, output: Path, limit: float, settings: Settings) -> int:
+    """Until the server answers, or its job has ended; `limit` seconds from the job's start."""
+    began, word = None, ""
+    while True:
+        about = read_json(endpoint)
+        if about.get("job") == task and answers(str(about["url"])):
+            print(f"serving {about['model']} at {about['url']} for at most {settings.timeout_min} minutes of its job")
+            print(f"  python -m zero.evaluate ... rollout=openai rollout.url={shown(endpoint)}")
+            return 0
+        said = slurm.snapshot([task])
+        now = said.tasks.get(task)
+        if said.answered and now is not None and now.state not in slurm.LIVE:
+            print(
+                f"error: job {task} ended as {now.state}: {last_line(output)}; all of it: {shown(output)}",
+                file=sys.stderr,
+            )
+            return 1
+        if now is not None and now.state != word:
+            word = now.state
+            print(f"job {task}: {word.lower()}" + (f" on {now.node}" if now.node else f" ({now.reason})" if now.reason else ""),
+                  flush=True)  # fmt: skip
+        began = began or (time.monotonic() if word == "RUNNING" else None)
+        if began is not None and time.monotonic() - began > limit:
+            remedy = f"job {task} does not serve within these seconds; it goes on; see {shown(output)}"
+            raise InputError("--start-limit", limit, remedy)
+        time.sleep(min(settings.poll_s, 2.0) if word == "RUNNING" else settings.poll_s)
+
+
+def answers(url: str) -> bool:
+    """Whether the server says that it is well. Directly: a proxy does not know the nodes."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=ANSWER) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def last_line(output: Path) -> str:
+    """The last line that says something, an error if there is one."""
+    try:
+        lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "it printed nothing"
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or ["it printed nothing"])[-1][:300]
+
+
+def shown(path: Path) -> str:
+    """A path as it would be typed here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,84 @@
+"""vLLM's own server as a job of two nodes, asked by an evaluation, ended; needs the environment of make test-engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.slurm.sweeps import state, until
+from zero.rollout.http import address
+
+pytestmark = pytest.mark.slurm
+CLUSTER = {"ACCT": "none", "NET": "netns", "NODES": "2", "CPUS": "8", "MEM": "16384"}
+VLLM = ROOT / ".venv-engines" / "bin" / "python"
+SERVE = [
+    "launch.serve", "model=nano", "launcher=slurm", "launcher.nodes=2", "launcher.cpus_per_task=2", "launcher.shared=true",
+    "launcher.poll_s=1", "launcher.mem_gb=5", f"launcher.python='{VLLM}'", "--context=256", "--cache-gib=0.1", "--max-rows=32",
+    "--batched-tokens=1024",
+]  # fmt: skip
+ASK = ["zero.evaluate", "model=nano", "model.context=256", "benchmarks=nano", "benchmarks.limit=12", "k=[1]", "n=1"]
+
+
+def run(home: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    """python -m LINE in a folder of its own, as a user of the cluster types it."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(home)}
+    return subprocess.run(
+        [sys.executable, "-m", *line], cwd=home, text=True, capture_output=True, env=environment, timeout=560
+    )
+
+
+def answers(run_dir: Path) -> list[str]:
+    paths = sorted(run_dir.glob("completions_*.jsonl"))
+    return [json.loads(line)["response"] for path in paths for line in path.read_text().splitlines()]
+
+
+def test_a_server_of_two_nodes_answers_an_evaluation_and_ends(lab: Path) -> None:
+    assert VLLM.exists(), "make test-slurm sets it up"
+    home = lab / "serving"
+    home.mkdir()
+    began = time.monotonic()
+    done = run(home, *SERVE)
+    folder = home / "runs" / "servers" / "zero-nano-base"
+    assert done.returncode == 0, done.stdout + done.stderr + (folder / "server.out").read_text()[-3000:]
+    print(f"a job of two nodes serves after {time.monotonic() - began:.0f} s")
+    about = json.loads((folder / "endpoint.json").read_text())
+    assert about["model"] == "zero/nano/base" and about["url"].startswith("http://n")
+    assert about["url"] in done.stdout and "rollout.url=runs/servers/zero-nano-base/endpoint.json" in done.stdout
+
+    began = time.monotonic()
+    again = run(home, *SERVE)
+    assert again.returncode == 0 and about["url"] in again.stdout and time.monotonic() - began < 30
+    other = run(home, *SERVE, "--max-rows=16")
+    assert other.returncode == 2 and "serves it with other settings; --stop ends that one" in other.stderr
+
+    remote = run(home, *ASK, "rollout=openai", f"rollout.url={folder / 'endpoint.json'}", "run_dir=remote")
+    assert remote.returncode == 0, remote.stdout + remote.stderr
+    native = run(home, *ASK, "run_dir=native")
+    assert native.returncode == 0, native.stdout + native.stderr
+    theirs, ours = (answers(home / name) for name in ("remote", "native"))
+    assert len(theirs) >= 12 and theirs == ours  # greedy: two nodes and gloo say what one process says
+
+    stopped = run(home, "launch.serve", "model=nano", "launcher=slurm", "--stop")
+    assert stopped.returncode == 0, stopped.stderr
+    until(lambda: not (folder / "endpoint.json").exists() and state(about["job"]) != "RUNNING", 60)
+    late = run(home, *ASK, "rollout=openai", f"rollout.url={folder / 'endpoint.json'}", "run_dir=late")
+    assert late.returncode == 2 and "no such file: the server is not up yet, or has ended" in late.stderr
+    assert run(home, "launch.serve", "model=nano", "launcher=slurm", "--stop").returncode == 2
+
+
+def test_a_server_that_cannot_start_says_why(lab: Path) -> None:
+    home = lab / "refused"
+    (home / "empty").mkdir(parents=True)
+    line = [SERVE[0], f"{home / 'empty'}", *SERVE[2:], "launcher.nodes=1", "--name=bad"]
+    done = run(home, *line)
+    assert done.returncode == 1 and "holds no *.safetensors" in done.stderr.splitlines()[-1], done.stdout + done.stderr
+    wrong = run(home, *line, "launcher.partition=gpus")
+    assert wrong.returncode == 2 and "no such partition; did you mean gpu?" in wrong.stderr
+    assert address("http://n1:7") == "http://n1:7"
