@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from launch import states, sweep
 from launch.cells import placed, plan
 from launch.slurm import Task
+from launch.sync import sync
 
 SIZES = (100, 1000, 10000)
 JOURNAL = 200  # lines of some 1,100 bytes each, as a run of 200 steps leaves them
@@ -64,11 +65,16 @@ def measured(part: str, size: int, folder: Path) -> None:
         read = sweep.read_sweep(folder)
         pending = Task("PENDING", reason="Resources")
         queue = {f"7_{i}": Task("RUNNING") if i < 2 * size // 3 else pending for i in range(size // 3, size)}
-        of = states.states(folder, read, queue) if part == "again" else None
+        first = states.states(folder, read, queue) if part == "again" else None
         before, began, cpu = len(opened), time.perf_counter(), time.process_time()
-        of = states.states(folder, read, queue, before=of)
+        of = states.states(folder, read, queue, before=first)
         assert sum(status.state == states.FINISHED for status in of.values()) == size // 3 and len(of) == size
         opens = f"{(len(opened) - before) / size:5.1f} opens a cell"
+    if part == "sync":
+        began, cpu = time.perf_counter(), time.process_time()
+        sent, failed = sync(folder, read, of, f"sqlite:///{folder / 'mlflow.db'}")
+        assert sent == 2 * size // 3 and not failed
+        opens = f"{sent} cells of {JOURNAL} steps sent to MLflow"
     spent, busy = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{size:6} cells {part:7} {spent:8.2f} s  {busy:7.2f} CPU-s  {peak:5.0f} MiB  {opens}")
@@ -83,7 +89,7 @@ def main() -> None:
         with TemporaryDirectory() as home:
             folder = Path(home) / "big"
             written(folder, size)
-            for part in ("plan", "states", "again"):
+            for part in ("plan", "states", "again", *(["sync"] if size == SIZES[0] else [])):
                 line = [sys.executable, "-m", "tests.benchmark_sweep", part, str(size), str(folder)]
                 print(subprocess.run(line, text=True, capture_output=True, check=True).stdout, end="", flush=True)
 

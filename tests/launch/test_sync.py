@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch import states, sync
+from launch import states, status, sync
 from launch import sweep as records
 from launch.sweep import Cell, Sweep
 from tests.conftest import ROOT
@@ -146,3 +147,13 @@ def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path)
     running, ended = states.Status("c", "running", True, 1), states.Status("c", "finished", False, 1)
     assert not sync.due(place, cell, running, "http://host")
     assert sync.due(place, cell, ended, "http://host")
+
+
+def test_the_table_brings_the_journals_along_and_does_not_wait(tmp_path: Path) -> None:
+    folder = made(tmp_path, 2)
+    assert status.main([str(folder)]) == 0
+    until = time.monotonic() + 120
+    while "2 cells brought up to date" not in (said := (folder / "sync.log").read_text()):
+        assert time.monotonic() < until, said
+        time.sleep(0.2)
+    assert deliver(folder) == (0, {})  # nothing is left to do
