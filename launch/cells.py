@@ -82,9 +82,10 @@ def plan(
     notes: list[str] = []
     signatures: dict[str, str] = {}
     bases: dict[tuple[str, ...], Base] = {}
+    same = settled([[*line, *overrides] for line in lines])
     for line in lines:
         for typed in configs.cells([*line, *overrides]):
-            cell = make_cell(root, typed, bases)
+            cell = make_cell(root, typed, bases, same)
             if (twin := signatures.setdefault(cell.signature, cell.name)) != cell.name or cell.name in made:
                 notes.append(f"{' '.join(typed)}: the same settings as {twin}; it runs once")
                 continue
@@ -165,14 +166,27 @@ def read_grid(grid: str) -> list[list[str]]:
     return lines
 
 
-def make_cell(root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base]) -> Cell:
-    """One cell, checked; `bases` remembers what was composed before. InputError if it cannot be."""
+def settled(lines: Sequence[Sequence[str]]) -> frozenset[str]:
+    """The overrides that all cells share and that touch no other: composed once, as if they were choices."""
+    shared = {t for t in (set.intersection(*map(set, lines)) if lines else ()) if not parsed(t).is_sweep_override()}
+    others = {parsed(t).key_or_group for line in lines for t in line if t not in shared}
+
+    def apart(key: str) -> bool:
+        return not any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in others)
+
+    return frozenset(t for t in shared if apart(parsed(t).key_or_group))
+
+
+def make_cell(
+    root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base], same: frozenset[str] = frozenset()
+) -> Cell:
+    """One cell, checked; `bases` remembers what was composed before, with `same`. InputError if it cannot be."""
     for text in typed:
         if parsed(text).key_or_group in OURS:
             raise InputError(
                 parsed(text).key_or_group, text.partition("=")[2], "belongs to single runs, not to a sweep"
             )
-    config, choices = resolve(root, typed, bases)
+    config, choices = resolve(root, typed, bases, same)
     signature = identity.signature(config)
     values = {parsed(text).key_or_group: str(parsed(text).get_value_element_as_str()) for text in typed}
     axes = {axis: choices[axis] for axis in configs.AXES if axis in choices} | {"seed": str(config["seed"])} | values
@@ -222,11 +236,11 @@ def placed(cell: Cell, folder: Path, tracker: str | None) -> Cell:
 
 
 def resolve(
-    root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base]
+    root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base], same: frozenset[str] = frozenset()
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The checked, resolved config of one cell and its choices: equal to what Hydra alone would give."""
-    group = tuple(text for text in typed if is_choice(parsed(text)))
-    values = [text for text in typed if not is_choice(parsed(text))]
+    group = tuple(text for text in typed if text in same or is_choice(parsed(text)))
+    values = [text for text in typed if text not in group]
     if group not in bases:
         bases[group] = make_base(root, group)
     base = bases[group]

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from logging import CRITICAL, getLogger
 from pathlib import Path
@@ -175,10 +176,14 @@ def model_folder(path: str) -> str:
     return path
 
 
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
 def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """What distinguishes a run, as a folder name: its axes, its seed, then every other setting that was changed."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in parsed}
+    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in map(_parsed, overrides)}
     seed = values.pop("seed", "0")
     kept = {
         k: v

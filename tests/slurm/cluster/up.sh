@@ -94,6 +94,12 @@ pids=$LAB/run/pids; : > "$pids"
 
 # 3. network namespaces -------------------------------------------------------
 if [ "$NET" = netns ]; then
+  # Of a cluster that was killed and not taken down: its controller is gone, its network may be there.
+  for stale in $(ip netns list | awk '/^slurmlab-n/ {print $1}'); do
+    ip netns pids "$stale" | xargs -r kill -9 || true
+    ip netns del "$stale"
+  done
+  ip -o link show | awk -F'[ @:]+' '/ slab[0-9]+@/ {print $2}' | xargs -r -n1 ip link del 2>/dev/null || true
   ip link add slurmlab type bridge 2>/dev/null || true
   ip addr replace $ctladdr/24 dev slurmlab; ip link set slurmlab up
   for ((i = 1; i <= NODES; i++)); do

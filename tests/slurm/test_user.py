@@ -1,0 +1,173 @@
+"""What a user types, on a real Slurm: the command lines of README's "Sweeps" and what they say, leave and cost.
+
+The scenarios (tests/slurm/users.py) run side by side, the short refusals beside them, the measurements alone at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import sweep
+from tests.integration.runs import reproducible, weights
+from tests.slurm.sweeps import straight, told
+from tests.slurm.users import HOLD, MULTIRUN, REFUSED, SCENARIOS, STATUS, STEADY, SUBMIT, cell, queued, typed, where
+
+pytestmark = pytest.mark.slurm
+CLUSTER = {"ACCT": "db", "NODES": "3", "CPUS": "16", "MEM": "16384", "GRACE": "30"}
+Happened = dict[str, Future[Any]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab: Path) -> Path:
+    """A cell of the sweep whose submitting process is killed, run without Slurm and left alone."""
+    return straight(lab / "straight", STEADY)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_one_line_before_anything_is_done(name: str, lab: Path, happened: Happened) -> None:
+    words, given, line = REFUSED[name]
+    settings = dict(given)
+    folder = Path(str(settings.pop("folder", lab / "refused" / name.replace(" ", "-"))))
+    path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
+    before = queued(folder.name)
+    said = typed(*MULTIRUN, *cell(*words), *where(folder, **settings), **path)
+    assert said.code == sweep.EXIT_INPUT and not said.out, said
+    (only,) = said.err.splitlines()
+    assert re.fullmatch(line, only), only
+    assert not folder.exists()
+    assert queued(folder.name) == before == []
+
+
+def test_a_multirun_is_followed_to_its_end(lab: Path, happened: Happened) -> None:
+    seen, folder = happened["multirun"].result(), lab / "multirun"
+    said = seen["first"]
+    assert said.code == 0, f"{said}{told(folder)}"
+    assert "sweep multirun: 5 cells, 0 finished, 5 to start" in said.out and str(folder) in said.out, said
+    assert "CPU-hours (at most: the time limit of one attempt)" in said.out and "disk: up to" in said.out, said
+    assert "5 finished; python -m launch.status multirun" in said.out and said.err == "", said
+    (smoke,), trained, evaluated = seen["jobs"]
+    assert smoke.startswith("smoke-") and len(trained) == len(evaluated) == 2
+    ran = {name: attempt for name in (smoke, *trained, *evaluated) for attempt in sweep.read_attempts(folder / name)}
+    assert all(ran[name]["time"] >= ran[smoke]["ended"] for name in trained)
+    for name, before in zip(evaluated, trained, strict=True):
+        assert ran[name]["time"] >= ran[before]["ended"] and ran[name]["exit"] == 0
+        result = json.loads((folder / name / sweep.RESULT).read_text())
+        assert result["status"] == "finished" and result["evaluation"], result
+        assert before in name
+
+
+def test_the_same_line_again_submits_what_is_missing(lab: Path, happened: Happened) -> None:
+    seen, folder = happened["multirun"].result(), lab / "multirun"
+    again = seen["again"]
+    assert again.code == 0 and "5 cells, 5 finished, 0 to start" in again.out, again
+    assert seen["jobs again"] == seen["jobs"] and again.cpu < 10, again
+    more = seen["more"]
+    assert more.code == 0 and "7 cells, 5 finished, 2 to start" in more.out, f"{more}{told(folder)}"
+    assert "from 3 finished cells" in more.out, more
+    *old, (trained,), (evaluated,) = seen["jobs more"]
+    assert old == seen["jobs"] and "-s2-" in trained and evaluated.startswith(f"{trained}-eval-")
+    assert all(len(sweep.read_attempts(folder / name)) == 1 for part in seen["jobs more"] for name in part)
+
+
+def test_another_setting_makes_other_cells_and_leaves_the_old_ones(happened: Happened) -> None:
+    seen = happened["multirun"].result()
+    assert seen["edited"].code == 0 and "7 cells, 0 finished, 7 to start" in seen["edited"].out, seen["edited"]
+    old = {name for part in seen["jobs more"] for name in part}
+    new = [name for part in seen["jobs edited"][len(seen["jobs more"]) :] for name in part]
+    assert len(new) == len(set(new)) == 7 and not old & set(new)
+    assert len(seen["held"]) == 7, seen["held"]
+    assert seen["cancel"].code == 0 and seen["cancel"].out.startswith("cancelled 7 cells"), seen["cancel"]
+    assert seen["old after"] == seen["old"] and len(seen["old"]) >= 3 * 7
+    assert {seen["states"][name] for name in old} == {"finished"}
+    assert {seen["states"].get(name) for name in new} == {"cancelled"}
+
+
+def test_a_cell_that_failed_is_named_and_mended(lab: Path, happened: Happened) -> None:
+    seen, folder = happened["failing"].result(), lab / "failing"
+    bad, good, bad_after, good_after = seen["names"]
+    said = seen["run"]
+    assert said.code == 1, f"{said}{told(folder)}"
+    lines = said.err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith(f"failed: {bad}: FileExistsError: "), said
+    assert lines[1] == f"waiting: {bad_after}: for {bad} failed", said
+    assert seen["states"] == {bad: "failed", good: "finished", bad_after: "waiting", good_after: "finished"}
+    assert [a["exit"] for a in seen["attempts"][bad]] == [1] and seen["attempts"][bad_after] == []
+    assert "0 to start" in seen["again"].out and "1 failed before" in seen["again"].out, seen["again"]
+    assert "Traceback" in seen["logs"].out and "FileExistsError" in seen["logs"].out, seen["logs"]
+    assert seen["unsure"].code == 2 and "say --failed" in seen["unsure"].err, seen["unsure"]
+    assert seen["retry"].code == 0 and seen["retry"].out.startswith("submitted 2 cells"), seen["retry"]
+    assert seen["follow"].code == 0 and set(seen["states after"].values()) == {"finished"}, told(folder)
+    assert seen["kept after"] == seen["kept"] != {}, "what had finished is left alone"
+
+
+def test_cells_outlive_the_process_that_submitted_them(lab: Path, happened: Happened) -> None:
+    seen = happened["abandoned"].result()
+    first, second, third = seen["names"]
+    assert seen["before"] == {first: "running", second: "pending", third: "pending"}, told(lab / "abandoned")
+    assert seen["cancel"].out.startswith("cancelled 2 cells, of which 2 ran or waited"), seen["cancel"]
+    wanted = {first: "cancelled", second: "cancelled", third: "running"}
+    assert seen["cancelled"] == wanted
+    # with a controller that forgets and no accounting; a cell that was too slow to say that it ends may still be running
+    assert seen["blind"] == wanted | ({first: "running"} if seen["silent"] else {}) and seen["asked"]
+    table = seen["table"]
+    assert table.code == 0 and "2 cancelled" in table.out and "samples.groups" in table.out, table
+
+
+def test_what_was_cancelled_stays_so_until_it_is_taken_up(lab: Path, happened: Happened, undisturbed: Path) -> None:
+    seen, folder = happened["abandoned"].result(), lab / "abandoned"
+    first, second, third = seen["names"]
+    assert "3 cells, 0 finished, 0 to start" in seen["again"].out, seen["again"]
+    assert seen["end"].code == 0 and "1 finished, 2 cancelled" in seen["end"].out, seen["end"]
+    assert seen["still"] == {first: "cancelled", second: "cancelled", third: "finished"}
+    assert {line.split()[1] for line in seen["tasks"]} == {"CANCELLED", "COMPLETED"}, seen["tasks"]
+    assert seen["resume"].out.startswith("submitted 2 cells"), seen["resume"]
+    assert seen["follow"].code == 0 and set(seen["resumed"].values()) == {"finished"}, told(folder)
+    tries = [sweep.read_attempts(folder / name) for name in seen["names"]]
+    assert [len(made) for made in tries] == [2, 1, 1] and all(made[-1]["exit"] == 0 for made in tries), told(folder)
+    for name in seen["names"]:
+        assert reproducible(folder / name) == reproducible(undisturbed), told(folder / name)
+        assert weights(folder / name) == weights(undisturbed)
+
+
+def test_logs_and_one_table_of_all(happened: Happened) -> None:
+    seen = happened["abandoned"].result()
+    said = seen["logs"]
+    assert said.code == 0 and f"{seen['names'][1]}/log/1.out" in said.out and "step 40/40" in said.out, said
+    assert seen["collect"].code == 0 and "3 cells" in seen["collect"].out, seen["collect"]
+    rows = seen["rows"]
+    assert [row["cell"] for row in rows] == seen["names"] and [row["samples.groups"] for row in rows] == ["2", "3", "4"]
+    assert {row["state"] for row in rows} == {"finished"} and {row["step"] for row in rows} == {"40"}
+    scores = [key for key in rows[0] if key.endswith("/accuracy")]
+    assert scores and all(0 <= float(row[key]) <= 1 for row in rows for key in scores)
+
+
+def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lab / "thousand"
+    for scenario in SCENARIOS:
+        happened[scenario.__name__].exception()  # this one is a measurement: nothing beside it
+    line = [*cell("optim.lr=1e-5,2e-5,3e-5,4e-5"), *where(folder, array_parallelism=60, **HOLD)]
+    few = typed(*SUBMIT, "seed=range(0,10)", *cell(), *where(lab / "ten"), "--dry-run")
+    plan = typed(*SUBMIT, "seed=range(0,250)", *line, "--dry-run")
+    submitted = typed(*SUBMIT, "seed=range(0,250)", *line)
+    waiting = queued("thousand", "PENDING")
+    shown = typed(*STATUS, folder)
+    again = typed(*SUBMIT, "seed=range(0,250)", *line)
+    cancelled = typed(*STATUS, folder, "cancel")
+    with capsys.disabled():
+        for name, said in {"10 planned": few, "1,000 planned": plan, "submitted": submitted, "status": shown,
+                           "the same line again": again, "cancelled": cancelled}.items():  # fmt: skip
+            print(f"\n{name}: {said.seconds:.2f} s, {said.cpu:.2f} s of CPU, {said.mib:.0f} MiB", end="")
+    assert plan.code == 0 and "1000 cells, 0 finished, 1000 to start" in plan.out, plan.err
+    assert plan.out.count("\n  to start") == 1000
+    assert submitted.code == 0 and "submitted 1000 cells" in submitted.out and len(waiting) == 1000, submitted.err
+    assert shown.code == 0 and "1000 pending" in shown.out, shown.err
+    assert "1000 cells, 0 finished, 0 to start" in again.out, again.err
+    assert cancelled.out.startswith("cancelled 1000 cells") and queued("thousand", "PENDING,RUNNING") == []
+    assert plan.seconds < 10 and submitted.seconds < 30 and shown.seconds < 3
+    assert plan.mib < few.mib + 32, "memory does not grow with the configs of a thousand cells"
