@@ -44,7 +44,8 @@ cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db 
 cluster-down:  ## take it down
 	tests/slurm/cluster/down.sh
 
-test-slurm: setup $(ENGINES)/.ready  ## everything that can go wrong on a cluster, on a real Slurm (as root; 15 minutes)
+test-slurm: setup  ## everything that can go wrong on a cluster, on a real Slurm (as root, else skipped; 15 minutes)
+	[ "$$(id -u)" != 0 ] || $(MAKE) $(ENGINES)/.ready
 	$(PY) -m pytest -p no:xdist -rs -m slurm tests/slurm
 
 test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already

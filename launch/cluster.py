@@ -24,7 +24,9 @@ def check(settings: Settings, folder: Path, count: int) -> None:
         table = call("sinfo", "-h", "-o", "%R|%D|%c|%G|%a", limit=30)
     except Unreachable as error:
         raise InputError(
-            "hydra/launcher", "slurm", f"the controller does not answer ({error}); try again later"
+            "hydra/launcher",
+            "slurm",
+            f"the controller does not answer ({error}); try again later, or hydra/launcher=local",
         ) from error
     partitions: dict[str, list[tuple[int, int, int]]] = {}
     for line in table.splitlines():

@@ -126,7 +126,13 @@ def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     if not overrides and not slurm:
         return None
     settings = launcher_settings(overrides, default="slurm" if slurm else "local")
-    return settings if settings["backend"] == "launch.backends.slurm" else None
+    if settings["backend"] == "launch.backends.slurm":
+        return settings
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key != "hydra/launcher":
+            raise InputError(key, value, "is a setting of a job, and this server is none; add launcher=slurm")
+    return None
 
 
 def prepare(model: Mapping[str, Any], folder: Path) -> Path:

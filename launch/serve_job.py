@@ -39,7 +39,10 @@ def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[st
     text = script(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
     known = read_json(folder / JOB)
     task = str(known.get("task", ""))
-    state = slurm.snapshot([task]).tasks.get(task) if task else None
+    said = slurm.snapshot([task] if task else [])
+    if not said.answered:
+        raise InputError("launcher", "slurm", "squeue does not answer; try again later, or launcher=local")
+    state = said.tasks.get(task)
     lives = state is not None and state.state in slurm.LIVE
     if options.stop:
         if not lives:

@@ -136,6 +136,10 @@ def test_not_one_model_is_one_line(line: str) -> None:
         serve.read(line.split())
 
 
+def test_settings_of_a_job_are_refused_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hydra.launcher.nodes=2: is a setting of a job" in one_line(capsys, "m", "launcher.nodes=2")
+
+
 def settings_of_job(**more: Any) -> Settings:
     return Settings.of({"nodes": 2, "gpus_per_node": 4, "shared": True, **more})
 
