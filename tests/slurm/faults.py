@@ -102,9 +102,13 @@ def bad_input(folder: Path) -> tuple[Path, str]:
     return folder / name, ended(task, folder)
 
 
-def out_of_memory(folder: Path) -> tuple[Path, str]:
+def out_of_memory(folder: Path) -> tuple[Path, list[str]]:
     cell, task = one(folder, mem_gb=0.2)
-    return cell, ended(task, folder)
+    words = [ended(task, folder)]
+    if sweep.finished(cell):
+        words.append("finished all the same")
+    (task,) = submit(folder, [cell.name], **only(1))
+    return cell, [*words, ended(task, folder)]
 
 
 def full_disk(folder: Path) -> tuple[Path, str, str]:

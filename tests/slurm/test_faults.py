@@ -80,10 +80,10 @@ def test_a_failure_is_one_in_slurm_too_and_says_why(happened: Happened) -> None:
     assert word == "FAILED" and error["exit"] == 2 and "model" in error["line"] and not error["traceback"], told(cell)
 
 
-def test_a_cell_killed_for_memory_says_so(happened: Happened) -> None:
-    cell, word = happened["out_of_memory"].result()
-    assert word in ("FAILED", "OUT_OF_MEMORY", "CANCELLED"), told(cell)
-    assert not sweep.finished(cell)
+def test_a_cell_killed_for_memory_ends_well_with_more_of_it(happened: Happened, undisturbed: Path) -> None:
+    cell, (killed, with_more) = happened["out_of_memory"].result()
+    assert killed in ("FAILED", "OUT_OF_MEMORY", "CANCELLED") and with_more == "COMPLETED", told(cell)
+    same(cell, undisturbed)
 
 
 def test_a_full_disk_costs_nothing_but_a_new_start(happened: Happened, undisturbed: Path) -> None:

@@ -1,4 +1,4 @@
-"""vLLM's own server as a job of two nodes, asked by an evaluation, ended; needs the environment of make test-engines."""
+"""vLLM and DeepSpeed on two nodes: as a server asked by an evaluation, and as a cell; in the environment of make test-engines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launch import sweep
 from tests.conftest import ROOT
-from tests.slurm.sweeps import state, until
+from tests.integration.runs import SMALL
+from tests.slurm.sweeps import state, told, until
 from zero.rollout.http import address
 
 pytestmark = pytest.mark.slurm
@@ -82,3 +84,21 @@ def test_a_server_that_cannot_start_says_why(lab: Path) -> None:
     wrong = run(home, *line, "launcher.partition=gpus")
     assert wrong.returncode == 2 and "no such partition; did you mean gpu?" in wrong.stderr
     assert address("http://n1:7") == "http://n1:7"
+
+
+def test_a_cell_of_two_nodes_samples_with_vllm_and_learns_with_deepspeed(lab: Path) -> None:
+    """One process for each of two nodes, which find each other by Slurm's variables alone."""
+    home = lab / "engines"
+    home.mkdir()
+    cell = [*SMALL, "steps=2", "rollout=vllm", "rollout.cache_gib=0.1", "learner=deepspeed", "canary.every=1"]
+    place = [*SERVE[2:6], "launcher.mem_gb=6", f"launcher.python='{VLLM}'", f"launcher.folder={home / 'sweep'}"]
+    done = run(home, "launch.submit", *cell, *place, "launcher.timeout_min=20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place_of_cell,) = (path.parent for path in (home / "sweep").glob("*/cell.yaml"))
+    until(lambda: sweep.finished(place_of_cell) or (sweep.read_attempts(place_of_cell)[-1:] and "exit" in
+          sweep.read_attempts(place_of_cell)[-1]), 400, what=lambda: told(home))  # fmt: skip
+    assert sweep.finished(place_of_cell), told(home)
+    lines = [json.loads(line) for line in (place_of_cell / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert all(line["mismatch/canary"] < 1e-4 for line in lines[1:])
+    assert "rank 1 of 2" in (place_of_cell / "log" / "slurm.out").read_text()
