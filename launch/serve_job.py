@@ -88,6 +88,7 @@ def script(settings: Settings, arguments: Sequence[str], folder: Path, endpoint:
     python = settings.python or shlex.quote(sys.executable)
     flags = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
     lines = [
+        "trap '' USR2  # the warning before the time limit, which a cell needs: a server has nothing to save",
         "export ZERO_CELL_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"exec srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*typed, *here])}",
