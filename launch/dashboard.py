@@ -9,6 +9,7 @@ import argparse
 import base64
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +17,8 @@ import sys
 import time
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -37,6 +39,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_SECONDS = 180  # a busy machine took 90
 
 
@@ -52,7 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_link:
             show(links)
             return 0
-        return serve(store, options.host, options.port, links)
+        login = users(store) if options.login else {}
+        if not login and options.host not in LOOPBACK:
+            print(
+                "note: whoever reaches this address may read and change the runs; --login asks who they are",
+                file=sys.stderr,
+            )
+        return serve(store, options.host, options.port, links, login)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -66,6 +75,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--host", default="127.0.0.1", help="address to serve on; others than this machine are not asked who they are"
     )
     parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument(
+        "--login", action="store_true", help="ask for a name and a password: MLflow's basic-auth app, user admin"
+    )
     parser.add_argument("--experiment", default="zero", help="name that the runs were tracked under (default: zero)")
     parser.add_argument(
         "--print-link", action="store_true", help="prepare the views and print their links; start nothing"
@@ -83,6 +95,27 @@ def find_store(runs: Path) -> str:
             "holds no mlflow.db; train first (python -m zero.train), or give the folder that holds the runs",
         )
     return f"{SQLITE}{file}"
+
+
+def users(store: str) -> dict[str, str]:
+    """The environment of MLflow's basic-auth app. Its users lie beside the store; the first start makes `admin`, with the
+    password in MLFLOW_AUTH_ADMIN_PASSWORD or one that is made and printed here. InputError if the app is not installed."""
+    if find_spec("flask_wtf") is None:
+        raise InputError("--login", "", "MLflow's basic-auth app is not installed; pip install 'r1-zero-suite[auth]'")
+    folder = Path(store.removeprefix(SQLITE)).parent
+    database, settings = folder / "mlflow-users.db", folder / "mlflow-users.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {SQLITE}{database}\nadmin_username = admin\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") or secrets.token_urlsafe(12)
+    if not database.exists():
+        print(f"user admin, password {password}; more users: /signup of these pages")
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only where there is no admin yet
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),  # of the forms of this server alone
+    }
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -169,8 +202,10 @@ def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def serve(store: str, host: str, port: int, links: Sequence[tuple[str, str]]) -> int:
-    """Run the server until it ends or a signal comes, and leave no process behind."""
+def serve(
+    store: str, host: str, port: int, links: Sequence[tuple[str, str]], login: Mapping[str, str] | None = None
+) -> int:
+    """Run the server until it ends or a signal comes, and leave no process behind. `login`: see `users`."""
     folder = Path(store.removeprefix(SQLITE)).parent
     log = folder / "mlflow-server.log"
     command = [
@@ -186,10 +221,16 @@ def serve(store: str, host: str, port: int, links: Sequence[tuple[str, str]]) ->
         str(port),
     ]
     command += ["--workers", "1", "--artifacts-destination", str(artifact_root(store))]
+    command += ["--app-name", "basic-auth"] if login else []
     signal.signal(signal.SIGTERM, _interrupt)
     with log.open("w") as file:
         server = subprocess.Popen(  # a session of its own: the server's own children go with it
-            command, stdout=file, stderr=file, cwd=folder, env={**os.environ, **ENVIRONMENT}, start_new_session=True
+            command,
+            stdout=file,
+            stderr=file,
+            cwd=folder,
+            env={**os.environ, **ENVIRONMENT, **(login or {})},
+            start_new_session=True,
         )
     try:
         if not _answers(server, links[0][1].split("/#")[0] + "/health"):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -141,29 +142,72 @@ def session_of(pid: int) -> list[int]:
     return [int(row[0]) for row in rows if row[2] in children and not row[3].startswith("Z")]
 
 
+def served(runs: Path, *more: str, **environment: str) -> tuple[subprocess.Popen[str], int, list[str]]:
+    """A dashboard that serves, its port, and what it printed."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "launch.dashboard", "--runs", str(runs), "--port", str(port), *more]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+    assert server.stdout is not None
+    lines = []
+    for line in server.stdout:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    if not lines or not lines[-1].startswith("Ctrl-C"):
+        server.kill()
+        raise AssertionError(lines)
+    return server, port, lines
+
+
+def asked(port: int, password: str | None = None) -> tuple[int, int]:
+    """The status of a search for runs, and how many there are."""
+    query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", query, {"Content-Type": "application/json"}
+    )
+    if password is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, len(json.load(answer)["runs"])
+    except urllib.error.HTTPError as error:
+        return error.code, 0
+
+
+@pytest.mark.slow
+def test_who_has_no_password_sees_nothing(runs: Path) -> None:
+    password = "correct horse battery"
+    server, port, lines = served(runs, "--login", MLFLOW_AUTH_ADMIN_PASSWORD=password)
+    try:
+        assert lines[0].startswith(f"user admin, password {password}")
+        assert [asked(port), asked(port, "wrong"), asked(port, password)] == [(401, 0), (401, 0), (200, 4)]
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+    assert password not in (runs / "mlflow-users.ini").read_text()
+
+
+def test_a_login_needs_its_app_and_an_open_address_is_told(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "serve", lambda *arguments: 0)
+    assert dashboard.main(["--runs", str(runs), "--port", "0", "--host", "0.0.0.0"]) == 0
+    assert "--login asks who they are" in capsys.readouterr().err
+    assert dashboard.main(["--runs", str(runs), "--port", "0"]) == 0 and not capsys.readouterr().err
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    assert dashboard.main(["--runs", str(runs), "--port", "0", "--login"]) == 2
+    assert "pip install 'r1-zero-suite[auth]'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_a_signal_and_leaves_nothing_behind(runs: Path, sent: signal.Signals) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "launch.dashboard", "--runs", str(runs), "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    server, port, _ = served(runs)
     try:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            if line.startswith("Ctrl-C"):
-                break
-        assert lines[-1].startswith("Ctrl-C"), lines
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert b"MLflow" in page.read()
-        query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", query, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert len(json.load(answer)["runs"]) == 4
+        assert asked(port) == (200, 4)
         family = session_of(server.pid)
         assert len(family) >= 2
         server.send_signal(sent)
