@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading benchmark-sweep algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading benchmark-sweep benchmark-runs algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ benchmark-grading: setup  ## answers graded per second, and every verdict that d
 
 benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000 cells: seconds, memory, files opened
 	$(PY) -m tests.benchmark_sweep
+
+benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
+	$(PY) -m tests.benchmark_runs
 
 algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then analysis/ALGORITHMS.md
 	$(PY) -m analysis.algorithms run

@@ -31,7 +31,7 @@ LAYERS = {
 CONFINED = {
     "hydra": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
     "omegaconf": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
-    "mlflow": {"zero.tracking", "launch"},
+    "mlflow": {"zero.tracking", "launch", "analysis.stored"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},
     "requests": {"zero.rollout.http"},
@@ -41,7 +41,7 @@ CONFINED = {
     "math_verify": {"zero.grading.maths.compat"},
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},
     "datasets": {"zero.questions.sources"},
-    "pyarrow": {"zero.questions.sources"},
+    "pyarrow": {"zero.questions.sources", "analysis.journals"},
     "matplotlib": {"zero.curves", "analysis"},
 }
 SOURCES = sorted(p for top in ("zero", "launch", "analysis") for p in (ROOT / top).rglob("*.py"))

@@ -1,0 +1,119 @@
+"""What every question of analysis/ gives back, and the command line that they share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from analysis.runs import Note, Runs
+
+EXIT_FINE, EXIT_INPUT = 0, 2
+SAID = 12  # notes that the terminal shows
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`table` is what stands behind the figure; `text` says for a terminal what both show, with n."""
+
+    figure: Figure
+    table: pd.DataFrame
+    text: str
+
+
+def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The arguments that all questions have."""
+    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
+    made.add_argument(
+        "places", nargs="+", metavar="FOLDER", help="runs, folders of runs, sweeps, or MLflow stores' uris"
+    )
+    made.add_argument("--out", type=Path, help=f"folder for {name}.svg, .pdf and .csv (default: the first FOLDER)")
+    return made
+
+
+def names(text: str | None) -> list[str] | None:
+    """A list as typed: names with commas between them."""
+    return None if text is None else [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def command(
+    name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Answer]
+) -> int:
+    """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the answer. Returns the exit code: 0, or 2 for
+    bad input, which is one line."""
+    try:
+        from analysis import figures
+        from analysis.runs import read
+
+        runs = read(options.places, metrics)
+        answer = ask(runs)
+        folder = where(options)
+        files = figures.save(answer.figure, folder / name)
+        write_table(answer.table, folder / f"{name}.csv")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except OSError as error:
+        print(f"error: --out: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return EXIT_INPUT
+    print(answer.text)
+    say_notes(runs.notes)
+    print(f"written: {', '.join(map(str, files))}, {folder / name}.csv")
+    return EXIT_FINE
+
+
+def where(options: argparse.Namespace) -> Path:
+    """The folder for the answer's files, made if need be."""
+    first = Path(options.places[0]).expanduser()
+    folder: Path = options.out or (first if first.is_dir() else Path())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A csv, whole or as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    table.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def say_notes(notes: Sequence[Note]) -> None:
+    """What a reader must know, on stderr; the same remark about several runs is one line."""
+    together: dict[str, list[str]] = {}
+    for note in notes:
+        together.setdefault(note.text, []).append(note.run)
+    for text, of in list(together.items())[:SAID]:
+        label = of[0] if len(of) == 1 else f"{len(of)} runs"
+        print(f"note: {label}: {text}" if label else f"note: {text}", file=sys.stderr)
+    if len(together) > SAID:
+        print(f"note: and {len(together) - SAID} more", file=sys.stderr)
+
+
+def as_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a plain table: one column a key, numbers to the right."""
+    if not rows:
+        return "nothing to show"
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [heads, *([str(row.get(head, "")) for head in heads] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
+    right = [all(_numeric(str(row.get(head, ""))) for row in rows) for head in heads]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _numeric(text: str) -> bool:
+    return not text or text.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit()

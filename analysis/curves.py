@@ -1,0 +1,279 @@
+"""Curves: any metric against steps, seeds to their mean with a bootstrap interval.
+
+python -m analysis.curves FOLDER... [--metrics train/reward,length/mean] [--by algo,template] [--window 11]
+
+A line is a group of runs that agree in `by`; the band is the 95 % bootstrap interval of the mean over its runs, thin lines
+are the runs themselves. A group of one run has no band, and its n says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer, as_text, command, names, parser
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from analysis.runs import Run, Runs
+
+METRICS = ("train/reward", "eval/*/accuracy", "length/mean", "length/incorrect")
+COLUMNS = 2
+LINES = 24  # groups that one panel can tell apart; more are in the table
+POINTS = 300  # of a drawn curve: what print can show, and what keeps a file small
+FEW = 5  # seeds below which an interval is said to be too narrow
+LARGEST_WINDOW = 10_001
+INTERVAL = "95 % bootstrap interval over seeds"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that agree in the axes of `key`. `n` in the label is their number; `seeds`: how many different ones."""
+
+    label: str
+    key: Mapping[str, str]
+    runs: tuple[Run, ...]
+    mixed: tuple[str, ...]  # axes, besides the seed, in which they differ all the same
+    along: tuple[str, ...] = ()  # axes of `key` that the label leaves out: they change together with those that it has
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one group. Steps [T] at which any run has a value; curves [S, T] of its runs, smoothed; NaN: none."""
+
+    steps_T: np.ndarray
+    runs_ST: np.ndarray
+    mean_T: np.ndarray
+    low_T: np.ndarray
+    high_T: np.ndarray
+    n_T: np.ndarray
+
+
+def curves(
+    runs: Runs, metrics: Sequence[str] = METRICS, by: Sequence[str] | None = None, window: int = 1, seeds: bool = True
+) -> Answer:
+    """Every metric (names may hold * and ?) against steps, grouped `by` axes (None: all that differ but the seed), each
+    run smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has."""
+    from analysis import figures
+
+    chosen, groups = select(runs, metrics), grouped(runs, by)
+    check_window(window)
+    across = min(COLUMNS, len(chosen))
+    drawn = figures.figure(across, -(-len(chosen) // across))
+    rows: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    every = 1
+    for i, metric in enumerate(chosen):
+        made = {group.label: curve(runs, group, metric, window) for group in groups}
+        every = max(every, panel(drawn.axes[i], made, metric, window, seeds))
+        for group in groups:
+            rows += list(curve_rows(group, metric, made[group.label]))
+            shown += _last(group, metric, made[group.label])
+    for axis in drawn.axes[len(chosen) :]:
+        axis.set_visible(False)
+    figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups[:LINES])})
+    figures.caption(drawn, caption(groups, window, seeds, every))
+    return Answer(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
+
+
+def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
+    """The metrics that the runs have, in the order asked for. InputError if there is none of a name without wildcards."""
+    import difflib
+    import fnmatch
+
+    found: dict[str, None] = {}
+    for name in metrics:
+        matching = [known for known in runs.metrics if fnmatch.fnmatchcase(known, name)]
+        if not matching and not set(name) & set("*?[") and name not in METRICS:
+            close = difflib.get_close_matches(name, runs.metrics, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; python -m zero.tracking lists metrics"
+            raise InputError("--metrics", name, f"no run has it{hint}")
+        found |= dict.fromkeys(matching)
+    if not found:
+        raise InputError("--metrics", ",".join(metrics), "no run has one of these yet")
+    return list(found)
+
+
+def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
+    """The runs by the values of the axes `by`, in the order of these values. InputError for an axis that does not exist."""
+    from analysis.runs import AXES, natural
+
+    keys = runs.varying() if by is None else list(by)
+    for axis in keys:
+        if axis not in runs.axes:
+            raise InputError("--by", axis, f"no such axis; there are {', '.join(runs.axes)}")
+    together: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs.runs:
+        together.setdefault(tuple(run.axes.get(axis, "") for axis in keys), []).append(run)
+    naming = _naming(keys, list(together))
+    groups = []
+    for values in sorted(together, key=lambda values: [natural(value) for value in values]):
+        of = together[values]
+        key = dict(zip(keys, values, strict=True))
+        words = [key[axis] or "none" if axis in AXES[:5] else f"{axis}={key[axis]}" for axis in naming]
+        label = f"{', '.join(words) or 'all runs'} (n = {len(of)})"
+        mixed = [axis for axis in runs.varying() if axis not in keys and len({run.axes.get(axis) for run in of}) > 1]
+        groups.append(Group(label, key, tuple(of), tuple(mixed), tuple(axis for axis in keys if axis not in naming)))
+    return groups
+
+
+def _naming(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[str]:
+    """The first axes that tell the groups apart; what merely changes with them stays out of the labels."""
+    kept: list[int] = []
+    for i in range(len(keys)):
+        if len({tuple(of[k] for k in (*kept, i)) for of in values}) > len(
+            {tuple(of[k] for k in kept) for of in values}
+        ):
+            kept.append(i)
+    return [keys[i] for i in kept]
+
+
+def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
+    """One metric of one group; empty if none of its runs has it."""
+    import numpy as np
+
+    from analysis.estimate import band, running_mean
+
+    of = [run.name for run in group.runs]
+    there = runs.steps["run"].isin(of) & runs.steps[metric].notna() if metric in runs.steps else []
+    part = runs.steps.loc[there, ["run", "step", metric]] if metric in runs.steps else None
+    if part is None or part.empty:
+        none = np.zeros(0)
+        return Curve(none.astype(np.int64), np.zeros((len(of), 0)), none, none, none, none.astype(np.int64))
+    first, last = int(part["step"].min()), int(part["step"].max())
+    if last - first > 10_000_000:
+        raise InputError("FOLDER", metric, f"steps from {first} to {last} are no steps of a training run")
+    full = np.full(
+        (len(of), last - first + 1), np.nan
+    )  # missing steps are NaN, so that a window spans steps and not lines
+    row = {name: i for i, name in enumerate(of)}
+    codes = part["run"].map(row).to_numpy(np.int64)
+    full[codes, part["step"].to_numpy() - first] = part[metric].to_numpy()
+    smooth = np.array([np.where(np.isfinite(values), running_mean(values, window), np.nan) for values in full])
+    used = np.flatnonzero(np.isfinite(full).any(axis=0))
+    return Curve(used + first, smooth[:, used], *band(smooth[:, used]))
+
+
+def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds: bool = True, title: str = "") -> int:
+    """Draw one metric of all groups. Returns the stride: only every so many steps are drawn of long curves."""
+    import numpy as np
+
+    from analysis import figures
+
+    every = 1
+    for i, of in enumerate(list(made.values())[:LINES]):
+        if not len(of.steps_T):
+            continue
+        stride = -(-len(of.steps_T) // POINTS)
+        at = np.unique(np.append(np.arange(0, len(of.steps_T), stride), len(of.steps_T) - 1))
+        every = max(every, stride)
+        how = figures.look(i)
+        if seeds and len(of.runs_ST) > 1:
+            for values in of.runs_ST:
+                mine = at[np.isfinite(values[at])]
+                figures.faint(axis, of.steps_T[mine], values[mine], how)
+        figures.line(axis, of.steps_T[at], of.mean_T[at], how, low=of.low_T[at], high=of.high_T[at])
+    smoothed = f", running mean over {window} steps" if window > 1 else ""
+    figures.finish(axis, "step", unit(metric) + smoothed, title or metric)
+    return every
+
+
+def unit(metric: str) -> str:
+    """The unit of a metric, "" for one that the glossary does not know."""
+    from zero.tracking.glossary import describe
+
+    try:
+        return describe(metric)[0]
+    except KeyError:
+        return ""
+
+
+def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
+    """What lines and bands are, in words."""
+    parts = ["thick: mean over the runs of a group"]
+    if any(len(group.runs) > 1 for group in groups):
+        parts.append(f"band: {INTERVAL}" + (", thin: each run" if seeds else ""))
+    if any(len(group.runs) == 1 for group in groups):
+        parts.append("n = 1: one run, no interval")
+    parts.append(f"smoothing: running mean over {window} steps" if window > 1 else "no smoothing")
+    if every > 1:
+        parts.append(f"one step in {every} drawn")
+    if len(groups) > LINES:
+        parts.append(f"the first {LINES} of {len(groups)} groups")
+    return "; ".join(parts)
+
+
+def remarks(groups: Sequence[Group]) -> list[str]:
+    """What must be said beside the numbers."""
+    said = []
+    if groups and groups[0].along:
+        named = [axis for axis in groups[0].key if axis not in groups[0].along]
+        said.append(
+            f"{', '.join(groups[0].along)}: not the same in all groups, but changing together with {', '.join(named)}"
+        )
+    said += [f"{group.label}: its runs differ in {', '.join(group.mixed)} too" for group in groups if group.mixed]
+    for group in groups:
+        if len({run.axes.get("seed") for run in group.runs}) < len(group.runs) and not group.mixed:
+            said.append(f"{group.label}: some runs have the same seed; n counts runs")
+    if any(1 < len(group.runs) < FEW for group in groups):
+        said.append(f"fewer than {FEW} runs: a bootstrap interval of so few is too narrow")
+    if any(len(group.runs) == 1 for group in groups):
+        said.append("n = 1 is one run: no interval, and no statement about other seeds")
+    return said
+
+
+def curve_rows(group: Group, metric: str, of: Curve) -> Iterator[dict[str, Any]]:
+    """The rows of the table: a step each."""
+    key = {"group": group.label.rpartition(" (n = ")[0], **group.key, "metric": metric}
+    for step, mean, low, high, n in zip(of.steps_T, of.mean_T, of.low_T, of.high_T, of.n_T, strict=True):
+        yield key | {"step": int(step), "mean": mean, "low": low, "high": high, "n": int(n)}
+
+
+def _last(group: Group, metric: str, of: Curve) -> list[dict[str, Any]]:
+    """First and last mean for the terminal; n is that of the last step, where runs that ended early are missing."""
+    if not len(of.steps_T):
+        return [{"group": group.label, "metric": metric, "last": "no value"}]
+    low, high = of.low_T[-1], of.high_T[-1]
+    interval = f"{low:.4g} to {high:.4g}" if low == low else "one run: none"
+    return [
+        {"group": group.label, "metric": metric, "first": f"{of.mean_T[0]:.4g}", "last": f"{of.mean_T[-1]:.4g}",
+         "interval (95 %)": interval, "n": int(of.n_T[-1]), "at step": int(of.steps_T[-1])}
+    ]  # fmt: skip
+
+
+def frame(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> pd.DataFrame:
+    """The table: group, its axes, metric, step, mean, low, high (empty: no interval), n."""
+    import pandas as pd
+
+    axes = list(dict.fromkeys(axis for group in groups for axis in group.key))
+    return pd.DataFrame(rows, columns=["group", *axes, "metric", "step", "mean", "low", "high", "n"])
+
+
+def check_window(window: int) -> None:
+    """InputError unless a window has a middle."""
+    if not 1 <= window <= LARGEST_WINDOW or window % 2 == 0:
+        raise InputError("--window", window, f"must be an odd number of steps from 1 to {LARGEST_WINDOW}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    made = parser("curves", __doc__)
+    made.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
+    made.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
+    made.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
+    made.add_argument("--no-seeds", action="store_true", help="without the thin lines of single runs")
+    options = made.parse_args(arguments)
+    chosen = names(options.metrics) or list(METRICS)
+    return command(
+        "curves", options, chosen,
+        lambda runs: curves(runs, chosen, names(options.by), options.window, not options.no_seeds),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

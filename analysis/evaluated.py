@@ -1,0 +1,150 @@
+"""What runs measured on benchmarks, and what they answered: the parts of analysis/runs.py that few readers need."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.folders import TRAIN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.runs import Run, Runs
+
+OF_TRAINING = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")
+OF_EVALUATION = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
+OF_STEP = re.compile(r"^step_(\d+)$")
+
+
+def table(runs: Runs) -> pd.DataFrame:
+    """See Runs.evaluations."""
+    import pandas as pd
+
+    from analysis.runs import EVAL
+
+    trained = {run.name: run for run in runs.runs}
+    rows: list[tuple[str, str, int, str, float]] = []
+    known: set[tuple[str, str, int, str]] = set()
+    for column in runs.metrics:
+        if match := EVAL.match(column):
+            there = runs.steps[["run", "step", column]].dropna()
+            for name, step, value in there.itertuples(index=False):
+                rows.append((str(name), match[1], int(step), match[2], float(value)))
+                known.add(rows[-1][:4])
+    for run in runs.runs:
+        last = run.result.get("steps")
+        if isinstance(last, int):
+            found = _measured(run, run.result, last)
+            rows += [row for row in found if row[:4] not in known]
+    for run in runs.evaluated:
+        for step, entry in _entries(run):
+            rows += _measured(run, entry, step)
+    axes = list(dict.fromkeys([*runs.axes, *(axis for run in runs.evaluated for axis in run.axes)]))
+    own = {run.name: _axes(run, trained) for run in (*runs.runs, *runs.evaluated)}
+    kinds = {run.name: run.kind for run in (*runs.runs, *runs.evaluated)}
+    columns: dict[str, Any] = {"run": [row[0] for row in rows], "kind": [kinds[row[0]] for row in rows]}
+    columns |= {axis: [own[row[0]].get(axis, "") for row in rows] for axis in axes}
+    for i, key in enumerate(("benchmark", "step", "metric", "value"), 1):
+        columns[key] = [row[i] for row in rows]
+    frame = pd.DataFrame(columns)
+    return frame.astype(dict.fromkeys(("run", "kind", *axes, "benchmark", "metric"), "category"))
+
+
+def _axes(run: Run, trained: Mapping[str, Run]) -> dict[str, str]:
+    """The axes of a run; an evaluation of a training run's checkpoints has that run's, where it has none of its own."""
+    if run.kind == TRAIN:
+        return dict(run.axes)
+    folder = str(run.settings.get("run") or "")
+    of = next((other for other in trained.values() if folder and _same(folder, other)), None)
+    mine = {axis: value for axis, value in run.axes.items() if value}
+    return {**(of.axes if of else {}), **mine, **({"seed": of.axes["seed"]} if of else {})}
+
+
+def _same(folder: str, run: Run) -> bool:
+    """Whether a folder as written in a config is a run's; the place it was written from may be another."""
+    return run.path is not None and (
+        Path(folder).expanduser().resolve() == run.path.resolve() or Path(folder).name == run.path.name
+    )
+
+
+def _entries(run: Run) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(step, what result.json says of it) of an evaluation; a model that is no run's checkpoint has step 0."""
+    steps = run.result.get("steps")
+    if isinstance(steps, dict):
+        yield from ((int(step), entry) for step, entry in steps.items() if str(step).isdigit())
+    else:
+        step = run.settings.get("step")
+        yield step if isinstance(step, int) and not isinstance(step, bool) else 0, run.result
+
+
+def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str, float]]:
+    """The numbers of result.json's `evaluation` and `macro`."""
+    from analysis.runs import EVAL
+
+    if not isinstance(entry, dict):
+        return []
+    named = entry.get("evaluation")
+    values: dict[str, Any] = dict(entry["macro"]) if isinstance(entry.get("macro"), dict) else {}
+    for benchmark, numbers in named.items() if isinstance(named, dict) else ():
+        for key, value in numbers.items() if isinstance(numbers, dict) else ():
+            values[key if EVAL.match(key) else f"eval/{benchmark}/{key}"] = value
+    rows = []
+    for key, value in values.items():
+        match = EVAL.match(key)
+        if match and isinstance(value, int | float) and not isinstance(value, bool):
+            rows.append((run.name, match[1], step, match[2], float(value)))
+    return rows
+
+
+def completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
+    """See Runs.completions."""
+    from analysis.runs import Note
+
+    if run.path is None:
+        from analysis.stored import stored_completions
+
+        yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
+        return
+    for path, benchmark, step in _files(run, run.path):
+        damaged = 0
+        try:
+            with path.open("rb") as file:
+                for text in file:
+                    row = _row(text)
+                    if row is not None:
+                        yield row | {"step": step, "benchmark": benchmark}
+                    damaged += row is None and bool(text.strip())
+        except OSError as error:
+            runs.notes.append(Note(run.name, f"{path.name} cannot be read ({error.strerror})"))
+        if damaged:
+            lines = f"{damaged} line{'s' * (damaged > 1)}"
+            runs.notes.append(Note(run.name, f"{path.name}: {lines} damaged or half written, left out"))
+
+
+def _files(run: Run, folder: Path) -> Iterable[tuple[Path, str, int]]:
+    """(file, benchmark, step) of a run's saved responses, by step; benchmark "" for those of training."""
+    found = []
+    if run.kind == TRAIN:
+        for path in (folder / "completions").glob("*.jsonl"):
+            if match := OF_TRAINING.match(path.name):
+                found.append((int(match["step"]), match["benchmark"] or "", path))
+    else:
+        at = run.settings.get("step")
+        own = at if isinstance(at, int) and not isinstance(at, bool) else 0
+        for path in (*folder.glob("completions_*.jsonl"), *folder.glob("step_*/completions_*.jsonl")):
+            inner = OF_STEP.match(path.parent.name) if path.parent != folder else None
+            if match := OF_EVALUATION.match(path.name):
+                found.append((int(inner[1]) if inner else own, match["benchmark"], path))
+    return [(path, benchmark, step) for step, benchmark, path in sorted(found)]
+
+
+def _row(text: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None

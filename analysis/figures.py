@@ -1,0 +1,175 @@
+"""One style for all figures: colour-blind safe, told apart in grey print too, vector files of which a browser needs nothing.
+
+drawn = figure(columns=2, rows=1)
+axis = drawn.axes[0]
+line(axis, steps, means, look(0), label="grpo, n = 5", low=low, high=high)
+finish(axis, x="step", y="tokens", title="length of responses")
+save(drawn, folder / "lengths")        lengths.svg and lengths.pdf
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which print loses; dark enough for thin lines on white
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a63d87", "#7a5c00", "#56b4e9", "#333333", "#e69f00")
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)), (0, (3, 1.5, 1, 1.5, 1, 1.5)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#767676"
+WIDTH, HEIGHT = 5.2, 3.6  # inches of one panel: two fit the width of a printed page at 7 pt
+FEW = 15  # a curve of fewer points shows them
+INSIDE = 4  # so many names of a legend fit beside a curve; more go below
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a group is drawn in every panel: colour, dashes and marker all differ, so that any one of them is enough."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+def look(i: int) -> Look:
+    """The look of group i: 8 colours; dashes and markers change with them, and go on when colours begin anew."""
+    turn = i // len(COLOURS)
+    return Look(COLOURS[i % len(COLOURS)], DASHES[(i + turn) % len(DASHES)], MARKERS[(i + turn) % len(MARKERS)])
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """A look for each name, in the order given."""
+    return {name: look(i) for i, name in enumerate(dict.fromkeys(names))}
+
+
+def figure(columns: int = 1, rows: int = 1, width: float = WIDTH, height: float = HEIGHT) -> Figure:
+    """A figure with columns x rows panels (`.axes`, row by row). No pyplot: no global state, no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(drawn)
+    drawn.subplots(rows, columns, squeeze=False)
+    for axis in drawn.axes:
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
+    return drawn
+
+
+def line(
+    axis: Any,
+    x: Sequence[float],
+    y: Sequence[float],
+    how: Look,
+    label: str | None = None,
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+) -> None:
+    """A curve with its band, where there is one. Few points get markers; NaN breaks the curve."""
+    marker = how.marker if len(x) < FEW else ""
+    (drawn,) = axis.plot(x, y, color=how.colour, linestyle=how.dashes, linewidth=1.7, marker=marker, markersize=4)
+    if label:
+        drawn.set_label(plain(label))
+    if low is not None and high is not None:
+        axis.fill_between(x, low, high, color=how.colour, alpha=0.15, linewidth=0)
+
+
+def faint(axis: Any, x: Sequence[float], y: Sequence[float], how: Look) -> None:
+    """One seed behind its mean."""
+    axis.plot(x, y, color=how.colour, linewidth=0.7, alpha=0.3, zorder=1)
+
+
+def finish(axis: Any, x: str, y: str, title: str = "") -> None:
+    """Labels, whole numbers as steps, legend, and "no data" where nothing was drawn."""
+    axis.set_xlabel(plain(x), fontsize=9)
+    axis.set_ylabel(plain(y), fontsize=9)
+    axis.set_title(plain(title), fontsize=10)
+    if x.startswith("step") and hasattr(axis.xaxis.get_major_locator(), "set_params"):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    names = axis.get_legend_handles_labels()[1]
+    if not axis.has_data():
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=GREY)
+    elif 1 <= len(names) <= INSIDE and max(map(len, names)) < 40:
+        axis.legend(fontsize=8, frameon=False, handlelength=2.8)
+    elif names:
+        columns = max(1, min(3, 90 // max(map(len, names))))
+        axis.legend(
+            fontsize=8, frameon=False, handlelength=2.8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns
+        )
+
+
+def plain(text: str) -> str:
+    """Text as it stands, for matplotlib: dollars are no mathematics, and what XML cannot hold is a question mark."""
+    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text).replace("$", r"\$")
+
+
+def legend(drawn: Figure, names: dict[str, Look]) -> None:
+    """One legend for all panels, below them: name -> look. A single name becomes none."""
+    from matplotlib.lines import Line2D
+
+    if len(names) < 2:
+        return
+    handles = [
+        Line2D([], [], color=how.colour, linestyle=how.dashes, marker=how.marker, markersize=4, linewidth=1.7)
+        for how in names.values()
+    ]
+    wide = max(map(len, names)) + 8
+    columns = max(1, min(len(names), int(drawn.get_figwidth() * 15 / wide)))
+    labels = [plain(name) for name in names]
+    drawn.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, handlelength=3.2
+    )
+
+
+def caption(drawn: Figure, text: str) -> None:
+    """What the lines are, above all panels, broken to the figure's width."""
+    import textwrap
+
+    drawn.suptitle(
+        "\n".join(textwrap.wrap(plain(text), max(30, int(drawn.get_figwidth() * 17)))), fontsize=8, color="#444444"
+    )
+
+
+def svg(drawn: Figure) -> str:
+    """The figure as an <svg> element: text stays text, the same figure gives the same bytes. Ids begin with a hash of the
+    drawing, so that several stand on one page."""
+    from hashlib import sha256
+
+    from matplotlib import rc_context
+
+    def render(salt: str) -> str:
+        out = io.StringIO()
+        with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}):
+            drawn.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        text = out.getvalue()
+        return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+    text = render("figure")
+    mark = "f" + sha256(text.encode()).hexdigest()[:8]
+    names = set(re.findall(r'\bid="([^"]+)"', text))
+    text = re.sub(r'\bid="([^"]+)"', lambda m: f'id="{mark}-{m[1]}"', text)
+    return re.sub(r"(#)([\w.:-]+)", lambda m: f"#{mark}-{m[2]}" if m[2] in names else m[0], text)
+
+
+def save(drawn: Figure, path: Path) -> list[Path]:
+    """PATH.svg and PATH.pdf, each whole or as it was. OSError passes."""
+    from matplotlib import rc_context
+
+    with_ends = [path.with_name(path.name + end) for end in (".svg", ".pdf")]
+    partial = [path.with_name(f".{path.name}.partial{end}") for end in (".svg", ".pdf")]
+    partial[0].write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(drawn), encoding="utf-8")
+    with rc_context({"pdf.fonttype": 42}):  # text in a font that editors can change
+        drawn.savefig(partial[1], format="pdf", metadata={"CreationDate": None})
+    for made, end in zip(partial, with_ends, strict=True):
+        made.replace(end)
+    return with_ends

@@ -1,0 +1,239 @@
+"""Run folders on disk: where they are, what kind each is, what became of it, and what its axes are called.
+
+Torn and missing files are facts to be told, never errors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zero.tracking.journal import FILE as JOURNAL
+
+CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
+    "config.yaml", "cell.yaml", "result.json", "error.json", "cancelled", "sweep.json",
+)  # fmt: skip
+TRAIN, EVALUATE = "train", "evaluate"
+INSIDE_RUN = {"checkpoints", "completions", "model", "log", ".model_partial"}  # folders of a run that hold no other run
+INSIDE_SWEEP = {"code", "local", "mlartifacts"}
+ALIVE_S = 600.0  # a run without a result whose journal is younger counts as running
+CLOCKS_S = 5.0  # by which a journal may be younger than the result of the same life
+AXES = ("algo", "template", "questions", "model", "reward")
+CONF = Path(__file__).resolve().parent.parent / "conf"
+FROM_ELSEWHERE = "${...}"  # what an option takes from other settings says nothing about which option it is
+NO_CHOICE = ("", "None")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One run folder. `axes`: the option of each axis; `typed`: what the line of its sweep set for this cell."""
+
+    path: Path
+    kind: str  # TRAIN or EVALUATE
+    config: Mapping[str, Any]
+    status: str  # finished, preempted, failed, running, unknown
+    axes: Mapping[str, str]
+    typed: Mapping[str, str]
+    result: Mapping[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+
+def find(place: Path) -> Iterator[tuple[Path, str]]:
+    """(folder, "") for each folder that may be a run's, in order of names; (folder, why) for a cell that has none."""
+    for text, folders, files in os.walk(place):
+        here = Path(text)
+        folders.sort()
+        is_run = JOURNAL in files or CONFIG in files or CELL in files
+        inside = INSIDE_SWEEP if SWEEP in files else set()
+        if is_run:
+            yield here, ""
+            inside = inside | INSIDE_RUN | {name for name in folders if name.startswith("step_")}
+        if SWEEP in files:
+            cells = read_json(here / SWEEP).get("cells")
+            for name, cell in cells.items() if isinstance(cells, dict) else ():
+                if not (here / name).is_dir() and not (isinstance(cell, dict) and cell.get("wanted") is False):
+                    yield here / name, "is a cell of the sweep that has no folder yet"
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in inside]
+
+
+def load(path: Path) -> Folder | None:
+    """What a folder holds; None if it is no run's."""
+    notes: list[str] = []
+    cell = read_json(path / CELL) if (path / CELL).exists() else {}
+    config = cell.get("config") if isinstance(cell.get("config"), dict) else _read_yaml(path / CONFIG, notes)
+    assert isinstance(config, dict)
+    journal = path / JOURNAL
+    if "algo" in config or (journal.exists() and not config):
+        kind = TRAIN
+    elif "benchmarks" in config and "n" in config:
+        kind = EVALUATE
+    else:
+        return None
+    if not config:
+        notes.append(f"{CONFIG} is missing: its settings are unknown")
+    result = read_json(path / RESULT)
+    if (path / RESULT).exists() and not result:
+        notes.append(f"{RESULT} is damaged")
+    status = _status(path, kind, result, notes)
+    choices = cell.get("choices") if isinstance(cell.get("choices"), dict) else {}
+    typed = cell.get("axes") if isinstance(cell.get("axes"), dict) else {}
+    name = str(result.get("name") or path.name)
+    axes = axes_of(config, choices or {}, name, notes) if config else {}
+    return Folder(path, kind, config, status, axes, {k: str(v) for k, v in (typed or {}).items()}, result, tuple(notes))
+
+
+def _status(path: Path, kind: str, result: Mapping[str, Any], notes: list[str]) -> str:
+    """What became of a run, by its result, its error and how old its journal is."""
+    said, error = str(result.get("status", "")), read_json(path / ERROR)
+    written = _modified(path / JOURNAL)
+    if said == "finished":
+        return said
+    if kind == TRAIN and written and written > _modified(path / RESULT) + CLOCKS_S and time.time() - written < ALIVE_S:
+        return "running"
+    if error:
+        notes.append(f"failed: {str(error.get('line', 'for an unknown reason'))[:200]}")
+        return "failed"
+    if (path / CANCELLED).exists():
+        notes.append("was cancelled")
+    if said in ("preempted", "failed"):
+        notes.append(f"ended as {said}")
+        return said
+    return "unknown"
+
+
+def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, str]:
+    """The option of each axis, and the seed: as chosen, where the folder says so, else the option of conf/AXIS that is
+    most like the settings."""
+    axes: dict[str, str] = {}
+    for axis in AXES:
+        if str(choices.get(axis, "")) not in NO_CHOICE:
+            axes[axis] = str(choices[axis])
+        elif isinstance(section := config.get(axis), dict):
+            axes[axis] = _from_name(axis, section, config, name) or _nearest(axis, section)
+        elif axis in config and config[axis] is not None:
+            axes[axis] = str(config[axis])
+    if lost := [axis for axis, value in axes.items() if value == "unknown"]:
+        notes.append(f"{', '.join(lost)}: settings like those of no option")
+    return axes | {"seed": shown(config.get("seed", ""))}
+
+
+def _from_name(axis: str, section: Mapping[str, Any], config: Mapping[str, Any], name: str) -> str:
+    """What can be told without composing: the section's own name, a model's path, the first word of a run's name."""
+    if axis == "algo":
+        template, questions = (_name(config, other) for other in ("template", "questions"))
+        before = name.partition(f"-{template}-{questions}-")[0]
+        return before if template and before != name and before in _options(axis) else ""
+    if axis == "model":
+        path = str(section.get("path", ""))
+        same = [option for option, raw in _options(axis).items() if raw.get("path") == path]
+        return same[0] if len(same) == 1 else path.rstrip("/").rpartition("/")[2]
+    return str(section.get("name") or "")
+
+
+def _name(config: Mapping[str, Any], axis: str) -> str:
+    section = config.get(axis)
+    return str(section.get("name") or "") if isinstance(section, dict) else ""
+
+
+@cache
+def _options(axis: str) -> dict[str, dict[str, Any]]:
+    """The yaml of each option of conf/AXIS, as it stands."""
+    return {path.stem: _read_yaml(path, []) for path in sorted((CONF / axis).glob("*.yaml"))}
+
+
+def _nearest(axis: str, section: Mapping[str, Any]) -> str:
+    """The option of conf/AXIS from which the fewest settings differ; "unknown" if more than half of them do."""
+    from zero.identity import flatten
+
+    key = (axis, json.dumps(section, sort_keys=True, default=str))
+    if key not in _matched:
+        own = {key: _plain(value) for key, value in flatten(section).items()}
+        differing = {name: _distance(own, option) for name, option in _flat_options(axis).items()}
+        best = min(differing, key=lambda name: differing[name], default="")
+        _matched[key] = best if best and differing[best][0] <= len(own) / 2 else "unknown"
+    return _matched[key]
+
+
+_matched: dict[tuple[str, str], str] = {}
+
+
+def _distance(own: Mapping[str, str], option: Mapping[str, str]) -> tuple[int, int]:
+    """(settings that differ, settings that only the option has: runs of older versions lack some)."""
+    different = sum(option.get(key) not in (value, FROM_ELSEWHERE) for key, value in own.items())
+    return different, len(option.keys() - own.keys())
+
+
+@cache
+def _flat_options(axis: str) -> dict[str, dict[str, str]]:
+    """Each option of conf/AXIS with its defaults, flat, as text: Hydra would take a second to compose them."""
+    return {name: _with_defaults(raw) for name, raw in _options(axis).items()}
+
+
+def _with_defaults(raw: Mapping[str, Any]) -> dict[str, str]:
+    from zero.identity import flatten
+
+    flat: dict[str, str] = {}
+    for entry in raw.get("defaults", ()):
+        source, option = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), "")
+        path, _, package = source.lstrip("/").partition("@")
+        if path != "_self_":
+            below = "" if package == "_here_" else f"{package}."
+            other = _with_defaults(_read_yaml(CONF / path / f"{option}.yaml" if option else CONF / f"{path}.yaml", []))
+            flat |= {below + key: value for key, value in other.items()}
+    own = flatten({key: value for key, value in raw.items() if key != "defaults"})
+    replaced = {key.split(".")[0] for key in own}
+    flat = {key: value for key, value in flat.items() if key.split(".")[0] not in replaced or "." in key}
+    return flat | {key: _plain(value) for key, value in own.items()}
+
+
+def _plain(value: Any) -> str:
+    """A setting as text, equal for equal numbers however they are written."""
+    if isinstance(value, str) and "${" in value:
+        return FROM_ELSEWHERE
+    try:
+        return shown(float(value)) if not isinstance(value, bool) else shown(value)
+    except (TypeError, ValueError):
+        return shown(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; {} if there is none, or what is there is no object."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _read_yaml(path: Path, notes: list[str]) -> dict[str, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: 500 runs in a second instead of ten
+    try:
+        content = yaml.load(path.read_bytes(), Loader=loader)  # a safe loader: plain values only
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        notes.append(f"{path.name} is damaged: its settings are unknown")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def shown(value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

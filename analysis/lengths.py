@@ -1,0 +1,214 @@
+"""Lengths: tokens of correct and of incorrect responses, and the truncated share, against steps; and by level of question.
+
+python -m analysis.lengths FOLDER... [--benchmark NAME] [--by algo,template] [--window 11]
+
+Do responses grow because they reason more, or because the wrong ones do? [Liu et al. 2025, arXiv 2503.20783, section 3].
+By level: from the saved responses of evaluations, where the question sets of the runs know levels.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer, as_text, command, names, parser
+from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.runs import Run, Runs
+
+TRAINING = {
+    "length/mean": "all responses", "length/correct": "correct responses", "length/incorrect": "incorrect responses",
+    "length/truncated": "cut off by the token budget",
+}  # fmt: skip
+BENCHMARK = {
+    "length": "all answers", "length_correct": "correct answers", "length_incorrect": "incorrect answers",
+    "truncated": "cut off by the token budget",
+}  # fmt: skip
+VERDICTS = {True: "correct", False: "incorrect"}
+COLUMNS = 2
+
+
+def lengths(
+    runs: Runs, benchmark: str | None = None, by: Sequence[str] | None = None, window: int = 1, levels: bool = True
+) -> Answer:
+    """Four panels against steps, in training or on a benchmark, and two by level, if saved answers have levels.
+
+    The table holds curves as analysis.curves has them, and rows with a level: mean tokens of the answers of that level and
+    verdict, over runs. InputError for a benchmark that no run was measured on.
+    """
+    from analysis import figures
+
+    check_window(window)
+    groups = grouped(runs, by)
+    wanted = TRAINING if benchmark is None else {f"eval/{benchmark}/{key}": title for key, title in BENCHMARK.items()}
+    if not set(wanted) & set(runs.metrics):
+        there = sorted({name.split("/")[1] for name in runs.metrics if name.startswith("eval/")})
+        raise InputError(
+            "--benchmark", benchmark or "none", f"no run has lengths of it; there are {', '.join(there) or 'none'}"
+        )
+    at_level = by_level(runs, groups, benchmark) if levels else {}
+    cells = len(wanted) + 2 * bool(at_level)
+    drawn = figures.figure(COLUMNS, cells // COLUMNS)
+    rows: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    every = 1
+    for i, (metric, title) in enumerate(wanted.items()):
+        made = {group.label: curve(runs, group, metric, window) for group in groups}
+        every = max(every, panel(drawn.axes[i], made, metric, window, title=title))
+        for group in groups:
+            of = made[group.label]
+            rows += curve_rows(group, metric, of)
+            shown.append({"group": group.label, "": title, **_ends(of)})
+    rows += _level_panels(drawn.axes[len(wanted) :], groups, at_level)
+    figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups)})
+    figures.caption(drawn, caption(groups, window, True, every))
+    table = frame(rows, groups)
+    table["level"] = [row.get("level", "") for row in rows]
+    said = remarks(groups)
+    if levels and not at_level:
+        said.append("by level: no saved evaluation answers whose question set knows levels")
+    return Answer(drawn, table, "\n".join([as_text(shown), *said]))
+
+
+def _ends(of: Curve) -> dict[str, str]:
+    """First and last mean with n."""
+    if not len(of.steps_T):
+        return {"last": "no value"}
+    low, high = of.low_T[-1], of.high_T[-1]
+    return {
+        "first": f"{of.mean_T[0]:.4g}",
+        "last": f"{of.mean_T[-1]:.4g}",
+        "interval (95 %)": f"{low:.4g} to {high:.4g}" if low == low else "one run: none",
+        "n": str(int(of.n_T[-1])),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- levels
+
+At = tuple[str, str, int, str]  # group, verdict, step, level
+
+
+def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict[At, list[float]]:
+    """Mean tokens of the saved evaluation answers of each group, verdict, step and level: one value for each run."""
+    found: dict[At, list[float]] = {}
+    for group in groups:
+        for run in group.runs:
+            sums: dict[At, list[int]] = {}
+            level_of: Mapping[str, str] | None = None
+            for row in runs.completions(run):
+                if not row["benchmark"] or (benchmark and row["benchmark"] != benchmark):
+                    continue
+                own = row.get("level")
+                if own is None:
+                    level_of = levels_of(run) if level_of is None else level_of
+                    own = level_of.get(str(row.get("id")))
+                tokens = row.get("tokens")
+                if own is None or isinstance(tokens, bool) or not isinstance(tokens, int | float):
+                    continue
+                key = (group.label, VERDICTS[row.get("correct") is True], int(row["step"]), str(own))
+                total = sums.setdefault(key, [0, 0])
+                total[0] += int(tokens)
+                total[1] += 1
+            for key, (tokens, count) in sums.items():
+                found.setdefault(key, []).append(tokens / count)
+    return found
+
+
+_known: dict[str, dict[str, str]] = {}  # a question set's config -> level by question
+
+
+def levels_of(run: Run) -> Mapping[str, str]:
+    """Level of each question that a run was measured on, by its id: from the run's own question sets. A set that would
+    have to be fetched, or cannot be loaded any more, has none."""
+    from analysis.folders import load
+
+    folder = load(run.path) if run.path else None
+    config = folder.config if folder else {}
+    sets = config.get("benchmarks")
+    named = sets.get("sets") if isinstance(sets, dict) else None
+    found: dict[str, str] = {}
+    for section in [config.get("questions"), *(named.values() if isinstance(named, dict) else ())]:
+        if not isinstance(section, dict):
+            continue
+        key = json.dumps(section, sort_keys=True, default=str)
+        if key not in _known:
+            _known[key] = _levels(section)
+        found |= _known[key]
+    return found
+
+
+def _levels(section: Mapping[str, Any]) -> dict[str, str]:
+    hub = section.get("hub")
+    if isinstance(hub, dict) and hub.get("id") and not section.get("path"):
+        return {}  # an analysis fetches nothing
+    try:
+        from zero.config import instantiate
+
+        rows = instantiate(section).rows
+        questions: Iterable[Any] = [*rows.heldout, *rows.train]
+        return {str(question.id): str(question.meta["level"]) for question in questions if "level" in question.meta}
+    except Exception:  # files that moved, a set of another version: whatever its loader makes of it
+        return {}
+
+
+def _level_panels(
+    axes: Sequence[Any], groups: Sequence[Group], at_level: Mapping[At, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
+    from analysis import figures
+    from analysis.estimate import over_seeds
+    from analysis.runs import natural
+
+    rows = []
+    order = sorted({level for *_, level in at_level}, key=natural)
+    places = {level: i for i, level in enumerate(order)}
+    for axis, verdict in zip(axes, VERDICTS.values(), strict=False):
+        for i, group in enumerate(groups):
+            mine = {
+                (step, level): values
+                for (g, v, step, level), values in at_level.items()
+                if (g, v) == (group.label, verdict)
+            }
+            last = max((step for step, _ in mine), default=0)
+            points = []
+            for (step, level), values in sorted(mine.items(), key=lambda item: (item[0][0], places[item[0][1]])):
+                of = over_seeds(values)
+                ends = (
+                    of.low if of.low is not None else float("nan"),
+                    of.high if of.high is not None else float("nan"),
+                )
+                key = {"group": group.label.rpartition(" (n = ")[0], **group.key, "metric": f"saved/length_{verdict}"}
+                rows.append(
+                    key | {"step": step, "mean": of.mean, "low": ends[0], "high": ends[1], "n": of.n, "level": level}
+                )
+                if step == last:
+                    points.append((places[level], of.mean, *ends))
+            if points:
+                x, mean, low, high = zip(*points, strict=True)
+                figures.line(axis, x, mean, figures.look(i), low=low, high=high)
+        axis.set_xticks(range(len(order)), order)
+        figures.finish(axis, "level of question", "tokens", f"{verdict} answers at the last evaluation")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    made = parser("lengths", __doc__)
+    made.add_argument("--benchmark", help="lengths of the answers to this benchmark (default: of training responses)")
+    made.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
+    made.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
+    made.add_argument("--no-levels", action="store_true", help="without reading saved answers")
+    options = made.parse_args(arguments)
+    read = list(TRAINING) if options.benchmark is None else ["eval/*"]
+    return command(
+        "lengths", options, [*read, "eval/*/length"],
+        lambda runs: lengths(runs, options.benchmark, names(options.by), options.window, not options.no_levels),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""One figure of the tables about reflection: who reflects, whether it goes with being right, what it does, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from analysis import figures
+from analysis.behaviours import Behaviour
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+NAMES = [behaviour.name.lower() for behaviour in Behaviour if behaviour]
+HATCHES = ("", "//", "xx", "..")  # with the colours: told apart in grey print too
+WORDS = 12  # keywords that are drawn, the most frequent ones
+
+
+def draw(tables: Mapping[str, DataFrame]) -> Figure:
+    """Four panels against the step if there are several, else against temperature; tables by the names of their files."""
+    drawn = figures.figure(columns=2, rows=2)
+    who, differences = tables["reflection"], tables["reflection_differences"]
+    across = "step" if who["step"].nunique() > 1 else "temperature"
+    within = "temperature" if across == "step" else "detector"
+    _shares(drawn.axes[0], who, across, within)
+    _differences(drawn.axes[1], differences, across)
+    _behaviours(drawn.axes[2], tables["reflection_behaviours"], across)
+    _keywords(drawn.axes[3], tables["reflection_keywords"])
+    asked = int(who.groupby("benchmark")["questions"].max().sum())
+    figures.caption(drawn, f"{asked} questions; bands and bars: 95 % bootstrap intervals over questions")
+    return drawn
+
+
+def strictest(table: DataFrame) -> str:
+    """The detector that believes least: both together, or keywords alone."""
+    return "cross" if (table["detector"] == "cross").any() else "keyword"
+
+
+def _shares(axis: Any, table: DataFrame, across: str, within: str) -> None:
+    if within == "temperature":
+        table = table[table["detector"] == strictest(table)]
+    groups = list(table.groupby([*_several(table), within], sort=False))
+    for i, (name, part) in enumerate(groups):
+        part = part.sort_values(across)
+        label = ", ".join(f"T = {v}" if isinstance(v, float) else str(v) for v in name)
+        low, high = part["questions_low"].tolist(), part["questions_high"].tolist()
+        figures.line(
+            axis, part[across].tolist(), part["questions_share"].tolist(), figures.look(i), label, low=low, high=high
+        )
+    axis.set_ylim(bottom=0)
+    how = f", by {strictest(table)}" if within == "temperature" else ""
+    figures.finish(axis, across, "share of questions", f"questions with reflection in any response{how}")
+
+
+def _differences(axis: Any, table: DataFrame, across: str) -> None:
+    table = table[table["with_both"] > 0]
+    if across == "step":
+        mixed = table[table["temperature"] == "all"]
+        table = mixed if len(mixed) else table
+        table = table[table["detector"] == strictest(table)] if len(table) else table
+    else:
+        table = table[table["temperature"] != "all"]
+    groups = list(table.groupby([*_several(table), "detector"], sort=False))
+    steps = sorted({float(x) for x in table[across]}) if len(table) else []
+    room = min((b - a for a, b in pairwise(steps)), default=1.0)
+    for i, (name, part) in enumerate(groups):
+        how, shift = figures.look(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
+        x = [float(value) + shift for value in part[across]]
+        below = (part["difference"] - part["low"]).clip(lower=0).fillna(0.0)
+        above = (part["high"] - part["difference"]).clip(lower=0).fillna(0.0)
+        axis.errorbar(
+            x, part["difference"].tolist(), yerr=[below.tolist(), above.tolist()], color=how.colour, marker=how.marker,
+            linestyle="none", markersize=4, capsize=2, linewidth=1.2, label=", ".join(map(str, name)),
+        )  # fmt: skip
+    if groups:
+        axis.axhline(0, color=figures.GREY, linewidth=0.8)
+    figures.finish(axis, across, "accuracy with - without", "reflecting and being right, within questions")
+
+
+def _behaviours(axis: Any, table: DataFrame, across: str) -> None:
+    if len(table):
+        counts = table.groupby(across)[NAMES].sum()
+        whole = counts.sum(axis=1).clip(lower=1)
+        places, bottom = list(range(len(counts))), [0.0] * len(counts)
+        for i, name in enumerate(NAMES):
+            heights = (counts[name] / whole).tolist()
+            colour = figures.look(i).colour
+            axis.bar(places, heights, 0.7, bottom, color=colour, hatch=HATCHES[i], edgecolor="white", label=name)
+            bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+        axis.set_xticks(places, [str(place) for place in counts.index])
+    by = f", by {' and '.join(sorted(set(table['labeller'])))}" if len(table) else ""
+    figures.finish(
+        axis, f"at {across} (superficial: spoils, circles)", "share of reflections", f"what reflection does{by}"
+    )
+    if len(table):  # a legend inside would cover bars
+        axis.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=4)
+
+
+def _keywords(axis: Any, table: DataFrame) -> None:
+    counts = table.groupby("keyword")["responses"].sum().sort_values()
+    counts = counts[counts > 0][-WORDS:]
+    if len(counts):
+        axis.barh(range(len(counts)), counts.tolist(), color=figures.look(0).colour)
+        axis.set_yticks(range(len(counts)), counts.index.tolist())
+    figures.finish(axis, "responses", "", "keywords")
+
+
+def _several(table: DataFrame) -> list[str]:
+    """Benchmarks are named where there are several."""
+    return ["benchmark"] if table["benchmark"].nunique() > 1 else []

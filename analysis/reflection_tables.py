@@ -1,0 +1,292 @@
+"""Tables about reflection from labelled responses. A frame of responses has one row each: step (-1: a model that no run
+trained), temperature, benchmark, id, sample, correct, and the labels of `labelled`. Intervals are 95 % bootstrap intervals that
+redraw questions, which are what such numbers should generalize to; of fewer than two questions there is none (NaN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.behaviours import SUPERFICIAL, Behaviour, by_rule, is_chain, known_traces
+from zero.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from analysis.judge import Instruction, Judge
+
+PLACE = ["benchmark", "step", "temperature"]  # what is counted together
+QUESTION = ["benchmark", "id"]
+DETECTORS = ("keyword", "judge", "cross")  # cross: both of them
+NAMES = [behaviour.name.lower() for behaviour in Behaviour]
+NONE = (float("nan"), float("nan"))
+
+
+def labelled(
+    frame: pd.DataFrame,
+    pool: Sequence[str],
+    meta: Mapping[str, Mapping[str, Any]],
+    judge: Judge | None,
+    instructions: Mapping[str, Instruction],
+) -> pd.DataFrame:
+    """The responses with their labels: keyword, judge, cross (NA: not judged), category, answering, behaviour, labeller.
+
+    `meta` holds what is known of a question, by id: chains of the nano world can be labelled by rule. Behaviours are those of
+    responses that reflect: by both detectors, or by keywords if there is no judge.
+    """
+    frame = frame.copy()
+    lower = frame["text"].str.lower()
+    frame["keyword"] = [any(keyword in text for keyword in pool) for text in lower]
+    texts = [
+        {"question": q, "reference": r, "response": t}
+        for q, r, t in zip(frame["question"], frame["reference"], frame["text"], strict=True)
+    ]
+    unknown = [None] * len(frame)
+    category = judge.label(instructions["reflection"], texts) if judge else unknown
+    answering = judge.label(instructions["answering"], texts) if judge else unknown
+    frame["category"] = pd.array(category, dtype="Int64")
+    frame["answering"] = pd.array(answering, dtype="Int64")
+    frame["judge"] = (frame["category"] == 2).astype("boolean")
+    frame["cross"] = frame["judge"] & frame["keyword"]  # no keyword: no cross detection, judged or not
+    shown = frame["cross"].fillna(False) if judge else frame["keyword"]
+    places = np.flatnonzero(shown.to_numpy(dtype=bool))
+    behaviour: list[int | None] = list(unknown)
+    labeller = [""] * len(frame)
+    if judge:
+        found = judge.label(instructions["behaviour"], [texts[i] for i in places])
+        for i, label in zip(places, found, strict=True):
+            behaviour[i], labeller[i] = label, "judge"
+    else:
+        for i in places:
+            known = meta.get(frame["id"].iloc[i], {})
+            if is_chain(known):
+                behaviour[i], labeller[i] = int(by_rule(known, frame["text"].iloc[i], pool)), "rule"
+    frame["behaviour"] = pd.array(behaviour, dtype="Int64")
+    frame["labeller"] = labeller
+    return frame
+
+
+def detectors(frame: pd.DataFrame) -> list[str]:
+    """Those that said anything: keywords alone if nothing was judged."""
+    return list(DETECTORS) if frame["category"].notna().any() else ["keyword"]
+
+
+def detection(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many responses, and how many questions in any of their responses, reflect: a row for each place and detector."""
+    rows = []
+    for place, part in frame.groupby(PLACE, sort=True):
+        for name in detectors(frame):
+            hit = part[name].fillna(False).astype(bool)
+            by_question = hit.groupby([part[key] for key in QUESTION])
+            shares, some = by_question.mean(), by_question.any()
+            low, high = interval(shares.tolist())
+            some_low, some_high = interval(some.astype(float).tolist())
+            rows.append(
+                dict(zip(PLACE, place, strict=True))
+                | {
+                    "detector": name, "responses": len(part), "reflecting": int(hit.sum()), "share": float(hit.mean()),
+                    "share_low": low, "share_high": high, "unjudged": int(part[name].isna().sum()),
+                    "questions": len(some), "questions_reflecting": int(some.sum()),
+                    "questions_share": float(some.mean()), "questions_low": some_low, "questions_high": some_high,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, and which share of responses answers at all: in the template's form, and in the eyes of the judge."""
+    rows = []
+    for place, part in frame.groupby(PLACE, sort=True):
+        of_questions = part.groupby(QUESTION)["correct"].mean()
+        low, high = interval(of_questions.tolist())
+        judged = part["answering"].dropna()
+        rows.append(
+            dict(zip(PLACE, place, strict=True))
+            | {
+                "questions": len(of_questions), "responses": len(part), "accuracy": float(part["correct"].mean()),
+                "accuracy_low": low, "accuracy_high": high, "formatted": float((part["outcome"] != "no answer").mean()),
+                "truncated": float((~part["finished"]).mean()), "judged": len(judged),
+                "answering": float(judged.mean()) if len(judged) else float("nan"),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def keywords(frame: pd.DataFrame, pool: Sequence[str]) -> pd.DataFrame:
+    """For each keyword and place: the responses that hold it, and how often it stands in them."""
+    rows = []
+    for place, part in frame.groupby(PLACE, sort=True):
+        lower = part["text"].str.lower().tolist()
+        for keyword in pool:
+            counts = [text.count(keyword) for text in lower]
+            values = {"keyword": keyword, "responses": sum(c > 0 for c in counts), "occurrences": sum(counts)}
+            rows.append(dict(zip(PLACE, place, strict=True)) | values)
+    return pd.DataFrame(rows)
+
+
+def questions(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each question, place and detector: responses and accuracy with and without reflection. Unjudged responses are
+    neither."""
+    rows = []
+    for name in detectors(frame):
+        known = frame[frame[name].notna()]
+        for place, part in known.groupby([*PLACE, "id"], sort=True):
+            hit = part[name].astype(bool)
+            values: dict[str, Any] = {"detector": name}
+            for label, those in (("with", part.loc[hit, "correct"]), ("without", part.loc[~hit, "correct"])):
+                values[label] = len(those)
+                values[f"accuracy_{label}"] = float(those.mean()) if len(those) else float("nan")
+            rows.append(dict(zip([*PLACE, "id"], place, strict=True)) | values)
+    table = pd.DataFrame(rows)
+    table["difference"] = table["accuracy_with"] - table["accuracy_without"]
+    return table
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy with reflection minus without, within questions that have both, from the table of `questions`: the mean over
+    questions, its interval and the median.
+
+    temperature "all" is the mean over temperatures of the differences within each, so that a temperature which brings both
+    more reflection and more errors makes none. A question chooses itself by having both kinds: nothing is said of others.
+    """
+    both = table.dropna(subset=["difference"]).astype({"temperature": object})
+    mixed = both.groupby(["benchmark", "step", "detector", "id"], as_index=False)["difference"].mean()
+    rows = []
+    keys = ["benchmark", "step", "detector"]
+    counted = table.astype({"temperature": object}).groupby([*keys, "temperature"])["id"].nunique()
+    asked = {key: int(number) for key, number in counted.items()}
+    alike = {(*key, "all"): int(n) for key, n in table.groupby(keys)["id"].nunique().items()}
+    several = table["temperature"].nunique() > 1
+    for key, number in sorted((asked | (alike if several else {})).items(), key=lambda item: tuple(map(str, item[0]))):
+        benchmark, step, detector, temperature = key
+        source = mixed if temperature == "all" else both[both["temperature"] == temperature]
+        here = (source["benchmark"] == benchmark) & (source["step"] == step) & (source["detector"] == detector)
+        values = source.loc[here, "difference"].tolist()
+        low, high = interval(values)
+        rows.append({
+            "benchmark": benchmark, "step": step, "temperature": temperature, "detector": detector, "questions": number,
+            "with_both": len(values), "difference": float(np.mean(values)) if values else float("nan"),
+            "low": low, "high": high, "median": float(np.median(values)) if values else float("nan"),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def behaviours(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many reflecting responses show which behaviour, and the share that is superficial, of those with one of the four."""
+    rows = []
+    for place, part in frame[frame["labeller"] != ""].groupby(PLACE, sort=True):
+        known = part[part["behaviour"].notna()]
+        counts = {name: int((known["behaviour"] == i).sum()) for i, name in enumerate(NAMES)}
+        four = known[known["behaviour"] != int(Behaviour.NONE)]
+        hit = four["behaviour"].isin([int(b) for b in SUPERFICIAL]).groupby([four[key] for key in QUESTION])
+        low, high = ratio_interval(hit.sum().tolist(), hit.count().tolist())
+        rows.append(
+            dict(zip(PLACE, place, strict=True))
+            | {"labeller": " and ".join(sorted(set(part["labeller"]))), "reflecting": len(part)}
+            | counts
+            | {
+                "unread": len(part) - len(known),
+                "superficial": float(hit.sum().sum() / len(four)) if len(four) else NONE[0],
+            }
+            | {"superficial_low": low, "superficial_high": high}
+        )
+    return pd.DataFrame(
+        rows, columns=None if rows else [*PLACE, "labeller", "reflecting", *NAMES, "unread", "superficial"]
+    )
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """As `mean_interval`, of one value for each question; NaN for fewer than two of them."""
+    return mean_interval(values) if len(values) > 1 else NONE
+
+
+def ratio_interval(
+    part_P: Sequence[float], whole_P: Sequence[float], draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """(low, high) of sum(part_P) / sum(whole_P), one pair for each question, by the 95 % percentile bootstrap over questions.
+    Deterministic; NaN for fewer than two questions. Draws without anything in `whole_P` are left out."""
+    if len(part_P) != len(whole_P) or len(whole_P) < 2 or sum(whole_P) == 0:
+        return NONE
+    part, whole, rng = np.asarray(part_P, dtype=float), np.asarray(whole_P, dtype=float), np.random.default_rng(seed)
+    ratios = []
+    for _ in range(0, draws, 100):  # in pieces, so that many questions need no large memory
+        index = rng.integers(len(whole), size=(100, len(whole)))
+        sums = whole[index].sum(axis=1)
+        ratios.append(part[index].sum(axis=1)[sums > 0] / sums[sums > 0])
+    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def labellers(
+    pool: Sequence[str], judge: Judge | None, instructions: Mapping[str, Instruction], traces: int
+) -> pd.DataFrame:
+    """How right everyone who labels is on nano traces of known behaviour: detectors of reflection, labellers of behaviours.
+
+    A row for each labeller and truth (all: over all traces, with an interval over traces), and how often each label came.
+    """
+    rows: list[dict[str, Any]] = []
+    made = known_traces(traces)
+    truths = [int(trace.truth) for trace in made]
+    texts = [{"question": t.question.text, "reference": t.question.answer[0], "response": t.response} for t in made]
+    named = [any(keyword in trace.response.lower() for keyword in pool) for trace in made]
+    reflect = [int(truth > 0) for truth in truths]
+    found: dict[str, tuple[Sequence[int], Sequence[int | None], Sequence[str]]] = {
+        "keyword": (reflect, [int(hit) for hit in named], ("silent", "reflects")),
+        "rule": (truths, [int(by_rule(t.question.meta, t.response, pool)) for t in made], NAMES),
+    }
+    if judge:
+        said = judge.label(instructions["reflection"], texts)
+        seen = [None if label is None else int(label == 2) for label in said]
+        both = [0 if not hit else label for hit, label in zip(named, seen, strict=True)]
+        found["judge detects"] = (reflect, seen, ("silent", "reflects"))
+        found["cross"] = (reflect, both, ("silent", "reflects"))
+        found["judge"] = (truths, judge.label(instructions["behaviour"], texts), NAMES)
+    for labeller, (truth, labels, names) in found.items():
+        for kind in ("all", *names):
+            here = [(t, label) for t, label in zip(truth, labels, strict=True) if kind in ("all", names[t])]
+            right = [float(t == label) for t, label in here]
+            if right:
+                low, high = interval(right)
+                values: dict[str, Any] = {
+                    "labeller": labeller,
+                    "truth": kind,
+                    "traces": len(here),
+                    "right": fmean(right),
+                }
+                counts = {f"as {name}": sum(label == i for _, label in here) for i, name in enumerate(names)}
+                rows.append(values | {"low": low, "high": high} | counts | {"unread": sum(y is None for _, y in here)})
+    return pd.DataFrame(rows, columns=None if rows else ["labeller", "truth", "traces", "right", "low", "high"])
+
+
+def summary(tables: Mapping[str, pd.DataFrame], judged: bool, notes: Sequence[str]) -> str:
+    """The tables that a person wants to see first, with what they do and do not say."""
+    pieces = []
+    for title, name, columns in (
+        ("Who reflects (intervals: 95 % bootstrap over questions)", "reflection",
+         [*PLACE, "detector", "responses", "reflecting", "share", "share_low", "share_high", "questions",
+          "questions_reflecting", "unjudged"]),
+        ("Answers", "reflection_answers",
+         [*PLACE, "questions", "accuracy", "accuracy_low", "accuracy_high", "formatted", "answering"]),
+        ("Accuracy with reflection minus without, within questions that have both", "reflection_differences",
+         ["benchmark", "step", "temperature", "detector", "questions", "with_both", "difference", "low", "high", "median"]),
+        ("What reflection does", "reflection_behaviours", None),
+        ("How right the labellers are on nano traces of known truth", "reflection_labellers",
+         ["labeller", "truth", "traces", "right", "low", "high"]),
+    ):  # fmt: skip
+        table = tables[name]
+        shown = table if columns is None or table.empty else table[columns]
+        if name == "reflection_labellers" and not table.empty:
+            shown = shown[shown["truth"] == "all"]
+        if "step" in shown and (shown["step"] < 0).all():
+            shown = shown.drop(columns="step")
+        text = "none" if shown.empty else shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        pieces.append(f"{title}:\n{text}")
+    if not judged:
+        pieces.append(
+            "No judge (judge.url): reflection is what keywords find, and only chains of the nano world have behaviours."
+        )
+    pieces.append("Reflection is not assigned by lot: a difference in accuracy is no effect of reflecting.")
+    return "\n\n".join([*pieces, *notes])

@@ -1,0 +1,350 @@
+"""The only reader of runs: folders with journals, sweeps, and MLflow stores become one table.
+
+    runs = read(["runs/sweeps/X"])
+    runs.steps            a row for each run and step: run, step, the axes, a column for each metric (NaN: none)
+    runs.long([...])      the same, tidy
+    runs.evaluations()    what was measured on benchmarks, by training runs and by evaluations of models and checkpoints
+    runs.completions(r)   sampled responses, lazily
+    runs.notes            whatever is missing, damaged or unfinished, in words
+
+metrics.jsonl: zero/tracking/journal.py; names of metrics: zero/tracking/glossary.py.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.folders import EVALUATE, TRAIN, Folder, find, load, shown
+from zero.errors import InputError
+from zero.identity import PLACE, PLACES, flatten
+
+if TYPE_CHECKING:  # neither costs --help its second
+    import pandas as pd
+
+    from analysis.journals import Journal
+
+AXES = ("algo", "template", "questions", "model", "reward", "seed")
+STEP, RUN = "step", "run"
+COLUMNS = (RUN, STEP, "name", "kind", "benchmark", "metric", "value")  # what no setting may be called as a column
+OF_AXES = (*AXES[:5], "rollout", "benchmarks", "critic")  # settings below these may follow from an axis
+URI = re.compile(r"^(sqlite|postgresql|mysql|https?)[+\w]*://", re.ASCII)
+EVAL = re.compile(r"^eval/([^/]+)/(.+)$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, or one evaluation of a model. `axes`: AXES and whatever else differs between these runs.
+
+    `settings`: flat, resolved, keys as typed. `path`: its folder; None if it is read from MLflow, as `source` says.
+    """
+
+    name: str
+    path: Path | None
+    status: str  # finished, preempted, failed, running, unknown
+    axes: Mapping[str, str]
+    settings: Mapping[str, Any]
+    result: Mapping[str, Any]
+    kind: str = TRAIN
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader must know of a run; run "" speaks of all."""
+
+    run: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Training runs with their steps; `evaluated`: evaluations of models, which have no steps."""
+
+    runs: Sequence[Run]
+    steps: pd.DataFrame
+    notes: list[Note] = field(default_factory=list)
+    evaluated: Sequence[Run] = ()
+
+    @property
+    def axes(self) -> list[str]:
+        """The columns of `steps` that are axes."""
+        return list(dict.fromkeys(axis for run in self.runs for axis in run.axes)) or list(AXES)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns of `steps` that are metrics."""
+        return [name for name in self.steps.columns if name not in (RUN, STEP, *self.axes)]
+
+    def run(self, name: str) -> Run:
+        """A run by its name. InputError names those there are."""
+        for run in (*self.runs, *self.evaluated):
+            if run.name == name:
+                return run
+        there = ", ".join(run.name for run in list(self.runs)[:8])
+        raise InputError("run", name, f"no such run; there are {there}")
+
+    def varying(self) -> list[str]:
+        """The axes in which the training runs differ, without the seed: what a comparison is about."""
+        return [axis for axis in self.axes if axis != "seed" and len({run.axes.get(axis, "") for run in self.runs}) > 1]
+
+    def long(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+        """Tidy: run, step, the axes, metric, value; no row where a metric has no value. A metric that no run has gives
+        no rows; names may hold * and ?."""
+        chosen = [name for name in self.metrics if metrics is None or _wanted(metrics)(name)]
+        tidy = self.steps.melt([RUN, STEP, *self.axes], chosen, var_name="metric", value_name="value")
+        return tidy.dropna(subset="value").reset_index(drop=True)
+
+    def evaluations(self) -> pd.DataFrame:
+        """run, kind, the axes, benchmark, step, metric, value: a row for each number that was measured on a benchmark.
+
+        Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
+        """
+        from analysis.evaluated import table
+
+        return table(self)
+
+    def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
+        """Sampled responses as zero.evaluation.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
+        in the order of steps. Damaged lines are left out and noted."""
+        from analysis.evaluated import completions
+
+        return completions(self, self.run(run) if isinstance(run, str) else run)
+
+
+def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | None = None) -> Runs:
+    """All runs of `places`: a run's folder, a folder of runs (searched), a sweep, or an MLflow store's uri.
+
+    `metrics`: names to read (* and ? allowed); None: all. InputError if there is no run.
+    """
+    given = [places] if isinstance(places, Path | str) else list(places)
+    wanted = _wanted(metrics) if metrics is not None else lambda name: True
+    notes: list[Note] = []
+    folders, stored = [], []
+    for place in given:
+        if URI.match(str(place)):
+            from analysis.stored import read_store
+
+            stored += read_store(str(place), wanted)
+        else:
+            folders += _search(Path(place).expanduser(), notes)
+    found = [folder for folder, _ in {f.path.resolve(): (f, 0) for f in folders}.values()]
+    if not found and not stored:
+        raise InputError(
+            "FOLDER", " ".join(map(str, given)) or "none", "holds no run: no folder with metrics.jsonl below"
+        )
+    names = _names([folder.path for folder in found], [run.name for run, _ in stored])
+    runs = [_run(folder, name) for folder, name in zip(found, names, strict=False)]
+    runs += [_renamed(run, name) for (run, _), name in zip(stored, names[len(found) :], strict=True)]
+    journals = _journals(found, wanted) + [journal for _, journal in stored]
+    for i, folder in enumerate(found):
+        notes += [Note(names[i], text) for text in folder.notes]
+    training = [i for i, run in enumerate(runs) if run.kind == TRAIN]
+    trained = _with_axes([runs[i] for i in training], [_typed(found, i) for i in training])
+    rest = [i for i, run in enumerate(runs) if run.kind == EVALUATE]
+    evaluated = _with_axes([runs[i] for i in rest], [_typed(found, i) for i in rest])
+    kept = [journals[i] for i in training]
+    for run, journal in zip(trained, kept, strict=True):
+        notes += [Note(run.name, text) for text in (*journal.notes, *_unfinished(run, journal))]
+    notes += _uneven(trained, kept)
+    return Runs(trained, _frame(trained, kept), notes, evaluated)
+
+
+def _search(place: Path, notes: list[Note]) -> list[Folder]:
+    """The run folders of a place. InputError if it does not exist."""
+    if not place.is_dir():
+        raise InputError("FOLDER", place, "no such folder; give a run, a folder of runs, a sweep, or an MLflow uri")
+    found = []
+    for path, why in find(place):
+        if why:
+            notes.append(Note(path.name, why))
+        elif folder := load(path):
+            found.append(folder)
+    return found
+
+
+def _run(folder: Folder, name: str) -> Run:
+    settings = flatten(folder.config) if folder.config else {}
+    return Run(name, folder.path, folder.status, folder.axes, settings, folder.result, folder.kind, str(folder.path))
+
+
+def _renamed(run: Run, name: str) -> Run:
+    return Run(name, run.path, run.status, run.axes, run.settings, run.result, run.kind, run.source)
+
+
+def _typed(folders: Sequence[Folder], i: int) -> Mapping[str, str]:
+    return folders[i].typed if i < len(folders) else {}
+
+
+def _journals(folders: Sequence[Folder], wanted: Callable[[str], bool]) -> list[Journal]:
+    """The journals of training runs, several read at once; empty ones for the rest."""
+    import os
+
+    from analysis import journals
+
+    def one(folder: Folder) -> Journal:
+        return journals.read(folder.path, wanted) if folder.kind == TRAIN else journals.empty()
+
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(one, folders))
+
+
+def _names(paths: Sequence[Path], others: Sequence[str]) -> list[str]:
+    """The shortest end of each path that no other has; then the names of runs without a path, numbered if they repeat."""
+    parts = [path.resolve().parts for path in paths]
+    depth = [1] * len(parts)
+    while True:
+        names = ["/".join(part[-n:]) for part, n in zip(parts, depth, strict=True)]
+        counts = Counter(names)
+        double = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
+        if not double:
+            break
+        for i in double:
+            depth[i] += 1
+    seen = Counter(names)
+    for name in others:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------------------ axes
+
+
+def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[Run]:
+    """The runs with AXES and every other setting that differs between them, as strings."""
+    flat = [{key: value for key, value in run.settings.items() if not _place(key)} for run in runs]
+    differing = _differing(runs, flat, typed)
+    made = []
+    for run, own, cell in zip(runs, flat, typed, strict=True):
+        axes = {axis: run.axes.get(axis, "") for axis in AXES}
+        for key in differing:
+            axes[key] = cell[key] if key in cell else shown(own[key]) if key in own else _short(own, key)
+        made.append(Run(run.name, run.path, run.status, axes, run.settings, run.result, run.kind, run.source))
+    return made
+
+
+def _place(key: str) -> bool:
+    """Whether a setting says where and how a run is kept, or would be taken for a column of another meaning."""
+    return key.partition(".")[0] in PLACE or key in (*PLACES, *COLUMNS)
+
+
+def _short(own: Mapping[str, Any], group: str) -> str:
+    """A choice that is no axis by the last word of its target: learner -> TorchLearner."""
+    return str(own.get(f"{group}._target_", "")).rpartition(".")[2]
+
+
+def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Sequence[Mapping[str, str]]) -> list[str]:
+    """Settings that are no axis and not the same in all runs, without those that merely follow from an axis or from
+    which part was chosen."""
+    keys = list(dict.fromkeys(key for own in flat for key in own))
+    if not all(flat):  # some settings are unknown: what is absent there says nothing
+        flat = [own or next((one for one in flat if one), {}) for own in flat]
+    found = []
+    for key in keys:
+        values = [shown(own[key]) if key in own else None for own in flat]
+        if len(set(values)) < 2 or key in AXES:
+            continue
+        group = key.partition(".")[0]
+        if key == f"{group}._target_" and group not in AXES:
+            found.append(group)
+            continue
+        rulers = [[run.axes.get(axis, "") for run in runs] for axis in AXES[:5]] if group in OF_AXES else []
+        rulers.append([str(own.get(f"{group}._target_")) for own in flat])
+        if "_target_" in key or any(_follows(values, ruler) for ruler in rulers):
+            continue
+        found.append(key)
+    if typed and all(typed):
+        names = dict.fromkeys(key for cell in typed for key in cell)
+        found += [
+            key for key in names
+            if key not in (*AXES, *found)
+            and not _place(key) and len({cell.get(key) for cell in typed}) > 1
+            and not any(other.startswith(f"{key}.") for other in found)
+        ]  # fmt: skip
+    return found
+
+
+def _follows(values: Sequence[Any], ruler: Sequence[str]) -> bool:
+    """Whether equal entries of `ruler` always have equal values."""
+    known: dict[str, Any] = {}
+    return all(known.setdefault(by, value) == value for by, value in zip(ruler, values, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------------------- frame
+
+
+def _frame(runs: Sequence[Run], journals: Sequence[Journal]) -> pd.DataFrame:
+    """The wide table; a column is filled run by run, so that nothing is held twice."""
+    import numpy as np
+    import pandas as pd
+
+    from zero.tracking.glossary import sort_key
+
+    sizes = [len(journal.steps) for journal in journals]
+    ends = np.cumsum(sizes, dtype=np.int64) if sizes else np.zeros(0, np.int64)
+    total = int(ends[-1]) if sizes else 0
+    row_of = np.repeat(np.arange(len(runs)), sizes)
+    columns: dict[str, Any] = {
+        RUN: pd.Categorical.from_codes(row_of, [run.name for run in runs]),
+        STEP: np.concatenate([journal.steps for journal in journals]) if total else np.zeros(0, np.int64),
+    }
+    for axis in dict.fromkeys([*AXES, *(axis for run in runs for axis in run.axes)]):
+        values = [run.axes.get(axis, "") for run in runs]
+        order = sorted(set(values), key=natural)
+        codes = np.array([order.index(value) for value in values], np.int64)
+        columns[axis] = pd.Categorical.from_codes(codes[row_of] if total else codes[:0], order)
+    for name in sorted({name for journal in journals for name in journal.columns}, key=sort_key):
+        filled = np.full(total, np.nan)
+        for journal, end, size in zip(journals, ends, sizes, strict=True):
+            if name in journal.columns:
+                filled[end - size : end] = journal.columns.pop(name)
+        columns[name] = filled
+    return pd.DataFrame(columns, copy=False)
+
+
+def natural(text: str) -> tuple[Any, ...]:
+    """A key for sorting: numbers by size, before words."""
+    try:
+        return (0, float(text), text)
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def _wanted(metrics: Sequence[str]) -> Callable[[str], bool]:
+    plain = {name for name in metrics if not set(name) & set("*?[")}
+    patterns = [re.compile(fnmatch.translate(name)) for name in metrics if name not in plain]
+    return lambda name: name in plain or any(pattern.match(name) for pattern in patterns)
+
+
+# ----------------------------------------------------------------------------------------------------------------- notes
+
+
+def _unfinished(run: Run, journal: Journal) -> Iterable[str]:
+    """Whether a run is still going, or ended early."""
+    planned, last = run.settings.get("steps"), int(journal.steps[-1]) if len(journal.steps) else None
+    of = f" of {planned}" if planned else ""
+    at = "no step" if last is None else f"step {last}{of}"
+    if run.status == "running":
+        yield f"still going: at {at}"
+    elif run.status == "unknown":
+        yield f"ended without a result, at {at}: killed, or waiting to go on"
+    elif isinstance(planned, int) and last is not None and last < planned:
+        yield f"holds {last} of {planned} steps"
+
+
+def _uneven(runs: Sequence[Run], journals: Sequence[Journal]) -> list[Note]:
+    """A note if the runs have different numbers of steps: means over seeds then rest on fewer runs at the end."""
+    lasts = [int(journal.steps[-1]) if len(journal.steps) else 0 for journal in journals]
+    counts = Counter(lasts).most_common()
+    if len(counts) < 2:
+        return []
+    named = [f"{last} ({count} run{'s' * (count > 1)})" for last, count in counts[:5]]
+    more = f" and {len(counts) - 5} other numbers" if len(counts) > 5 else ""
+    return [Note("", f"the runs have different numbers of steps: {', '.join(named)}{more}")]

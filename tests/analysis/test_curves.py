@@ -1,0 +1,172 @@
+"""Curves: the numbers of the table, what a reader is told, and files that any browser shows."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import curves as asked
+from analysis.curves import curves, grouped, select
+from analysis.figures import COLOURS, caption, figure, finish, legend, line, look, looks, svg
+from analysis.runs import Runs, read
+from tests.analysis.test_runs import make
+from tests.conftest import ROOT
+from zero.errors import InputError
+from zero.tracking import journal
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("runs")
+    for algo, seeds in (("grpo", 3), ("drgrpo", 1)):
+        for seed in range(seeds):
+            make(home / f"{algo}-{seed}", algo, seed, done=12 if (algo, seed) == ("grpo", 2) else None)
+    return home
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> Runs:
+    return read(folder)
+
+
+def value(folder: Path, name: str, metric: str, step: int) -> float:
+    steps, values = journal.series(journal.read(folder / name), metric)
+    return dict(zip(steps, values, strict=True))[step]
+
+
+def test_the_table_is_mean_and_interval_of_each_group(folder: Path, runs: Runs) -> None:
+    answer = curves(runs, ["train/reward", "eval/*/accuracy"])
+    assert list(answer.table.columns) == ["group", "algo", "metric", "step", "mean", "low", "high", "n"]
+    at = answer.table.set_index(["algo", "metric", "step"]).sort_index()
+    seeds = [value(folder, f"grpo-{seed}", "train/reward", 7) for seed in range(3)]
+    row = at.loc[("grpo", "train/reward", 7)]
+    assert (row["mean"], row["n"]) == (pytest.approx(np.mean(seeds)), 3)
+    assert min(seeds) <= row["low"] <= row["mean"] <= row["high"] <= max(seeds)
+    assert at.loc[("grpo", "train/reward", 20)]["n"] == 2  # a run that ended early is missing, and that is said
+    alone = at.loc[("drgrpo", "eval/nano_math/accuracy", 20)]
+    assert alone["mean"] == value(folder, "drgrpo-0", "eval/nano_math/accuracy", 20)
+    assert alone["n"] == 1 and math.isnan(alone["low"]) and math.isnan(alone["high"])
+    assert "drgrpo (n = 1)" in answer.text and "one run: none" in answer.text
+    assert "n = 1 is one run" in answer.text
+    assert "fewer than 5 runs" in answer.text
+
+
+def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", "grpo", 0, steps=6)
+    (run / "metrics.jsonl").write_text(
+        "".join(f'{{"step": {s}, "train/reward": {v}}}\n' for s, v in ((0, 1), (1, 2), (5, 9), (6, 5)))
+    )
+    answer = curves(read(run), ["train/reward"], window=3)
+    assert list(answer.table["mean"]) == [1.5, 1.5, 7.0, 7.0]
+    drawn = svg(answer.figure)
+    assert "reward, running mean over 3 steps" in drawn
+    assert "no smoothing" in svg(curves(read(run), ["train/reward"]).figure)
+
+
+def test_groups_say_what_they_mix_and_what_changes_together(tmp_path: Path) -> None:
+    for algo, prompts in (("grpo", 8), ("drgrpo", 16)):
+        for seed, lr in ((0, 1e-6), (1, 2e-6)):
+            make(tmp_path / f"{algo}-{seed}", algo, seed, prompts=prompts, optim={"lr": lr}, checkpoint={"every": seed})
+    runs = read(tmp_path)
+    assert runs.varying() == ["algo", "optim.lr", "prompts"]  # not where or how often a run is saved
+    groups = grouped(runs, ["algo", "prompts"])
+    assert [group.label for group in groups] == ["drgrpo (n = 2)", "grpo (n = 2)"]
+    said = "\n".join(asked.remarks(groups))
+    assert "prompts: not the same in all groups, but changing together with algo" in said
+    assert "grpo (n = 2): its runs differ in optim.lr too" in said
+    assert [group.label for group in grouped(runs, ["optim.lr"])] == [
+        "optim.lr=1e-06 (n = 2)",
+        "optim.lr=2e-06 (n = 2)",
+    ]
+    assert [group.label for group in grouped(runs, [])] == ["all runs (n = 4)"]
+
+
+def test_bad_input_is_one_line(runs: Runs) -> None:
+    for call, said in (
+        (lambda: curves(runs, ["train/rewards"]), "did you mean train/reward"),
+        (lambda: curves(runs, ["nothing/*"]), "no run has one of these yet"),
+        (lambda: curves(runs, by=["alg"]), "there are algo, template"),
+        (lambda: curves(runs, window=4), "odd number"),
+        (lambda: curves(runs, window=0), "odd number"),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
+    assert select(runs, ["length/*", "length/mean"]) == [
+        f"length/{n}" for n in ("mean", "correct", "incorrect", "truncated")
+    ]
+
+
+def test_the_drawing_is_a_vector_without_scripts_and_twice_the_same(runs: Runs) -> None:
+    text = svg(curves(runs).figure)
+    root = ET.fromstring(text)
+    assert root.tag.endswith("svg")
+    assert {"train/reward", "grpo (n = 3)"} <= {
+        (node.text or "").strip() for node in root.iter() if node.tag.endswith("text")
+    }
+    assert "<image" not in text and "<script" not in text and "http" not in text.replace("http://www.w3.org", "")
+    assert text == svg(curves(runs).figure)
+    other = svg(curves(runs, ["length/mean"]).figure)
+    ids = [{node.get("id") for node in ET.fromstring(one).iter()} - {None} for one in (text, other)]
+    assert not ids[0] & ids[1]  # both can stand on one page
+    for one, names in ((text, ids[0]), (other, ids[1])):
+        referred = set(re.findall(r'(?:href="#|url\(#)([^")]+)', one))
+        assert referred and referred <= names
+
+
+def test_empty_and_odd_panels_are_drawn(tmp_path: Path) -> None:
+    drawn = figure(2, 1)
+    finish(drawn.axes[0], "step", "tokens")
+    odd = "price=$5 \\frac{ & <b> \x00 $"  # no mathematics, no markup
+    line(drawn.axes[1], [0, 1, 2], [1.0, math.nan, 2.0], look(0), odd, [0.5, math.nan, 1.0], [1.5, math.nan, 3.0])
+    finish(drawn.axes[1], "step", "tokens", odd)
+    legend(drawn, looks(["a", odd]))
+    caption(drawn, odd)
+    texts = [
+        "".join(node.itertext()).strip() for node in ET.fromstring(svg(drawn)).iter() if node.tag.endswith("}text")
+    ]
+    assert "no data" in texts
+    assert sum(text == odd.replace("\x00", "?") for text in texts) >= 3
+    kinds = looks([f"group {i}" for i in range(24)])
+    assert len({(k.colour, str(k.dashes), k.marker) for k in kinds.values()}) == 24
+    assert len({k.colour for k in list(kinds.values())[:8]}) == len(COLOURS)
+
+
+def test_from_a_command_line_to_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder, tmp_path / "runs")
+    assert asked.main([str(tmp_path / "runs"), "--metrics", "train/reward", "--window", "3"]) == 0
+    said = capsys.readouterr()
+    assert "grpo (n = 3)" in said.out
+    assert "note: grpo-2: holds 12 of 20 steps" in said.err
+    assert "different numbers of steps: 20 (3 runs), 12 (1 run)" in said.err
+    written = {path.name for path in (tmp_path / "runs").iterdir() if path.is_file()}
+    assert written == {"curves.svg", "curves.pdf", "curves.csv"}
+    assert len(pd.read_csv(tmp_path / "runs" / "curves.csv")) == 40
+    assert (tmp_path / "runs" / "curves.pdf").read_bytes().startswith(b"%PDF")
+    assert asked.main([str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["curves", "lengths"])
+def test_help_is_quick(name: str) -> None:
+    code = f"import sys; sys.argv = ['x', '--help']; import runpy; runpy.run_module('analysis.{name}', run_name='__main__')"
+    heavy = (
+        "import sys; print(sorted({'pandas', 'matplotlib', 'numpy', 'torch', 'hydra', 'mlflow'} & set(sys.modules)))"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", f"import atexit; atexit.register(lambda: exec({heavy!r})); {code}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert time.monotonic() - began < 2.0  # alone on a machine: 0.1
+    assert done.stdout.endswith("[]\n")
+    assert f"python -m analysis.{name}" in done.stdout

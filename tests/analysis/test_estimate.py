@@ -1,0 +1,113 @@
+"""Means, intervals and tests over seeds against plain loops and known truths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.estimate import band, over_seeds, paired, running_mean, sign_flip
+
+FINITE = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+def test_one_seed_has_no_interval_and_says_so() -> None:
+    one = over_seeds([0.5, math.nan])
+    assert (one.mean, one.low, one.high, one.n) == (0.5, None, None, 1)
+    assert str(one) == "0.5 (one seed: no interval)"
+    assert str(over_seeds([math.nan])) == "no value"
+    assert str(over_seeds([1.0, 1.0])) == "1 [1, 1] (n = 2)"
+
+
+def test_the_interval_is_that_of_redrawn_seeds() -> None:
+    values = [0.1, 0.4, 0.5, 0.9]
+    means = [np.mean(draw) for draw in itertools.product(values, repeat=4)]  # all 256 draws
+    of = over_seeds(values, draws=40_000)
+    assert of.low == pytest.approx(np.quantile(means, 0.025), abs=0.03)
+    assert of.high == pytest.approx(np.quantile(means, 0.975), abs=0.03)
+    assert of == over_seeds(values, draws=40_000)
+    assert of != over_seeds(values, draws=40_000, level=0.5)
+
+
+def test_the_interval_covers_the_mean_of_other_seeds() -> None:
+    rng = np.random.default_rng(1)
+    held = [(e := over_seeds(rng.normal(size=20), draws=400)).low < 0 < e.high for _ in range(300)]  # type: ignore[operator]
+    assert 0.88 < np.mean(held) < 0.98
+
+
+def test_a_band_takes_whole_curves_and_says_how_many_there_are() -> None:
+    nan = math.nan
+    curves = np.array([[1.0, 2.0, nan, 5.0], [3.0, 2.0, 7.0, nan], [8.0, 2.0, nan, nan]])
+    mean, low, high, n = band(curves)
+    assert np.array_equal(mean, [4.0, 2.0, 7.0, 5.0])
+    assert list(n) == [3, 3, 1, 1]
+    assert (low[0], high[0]) == (1.0, 8.0)
+    assert low[1] == high[1] == 2.0
+    assert np.isnan([*low[2:], *high[2:]]).all()
+    repeated = band(np.repeat(curves[:, :1], 5000, axis=1))  # more than one chunk of them
+    assert len(set(repeated[1])) == len(set(repeated[2])) == 1
+    for wrong in (np.zeros(3), np.zeros((2, 3, 4))):
+        with pytest.raises(ValueError, match="must be"):
+            band(wrong)
+    with pytest.raises(ValueError, match="level 1"):
+        band(curves, level=1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FINITE, min_size=2, max_size=8))
+def test_a_mean_lies_in_its_interval_and_within_its_values(values: list[float]) -> None:
+    of = over_seeds(values, draws=200)
+    assert of.low is not None and of.high is not None
+    assert of.low <= of.mean <= of.high
+    slack = 1e-9 * max(map(abs, values), default=1.0) + 1e-12
+    assert min(values) - slack <= of.low and of.high <= max(values) + slack
+
+
+def test_pairs_are_seeds_that_both_have() -> None:
+    first, second = {"0": 0.5, "1": 0.6, "2": math.nan, "3": 0.9}, {"1": 0.5, "0": 0.3, "2": 0.1, "4": 0.0}
+    of = paired(first, second)
+    assert of.pairs == ("0", "1")
+    assert of.difference.mean == pytest.approx(0.15)
+    assert (of.p, of.smallest_p) == (0.5, 0.5)
+    assert "p = 0.5 (at least 0.5 with 2 pairs)" in str(of)
+    alone = paired({"0": 1.0}, {"0": 0.5})
+    assert (alone.p, alone.smallest_p, alone.difference.low, alone.difference.n) == (None, None, None, 1)
+    assert paired({"0": 1.0}, {"1": 1.0}).difference.n == 0
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=7))
+def test_the_test_counts_all_patterns_of_signs(differences: list[int]) -> None:
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    expected = np.mean([total >= abs(sum(differences)) for total in sums])
+    assert sign_flip([float(d) for d in differences]) == pytest.approx(expected)
+
+
+def test_many_pairs_are_tested_by_random_patterns() -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(0.35, 1, size=14)
+    assert sign_flip([*data, 0.0], draws=40_000) == pytest.approx(sign_flip(data), abs=0.01)  # a zero changes nothing
+    assert 0 < sign_flip([1.0] * 40, draws=1000) <= 1 / 1000
+    truly_null = [sign_flip(rng.normal(size=8)) for _ in range(400)]
+    assert np.mean(np.array(truly_null) <= 0.05) < 0.09
+    for wrong in ([], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="difference"):
+            sign_flip(wrong)
+
+
+@given(st.lists(st.one_of(FINITE, st.just(math.nan)), max_size=30), st.integers(1, 40))
+def test_a_running_mean_is_that_of_its_window(values: list[float], window: int) -> None:
+    half = (window - 1) // 2
+    got = running_mean(values, window)
+    assert len(got) == len(values)
+    for i, value in enumerate(got):
+        near = [v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)]
+        assert (math.isnan(value) and not near) or value == pytest.approx(np.mean(near), rel=1e-6, abs=1e-3)
+    with pytest.raises(ValueError, match="window 0"):
+        running_mean(values, 0)
