@@ -71,8 +71,9 @@ DATA ?= ../shared/data
 check-data: setup  ## question sets, templates and graders on the real files under DATA=FOLDER (train/*.jsonl, eval/*.jsonl)
 	$(PY) -m tests.data.check_data $(DATA)
 
-check-browser: setup  ## the MLflow comparison in a real browser (Debian: installs chromium)
+check-browser: setup  ## the MLflow comparison and the report in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py
+	$(PY) tests/browser/check_report.py
 
 TRL := .venv-trl
 $(TRL)/.ready: constraints.txt

@@ -174,6 +174,7 @@ def test_the_figure_shows_every_measured_algorithm_in_both_rows(
 # -------------------------------------------------------------------------------------------------------------- the sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_names_what_fails_goes_on_and_is_not_run_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -244,6 +244,7 @@ def judging(body: Any) -> Say:
     return chat(f"Category {2 if 'recheck' in said or 'rethink' in said or 'check again' in said else 1}.")
 
 
+@pytest.mark.slow
 def test_the_nano_model_over_temperatures_and_its_judge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +282,7 @@ def test_the_nano_model_over_temperatures_and_its_judge(
         reflection.run([*SMALL[1:], "n=3", "temperatures=0.5,1", f"out={out}"])
 
 
+@pytest.mark.slow
 def test_a_run_before_training_against_its_checkpoints(tmp_path: Path) -> None:
     train_here(tmp_path / "run", "steps=4", "checkpoint.keep=9", "evaluation.every=4")
     found = reflection.run([

@@ -1,0 +1,230 @@
+"""Comparisons: two values of an axis, on runs that are equal in everything else, with interval and permutation test.
+
+python -m analysis.compare FOLDER... [--between algo=grpo,drgrpo] [--metrics NAME,...] [--at end | STEP | FIRST-LAST]
+
+A difference is first - second. Two runs make a pair if all their other axes agree, the seed too; the unit of intervals and
+tests is the seed: pairs of one seed (of several templates, say) are averaged first. Intervals: 95 % bootstrap over seeds;
+tests: two-sided sign flips. One seed has neither. A run without a partner is named in the notes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer, as_text, command, names, parser
+from analysis.pairs import At, Between, Pair, at_of, between_of, pairs, series, sides_of, unpaired
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from analysis.estimate import Difference
+    from analysis.runs import Runs
+
+METRICS = ("train/reward", "train/accuracy", "eval/*/accuracy", "length/mean", "length/correct", "length/incorrect")
+COLUMNS = 2
+ALL = "all"
+ROWS = 30  # groups that one panel shows; more are in the table
+FEW = 6  # seeds below which no two-sided sign-flip test can give p < 0.05
+
+
+def compare(
+    runs: Runs, between: str | None = None, metrics: Sequence[str] = METRICS, at: str = "end", level: float = 0.95
+) -> Answer:
+    """The differences of every metric (names may hold * and ?) `between` two values, written AXIS=FIRST,SECOND (None: the
+    only axis that differs, if it has two values). Training runs are compared if there are any, else evaluations.
+
+    The table has a row for each pair (kind "pair"), each group of pairs ("group"), and all of them ("all"): metric, at,
+    first, second, difference, low, high (empty: one seed), n (seeds), pairs, p, smallest_p, p_holm (over the metrics'
+    main rows). InputError for an axis, value, metric or step that there is not, and if no two runs make a pair.
+    """
+    where = at_of(at)
+    subjects = list(runs.runs or runs.evaluated)
+    wanted = between_of(subjects, between)
+    known = series(runs, subjects)
+    chosen = _select(sorted({name for _, name in known}), metrics)
+    sides = sides_of(subjects, wanted)
+    said = unpaired(runs, sides, wanted)
+    rows: list[dict[str, Any]] = []
+    found: dict[str, list[Pair]] = {}
+    for metric in chosen:
+        found[metric], lost = pairs(sides, wanted, known, metric, where)
+        if lost:
+            said.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
+        rows += _rows(metric, where, found[metric], level)
+    if not any(found.values()):
+        raise InputError("--at", at, f"no pair has a value of {', '.join(chosen)} there")
+    _holm(rows)
+    said += _remarks(wanted, rows)
+    table = _frame(rows, wanted)
+    shown = [_shown(row, wanted) for row in rows if row["kind"] != "pair"]
+    title = f"{wanted}, at {where}"
+    return Answer(_draw(rows, chosen, title, level), table, "\n".join([title, as_text(shown), *dict.fromkeys(said)]))
+
+
+def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """The metrics asked for, in that order. InputError for a plain name that no run has, and if none is left."""
+    found: dict[str, None] = {}
+    for name in metrics:
+        matching = [known for known in there if fnmatch.fnmatchcase(known, name)]
+        if not matching and not set(name) & set("*?[") and name not in METRICS:
+            raise InputError("--metrics", name, "no run has it; python -m zero.tracking lists metrics")
+        found |= dict.fromkeys(matching)
+    if not found:
+        raise InputError("--metrics", ",".join(metrics), "no run has one of these yet")
+    return list(found)
+
+
+# ----------------------------------------------------------------------------------------------------------- the numbers
+
+
+def over(of: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
+    """The difference over seeds, and both means; pairs of one seed are averaged first."""
+    from analysis.estimate import paired
+
+    seeds: dict[str, list[Pair]] = {}
+    for pair in of:
+        seeds.setdefault(pair.seed, []).append(pair)
+    first = {seed: math.fsum(p.first for p in mine) / len(mine) for seed, mine in seeds.items()}
+    second = {seed: math.fsum(p.second for p in mine) / len(mine) for seed, mine in seeds.items()}
+    return paired(first, second, level), sum(first.values()) / len(first), sum(second.values()) / len(second)
+
+
+def _rows(metric: str, where: At, of: Sequence[Pair], level: float) -> list[dict[str, Any]]:
+    """The rows of a metric: pairs, groups if there are several, and all."""
+    rows: list[dict[str, Any]] = []
+    for pair in of:
+        rows.append({
+            "metric": metric, "kind": "pair", "group": pair.group or ALL, "seed": pair.seed, "runs": pair.runs,
+            "first": pair.first, "second": pair.second, "difference": pair.first - pair.second, "n": 1, "pairs": 1,
+            "first_step": pair.steps[0], "last_step": pair.steps[-1], "at": str(where),
+        })  # fmt: skip
+    groups = list(dict.fromkeys(pair.group for pair in of))
+    parts = [("group", group, [p for p in of if p.group == group]) for group in groups] if len(groups) > 1 else []
+    for kind, group, mine in [*parts, *([("all", ALL, list(of))] if of else [])]:
+        found, first, second = over(mine, level)
+        rows.append({
+            "metric": metric, "kind": kind, "group": group, "first": first, "second": second,
+            "difference": found.difference.mean, "low": found.difference.low, "high": found.difference.high,
+            "n": found.difference.n, "pairs": len(mine), "p": found.p, "smallest_p": found.smallest_p, "at": str(where),
+            "first_step": min(p.steps[0] for p in mine), "last_step": max(p.steps[-1] for p in mine),
+        })  # fmt: skip
+    return rows
+
+
+def _holm(rows: Sequence[dict[str, Any]]) -> None:
+    """Holm's adjustment over the tests of the rows of all pairs: one a metric. [Holm 1979]."""
+    tested = sorted((row for row in rows if row["kind"] == "all" and row["p"] is not None), key=lambda row: row["p"])
+    largest = 0.0
+    for i, row in enumerate(tested):
+        largest = max(largest, min(1.0, row["p"] * (len(tested) - i)))
+        row["p_holm"] = largest
+
+
+def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be said beside the numbers."""
+    said = [
+        f"{axis} changes with {wanted.axis} ({left or 'none'}, {right or 'none'}): the differences may be its own"
+        for axis, (left, right) in wanted.along.items()
+    ]
+    main = [row for row in rows if row["kind"] == "all"]
+    if any(row["n"] == 1 for row in main):
+        said.append("n = 1 is one seed: no interval, no test, and no statement about other seeds")
+    if few := sorted({row["n"] for row in main if 1 < row["n"] < FEW}):
+        smallest = 2.0 ** (1 - few[-1])
+        said.append(
+            f"n = {few[-1]} seeds: no p below {smallest:.3g} is possible, and intervals of so few are too narrow"
+        )
+    if any(row["kind"] == "group" for row in rows):
+        said.append(f"{ALL}: the differences of one seed are averaged first; n counts seeds")
+    uneven = {row["metric"] for row in main if row["first_step"] != row["last_step"] and "last step" in row["at"]}
+    if uneven:
+        said.append(f"{', '.join(sorted(uneven))}: the pairs end at different steps, from first_step to last_step")
+    if (tests := sum(row["p"] is not None for row in main)) > 1:
+        said.append(f"{tests} metrics were tested: p (Holm) accounts for that")
+    return said
+
+
+def _shown(row: Mapping[str, Any], wanted: Between) -> dict[str, Any]:
+    interval = f"{row['low']:.4g} to {row['high']:.4g}" if row["low"] is not None else "one seed: none"
+    adjusted = row.get("p_holm")
+    return {
+        "metric": row["metric"], "": row["group"], wanted.first or "none": f"{row['first']:.4g}",
+        wanted.second or "none": f"{row['second']:.4g}", "difference": f"{row['difference']:.4g}",
+        "interval (95 %)": interval, "n": row["n"], "pairs": row["pairs"],
+        "p": "none" if row["p"] is None else f"{row['p']:.3g}",
+        "p (Holm)": "" if adjusted is None else f"{adjusted:.3g}",
+    }  # fmt: skip
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], wanted: Between) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = [
+        "metric", "kind", "group", "seed", "runs", "at", "first_step", "last_step", "first", "second", "difference",
+        "low", "high", "n", "pairs", "p", "smallest_p", "p_holm",
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    numbers = ["low", "high", "p", "smallest_p", "p_holm"]
+    table[numbers] = table[numbers].astype(float)
+    table.insert(0, "between", f"{wanted.axis}={wanted.first},{wanted.second}")
+    return table
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str, level: float) -> Figure:
+    """A panel for each metric: differences with intervals, pairs as faint points, a line at zero."""
+    from analysis import figures
+    from analysis.curves import unit
+
+    across = min(COLUMNS, len(metrics))
+    most = max(len({r["group"] for r in rows if r["metric"] == m}) for m in metrics)
+    drawn = figures.figure(across, -(-len(metrics) // across), height=1.6 + 0.32 * min(most, ROWS))
+    for axis, metric in zip(drawn.axes, metrics, strict=False):
+        mine = [row for row in rows if row["metric"] == metric]
+        main = [row for row in mine if row["kind"] != "pair"][-ROWS:]
+        places = {row["group"]: -i for i, row in enumerate(main)}
+        several = any(row["kind"] == "group" for row in mine)
+        for row in mine:  # a pair stands by its group: the interval of all is one of seeds
+            beside = places.get(row["group"] if several else ALL)
+            if row["kind"] == "pair" and beside is not None:
+                axis.plot(row["difference"], beside, "o", color=figures.GREY, markersize=3, alpha=0.5, zorder=1)
+        for row in main:
+            how = figures.look(0 if row["kind"] == "all" else 1)
+            at = places[row["group"]]
+            if row["low"] is not None:
+                axis.plot([row["low"], row["high"]], [at, at], color=how.colour, linewidth=2, solid_capstyle="butt")
+            face = how.colour if row["low"] is not None else "white"
+            axis.plot(row["difference"], at, how.marker, color=how.colour, markerfacecolor=face, markersize=6)
+        axis.axvline(0, color=figures.GREY, linewidth=0.8)
+        figures.finish(axis, f"difference ({unit(metric) or 'value'})", "", metric)
+        if main:
+            axis.set_yticks(
+                list(places.values()),
+                [figures.plain(f"{row['group']} (n = {row['n']})") for row in main],
+            )
+            axis.set_ylim(min(places.values()) - 0.6, 0.6)
+    for axis in drawn.axes[len(metrics) :]:
+        axis.set_visible(False)
+    note = f"bars: {100 * level:g} % bootstrap interval over seeds; grey: each pair; hollow: one seed, no interval"
+    figures.caption(drawn, f"{title}. {note}")
+    return drawn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    made = parser("compare", __doc__)
+    made.add_argument("--between", metavar="AXIS=A,B", help="what is compared: A - B (default: the axis that differs)")
+    made.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
+    made.add_argument("--at", default="end", help="end (the last step both runs have), STEP, or FIRST-LAST (mean)")
+    options = made.parse_args(arguments)
+    chosen = names(options.metrics) or list(METRICS)
+    return command("compare", options, chosen, lambda runs: compare(runs, options.between, chosen, options.at))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Which runs make pairs: two values of an axis, and all else equal; and the values of a metric that both runs of a pair have."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.runs import Run, Runs
+
+Series = Mapping[int, float]
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a metric is taken: the mean over the steps from `first` to `last` that both runs of a pair have; None, None: the
+    last step that both have."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def __str__(self) -> str:
+        if self.first is None or self.last is None:
+            return "the last step that both runs have"
+        return f"step {self.first}" if self.first == self.last else f"mean of steps {self.first} to {self.last}"
+
+    def of(self, shared: Iterable[int]) -> list[int]:
+        """The steps that count, of those that both runs have."""
+        steps = sorted(shared)
+        if self.first is None or self.last is None:
+            return steps[-1:]
+        return [step for step in steps if self.first <= step <= self.last]
+
+
+@dataclass(frozen=True)
+class Between:
+    """The axis, its two values, the axes that pairs agree in, and those that merely change together with it."""
+
+    axis: str
+    first: str
+    second: str
+    same: tuple[str, ...]
+    along: Mapping[str, tuple[str, str]]
+
+    def __str__(self) -> str:
+        return f"{self.axis}: {self.first or 'none'} - {self.second or 'none'}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of two runs; `group`: what, besides the seed, they agree in, as far as it differs between pairs."""
+
+    group: str
+    seed: str
+    runs: str
+    first: float
+    second: float
+    steps: tuple[int, ...]
+
+
+def at_of(text: str) -> At:
+    """From `end`, `STEP` or `FIRST-LAST`. InputError for anything else."""
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text.strip())
+    if text.strip() == "end":
+        return At()
+    if match is None or int(match[2] or match[1]) < int(match[1]):
+        raise InputError("--at", text, "must be end, a step such as 100, or steps such as 50-100")
+    return At(int(match[1]), int(match[2] or match[1]))
+
+
+def between_of(subjects: Sequence[Run], text: str | None) -> Between:
+    """From AXIS=FIRST,SECOND. InputError for an axis or a value that these runs do not have."""
+    axes = list(dict.fromkeys(axis for run in subjects for axis in run.axes))
+    values = {axis: list(dict.fromkeys(run.axes.get(axis, "") for run in subjects)) for axis in axes}
+    if text is None:
+        differing = [axis for axis in axes if axis != "seed" and len(values[axis]) > 1]
+        leading = [axis for axis in differing if len(values[axis]) == 2]
+        if len(leading) != 1 or len(differing) != 1:
+            listed = ", ".join(f"{axis} ({', '.join(values[axis][:6])})" for axis in differing) or "none"
+            raise InputError(
+                "--between", "none", f"say which two are compared: AXIS=FIRST,SECOND; axes that differ: {listed}"
+            )
+        text = f"{leading[0]}={','.join(sorted(values[leading[0]]))}"
+    axis, _, both = text.partition("=")
+    first, comma, second = both.partition(",")
+    axis, first, second = axis.strip(), first.strip(), second.strip()
+    if axis not in values:
+        raise InputError("--between", text, f"no such axis; there are {', '.join(axes)}")
+    if axis == "seed" or not comma or "," in second or first == second:
+        raise InputError("--between", text, "must be AXIS=FIRST,SECOND with two different values, and not the seed")
+    for value in (first, second):
+        if value not in values[axis]:
+            listed = ", ".join(values[axis][:12])
+            raise InputError("--between", text, f"no run has {axis}={value or 'none'}; there are {listed}")
+    sides = [[run for run in subjects if run.axes.get(axis, "") == value] for value in (first, second)]
+    along = {}
+    for other in axes:
+        left, right = ({run.axes.get(other, "") for run in side} for side in sides)
+        if other not in (axis, "seed") and len(left) == len(right) == 1 and left != right:
+            along[other] = (next(iter(left)), next(iter(right)))
+    same = tuple(other for other in axes if other != axis and other not in along)
+    return Between(axis, first, second, same, along)
+
+
+# ----------------------------------------------------------------------------------------------------------------- pairs
+
+
+def series(runs: Runs, subjects: Sequence[Run]) -> dict[tuple[str, str], dict[int, float]]:
+    """The finite values by (run, metric): of the journals, and of what result.json alone holds."""
+    mine = {run.name for run in subjects}
+    known: dict[tuple[str, str], dict[int, float]] = {}
+    for metric in runs.metrics:
+        part = runs.steps[["run", "step", metric]].dropna()
+        for name, step, value in zip(part["run"], part["step"], part[metric], strict=True):
+            if name in mine and math.isfinite(value):
+                known.setdefault((str(name), metric), {})[int(step)] = float(value)
+    found = runs.evaluations()
+    for name, benchmark, metric, step, value in zip(
+        found["run"], found["benchmark"], found["metric"], found["step"], found["value"], strict=True
+    ):
+        if name in mine and math.isfinite(value):
+            known.setdefault((str(name), f"eval/{benchmark}/{metric}"), {}).setdefault(int(step), float(value))
+    return known
+
+
+def sides_of(subjects: Sequence[Run], wanted: Between) -> tuple[dict[Key, list[str]], dict[Key, list[str]]]:
+    """The names of the runs of either value, by what pairs agree in."""
+    first: dict[Key, list[str]] = {}
+    second: dict[Key, list[str]] = {}
+    for run in subjects:
+        value = run.axes.get(wanted.axis, "")
+        side = first if value == wanted.first else second if value == wanted.second else None
+        if side is not None:
+            side.setdefault(tuple(run.axes.get(axis, "") for axis in wanted.same), []).append(run.name)
+    return first, second
+
+
+def unpaired(runs: Runs, sides: tuple[dict[Key, list[str]], dict[Key, list[str]]], wanted: Between) -> list[str]:
+    """What is said of runs without a partner, and of several runs in one place. InputError if there is no pair."""
+    from analysis.runs import Note
+
+    first, second = sides
+    said = []
+    if not first.keys() & second.keys():
+        ours, theirs = next(iter(first)), next(iter(second))
+        differ = [a for a, x, y in zip(wanted.same, ours, theirs, strict=True) if x != y]
+        raise InputError(
+            "--between", f"{wanted.axis}={wanted.first},{wanted.second}",
+            f"no two runs are equal in everything else; they differ in {', '.join(differ[:6])} too",
+        )  # fmt: skip
+    lost = 0
+    for mine, other, value in ((first, second, wanted.second), (second, first, wanted.first)):
+        for key, of in mine.items():
+            if key not in other:
+                lost += len(of)
+                for name in of:
+                    runs.notes.append(
+                        Note(name, f"has no partner with {wanted.axis}={value or 'none'}: left out of the comparison")
+                    )
+            elif len(of) > 1:
+                at = words(dict(zip(wanted.same, key, strict=True)), ["seed"])
+                said.append(f"{', '.join(of)}: {len(of)} runs with the same settings ({at}); their mean is one value")
+    if lost:
+        said.append(f"{lost} run{'s' * (lost > 1)} without a partner left out")
+    return said
+
+
+def pairs(
+    sides: tuple[dict[Key, list[str]], dict[Key, list[str]]],
+    wanted: Between,
+    known: Mapping[tuple[str, str], Series],
+    metric: str,
+    where: At,
+) -> tuple[list[Pair], int]:
+    """The pairs of one metric, and how many have no value where it is wanted."""
+    first, second = sides
+    shared = [key for key in first if key in second]
+    varied = [a for i, a in enumerate(wanted.same) if a != "seed" and len({key[i] for key in shared}) > 1]
+    found, lost = [], 0
+    for key in shared:
+        of = [_meanseries([known.get((n, metric), {}) for n in side[key]]) for side in (first, second)]
+        steps = where.of(of[0].keys() & of[1].keys())
+        if not steps:
+            lost += 1
+            continue
+        left, right = (sum(series[step] for step in steps) / len(steps) for series in of)
+        settings = dict(zip(wanted.same, key, strict=True))
+        runs = " - ".join("+".join(side[key]) for side in (first, second))
+        found.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps)))
+    return found, lost
+
+
+def _meanseries(several: Sequence[Series]) -> Series:
+    """The mean over runs of one place, at the steps that all of them have."""
+    steps = set.intersection(*(set(series) for series in several))
+    return {step: sum(series[step] for series in several) / len(several) for step in steps}
+
+
+def words(settings: Mapping[str, str], axes: Sequence[str]) -> str:
+    from analysis.runs import AXES
+
+    bare = AXES[:5]
+    return ", ".join((settings[a] or "none") if a in bare else f"{a}={settings[a]}" for a in axes if a in settings)

@@ -1,0 +1,234 @@
+"""Sections of the report that ask the questions of analysis/: each a figure, its numbers in words, and how to ask again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.report_page import drawing, number, paragraph, table, text
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.answer import Answer
+    from analysis.report import Request
+    from analysis.runs import Run, Runs
+
+HEALTH = (
+    "loss/entropy", "loss/grad_norm", "groups/zero_advantage", "length/truncated", "reflection/share",
+    "mismatch/logprob_gap", "train/formatted", "loss/clip_fraction",
+)  # fmt: skip
+THIN = 40  # runs above which figures do without a line for each, and levels are not read from saved answers
+COMPARISONS = 6
+REFLECTIONS = 4  # folders of analysis.reflection that are shown
+Entry = tuple[str, str, Callable[["Runs"], str | None]]
+
+
+def questions(request: Request) -> list[Entry]:
+    """(id, title, function of the runs) of every question, in the order of the page. A new one is one line here."""
+    by = None if request.by is None else list(request.by)
+    return [
+        ("curves", "Reward, accuracy and length", lambda runs: _curves(runs, request, None)),
+        ("lengths", "Lengths of correct and incorrect responses", lambda runs: _lengths(runs, request, by)),
+        ("comparisons", "Comparisons", lambda runs: _comparisons(runs, request)),
+        ("templates", "Templates", lambda runs: _templates(runs, request, by)),
+        ("coverage", "Coverage: pass@k and temperature", lambda runs: _coverage(runs, request)),
+        ("reflection", "Self-reflection", lambda runs: _reflection(request)),
+        ("health", "How training went", lambda runs: _curves(runs, request, HEALTH)),
+    ]
+
+
+def shown(answer: Answer, name: str, command: str) -> str:
+    """An answer as HTML: figure, text, command."""
+    return (
+        drawing(answer.figure, name)
+        + _words(answer.text)
+        + f'<p class="quiet">Again: <code>{text(command)}</code></p>\n'
+    )
+
+
+def _words(said: str) -> str:
+    """The text of an answer: lines of tables, which have columns, as they stand; remarks as paragraphs that break."""
+    body = ""
+    for columns, lines in itertools.groupby(said.splitlines(), lambda line: "  " in line or set(line) == {"-"}):
+        if columns:
+            joined = "\n".join(lines)
+            body += f'<div class="scroll" tabindex="0"><pre class="table">{text(joined)}</pre></div>\n'
+        else:
+            body += "".join(paragraph(line, quiet=True) for line in lines)
+    return body
+
+
+def _again(name: str, request: Request, *more: str) -> str:
+    places = [shlex.quote(place) for place in request.places]
+    by = ["--by", shlex.quote(",".join(request.by))] if request.by is not None else []
+    window = ["--window", str(request.window)] if request.window > 1 and name in ("curves", "lengths") else []
+    return " ".join(["python -m", f"analysis.{name}", *places, *more, *(by if name != "compare" else []), *window])
+
+
+def _curves(runs: Runs, request: Request, metrics: Sequence[str] | None) -> str | None:
+    from analysis.curves import METRICS, curves
+
+    wanted = list(METRICS) if metrics is None else [name for name in metrics if name in runs.metrics]
+    if not runs.runs or not wanted or (metrics is None and runs.steps.empty):
+        return None
+    answer = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
+    again = _again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
+    return shown(answer, f"{', '.join(wanted)} against steps", again)
+
+
+def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
+    from analysis.lengths import TRAINING, lengths
+
+    if not set(TRAINING) & set(runs.metrics):
+        return None
+    levels = len(runs.runs) <= THIN
+    answer = lengths(runs, None, by, request.window, levels)
+    return shown(answer, "lengths of responses", _again("lengths", request, *([] if levels else ["--no-levels"])))
+
+
+def _comparisons(runs: Runs, request: Request) -> str | None:
+    """Every two values of every axis that differs, as far as some runs make pairs; what only changes along with an earlier
+    axis is not compared again."""
+    from analysis.compare import between_of, compare
+
+    subjects = list(runs.runs or runs.evaluated)
+    body, done, left, along = "", 0, [], set()
+    for axis, first, second in _twos(subjects):
+        if axis in along:
+            continue
+        name = f"{axis}={first},{second}"
+        again = _again("compare", request, "--between", shlex.quote(name))
+        if "," in first + second or done >= COMPARISONS:
+            left.append(again)
+            continue
+        try:
+            along |= set(between_of(subjects, name).along)
+            answer = compare(runs, name)
+        except InputError as error:
+            body += paragraph(f"{name}: not here: {error}", quiet=True)
+            continue
+        done += 1
+        title = f"{axis}: {first or 'none'} - {second or 'none'}"
+        body += f"<h3>{text(title)}</h3>\n"
+        body += shown(answer, f"differences between {first or 'none'} and {second or 'none'}", again)
+    if left:
+        body += paragraph(f"{len(left)} more comparisons are not on this page, such as: {left[0]}", quiet=True)
+    return body or None
+
+
+def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    from analysis.runs import natural
+
+    for axis in dict.fromkeys(axis for run in subjects for axis in run.axes):
+        values = sorted({run.axes.get(axis, "") for run in subjects}, key=natural)
+        if axis != "seed" and len(values) > 1:
+            yield from ((axis, *pair) for pair in itertools.combinations(values, 2))
+
+
+def _templates(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
+    """Only where templates differ, or were measured before training."""
+    from analysis.template import template
+
+    if len({run.axes.get("template") for run in (*runs.runs, *runs.evaluated)}) < 2:
+        return None
+    return shown(template(runs, by=by), "accuracy by template", _again("template", request))
+
+
+def _coverage(runs: Runs, request: Request) -> str | None:
+    """Only where evaluations have several temperatures or several answers to a question."""
+    several = [run for run in runs.evaluated if isinstance(n := run.settings.get("n"), int) and n > 1]
+    if not several:
+        return None
+    from analysis.coverage import coverage
+
+    return shown(coverage(runs), "pass@k against temperature", _again("coverage", request))
+
+
+def _reflection(request: Request) -> str | None:
+    """What analysis.reflection left in or below the folders."""
+    from analysis import reflection
+
+    body = ""
+    for place in request.places:
+        folder = Path(place).expanduser()
+        found = [folder / "reflection.csv", *folder.glob("*/reflection.csv"), *folder.glob("*/*/reflection.csv")]
+        for file in sorted(path for path in found if path.is_file())[:REFLECTIONS]:
+            try:
+                answer = reflection.shown(reflection.stored(file.parent))
+            except InputError as error:
+                body += paragraph(f"{file.parent.name}: {error}", quiet=True)
+                continue
+            body += f"<h3>{text(file.parent.name)}</h3>\n"
+            body += shown(
+                answer, "self-reflection", f"python -m analysis.reflection out={shlex.quote(str(file.parent))} ..."
+            )
+    return body or None
+
+
+# --------------------------------------------------------------------------------------------------------------- results
+
+
+def results(runs: Runs, request: Request) -> str | None:
+    """First and last measurement of every group on every benchmark, with intervals: over seeds, else over questions."""
+    every = runs.evaluations()
+    measured = every[every["metric"] == "accuracy"]
+    if measured.empty:
+        return None
+    rows = [
+        row for label, of in _groups(runs, request)
+        for row in _rows(label, every, measured[measured["run"].isin([run.name for run in of])])
+    ]  # fmt: skip
+    said = (
+        "Accuracy, mean over runs. Intervals of several runs: 95 % bootstrap over seeds, which speaks of other seeds and not "
+        "of other questions; of one run: 95 % bootstrap over its questions, which says nothing about other seeds."
+    )
+    return table(rows) + paragraph(said, quiet=True)
+
+
+def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
+    """(label, runs): groups of training runs, then each evaluation."""
+    from analysis.curves import grouped
+
+    for group in grouped(runs, request.by) if runs.runs else ():
+        yield group.label.rpartition(" (n = ")[0], list(group.runs)
+    for run in runs.evaluated:
+        yield run.name, [run]
+
+
+def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
+    """A row for each benchmark. Runs whose last evaluation is at another step are counted in it, and the steps are named."""
+    from analysis.estimate import over_seeds
+
+    for benchmark, part in measured.groupby("benchmark", sort=True, observed=True):
+        ordered = part.sort_values("step", kind="stable")
+        ends = {end: ordered.groupby("run", observed=True).nth(at) for end, at in (("first", 0), ("last", -1))}
+        if ordered["step"].nunique() == 1:
+            del ends["first"]  # one measurement is no beginning and no end of anything
+        row: dict[str, Any] = {"group": label, "benchmark": str(benchmark)}
+        for end, values in ends.items():
+            mean = over_seeds(values["value"].tolist())
+            steps = sorted(set(values["step"].tolist()))
+            row[f"{end} step"] = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+            row[end] = number(mean.mean)
+            if mean.low is not None and mean.high is not None:
+                row[f"interval, {end}"] = f"{mean.low:.3f} to {mean.high:.3f}, seeds"
+            else:
+                row[f"interval, {end}"] = _over_questions(every, values)
+        yield row | {"n": len(ends["last"])}
+
+
+def _over_questions(every: Any, one: Any) -> str:
+    """The interval that the evaluation of one run at one step, a row of `one`, found itself."""
+    if len(one) != 1:
+        return "none"
+    here = one.iloc[0]
+    there = every[
+        (every["run"] == here["run"]) & (every["benchmark"] == here["benchmark"]) & (every["step"] == here["step"])
+    ]
+    found = dict(zip(there["metric"], there["value"], strict=True))
+    low, high = found.get("accuracy_low", math.nan), found.get("accuracy_high", math.nan)
+    return f"{low:.3f} to {high:.3f}, questions" if low == low and high == high else "none"

@@ -1,0 +1,330 @@
+"""Sections of the report that are made of the records of runs: what was varied, where they ran, cost, warnings.
+
+Each is a function of the runs that gives HTML, or None where there is nothing to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.folders import read_json
+from analysis.report_page import folded, listed, number, pairs, paragraph, table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from analysis.runs import Run, Runs
+
+ERRORS = {
+    "unparsed": "answers that the checker cannot read", "timed_out": "answers on which the checker hit its limit",
+    "failed": "answers on which the checker failed",
+}  # fmt: skip
+LATE = 0.1  # of a run's steps: its end, and its windows
+FELL = 0.5  # a reward below this part of its best has collapsed
+FLAT = 0.9  # share of groups without a signal above which training stands still
+CUT = 0.5  # share of truncated responses that is worth a word
+FEW = 5  # steps below which an end is not judged
+NAMED = 6  # runs that a warning names
+
+
+# ---------------------------------------------------------------------------------------------------------------- varied
+
+
+def varied(runs: Runs) -> str | None:
+    """The axes in which the runs differ, their values and numbers; every run with its state."""
+    everyone = [*runs.runs, *runs.evaluated]
+    axes = list(dict.fromkeys(axis for run in everyone for axis in run.axes))
+    rows, fixed = [], {}
+    for axis in axes:
+        counts = Counter(run.axes.get(axis) or "not set" for run in everyone)
+        if len(counts) > 1:
+            from analysis.runs import natural
+
+            values = sorted(counts, key=natural)
+            rows.append({"varied": axis, "values": ", ".join(f"{value} ({counts[value]})" for value in values[:40])})
+        else:
+            fixed[axis] = next(iter(counts))
+    body = table(rows) or paragraph("One setting only: nothing was varied.")
+    if rows:
+        body += paragraph("In brackets: the number of runs with that value.", quiet=True)
+    body += "<h3>The same in all</h3>" + pairs({k: v for k, v in fixed.items() if v != "not set"}) if fixed else ""
+    each = [
+        {"run": run.name, "state": run.status, "last step": _last(runs, run), "of": run.settings.get("steps", ""),
+         "signature": run.result.get("signature", "")}
+        for run in everyone
+    ]  # fmt: skip
+    return body + folded(f"All {len(everyone)} runs", table(each), open_=len(everyone) <= 8)
+
+
+def lead(runs: Runs) -> str:
+    """The lines under the title."""
+    states = Counter(run.status for run in runs.runs)
+    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    first = f"{len(runs.runs)} training run{'s' * (len(runs.runs) != 1)}" + (f": {said}" if said else "")
+    if runs.evaluated:
+        first += f"; {len(runs.evaluated)} evaluation{'s' * (len(runs.evaluated) != 1)}"
+    by = ", ".join(runs.varying())
+    seeds = len({run.axes.get("seed") for run in runs.runs})
+    second = f"Varied: {by or 'nothing'}; {seeds} seed{'s' * (seeds != 1)}." if runs.runs else ""
+    return paragraph(first + ".") + paragraph(second, quiet=True)
+
+
+def _last(runs: Runs, run: Run) -> int | str:
+    steps = runs.steps.loc[runs.steps["run"] == run.name, "step"]
+    return int(steps.max()) if len(steps) else ""
+
+
+# ----------------------------------------------------------------------------------------------------------- environment
+
+
+def environment(runs: Runs) -> str | None:
+    """Commit, versions, machines, times, and all settings."""
+    everyone = [*runs.runs, *runs.evaluated]
+    facts: dict[str, Counter[str]] = {}
+    for run in everyone:
+        for key, value in recorded(run).items():
+            facts.setdefault(key, Counter())[value] += 1
+    rows = {
+        key: ", ".join(value if count == len(everyone) else f"{value} ({count} of {len(everyone)} runs)"
+                       for value, count in counts.most_common(8))
+        for key, counts in sorted(facts.items(), key=lambda item: _order(item[0]))
+    }  # fmt: skip
+    if "commit" not in rows:
+        rows = {"commit": "not recorded: no sweep.json, and no tags of MLflow", **rows}
+    if "time/unix" in runs.metrics and runs.steps["time/unix"].notna().any():
+        clock = runs.steps["time/unix"].dropna()
+        rows["first and last step"] = f"{when(clock.min())} to {when(clock.max())}"
+    if "system/memory" in runs.metrics and runs.steps["system/memory"].notna().any():
+        rows["memory"] = f"at most {runs.steps['system/memory'].max():.3g} GB of a process"
+    settings = _settings(everyone)
+    return pairs(rows) + folded("All settings", table(settings, most=400))
+
+
+def recorded(run: Run) -> dict[str, str]:
+    """What a run's files say of where it ran: its sweep's frozen code, its attempts, its tags in MLflow."""
+    facts = _tags(run)
+    if run.path is None:
+        return facts
+    code = read_json(run.path.parent / "sweep.json").get("code")
+    if isinstance(code, dict) and code.get("commit"):
+        facts["commit"] = str(code["commit"])
+        facts["digest of the code"] = str(code.get("digest", "unknown"))
+    attempts = _lines(run.path / "attempts.jsonl")
+    hosts = sorted({str(line["host"]) for line in attempts if line.get("host")})
+    lease = read_json(run.path / "lease.json").get("host")
+    if hosts or lease:
+        facts["machine"] = " and ".join(hosts or [str(lease)])
+    if (starts := len({line.get("attempt") for line in attempts})) > 1:
+        facts["attempts"] = str(starts)
+    return facts
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; none of what is torn or not there."""
+    found = []
+    try:
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    except OSError:
+        return []
+    return [record for record in found if isinstance(record, dict)]
+
+
+def _tags(run: Run) -> dict[str, str]:
+    """Commit and versions from the run's tags, if its store is a file on this machine: nothing is asked over a network."""
+    import sqlite3
+
+    link = read_json(run.path / "mlflow.json") if run.path else {}
+    uri, _, identity = (
+        run.source.partition("#") if run.path is None else (str(link.get("uri", "")), "", link.get("run_id"))
+    )
+    file = Path(uri.removeprefix("sqlite:///"))
+    if run.path is not None and not file.is_file():
+        file = run.path.parent / file.name  # the sweep was moved, and its store with it
+    if not uri.startswith("sqlite:///") or not file.is_file():
+        return {}
+    try:
+        base = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            found = dict(base.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (str(identity),)))
+        finally:
+            base.close()
+    except sqlite3.Error:
+        return {}
+    facts = {key.partition(".")[2]: str(value) for key, value in found.items() if str(key).startswith("version.")}
+    return facts | ({"commit": str(found["git_commit"])} if found.get("git_commit") else {})
+
+
+def _order(key: str) -> tuple[int, str]:
+    first = ("commit", "digest of the code", "machine", "attempts", "python", "torch")
+    return (first.index(key) if key in first else len(first), key)
+
+
+def _settings(everyone: Sequence[Run]) -> list[dict[str, Any]]:
+    """Every setting with its value, or with all its values."""
+    from analysis.folders import shown
+    from analysis.runs import natural
+
+    rows = []
+    for key in dict.fromkeys(key for run in everyone for key in run.settings):
+        values = sorted({shown(run.settings[key]) for run in everyone if key in run.settings}, key=natural)
+        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+        rows.append({"setting": key, "value": "\n".join(value[:300] for value in values[:8]) + more})
+    return rows
+
+
+def when(unix: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix))
+    except (OverflowError, ValueError, OSError):
+        return "an unknown time"
+
+
+# ----------------------------------------------------------------------------------------------------------------- costs
+
+
+def costs(runs: Runs) -> str | None:
+    """Hours, tokens and what share of the time was generation, by group of runs, and of all."""
+    from analysis.curves import grouped
+
+    groups = {group.label: list(group.runs) for group in (grouped(runs) if runs.runs else ())}
+    if len(groups) > 1:
+        groups["all"] = list(runs.runs)
+    rows = [_cost(runs, label, of) for label, of in groups.items()]
+    if not any(row["hours of runs"] for row in rows):
+        return None
+    said = "Summed over the steps that journals hold: starting up and loading are not in them. Shares of generation, update "
+    said += "and grading are of the steps' time without evaluation; that of evaluation is of both together."
+    if any("unknown" in row["GPU- or CPU-hours"] for row in rows):
+        said += " GPU-hours are unknown where no launcher recorded how many GPUs a run had."
+    return table(rows) + paragraph(said, quiet=True)
+
+
+def _cost(runs: Runs, label: str, of: Sequence[Run]) -> dict[str, Any]:
+    part = runs.steps[runs.steps["run"].isin([run.name for run in of])]
+    total = {name: _sum(part, f"time/{name}") for name in ("step", "rollout", "update", "grade", "evaluate")}
+    spent, tokens = total["step"] + total["evaluate"], _sum(part, "tokens/generated")
+    row: dict[str, Any] = {"runs": label, "hours of runs": spent / 3600 if spent else ""}
+    row["GPU- or CPU-hours"] = _device_hours(part, of) if spent else ""
+    row["tokens generated"], row["tokens of prompts"] = tokens or "", _sum(part, "tokens/prompt") or ""
+    for name, title in {"rollout": "generation", "update": "update", "grade": "grading"}.items():
+        row[title] = f"{100 * total[name] / total['step']:.0f} %" if total["step"] else ""
+    row["evaluation"] = f"{100 * total['evaluate'] / spent:.0f} %" if spent else ""
+    row["tokens/s generated"] = tokens / total["rollout"] if total["rollout"] else ""
+    return row
+
+
+def _device_hours(part: Any, of: Sequence[Run]) -> str:
+    """Hours of each run times its GPUs, or, without any, its CPU threads."""
+    spent = {"GPU": 0.0, "CPU": 0.0, "": 0.0}
+    clocks = [name for name in ("time/step", "time/evaluate") if name in part]
+    seconds = part.groupby("run", observed=True)[clocks].sum().sum(axis=1).to_dict()
+    for run in of:
+        hours, gpus, threads = float(seconds.get(run.name, 0.0)) / 3600, devices(run), run.settings.get("threads")
+        kind = "" if gpus is None else "GPU" if gpus else "CPU"
+        spent[kind] += hours * (gpus or (threads if isinstance(threads, int) and kind == "CPU" else 1))
+    known = [f"{number(hours)} {kind}" for kind, hours in spent.items() if hours and kind]
+    return " + ".join([*known, *(["unknown"] if spent[""] else [])])
+
+
+def devices(run: Run) -> int | None:
+    """GPUs of a run: what its sweep's launcher gave it; 0 with a torch that knows none; None if nothing says so."""
+    settings = read_json(run.path.parent / "sweep.json").get("settings") if run.path else None
+    given = settings if isinstance(settings, dict) else {}
+    per_node, nodes = given.get("gpus_per_node"), given.get("nodes") or 1
+    if isinstance(per_node, int) and isinstance(nodes, int) and per_node:
+        return per_node * nodes
+    if given.get("devices"):
+        return 1
+    return 0 if _tags(run).get("torch", "").endswith("+cpu") or per_node == 0 else None
+
+
+def _sum(part: Any, name: str) -> float:
+    return float(part[name].sum()) if name in part else 0.0
+
+
+# -------------------------------------------------------------------------------------------------------------- warnings
+
+
+def warnings(runs: Runs) -> str | None:
+    """What a reader must know before believing anything: collapsed runs, grader errors, missing cells, damaged files."""
+    together: dict[str, list[str]] = {}
+    for name, said in (*alarms(runs), *((note.run, note.text) for note in runs.notes)):
+        together.setdefault(said, []).append(name)
+    items = []
+    for said, names in together.items():
+        named = [name for name in dict.fromkeys(names) if name]
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        items.append(f"{', '.join(named[:NAMED])}{more}: {said}" if named else said)
+    return listed(items) or paragraph("None: every run is complete, none collapsed, and the grader had no errors.")
+
+
+def alarms(runs: Runs) -> Iterator[tuple[str, str]]:
+    """(run, what is wrong with it) by its numbers; run "" for all."""
+    for name, part in runs.steps.groupby("run", sort=False, observed=True):
+        columns = {column: part[column].to_numpy() for column in runs.metrics}
+        yield from ((str(name), said) for said in _of_run(columns))
+    yield from (("", said) for said in _uneven(runs))
+
+
+def _of_run(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
+    import numpy as np
+
+    def values(name: str) -> np.ndarray:
+        found = columns.get(name, np.zeros(0))
+        return np.asarray(found[np.isfinite(found)], np.float64)
+
+    if fall := collapsed(values("train/reward")):
+        yield f"collapsed: {fall}"
+    if (hacks := int((values("alarm/reward_hack") > 0).sum())) > 0:
+        yield f"reward rose without accuracy in {hacks} step{'s' * (hacks > 1)} (alarm/reward_hack)"
+    flat, cut = values("groups/zero_advantage"), values("length/truncated")
+    end = max(FEW, int(len(flat) * LATE))
+    if len(flat) >= FEW and flat[-end:].mean() > FLAT:
+        yield f"almost no signal at its end: in over {FLAT:.0%} of the groups all rewards are equal"
+    end = max(FEW, int(len(cut) * LATE))
+    if len(cut) >= FEW and cut[-end:].mean() > CUT:
+        yield f"more than {CUT:.0%} of its responses are cut off by the token budget at its end"
+    for column in columns:
+        place, _, what = column.rpartition("/")
+        if what in ERRORS and (place == "train" or place.startswith("eval/")) and (of := values(column)).any():
+            where = "training" if place == "train" else place.removeprefix("eval/")
+            yield f"grader, {where}: {ERRORS[what]}, up to {of.max():.2%} of a step's responses"
+
+
+def collapsed(reward: np.ndarray) -> str:
+    """In words how a reward fell below half of its best, counted from 0 or the worst seen; "" if it did not. Means over a
+    tenth of the run: single steps are noise, and a fall within their noise is none."""
+    from analysis.estimate import running_mean
+
+    if len(reward) < 10:
+        return ""
+    window = max(3, int(len(reward) * LATE)) // 2 * 2 + 1
+    smooth = running_mean(reward, window)
+    floor, best, end = min(0.0, float(reward.min())), float(smooth.max()), float(reward[-window:].mean())
+    noise = 4 * float((reward - smooth).std()) / window**0.5
+    if best - end > max(noise, 0.02) and end - floor < FELL * (best - floor):
+        return f"mean reward fell from {number(best)} to {number(end)} at its end (means over {window} steps)"
+    return ""
+
+
+def _uneven(runs: Runs) -> Iterator[str]:
+    """Groups with fewer seeds than others, and with one."""
+    from analysis.curves import grouped
+
+    seeds = {
+        group.label: {run.axes.get("seed") for run in group.runs} for group in (grouped(runs) if runs.runs else ())
+    }
+    everyone = set().union(*seeds.values())
+    for label, own in seeds.items():
+        if lacking := sorted(str(seed) for seed in everyone - own if seed):
+            yield f"{label} has no run of seed {', '.join(lacking[:20])}, which others have"
+    if seeds and all(len(own) == 1 for own in seeds.values()):
+        yield "one seed everywhere: nothing here has an interval over seeds"

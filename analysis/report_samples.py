@@ -1,0 +1,238 @@
+"""The viewer: one question followed across checkpoints and templates, with what the verifier said of every response.
+
+A response is hostile text: it is cut, escaped, and shown as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from analysis.report_page import UNFIT, folded, paragraph, text
+
+if TYPE_CHECKING:
+    from analysis.runs import Run, Runs
+
+QUESTIONS = 12  # of a benchmark
+BENCHMARKS = 6
+RUNS = 12  # followed: one of each group
+STEPS = 8  # of a run: the first, the last, evenly in between
+READ = 60_000  # responses that are looked at of a run
+KNOWN = 80  # questions of a benchmark among which the shown ones are chosen
+HEAD, TAIL = 1500, 700  # characters of a response that are shown
+SHORT = 600  # of a question, a prompt, an answer
+BUDGET = 4_000_000  # bytes of all samples: the page stays below 10 MB
+
+
+@dataclass
+class Followed:
+    """What became of one question: (row, step) -> its responses, one or more."""
+
+    id: str
+    question: str
+    reference: str
+    seen: dict[tuple[str, int], list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def changing(self) -> bool:
+        """Whether a row has it right at one checkpoint and wrong at another."""
+        verdicts: dict[str, set[bool]] = {}
+        for (row, _), answers in self.seen.items():
+            verdicts.setdefault(row, set()).add(answers[0].get("correct") is True)
+        return any(len(of) > 1 for of in verdicts.values())
+
+    @property
+    def reflecting(self) -> bool:
+        """Whether a shown response reflects."""
+        return any(reflections().search(_text(answers[0].get("response"))) for answers in self.seen.values())
+
+
+def samples(runs: Runs) -> str | None:
+    """The section; None if no run has saved a response."""
+    rows = chosen(runs)
+    found: dict[str, dict[str, Followed]] = {}
+    for label, run in rows.items():
+        for row in _bounded(runs, run):
+            benchmark = str(row["benchmark"])
+            if benchmark not in found and len(found) >= BENCHMARKS + 1:
+                continue
+            add(found.setdefault(benchmark, {}), label, row)
+    measured = {name: of for name, of in found.items() if name}
+    body, left = "", BUDGET
+    for name, questions in (measured or found).items():
+        part, left = _benchmark(name, list(questions.values()), list(rows), left)
+        body += part
+    if not body:
+        return None
+    rest = len(runs.runs) + len(runs.evaluated) - len(rows)
+    said = f"{len(rows)} run{'s' * (len(rows) != 1)} followed, the first of each group that has saved responses"
+    said += f"; {rest} others are not shown" if rest > 0 else ""
+    said += ". The first response to each question; keywords of self-reflection are marked."
+    return paragraph(said, quiet=True) + FILTERS + body
+
+
+FILTERS = (
+    '<p class="filters"><label><input type="checkbox" id="only-changing"> only questions whose verdict changes</label>'
+    '<label><input type="checkbox" id="only-reflecting"> only with reflections</label></p>\n'
+)
+
+
+def chosen(runs: Runs) -> dict[str, Run]:
+    """Label -> run: of each group the first with saved responses, then evaluations; at most RUNS."""
+    from analysis.curves import grouped
+
+    found: dict[str, Run] = {}
+    for group in grouped(runs) if runs.runs else ():
+        if len(found) < RUNS and (run := next((r for r in group.runs if any(_peek(runs, r))), None)):
+            label = group.label.rpartition(" (n = ")[0]
+            seed = run.axes.get("seed")
+            found[f"{label}, seed {seed}" if seed else label] = run
+    differing = [
+        axis for axis in dict.fromkeys(axis for run in runs.evaluated for axis in run.axes)
+        if len({run.axes.get(axis) for run in runs.evaluated}) > 1
+    ]  # fmt: skip
+    for run in runs.evaluated:
+        if len(found) < RUNS and any(_peek(runs, run)):
+            label = ", ".join(f"{axis}={run.axes.get(axis) or 'none'}" for axis in differing) or "evaluation"
+            found[label if label not in found else f"{label} ({run.name})"] = run
+    return found
+
+
+def _peek(runs: Runs, run: Run) -> Iterator[bool]:
+    """True once if a run has a response. Notes come from the reading proper, once."""
+    from dataclasses import replace
+
+    for _ in replace(runs, notes=[]).completions(run):
+        yield True
+        return
+
+
+def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
+    for count, row in enumerate(runs.completions(run)):
+        if count >= READ:
+            from analysis.runs import Note
+
+            runs.notes.append(Note(run.name, f"more than {READ} saved responses: the rest are not among the samples"))
+            return
+        yield row
+
+
+def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> None:
+    """Keep a response, if its question is among the first KNOWN."""
+    question = _text(row.get("question", row.get("prompt")))
+    key = str(row.get("id") or question)[:200]
+    if key not in questions:
+        if len(questions) >= KNOWN:
+            return
+        questions[key] = Followed(key, question, _text(row.get("reference")))
+    kept = {name: row.get(name) for name in ("prompt", "answer", "correct", "outcome", "reason", "tokens", "reward")}
+    kept["response"] = _text(row.get("response"))
+    answers = questions[key].seen.setdefault((label, int(row["step"])), [])
+    answers.append(kept if not answers else {"correct": kept["correct"]})
+
+
+def _benchmark(name: str, questions: Sequence[Followed], rows: Sequence[str], left: int) -> tuple[str, int]:
+    """(HTML, bytes left) of the questions that were answered most often, those that say most first."""
+    ranked = sorted(questions, key=lambda of: (-len(of.seen), not of.changing, not of.reflecting))
+    body, shown = "", 0
+    for question in ranked[:QUESTIONS]:
+        part = _question(question, rows, open_=shown == 0)
+        if len(part.encode()) > left:
+            body += paragraph("More questions would make this page too large.", quiet=True)
+            break
+        left -= len(part.encode())
+        body, shown = body + part, shown + 1
+    title = f"{name}: {shown} of {len(questions)} questions" if name else "Responses in training"
+    return f"<h3>{text(title)}</h3>\n{body}", left
+
+
+def _question(of: Followed, rows: Sequence[str], open_: bool) -> str:
+    steps = evenly(sorted({step for _, step in of.seen}))
+    mine = [row for row in rows if any(label == row for label, _ in of.seen)]
+    lines = ""
+    for row in mine:
+        cells = "".join(_cell(of.seen.get((row, step)), step) for step in steps)
+        prompt = next((_text(a[0].get("prompt")) for (label, _), a in of.seen.items() if label == row), "")
+        asked = folded("its prompt", f"<pre>{text(cut(prompt, SHORT, SHORT))}</pre>") if prompt != of.question else ""
+        lines += f'<h4>{text(row)}</h4>{asked}<div class="grid" tabindex="0">{cells}</div>\n'
+    kinds = "".join([" changing" * of.changing, " reflecting" * of.reflecting])
+    marks = "".join([" [verdict changes]" * of.changing, " [reflects]" * of.reflecting])
+    short = cut(" ".join(of.question.split()), 160, 0)
+    return (
+        f'<details class="question{kinds}"{" open" if open_ else ""}><summary>{text(short)}'
+        f'<span class="marks">{marks}</span></summary>\n<p><b>Question</b> {text(cut(of.question, SHORT, SHORT))}<br>'
+        f"<b>Reference</b> {text(cut(of.reference, SHORT, 0))}</p>\n{lines}</details>\n"
+    )
+
+
+def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> str:
+    """One response at one checkpoint: verdict, the verifier's reason, what it read as the answer, the text."""
+    if not answers:
+        return f'<div class="cell none"><div class="head"><b>step {step}</b>no response saved</div></div>'
+    first = answers[0]
+    right = first.get("correct") is True
+    verdict = "correct" if right else "wrong" if first.get("correct") is False else "not graded"
+    facts = []
+    if first.get("reason"):
+        facts.append(f"verifier: {cut(_text(first['reason']), 200, 0)}")
+    answer = first.get("answer")
+    facts.append("no answer found" if answer is None else f"answer: {cut(_text(answer), 120, 0)}")
+    if isinstance(first.get("tokens"), int):
+        facts.append(f"{first['tokens']} tokens")
+    if len(answers) > 1:
+        facts.append(f"{sum(of.get('correct') is True for of in answers)} of {len(answers)} right")
+    return (
+        f'<div class="cell{" right" * right}"><div class="head"><b>step {step}: {verdict}</b>{text("; ".join(facts))}</div>'
+        f"<pre>{marked(_text(first.get('response')))}</pre></div>"
+    )
+
+
+def marked(response: str) -> str:
+    """A response as HTML: its middle left out if it is long, keywords of reflection marked, everything escaped."""
+    pieces = [response]
+    if len(response) > HEAD + TAIL:
+        pieces = [response[:HEAD], response[-TAIL:]]
+    done = []
+    for piece in pieces:
+        parts = reflections().split(UNFIT.sub("\ufffd", piece))
+        done.append("".join(f"<mark>{text(p)}</mark>" if i % 2 else text(p) for i, p in enumerate(parts)))
+    gap = f'<span class="gap">\n[{len(response) - HEAD - TAIL} characters left out]\n</span>'
+    return gap.join(done)
+
+
+@cache
+def reflections() -> re.Pattern[str]:
+    """Every keyword of reflection: those that training counts and all pools of conf/reflection.yaml."""
+    import yaml
+
+    from analysis.folders import CONF
+    from zero.reflection import KEYWORDS
+
+    words = set(KEYWORDS)
+    if (path := CONF / "reflection.yaml").is_file():
+        for pool in yaml.safe_load(path.read_bytes())["pools"].values():
+            words |= set(pool)
+    return re.compile(f"({'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})", re.IGNORECASE)
+
+
+def evenly(steps: Sequence[int], most: int = STEPS) -> list[int]:
+    """The first, the last, and evenly many in between."""
+    if len(steps) <= most:
+        return list(steps)
+    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+
+
+def cut(value: str, head: int, tail: int) -> str:
+    """At most about head + tail characters, with the number of those left out."""
+    if len(value) <= head + tail + 40:
+        return value
+    return (
+        f"{value[:head]} [{len(value) - head - tail} characters left out] {value[len(value) - tail :] if tail else ''}"
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)

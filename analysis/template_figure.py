@@ -1,0 +1,73 @@
+"""The figure of analysis/template.py: a model before training under each template, and how training goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from analysis.template import Start
+
+PANELS = 6  # benchmarks that the figure shows; all are in the table
+
+
+def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
+    """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
+    from analysis import figures
+
+    places = list(dict.fromkeys((start.model, start.benchmark) for start in begun))
+    left_out, places = len(places) - PANELS, places[:PANELS]
+    looks = figures.looks(sorted({start.template for start in begun}, key=lambda name: (name != reference, name)))
+    drawn = figures.figure(2, len(places))
+    for i, (model, benchmark) in enumerate(places):
+        mine = [start for start in begun if (start.model, start.benchmark) == (model, benchmark)]
+        bars, against = drawn.axes[2 * i], drawn.axes[2 * i + 1]
+        for at, start in enumerate(mine):
+            how = looks[start.template]
+            bars.bar(at - 0.2, start.accuracy, 0.38, color=how.colour)
+            bars.bar(at + 0.2, start.formatted, 0.38, color="white", edgecolor=how.colour, hatch="//")
+            if start.low == start.low:
+                bars.plot([at - 0.2] * 2, [start.low, start.high], color="black", linewidth=1.2)
+        bars.set_xticks(range(len(mine)), [figures.plain(start.template or "unknown") for start in mine], rotation=20)
+        bars.set_ylim(0, 1)
+        figures.finish(bars, "template", "share", f"{model} on {benchmark}, before training")
+        _lines(against, measured, model, benchmark, looks)
+        target = next((start.accuracy for start in mine if start.template == reference), None)
+        if target is not None:
+            against.axhline(target, color=figures.GREY, linewidth=1, linestyle="dashed")
+        figures.finish(against, "step", "accuracy", "training; dashed: the reference before it")
+    figures.legend(drawn, {name or "unknown": how for name, how in looks.items()})
+    more = f"; {left_out} more are in the table alone" if left_out > 0 else ""
+    figures.caption(
+        drawn,
+        "filled: accuracy with its 95 % interval over questions; hatched: share of responses with an answer; thick: mean over "
+        f"runs with its 95 % bootstrap interval over runs, where there are several{more}",
+    )
+    return drawn
+
+
+def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks: Mapping[str, Any]) -> None:
+    """Accuracy of the training runs of each template."""
+    import numpy as np
+
+    from analysis import figures
+    from analysis.estimate import band
+
+    rows = measured[
+        (measured["kind"] == "train") & (measured["metric"] == "accuracy") & (measured["model"] == model)
+        & (measured["benchmark"] == benchmark)
+    ]  # fmt: skip
+    for name, how in looks.items():
+        part = rows[rows["template"] == name]
+        if part.empty:
+            continue
+        values = part.pivot_table(index="run", columns="step", values="value", aggfunc="mean", observed=True)
+        mean, low, high, _ = band(values.to_numpy(np.float64))
+        if len(values) > 1:
+            for one in values.to_numpy(np.float64):
+                there = np.isfinite(one)
+                figures.faint(axis, values.columns.to_numpy()[there], one[there], how)
+        figures.line(axis, values.columns.tolist(), mean.tolist(), how, low=low.tolist(), high=high.tolist())

@@ -1,0 +1,262 @@
+"""The report: one safe, whole page of whatever runs there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from analysis import report_page, report_samples
+from analysis.report import main
+from analysis.report_parts import collapsed
+from analysis.runs import read
+from tests.synthetic import metrics, write_run
+
+HOSTILE = '</pre></script><script>alert(1)</script><img src=x onerror="alert(1)"> double-check \ud800\x00\u202e &amp;'
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, balance, text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.crossed: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        else:
+            self.crossed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def made(folder: Path, *arguments: str) -> Page:
+    """The page of a folder, checked for what every page must be."""
+    assert main([str(folder), *arguments]) == 0
+    path = folder / "report.html"
+    assert path.stat().st_size < 10_000_000
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.open and not page.crossed
+    assert "script" not in {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "xlink:href"):
+            assert re.match("#|data:|$", attributes.get(name) or ""), (tag, attributes)
+    assert "could not be made" not in page.text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    return page
+
+
+def folder_of(home: Path, seeds: int = 2, steps: int = 20) -> Path:
+    """Two algorithms with settings and results, as they stand on a disk."""
+    for algo in ("grpo", "drgrpo"):
+        for seed in range(seeds):
+            run = write_run(home / f"{algo}-s{seed}", algo, seed, steps)
+            settings = {"algo": algo, "template": "none", "seed": seed, "steps": steps, "threads": 2}
+            (run / "config.yaml").write_text(yaml.safe_dump(settings))
+            (run / "result.json").write_text(json.dumps({"status": "finished", "steps": steps, "signature": "abc"}))
+    return home
+
+
+def first_row(run: Path, **changes: object) -> None:
+    """Change the first saved response of step 0."""
+    path = run / "completions" / "eval_nano_math_000000.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0] |= changes
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_page_has_every_section_and_is_the_same_each_time(tmp_path: Path) -> None:
+    home = folder_of(tmp_path)
+    page = made(home)
+    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert sections == [
+        "claims", "warnings", "varied", "curves", "lengths", "comparisons", "health", "results", "samples", "costs",
+        "environment",
+    ]  # fmt: skip
+    assert sum(tag == "svg" for tag, _ in page.tags) >= 4
+    for said in ("drgrpo (2)", "4 finished", "(n = 2)", "step 20: correct", "verifier:", "% ", "not recorded"):
+        assert said in page.text
+    before = (home / "report.html").read_bytes()
+    made(home)
+    assert (home / "report.html").read_bytes() == before
+
+
+def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
+    home = folder_of(tmp_path, seeds=1)
+    for name in ("grpo-s0", "drgrpo-s0"):
+        everything = dict.fromkeys(("response", "question", "prompt", "reference", "answer", "reason"), HOSTILE)
+        first_row(home / name, **everything, id="<b>")
+    page = made(home)
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in page.text and "\x00" not in page.text
+    assert "double-check" in re.findall("<mark>(.*?)</mark>", (home / "report.html").read_text())
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_settings_names_and_metrics_are_text_too(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "<img src=x onerror=1>", "grpo", 0, 12)
+    (run / "config.yaml").write_text(yaml.safe_dump({"algo": "<script>x</script>", "seed": 0, "extra": HOSTILE[:40]}))
+    page = made(tmp_path)
+    assert "<script>x</script>" in page.text
+
+
+def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> None:
+    home = folder_of(tmp_path)
+    journal = home / "grpo-s1" / "metrics.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()][:9]
+    lines[4] |= {"train/reward": None, "loss/grad_norm": float("nan")}
+    lines[5] |= {"train/failed": 0.25}
+    del lines[3]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "tr')
+    (home / "drgrpo-s1" / "result.json").write_text("{")
+    (home / "empty").mkdir()
+    (home / "empty" / "config.yaml").write_text(yaml.safe_dump({"algo": "grpo", "seed": 5, "steps": 20}))
+    said = made(home).text
+    for fact in ("of 20 steps", "result.json is damaged", "answers on which the checker failed, up to 25.00%",
+                 "different numbers of steps", "has no run of seed"):  # fmt: skip
+        assert fact in said
+    assert "Warnings" in said and "None: every run" not in said
+
+
+def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path: Path) -> None:
+    home = folder_of(tmp_path)
+    cells = {name: {"name": name, "wanted": True} for name in ("grpo-s0", "grpo-s9")}
+    sweep = {"cells": cells, "code": {"commit": "feed" * 10, "digest": "d1"}, "settings": {"gpus_per_node": 4}}
+    (home / "sweep.json").write_text(json.dumps(sweep))
+    said = made(home).text
+    assert "grpo-s9: is a cell of the sweep that has no folder yet" in said
+    assert "feed" * 10 in said
+    hours = sum(metrics("grpo", 0, s, 20).get("time/step", 0.0) for s in range(21)) + 5 * 2.5
+    assert f"{2 * 4 * hours / 3600:.4g} GPU" in said  # two seeds of an algorithm, four GPUs each
+
+
+def test_one_run_has_no_interval_over_seeds(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "only", "grpo", 0, 20)
+    said = made(run).text
+    assert "one seed everywhere" in said
+    assert "questions" in said
+    assert "none" in said
+
+
+def test_evaluations_alone_make_a_page(tmp_path: Path) -> None:
+    for template in ("none", "r1"):
+        run = tmp_path / template
+        run.mkdir()
+        settings = {"benchmarks": {"sets": {}}, "n": 1, "template": template, "model": {"path": "m"}}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+        measured = {"accuracy": 0.5, "accuracy_low": 0.25, "accuracy_high": 0.75, "formatted": 1.0}
+        (run / "result.json").write_text(json.dumps({"status": "finished", "evaluation": {"x": measured}}))
+        row = {"id": "q", "question": "1+1?", "response": f"two, by {template}", "correct": True, "reason": "correct"}
+        (run / "completions_x.jsonl").write_text(json.dumps(row) + "\n")
+    said = made(tmp_path).text
+    assert "0.250 to 0.750, questions" in said
+    assert "two, by r1" in said and "two, by none" in said
+
+
+def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
+    home = folder_of(tmp_path, seeds=3, steps=40)
+    statistic = {"metric": "length/incorrect", "axis": "algo", "values": ["drgrpo", "grpo"], "when": "last 5"}
+    entry = {"text": "shorter <b>", "statistic": statistic, "direction": "less", "smallest": 10}
+    (home / "claims.yaml").write_text(
+        yaml.safe_dump({"claims": [entry, entry | {"direction": "greater", "text": "longer"}]})
+    )
+    page = made(home)
+    verdicts = [a["class"] for t, a in page.tags if t == "span" and (a.get("class") or "").startswith("verdict")]
+    assert verdicts == ["verdict shown", "verdict not-shown"]
+    assert "shorter <b>" in page.text and "first step of these runs" in page.text
+
+
+def test_samples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = folder_of(tmp_path, seeds=1)
+    first_row(home / "grpo-s0", response="<" * 1_000_000 + "recheck", question="?" * 100_000)
+    made(home)
+    assert (home / "report.html").stat().st_size < 1_000_000
+    monkeypatch.setattr(report_samples, "BUDGET", 5000)
+    assert "More questions would make this page too large" in made(home).text
+
+
+def test_a_heavy_drawing_becomes_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = folder_of(tmp_path, seeds=1)
+    monkeypatch.setattr(report_page, "LARGEST_SVG", 100)
+    tags = [tag for tag, _ in made(home).tags]
+    assert "svg" not in tags and tags.count("img") >= 4
+
+
+def test_a_question_is_followed_across_checkpoints(tmp_path: Path) -> None:
+    home = folder_of(tmp_path, seeds=1)
+    html = report_samples.samples(read(home))
+    assert html is not None
+    page = Page(html)
+    cells = [a["class"] for t, a in page.tags if t == "div" and (a.get("class") or "").startswith("cell")]
+    assert cells[:4] == ["cell", "cell right"] * 2  # both algorithms, steps 0 and 20
+    assert "question changing" in (next(a["class"] for t, a in page.tags if t == "details") or "")
+
+
+@pytest.mark.parametrize(
+    ("shape", "falls"),
+    [
+        (lambda t: 0.2 + 0.6 * t, False), (lambda t: 0.5 + 0 * t, False), (lambda t: 0.8 - 0.2 * t, False),
+        (lambda t: np.where(t < 0.6, 0.2 + t, 0.05), True), (lambda t: 0.6 * (1 - t), True),
+        (lambda t: np.where(t < 0.6, t - 1.0, -1.0), True), (lambda t: 0.02 + 0 * t, False),
+    ],
+)  # fmt: skip
+def test_a_collapse_is_a_fall_below_half_of_the_best(shape: Callable[[np.ndarray], np.ndarray], falls: bool) -> None:
+    noise = 0.03 * np.random.default_rng(0).standard_normal(200)
+    assert bool(collapsed(shape(np.linspace(0, 1, 200)) + noise)) == falls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "no such folder"),
+        ([".", "--claims", "none.yaml"], "--claims"),
+        ([".", "--window", "2"], "--window"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and error.startswith("error: ")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_help_is_quick() -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.report", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "FOLDER" in done.stdout
+    assert time.monotonic() - began < 5
+    loaded = "import sys, analysis.report, analysis.claims; print({'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "set()"
