@@ -174,7 +174,7 @@ def test_no_more_at_once_than_allowed_and_busy_servers_are_waited_for(tmp_path: 
     with serving({AT: answer, "/models": in_turn(Say({"data": [{"id": "only"}]}))}) as stub:
         labels = judge_of(stub, tmp_path, model=None, concurrency=3).label(ASK, texts(*map(str, range(9))))
     assert labels == [0] * 9 and 2 <= most[0] <= 3
-    assert no_pauses == [7.0] * 9
+    assert no_pauses.count(7.0) == 9  # as long as the server asked; a lost connection has pauses of its own
     assert {body["model"] for body in stub.bodies(AT)} == {"only"}
 
 
