@@ -414,6 +414,7 @@ def live(run_dir: Path, uri: str, moment: str, steps: int) -> int:
     return subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_mlflow_has_each_step_once(tmp_path: Path) -> None:
     run_dir, uri = tmp_path / "victim", f"sqlite:///{tmp_path}/mlflow.db"
     run_dir.mkdir()

@@ -199,6 +199,7 @@ def test_a_sweep_runs_names_what_fails_goes_on_and_is_not_run_again(
     assert json.loads((out / "algorithms.json").read_text())["algorithms"]["sft"]["cpu_seconds"] > 1
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_end_ends_its_runs_which_go_on_later(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "analysis.algorithms", "run", "--runs", str(tmp_path), "--seeds", "1",
                "--steps", "400", "--only", "grpo", *TINY]  # fmt: skip

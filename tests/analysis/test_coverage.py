@@ -180,6 +180,7 @@ def test_a_failed_evaluation_is_one_line(
     assert capsys.readouterr().err == "error: zero.evaluate failed: no memory\n"
 
 
+@pytest.mark.slow
 def test_the_nano_model_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "o=1"
     assert main([*SMALL, "temperatures=0.5,1", "--out", str(out)]) == 0

@@ -155,6 +155,7 @@ def real(home: Path, names: Sequence[str]) -> None:
         train_here(home / name, "steps=2", "evaluation.every=2", f"template={name}")
 
 
+@pytest.mark.slow
 def test_real_runs_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     real(tmp_path / "runs", ["none", "r1"])
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
