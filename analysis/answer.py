@@ -48,9 +48,10 @@ def names(text: str | None) -> list[str] | None:
 def command(
     name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Answer]
 ) -> int:
-    """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the answer. Returns the exit code: 0, or 2 for
-    bad input, which is one line."""
-    try:
+    """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the answer. Returns the exit code: see
+    `one_line`."""
+
+    def work() -> None:
         from analysis import figures
         from analysis.runs import read
 
@@ -59,15 +60,25 @@ def command(
         folder = where(options)
         files = figures.save(answer.figure, folder / name)
         write_table(answer.table, folder / f"{name}.csv")
+        print(answer.text)
+        say_notes(runs.notes)
+        print(f"written: {', '.join(map(str, files))}, {folder / name}.csv")
+
+    return one_line(work)
+
+
+def one_line(work: Callable[[], None]) -> int:
+    """The exit code of a command: 0, or 2 for bad input and for a file that cannot be written, each told in one line."""
+    try:
+        work()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:  # | head
+        return EXIT_FINE
     except OSError as error:
         print(f"error: --out: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return EXIT_INPUT
-    print(answer.text)
-    say_notes(runs.notes)
-    print(f"written: {', '.join(map(str, files))}, {folder / name}.csv")
     return EXIT_FINE
 
 

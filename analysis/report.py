@@ -19,21 +19,11 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.report_page import Part
+    from analysis.report_page import Part, Request
     from analysis.runs import Runs
 
 FILE = "report.html"
 LARGEST = 10_000_000  # bytes of a page
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for. `places`: folders of runs, MLflow stores."""
-
-    places: tuple[str, ...]
-    claims: Path | None = None
-    by: tuple[str, ...] | None = None
-    window: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +103,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
     from analysis.claims import FILE as CLAIMS
     from analysis.claims import read as read_claims
     from analysis.curves import check_window
+    from analysis.report_page import Request
 
     check_window(options.window)
     first = Path(options.places[0]).expanduser()
@@ -127,7 +118,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    from analysis.answer import EXIT_FINE, EXIT_INPUT, say_notes
+    from analysis.answer import one_line, say_notes
 
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -140,24 +131,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
     parser.add_argument("--out", type=Path, help=f"the page (default: {FILE} in the first FOLDER)")
     options = parser.parse_args(arguments)
-    try:
-        request, path = request_of(options)
+
+    def work() -> None:
         from analysis.runs import read
 
+        request, path = request_of(options)
         runs = read(options.places)
         made = report(runs, request)
         write(path, made.html)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except OSError as error:
-        print(f"error: --out: {error.filename or ''}: {error.strerror}", file=sys.stderr)
-        return EXIT_INPUT
-    say_notes(runs.notes)
-    for said in made.failed:
-        print(f"note: a part of the page could not be made: {said}", file=sys.stderr)
-    print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return EXIT_FINE
+        say_notes(runs.notes)
+        for said in made.failed:
+            print(f"note: a part of the page could not be made: {said}", file=sys.stderr)
+        print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    return one_line(work)
 
 
 if __name__ == "__main__":

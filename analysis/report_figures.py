@@ -14,7 +14,7 @@ from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.answer import Answer
-    from analysis.report import Request
+    from analysis.report_page import Request
     from analysis.runs import Run, Runs
 
 HEALTH = (

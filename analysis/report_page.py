@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ body:has(#only-changing:checked) .question:not(.changing), body:has(#only-reflec
   pre.table { font-size: 6.5pt; white-space: pre-wrap; overflow-wrap: anywhere; } table { font-size: 7pt; }
   th, td, th.n, td.n, td.key { white-space: normal; overflow-wrap: break-word; min-width: 0 !important; } }
 """
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. `places`: folders of runs, MLflow stores."""
+
+    places: tuple[str, ...]
+    claims: Path | None = None
+    by: tuple[str, ...] | None = None
+    window: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from launch.sweep import Cell, default_name
 from zero import config as configs
 from zero import identity, settings
+from zero.config import parsed
 from zero.errors import InputError
 
 GRIDS = Path(__file__).resolve().parent / "grids"
@@ -336,13 +335,3 @@ def is_choice(override: Override) -> bool:
     """Whether an override chooses the option of a group, and so which files are composed."""
     key = override.key_or_group
     return override.package is not None or (configs.CONF / key).is_dir() or key.startswith("experiment")
-
-
-@lru_cache(maxsize=4096)
-def parsed(text: str) -> Override:
-    """One override, parsed once."""
-    try:
-        override: Override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise InputError("command line", text, str(error).splitlines()[0]) from error
-    return override

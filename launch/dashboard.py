@@ -110,7 +110,8 @@ def users(store: str) -> dict[str, str]:
     )
     password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") or secrets.token_urlsafe(12)
     if not database.exists():
-        print(f"user admin, password {password}; more users: /signup of these pages")
+        made = "" if "MLFLOW_AUTH_ADMIN_PASSWORD" in os.environ else f", password {password}"
+        print(f"user admin{made}; more users: /signup of these pages")
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only where there is no admin yet

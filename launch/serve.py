@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if job := slurm_settings(launcher):
             from launch import serve_job
 
-            return serve_job.run(options, arguments, job)
+            return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
         if options.stop:
             raise InputError(
                 "--stop", "launcher=local", "ends a server that is a job; one started here ends with Ctrl-C"

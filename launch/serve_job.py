@@ -32,7 +32,8 @@ EXIT_INTERRUPTED = 130
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[str, Any]) -> int:
-    """Submit or stop the job of a server; returns once it serves: 0, or 1 if it ended before, 130 after Ctrl-C."""
+    """Submit or stop the job of a server; returns once it serves: 0, or 1 if it ended before, 130 after Ctrl-C.
+    `arguments`: the line that was typed, without the `given` settings of the launcher."""
     settings = replace(Settings.of({k: v for k, v in given.items() if k not in OURS}), tasks_per_node=1)
     folder = (HOME / re.sub(r"[^\w.=+-]+", "-", options.name or options.model).strip("-")).absolute()
     endpoint = (options.endpoint or folder / ENDPOINT).absolute()
@@ -81,9 +82,6 @@ def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
 
 def script(settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int) -> str:
     """The sbatch file: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
-    from launch.serve import LAUNCHER
-
-    typed = [word for word in arguments if not word.startswith(LAUNCHER)]
     here = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
     python = settings.python or shlex.quote(sys.executable)
     flags = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
@@ -91,7 +89,7 @@ def script(settings: Settings, arguments: Sequence[str], folder: Path, endpoint:
         "trap '' USR2  # the warning before the time limit, which a cell needs: a server has nothing to save",
         "export ZERO_CELL_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"exec srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*typed, *here])}",
+        f"exec srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*arguments, *here])}",
     ]
     if settings.teardown:
         lines[-1] = lines[-1].removeprefix("exec ")

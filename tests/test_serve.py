@@ -158,13 +158,13 @@ def test_the_gpus_of_a_job_hold_one_model() -> None:
 
 
 def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
-    typed = ["model=nano", "launcher.nodes=2", "--context=100", "--tensor-parallel=4"]
+    typed = ["model=nano", "--context=100", "--tensor-parallel=4"]
     text = serve_job.script(
         settings_of_job(setup=["module load x"], teardown=["rm y"]), typed, tmp_path, tmp_path / "e.json", 0
     )
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=True).returncode == 0
     (line,) = (line for line in text.splitlines() if line.startswith("srun "))
-    assert "launcher.nodes" not in line and "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
+    assert "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
     assert f"--host=0.0.0.0 --port=0 --endpoint={tmp_path / 'e.json'}" in line
     assert (
         "#SBATCH --nodes=2" in text

@@ -177,13 +177,17 @@ def model_folder(path: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str) -> Override:
-    return OverridesParser.create().parse_override(text)
+def parsed(text: str) -> Override:
+    """One override, parsed once. InputError if it is none."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise InputError("command line", text, str(error).splitlines()[0]) from error
 
 
 def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """What distinguishes a run, as a folder name: its axes, its seed, then every other setting that was changed."""
-    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in map(_parsed, overrides)}
+    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in map(parsed, overrides)}
     seed = values.pop("seed", "0")
     kept = {
         k: v
