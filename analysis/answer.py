@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.runs import Note, Runs
+    from analysis.records import Note, Runs
 
 EXIT_FINE, EXIT_INPUT = 0, 2
 SAID = 12  # notes that the terminal shows
@@ -36,6 +36,7 @@ def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     made.add_argument(
         "places", nargs="+", metavar="FOLDER", help="runs, folders of runs, sweeps, or MLflow stores' uris"
     )
+    made.add_argument("--experiment", metavar="NAME", help="only the cells of this experiment of a sweep")
     made.add_argument("--out", type=Path, help=f"folder for {name}.svg, .pdf and .csv (default: the first FOLDER)")
     return made
 
@@ -56,6 +57,10 @@ def command(
         from analysis.runs import read
 
         runs = read(options.places, metrics)
+        if options.experiment:
+            from analysis.experiments import only
+
+            runs = only(options.places, options.experiment, runs)
         answer = ask(runs)
         folder = where(options)
         files = figures.save(answer.figure, folder / name)

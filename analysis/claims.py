@@ -23,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.folders import EVALUATE
+from analysis.records import EVAL
 from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.estimate import Difference
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 FILE = "claims.yaml"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown", "not shown", "undecided"
@@ -97,7 +99,12 @@ def read(path: Path) -> list[Claim]:
     entries = content.get("claims") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise InputError("--claims", path, "must hold a list `claims`, as analysis/claims.py describes")
-    return [_claim(entry, f"claims[{i}]") for i, entry in enumerate(entries)]
+    return parse(entries, "claims")
+
+
+def parse(entries: Sequence[Any], key: str) -> list[Claim]:
+    """The claims of a list that stands under `key`. InputError names what is wrong with it."""
+    return [_claim(entry, f"{key}[{i}]") for i, entry in enumerate(entries)]
 
 
 def _claim(entry: Any, key: str) -> Claim:
@@ -163,15 +170,16 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
     notes: list[str] = []
     of = claim.statistic
     wanted = {**claim.where, **({of.axis: ""} if of.axis else {})}
-    chosen = [run for run in runs.runs if all(run.axes.get(axis) == value for axis, value in claim.where.items())]
-    lacking = [axis for axis in wanted if axis not in runs.axes]
-    if lacking or of.metric not in runs.metrics:
-        why = f"the runs do not differ in {lacking[0]}" if lacking else f"no run has {of.metric}"
-        return Verdict(claim, UNDECIDED, paired({}, {}), why)
+    everyone = [*runs.runs, *runs.evaluated]
+    chosen = [run for run in everyone if all(run.axes.get(axis) == value for axis, value in claim.where.items())]
+    if lacking := [axis for axis in wanted if not any(axis in run.axes for run in everyone)]:
+        return Verdict(claim, UNDECIDED, paired({}, {}), f"the runs do not differ in {lacking[0]}")
     ended = [run for run in chosen if _ended(runs, run, of.when)]
     if len(ended) < len(chosen):
         notes.append(f"{_runs(len(chosen) - len(ended))} left out: not at their last step yet")
-    series = {run.name: _series(runs, run, of.metric) for run in ended}
+    series = _series(runs, ended, of.metric)
+    if not any(series.values()):
+        return Verdict(claim, UNDECIDED, paired({}, {}), f"no run has {of.metric}", tuple(notes))
     first, second = _values(ended, series, of, notes) if of.axis else _single(ended, series, of, notes)
     measured = paired(first, second)
     word, why = decide(claim, measured)
@@ -206,15 +214,28 @@ Series = dict[int, float]  # step -> value
 def _ended(runs: Runs, run: Run, when: str) -> bool:
     """Whether a run has got as far as the statistic looks; a fixed step needs no end."""
     planned = run.settings.get("steps")
-    if when == "first" or when.startswith("step ") or not isinstance(planned, int):
+    if when == "first" or when.startswith("step ") or not isinstance(planned, int) or run.kind == EVALUATE:
         return True
     steps = runs.steps.loc[runs.steps["run"] == run.name, "step"]
     return bool(len(steps)) and int(steps.max()) >= planned
 
 
-def _series(runs: Runs, run: Run, metric: str) -> Series:
-    part = runs.steps.loc[runs.steps["run"] == run.name, ["step", metric]].dropna()
-    return {int(s): float(v) for s, v in zip(part["step"], part[metric], strict=True) if math.isfinite(v)}
+def _series(runs: Runs, chosen: Sequence[Run], metric: str) -> dict[str, Series]:
+    """By run: the values of a metric in its journal; of an evaluation, what it measured on a benchmark."""
+    series: dict[str, Series] = {run.name: {} for run in chosen}
+    if metric in runs.metrics:
+        part = runs.steps[["run", "step", metric]].dropna()
+        rows = zip(part["run"], part["step"], part[metric], strict=True)
+        for run, step, value in rows:
+            if run in series and math.isfinite(value):
+                series[run][int(step)] = float(value)
+    if (match := EVAL.match(metric)) and any(run.kind == EVALUATE for run in chosen):
+        table = runs.evaluations()
+        part = table[(table["benchmark"] == match[1]) & (table["metric"] == match[2]) & (table["kind"] == EVALUATE)]
+        for run, step, value in zip(part["run"], part["step"], part["value"], strict=True):
+            if run in series:
+                series[run][int(step)] = float(value)
+    return series
 
 
 def _reduced(series: Series, steps: Sequence[int], when: str) -> float:

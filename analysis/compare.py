@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.estimate import Difference
-    from analysis.runs import Runs
+    from analysis.records import Runs
 
 METRICS = ("train/reward", "train/accuracy", "eval/*/accuracy", "length/mean", "length/correct", "length/incorrect")
 COLUMNS = 2

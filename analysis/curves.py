@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 METRICS = ("train/reward", "eval/*/accuracy", "length/mean", "length/incorrect")
 COLUMNS = 2
@@ -101,7 +101,7 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
 
 def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     """The runs by the values of the axes `by`, in the order of these values. InputError for an axis that does not exist."""
-    from analysis.runs import AXES, natural
+    from analysis.records import AXES, natural
 
     keys = runs.varying() if by is None else list(by)
     for axis in keys:

@@ -13,7 +13,7 @@ from analysis.folders import TRAIN
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 OF_TRAINING = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")
 OF_EVALUATION = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
@@ -24,7 +24,7 @@ def table(runs: Runs) -> pd.DataFrame:
     """See Runs.evaluations."""
     import pandas as pd
 
-    from analysis.runs import EVAL
+    from analysis.records import EVAL
 
     trained = {run.name: run for run in runs.runs}
     rows: list[tuple[str, str, int, str, float]] = []
@@ -83,7 +83,7 @@ def _entries(run: Run) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str, float]]:
     """The numbers of result.json's `evaluation` and `macro`."""
-    from analysis.runs import EVAL
+    from analysis.records import EVAL
 
     if not isinstance(entry, dict):
         return []
@@ -102,7 +102,7 @@ def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str,
 
 def completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     """See Runs.completions."""
-    from analysis.runs import Note
+    from analysis.records import Note
 
     if run.path is None:
         from analysis.stored import stored_completions

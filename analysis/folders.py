@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from zero import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
 CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
@@ -32,7 +33,8 @@ NO_CHOICE = ("", "None")
 
 @dataclass(frozen=True)
 class Folder:
-    """One run folder. `axes`: the option of each axis; `typed`: what the line of its sweep set for this cell."""
+    """One run folder. `axes`: the option of each axis; `typed`: what the line of its sweep set for this cell;
+    `starts`: zero/provenance.py."""
 
     path: Path
     kind: str  # TRAIN or EVALUATE
@@ -41,6 +43,7 @@ class Folder:
     axes: Mapping[str, str]
     typed: Mapping[str, str]
     result: Mapping[str, Any]
+    starts: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
@@ -81,11 +84,22 @@ def load(path: Path) -> Folder | None:
     if (path / RESULT).exists() and not result:
         notes.append(f"{RESULT} is damaged")
     status = _status(path, kind, result, notes)
-    choices = cell.get("choices") if isinstance(cell.get("choices"), dict) else {}
+    starts = tuple(provenance.starts(path))
+    choices = chosen(cell, starts)
+    if cell.get("model_from") and isinstance(config.get("model"), dict):  # a folder for each seed is no axis
+        config = {**config, "model": {**config["model"], "path": str(choices.get("model", ""))}}
     typed = cell.get("axes") if isinstance(cell.get("axes"), dict) else {}
     name = str(result.get("name") or path.name)
-    axes = axes_of(config, choices or {}, name, notes) if config else {}
-    return Folder(path, kind, config, status, axes, {k: str(v) for k, v in (typed or {}).items()}, result, tuple(notes))
+    axes = axes_of(config, choices, name, notes) if config else {}
+    return Folder(
+        path, kind, config, status, axes, {k: str(v) for k, v in (typed or {}).items()}, result, starts, tuple(notes)
+    )
+
+
+def chosen(cell: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The option of each group, as the cell of a sweep or the newest start of a run says; {} if neither does."""
+    said = [cell.get("choices"), *(line.get("choices") for line in reversed(starts))]
+    return next((choices for choices in said if isinstance(choices, dict) and choices), {})
 
 
 def _status(path: Path, kind: str, result: Mapping[str, Any], notes: list[str]) -> str:

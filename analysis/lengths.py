@@ -8,9 +8,8 @@ By level: from the saved responses of evaluations, where the question sets of th
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, as_text, command, names, parser
@@ -18,7 +17,7 @@ from analysis.curves import Curve, Group, caption, check_window, curve, curve_ro
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.runs import Run, Runs
+    from analysis.records import Runs
 
 TRAINING = {
     "length/mean": "all responses", "length/correct": "correct responses", "length/incorrect": "incorrect responses",
@@ -98,15 +97,10 @@ def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict
     for group in groups:
         for run in group.runs:
             sums: dict[At, list[int]] = {}
-            level_of: Mapping[str, str] | None = None
             for row in runs.completions(run):
                 if not row["benchmark"] or (benchmark and row["benchmark"] != benchmark):
                     continue
-                own = row.get("level")
-                if own is None:
-                    level_of = levels_of(run) if level_of is None else level_of
-                    own = level_of.get(str(row.get("id")))
-                tokens = row.get("tokens")
+                own, tokens = row.get("level"), row.get("tokens")
                 if own is None or isinstance(tokens, bool) or not isinstance(tokens, int | float):
                     continue
                 key = (group.label, VERDICTS[row.get("correct") is True], int(row["step"]), str(own))
@@ -118,50 +112,13 @@ def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict
     return found
 
 
-_known: dict[str, dict[str, str]] = {}  # a question set's config -> level by question
-
-
-def levels_of(run: Run) -> Mapping[str, str]:
-    """Level of each question that a run was measured on, by its id: from the run's own question sets. A set that would
-    have to be fetched, or cannot be loaded any more, has none."""
-    from analysis.folders import load
-
-    folder = load(run.path) if run.path else None
-    config = folder.config if folder else {}
-    sets = config.get("benchmarks")
-    named = sets.get("sets") if isinstance(sets, dict) else None
-    found: dict[str, str] = {}
-    for section in [config.get("questions"), *(named.values() if isinstance(named, dict) else ())]:
-        if not isinstance(section, dict):
-            continue
-        key = json.dumps(section, sort_keys=True, default=str)
-        if key not in _known:
-            _known[key] = _levels(section)
-        found |= _known[key]
-    return found
-
-
-def _levels(section: Mapping[str, Any]) -> dict[str, str]:
-    hub = section.get("hub")
-    if isinstance(hub, dict) and hub.get("id") and not section.get("path"):
-        return {}  # an analysis fetches nothing
-    try:
-        from zero.config import instantiate
-
-        rows = instantiate(section).rows
-        questions: Iterable[Any] = [*rows.heldout, *rows.train]
-        return {str(question.id): str(question.meta["level"]) for question in questions if "level" in question.meta}
-    except Exception:  # files that moved, a set of another version: whatever its loader makes of it
-        return {}
-
-
 def _level_panels(
     axes: Sequence[Any], groups: Sequence[Group], at_level: Mapping[At, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
     from analysis import figures
     from analysis.estimate import over_seeds
-    from analysis.runs import natural
+    from analysis.records import natural
 
     rows = []
     order = sorted({level for *_, level in at_level}, key=natural)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 Series = Mapping[int, float]
 Key = tuple[str, ...]
@@ -143,7 +143,7 @@ def sides_of(subjects: Sequence[Run], wanted: Between) -> tuple[dict[Key, list[s
 
 def unpaired(runs: Runs, sides: tuple[dict[Key, list[str]], dict[Key, list[str]]], wanted: Between) -> list[str]:
     """What is said of runs without a partner, and of several runs in one place. InputError if there is no pair."""
-    from analysis.runs import Note
+    from analysis.records import Note
 
     first, second = sides
     said = []
@@ -203,7 +203,7 @@ def _meanseries(several: Sequence[Series]) -> Series:
 
 
 def words(settings: Mapping[str, str], axes: Sequence[str]) -> str:
-    from analysis.runs import AXES
+    from analysis.records import AXES
 
     bare = AXES[:5]
     return ", ".join((settings[a] or "none") if a in bare else f"{a}={settings[a]}" for a in axes if a in settings)

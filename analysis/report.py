@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
+    from analysis.experiments import Experiment
+    from analysis.records import Runs
     from analysis.report_page import Part, Request
-    from analysis.runs import Runs
 
 FILE = "report.html"
 LARGEST = 10_000_000  # bytes of a page
@@ -46,14 +47,37 @@ class Report:
 def sections(request: Request) -> list[Section]:
     """All sections, in the order of the page. A new question of analysis/ is one line here or in report_figures."""
     from analysis import report_claims, report_figures, report_parts
+    from analysis.experiments import found
     from analysis.report_samples import samples
 
+    if (every := found(request.places)) and request.claims is None:
+        return of_experiments(request, every)
     return [
         Section("claims", "Claims", lambda runs: report_claims.claims(runs, request.claims)),
         Section("warnings", "Warnings", report_parts.warnings),
         Section("varied", "What was varied", report_parts.varied),
         *(Section(name, title, make) for name, title, make in report_figures.questions(request)),
         Section("results", "Results with intervals", lambda runs: report_figures.results(runs, request)),
+        Section("samples", "Sample completions", samples),
+        Section("costs", "Costs", report_parts.costs),
+        Section("environment", "Environment", report_parts.environment),
+    ]
+
+
+def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Section]:
+    """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself."""
+    from analysis import report_parts
+    from analysis.report_experiments import experiment, summary
+    from analysis.report_samples import samples
+
+    return [
+        Section("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
+        Section("warnings", "Warnings", report_parts.warnings),
+        *(
+            Section(f"experiment-{of.name}", of.title, lambda runs, of=of: experiment(runs, request, of))  # type: ignore[misc]
+            for of in every
+        ),
+        Section("varied", "What was varied", report_parts.varied),
         Section("samples", "Sample completions", samples),
         Section("costs", "Costs", report_parts.costs),
         Section("environment", "Environment", report_parts.environment),

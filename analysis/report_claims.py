@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from analysis.report_parts import when
 
 if TYPE_CHECKING:
     from analysis.claims import Verdict
-    from analysis.runs import Runs
+    from analysis.records import Runs
 
 
 def claims(runs: Runs, file: Path | None) -> str | None:
@@ -20,13 +21,17 @@ def claims(runs: Runs, file: Path | None) -> str | None:
 
     if file is None:
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)
-    verdicts = judge(runs, read(file))
+    return judged(runs, judge(runs, read(file)), f"{file.name} was last changed", file.stat().st_mtime)
+
+
+def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float) -> str:
+    """Verdicts, and whether what `happened` at `clock` (seconds since 1970) was before the runs."""
     counts = Counter(verdict.word for verdict in verdicts)
     body = paragraph(
         f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: "
         + (", ".join(f"{n} {word}" for word, n in counts.most_common()) or "none")
     )
-    body += paragraph(_registered(runs, file))
+    body += paragraph(_registered(runs, happened, clock))
     return body + "".join(_claim(verdict) for verdict in verdicts) + paragraph(
         "Verdicts follow from the 95 % bootstrap intervals over seeds, claim by claim: of 20 claims about nothing one may be "
         "shown by chance. Intervals of fewer than 5 seeds are too narrow.", quiet=True,
@@ -43,12 +48,11 @@ def _claim(verdict: Verdict) -> str:
     )
 
 
-def _registered(runs: Runs, file: Path) -> str:
-    """Whether the file is older than the runs: the one trace that folders have of it."""
-    written = file.stat().st_mtime
+def _registered(runs: Runs, happened: str, written: float) -> str:
+    """Whether it is older than the runs: the one trace that folders have of it."""
     clock = runs.steps["time/unix"].dropna().tolist() if "time/unix" in runs.metrics else []
     if not clock:
-        return f"{file.name} was last changed {when(written)}; when the runs began is not recorded."
+        return f"{happened} {when(written)}; when the runs began is not recorded."
     began = min(clock)
     order = "before" if written <= began else "AFTER"  # a copy of the folder may have made it so
-    return f"{file.name} was last changed {when(written)}, {order} the first step of these runs ({when(began)})."
+    return f"{happened} {when(written)}, {order} the first step of these runs ({when(began)})."

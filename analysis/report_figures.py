@@ -14,8 +14,8 @@ from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.answer import Answer
+    from analysis.records import Run, Runs
     from analysis.report_page import Request
-    from analysis.runs import Run, Runs
 
 HEALTH = (
     "loss/entropy", "loss/grad_norm", "groups/zero_advantage", "length/truncated", "reflection/share",
@@ -31,13 +31,13 @@ def questions(request: Request) -> list[Entry]:
     """(id, title, function of the runs) of every question, in the order of the page. A new one is one line here."""
     by = None if request.by is None else list(request.by)
     return [
-        ("curves", "Reward, accuracy and length", lambda runs: _curves(runs, request, None)),
+        ("curves", "Reward, accuracy and length", lambda runs: curves_of(runs, request, None)),
         ("lengths", "Lengths of correct and incorrect responses", lambda runs: _lengths(runs, request, by)),
         ("comparisons", "Comparisons", lambda runs: _comparisons(runs, request)),
-        ("templates", "Templates", lambda runs: _templates(runs, request, by)),
-        ("coverage", "Coverage: pass@k and temperature", lambda runs: _coverage(runs, request)),
+        ("templates", "Templates", lambda runs: templates(runs, request, by)),
+        ("coverage", "Coverage: pass@k and temperature", lambda runs: coverage_of(runs, request)),
         ("reflection", "Self-reflection", lambda runs: _reflection(request)),
-        ("health", "How training went", lambda runs: _curves(runs, request, HEALTH)),
+        ("health", "How training went", lambda runs: curves_of(runs, request, HEALTH)),
     ]
 
 
@@ -62,22 +62,25 @@ def _words(said: str) -> str:
     return body
 
 
-def _again(name: str, request: Request, *more: str) -> str:
+def again(name: str, request: Request, *more: str) -> str:
+    """The command line that asks a question again."""
     places = [shlex.quote(place) for place in request.places]
     by = ["--by", shlex.quote(",".join(request.by))] if request.by is not None else []
     window = ["--window", str(request.window)] if request.window > 1 and name in ("curves", "lengths") else []
+    more = (*more, "--experiment", request.experiment) if request.experiment else more
     return " ".join(["python -m", f"analysis.{name}", *places, *more, *(by if name != "compare" else []), *window])
 
 
-def _curves(runs: Runs, request: Request, metrics: Sequence[str] | None) -> str | None:
+def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> str | None:
+    """Metrics against steps; None: the usual ones."""
     from analysis.curves import METRICS, curves
 
     wanted = list(METRICS) if metrics is None else [name for name in metrics if name in runs.metrics]
     if not runs.runs or not wanted or (metrics is None and runs.steps.empty):
         return None
     answer = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
-    again = _again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
-    return shown(answer, f"{', '.join(wanted)} against steps", again)
+    command = again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
+    return shown(answer, f"{', '.join(wanted)} against steps", command)
 
 
 def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
@@ -87,7 +90,7 @@ def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> str | No
         return None
     levels = len(runs.runs) <= THIN
     answer = lengths(runs, None, by, request.window, levels)
-    return shown(answer, "lengths of responses", _again("lengths", request, *([] if levels else ["--no-levels"])))
+    return shown(answer, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"])))
 
 
 def _comparisons(runs: Runs, request: Request) -> str | None:
@@ -101,9 +104,9 @@ def _comparisons(runs: Runs, request: Request) -> str | None:
         if axis in along:
             continue
         name = f"{axis}={first},{second}"
-        again = _again("compare", request, "--between", shlex.quote(name))
+        command = again("compare", request, "--between", shlex.quote(name))
         if "," in first + second or done >= COMPARISONS:
-            left.append(again)
+            left.append(command)
             continue
         try:
             along |= set(between_of(subjects, name).along)
@@ -114,14 +117,14 @@ def _comparisons(runs: Runs, request: Request) -> str | None:
         done += 1
         title = f"{axis}: {first or 'none'} - {second or 'none'}"
         body += f"<h3>{text(title)}</h3>\n"
-        body += shown(answer, f"differences between {first or 'none'} and {second or 'none'}", again)
+        body += shown(answer, f"differences between {first or 'none'} and {second or 'none'}", command)
     if left:
         body += paragraph(f"{len(left)} more comparisons are not on this page, such as: {left[0]}", quiet=True)
     return body or None
 
 
 def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
-    from analysis.runs import natural
+    from analysis.records import natural
 
     for axis in dict.fromkeys(axis for run in subjects for axis in run.axes):
         values = sorted({run.axes.get(axis, "") for run in subjects}, key=natural)
@@ -129,23 +132,23 @@ def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
             yield from ((axis, *pair) for pair in itertools.combinations(values, 2))
 
 
-def _templates(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
+def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
     """Only where templates differ, or were measured before training."""
     from analysis.template import template
 
     if len({run.axes.get("template") for run in (*runs.runs, *runs.evaluated)}) < 2:
         return None
-    return shown(template(runs, by=by), "accuracy by template", _again("template", request))
+    return shown(template(runs, by=by), "accuracy by template", again("template", request))
 
 
-def _coverage(runs: Runs, request: Request) -> str | None:
+def coverage_of(runs: Runs, request: Request) -> str | None:
     """Only where evaluations have several temperatures or several answers to a question."""
     several = [run for run in runs.evaluated if isinstance(n := run.settings.get("n"), int) and n > 1]
     if not several:
         return None
     from analysis.coverage import coverage
 
-    return shown(coverage(runs), "pass@k against temperature", _again("coverage", request))
+    return shown(coverage(runs), "pass@k against temperature", again("coverage", request))
 
 
 def _reflection(request: Request) -> str | None:

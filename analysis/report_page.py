@@ -82,6 +82,7 @@ class Request:
     claims: Path | None = None
     by: tuple[str, ...] | None = None
     window: int = 1
+    experiment: str | None = None  # only the runs of this one
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ Each is a function of the runs that gives HTML, or None where there is nothing t
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.folders import read_json
@@ -19,7 +16,7 @@ from analysis.report_page import folded, listed, number, pairs, paragraph, table
 if TYPE_CHECKING:
     import numpy as np
 
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 ERRORS = {
     "unparsed": "answers that the checker cannot read", "timed_out": "answers on which the checker hit its limit",
@@ -44,7 +41,7 @@ def varied(runs: Runs) -> str | None:
     for axis in axes:
         counts = Counter(run.axes.get(axis) or "not set" for run in everyone)
         if len(counts) > 1:
-            from analysis.runs import natural
+            from analysis.records import natural
 
             values = sorted(counts, key=natural)
             rows.append({"varied": axis, "values": ", ".join(f"{value} ({counts[value]})" for value in values[:40])})
@@ -96,7 +93,7 @@ def environment(runs: Runs) -> str | None:
         for key, counts in sorted(facts.items(), key=lambda item: _order(item[0]))
     }  # fmt: skip
     if "commit" not in rows:
-        rows = {"commit": "not recorded: no sweep.json, and no tags of MLflow", **rows}
+        rows = {"commit": "not recorded: no starts.jsonl, and no tags of MLflow", **rows}
     if "time/unix" in runs.metrics and runs.steps["time/unix"].notna().any():
         clock = runs.steps["time/unix"].dropna()
         rows["first and last step"] = f"{when(clock.min())} to {when(clock.max())}"
@@ -107,70 +104,31 @@ def environment(runs: Runs) -> str | None:
 
 
 def recorded(run: Run) -> dict[str, str]:
-    """What a run's files say of where it ran: its sweep's frozen code, its attempts, its tags in MLflow."""
-    facts = _tags(run)
-    if run.path is None:
-        return facts
-    code = read_json(run.path.parent / "sweep.json").get("code")
-    if isinstance(code, dict) and code.get("commit"):
-        facts["commit"] = str(code["commit"])
-        facts["digest of the code"] = str(code.get("digest", "unknown"))
-    attempts = _lines(run.path / "attempts.jsonl")
-    hosts = sorted({str(line["host"]) for line in attempts if line.get("host")})
-    lease = read_json(run.path / "lease.json").get("host")
-    if hosts or lease:
-        facts["machine"] = " and ".join(hosts or [str(lease)])
-    if (starts := len({line.get("attempt") for line in attempts})) > 1:
-        facts["attempts"] = str(starts)
+    """What is known of where a run ran: its starts, and the frozen code of its sweep."""
+    facts: dict[str, str] = {}
+    newest = run.starts[-1] if run.starts else {}
+    facts |= {key: str(newest[key]) for key in ("commit", "processor", "device", "ranks") if newest.get(key)}
+    versions = newest.get("versions")
+    facts |= {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
+    if hosts := sorted({str(start["host"]) for start in run.starts if start.get("host")}):
+        facts["machine"] = " and ".join(hosts)
+    if len(run.starts) > 1:
+        facts["starts"] = str(len(run.starts))
+    code = read_json(run.path.parent / "sweep.json").get("code") if run.path else None
+    if isinstance(code, dict) and code.get("digest"):
+        facts["digest of the code"] = str(code["digest"])
     return facts
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; none of what is torn or not there."""
-    found = []
-    try:
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                found.append(json.loads(line))
-    except OSError:
-        return []
-    return [record for record in found if isinstance(record, dict)]
-
-
-def _tags(run: Run) -> dict[str, str]:
-    """Commit and versions from the run's tags, if its store is a file on this machine: nothing is asked over a network."""
-    import sqlite3
-
-    link = read_json(run.path / "mlflow.json") if run.path else {}
-    uri, _, identity = (
-        run.source.partition("#") if run.path is None else (str(link.get("uri", "")), "", link.get("run_id"))
-    )
-    file = Path(uri.removeprefix("sqlite:///"))
-    if run.path is not None and not file.is_file():
-        file = run.path.parent / file.name  # the sweep was moved, and its store with it
-    if not uri.startswith("sqlite:///") or not file.is_file():
-        return {}
-    try:
-        base = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-        try:
-            found = dict(base.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (str(identity),)))
-        finally:
-            base.close()
-    except sqlite3.Error:
-        return {}
-    facts = {key.partition(".")[2]: str(value) for key, value in found.items() if str(key).startswith("version.")}
-    return facts | ({"commit": str(found["git_commit"])} if found.get("git_commit") else {})
-
-
 def _order(key: str) -> tuple[int, str]:
-    first = ("commit", "digest of the code", "machine", "attempts", "python", "torch")
+    first = ("commit", "digest of the code", "machine", "processor", "device", "ranks", "starts", "python", "torch")
     return (first.index(key) if key in first else len(first), key)
 
 
 def _settings(everyone: Sequence[Run]) -> list[dict[str, Any]]:
     """Every setting with its value, or with all its values."""
     from analysis.folders import shown
-    from analysis.runs import natural
+    from analysis.records import natural
 
     rows = []
     for key in dict.fromkeys(key for run in everyone for key in run.settings):
@@ -203,7 +161,7 @@ def costs(runs: Runs) -> str | None:
     said = "Summed over the steps that journals hold: starting up and loading are not in them. Shares of generation, update "
     said += "and grading are of the steps' time without evaluation; that of evaluation is of both together."
     if any("unknown" in row["GPU- or CPU-hours"] for row in rows):
-        said += " GPU-hours are unknown where no launcher recorded how many GPUs a run had."
+        said += " GPU-hours are unknown where nothing recorded how many GPUs a run had."
     return table(rows) + paragraph(said, quiet=True)
 
 
@@ -222,28 +180,26 @@ def _cost(runs: Runs, label: str, of: Sequence[Run]) -> dict[str, Any]:
 
 
 def _device_hours(part: Any, of: Sequence[Run]) -> str:
-    """Hours of each run times its GPUs, or, without any, its CPU threads."""
+    """Hours of each run times its GPUs, or, without any, its processes and their threads."""
     spent = {"GPU": 0.0, "CPU": 0.0, "": 0.0}
     clocks = [name for name in ("time/step", "time/evaluate") if name in part]
     seconds = part.groupby("run", observed=True)[clocks].sum().sum(axis=1).to_dict()
     for run in of:
         hours, gpus, threads = float(seconds.get(run.name, 0.0)) / 3600, devices(run), run.settings.get("threads")
         kind = "" if gpus is None else "GPU" if gpus else "CPU"
-        spent[kind] += hours * (gpus or (threads if isinstance(threads, int) and kind == "CPU" else 1))
+        cores = run.starts[-1]["ranks"] * (threads if isinstance(threads, int) else 1) if kind == "CPU" else 1
+        spent[kind] += hours * (gpus or cores)
     known = [f"{number(hours)} {kind}" for kind, hours in spent.items() if hours and kind]
     return " + ".join([*known, *(["unknown"] if spent[""] else [])])
 
 
 def devices(run: Run) -> int | None:
-    """GPUs of a run: what its sweep's launcher gave it; 0 with a torch that knows none; None if nothing says so."""
-    settings = read_json(run.path.parent / "sweep.json").get("settings") if run.path else None
-    given = settings if isinstance(settings, dict) else {}
-    per_node, nodes = given.get("gpus_per_node"), given.get("nodes") or 1
-    if isinstance(per_node, int) and isinstance(nodes, int) and per_node:
-        return per_node * nodes
-    if given.get("devices"):
-        return 1
-    return 0 if _tags(run).get("torch", "").endswith("+cpu") or per_node == 0 else None
+    """GPUs of a run by its newest start, one for each of its processes; 0 on a CPU; None if nothing says so."""
+    newest = run.starts[-1] if run.starts else {}
+    device, ranks = newest.get("device"), newest.get("ranks")
+    if not isinstance(device, str) or not isinstance(ranks, int):
+        return None
+    return 0 if device == "cpu" else ranks
 
 
 def _sum(part: Any, name: str) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.report_page import UNFIT, folded, paragraph, text
 
 if TYPE_CHECKING:
-    from analysis.runs import Run, Runs
+    from analysis.records import Run, Runs
 
 QUESTIONS = 12  # of a benchmark
 BENCHMARKS = 6
@@ -113,7 +113,7 @@ def _peek(runs: Runs, run: Run) -> Iterator[bool]:
 def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for count, row in enumerate(runs.completions(run)):
         if count >= READ:
-            from analysis.runs import Note
+            from analysis.records import Note
 
             runs.notes.append(Note(run.name, f"more than {READ} saved responses: the rest are not among the samples"))
             return

@@ -12,16 +12,16 @@ metrics.jsonl: zero/tracking/journal.py; names of metrics: zero/tracking/glossar
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.folders import EVALUATE, TRAIN, Folder, find, load, shown
+from analysis.records import AXES, RUN, STEP, Note, Run, Runs, natural, wanted_of
 from zero.errors import InputError
 from zero.identity import PLACE, PLACES, flatten
 
@@ -30,92 +30,9 @@ if TYPE_CHECKING:  # neither costs --help its second
 
     from analysis.journals import Journal
 
-AXES = ("algo", "template", "questions", "model", "reward", "seed")
-STEP, RUN = "step", "run"
 COLUMNS = (RUN, STEP, "name", "kind", "benchmark", "metric", "value")  # what no setting may be called as a column
 OF_AXES = (*AXES[:5], "rollout", "benchmarks", "critic")  # settings below these may follow from an axis
 URI = re.compile(r"^(sqlite|postgresql|mysql|https?)[+\w]*://", re.ASCII)
-EVAL = re.compile(r"^eval/([^/]+)/(.+)$")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run, or one evaluation of a model. `axes`: AXES and whatever else differs between these runs.
-
-    `settings`: flat, resolved, keys as typed. `path`: its folder; None if it is read from MLflow, as `source` says.
-    """
-
-    name: str
-    path: Path | None
-    status: str  # finished, preempted, failed, running, unknown
-    axes: Mapping[str, str]
-    settings: Mapping[str, Any]
-    result: Mapping[str, Any]
-    kind: str = TRAIN
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Note:
-    """What a reader must know of a run; run "" speaks of all."""
-
-    run: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Training runs with their steps; `evaluated`: evaluations of models, which have no steps."""
-
-    runs: Sequence[Run]
-    steps: pd.DataFrame
-    notes: list[Note] = field(default_factory=list)
-    evaluated: Sequence[Run] = ()
-
-    @property
-    def axes(self) -> list[str]:
-        """The columns of `steps` that are axes."""
-        return list(dict.fromkeys(axis for run in self.runs for axis in run.axes)) or list(AXES)
-
-    @property
-    def metrics(self) -> list[str]:
-        """The columns of `steps` that are metrics."""
-        return [name for name in self.steps.columns if name not in (RUN, STEP, *self.axes)]
-
-    def run(self, name: str) -> Run:
-        """A run by its name. InputError names those there are."""
-        for run in (*self.runs, *self.evaluated):
-            if run.name == name:
-                return run
-        there = ", ".join(run.name for run in list(self.runs)[:8])
-        raise InputError("run", name, f"no such run; there are {there}")
-
-    def varying(self) -> list[str]:
-        """The axes in which the training runs differ, without the seed: what a comparison is about."""
-        return [axis for axis in self.axes if axis != "seed" and len({run.axes.get(axis, "") for run in self.runs}) > 1]
-
-    def long(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-        """Tidy: run, step, the axes, metric, value; no row where a metric has no value. A metric that no run has gives
-        no rows; names may hold * and ?."""
-        chosen = [name for name in self.metrics if metrics is None or _wanted(metrics)(name)]
-        tidy = self.steps.melt([RUN, STEP, *self.axes], chosen, var_name="metric", value_name="value")
-        return tidy.dropna(subset="value").reset_index(drop=True)
-
-    def evaluations(self) -> pd.DataFrame:
-        """run, kind, the axes, benchmark, step, metric, value: a row for each number that was measured on a benchmark.
-
-        Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
-        """
-        from analysis.evaluated import table
-
-        return table(self)
-
-    def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
-        """Sampled responses as zero.evaluation.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
-        in the order of steps. Damaged lines are left out and noted."""
-        from analysis.evaluated import completions
-
-        return completions(self, self.run(run) if isinstance(run, str) else run)
 
 
 def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | None = None) -> Runs:
@@ -124,7 +41,7 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
     `metrics`: names to read (* and ? allowed); None: all. InputError if there is no run.
     """
     given = [places] if isinstance(places, Path | str) else list(places)
-    wanted = _wanted(metrics) if metrics is not None else lambda name: True
+    wanted = wanted_of(metrics) if metrics is not None else lambda name: True
     notes: list[Note] = []
     folders, stored = [], []
     for place in given:
@@ -141,7 +58,7 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
         )
     names = _names([folder.path for folder in found], [run.name for run, _ in stored])
     runs = [_run(folder, name) for folder, name in zip(found, names, strict=False)]
-    runs += [_renamed(run, name) for (run, _), name in zip(stored, names[len(found) :], strict=True)]
+    runs += [replace(run, name=name) for (run, _), name in zip(stored, names[len(found) :], strict=True)]
     journals = _journals(found, wanted) + [journal for _, journal in stored]
     for i, folder in enumerate(found):
         notes += [Note(names[i], text) for text in folder.notes]
@@ -171,11 +88,17 @@ def _search(place: Path, notes: list[Note]) -> list[Folder]:
 
 def _run(folder: Folder, name: str) -> Run:
     settings = flatten(folder.config) if folder.config else {}
-    return Run(name, folder.path, folder.status, folder.axes, settings, folder.result, folder.kind, str(folder.path))
-
-
-def _renamed(run: Run, name: str) -> Run:
-    return Run(name, run.path, run.status, run.axes, run.settings, run.result, run.kind, run.source)
+    return Run(
+        name,
+        folder.path,
+        folder.status,
+        folder.axes,
+        settings,
+        folder.result,
+        folder.kind,
+        str(folder.path),
+        folder.starts,
+    )
 
 
 def _typed(folders: Sequence[Folder], i: int) -> Mapping[str, str]:
@@ -226,7 +149,7 @@ def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[
         axes = {axis: run.axes.get(axis, "") for axis in AXES}
         for key in differing:
             axes[key] = cell[key] if key in cell else shown(own[key]) if key in own else _short(own, key)
-        made.append(Run(run.name, run.path, run.status, axes, run.settings, run.result, run.kind, run.source))
+        made.append(replace(run, axes=axes))
     return made
 
 
@@ -307,20 +230,6 @@ def _frame(runs: Sequence[Run], journals: Sequence[Journal]) -> pd.DataFrame:
                 filled[end - size : end] = journal.columns.pop(name)
         columns[name] = filled
     return pd.DataFrame(columns, copy=False)
-
-
-def natural(text: str) -> tuple[Any, ...]:
-    """A key for sorting: numbers by size, before words."""
-    try:
-        return (0, float(text), text)
-    except ValueError:
-        return (1, 0.0, text)
-
-
-def _wanted(metrics: Sequence[str]) -> Callable[[str], bool]:
-    plain = {name for name in metrics if not set(name) & set("*?[")}
-    patterns = [re.compile(fnmatch.translate(name)) for name in metrics if name not in plain]
-    return lambda name: name in plain or any(pattern.match(name) for pattern in patterns)
 
 
 # ----------------------------------------------------------------------------------------------------------------- notes

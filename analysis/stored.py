@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from analysis import journals
 from analysis.evaluated import OF_TRAINING
 from analysis.folders import AXES, axes_of
 from analysis.journals import Journal
-from analysis.runs import Run
+from analysis.records import Run
 from zero.errors import InputError
 from zero.tracking.store import SQLITE, absolute, import_mlflow, without_password
 
@@ -86,7 +86,17 @@ def _run(run: Any, uri: str) -> Run:
     axes |= {axis: value for axis, value in choices.items() if value}
     status = STATUS.get(run.info.status, "unknown")
     source = f"{without_password(uri)}#{run.info.run_id}"
-    return Run(run.info.run_name or run.info.run_id, None, status, axes, settings, {"status": status}, source=source)
+    name = run.info.run_name or run.info.run_id
+    return Run(name, None, status, axes, settings, {"status": status}, source=source, starts=[_start(tags)])
+
+
+def _start(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What zero.tracking.run_tags kept of the newest start."""
+    made: dict[str, Any] = {key: tags[key] for key in ("host", "processor", "device") if key in tags}
+    made |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
+    made |= {"commit": tags["git_commit"]} if "git_commit" in tags else {}
+    versions = {key.partition(".")[2]: value for key, value in tags.items() if key.startswith("version.")}
+    return made | {"versions": versions}
 
 
 def _decoded(value: str) -> Any:

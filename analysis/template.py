@@ -23,7 +23,7 @@ from zero.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.runs import Runs
+    from analysis.records import Runs
 
 METRICS = ("eval/*/accuracy*", "eval/*/formatted")
 REFERENCE = "none"

@@ -10,12 +10,11 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -24,15 +23,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from launch.lines import asked, settled, swept
 from launch.sweep import Cell, default_name
 from zero import config as configs
-from zero import identity, settings
+from zero import experiments, identity, settings
 from zero.config import parsed
 from zero.errors import InputError
 
-GRIDS = Path(__file__).resolve().parent / "grids"
 OURS = ("run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
 SMOKE_STEPS = 2
+MODEL_OF = "after:"  # in the identity of a cell: the model of the cell with this signature
 TRAINING, ROOTS = "train", ("train", "evaluate")  # entry points whose runs can be cells
 
 
@@ -51,11 +51,13 @@ class Base:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells that a line asks for, by name, the name that the sweep has without another, and what to tell."""
+    """The cells that a line asks for, by name, the name that the sweep has without another, and what to tell.
+    `experiments`: by name, what the report needs of those that the line names, with the names of their cells."""
 
     cells: dict[str, Cell]
     name: str
     notes: tuple[str, ...] = ()
+    experiments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def plan(
@@ -66,7 +68,8 @@ def plan(
     smoke: bool = False,
     root: str = "train",
 ) -> Plan:
-    """Every cell of the product of `overrides` (or of each line of the grid, with `overrides` added), checked.
+    """Every cell of the product of `overrides` (or of each line of the grid or the experiments, with `overrides` in place of
+    what they set), checked.
 
     `evaluate`: overrides of an evaluation that follows each cell. `smoke`: a cell of two steps goes before all others.
     InputError for the first cell that cannot be, before anything else is done.
@@ -76,17 +79,27 @@ def plan(
             "hydra/launcher", f"zero.{root}", "cells of a sweep are zero.train, or zero.evaluate without more"
         )
     overrides = [text for text in overrides if not is_hydras(text)]
-    lines = read_grid(grid) if grid else [[]]
+    named = experiments.expand(overrides) if experiments.is_named(overrides) else []
+    lines = asked(overrides, grid, root, named)
     made: dict[str, Cell] = {}
+    belong: dict[str, list[str]] = {of.name: [] for of in named}
     notes: list[str] = []
     signatures: dict[str, str] = {}
     bases: dict[tuple[str, ...], Base] = {}
-    same = settled([[*line, *overrides] for line in lines])
-    for line in lines:
-        for typed in configs.cells([*line, *overrides]):
-            cell = make_cell(root, typed, bases, same)
-            if (twin := signatures.setdefault(cell.signature, cell.name)) != cell.name or cell.name in made:
-                notes.append(f"{' '.join(typed)}: the same settings as {twin}; it runs once")
+    same = settled([of.line.overrides for of in lines])
+    for of in lines:
+        for typed in configs.cells(of.line.overrides):
+            cell = make_cell(of.root, typed, bases, same)
+            if of.line.after:
+                first = make_cell(of.root, experiments.before(of.line, typed), bases)
+                first = made.setdefault(signatures.setdefault(first.signature, first.name), first)
+                belong.get(of.experiment, []).append(first.name)
+                cell = starting_from(first, cell, typed)
+            twin = signatures.setdefault(cell.signature, cell.name)
+            belong.get(of.experiment, []).append(twin)
+            if twin != cell.name or cell.name in made:
+                if not of.experiment:  # experiments share cells: that is no news
+                    notes.append(f"{' '.join(typed)}: the same settings as {twin}; it runs once")
                 continue
             made[cell.name] = cell
     if not made:
@@ -94,14 +107,22 @@ def plan(
     first = next(iter(made.values()))
     if smoke:
         rehearsal = make_smoke(first, bases)
-        made = {rehearsal.name: rehearsal} | {name: replace(cell, after=rehearsal.name) for name, cell in made.items()}
+        made = {name: replace(cell, after=cell.after or rehearsal.name) for name, cell in made.items()}
+        made = {rehearsal.name: rehearsal} | made
     if evaluate is not None:
         configs.check("evaluate", list(evaluate))
         trained = [cell for cell in made.values() if cell.root == TRAINING and not cell.name.startswith("smoke-")]
         made |= {cell.name: cell for cell in (evaluation_of(cell, evaluate) for cell in trained)}
-    everything = [*(" ".join(line) for line in lines), *overrides, *(f"evaluate:{text}" for text in evaluate or ())]
-    name = default_name({} if grid else swept(overrides), everything)
-    return Plan(made, f"{Path(grid).stem}-{name.removeprefix('sweep-')}" if grid else name, tuple(notes))
+    everything = [
+        *(" ".join((*of.line.overrides, *of.line.after)) for of in lines),
+        *(f"evaluate:{text}" for text in evaluate or ()),
+    ]
+    label = Path(grid).stem if grid else "+".join(of.name for of in named[:3])
+    name = default_name({} if label else swept(overrides), everything)
+    of_each = {
+        of.name: {k: v for k, v in asdict(of).items() if k != "lines"} | {"cells": [*dict.fromkeys(belong[of.name])]} for of in named
+    }
+    return Plan(made, f"{label}-{name.removeprefix('sweep-')}" if label else name, tuple(notes), of_each)
 
 
 def launcher_settings(overrides: Sequence[str], default: str) -> dict[str, Any]:
@@ -132,50 +153,6 @@ def is_hydras(text: str) -> bool:
     return text.lstrip("+~").startswith("hydra")
 
 
-def swept(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The keys that have several values in a line, with these."""
-    found = {}
-    for text in overrides:
-        override = parsed(text)
-        if override.is_sweep_override():
-            found[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
-    return found
-
-
-def read_grid(grid: str) -> list[list[str]]:
-    """The lines of overrides in launch/grids/GRID.yaml, or of a file.
-
-    base: [steps=100]               # of every cell
-    cells:
-      - [algo=grpo, template=r1]    # a cell
-      - [algo=drgrpo, seed=0,1,2]   # a product, as on the command line
-    """
-    path = Path(grid) if grid.endswith((".yaml", ".yml")) else GRIDS / f"{grid}.yaml"
-    try:
-        stored = yaml.safe_load(path.read_text())
-        lines = [[str(text) for text in [*stored.get("base", []), *line]] for line in stored["cells"]]
-    except OSError as error:
-        known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.yaml"))) or "none"
-        raise InputError("--grid", grid, f"no such list of cells; there are {known}, or give a .yaml file") from error
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        remedy = "must hold `cells:`, a list of lists of overrides, and may hold `base:`, a list of overrides"
-        raise InputError("--grid", path, remedy) from error
-    if any(len(text) < 2 for line in lines for text in line):  # a string where a list was meant
-        raise InputError("--grid", path, "each cell is a list of overrides: - [algo=grpo, seed=0,1]")
-    return lines
-
-
-def settled(lines: Sequence[Sequence[str]]) -> frozenset[str]:
-    """The overrides that all cells share and that touch no other: composed once, as if they were choices."""
-    shared = {t for t in (set.intersection(*map(set, lines)) if lines else ()) if not parsed(t).is_sweep_override()}
-    others = {parsed(t).key_or_group for line in lines for t in line if t not in shared}
-
-    def apart(key: str) -> bool:
-        return not any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in others)
-
-    return frozenset(t for t in shared if apart(parsed(t).key_or_group))
-
-
 def make_cell(
     root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base], same: frozenset[str] = frozenset()
 ) -> Cell:
@@ -197,6 +174,25 @@ def make_cell(
         signature=signature,
         axes=axes,
         steps=int(config.get("steps") or 0),
+        config=config,
+    )
+
+
+def starting_from(first: Cell, cell: Cell, typed: Sequence[str]) -> Cell:
+    """The cell, starting from the model that `first` trains: its identity holds that of the first. `placed` fills in where
+    the model lies."""
+    model = dict((cell.config or {})["model"]) | {"path": f"{MODEL_OF}{first.signature}"}
+    config = dict(cell.config or {}) | {"model": model}
+    choices = dict(cell.choices) | {"model": f"{cell.choices['model']}+{first.choices['algo']}"}
+    signature = identity.signature(config)
+    return replace(
+        cell,
+        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        choices=choices,
+        signature=signature,
+        axes={**cell.axes, "model": choices["model"]},
+        after=first.name,
+        model_from=first.name,
         config=config,
     )
 
@@ -229,6 +225,8 @@ def placed(cell: Cell, folder: Path, tracker: str | None) -> Cell:
         where += [f"run_dir={folder / cell.name}"]
         return replace(cell, overrides=(*(configs.quoted(text) for text in where), *cell.overrides))
     config = dict(cell.config or {}) | {"run_dir": str(folder / cell.name)}
+    if cell.model_from:
+        config["model"] = dict(config["model"]) | {"path": str(folder / cell.model_from / "model")}
     lens = {key: config["tracker"][key] for key in configs.LENS}
     config["tracker"] = dict(config["tracker"]) | {"uri": tracker, "sweep": folder.name} if tracker else lens
     return replace(cell, config=config)
@@ -334,4 +332,4 @@ def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted:
 def is_choice(override: Override) -> bool:
     """Whether an override chooses the option of a group, and so which files are composed."""
     key = override.key_or_group
-    return override.package is not None or (configs.CONF / key).is_dir() or key.startswith("experiment")
+    return override.package is not None or (configs.CONF / key).is_dir()

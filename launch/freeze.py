@@ -13,11 +13,12 @@ from typing import Any
 
 from launch.sweep import CODE, write_json
 from zero.errors import InputError
+from zero.provenance import FROZEN as RECORD
+from zero.provenance import git_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("zero", "conf", "launch", "analysis")
 SKIPPED = ("__pycache__", ".mypy_cache", ".ruff_cache")
-RECORD = "frozen.json"
 
 
 def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:
@@ -26,7 +27,6 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
     `replace`: take the present code although another is there. The copy appears whole or not at all.
     """
     from launch.sweep import read_json
-    from zero.tracking import git_commit
 
     target = folder / CODE
     if (target / RECORD).exists() and not replace:

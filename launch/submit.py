@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import shlex
 import sys
@@ -119,6 +120,7 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
     tracker, store = tracker_of(first, notes)
     old = records.read_sweep(folder) if (folder / records.SWEEP).exists() else None
     cells = {cell.name: placed(cell, folder, tracker) for cell in plan_.cells.values()}
+    registered = register(plan_.experiments, old, notes)
     if old:
         for stale in (cell for name, cell in old.cells.items() if name not in cells):
             cells[stale.name] = replace(stale, wanted=False)
@@ -133,6 +135,7 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
         overrides=tuple(overrides),
         id=old.id if old else uuid.uuid4().hex,
         experiment=str((first.config or {}).get("tracker", {}).get("experiment") or "zero"),
+        experiments=registered,
     )
     of = look(folder, sweep, backend) if old else state.states(folder, sweep, {})
     missing = startable(sweep, of, state.missing(sweep, of, MISSING))
@@ -141,6 +144,25 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
     if unwanted:
         notes.append(f"{len(unwanted)} cells run that this line does not ask for, such as {unwanted[0]}")
     return Prepared(folder, sweep, of, missing, backend, notes, tracker)
+
+
+def register(
+    named: Mapping[str, Mapping[str, Any]], old: Sweep | None, notes: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The experiments of the sweep with the time at which each was written down. What was claimed first counts: claims that
+    were edited since are told of and not taken."""
+    made: dict[str, Mapping[str, Any]] = dict(old.experiments) if old else {}
+    for name, of in named.items():
+        before = made.get(name)
+        if before and json.loads(json.dumps(of["claims"])) != before["claims"]:
+            notes.append(f"the claims of {name} were edited; those registered {when(before['registered'])} count")
+        kept = {key: before[key] for key in ("claims", "registered")} if before else {"registered": time.time()}
+        made[name] = {**of, **kept}
+    return made
+
+
+def when(clock: float) -> str:
+    return time.strftime("%d %b %H:%M", time.localtime(clock))
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -157,8 +179,8 @@ def changed_code(folder: Path) -> list[str]:
     frozen = records.read_json(folder / records.CODE / RECORD)
     if not frozen or frozen.get("digest") == digest():
         return []
-    when = time.strftime("%d %b %H:%M", time.localtime(float(frozen.get("time", 0))))
-    return [f"the code has changed; this sweep runs its copy of {when} (--refreeze takes the present one)"]
+    taken = when(float(frozen.get("time", 0)))
+    return [f"the code has changed; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
 
 
 def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:

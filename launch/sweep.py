@@ -53,6 +53,7 @@ class Cell:
     signature: str
     axes: Mapping[str, str] = field(default_factory=dict)
     after: str | None = None
+    model_from: str | None = None  # the cell whose trained model it starts from
     steps: int = 0  # that it will train; 0: none
     wanted: bool = True  # by the line that was submitted last; others stay as they are
     config: Mapping[str, Any] | None = None
@@ -60,7 +61,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What stands in sweep.json. `settings`: those of the launcher; `code`: commit, digest and time of the frozen copy."""
+    """What stands in sweep.json. `settings`: those of the launcher; `code`: commit, digest and time of the frozen copy;
+    `experiments`: those that the line named, with their claims, their cells, and when they were first written down."""
 
     name: str
     cells: Mapping[str, Cell]
@@ -68,6 +70,7 @@ class Sweep:
     code: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     experiment: str = "zero"
+    experiments: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""  # made at the first submission: two sweeps of one name are two in a shared MLflow
 
 

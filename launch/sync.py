@@ -102,16 +102,17 @@ def reports(place: Path) -> bool:
 
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:
     """All that the journal of one cell holds and MLflow does not; its settings, tags and files. Whatever fails is raised."""
+    from zero import provenance
     from zero.identity import science
     from zero.tracking import AXES, run_tags
 
     place = folder / cell.name
     claim(place, sweep, cell, uri)
     config: Mapping[str, Any] = records.read_cell(folder, cell.name).config or {}
-    tags = run_tags(cell.choices, config["seed"], cell.signature) | {"sweep": sweep.name, "cell": cell.name}
+    start = (provenance.starts(place) or [{}])[-1] | {"choices": cell.choices}
+    start |= {"commit": start.get("commit") or sweep.code.get("commit")}
+    tags = run_tags(start, config["seed"], cell.signature) | {"sweep": sweep.name, "cell": cell.name}
     tags |= {f"axis.{axis}": value for axis, value in cell.axes.items()}
-    if commit := sweep.code.get("commit"):
-        tags |= {"git_commit": str(commit), "mlflow.source.git.commit": str(commit).removesuffix("-dirty")}
     flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
     params = {axis: cell.choices[axis] for axis in AXES if axis in cell.choices} | flat
     bring(place, uri, sweep.experiment, cell.name, tags, params, ENDS.get(status.state))

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 # A module may import its own layer's package and any lower layer. The longest matching prefix counts.
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitor": 0,
+    "zero.provenance": 0,
     "zero.records": 1, "zero.runtime": 1,
     "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
@@ -22,7 +23,7 @@ LAYERS = {
     "zero.learner.torch": 5, "zero.learner.deepspeed": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
-    "zero.settings": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
+    "zero.settings": 2, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
     "zero.config": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
     "zero.pretrain_data": 8,
     "launch": 9, "analysis": 9,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.synthetic import answer, empty_store, metrics
 from zero.errors import InputError
+from zero.provenance import package_versions, start
 from zero.tracking import (
     GLOSSARY,
     JsonlTracker,
@@ -27,9 +29,7 @@ from zero.tracking import (
     Trackers,
     delivered,
     describe,
-    git_commit,
     markdown,
-    package_versions,
     waiting,
 )
 from zero.tracking import journal as journals
@@ -255,7 +255,8 @@ def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
 
     choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optim": "adamw"}
     config = {"seed": 3, "steps": 9, "algo": {"beta": 0.0}, "model": {"path": None}, "tracker": {"uri": "http://x"}}
-    Trackers.open(config=config, choices=choices, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
+    begun = start(choices, "cpu", 2)
+    Trackers.open(config=config, start=begun, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
     assert given["run_name"] == "n"
     tags = given["tags"]
     assert (tags["algo"], tags["template"], tags["seed"], tags["signature"], tags["kind"]) == (
@@ -266,14 +267,10 @@ def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
         "train",
     )
     assert tags["version.torch"] == package_versions()["torch"]
+    assert (tags["device"], tags["ranks"], tags["host"]) == ("cpu", "2", platform.node())
     assert params == {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3",
                       "steps": "9", "algo.beta": "0.0", "model.path": "null"}  # fmt: skip
-    Trackers.open(config=config, choices=choices, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
-
-
-def test_git_commit_is_that_of_this_tree() -> None:
-    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    assert (git_commit() or "").removesuffix("-dirty") == (head.stdout.strip() if head.returncode == 0 else "")
+    Trackers.open(config=config, start=begun, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
 
 
 def test_where_the_store_lies(tmp_path: Path) -> None:

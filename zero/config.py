@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -27,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zero import settings
+from zero import experiments, settings
 from zero.errors import InputError
 from zero.identity import PLACE, PLACES, flatten
 
@@ -225,6 +226,8 @@ def command_line(name: str, main: Callable[[], None]) -> None:
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     try:
         arguments = get_args_parser().parse_args()
+        if experiments.is_named(arguments.overrides):
+            arguments = of_experiment(name, arguments)
         told = arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion
         if not (told or arguments.cfg) and (launch := sweep_launcher(arguments.overrides)):
             sys.exit(launch(root=name, overrides=arguments.overrides))
@@ -243,6 +246,23 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         leave(end.code)
         raise
     leave(0)
+
+
+def of_experiment(root: str, arguments: Namespace) -> Namespace:
+    """A command line that names experiments: a multirun is a sweep, of this machine if it names no other launcher; else the
+    one cell that is left stands in place of the name."""
+    typed, named = arguments.overrides, experiments.expand(arguments.overrides)
+    if arguments.multirun and not arguments.cfg:
+        more = [] if sweep_launcher(typed) else ["hydra/launcher=local"]
+        return Namespace(**(vars(arguments) | {"overrides": [*typed, *more]}))
+    found = [cell for of in named for line in of.lines for cell in cells(line.overrides)]
+    if len(found) > 1 or named[0].lines[0].after:
+        remedy = f"has {len(found)} cells; add -m for all of them, or choose one, such as: {' '.join(found[0])}"
+        raise InputError(experiments.KEY, named[0].name, remedy)
+    if named[0].root != root:
+        raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
+    sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + found[0]
+    return get_args_parser().parse_args()
 
 
 def leave(code: Any) -> None:
@@ -294,8 +314,7 @@ def choices_of_run() -> tuple[dict[str, str], list[str]]:
 
 
 def _is_choice(text: str) -> bool:
-    override: Override = OverridesParser.create().parse_override(text)
-    return (CONF / override.key_or_group).is_dir() or override.key_or_group.startswith("experiment")
+    return (CONF / parsed(text).key_or_group).is_dir()
 
 
 def _explain(name: str, overrides: Sequence[str], error: Exception) -> InputError:
@@ -326,7 +345,6 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     """'; did you mean ...' from close spellings of the whole name or of its last part."""
     close = difflib.get_close_matches(key, known, n=3)
     leaf = {k.rsplit(".", 1)[-1]: k for k in known if "_target_" not in k}
-    close += [
-        leaf[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3) if leaf[k] not in close
-    ]
+    last = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3)
+    close += [leaf[name] for name in last if leaf[name] not in close]
     return f"; did you mean {' or '.join(close[:3])}?" if close else ""

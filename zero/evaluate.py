@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero import identity
+from zero import identity, provenance
 from zero.errors import Broken, InputError
 from zero.models import find
 from zero.questions import refuse_namesakes
@@ -38,8 +38,9 @@ Config = Mapping[str, Any]
 DISPLAY = ("k", "published")  # settings that change what is shown of the answers, not the answers
 
 
-def run(config: Config, name: str) -> dict[str, Any]:
-    """Evaluate one checked config (see `with_run`); writes the run folder and returns what result.json holds."""
+def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Evaluate one checked config (see `with_run`); writes the run folder and returns what result.json holds. `choices`:
+    the option of each group that was chosen here, not by a training run."""
     run_dir = Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute()
     known = run_dir / "config.yaml"
     if known.exists():
@@ -54,7 +55,9 @@ def run(config: Config, name: str) -> dict[str, Any]:
     configs.keep(config, known)
 
     from zero.checkpoint import disk_is_full, no_space
+    from zero.runtime import device_name
 
+    provenance.note(run_dir, provenance.start(choices, device_name(), ranks=1))
     try:
         results = measure(config, run_dir, sets, subjects, **light)
         outcome = outcome_of(config, results)
@@ -285,7 +288,7 @@ def task(config: DictConfig) -> None:
     try:
         typed = chosen(overrides)
         named = {k: v for k, v in choices.items() if v != "None" and (config.run is None or k in typed)}
-        run(with_run(config, overrides), configs.run_name(named, overrides))
+        run(with_run(config, overrides), configs.run_name(named, overrides), named)
     except (InputError, Broken) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

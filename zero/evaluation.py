@@ -250,6 +250,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "id": group.prompt.question.id,
             "question": group.prompt.question.text,
             "reference": " | ".join(group.prompt.question.answer),
+            "level": _level(group.prompt.question),
             "prompt": group.prompt.text,
             "response": completion.text,
             "answer": verdict.answer,
@@ -266,3 +267,9 @@ def rows(groups: Sequence[Group]) -> list[Row]:
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)
     ]
+
+
+def _level(question: Question) -> str | int | None:
+    """How hard the question is said to be, if its set says so."""
+    level = question.meta.get("level")
+    return level if isinstance(level, str | int | None) else str(level)

@@ -46,6 +46,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def device_name() -> str:
+    """The GPU that this process computes on, by its name, or "cpu"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of a run, one for each device. Each samples and grades its own prompts; then all hold the whole batch

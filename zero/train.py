@@ -19,7 +19,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero import identity
+from zero import identity, provenance
 from zero.errors import Broken, InputError, Preempted
 from zero.models import export_dtype, find, store_as
 from zero.questions import refuse_namesakes
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     result = run_dir / "result.json"
     if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks; torch is not there yet to ask
-            deliver(config, choices, run_dir, name)
+            deliver(config, run_dir, name)
             where_to_look(run_dir)
         return outcome
     find(config["model"])  # a model that cannot be had is known in seconds
@@ -60,12 +60,13 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.loop import train  # torch from here on
-    from zero.runtime import GaveWay, StopRequest, World
+    from zero.runtime import GaveWay, StopRequest, World, device_name
 
     world = World.join()
+    start = provenance.start(choices, device_name(), world.size)
     outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
     with StopRequest().listening() as stop:
-        parts = build(config, choices, run_dir, name, sets, **light, world=world)
+        parts = build(config, run_dir, name, sets, start, **light, world=world)
         if config["probe"]:
             probe(parts)
             world.part_ways()
@@ -73,6 +74,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
         if world.first:
             configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
             configs.keep(manifest(sets), run_dir / QUESTIONS)
+            provenance.note(run_dir, start)
         stored = export_dtype(config["model"])  # now: in a week the model may be gone from the cache
         began = time.perf_counter()
         try:
@@ -143,10 +145,10 @@ def as_key(config: Any) -> str:
 
 def build(
     config: Mapping[str, Any],
-    choices: Mapping[str, str],
     run_dir: Path,
     name: str,
     sets: dict[str, QuestionSet],
+    start: provenance.Start,
     template: AnyTemplate,
     reward: Reward,
     world: World | None = None,
@@ -203,11 +205,13 @@ def build(
         engine=engine,
         learner=learner,
         critic=critic,
-        lens=make.make_lens(config, choices["algo"], learner, tokenizer) if config["tracker"]["lens"] else None,
+        lens=make.make_lens(config, start["choices"]["algo"], learner, tokenizer)
+        if config["tracker"]["lens"]
+        else None,
         canary=make.make_canary(config, device),
         ahead=Ahead(world),
         benchmarks=benchmarks,
-        trackers=open_trackers(config, choices, run_dir, name, Progress(run_dir, name, config["steps"]))
+        trackers=open_trackers(config, start, run_dir, name, Progress(run_dir, name, config["steps"]))
         if world.first and not config["probe"]
         else Trackers(None),
         world=world,
@@ -262,14 +266,14 @@ def close(parts: Run, outcome: Mapping[str, Any]) -> None:
 
 
 def open_trackers(
-    config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str, view: Any = None
+    config: Mapping[str, Any], start: provenance.Start, run_dir: Path, name: str, view: Any = None
 ) -> Trackers:
     """The journal of a run, what is shown of it, and whatever tracker the config names."""
     from zero.tracking import Trackers
 
     return Trackers.open(
         config=config,
-        choices=choices,
+        start=start,
         run_dir=run_dir,
         name=name,
         signature=identity.signature(config),
@@ -278,12 +282,12 @@ def open_trackers(
     )
 
 
-def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> None:
+def deliver(config: Mapping[str, Any], run_dir: Path, name: str) -> None:
     """Hand a finished run to its tracker, if that could not be reached when the run ended."""
     from zero.tracking import delivered
 
     if not delivered(run_dir):
-        open_trackers(config, choices, run_dir, name).close("finished")
+        open_trackers(config, provenance.starts(run_dir)[-1], run_dir, name).close("finished")
 
 
 def where_to_look(run_dir: Path) -> None:

@@ -12,7 +12,8 @@ import yaml
 from analysis import claims
 from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Claim, Statistic, decide, verdict
 from analysis.estimate import Difference, Estimate
-from analysis.runs import Runs, read
+from analysis.records import Runs
+from analysis.runs import read
 from zero.errors import InputError
 
 GOOD: dict[str, Any] = {

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from analysis.figures import svg
-from analysis.lengths import lengths, levels_of
+from analysis.lengths import lengths
 from analysis.lengths import main as command
-from analysis.runs import Runs, read
+from analysis.records import Runs
+from analysis.runs import read
 from tests.analysis.test_runs import make
 from zero.errors import InputError
 from zero.nano.world import rows
@@ -32,7 +33,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             path.unlink()
         for step in (0, 20):
             saved(run, step, [
-                {"id": q.id, "correct": q.meta["level"] < 3, "tokens": 10 * q.meta["level"] + seed + step} for q in questions
+                {"level": level, "correct": level < 3, "tokens": 10 * level + seed + step}
+                for level in (q.meta["level"] for q in questions)
             ])  # fmt: skip
     return read(home)
 
@@ -87,13 +89,3 @@ def test_a_row_may_bring_its_level_and_odd_rows_are_passed_over(tmp_path: Path) 
     assert sorted(zip(by["metric"], by["level"], by["mean"], strict=True)) == [
         ("saved/length_correct", "Level 4", 7.0), ("saved/length_incorrect", "3", 9.0),
     ]  # fmt: skip
-
-
-def test_levels_are_never_fetched(tmp_path: Path) -> None:
-    hub = {"_target_": "zero.questions.nothing", "name": "far", "path": None, "hub": {"id": "someone/something"}}
-    run = make(
-        tmp_path / "run", "grpo", 0, questions=hub, benchmarks={"sets": {"far": hub, "lost": {"_target_": "no.such"}}}
-    )
-    runs = read(run)
-    assert levels_of(runs.runs[0]) == {}
-    assert "by level: no saved evaluation answers" in lengths(runs).text

@@ -149,11 +149,20 @@ def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> 
 def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path: Path) -> None:
     home = folder_of(tmp_path)
     cells = {name: {"name": name, "wanted": True} for name in ("grpo-s0", "grpo-s9")}
-    sweep = {"cells": cells, "code": {"commit": "feed" * 10, "digest": "d1"}, "settings": {"gpus_per_node": 4}}
-    (home / "sweep.json").write_text(json.dumps(sweep))
+    (home / "sweep.json").write_text(json.dumps({"cells": cells, "code": {"digest": "d1"}}))
+    for run in home.glob("*-s*"):
+        start = {
+            "commit": "feed" * 10,
+            "device": "NVIDIA H200",
+            "ranks": 4,
+            "host": "node7",
+            "versions": {"torch": "2.13"},
+        }
+        (run / "starts.jsonl").write_text(f"{json.dumps(start | {'ranks': 8})}\n{json.dumps(start)}\n")
     said = made(home).text
     assert "grpo-s9: is a cell of the sweep that has no folder yet" in said
-    assert "feed" * 10 in said
+    for fact in ("feed" * 10, "d1", "NVIDIA H200", "node7", "2.13"):
+        assert fact in said
     hours = sum(metrics("grpo", 0, s, 20).get("time/step", 0.0) for s in range(21)) + 5 * 2.5
     assert f"{2 * 4 * hours / 3600:.4g} GPU" in said  # two seeds of an algorithm, four GPUs each
 

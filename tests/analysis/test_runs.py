@@ -21,11 +21,13 @@ import yaml
 
 from analysis import journals, stored
 from analysis.folders import axes_of
-from analysis.runs import AXES, Runs, read
+from analysis.records import AXES, Runs
+from analysis.runs import read
 from tests.synthetic import answer, empty_store, write_run
+from zero import provenance
 from zero.config import check
 from zero.errors import InputError
-from zero.tracking import JsonlTracker, MlflowTracker, Trackers
+from zero.tracking import JsonlTracker, MlflowTracker, Trackers, run_tags
 from zero.tracking import journal as zero_journal
 
 
@@ -261,6 +263,25 @@ def test_names_stay_apart_and_a_run_given_twice_is_one(tmp_path: Path) -> None:
         make(tmp_path / place, "grpo", 0)
     runs = read([tmp_path / "a", tmp_path, tmp_path / "b" / "y"])
     assert sorted(run.name for run in runs.runs) == ["a/x", "b/x", "y"]
+
+
+def test_the_newest_start_says_which_options_were_chosen(tmp_path: Path) -> None:
+    """reward=orz and reward=accuracy have the same settings."""
+    run = make(tmp_path / "run", "grpo", 0)
+    (run / "config.yaml").write_text(yaml.safe_dump(check("train", ["algo=grpo", "reward=orz"])))
+    assert read(run).runs[0].axes["reward"] == "accuracy"
+    for reward in ("tinyzero", "orz"):
+        provenance.note(run, provenance.start({"algo": "grpo", "reward": reward}, "cpu", 1))
+    [of] = read(run).runs
+    assert of.axes["reward"] == "orz" and [start["choices"]["reward"] for start in of.starts] == ["tinyzero", "orz"]
+
+
+def test_a_store_knows_the_newest_start_as_the_folder_does() -> None:
+    begun = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
+    known = stored._start(run_tags(begun, 0, "abc"))
+    assert known == {
+        key: begun[key] for key in ("host", "processor", "device", "ranks", "versions", "commit") if begun[key]
+    }
 
 
 @pytest.mark.parametrize("axis", ["algo", "reward"])

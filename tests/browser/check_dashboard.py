@@ -88,8 +88,8 @@ def make_store(runs: Path) -> Path:
             (run_dir / "metrics.jsonl").unlink()
             choices = {"algo": algo, "template": "qwen_math", "questions": "nano_math", "model": "nano"}
             trackers = Trackers.open(
-                config={"seed": seed, "steps": STEPS}, choices=choices, run_dir=run_dir, name=name, signature="synthetic",
-                tracker=MlflowTracker,
+                config={"seed": seed, "steps": STEPS}, start={"choices": choices}, run_dir=run_dir, name=name,
+                signature="synthetic", tracker=MlflowTracker,
             )  # fmt: skip
             trackers.rewind(-1)
             for step in range(STEPS + 1):

@@ -121,7 +121,7 @@ def test_evaluation_over_openais_api_gives_the_native_accuracy(served: Served, t
               "benchmarks.limit=64", "sampling.max_tokens=64"]  # fmt: skip
     there = ["rollout=openai", f"rollout.url={served.url}/v1", "rollout.concurrency=16"]
     results = [
-        run(check("evaluate", [*shared, *more, f"run_dir={tmp_path / name}"]), name)
+        run(check("evaluate", [*shared, *more, f"run_dir={tmp_path / name}"]), name, {})
         for name, more in (("remote", there), ("native", []))
     ]
     remote, native = (result["evaluation"] for result in results)

@@ -20,6 +20,7 @@ from tests.integration.runs import journal, train_here
 from zero.config import CONF, check, quoted
 from zero.errors import InputError
 from zero.evaluate import run, with_run
+from zero.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SMALL = ["benchmarks.limit=24", "n=2", "k=[1,2]", "sampling=default", "sampling.max_tokens=48", "at_once=8"]
@@ -36,7 +37,7 @@ def config_of(*overrides: str) -> dict[str, Any]:
 
 def evaluate_here(run_dir: Path, *overrides: str) -> dict[str, Any]:
     """In this process."""
-    return run(config_of(*overrides, f"run_dir='{run_dir}'"), run_dir.name)
+    return run(config_of(*overrides, f"run_dir='{run_dir}'"), run_dir.name, {})
 
 
 def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -48,7 +49,7 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def files(run_dir: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name != "config.yaml"}
+    return {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name not in ("config.yaml", STARTS)}
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ def same(a: Path, b: Path) -> None:
 def test_a_run_folder_holds_what_the_readme_says(straight: Path) -> None:
     for name in (
         "config.yaml",
+        "starts.jsonl",
         "metrics.jsonl",
         "result.json",
         "curves.png",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import cells
+from launch import cells, lines
 from tests.conftest import ROOT
 from zero import config as configs
 from zero import identity
@@ -109,7 +109,7 @@ def test_a_grid_is_a_list_of_lines(tmp_path: Path) -> None:
         cells.plan([], grid="nowhere")
 
 
-@pytest.mark.parametrize("path", sorted(cells.GRIDS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(lines.GRIDS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_grid_of_ours_composes(path: Path) -> None:
     assert len(cells.plan([], grid=path.stem).cells) > 1
 

@@ -30,7 +30,7 @@ def measure(template: str, sampling: str) -> dict[str, dict[str, float]]:
     """Set -> accuracy, reflection, length, truncated, questions: `zero.evaluate` with the default budget."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"template={template}", f"sampling={sampling}", f"seed={SEED}", f"run_dir={folder}"]
-        measured = run(configs.check("evaluate", overrides), "card")["evaluation"]
+        measured = run(configs.check("evaluate", overrides), "card", {})["evaluation"]
     keys = ("accuracy", "reflection", "length", "truncated")
     return {
         name: {key: round(measured[name][f"eval/{name}/{key}"], 4) for key in keys}

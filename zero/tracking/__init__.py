@@ -9,23 +9,20 @@ store.py      where MLflow keeps it
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 from typing import Any, Protocol
 
 from zero.identity import science
+from zero.provenance import Start
 from zero.records import Metrics
 from zero.tracking.glossary import GLOSSARY, describe, markdown
 from zero.tracking.journal import JsonlTracker
 from zero.tracking.mlflow import MlflowTracker, delivered, waiting
 
 __all__ = [
-    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "View", "delivered", "describe", "git_commit",
-    "markdown", "package_versions", "waiting",
+    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "View", "delivered", "describe", "markdown", "waiting",
 ]  # fmt: skip
 
 AXES = ("algo", "template", "questions", "model")
@@ -73,22 +70,24 @@ class Trackers:
         cls,
         *,
         config: Mapping[str, Any],
-        choices: Mapping[str, str],
+        start: Start,
         run_dir: Path,
         name: str,
         signature: str,
         tracker: Callable[..., Tracker] | None = None,
         view: View | None = None,
     ) -> Trackers:
-        """The trackers of a run. `tracker`: config.tracker instantiated; what is no partial is the journal alone."""
+        """The trackers of a run that was started so. `tracker`: config.tracker instantiated; what is no partial is the
+        journal alone."""
         followers: list[Tracker] = []
         if callable(tracker):
             try:
-                tags = run_tags(choices, config["seed"], signature)
+                tags = run_tags(start, config["seed"], signature)
                 followers.append(tracker(run_dir=run_dir, run_name=name, tags=tags))
             except Exception as error:
                 _report(tracker, error)
         made = cls(JsonlTracker(run_dir), followers, view)
+        choices = start["choices"]
         named = {axis: choices[axis] for axis in AXES if axis in choices}  # "algo": "drgrpo", what dashboards group by
         flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
         made.params(named | flat)
@@ -143,40 +142,14 @@ class Trackers:
                 _report(of, error)
 
 
-def run_tags(choices: Mapping[str, str], seed: int, signature: str) -> dict[str, str]:
+def run_tags(start: Start, seed: int, signature: str) -> dict[str, str]:
     """What runs are searched and grouped by. Runs are flat, never nested: MLflow's charts hide nested ones."""
     tags = {"kind": "train", "seed": str(seed), "signature": signature}
-    tags |= {axis: choices[axis] for axis in AXES if axis in choices}
-    if commit := git_commit():
+    tags |= {axis: start["choices"][axis] for axis in AXES if axis in start["choices"]}
+    tags |= {key: str(start[key]) for key in ("host", "processor", "device", "ranks") if key in start}
+    if commit := start.get("commit"):
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("-dirty")}
-    return tags | {f"version.{package}": version for package, version in package_versions().items()}
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None without one."""
-    root = Path(__file__).resolve().parent.parent.parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return None  # installed into a folder that some other repository holds
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that can change a number, read without importing them."""
-    versions = {"python": python_version()}
-    for package in ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return tags | {f"version.{package}": version for package, version in start.get("versions", {}).items()}
 
 
 def _report(of: object, error: Exception) -> None:

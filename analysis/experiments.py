@@ -1,0 +1,170 @@
+"""Experiments: what their claims came to, in one figure, one table and one sentence each.
+
+python -m analysis.experiments SWEEP... [--experiment NAME]
+
+SWEEP is a folder that `python -m zero.train -m experiment=NAME` (or launch.submit) has made: it keeps the claims as they
+were written down before the first cell ran. Verdicts: analysis/claims.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer, as_text, command, parser
+from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge, parse
+from analysis.folders import SWEEP, read_json
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.records import Runs
+
+COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
+MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
+ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what surrounds all, width
+LABEL = 78  # characters of a line of a claim's text
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a sweep says of one of its experiments. `registered`: when its claims were written down, seconds since 1970."""
+
+    name: str
+    title: str
+    size: str
+    cells: tuple[str, ...]
+    figures: tuple[str, ...]
+    claims: tuple[Any, ...]
+    registered: float
+
+
+def found(places: Sequence[Path | str]) -> list[Experiment]:
+    """The experiments of all sweeps among the places; of one that several have, the first. None where none is named."""
+    made: dict[str, Experiment] = {}
+    for place in places:
+        stored = read_json(Path(place).expanduser() / SWEEP).get("experiments")
+        for name, of in stored.items() if isinstance(stored, dict) else ():
+            if isinstance(of, dict):
+                made.setdefault(name, _experiment(name, of))
+    return list(made.values())
+
+
+def _experiment(name: str, of: Mapping[str, Any]) -> Experiment:
+    def listed(key: str) -> tuple[Any, ...]:
+        value = of.get(key)
+        return tuple(value) if isinstance(value, list) else ()
+
+    registered = of.get("registered")
+    return Experiment(
+        name,
+        str(of.get("title", name)),
+        str(of.get("size", "")),
+        tuple(map(str, listed("cells"))),
+        tuple(map(str, listed("figures"))),
+        listed("claims"),
+        float(registered) if isinstance(registered, int | float) else 0.0,
+    )
+
+
+def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:
+    """The runs of one experiment. InputError if no place has it."""
+    every = {of.name: of for of in found(places)}
+    if name not in every:
+        raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(every) or 'none'}")
+    return runs.of(every[name].cells)
+
+
+def verdicts(runs: Runs, of: Experiment) -> list[Verdict]:
+    """What its own runs say of the claims of an experiment. InputError for a claim that is none."""
+    return judge(runs.of(of.cells), parse(of.claims, f"{of.name}.claims"))
+
+
+def experiments(runs: Runs, every: Sequence[Experiment]) -> Answer:
+    """Every claim of these experiments: a row of the figure with its interval and bound, a row of the table."""
+    judged = [(of, verdict) for of in every for verdict in verdicts(runs, of)]
+    if not judged:
+        raise InputError(
+            "SWEEP", "", "holds no experiment with claims; python -m zero.train -m experiment=NAME makes one"
+        )
+    rows = [_row(of, verdict) for of, verdict in judged]
+    import pandas as pd
+
+    shown = [{key: row[key] for key in ("experiment", "verdict", "effect", "interval", "n", "claim")} for row in rows]
+    counts = ", ".join(f"{sum(v.word == word for _, v in judged)} {word}" for word in COLOURS)
+    return Answer(_draw(judged), pd.DataFrame(rows), f"{as_text(shown)}\n{counts}")
+
+
+def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
+    measured = verdict.measured.difference
+    ends = "none" if measured.low is None else f"{measured.low:.3g} to {measured.high:.3g}"
+    return {
+        "experiment": of.name,
+        "claim": verdict.claim.text,
+        "claimed": str(verdict.claim),
+        "verdict": verdict.word,
+        "why": verdict.why,
+        "effect": f"{measured.mean:.3g}" if measured.n else "none",
+        "interval": ends,
+        "n": measured.n,
+    }
+
+
+def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
+    """A row for each claim: its text, then effect and interval against the bound, each row in its own unit."""
+    import textwrap
+
+    from analysis import figures
+
+    drawn = figures.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
+    for axis, (of, verdict) in zip(drawn.axes, judged, strict=True):
+        claim, measured = verdict.claim, verdict.measured.difference
+        colour = COLOURS[verdict.word]
+        low, high = measured.low, measured.high
+        ends = [0.0, claim.smallest, -claim.smallest] if claim.direction == "same" else [0.0, _bound(verdict)]
+        if measured.n:
+            ends += [measured.mean] + [end for end in (low, high) if end is not None]
+            axis.plot([measured.mean], [0], MARKERS[verdict.word], color=colour, markersize=7)
+            if low is not None and high is not None:
+                axis.plot([low, high], [0, 0], "-", color=colour, linewidth=2.4)
+        axis.axvline(0, color="#333333", linewidth=0.8)
+        bounds = (claim.smallest, -claim.smallest) if claim.direction == "same" else (_bound(verdict),)
+        for bound in bounds:
+            if bound:
+                axis.axvline(bound, color="#333333", linewidth=0.9, linestyle=(0, (3, 2)))
+        margin = 0.12 * ((max(ends) - min(ends)) or 1.0)
+        axis.set_xlim(min(ends) - margin, max(ends) + margin)
+        axis.set_ylim(-1, 1)
+        axis.set_yticks([])
+        axis.tick_params(axis="x", labelsize=7, length=2)
+        axis.locator_params(axis="x", nbins=5)
+        for side in ("left", "right", "top"):
+            axis.spines[side].set_visible(False)
+        label = "\n".join(textwrap.wrap(f"{claim.text} [{of.name}]", LABEL)[:3])
+        axis.set_ylabel(figures.plain(label), rotation=0, ha="right", va="center", fontsize=8)
+        said = f"{verdict.word}, n = {measured.n}"
+        axis.text(1.02, 0.5, said, transform=axis.transAxes, va="center", fontsize=8, color=colour)
+    figures.caption(
+        drawn,
+        "Effect with its 95 % bootstrap interval over seeds, each row in the unit of its own statistic; solid line: no effect; "
+        "dashed: the smallest effect that was claimed, written down before the runs.",
+    )
+    return drawn
+
+
+def _bound(verdict: Verdict) -> float:
+    """The smallest effect that counts, on the claim's side."""
+    return -verdict.claim.smallest if verdict.claim.direction == "less" else verdict.claim.smallest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    options = parser("experiments", __doc__).parse_args(arguments)
+    every = [of for of in found(options.places) if options.experiment in (None, of.name)]
+    return command("experiments", options, None, lambda runs: experiments(runs, every))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What analyses speak of: a run, a remark on it, and many runs as one table. analysis/runs.py reads them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.folders import TRAIN
+from zero.errors import InputError
+
+if TYPE_CHECKING:  # it would cost --help its second
+    import pandas as pd
+
+AXES = ("algo", "template", "questions", "model", "reward", "seed")
+STEP, RUN = "step", "run"
+EVAL = re.compile(r"^eval/([^/]+)/(.+)$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, or one evaluation of a model. `axes`: AXES and whatever else differs between these runs.
+
+    `settings`: flat, resolved, keys as typed. `path`: its folder; None if it is read from MLflow, as `source` says.
+    """
+
+    name: str
+    path: Path | None
+    status: str  # finished, preempted, failed, running, unknown
+    axes: Mapping[str, str]
+    settings: Mapping[str, Any]
+    result: Mapping[str, Any]
+    kind: str = TRAIN
+    source: str = ""
+    starts: Sequence[Mapping[str, Any]] = ()  # see zero/provenance.py
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader must know of a run; run "" speaks of all."""
+
+    run: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Training runs with their steps; `evaluated`: evaluations of models, which have no steps."""
+
+    runs: Sequence[Run]
+    steps: pd.DataFrame
+    notes: list[Note] = field(default_factory=list)
+    evaluated: Sequence[Run] = ()
+
+    @property
+    def axes(self) -> list[str]:
+        """The columns of `steps` that are axes."""
+        return list(dict.fromkeys(axis for run in self.runs for axis in run.axes)) or list(AXES)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns of `steps` that are metrics."""
+        return [name for name in self.steps.columns if name not in (RUN, STEP, *self.axes)]
+
+    def run(self, name: str) -> Run:
+        """A run by its name. InputError names those there are."""
+        for run in (*self.runs, *self.evaluated):
+            if run.name == name:
+                return run
+        there = ", ".join(run.name for run in list(self.runs)[:8])
+        raise InputError("run", name, f"no such run; there are {there}")
+
+    def of(self, cells: Collection[str]) -> Runs:
+        """Those among them whose folders have these names, such as the cells of an experiment."""
+
+        def mine(run: Run) -> bool:
+            return (run.path.name if run.path else run.name) in cells
+
+        kept = [run for run in self.runs if mine(run)]
+        evaluated = [run for run in self.evaluated if mine(run)]
+        names = {run.name for run in (*kept, *evaluated)}
+        steps = self.steps[self.steps[RUN].isin(names)].reset_index(drop=True)
+        steps = steps.drop(columns=[name for name in self.metrics if steps[name].isna().all()])
+        for column in steps.select_dtypes("category"):
+            steps[column] = steps[column].cat.remove_unused_categories()
+        return Runs(kept, steps, [note for note in self.notes if note.run in names], evaluated)
+
+    def varying(self) -> list[str]:
+        """The axes in which the training runs differ, without the seed: what a comparison is about."""
+        return [axis for axis in self.axes if axis != "seed" and len({run.axes.get(axis, "") for run in self.runs}) > 1]
+
+    def long(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+        """Tidy: run, step, the axes, metric, value; no row where a metric has no value. A metric that no run has gives
+        no rows; names may hold * and ?."""
+        chosen = [name for name in self.metrics if metrics is None or wanted_of(metrics)(name)]
+        tidy = self.steps.melt([RUN, STEP, *self.axes], chosen, var_name="metric", value_name="value")
+        return tidy.dropna(subset="value").reset_index(drop=True)
+
+    def evaluations(self) -> pd.DataFrame:
+        """run, kind, the axes, benchmark, step, metric, value: a row for each number that was measured on a benchmark.
+
+        Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
+        """
+        from analysis.evaluated import table
+
+        return table(self)
+
+    def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
+        """Sampled responses as zero.evaluation.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
+        in the order of steps. Damaged lines are left out and noted."""
+        from analysis.evaluated import completions
+
+        return completions(self, self.run(run) if isinstance(run, str) else run)
+
+
+def natural(text: str) -> tuple[Any, ...]:
+    """A key for sorting: numbers by size, before words."""
+    try:
+        return (0, float(text), text)
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def wanted_of(metrics: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a metric is one of these names, which may hold * and ?."""
+    plain = {name for name in metrics if not set(name) & set("*?[")}
+    patterns = [re.compile(fnmatch.translate(name)) for name in metrics if name not in plain]
+    return lambda name: name in plain or any(pattern.match(name) for pattern in patterns)

@@ -1,0 +1,142 @@
+"""A sweep of experiments: each is judged by its own cells, and has a part of the report of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from analysis import experiments, report
+from analysis.claims import judge, parse
+from analysis.curves import main as curves
+from analysis.experiments import main
+from analysis.runs import read
+from tests.synthetic import write_run
+
+LONGER = {
+    "text": "GRPO's wrong answers are longer", "direction": "greater", "smallest": 3,
+    "statistic": {"metric": "length/incorrect", "axis": "algo", "values": ["grpo", "drgrpo"], "when": "last 10"},
+}  # fmt: skip
+BETTER = {
+    "text": "r1 is better", "direction": "greater",
+    "statistic": {"metric": "eval/x/accuracy", "axis": "template", "values": ["r1", "none"], "when": "first"},
+}  # fmt: skip
+
+
+def cell(home: Path, name: str, algo: str, seed: int, **axes: Any) -> str:
+    """A finished cell of a sweep; `model_from` and `path` as those that start from another's model have them."""
+    run = write_run(home / name, algo, seed, 40)
+    stage = axes.pop("model_from", None)
+    choices = {"algo": algo, "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"} | axes
+    config = {
+        "algo": {},
+        "seed": seed,
+        "steps": 40,
+        "model": {"path": str(home / stage / "model") if stage else "zero/nano/base"},
+    }
+    record = {"name": name, "choices": choices, "config": config, "axes": {}, "model_from": stage}
+    (run / "cell.yaml").write_text(json.dumps(record))
+    (run / "result.json").write_text(json.dumps({"status": "finished", "steps": 40}))
+    return name
+
+
+def evaluation(home: Path, name: str, template: str, seed: int, accuracy: float) -> str:
+    run = home / name
+    run.mkdir()
+    settings = {"benchmarks": {"sets": {}}, "n": 1, "template": template, "model": {"path": "m"}, "seed": seed}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    measured = {"eval/x/accuracy": accuracy, "eval/x/accuracy_low": 0.1, "eval/x/accuracy_high": 0.9}
+    (run / "result.json").write_text(json.dumps({"status": "finished", "evaluation": {"x": measured}}))
+    return name
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("sweep")
+    lengths = [cell(home, f"{algo}-{seed}", algo, seed) for algo in ("grpo", "drgrpo") for seed in range(3)]
+    # another experiment's cells, of the same algorithms, in which nothing differs
+    other = [cell(home, f"other-{seed}", "grpo", seed, template="r1") for seed in range(3)]
+    other += [
+        cell(home, f"staged-{seed}", "grpo", seed, model="nano+sft", template="r1", model_from=f"other-{seed}")
+        for seed in range(3)
+    ]
+    starts = [
+        evaluation(home, f"{t}-{s}", t, s, 0.5 + 0.2 * (t == "r1") + 0.01 * s) for t in ("none", "r1") for s in range(3)
+    ]
+    named = {
+        "lengths": {"title": "Lengths <b>", "cells": lengths, "claims": [LONGER], "figures": ["length/incorrect"]},
+        "other": {"title": "Two starts", "cells": [*other, "not-begun"], "claims": [], "figures": []},
+        "starts": {"title": "Step 0", "cells": starts, "claims": [BETTER], "figures": []},
+        "later": {"title": "Not begun", "cells": ["nowhere"], "claims": [LONGER], "figures": []},
+    }
+    of = {name: {"name": name, "size": "nano", "registered": 1_700_000_000.0, **rest} for name, rest in named.items()}
+    (home / "sweep.json").write_text(json.dumps({"cells": {}, "experiments": of}))
+    return home
+
+
+def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
+    runs = read(sweep)
+    every = {of.name: of for of in experiments.found([sweep])}
+    [longer] = experiments.verdicts(runs, every["lengths"])
+    assert longer.word == "shown" and longer.measured.difference.n == 3
+    [better] = experiments.verdicts(runs, every["starts"])
+    assert better.word == "shown" and better.measured.difference.mean == pytest.approx(0.2)
+    [later] = experiments.verdicts(runs, every["later"])
+    assert later.word == "undecided"
+    assert {run.name for run in runs.of(every["other"].cells).runs} == {
+        f"{n}-{s}" for n in ("other", "staged") for s in range(3)
+    }
+
+
+def test_cells_that_start_from_others_are_one_group(sweep: Path) -> None:
+    other = next(of for of in experiments.found([sweep]) if of.name == "other")
+    mine = read(sweep).of(other.cells)
+    assert mine.varying() == ["model"], "the folder of each seed's model is no axis"
+    claim = {**LONGER, "statistic": {**LONGER["statistic"], "axis": "model", "values": ["nano+sft", "nano"]}}  # type: ignore[dict-item]
+    [verdict] = judge(mine, parse([claim | {"direction": "same"}], "x"))
+    assert verdict.measured.difference.n == 3 and verdict.measured.difference.mean == 0
+
+
+def test_all_claims_are_one_figure_and_one_table(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(sweep), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\n2 shown, 0 not shown, 1 undecided\n" in said
+    drawn = (tmp_path / "experiments.svg").read_text()
+    for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 3", "undecided, n = 0"):
+        assert text in drawn
+    assert len((tmp_path / "experiments.csv").read_text().splitlines()) == 4
+    assert main([str(sweep), "--experiment", "starts", "--out", str(tmp_path)]) == 0
+    assert "\n1 shown, 0 not shown" in capsys.readouterr().out
+    assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "drgrpo" in said and "r1" not in said
+
+
+def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert curves([str(sweep), "--experiment", "fig9", "--out", str(tmp_path)]) == 2
+    assert (
+        "error: --experiment=fig9: is none of these sweeps; there are lengths, other, starts, later"
+        in capsys.readouterr().err
+    )
+    cell(tmp_path, "alone", "grpo", 0)
+    assert main([str(tmp_path)]) == 2
+    assert "holds no experiment with claims" in capsys.readouterr().err
+
+
+def test_the_report_gives_each_experiment_its_part(sweep: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert report.main([str(sweep), "--out", str(page)]) == 0
+    html = page.read_text()
+    assert "could not be made" not in html and "Lengths &lt;b&gt;" in html
+    order = [
+        html.index(f'id="{name}"') for name in ("claims", "experiment-lengths", "experiment-starts", "samples", "costs")
+    ]
+    assert order == sorted(order)
+    assert "the claims were written down 2023-11-14 22:13 UTC, before the first step" in html
+    assert "None of its cells has begun." in html
+    assert "analysis.curves" in html and "--experiment lengths" in html

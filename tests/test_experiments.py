@@ -1,0 +1,167 @@
+"""conf/experiment: every experiment composes in both sizes, says what it costs and expects, and claims what its cells can show."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import parse
+from analysis.folders import shown
+from launch import cells
+from launch.sweep import Cell
+from tests.conftest import ROOT
+from zero import experiments
+from zero.errors import InputError
+from zero.tracking import describe
+
+NAMES = experiments.known()
+# What the sizes may differ in, besides conf/size: model, questions, engine, budget, and the published hyper-parameters
+OF_SIZE = re.compile(
+    r"(model|template|questions|benchmarks|rollout|learner|optim|sampling|evaluation|steps|prompts|group_size|updates|seed|n|k"
+    r"|algo\.(beta|entropy|kl_in|kl\._target_|critic\.optim\.lr))\b"
+)
+MEASURED = re.compile(r"eval/[^/]+/(pass|maj)@\d+")
+
+
+def plain(value: str | None) -> str:
+    """A value as an analysis shows it, which knows 1.0 as 1."""
+    try:
+        return shown(float(value or ""))
+    except ValueError:
+        return str(value)
+
+
+def planned(name: str, size: str = experiments.NANO, *typed: str) -> list[Cell]:
+    return list(cells.plan([f"experiment={name}", f"size={size}", *typed]).cells.values())
+
+
+@pytest.mark.parametrize("size", experiments.SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_composes(name: str, size: str) -> None:
+    made = planned(name, size)
+    assert made and all(cell.root == experiments.read(name).root for cell in made)
+    if size == experiments.NANO:
+        assert {str((cell.config or {})["model"]["path"]).partition(":")[0] for cell in made} <= {
+            "zero/nano/base",
+            "after",
+        }
+        seeds = {cell.axes["seed"] for cell in made}
+        assert len(seeds) >= 5, "claims need seeds"
+    elif experiments.read(name).root == "train":
+        assert all((cell.config or {})["learner"]["gradient_checkpointing"] is not None for cell in made)
+        assert {(cell.config or {})["model"]["path"].startswith("zero/nano") for cell in made} == {False}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_says_command_cost_and_what_is_expected(name: str) -> None:
+    head = (experiments.FOLDER / f"{name}.yaml").read_text().partition("\ntitle:")[0]
+    root = experiments.read(name).root
+    for said in (
+        f"# Command:  python -m zero.{root} -m experiment={name}\n",
+        "# Cost:     nano: ",
+        " paper: ",
+        "# Expected: ",
+    ):
+        assert said in head, said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sizes_differ_in_model_questions_engine_and_budget(name: str) -> None:
+    import yaml
+
+    stored = yaml.safe_load((experiments.FOLDER / f"{name}.yaml").read_text())
+    for size in experiments.SIZES:
+        for text in stored[size].get("base", []):
+            assert OF_SIZE.match(text), text
+    shared = stored.get("base", []) or [text for line in stored[size].get("cells", []) for text in line]
+    assert shared, "an experiment varies or fixes something in both sizes"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claims_are_about_what_the_cells_measure(name: str) -> None:
+    of, made = experiments.read(name), planned(name)
+    claims = parse(of.claims, name)
+    assert claims and not experiments.read(name, "paper").claims
+    for claim in claims:
+        metric = claim.statistic.metric
+        assert MEASURED.fullmatch(metric) or describe(metric), metric
+        wanted = {**claim.where} | ({claim.statistic.axis: claim.statistic.values[0]} if claim.statistic.axis else {})
+        for axis, value in wanted.items():
+            assert value in {plain(cell.axes.get(axis, cell.choices.get(axis))) for cell in made}, (axis, value)
+        if metric.startswith("eval/"):
+            benchmark = metric.split("/")[1]
+            known = {s["name"] for cell in made for s in (cell.config or {})["benchmarks"]["sets"].values()}
+            assert benchmark in known | {"macro"}, benchmark
+        assert claim.fewest <= 5
+    for metric in of.figures:
+        assert describe(metric), metric
+
+
+def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
+    made = planned("fig6_length", "nano", "seed=0,1", "steps=4")
+    assert {(c.axes["algo"], c.axes["seed"], c.steps) for c in made} == {
+        ("grpo", "0", 4), ("grpo", "1", 4), ("drgrpo", "0", 4), ("drgrpo", "1", 4),
+    }  # fmt: skip
+    alone = cells.plan(["algo=grpo", "seed=5", "template=none", "questions=nano_math", "steps=100"]).cells
+    mine = cells.plan(["experiment=fig6_length", "algo=grpo", "seed=5"]).cells
+    assert {c.signature for c in alone.values()} == {c.signature for c in mine.values()}, (
+        "an experiment adds nothing of its own"
+    )
+
+
+def test_experiments_share_their_common_cells() -> None:
+    plan = cells.plan(["experiment=fig6_length,biases"])
+    lengths, biases = (set(plan.experiments[name]["cells"]) for name in ("fig6_length", "biases"))
+    assert lengths < biases == set(plan.cells) and len(biases) == 20 and not plan.notes
+    assert plan.experiments["biases"]["claims"] and plan.experiments["biases"]["title"]
+
+
+def test_a_cell_may_start_from_the_model_of_another(tmp_path: Path) -> None:
+    made = cells.plan(["experiment=open_r1", "seed=0,1"]).cells
+    second = [cell for cell in made.values() if cell.model_from]
+    assert len(made) == 6 and len(second) == 2
+    for cell in second:
+        first = made[cell.model_from or ""]
+        assert cell.after == first.name and first.choices["algo"] == "sft" and first.axes["seed"] == cell.axes["seed"]
+        assert cell.choices["model"] == cell.axes["model"] == "nano+sft" and "nano+sft" in cell.name
+        assert list(made).index(first.name) < list(made).index(cell.name)
+        placed = cells.placed(cell, tmp_path, None)
+        assert (placed.config or {})["model"]["path"] == str(tmp_path / first.name / "model")
+    assert len({cell.signature for cell in made.values()}) == 6, "where a cell starts from is part of what it is"
+    again = cells.plan(["experiment=open_r1", "seed=0,1"]).cells
+    assert list(again) == list(made), "an identity does not depend on where or when"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["experiment=fig6"], "experiment=fig6: no such experiment; did you mean fig6_length?"),
+        (["experiment=fig6_length", "size=large"], "size=large: must be one of nano, paper"),
+        (["experiment=fig6_length", "algo=grpoo"], "algo=grpoo: no such option; did you mean"),
+    ],
+)
+def test_bad_input_is_one_line(typed: list[str], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        cells.plan(typed)
+    assert str(error.value).startswith(said)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_single_run_takes_one_cell_of_an_experiment() -> None:
+    several = command("-m", "zero.train", "experiment=fig6_length")
+    assert (
+        several.returncode == 2 and "has 10 cells; add -m for all of them, or choose one, such as: " in several.stderr
+    )
+    one = command("-m", "zero.train", "experiment=fig6_length", "algo=grpo", "seed=5", "--cfg", "job")
+    assert one.returncode == 0 and "steps: 100" in one.stdout and "seed: 5" in one.stdout, one.stderr
+    other = command("-m", "zero.train", "experiment=fig5_templates", "template=r1", "seed=0")
+    assert other.returncode == 2 and "is one of python -m zero.evaluate" in other.stderr
+    stage = command("-m", "zero.train", "experiment=open_r1", "seed=0")
+    assert stage.returncode == 2 and "add -m" in stage.stderr

@@ -1,0 +1,47 @@
+"""What a run folder says of its starts."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from zero import provenance
+
+
+def test_every_start_is_a_line_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
+    choices = {"algo": "grpo", "template": "none", "debug": "None", "hydra/launcher": "basic"}
+    provenance.note(tmp_path, provenance.start(choices, "cpu", 2))
+    provenance.note(tmp_path, provenance.start(choices, "NVIDIA H200", 8))
+    with (tmp_path / provenance.FILE).open("a") as file:
+        file.write('[1]\n{"choices": {"al')
+    first, second = provenance.starts(tmp_path)
+    assert first["choices"] == {"algo": "grpo", "template": "none"}  # what was chosen, and nothing of Hydra's own
+    assert (first["device"], first["ranks"], second["device"], second["ranks"]) == ("cpu", 2, "NVIDIA H200", 8)
+    assert first["host"] == platform.node() and first["processor"] and first["time"] <= second["time"]
+    assert first["versions"]["python"] == platform.python_version()
+    assert provenance.starts(tmp_path / "nowhere") == []
+
+
+def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    provenance.note(tmp_path / "gone", provenance.start({}, "cpu", 1))
+    assert "the run goes on" in capsys.readouterr().err
+
+
+def test_the_commit_is_that_of_this_tree() -> None:
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    wanted = head.stdout.strip() if head.returncode == 0 else ""
+    assert (provenance.git_commit() or "").removesuffix("-dirty") == wanted
+
+
+def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zero").mkdir()
+    (tmp_path / provenance.FROZEN).write_text(json.dumps({"commit": "c0ffee"}))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "zero" / "provenance.py"))
+    assert provenance.git_commit() == "c0ffee"
+    (tmp_path / provenance.FROZEN).unlink()
+    assert provenance.git_commit() is None

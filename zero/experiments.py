@@ -1,0 +1,135 @@
+"""Experiments: conf/experiment/NAME.yaml is a command line with a name, and what it is expected to show.
+
+    title: GRPO makes wrong answers longer, Dr. GRPO does not
+    root: train                                   # or evaluate: the entry point, python -m zero.ROOT
+    base: [template=none]                         # overrides of every cell
+    cells: [["algo=grpo,drgrpo", "seed=0,1,2"]]   # each a list of overrides, a product as on a command line; default: one
+    nano: {base: [questions=nano_math]}           # what a size adds to base; its cells, if any, replace those above
+    paper: {base: [questions=math_12k, ...]}      # beside conf/size/paper.yaml
+    figures: [length/incorrect]                   # metrics that the report draws for it
+    claims: [...]                                 # what size=nano is expected to show: analysis/claims.py
+
+A cell may start from the model that another one has trained, of the same seed:
+
+    cells:
+      - {after: [algo=sft, rollout=gold, steps=40], cell: [algo=drgrpo, "seed=0,1,2"]}
+
+On a command line experiment=NAME stands for its cells, and size=paper for the other size; several names with commas between
+are several experiments, `all` is every one. What is typed beside it replaces what the experiment sets. A cell has the name and
+the identity of the command line that it stands for, so that experiments share their common cells.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zero.errors import InputError
+
+FOLDER = Path(__file__).resolve().parent.parent / "conf" / "experiment"
+KEY, SIZE, ALL = "experiment", "size", "all"
+NANO, SIZES, ROOTS = "nano", ("nano", "paper"), ("train", "evaluate")
+KEYS = {"title", "root", "base", "cells", *SIZES, "figures", "claims"}
+CELL, AFTER, SEED = "cell", "after", "seed"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Overrides whose product is cells; each starts from the model of the cell with the overrides `after`, if any, and the
+    same seed."""
+
+    overrides: tuple[str, ...]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment in one size. Claims are about the nano size alone; another size has none."""
+
+    name: str
+    size: str
+    title: str
+    root: str
+    lines: tuple[Line, ...]
+    figures: tuple[str, ...] = ()
+    claims: tuple[Any, ...] = ()
+
+
+def known() -> list[str]:
+    """The names of all experiments."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def is_named(overrides: Sequence[str]) -> bool:
+    """Whether a command line names an experiment."""
+    return any(key_of(text) == KEY for text in overrides)
+
+
+def expand(overrides: Sequence[str]) -> list[Experiment]:
+    """The experiments that a command line names, with whatever else it holds in place of what they set.
+
+    InputError for names, sizes and files that cannot be.
+    """
+    values = {key: [text.partition("=")[2] for text in overrides if key_of(text) == key] for key in (KEY, SIZE)}
+    typed = [text for text in overrides if key_of(text) not in values]
+    size = (values[SIZE] or [NANO])[-1]
+    names = list(dict.fromkeys(name.strip() for text in values[KEY] for name in text.strip("[]").split(",")))
+    found = [read(name, size) for name in (known() if names == [ALL] else names)]
+    return [replace(of, lines=tuple(dict.fromkeys(_typed(line, typed) for line in of.lines))) for of in found]
+
+
+def read(name: str, size: str = NANO) -> Experiment:
+    """One experiment as its file has it. InputError names what is wrong."""
+    if size not in SIZES:
+        raise InputError(SIZE, size, f"must be one of {', '.join(SIZES)}")
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        close = [of for of in known() if name and of.startswith(name)] or difflib.get_close_matches(name, known(), n=2)
+        guess = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(KEY, name, f"no such experiment{guess}; there are {', '.join([*known(), ALL])}")
+    try:
+        stored = yaml.safe_load(path.read_text())
+        of_size = stored.get(size) or {}
+        root = str(stored.get("root", ROOTS[0]))
+        engines = [f"{SIZE}={size}"] if size != NANO and root == ROOTS[0] else []  # conf/size
+        base = [*engines, *stored.get("base", []), *of_size.get("base", [])]
+        lines = tuple(_line(base, entry) for entry in of_size.get("cells") or stored.get("cells") or [[]])
+        unknown = sorted(set(stored) - KEYS) + sorted(set(of_size) - {"base", "cells"})
+        title = str(stored["title"])
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(KEY, path, f"is not as zero/experiments.py describes ({error})") from error
+    if unknown or root not in ROOTS:
+        raise InputError(KEY, path, f"has an unknown key or root ({', '.join(unknown) or root})")
+    claims = tuple(stored.get("claims") or ()) if size == NANO else ()
+    return Experiment(name, size, title, root, lines, tuple(stored.get("figures") or ()), claims)
+
+
+def merged(line: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The overrides of a line, without those whose key is typed as well, then what is typed."""
+    keys = {key_of(text) for text in typed}
+    return [*(text for text in line if key_of(text) not in keys), *typed]
+
+
+def key_of(override: str) -> str:
+    """The key of an override: of `+reward.parts.x=1` reward.parts.x."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def before(line: Line, cell: Sequence[str]) -> list[str]:
+    """The overrides of the cell whose model one cell of a line starts from."""
+    return merged(line.after, [text for text in cell if key_of(text) == SEED])
+
+
+def _line(base: Sequence[str], entry: Any) -> Line:
+    if not isinstance(entry, dict):
+        return Line(tuple(merged(base, entry)))
+    return Line(tuple(merged(base, entry[CELL])), tuple(merged(base, entry[AFTER])))
+
+
+def _typed(line: Line, typed: Sequence[str]) -> Line:
+    return Line(tuple(merged(line.overrides, typed)), tuple(merged(line.after, typed)) if line.after else ())

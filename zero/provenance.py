@@ -1,0 +1,108 @@
+"""Where the numbers of a run come from: starts.jsonl in its folder has a line for each time that it was started.
+
+    {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "versions": {"torch": ...}, "host": ..., "ranks": 1,
+     "device": "cpu", "processor": ...}
+
+Nothing in it can change a number by itself, so nothing of it belongs to a run's identity.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FILE = "starts.jsonl"
+PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
+FROZEN = "frozen.json"  # beside the packages of a sweep's copy of the code, with its commit
+NONE = "None"  # what Hydra calls a group without an option
+
+
+Start = dict[str, Any]  # a line of the file
+
+
+def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
+    """What a start is noted as. `choices`: the option of each group; `device`: "cpu" or the name of a GPU, of which each of
+    the `ranks` has one."""
+    return {
+        "time": round(time.time(), 1),
+        "choices": {group: option for group, option in choices.items() if option != NONE and "/" not in group},
+        "commit": git_commit(),
+        "versions": package_versions(),
+        "host": platform.node(),
+        "processor": processor(),
+        "device": device,
+        "ranks": ranks,
+    }
+
+
+def note(run_dir: Path, line: Start) -> None:
+    """Append a start to the run folder. A disk that is full costs the line, not the run."""
+    try:
+        with (run_dir / FILE).open("ab") as file:
+            file.write((json.dumps(line) + "\n").encode())
+    except OSError as error:
+        print(f"{run_dir / FILE}: {error}; the run goes on", file=sys.stderr)
+
+
+def starts(run_dir: Path) -> list[Start]:
+    """The lines of a run folder's starts, without those that a kill tore; none if it has no such file."""
+    found = []
+    try:
+        lines = (run_dir / FILE).read_bytes().splitlines()
+    except OSError:
+        return []
+    for text in lines:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            found.append(line)
+    return found
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        named = None
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None without one. A copy
+    that a sweep has frozen says which commit it is of."""
+    root = Path(__file__).resolve().parent.parent
+    if (root / FROZEN).exists():
+        return json.loads((root / FROZEN).read_text()).get("commit")
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # installed into a folder that some other repository holds
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that can change a number, read without importing them."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
