@@ -86,8 +86,6 @@ def load(path: Path) -> Folder | None:
     status = _status(path, kind, result, notes)
     starts = tuple(provenance.starts(path))
     choices = chosen(cell, starts)
-    if cell.get("model_from") and isinstance(config.get("model"), dict):  # a folder for each seed is no axis
-        config = {**config, "model": {**config["model"], "path": str(choices.get("model", ""))}}
     typed = cell.get("axes") if isinstance(cell.get("axes"), dict) else {}
     name = str(result.get("name") or path.name)
     axes = axes_of(config, choices, name, notes) if config else {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis.experiments import Experiment, experiments
 from analysis.report_claims import judged
-from analysis.report_page import paragraph, text
+from analysis.report_page import paragraph
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def experiment(runs: Runs, request: Request, of: Experiment) -> str | None:
     )
     if of.claims:
         body += judged(
-            mine, judge(mine, parse(of.claims, f"{of.name}.claims")), "the claims were written down", of.registered
+            mine, judge(mine, parse(of.claims, f"{of.name}.claims")), "The claims were written down", of.registered
         )
     metrics = [name for name in of.figures if name in mine.metrics]
     for make in (
@@ -51,4 +51,4 @@ def experiment(runs: Runs, request: Request, of: Experiment) -> str | None:
             body += make() or ""
         except InputError as error:
             body += paragraph(f"Not here: {error}", quiet=True)
-    return f'<div class="experiment">{body}</div><p class="quiet">{text(of.name)}</p>\n'
+    return body

@@ -226,6 +226,8 @@ def alarms(runs: Runs) -> Iterator[tuple[str, str]]:
     """(run, what is wrong with it) by its numbers; run "" for all."""
     for name, part in runs.steps.groupby("run", sort=False, observed=True):
         columns = {column: part[column].to_numpy() for column in runs.metrics}
+        if runs.run(str(name)).settings.get("group_size") == 1:
+            columns.pop("groups/zero_advantage", None)  # a group of one has nothing to differ from
         yield from ((str(name), said) for said in _of_run(columns))
     yield from (("", said) for said in _uneven(runs))
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # neither costs --help its second
     from analysis.journals import Journal
 
 COLUMNS = (RUN, STEP, "name", "kind", "benchmark", "metric", "value")  # what no setting may be called as a column
+MODEL_PATH = "model.path"
 OF_AXES = (*AXES[:5], "rollout", "benchmarks", "critic")  # settings below these may follow from an axis
 URI = re.compile(r"^(sqlite|postgresql|mysql|https?)[+\w]*://", re.ASCII)
 
@@ -180,6 +181,8 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
             continue
         rulers = [[run.axes.get(axis, "") for run in runs] for axis in AXES[:5]] if group in OF_AXES else []
         rulers.append([str(own.get(f"{group}._target_")) for own in flat])
+        if key == MODEL_PATH:  # of runs that start from what another has trained, each seed has its own
+            rulers.append([run.axes["model"] + (run.axes["seed"] if "+" in run.axes["model"] else "") for run in runs])
         if "_target_" in key or any(_follows(values, ruler) for ruler in rulers):
             continue
         found.append(key)

@@ -137,6 +137,6 @@ def test_the_report_gives_each_experiment_its_part(sweep: Path, tmp_path: Path) 
         html.index(f'id="{name}"') for name in ("claims", "experiment-lengths", "experiment-starts", "samples", "costs")
     ]
     assert order == sorted(order)
-    assert "the claims were written down 2023-11-14 22:13 UTC, before the first step" in html
+    assert "The claims were written down 2023-11-14 22:13 UTC, before the first step" in html
     assert "None of its cells has begun." in html
     assert "analysis.curves" in html and "--experiment lengths" in html

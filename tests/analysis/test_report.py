@@ -167,6 +167,18 @@ def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path
     assert f"{2 * 4 * hours / 3600:.4g} GPU" in said  # two seeds of an algorithm, four GPUs each
 
 
+def test_groups_of_one_have_no_signal_to_miss(tmp_path: Path) -> None:
+    for size, said in ((8, True), (1, False)):
+        run = write_run(tmp_path / f"g{size}", "grpo", 0, 20)
+        (run / "config.yaml").write_text(yaml.safe_dump({"algo": "grpo", "seed": 0, "steps": 20, "group_size": size}))
+        lines = [
+            json.loads(line) | {"groups/zero_advantage": 1.0}
+            for line in (run / "metrics.jsonl").read_text().splitlines()
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert ("almost no signal at its end" in made(run).text) == said
+
+
 def test_one_run_has_no_interval_over_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "only", "grpo", 0, 20)
     said = made(run).text

@@ -16,6 +16,7 @@ from launch import sweep as records
 from launch.backends import Backend
 from launch.states import Status
 from launch.sweep import Cell, Sweep
+from zero import experiments
 from zero.errors import InputError
 
 LOCAL = {"backend": "launch.local.backend"}
@@ -98,6 +99,41 @@ def test_failed_stopped_and_cancelled_cells_wait_for_a_word(tmp_path: Path, clus
     (folder / names[2] / records.CANCELLED).touch()
     again = prepared(folder, "seed=0,1,2")
     assert [again.states[n].state for n in names] == ["failed", "stopped", "cancelled"] and again.missing == []
+
+
+def test_claims_are_kept_as_they_were_first_written_down(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, folder = tmp_path / "experiment", tmp_path / "s"
+    home.mkdir()
+    monkeypatch.setattr(experiments, "FOLDER", home)
+    file = home / "mine.yaml"
+    file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
+    first = prepared(folder, "experiment=mine")
+    submit.submit(first)
+    kept = records.read_sweep(folder).experiments["mine"]
+    assert kept["claims"] == [{"text": "first"}] and kept["cells"] == list(first.sweep.cells) and kept["size"] == "nano"
+    file.write_text(file.read_text().replace("first", "as it turned out"))
+    again = prepared(folder, "experiment=mine", "seed=0,1,2")
+    assert any("the claims of mine were edited" in note for note in again.notes)
+    submit.submit(again)
+    later = records.read_sweep(folder).experiments["mine"]
+    assert (later["claims"], later["registered"]) == (kept["claims"], kept["registered"]) and len(later["cells"]) == 3
+    submit.submit(prepared(folder, "algo=drgrpo"))
+    assert records.read_sweep(folder).experiments["mine"] == later, "another line leaves experiments alone"
+
+
+def test_a_cell_waits_for_the_one_whose_model_it_takes(tmp_path: Path, cluster: Cluster) -> None:
+    folder = tmp_path / "s"
+    submit.submit(prepared(folder, "experiment=open_r1", "seed=0"))
+    [second] = [cell for cell in records.read_sweep(folder).cells.values() if cell.model_from]
+    ready, waiting = cluster.taken
+    assert second.model_from in ready[0] and waiting == (
+        [second.name],
+        {second.name: f"1_{ready[0].index(second.model_from)}"},
+    )
+    path = records.read_cell(folder, second.name).config["model"]["path"]  # type: ignore[index]
+    assert path == str(folder / second.model_from / "model")
 
 
 def test_another_line_in_the_same_folder_keeps_what_is_there(tmp_path: Path, cluster: Cluster) -> None:

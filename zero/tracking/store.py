@@ -77,6 +77,7 @@ def import_mlflow() -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we retry, and know what has arrived
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
