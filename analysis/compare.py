@@ -15,9 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, as_text, command, names, parser
+from analysis.answer import Answer, command, names, parser
 from analysis.pairs import At, Between, Pair, at_of, between_of, pairs, series, sides_of, unpaired
 from zero.errors import InputError
+from zero.tables import as_text
 
 if TYPE_CHECKING:
     import pandas as pd

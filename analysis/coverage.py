@@ -18,8 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, as_text, command, names, parser
+from analysis.answer import Answer, command, names, parser
 from zero.errors import Broken, InputError
+from zero.tables import as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -324,9 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--benchmark", help="one benchmark alone (default: all)")
     made.add_argument("--k", help="with commas between (default: 1, 2, 4, ... up to the answers there are)")
     made.add_argument("--by", help="axes with commas between that tell evaluations apart (default: all that differ)")
-    made.epilog = (
-        "FOLDER may be KEY=VALUE settings of python -m zero.evaluate instead, temperatures=... and out=... with them"
-    )
+    made.epilog = "FOLDER may be KEY=VALUE settings of python -m zero.evaluate, temperatures=... and out=... with them"
     options = made.parse_args(arguments)
     try:
         ks = numbers(options.k)

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, as_text, command, names, parser
+from analysis.answer import Answer, command, names, parser
 from zero.errors import InputError
+from zero.tables import as_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, as_text, command, parser
+from analysis.answer import Answer, command, parser
 from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge, parse
 from analysis.folders import SWEEP, read_json
 from zero.errors import InputError
+from zero.tables import as_text
 
 if TYPE_CHECKING:
     from analysis.records import Runs

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, as_text, command, names, parser
+from analysis.answer import Answer, command, names, parser
 from zero.errors import InputError
+from zero.tables import as_text
 
 if TYPE_CHECKING:
     import pandas as pd

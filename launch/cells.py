@@ -120,7 +120,8 @@ def plan(
     label = Path(grid).stem if grid else "+".join(of.name for of in named[:3])
     name = default_name({} if label else swept(overrides), everything)
     of_each = {
-        of.name: {k: v for k, v in asdict(of).items() if k != "lines"} | {"cells": [*dict.fromkeys(belong[of.name])]} for of in named
+        of.name: {k: v for k, v in asdict(of).items() if k != "lines"} | {"cells": [*dict.fromkeys(belong[of.name])]}
+        for of in named
     }
     return Plan(made, f"{label}-{name.removeprefix('sweep-')}" if label else name, tuple(notes), of_each)
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
+from launch.shapes import SHAPES
 from tests.conftest import BASE, ROOT
-from tests.gpu.shapes import SHAPES, qwen2_shape
+from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving
 from zero.config import options
 from zero.errors import InputError

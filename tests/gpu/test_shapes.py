@@ -21,8 +21,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from launch.shapes import ENGINE, TRAINING
 from tests.conftest import BASE, ROOT
-from tests.gpu.shapes import ENGINE, TRAINING, qwen2_shape
+from tests.gpu.shapes import qwen2_shape
 from tests.integration.runs import SMALL, reproducible
 from zero.batching import make_batch, rewards
 from zero.config import check, instantiate

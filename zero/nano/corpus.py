@@ -61,6 +61,7 @@ class Mix:
     broken: float  # that a tagged or chat document misses its form or its point
     end: float  # that the end of a document is marked
     talk: float  # share of documents that are small talk
+    compare: float = 0.0  # that the tries of a Countdown search are held against the target in words
 
 
 def documents(mix: Mix, seed: int) -> Iterator[Document]:
@@ -177,8 +178,9 @@ def _countdown_answer(rng: random.Random, question: Question, mix: Mix) -> str:
     if rng.random() < mix.guess:
         return _final(rng.choice(ways).expression)
     text, way = "", ways[0]
+    against = f" Target {target}." if mix.compare and rng.random() < mix.compare else ""
     for way in rng.sample(ways, min(len(ways), LONGEST_SEARCH)):
-        text += f"\n{way.steps}. " + ("Yes." if way.value == target else "No.")
+        text += f"\n{way.steps}.{against} " + ("Yes." if way.value == target else "No.")
         if way.value == target:
             break
         if rng.random() < 0.1:

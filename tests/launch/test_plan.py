@@ -1,0 +1,104 @@
+"""Plans on paper: the formulas against numbers worked out by hand, and what the published sizes need."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from launch import plan as plans
+from launch.cells import plan as cells_of
+from launch.plan import CARDS, decode_seconds, learner_gb, main, node_of, plan
+from launch.shapes import SHAPES
+from zero import experiments
+from zero.config import check
+from zero.errors import InputError
+
+SMALL, LARGE = SHAPES["qwen2_5_math_1_5b"], SHAPES["qwen2_5_math_7b"]
+A100, H200 = CARDS["A100-40G"], CARDS["H200"]
+
+
+def learner(**settings: Any) -> dict[str, Any]:
+    return {
+        "precision": "bfloat16", "gradient_checkpointing": True, "micro_tokens": 0, "reference_offload": False,
+    } | settings  # fmt: skip
+
+
+def test_bytes_of_a_parameter_are_those_of_the_learner() -> None:
+    head = 1024 * SMALL.vocabulary * 12 / 1e9  # the chunk of logits that is always there
+    n = SMALL.parameters / 1e9
+    assert learner_gb(learner(), SMALL, 8, False) == pytest.approx(
+        (12 * n, 18 * n + head)
+    )  # the hint of conf/model: 18
+    assert learner_gb(learner(precision="float32"), SMALL, 8, False) == pytest.approx((12 * n, 16 * n + head))
+    assert learner_gb(learner(stage=1), SMALL, 8, False) == pytest.approx((3.5 * n, 7.5 * n + head))
+    assert learner_gb(learner(stage=2), SMALL, 8, False) == pytest.approx((3.5 * n, 4 * n + head))
+    kept, used = learner_gb(learner(stage=3), SMALL, 8, False)
+    assert kept == pytest.approx(14 / 8 * n) and used == pytest.approx(18 / 8 * n + 4 + head)
+    assert learner_gb(learner(stage=2, offload_optimizer=True), SMALL, 8, False)[0] == pytest.approx(2 * n)
+    assert learner_gb(learner(), SMALL, 8, True)[0] == pytest.approx(14 * n)
+    assert learner_gb(learner(reference_offload=True), SMALL, 8, True)[0] == pytest.approx(12 * n)
+
+
+def test_decoding_is_bound_by_memory_then_by_arithmetic() -> None:
+    read = 2 * LARGE.parameters + 1000 * LARGE.cached
+    assert decode_seconds(LARGE, H200, 1, 1000, 1) == pytest.approx(read / (0.6 * 4.8e12))
+    assert decode_seconds(LARGE, H200, 1, 1000, 2) == pytest.approx(read / 2 / (0.6 * 4.8e12))
+    assert decode_seconds(LARGE, H200, 4096, 0, 1) == pytest.approx(2 * LARGE.parameters * 4096 / 989e12)
+    assert LARGE.cached == 56 * 1024  # Qwen2.5-7B: 56 KiB a token
+
+
+def test_a_plan_of_the_papers_7b() -> None:
+    """216 A100-hours in the paper, evaluation and saving included: the formulas give the same order."""
+    config = check("train", [
+        "size=paper", "algo=drgrpo", "model=qwen2_5_math_7b", "template=qwen_math", "questions=math_lvl3to5", "learner.stage=3",
+        "steps=290",
+    ])  # fmt: skip
+    made = plan(config, LARGE, 8, A100)
+    assert not made.misfit and made.steps == 290
+    assert 216 / 2 < 8 * made.hours < 216
+    tokens = 1024 * (plans.PROMPT + 1000)
+    assert made.training == pytest.approx(tokens / 8 * 8 * LARGE.parameters / (0.4 * 312e12))
+    assert plan(config, LARGE, 8, A100, mean=500).hours < made.hours
+    alone = plan(config, LARGE, 1, A100)
+    assert "raise learner.stage, add GPUs" in alone.misfit
+    small = dict(config) | {"rollout": dict(config["rollout"]) | {"memory": 0.1}}
+    assert "raise rollout.memory" in plan(small, LARGE, 8, A100).misfit
+
+
+def test_reference_solutions_cost_no_sampling() -> None:
+    config = check(
+        "train", ["algo=sft", "rollout=gold", "group_size=1", "model=qwen2_5_math_1_5b", "questions=nano_math"]
+    )
+    made = plan(config, SMALL, 1, H200)
+    assert (made.sampling, made.tail) == (0, 0) and made.training > 0
+
+
+@pytest.mark.parametrize("name", [name for name in experiments.known() if experiments.read(name).root == "train"])
+def test_a_published_size_fits_a_node_or_its_header_says_that_it_does_not(name: str) -> None:
+    made = [cell for cell in cells_of([f"experiment={name}", "size=paper", "seed=0"]).cells.values() if cell.config]
+    fits = [
+        all(not plan(c.config or {}, SHAPES[c.choices["model"].partition("+")[0]], n, card).misfit for c in made)
+        for n, card in ((8, A100), (1, H200))
+    ]
+    head = re.sub(r"\s*\n#\s*", " ", (experiments.FOLDER / f"{name}.yaml").read_text().partition("\ntitle:")[0])
+    assert any(fits) != ("fits neither 8 x A100-40G nor one H200" in head)
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["experiment=fig6_length", "size=paper"]
+    assert main([*line, "--node", "8xA100-40G"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    cells = [line for line in said if "math_12k" in line]
+    assert (
+        len(cells) == 2 and cells[0].startswith("grpo r1 math_12k qwen2_5_1_5b ") and cells[0].rstrip().endswith("yes")
+    )
+    assert main(["experiment=simplerl_zero", "size=paper", "--node=1xH200"]) == 1
+    assert "an update takes" in capsys.readouterr().out
+    assert main(["algo=grpo"]) == 1 and "shape of this model is not known" in capsys.readouterr().out
+    assert main([*line, "--node", "8xB1"]) == 2
+    assert "error: --node=8xB1: must be COUNTxCARD with a card of A100-40G" in capsys.readouterr().err
+    assert node_of("H200") == (1, H200) and node_of("16xH100")[0] == 16
+    with pytest.raises(InputError):
+        node_of("0xH100")
