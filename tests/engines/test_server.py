@@ -171,6 +171,26 @@ def test_a_taken_port_is_one_line(served: Served) -> None:
     assert child.returncode == 2 and said.startswith("error: --port=") and said.count("\n") == 1
 
 
+def alive(group: int) -> bool:
+    """Whether a process of the group still runs; one that has ended and is not yet collected does not."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its = place.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue  # gone meanwhile
+        if int(its) == group and state not in "ZX":
+            return True
+    return False
+
+
+def until(fact: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for it: a process that was killed is gone when a busy machine gets to it."""
+    end = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_server_that_is_killed_is_an_error_within_seconds(served: Served, tokenizer: Any) -> None:
     """The last one: afterwards there is no server, and nothing of it."""
     engine = engine_of(served, tokenizer, "file")
@@ -195,8 +215,7 @@ def test_a_server_that_is_killed_is_an_error_within_seconds(served: Served, toke
     assert time.monotonic() - began < 15
     assert isinstance(caught[0], EngineDied) and served.url in str(caught[0])
     assert served.launcher.wait(60) != 0
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)  # its workers went with it
+    until(lambda: not alive(group))  # its workers went with it
     assert not (served.folder / "endpoint.json").exists()
     with pytest.raises(RuntimeError, match=r"refused|lost"):
         engine.sync(served.model.named_parameters(), 1)
