@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from zero import provenance
 from zero.config import check, instantiate
 from zero.loop import Run, step
 from zero.records import Prompt
@@ -59,7 +60,8 @@ def training(prompts: int, group_size: int, folder: str) -> Run:
     ]
     config = check("train", options)
     light = {key: instantiate(config[key]) for key in ("template", "reward")}
-    return build(config, {}, Path(folder), "benchmark", load_questions(config, Path(folder)), **light)
+    place = Path(folder)
+    return build(config, place, "benchmark", load_questions(config, place), provenance.start({}, "cpu", 1), **light)
 
 
 def generate_with_transformers(run: Run, prompts: list[Prompt]) -> int:

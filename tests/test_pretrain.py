@@ -249,6 +249,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
     assert f"continuing after step {steps // 3 * 3}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_anywhere_the_same_command_ends_with_the_same_bits(llama: Path, tmp_path: Path) -> None:
     """kill -9 wherever it is after the log's 15th step, then SIGTERM ten steps later; this process brings it to its end."""
     out = tmp_path / "out"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.integration.runs import SMALL
+from zero import provenance
 from zero.batching import make_batch
 from zero.config import check, instantiate
 from zero.critic import Parts
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("vine")
     config = check("train", [*SMALL, "tracker=jsonl", f"run_dir={folder}", "algo=vineppo", "evaluation.every=0"])
     light = {key: instantiate(config[key]) for key in ("template", "reward")}
-    run = build(config, {}, folder, "vine", load_questions(config, folder), **light)
+    run = build(config, folder, "vine", load_questions(config, folder), provenance.start({}, "cpu", 1), **light)
     run.engine.sync(run.learner.weights(), version=0)
     return run
 

@@ -94,7 +94,7 @@ def test_sampled_completions_of_a_file_are_learnt_from_as_solutions(tmp_path: Pa
     assert len(pairs) == 4 and all(len(pair) == 2 for pair in pairs)
 
 
-@pytest.mark.parametrize("name", ["ppo", "vineppo"])
+@pytest.mark.parametrize("name", ["ppo", pytest.param("vineppo", marks=pytest.mark.slow)])
 def test_a_run_with_a_critic_survives_a_kill(name: str, tmp_path: Path) -> None:
     options = [f"algo={name}", "updates=2", "steps=4", "checkpoint.every=1", "sampling.max_tokens=32"]
     train_here(tmp_path / "straight", *options)

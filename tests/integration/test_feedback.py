@@ -22,7 +22,7 @@ def without_tries(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in new} for line in lines]
 
 
-@pytest.mark.parametrize("algo", ["drgrpo", "ppo", "vineppo"])
+@pytest.mark.parametrize("algo", ["drgrpo", "ppo", pytest.param("vineppo", marks=pytest.mark.slow)])
 def test_an_algorithm_learns_from_several_tries_and_resumes_to_the_bit(algo: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     train_here(run_dir, f"algo={algo}", *MANY, *TINY)

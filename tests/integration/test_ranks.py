@@ -49,7 +49,7 @@ def reached(run_dir: Path, step: int, ranks: list[subprocess.Popen[str]]) -> Non
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("name", ALGOS)
+@pytest.mark.parametrize("name", ["drgrpo", "ppo", pytest.param("vineppo", marks=pytest.mark.slow)])
 def test_two_ranks_are_one(name: str, tmp_path: Path) -> None:
     assert end(start(tmp_path / "two", *ALGOS[name], *FEW)) == [0, 0]
     train_here(tmp_path / "one", *OPTIONS, *ALGOS[name], *FEW)
@@ -66,7 +66,7 @@ def test_two_ranks_are_one(name: str, tmp_path: Path) -> None:
     assert all((first[key] - second[key]).abs().max() < 1e-4 for key in first)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ranks_that_are_killed_or_stopped_go_on_to_the_same_bits(how: signal.Signals, tmp_path: Path) -> None:
     assert end(start(tmp_path / "straight")) == [0, 0]
     ranks = start(tmp_path / "cut")

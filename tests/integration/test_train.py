@@ -289,6 +289,7 @@ def test_an_over_long_prompt_is_refused_before_any_step(tmp_path: Path) -> None:
         train_here(tmp_path / "run", "sampling.max_tokens=500")
 
 
+@pytest.mark.slow
 def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_path: Path) -> None:
     """A real small file system; the run goes on once there is space."""
     disk = tmp_path / "disk"
