@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from analysis import report
 from launch import status, submit
 from launch import sweep as records
+from tests.conftest import ROOT
 from tests.integration.runs import SMALL, reproducible, train_here, weights
 
 
@@ -49,3 +53,26 @@ def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once
     train_here(undisturbed, *line)
     assert weights(place) == weights(undisturbed)
     assert reproducible(place) == reproducible(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_cell_starts_from_the_model_that_another_has_trained(tmp_path: Path) -> None:
+    """experiment=open_r1 as a user types it, from SFT to GRPO to the report; its first evaluation is the other's last."""
+    folder = tmp_path / "runs" / "sweeps" / "s"
+    few = [text for text in SMALL if not text.startswith(("group_size", "checkpoint", "samples"))]
+    line = ["experiment=open_r1", "seed=0", *few, "steps=2", "evaluation.every=2", f"hydra.launcher.folder={folder}"]
+    command = [sys.executable, "-m", "zero.train", "-m", *line]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = records.read_sweep(folder).cells
+    [second] = [cell for cell in cells.values() if cell.model_from]
+    ends = {
+        name: {k: v for k, v in reproducible(folder / name)[at].items() if k.startswith("eval/")}
+        for name, at in ((second.model_from or "", -1), (second.name, 0))
+    }
+    first, after = ends.values()
+    assert first == after and "eval/nano_math/accuracy" in first
+    assert weights(folder / second.name) != weights(folder / (second.model_from or ""))
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and "3 finished, 0 to start" in again.stdout, again.stdout + again.stderr
+    assert report.main([str(folder)]) == 0 and "open-r1, distillation" in (folder / "report.html").read_text()
