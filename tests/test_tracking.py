@@ -443,9 +443,9 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
         (tmp_path / f"run{i}").mkdir()
     command = [sys.executable, "-c", textwrap.dedent(LIFE)]
     lives = [
-        subprocess.Popen([*command, str(tmp_path / f"run{i}"), uri, "never", "30"], cwd=ROOT) for i in range(count)
+        subprocess.Popen([*command, str(tmp_path / f"run{i}"), uri, "never", "120"], cwd=ROOT) for i in range(count)
     ]
-    assert [life.wait(120) for life in lives] == [0] * count
+    assert [life.wait(200) for life in lives] == [0] * count
     for i in range(count):
         run = run_of(uri, tmp_path / f"run{i}")
         assert points_of(uri, run.info.run_id) == points_in(tmp_path / f"run{i}")

@@ -25,7 +25,8 @@ CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "mode
 def train_here(run_dir: Path, *overrides: str) -> dict[str, Any]:
     """In this process; the JSONL journal only unless asked otherwise."""
     config = check("train", [*SMALL, "tracker=jsonl", f"run_dir={run_dir}", *overrides])
-    return run(config, CHOICES, run_dir.name)
+    typed = dict(text.partition("=")[::2] for text in overrides)
+    return run(config, {axis: typed.get(axis, option) for axis, option in CHOICES.items()}, run_dir.name)
 
 
 def command(run_dir: Path, *overrides: str) -> list[str]:
