@@ -24,7 +24,7 @@ from zero.batching import make_batch, mini_batches, rewards
 from zero.canary import Canary
 from zero.critic import Critic
 from zero.errors import Preempted
-from zero.evaluation import Benchmark, Result, evaluate, rows, summarize
+from zero.evaluation import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.lens import Lens, look
@@ -228,6 +228,7 @@ def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
     began = time.perf_counter()
     results = [evaluate(bench, run.template, run.tokenizer, run.engine, world=run.world) for bench in run.benchmarks]
     metrics = {name: value for result in results for name, value in result.metrics().items()}
+    metrics |= macro(results) if len(results) > 1 else {}
     for result in results:
         keep_samples(run, f"eval_{result.name}_{done:06d}", result.rows)
     run.trackers.evaluation(done, results)
