@@ -25,7 +25,7 @@ test: setup  ## all tests but the slow ones
 	$(PY) -m pytest -n 2 -m 'not slow and not gpu and not engines and not slurm'
 
 test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
-	$(PY) -m pytest -m 'slow and not gpu and not engines and not slurm'
+	$(PY) -m pytest -n 2 -m 'slow and not gpu and not engines and not slurm'
 
 ENGINES := .venv-engines
 $(ENGINES)/.ready: tests/engines/requirements.txt
