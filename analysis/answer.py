@@ -58,7 +58,7 @@ def command(
 
         runs = read(options.places, metrics)
         if options.experiment:
-            from analysis.experiments import only
+            from analysis.registered import only
 
             runs = only(options.places, options.experiment, runs)
         answer = ask(runs)

@@ -9,14 +9,12 @@ were written down before the first cell ran. Verdicts: analysis/claims.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
 from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge, parse
-from analysis.folders import SWEEP, read_json
+from analysis.registered import Experiment, found
 from zero.errors import InputError
 from zero.tables import as_text
 
@@ -27,55 +25,6 @@ COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
 MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
 ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what surrounds all, width
 LABEL = 78  # characters of a line of a claim's text
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What a sweep says of one of its experiments. `registered`: when its claims were written down, seconds since 1970."""
-
-    name: str
-    title: str
-    size: str
-    cells: tuple[str, ...]
-    figures: tuple[str, ...]
-    claims: tuple[Any, ...]
-    registered: float
-
-
-def found(places: Sequence[Path | str]) -> list[Experiment]:
-    """The experiments of all sweeps among the places; of one that several have, the first. None where none is named."""
-    made: dict[str, Experiment] = {}
-    for place in places:
-        stored = read_json(Path(place).expanduser() / SWEEP).get("experiments")
-        for name, of in stored.items() if isinstance(stored, dict) else ():
-            if isinstance(of, dict):
-                made.setdefault(name, _experiment(name, of))
-    return list(made.values())
-
-
-def _experiment(name: str, of: Mapping[str, Any]) -> Experiment:
-    def listed(key: str) -> tuple[Any, ...]:
-        value = of.get(key)
-        return tuple(value) if isinstance(value, list) else ()
-
-    registered = of.get("registered")
-    return Experiment(
-        name,
-        str(of.get("title", name)),
-        str(of.get("size", "")),
-        tuple(map(str, listed("cells"))),
-        tuple(map(str, listed("figures"))),
-        listed("claims"),
-        float(registered) if isinstance(registered, int | float) else 0.0,
-    )
-
-
-def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:
-    """The runs of one experiment. InputError if no place has it."""
-    every = {of.name: of for of in found(places)}
-    if name not in every:
-        raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(every) or 'none'}")
-    return runs.of(every[name].cells)
 
 
 def verdicts(runs: Runs, of: Experiment) -> list[Verdict]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.experiments import Experiment
     from analysis.records import Runs
+    from analysis.registered import Experiment
     from analysis.report_page import Part, Request
 
 FILE = "report.html"
@@ -47,7 +47,7 @@ class Report:
 def sections(request: Request) -> list[Section]:
     """All sections, in the order of the page. A new question of analysis/ is one line here or in report_figures."""
     from analysis import report_claims, report_figures, report_parts
-    from analysis.experiments import found
+    from analysis.registered import found
     from analysis.report_samples import samples
 
     if (every := found(request.places)) and request.claims is None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.experiments import Experiment, experiments
+from analysis.experiments import experiments
+from analysis.registered import Experiment
 from analysis.report_claims import judged
 from analysis.report_page import paragraph
 from zero.errors import InputError

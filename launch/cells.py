@@ -104,19 +104,19 @@ def plan(
             made[cell.name] = cell
     if not made:
         raise InputError("--grid", grid, "holds no cell")
-    first = next(iter(made.values()))
     if smoke:
-        rehearsal = make_smoke(first, bases)
-        made = {name: replace(cell, after=cell.after or rehearsal.name) for name, cell in made.items()}
-        made = {rehearsal.name: rehearsal} | made
+        trained = [cell for cell in made.values() if cell.root == TRAINING]
+        if not trained:
+            raise InputError("--smoke", "", "rehearses training; none of these cells trains")
+        rehearsal = make_smoke(trained[0], bases)
+        gated = {cell.name: replace(cell, after=cell.after or rehearsal.name) for cell in trained}
+        made = {rehearsal.name: rehearsal} | made | gated
     if evaluate is not None:
         configs.check("evaluate", list(evaluate))
         trained = [cell for cell in made.values() if cell.root == TRAINING and not cell.name.startswith("smoke-")]
         made |= {cell.name: cell for cell in (evaluation_of(cell, evaluate) for cell in trained)}
-    everything = [
-        *(" ".join((*of.line.overrides, *of.line.after)) for of in lines),
-        *(f"evaluate:{text}" for text in evaluate or ()),
-    ]
+    listed = [" ".join(of.line.overrides) for of in lines] if grid else []
+    everything = [*listed, *overrides, *(f"evaluate:{text}" for text in evaluate or ())]
     label = Path(grid).stem if grid else "+".join(of.name for of in named[:3])
     name = default_name({} if label else swept(overrides), everything)
     of_each = {

@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     result = run_dir / "result.json"
     if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks; torch is not there yet to ask
-            deliver(config, run_dir, name)
+            deliver(config, choices, run_dir, name)
             where_to_look(run_dir)
         return outcome
     find(config["model"])  # a model that cannot be had is known in seconds
@@ -282,12 +282,13 @@ def open_trackers(
     )
 
 
-def deliver(config: Mapping[str, Any], run_dir: Path, name: str) -> None:
+def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path, name: str) -> None:
     """Hand a finished run to its tracker, if that could not be reached when the run ended."""
     from zero.tracking import delivered
 
     if not delivered(run_dir):
-        open_trackers(config, provenance.starts(run_dir)[-1], run_dir, name).close("finished")
+        begun = [{"choices": dict(choices)}, *provenance.starts(run_dir)]  # a full disk may have cost the line
+        open_trackers(config, begun[-1], run_dir, name).close("finished")
 
 
 def where_to_look(run_dir: Path) -> None:

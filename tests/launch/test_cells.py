@@ -85,6 +85,20 @@ def test_the_product_its_names_and_what_distinguishes() -> None:
     assert set(other.cells) == set(made.cells)
 
 
+def test_the_order_of_a_line_does_not_matter_to_its_sweep() -> None:
+    names = {cells.plan(line).name for line in (["algo=grpo", "seed=0,1"], ["seed=0,1", "algo=grpo"])}
+    assert len(names) == 1
+
+
+def test_a_rehearsal_of_experiments_holds_back_what_trains_alone() -> None:
+    made = cells.plan(["experiment=fig5_templates,table4_recipe", "seed=0"], smoke=True).cells
+    (smoke, *rest) = made.values()
+    assert smoke.name.startswith("smoke-") and smoke.root == "train"
+    assert {(cell.root, cell.after) for cell in rest} == {("train", smoke.name), ("evaluate", None)}
+    with pytest.raises(InputError, match="none of these cells trains"):
+        cells.plan(["experiment=fig5_templates"], smoke=True)
+
+
 def test_equal_settings_are_one_cell() -> None:
     made = cells.plan(["steps=100,50", "seed=0"])
     twice = cells.plan(["seed=0,0,1"])
