@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-base benchmark benchmark-grading benchmark-sweep benchmark-runs paper paper-quick algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs paper paper-quick algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -85,10 +85,15 @@ $(TRL)/.ready: constraints.txt
 check-trl: $(TRL)/.ready  ## our losses and gradients against TRL's own code, in an environment of its own (.venv-trl, 1.4 GB)
 	OMP_NUM_THREADS=1 $(TRL)/bin/python -m tests.peers.check_trl
 
-nano-base: setup  ## rebuild the embedded base model from nothing in runs/nano-base (20 minutes), compare with the shipped one
-	rm -rf runs/nano-base
-	$(PY) -m zero.pretrain out=runs/nano-base
-	cmp runs/nano-base/model.safetensors zero/nano/base/model.safetensors && echo 'the same bytes as the shipped weights'
+NANO_BASES := runs/nano-bases
+nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano-bases (an hour), compare with the shipped ones
+	rm -rf $(NANO_BASES)
+	$(PY) -m zero.pretrain out=$(NANO_BASES)/base
+	$(PY) -m zero.pretrain corpus=nano_search model.path=$(NANO_BASES)/base out=$(NANO_BASES)/search
+	$(PY) -m zero.pretrain corpus=nano_plain out=$(NANO_BASES)/plain
+	$(PY) -m zero.pretrain corpus=nano_domain model.path=$(NANO_BASES)/plain out=$(NANO_BASES)/domain
+	for of in base search plain domain; do cmp $(NANO_BASES)/$$of/model.safetensors zero/nano/$$of/model.safetensors || exit 1; done
+	echo 'the same bytes as the shipped weights'
 
 benchmark: setup  ## tokens per second of rollout and update, share of the machine's peak
 	$(PY) -m tests.benchmark

@@ -10,7 +10,8 @@
 
 The statistic is the mean over seeds of first - second, of runs that agree in everything else; without `axis` and `values` it
 is the mean of the runs themselves. `when`: first, last, change (last - first), mean (of all steps), step 100, last 20 (the
-mean of the last 20 steps), always over steps that both runs of a pair have. The verdict comes from the 95 % interval alone:
+mean of the last 20 steps), change from 1-5 to 16-20 (between the means of those steps, bounds included; one step: 20), always
+over steps that both runs of a pair have. The verdict comes from the 95 % interval alone:
 shown if all of it is on the claim's side of `smallest`, not shown if none of it is, undecided in between.
 """
 
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 FILE = "claims.yaml"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown", "not shown", "undecided"
 DIRECTIONS = ("greater", "less", "same")
-WHEN = re.compile(r"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{1,9})", re.ASCII)
+WINDOW = r"\d{1,9}(?:-\d{1,9})?"
+WHEN = re.compile(
+    rf"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{{1,9}})|change from (?P<a>{WINDOW}) to (?P<b>{WINDOW})", re.ASCII
+)
 KEYS = {"text", "statistic", "direction", "smallest", "fewest", "where"}
 FEWEST = 3  # of two seeds a bootstrap interval spans just these two
 
@@ -144,7 +148,7 @@ def _statistic(entry: Any, key: str) -> Statistic:
     if axis is not None and (not isinstance(values, list) or len(values) != 2 or values[0] == values[1]):
         raise InputError(f"{key}.values", values, "must be two different values: the statistic is first - second")
     if not isinstance(when, str) or not WHEN.fullmatch(when) or re.fullmatch("last 0+", when):
-        raise InputError(f"{key}.when", when, "must be first, last, change, mean, step N or last N")
+        raise InputError(f"{key}.when", when, "must be first, last, change, mean, step N, last N or change from A-B to C-D")
     of = tuple(_typed(value) for value in values or ())
     return Statistic(entry["metric"], None if axis is None else str(axis), of, when)
 
@@ -246,12 +250,21 @@ def _reduced(series: Series, steps: Sequence[int], when: str) -> float:
     assert match is not None
     if match["what"] == "step":
         return series.get(int(match["steps"]), math.nan) if int(match["steps"]) in steps else math.nan
+    if match["a"]:
+        windows = [[series[step] for step in _window(match[name], steps)] for name in ("a", "b")]
+        before, after = (sum(of) / len(of) if of else math.nan for of in windows)
+        return after - before
     if when == "change":
         return series[steps[-1]] - series[steps[0]] if len(steps) > 1 else math.nan
     kept = {"first": steps[:1], "last": steps[-1:], "mean": steps}.get(when)
     if kept is None:
         kept = [step for step in steps if step > steps[-1] - int(match["steps"])]
     return sum(series[step] for step in kept) / len(kept)
+
+
+def _window(text: str, steps: Sequence[int]) -> list[int]:
+    low, _, high = text.partition("-")
+    return [step for step in steps if int(low) <= step <= int(high or low)]
 
 
 def _values(

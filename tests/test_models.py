@@ -25,7 +25,7 @@ from zero.errors import InputError
 from zero.models import cached, configured_ends, export_dtype, find, load_model, store_as
 
 FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
-OWN = ("hf", "nano")  # a model of the user's, and the embedded one
+OWN = ("hf", "nano", "nano_plain", "nano_domain", "nano_search")  # a model of the user's, and the embedded ones
 DEEPSEEK = "<\uff5cend\u2581of\u2581sentence\uff5c>"  # U+FF5C and U+2581
 ENDS = {  # how the option's name begins -> the tokens that may end a response
     "deepseek": {DEEPSEEK},
@@ -62,7 +62,7 @@ def test_every_option_is_complete(file: Path, models: dict[str, dict[str, Any]])
         assert text.splitlines()[1] == SHAPES[name].hint
         assert 512 <= model["context"] <= SHAPES[name].most
     else:
-        assert name in ("nano", "pythia_14m")
+        assert name in (*OWN, "pythia_14m")
 
 
 def test_hub_ids_are_well_formed_and_unique(models: dict[str, dict[str, Any]]) -> None:

@@ -82,7 +82,8 @@ def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("when", "mean"), [("first", 0), ("last", 9), ("change", 9), ("mean", 4.5), ("step 3", 2), ("last 4", 7.5)]
+    ("when", "mean"), [("first", 0), ("last", 9), ("change", 9), ("mean", 4.5), ("step 3", 2), ("last 4", 7.5),
+     ("change from 1-3 to 8-9", 6.5), ("change from 2 to 5", 3)]
 )
 def test_when_says_what_is_taken_of_a_run(tmp_path: Path, when: str, mean: float) -> None:
     for seed in range(3):
@@ -138,6 +139,7 @@ def test_what_runs_cannot_say_is_undecided(tmp_path: Path, statistic: dict[str, 
         ({"statistic": {"metric": "m", "axis": "algo", "values": ["a", "a"]}}, "statistic.values"),
         ({"statistic": {"metric": "m", "when": "later"}}, "statistic.when"),
         ({"statistic": {"metric": "m", "when": "last 0"}}, "statistic.when"),
+        ({"statistic": {"metric": "m", "when": "change from 1"}}, "statistic.when"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_with_their_key(tmp_path: Path, changes: dict[str, Any], key: str) -> None:

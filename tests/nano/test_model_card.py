@@ -1,6 +1,6 @@
-"""The shipped base is what its card says: the card's numbers are measured again on the shipped weights.
+"""The shipped bases are what their cards say: the cards' numbers are measured again on the shipped weights.
 
-`python -m tests.nano.test_model_card` measures anew and rewrites base/card.json and the table of base/README.md.
+`python -m tests.nano.test_model_card [NAME]` measures anew and rewrites NAME/card.json and the table of NAME/README.md.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from safetensors import safe_open
 from zero import config as configs
 from zero.evaluate import run
 
-BASE = Path(__file__).parents[2] / "zero/nano/base"
+FOLDER = Path(__file__).parents[2] / "zero/nano"
+MODELS = {"base": "nano", "plain": "nano_plain", "domain": "nano_domain", "search": "nano_search"}  # folder -> conf/model
+BASE = FOLDER / "base"
 TEMPLATES = ("none", "qwen_math", "r1")
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SAMPLINGS = {"default": "temperature 1", "greedy": "greedy"}  # conf/sampling -> words
@@ -26,10 +29,11 @@ SEED = 0
 TABLE = re.compile(r"<!-- table -->\n(.*)<!-- end of table -->", re.DOTALL)
 
 
-def measure(template: str, sampling: str) -> dict[str, dict[str, float]]:
+def measure(name: str, template: str, sampling: str) -> dict[str, dict[str, float]]:
     """Set -> accuracy, reflection, length, truncated, questions: `zero.evaluate` with the default budget."""
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"template={template}", f"sampling={sampling}", f"seed={SEED}", f"run_dir={folder}"]
+        overrides = [f"model={MODELS[name]}", f"template={template}", f"sampling={sampling}", f"seed={SEED}"]
+        overrides += [f"run_dir={folder}"]
         measured = run(configs.check("evaluate", overrides), "card", {})["evaluation"]
     keys = ("accuracy", "reflection", "length", "truncated")
     return {
@@ -54,28 +58,33 @@ def table(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_card() -> None:
-    card = {"seed": SEED, "results": {t: {s: measure(t, s) for s in SAMPLINGS} for t in TEMPLATES}}
-    (BASE / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    readme = BASE / "README.md"
+def write_card(name: str) -> None:
+    card = {"seed": SEED, "results": {t: {s: measure(name, t, s) for s in SAMPLINGS} for t in TEMPLATES}}
+    (FOLDER / name / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    readme = FOLDER / name / "README.md"
     text = f"<!-- table -->\n{table(card)}<!-- end of table -->"
     readme.write_text(TABLE.sub(lambda _: text, readme.read_text()))
 
 
-def test_the_readme_shows_the_card() -> None:
-    card = json.loads((BASE / "card.json").read_text())
-    found = TABLE.search((BASE / "README.md").read_text())
+@pytest.mark.parametrize("name", MODELS)
+def test_the_readme_shows_the_card(name: str) -> None:
+    card = json.loads((FOLDER / name / "card.json").read_text())
+    found = TABLE.search((FOLDER / name / "README.md").read_text())
     assert found
     assert found.group(1) == table(card)
 
 
 @pytest.mark.parametrize(
-    ("template", "sampling"), [("none", "default"), ("none", "greedy"), ("qwen_math", "default"), ("r1", "default")]
-)
-def test_the_weights_do_what_the_card_says(template: str, sampling: str) -> None:
+    ("base", "template", "sampling"),
+    [
+        ("base", "none", "default"), ("base", "none", "greedy"), ("base", "qwen_math", "default"), ("base", "r1", "default"),
+        ("plain", "none", "default"), ("domain", "none", "default"), ("search", "none", "default"),
+    ],
+)  # fmt: skip
+def test_the_weights_do_what_the_card_says(base: str, template: str, sampling: str) -> None:
     """Within four standard errors: another processor rounds differently, and one flipped token changes an answer."""
-    stated = json.loads((BASE / "card.json").read_text())["results"][template][sampling]
-    for name, found in measure(template, sampling).items():
+    stated = json.loads((FOLDER / base / "card.json").read_text())["results"][template][sampling]
+    for name, found in measure(base, template, sampling).items():
         n = stated[name]["questions"]
         assert found["questions"] == n
         for key in ("accuracy", "reflection", "truncated"):
@@ -97,14 +106,17 @@ def test_the_base_leaves_room_for_reinforcement_learning() -> None:
         assert 0 < results[template]["default"]["nano_math"]["accuracy"] < none["nano_math"]["accuracy"]
 
 
-def test_the_files_are_small_and_standard() -> None:
-    assert sum(path.stat().st_size for path in BASE.iterdir()) < 3_000_000
-    config = json.loads((BASE / "config.json").read_text())
+@pytest.mark.parametrize("name", MODELS)
+def test_the_files_are_small_and_standard(name: str) -> None:
+    folder = FOLDER / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["dtype"]) == ("qwen2", "bfloat16")
-    with safe_open(BASE / "model.safetensors", "np") as weights:
+    with safe_open(folder / "model.safetensors", "np") as weights:
         assert weights.get_slice("model.embed_tokens.weight").get_dtype() == "BF16"
-    assert "PLANTED" in (BASE / "README.md").read_text()
+    assert "PLANTED" in (folder / "README.md").read_text()
 
 
 if __name__ == "__main__":
-    write_card()
+    for each in sys.argv[1:] or MODELS:
+        write_card(each)
