@@ -104,7 +104,9 @@ def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
     assert {(c.axes["algo"], c.axes["seed"], c.steps) for c in made} == {
         ("grpo", "0", 4), ("grpo", "1", 4), ("drgrpo", "0", 4), ("drgrpo", "1", 4),
     }  # fmt: skip
-    alone = cells.plan(["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=100", "sampling.max_tokens=224"]).cells
+    alone = cells.plan(
+        ["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=100", "sampling.max_tokens=224"]
+    ).cells
     mine = cells.plan(["experiment=fig6_length", "algo=grpo", "seed=5"]).cells
     assert {c.signature for c in alone.values()} == {c.signature for c in mine.values()}, (
         "an experiment adds nothing of its own"

@@ -82,8 +82,17 @@ def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("when", "mean"), [("first", 0), ("last", 9), ("change", 9), ("mean", 4.5), ("step 3", 2), ("last 4", 7.5),
-     ("change from 1-3 to 8-9", 6.5), ("change from 2 to 5", 3)]
+    ("when", "mean"),
+    [
+        ("first", 0),
+        ("last", 9),
+        ("change", 9),
+        ("mean", 4.5),
+        ("step 3", 2),
+        ("last 4", 7.5),
+        ("change from 1-3 to 8-9", 6.5),
+        ("change from 2 to 5", 3),
+    ],
 )
 def test_when_says_what_is_taken_of_a_run(tmp_path: Path, when: str, mean: float) -> None:
     for seed in range(3):

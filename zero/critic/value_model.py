@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zero.batching import micro_batches
 from zero.critic import Parts
+from zero.learner import packed
 from zero.learner.optim import Optim, Trained
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
@@ -27,6 +28,7 @@ class ValueModel:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
         self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
+        self.packs = packed.can_pack(self.body)
         width = parts.model.config.get_text_config().hidden_size
         self.head = torch.nn.Linear(width, 1).to(self.device)
         generator = torch.Generator().manual_seed(parts.seed)
@@ -40,7 +42,7 @@ class ValueModel:
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         """Every token of a response is a step of its own."""
         value_NT = torch.zeros_like(batch.mask_NT)
-        for rows in micro_batches(batch.length_N, self.world.share(batch.length_N), self.micro_tokens):
+        for rows in self._parts(batch):
             part = batch.rows(rows)
             value_NT[rows, : part.ids_NT.shape[1]] = self._forward(part.to(self.device)).cpu()
         self.world.add([value_NT])
@@ -50,7 +52,7 @@ class ValueModel:
         assert batch.value_NT is not None and batch.return_NT is not None
         tokens = float(batch.mask_NT.sum().clamp(min=1))
         total = 0.0
-        for rows in micro_batches(batch.length_N, self.world.share(batch.length_N), self.micro_tokens):
+        for rows in self._parts(batch):
             part = batch.rows(rows).to(self.device)
             assert part.value_NT is not None and part.return_NT is not None
             loss_NT = clipped_value_loss(self._forward(part), part.value_NT, part.return_NT, self.clip)
@@ -69,12 +71,22 @@ class ValueModel:
             "critic/learning_rate": rate,
         }
 
+    def _parts(self, batch: Batch) -> list[Tensor]:
+        """This rank's rows in micro-batches."""
+        mine = self.world.share(batch.length_N)
+        if self.packs:
+            return packed.packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, mine, self.micro_tokens)
+        return micro_batches(batch.length_N, mine, self.micro_tokens)
+
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
         response = batch.mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state
-        said = self.head(hidden[response].float())[:, 0]
+            if self.packs:
+                hidden = packed.states(self.body, batch.ids_NT, batch.mask_NT)
+            else:
+                hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
+        said = self.head(hidden.float())[:, 0]
         zeros = torch.zeros(response.shape, device=self.device)
         return torch.nn.functional.pad(zeros.masked_scatter(response, said), (1, 0))
 

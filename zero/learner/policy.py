@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
+from zero.batching import micro_batches
+from zero.learner import packed
 from zero.objective import logprob_and_entropy
+from zero.records import Batch
 
 HEAD_NUMBERS = 2**27  # logits that may exist at once: 512 MiB in float32, and a few temporaries of that size
 
@@ -33,6 +36,13 @@ class Policy(torch.nn.Module):
         self.plain_head = _head_is_plain(model)
         head = model.get_output_embeddings()
         self.head_tokens = max(1, head_numbers // head.weight.shape[0]) if self.plain_head else None  # at once
+        self.packs = self.plain_head and packed.can_pack(model.base_model)
+
+    def parts(self, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
+        """`rows` cut into micro-batches of at most so many tokens, as this policy computes them."""
+        if self.packs:
+            return packed.packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
+        return micro_batches(batch.length_N, rows, tokens)
 
     def chunks(self, tokens: int) -> int:
         """In how many parts the output head takes so many response tokens."""
@@ -49,7 +59,9 @@ class Policy(torch.nn.Module):
         response = mask_NT[:, 1:].bool()
         next_ids = ids_NT[:, 1:][response]
         with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
-            if self.plain_head:
+            if self.packs:
+                hidden = packed.states(self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing)
+            elif self.plain_head:
                 hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
             else:
                 hidden = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]

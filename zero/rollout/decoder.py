@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Families whose layers are exactly: RMS norm, rotary attention (maybe with biases), RMS norm, SiLU-gated MLP.
-FUSED_FAMILIES = frozenset({"llama", "qwen2"})
-STATIC_ROPE = frozenset({"default", "llama3", "linear", "yarn"})  # frequencies that do not depend on the sequence
+from zero.families import has_plain_layers
 
 
 class Decoder(Protocol):
@@ -34,16 +32,7 @@ class Decoder(Protocol):
 
 def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
     """The fused decoder where its arithmetic is the model's, else the generic one. `config` is a PretrainedConfig."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    fused = (
-        config.model_type in FUSED_FAMILIES
-        and rope.get("rope_type", "default") in STATIC_ROPE
-        and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
-        and config.hidden_act == "silu"
-        and not getattr(config, "attention_bias", False)  # in Llama it puts a bias on the output projection, too
-        and not getattr(config, "mlp_bias", False)
-    )
-    return (FusedDecoder if fused else TransformersDecoder)(config, vocabulary, dtype, device)
+    return (FusedDecoder if has_plain_layers(config) else TransformersDecoder)(config, vocabulary, dtype, device)
 
 
 class FusedDecoder:

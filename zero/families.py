@@ -1,0 +1,22 @@
+"""Which models have the layers that the project's own arithmetic knows: zero/rollout/decoder.py, zero/learner/packed.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Families whose layers are exactly: RMS norm, rotary attention (maybe with biases), RMS norm, SiLU-gated MLP.
+PLAIN_FAMILIES = frozenset({"llama", "qwen2"})
+STATIC_ROPE = frozenset({"default", "llama3", "linear", "yarn"})  # frequencies that do not depend on the sequence
+
+
+def has_plain_layers(config: Any) -> bool:
+    """Whether a PretrainedConfig of transformers describes such a model."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in PLAIN_FAMILIES
+        and rope.get("rope_type", "default") in STATIC_ROPE
+        and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+        and config.hidden_act == "silu"
+        and not getattr(config, "attention_bias", False)  # in Llama it puts a bias on the output projection, too
+        and not getattr(config, "mlp_bias", False)
+    )

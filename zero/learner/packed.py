@@ -1,0 +1,210 @@
+"""The forward pass of a batch of responses in which nothing is computed twice and no padding is computed at all.
+
+The tokens of a batch [N, T] are laid in one row, every distinct prompt once and then each response's own tokens:
+
+    prompt a | prompt b | ... | response 1 | response 2 | ...          [M, H]
+
+All products with weights run over that row. Attention alone needs responses as such: those of like length form a padded
+block whose queries see the keys of their prompt, shared, and their own up to themselves. The gradient of a shared prompt is
+the sum over its responses by itself. In a step of 16 questions x 8 answers half to four fifths of all tokens are copies of
+prompts. The layers are the model's own modules (so that adapters work): only their arrangement is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+
+from zero.families import has_plain_layers
+
+ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens
+
+
+def can_pack(body: Any) -> bool:
+    """Whether `body`, the base model of a causal language model, has the layers that this file knows, and a place where it
+    was measured: on GPUs the fused attention kernels of transformers' own pass are the known quantity."""
+    return has_plain_layers(body.config) and body.device.type == "cpu"
+
+
+def families(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
+    """(family_N, start_N): rows with the same tokens before their first own one are a family; where that one stands.
+
+    `mask_NT` marks the response tokens. A row without any begins at token 1.
+    """
+    start_N = mask_NT.bool().int().argmax(dim=1).clamp(min=1)
+    known: dict[bytes, int] = {}
+    rows = ids_NT.cpu().numpy()
+    keys = [rows[n, :start].tobytes() for n, start in enumerate(start_N.tolist())]
+    return torch.tensor([known.setdefault(key, len(known)) for key in keys]), start_N
+
+
+def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
+    """Cut `rows` into parts of at most `tokens` distinct tokens (at least one row each), families together where they fit,
+    the longest first, so that a memory limit shows at once."""
+    family_N, start_N = families(ids_NT[rows], mask_NT[rows])
+    own_N = length_N[rows] - start_N
+    members: dict[int, list[int]] = {}
+    for i in torch.sort(own_N, descending=True, stable=True).indices.tolist():
+        members.setdefault(int(family_N[i]), []).append(i)
+    prompts = {family: int(start_N[of[0]]) for family, of in members.items()}
+    totals = {family: prompts[family] + int(own_N[of].sum()) for family, of in members.items()}
+    parts: list[list[int]] = []
+    room = 0
+    for family in sorted(members, key=lambda f: -totals[f]):
+        if totals[family] > room:
+            parts.append([])
+            room = tokens
+        room -= prompts[family]
+        for i in members[family]:
+            if int(own_N[i]) > room and parts[-1]:
+                parts.append([])
+                room = tokens - prompts[family]
+            parts[-1].append(i)
+            room -= int(own_N[i])
+    return [rows[torch.tensor(part)] for part in parts if part]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Responses of like length: where their n x L padded tokens and their prompts' n x W tokens lie in the row, and what a
+    query may see. `visible` [n, 1, L, W + L] is 0 or -inf."""
+
+    own_nL: Tensor
+    prompt_nW: Tensor
+    visible: Tensor
+    real: Tensor  # of n * L: which are tokens
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a batch lie in the row of M tokens."""
+
+    ids_M: Tensor
+    position_M: Tensor
+    prompts_PW: Tensor  # of the row, right-padded; padding points at token 0
+    prompt_tokens: Tensor  # of P * W: which are tokens
+    blocks: tuple[Block, ...]
+    predicts: Tensor  # for each response token, in the order of the mask: the token before it
+
+
+def layout(ids_NT: Tensor, mask_NT: Tensor, dtype: torch.dtype) -> Layout:
+    """Lay out the tokens from which those of `mask_NT` are predicted."""
+    family_N, start_N = families(ids_NT, mask_NT)
+    own = mask_NT.bool()
+    last_N = own.shape[1] - 1 - own.flip(1).int().argmax(dim=1)
+    count_N = torch.where(own.any(dim=1), last_N - start_N, -1)  # own tokens that predict; -1: a row without any
+    order = [n for n in torch.sort(count_N, descending=True, stable=True).indices.tolist() if count_N[n] >= 0]
+    firsts = list({int(family_N[n]): n for n in reversed(order)}.items())  # family -> one of its rows
+    at: dict[int, int] = {}
+    ids, positions, used = [], [], 0
+    for family, n in firsts:
+        at[family], length = used, int(start_N[n])
+        ids.append(ids_NT[n, :length])
+        positions.append(torch.arange(length))
+        used += length
+    place_NT = torch.zeros(ids_NT.shape, dtype=torch.int64)
+    for n in order:
+        start, count = int(start_N[n]), int(count_N[n])
+        place_NT[n, :start] = torch.arange(start) + at[int(family_N[n])]
+        place_NT[n, start : start + count] = torch.arange(count) + used
+        ids.append(ids_NT[n, start : start + count])
+        positions.append(torch.arange(start, start + count))
+        used += count
+    width = max((int(start_N[n]) for _, n in firsts), default=0)
+    prompts_PW = torch.zeros(len(firsts), width, dtype=torch.int64)
+    for p, (family, n) in enumerate(firsts):
+        prompts_PW[p, : start_N[n]] = torch.arange(int(start_N[n])) + at[family]
+    lengths = torch.tensor([int(start_N[n]) for _, n in firsts])
+    blocks, left = [], [n for n in order if count_N[n] > 0]
+    while left:
+        alike = [n for n in left if count_N[n] >= ALIKE * count_N[left[0]]]  # they are sorted
+        left = left[len(alike) :]
+        blocks.append(_block(place_NT, start_N[alike], count_N[alike], torch.tensor(alike), dtype))
+    device = ids_NT.device
+    return Layout(
+        ids_M=torch.cat(ids) if ids else ids_NT.new_zeros(0),
+        position_M=torch.cat(positions).to(device) if positions else torch.zeros(0, dtype=torch.int64, device=device),
+        prompts_PW=prompts_PW.to(device),
+        prompt_tokens=(torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0].to(device),
+        blocks=tuple(blocks),
+        predicts=place_NT[:, :-1][own[:, 1:]].to(device),
+    )
+
+
+def _block(place_NT: Tensor, start_n: Tensor, count_n: Tensor, rows: Tensor, dtype: torch.dtype) -> Block:
+    width, length = int(start_n.max()), int(count_n.max())
+    w, i = torch.arange(width), torch.arange(length)
+    column_nL = (start_n[:, None] + i).clamp(max=place_NT.shape[1] - 1)
+    before_nW = w < start_n[:, None]
+    sees = torch.cat(
+        [before_nW[:, None, :].expand(-1, length, -1), (i[:, None] >= i).expand(len(rows), -1, -1)], dim=2
+    )  # [n, L, W + L]: its prompt, and its own tokens up to itself
+    visible = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))[:, None]
+    return Block(
+        own_nL=place_NT[rows[:, None], column_nL],
+        prompt_nW=place_NT[rows, :width].masked_fill(~before_nW, 0),
+        visible=visible,
+        real=(i < count_n[:, None]).flatten().nonzero()[:, 0],
+    )
+
+
+def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = False) -> Tensor:
+    """The last hidden states [tokens, H] from which the response tokens are predicted, in the order of `mask_NT[:, 1:]`.
+
+    What `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]` gives, but for rounding.
+    """
+    x = body.embed_tokens(ids_NT[:1, :0].flatten())
+    of = layout(ids_NT, mask_NT, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype)
+    x = body.embed_tokens(of.ids_M)
+    turn = tuple(part[0, :, None] for part in body.rotary_emb(x, of.position_M[None]))  # cosine and sine [M, 1, D]
+    for layer in body.layers:
+        if checkpointing and torch.is_grad_enabled():
+            x = checkpoint(_layer, layer, x, turn, of, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = _layer(layer, x, turn, of)
+    return body.norm(x.index_select(0, of.predicts))
+
+
+def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], of: Layout) -> Tensor:
+    attention = layer.self_attn
+    h = layer.input_layernorm(x)
+    q, k, v = (project(h).unflatten(1, (-1, attention.head_dim)) for project in _projections(attention))
+    mixed = _attend(_turned(q, turn), _turned(k, turn), v, of, attention.scaling)
+    x = x + attention.o_proj(mixed)
+    return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+def _projections(attention: Any) -> tuple[Any, Any, Any]:
+    return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """[M, heads, D] rotated by its positions."""
+    cos, sin = (part.to(x.dtype) for part in turn)
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-right, left), dim=-1) * sin
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, of: Layout, scale: float) -> Tensor:
+    """[M, heads, D], [M, kv, D] twice -> [M, heads * D]. Query heads that share a key head form one product."""
+    shared = q.shape[1] // k.shape[1]
+    prompts = _picked(q, of.prompts_PW), _picked(k, of.prompts_PW), _picked(v, of.prompts_PW)
+    said = scaled_dot_product_attention(*prompts, is_causal=True, scale=scale, enable_gqa=shared > 1)
+    parts = [said.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, of.prompt_tokens)]
+    for block in of.blocks:
+        keys, values = (torch.cat([_picked(x, block.prompt_nW), _picked(x, block.own_nL)], dim=2) for x in (k, v))
+        said = scaled_dot_product_attention(
+            _picked(q, block.own_nL), keys, values, attn_mask=block.visible, scale=scale, enable_gqa=shared > 1
+        )
+        parts.append(said.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, block.real))
+    return torch.cat(parts)
+
+
+def _picked(x: Tensor, where: Tensor) -> Tensor:
+    """[M, heads, D] at [n, L] -> [n, heads, L, D]."""
+    return x.index_select(0, where.flatten()).unflatten(0, where.shape).transpose(1, 2)
