@@ -36,7 +36,7 @@ class Backend:
     at_once: int = 0
     gpus: int = 0  # of a cell
     limit: float | None = None
-    poll_s: float = 2.0
+    poll_s: float = 5.0
     requeues: int = 5
     by_task: bool = False  # a cell that waits needs the JOB_TASK of the other one: what it waits for is submitted first
 
