@@ -105,7 +105,7 @@ def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
         ("grpo", "0", 4), ("grpo", "1", 4), ("drgrpo", "0", 4), ("drgrpo", "1", 4),
     }  # fmt: skip
     alone = cells.plan(
-        ["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=100", "sampling.max_tokens=224"]
+        ["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=80", "sampling.max_tokens=160"]
     ).cells
     mine = cells.plan(["experiment=fig6_length", "algo=grpo", "seed=5"]).cells
     assert {c.signature for c in alone.values()} == {c.signature for c in mine.values()}, (
@@ -160,7 +160,7 @@ def test_a_single_run_takes_one_cell_of_an_experiment() -> None:
         several.returncode == 2 and "has 10 cells; add -m for all of them, or choose one, such as: " in several.stderr
     )
     one = command("-m", "zero.train", "experiment=fig6_length", "algo=grpo", "seed=5", "--cfg", "job")
-    assert one.returncode == 0 and "steps: 100" in one.stdout and "seed: 5" in one.stdout, one.stderr
+    assert one.returncode == 0 and "steps: 80" in one.stdout and "seed: 5" in one.stdout, one.stderr
     other = command("-m", "zero.train", "experiment=fig5_templates", "template=r1", "seed=0", "model=nano")
     assert other.returncode == 2 and "is one of python -m zero.evaluate" in other.stderr
     stage = command("-m", "zero.train", "experiment=open_r1", "seed=0")

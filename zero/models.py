@@ -190,6 +190,10 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     source = find(config)
 
     import torch
+    import transformers.utils
+
+    # It would import scikit-learn, two seconds, for a way of assisted decoding that nobody here takes.
+    transformers.utils.is_sklearn_available = lambda: False
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
