@@ -1,0 +1,135 @@
+"""The packed forward pass: the numbers of transformers' own, from every distinct prompt once and no padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import tiny_config
+from zero.learner import packed
+from zero.learner.policy import Policy
+
+FAMILIES = ("qwen2", "llama")
+
+
+def rows_of(shapes: list[tuple[int, int]], prompts: list[list[int]], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids, mask, length) of rows that are (which prompt, own tokens)."""
+    generator = torch.Generator().manual_seed(seed)
+    own = [torch.randint(8, 400, (count,), generator=generator).tolist() for _, count in shapes]
+    whole = [prompts[p] + tokens for (p, _), tokens in zip(shapes, own, strict=True)]
+    width = max(map(len, whole))
+    ids_NT, mask_NT = torch.full((len(whole), width), 7), torch.zeros(len(whole), width)
+    for n, ((p, count), tokens) in enumerate(zip(shapes, whole, strict=True)):
+        ids_NT[n, : len(tokens)] = torch.tensor(tokens)
+        mask_NT[n, len(prompts[p]) : len(prompts[p]) + count] = 1
+    return ids_NT, mask_NT, torch.tensor([len(tokens) for tokens in whole])
+
+
+PROMPTS = [[11, 12, 13, 14, 15], [11, 12, 13], [20], [11, 12, 13, 14, 16, 17, 18, 19]]
+SHAPES = [(0, 4), (1, 9), (0, 1), (2, 3), (0, 12), (3, 2), (1, 9), (2, 1), (3, 7)]
+
+
+def model_of(family: str) -> Any:
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(tiny_config(family, 500)).float().eval()
+
+
+def said(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> list[Tensor]:
+    """Log-probabilities, entropies and the gradients of a sum in which every token has its own weight."""
+    policy.zero_grad()
+    logprob_NT, entropy_NT = policy(ids_NT, mask_NT, True)
+    weight_NT = torch.rand(mask_NT.shape, generator=torch.Generator().manual_seed(2))
+    (weight_NT * (logprob_NT + entropy_NT)).sum().backward()
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.parameters()]
+    return [logprob_NT.detach(), entropy_NT.detach(), *grads]
+
+
+def check(model: Any, ids_NT: Tensor, mask_NT: Tensor) -> None:
+    policy = Policy(model, 0.8, 500, autocast=False)
+    assert policy.packs
+    ours = said(policy, ids_NT, mask_NT)
+    policy.packs = False
+    for one, other in zip(ours, said(policy, ids_NT, mask_NT), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_values_and_gradients_are_those_of_transformers(family: str, checkpointing: bool) -> None:
+    model = model_of(family)
+    if checkpointing:
+        model.train()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    check(model, *rows_of(SHAPES, PROMPTS)[:2])
+
+
+def test_rows_without_a_token_and_tokens_of_an_environment() -> None:
+    ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+    mask_NT[3] = 0  # cut, and masked as a whole
+    mask_NT[4, 8:11] = 0  # another's message between two tries
+    check(model_of("qwen2"), ids_NT, mask_NT)
+    nothing = Policy(model_of("qwen2"), 0.8, 500, autocast=False)(ids_NT, mask_NT * 0)
+    assert all(not part.any() for part in nothing)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=12), st.integers(0, 99))
+def test_any_mix_of_rows(shapes: list[tuple[int, int]], seed: int) -> None:
+    model = model_of("qwen2")
+    policy = Policy(model, 1.0, 500, autocast=False)
+    ids_NT, mask_NT, length_N = rows_of(shapes, PROMPTS, seed)
+    with torch.no_grad():
+        whole = policy(ids_NT, mask_NT)
+        for tokens in (1, 20, 1000):
+            parts = policy_parts(ids_NT, mask_NT, length_N, tokens)
+            assert sorted(n for part in parts for n in part.tolist()) == list(range(len(shapes)))
+            for part in parts:
+                width = int(length_N[part].max())
+                again = policy(ids_NT[part, :width], mask_NT[part, :width])
+                for one, other in zip(again, whole, strict=True):
+                    torch.testing.assert_close(one, other[part, :width], rtol=1e-4, atol=2e-5)
+        policy.packs = False
+        for one, other in zip(policy(ids_NT, mask_NT), whole, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+def policy_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, tokens: int) -> list[Tensor]:
+    return packed.packed_parts(ids_NT, mask_NT, length_N, torch.arange(len(length_N)), tokens)
+
+
+def test_a_part_holds_at_most_its_tokens_and_families_whole_where_they_fit() -> None:
+    shapes = [(p, 5) for p in (0, 1, 3) for _ in range(4)]  # 25, 23 and 28 distinct tokens
+    ids_NT, mask_NT, length_N = rows_of(shapes, PROMPTS)
+    parts = policy_parts(ids_NT, mask_NT, length_N, 30)
+    assert [sorted(part.tolist()) for part in parts] == [[8, 9, 10, 11], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(policy_parts(ids_NT, mask_NT, length_N, 200)) == 1
+    for tokens in (14, 20):  # too few for a family: it is cut, and each piece brings the prompt again
+        for part in policy_parts(ids_NT, mask_NT, length_N, tokens):
+            of = packed.layout(ids_NT[part], mask_NT[part], torch.float32)
+            assert len(of.ids_M) <= tokens
+    assert [len(part) for part in policy_parts(ids_NT, mask_NT, length_N, 1)] == [1] * len(shapes)
+
+
+def test_nothing_is_computed_twice_and_no_padding() -> None:
+    shapes = [(0, 3), (0, 9), (1, 1), (0, 9), (1, 30)]
+    ids_NT, mask_NT, _ = rows_of(shapes, PROMPTS)
+    of = packed.layout(ids_NT, mask_NT, torch.float32)
+    own = sum(count - 1 for _, count in shapes)  # the last token predicts nothing
+    assert len(of.ids_M) == len(PROMPTS[0]) + len(PROMPTS[1]) + own
+    assert len(of.predicts) == int(mask_NT.sum())
+    assert [len(block.visible) for block in of.blocks] == [1, 2, 1], "the block of 30, of 9 and 9, of 3"
+
+
+def test_other_layers_take_their_own_way() -> None:
+    for family in ("biased", "gpt2"):
+        model = AutoModelForCausalLM.from_config(tiny_config(family, 500)).eval()
+        policy = Policy(model, 0.8, 500, autocast=False)
+        assert not policy.packs
+        ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+        assert policy(ids_NT, mask_NT)[0].shape == mask_NT.shape
