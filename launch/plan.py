@@ -8,6 +8,11 @@ offload stays, beside the share that the engine takes. Time of a step: sampling,
     decode step   max((2P/tp + rows x context x cache) / bandwidth, 2P x rows / flops), as often as the mean response has tokens
     tail          the longest response alone, once the others have ended: (longest - mean) x 2P/tp / bandwidth
     update        (6P + 2P if recomputed) x tokens / (MFU x flops)
+    links         gradients summed over the GPUs once an optimizer step, weights gathered twice a micro-batch under ZeRO-3 and once
+                  for the engine, each (n - 1) / n of its bytes over the node's links or, from the ninth GPU on, the network;
+                  nothing of it hidden behind the update
+
+`--scale` tells one cell on 1 to 64 of the cards: what grows with them is the share of a step that is tail and links.
 
 Exit code: 0 if every cell fits, 1 if not, 2 for bad input. The numbers are formulas, good to a factor of about two; what a node
 really does is told by debug=probe.
@@ -16,10 +21,11 @@ really does is told by debug=probe.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +40,12 @@ DECODING = 0.6  # of the bandwidth, in decoding
 PROMPT = 200  # tokens of a prompt
 MEAN = 1 / 3  # of the token budget that a response takes, if --mean does not say
 SPARE = 0.05  # of a card, for the context of CUDA and the allocator's gaps
+NODE, NODE_LINK, NETWORK = (
+    8,
+    150e9,
+    20e9,
+)  # GPUs of a node; bytes/s of a GPU within it (NVLink) and between nodes (200 Gbit/s)
+SCALE = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,18 @@ class Plan:
     sampling: float
     tail: float
     training: float
-    sync: float
+    links: float
     steps: int
+
+    @property
+    def seconds(self) -> float:
+        """Of one step."""
+        return self.sampling + self.tail + self.training + self.links
 
     @property
     def hours(self) -> float:
         """Of the whole cell, without evaluation."""
-        return self.steps * (self.sampling + self.tail + self.training + self.sync) / 3600
+        return self.steps * self.seconds / 3600
 
 
 def node_of(text: str) -> tuple[int, Card]:
@@ -105,11 +122,22 @@ def plan(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, mean: f
         sampling=samples * math.ceil(rows / live) * mean * decode,
         tail=samples * (budget - mean) * alone,
         training=tokens / gpus * work / (MFU * card.flops),
-        sync=0.0
-        if parallel == 1 and gpus == 1
-        else 2 * shape.parameters / 50e9,  # gathered and cast over the node's links
+        links=links_seconds(config, shape, gpus, tokens),
         steps=config["steps"],
     )
+
+
+def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: float) -> float:
+    """What a step sends between GPUs, one after another."""
+    learner = config["learner"]
+    stage = learner.get("stage", 0)
+    gradients = (
+        4 * shape.parameters * config["updates"] * config["epochs"] * (1 if stage >= 2 else 2)
+    )  # reduced; shared again
+    micro = max(1.0, tokens / gpus / learner["micro_tokens"])
+    passes = (2 + bool(learner["gradient_checkpointing"])) * micro if stage == 3 else 0.0
+    weights = 2 * shape.parameters * (passes + 1)
+    return (gradients + weights) * (gpus - 1) / gpus / (NODE_LINK if gpus <= NODE else NETWORK)
 
 
 def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: bool) -> tuple[float, float]:
@@ -178,20 +206,61 @@ def misfit(config: Mapping[str, Any], card: Card, state: float, update: float, s
 # ------------------------------------------------------------------------------------------------------------------ lines
 
 
-def planned(overrides: Sequence[str], gpus: int, card: Card, mean: float | None) -> list[tuple[str, Plan | str]]:
-    """(cell, its plan) of every training cell; those that are alike, seeds for instance, are one. In place of a plan: why there
-    is none."""
-    from launch.cells import plan as cells_of
+Cells = list[tuple[str, Mapping[str, Any], Shape | None]]
 
-    found: dict[tuple[str, Plan | str], None] = {}
-    for cell in cells_of(overrides).cells.values():
+
+def distinct(cells: Iterable[records.Cell]) -> Cells:
+    """(name, config, shape) of every training cell; those whose plans are alike, seeds for instance, are one."""
+    found: dict[str, tuple[str, Mapping[str, Any], Shape | None]] = {}
+    for cell in cells:
         if cell.root != "train" or cell.config is None:
             continue
         name = " ".join(cell.choices[axis] for axis in ("algo", "template", "questions", "model"))
-        shape = SHAPES.get(cell.choices["model"].partition("+")[0])
-        made = plan(cell.config, shape, gpus, card, mean) if shape else "the shape of this model is not known"
-        found[name, made] = None
-    return list(found)
+        alike = json.dumps([name, {**cell.config, "seed": 0, "run_dir": None}], sort_keys=True, default=str)
+        found.setdefault(alike, (name, cell.config, SHAPES.get(cell.choices["model"].partition("+")[0])))
+    return list(found.values())
+
+
+def planned(cells: Cells, gpus: int, card: Card, mean: float | None = None) -> list[tuple[str, Plan | str]]:
+    """(name, plan) of each; in place of a plan: why there is none."""
+    return [
+        (name, plan(config, shape, gpus, card, mean) if shape else "the shape of this model is not known")
+        for name, config, shape in cells
+    ]
+
+
+def scaled(cells: Cells, card: Card, mean: float | None = None) -> list[dict[str, Any]]:
+    """A row for each cell and number of GPUs. Efficiency: of the GPUs' time, against the fewest on which the cell fits."""
+    table = []
+    for name, config, shape in cells:
+        plans = [(n, plan(config, shape, n, card, mean)) for n in SCALE] if shape else []
+        first = next(((n, made) for n, made in plans if not made.misfit), None)
+        for n, made in plans:
+            share = first[0] * first[1].seconds / (n * made.seconds) if first and not made.misfit else None
+            table.append({
+                "cell": name, "GPUs": str(n), "s/step": f"{made.seconds:.0f}", "sampling": f"{made.sampling:.0f}",
+                "tail": f"{made.tail:.0f}", "update": f"{made.training:.0f}", "links": f"{made.links:.1f}",
+                "efficiency": f"{share:.0%}" if share else "-", "fits": made.misfit or "yes",
+            })  # fmt: skip
+    return table
+
+
+def on_paper(cells: Iterable[records.Cell], gpus: int) -> list[str]:
+    """Lines for a sweep's dry run: on which cards each kind of cell fits, and for how long. None where no shape is known."""
+    known = [(name, config, shape) for name, config, shape in distinct(cells) if shape]
+    table = [
+        {"cell": name} | {
+            card: "no" if made.misfit else f"{made.hours:.1f} h, {made.seconds:.0f} s/step"
+            for card, made in ((card, plan(config, shape, gpus, CARDS[card])) for card in CARDS)
+        }
+        for name, config, shape in known
+    ]  # fmt: skip
+    if not table:
+        return []
+    return [
+        f"on paper, {gpus} GPUs a cell, without evaluation (python -m launch.plan says more):",
+        *as_text(table).splitlines(),
+    ]
 
 
 def rows(of: Sequence[tuple[str, Plan | str]]) -> list[dict[str, Any]]:
@@ -201,11 +270,10 @@ def rows(of: Sequence[tuple[str, Plan | str]]) -> list[dict[str, Any]]:
         if isinstance(made, str):
             table.append({"cell": name, "fits": made})
             continue
-        seconds = made.sampling + made.tail + made.training + made.sync
         table.append({
             "cell": name, "update GB": f"{made.update:.0f}", "beside engine GB": f"{made.state + made.engine:.0f}",
-            "s/step": f"{seconds:.0f}", "sampling": f"{made.sampling:.0f}", "tail": f"{made.tail:.0f}",
-            "update": f"{made.training:.0f}", "sync": f"{made.sync:.1f}", "hours": f"{made.hours:.1f}",
+            "s/step": f"{made.seconds:.0f}", "sampling": f"{made.sampling:.0f}", "tail": f"{made.tail:.0f}",
+            "update": f"{made.training:.0f}", "links": f"{made.links:.1f}", "hours": f"{made.hours:.1f}",
             "fits": made.misfit or "yes",
         })  # fmt: skip
     return table
@@ -219,15 +287,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--node", default="8xA100-40G", help=f"COUNTxCARD (default 8xA100-40G); cards: {', '.join(CARDS)}"
     )
     parser.add_argument("--mean", type=float, help="tokens of a response, mean (default: a third of the budget)")
+    parser.add_argument("--scale", action="store_true", help=f"on {', '.join(map(str, SCALE))} of the node's cards")
     options = parser.parse_intermixed_args(arguments)
     try:
+        from launch.cells import plan as cells_of
+
         gpus, card = node_of(options.node)
-        made = planned(options.overrides, gpus, card, options.mean)
-        if not made:
+        cells = distinct(cells_of(options.overrides).cells.values())
+        if not cells:
             raise InputError("command line", " ".join(options.overrides), "holds no training cell")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return records.EXIT_INPUT
+    if options.scale and (table := scaled(cells, card, options.mean)):
+        print(as_text(table))
+        return int(all(row["fits"] != "yes" for row in table))
+    made = planned(cells, gpus, card, options.mean)
     print(as_text(rows(made)))
     return int(any(isinstance(of, str) or bool(of.misfit) for _, of in made))
 

@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepared = prepare("train", overrides, settings, grid=options.grid)
         tell(prepared, everything=options.dry_run)
         if options.dry_run:
+            from launch.plan import on_paper
+
+            gpus = int(settings.get("gpus_per_node") or 0) * int(settings.get("nodes") or 1)
+            for line in on_paper(prepared.sweep.cells.values(), gpus) if gpus else []:
+                print(line)
             for path in prepared.backend.files(prepared.folder, prepared.sweep.name, prepared.missing):
                 print(f"sbatch file: {path}")
             print("dry run: nothing was submitted")

@@ -102,3 +102,34 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert node_of("H200") == (1, H200) and node_of("16xH100")[0] == 16
     with pytest.raises(InputError):
         node_of("0xH100")
+
+
+def test_links_cost_nothing_alone_and_more_between_nodes() -> None:
+    config = check("train", ["size=paper", "model=qwen2_5_math_1_5b", "questions=math_12k"])
+    assert plan(config, SMALL, 1, A100).links == 0
+    weights, gradients = 2 * SMALL.parameters, 4 * SMALL.parameters * 8  # ZeRO-2: reduced once in each of eight updates
+    assert plan(config, SMALL, 8, A100).links == pytest.approx((weights + gradients) * 7 / 8 / plans.NODE_LINK)
+    assert plan(config, SMALL, 16, A100).links == pytest.approx((weights + gradients) * 15 / 16 / plans.NETWORK)
+    deeper = dict(config) | {"learner": dict(config["learner"]) | {"stage": 3}}
+    assert plan(deeper, SMALL, 8, A100).links > plan(config, SMALL, 8, A100).links
+
+
+def test_scale_out_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["model=qwen2_5_math_7b", "questions=math_12k", "size=paper", "learner.stage=3"]
+    assert main([*line, "--scale"]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()[2:]]
+    counts = [int(row[4]) for row in rows]
+    assert counts == [1, 2, 4, 8, 16, 32, 64]
+    shares = [row[10] for row in rows]
+    assert shares[:3] == ["-"] * 3 and shares[3] == "100%", "the first that fits is the measure"
+    falling = [int(share.rstrip("%")) for share in shares[3:]]
+    assert falling == sorted(falling, reverse=True) and falling[-1] < 60, "the tail does not get shorter"
+    assert main([*line, "learner.stage=2", "algo=ppo", "--scale"]) == 1, "fits nowhere"
+
+
+def test_a_dry_run_says_what_its_cells_take_on_paper() -> None:
+    lines = plans.on_paper(cells_of(["experiment=table4_recipe", "size=paper"]).cells.values(), 8)
+    assert lines[0].startswith("on paper, 8 GPUs a cell") and len(lines) == 3 + 3
+    seven = next(line for line in lines if "qwen2_5_math_7b" in line)
+    assert seven.split()[4:6] != ["no"] and " h, " in seven
+    assert plans.on_paper(cells_of(["algo=grpo"]).cells.values(), 8) == []

@@ -1,0 +1,151 @@
+"""make benchmark-peer: whole training steps beside TRL's GRPOTrainer, on the same weights, prompts, samples, budgets and update.
+
+    python -m benchmarks.peer --trl .venv-trl/bin/python [--workloads W1,W2] [--pairs 5] [--check] [--write]
+
+Each side is a process of its own on one thread, in turn (A B A B ...); figures are tokens per CPU second, a ratio is the median
+over the pairs with its smallest and largest. Roof: a 1024 x 1024 product of this processor in the same precision; work: what
+cannot be left out, 2 x parameters a generated token, 6 x parameters a distinct token of the update. `--check` compares the
+ratios with baseline.json and fails if one fell by more than 15 %; `--write` writes that file anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.workloads import WORKLOADS, Workload, make, read
+
+BASELINE = Path(__file__).parent / "baseline.json"
+FALL = 0.15
+RATIOS = {"whole step": "cpu", "generation": "generation", "training": "training"}
+
+
+def run(python: str, side: str, folder: Path) -> dict[str, float]:
+    """What one process of a side measured."""
+    done = subprocess.run([python, "-m", "benchmarks.side", side, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def speed(of: dict[str, float], stage: str) -> float:
+    """Tokens per CPU second of a stage; those of `cpu` are of whole steps."""
+    return of["tokens"] / of[stage] if of[stage] else 0.0
+
+
+def roof(folder: Path) -> tuple[float, int]:
+    """(FLOP/s of one thread, parameters that multiply)."""
+    import time
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.side import has_bfloat16
+
+    torch.set_num_threads(1)
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
+    a, b = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
+    a @ b
+    seconds = []
+    for _ in range(20):
+        began = time.process_time()
+        a @ b
+        seconds.append(time.process_time() - began)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    count = sum(p.numel() for p in model.parameters()) - (0 if tied else model.get_input_embeddings().weight.numel())
+    return 2 * 1024**3 / median(seconds), count
+
+
+def compare(of: Workload, folder: Path, trl: str, pairs: int) -> dict[str, Any]:
+    """Run the pairs and the other sides, print, return the ratios."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", "trl", "loop", "generate")}
+    for i in range(pairs):
+        found["ours"].append(run(sys.executable, "ours", folder))
+        found["trl"].append(run(trl, "trl", folder))
+        print(
+            f"  pair {i + 1}: {speed(found['ours'][-1], 'cpu') / speed(found['trl'][-1], 'cpu'):.2f}", file=sys.stderr
+        )
+    for side in ("loop", "generate"):
+        found[side].append(run(trl, side, folder))
+    flops, parameters = roof(folder)
+    print(f"\n{of.name}: {of.prompts} prompts x {of.group}, at most {of.tokens} tokens, {parameters / 1e6:.1f} M parameters, "
+          f"roof {flops / 1e9:.0f} GFLOP/s")  # fmt: skip
+    print(
+        f"  {'':10}{'tokens/CPU-s':>14}{'generation':>12}{'of roof':>9}{'training':>10}{'of roof':>9}{'peak GB':>9}{'mean':>7}"
+    )
+    prompt = prompt_tokens(folder)
+    for side, all_of in found.items():
+        middle = {key: median(one[key] for one in all_of) for key in all_of[0]}
+        share = of.prompts * of.group * middle["mean"] + of.prompts * prompt  # distinct tokens of a step
+        work = 6 * parameters * share * middle["tokens"] / (of.prompts * of.group * middle["mean"])
+        told = [f"{speed(middle, 'cpu'):14,.0f}", f"{speed(middle, 'generation'):12,.0f}",
+                f"{2 * parameters * speed(middle, 'generation') / flops:9.1%}"]  # fmt: skip
+        if middle["training"]:
+            told += [f"{speed(middle, 'training'):10,.0f}", f"{work / middle['training'] / flops:9.1%}"]
+        else:
+            told += [" " * 19]
+        print(f"  {side:10}{''.join(told)}{middle['memory'] / 1e9:9.2f}{middle['mean']:7.1f}")
+    ratios: dict[str, Any] = {}
+    for name, stage in RATIOS.items():
+        each = [speed(a, stage) / speed(b, stage) for a, b in zip(found["ours"], found["trl"], strict=True)]
+        ratios[name] = round(median(each), 3)
+        print(f"  {name:10} {median(each):6.2f} times TRL ({min(each):.2f} to {max(each):.2f})", flush=True)
+    memory = [b["memory"] / a["memory"] for a, b in zip(found["ours"], found["trl"], strict=True)]
+    ratios["memory"] = round(median(memory), 3)
+    print(f"  {'memory':10} {1 / median(memory):6.2f} of TRL's")
+    return ratios
+
+
+def prompt_tokens(folder: Path) -> float:
+    """Mean tokens of a prompt."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    _, prompts = read(folder)
+    return sum(len(tokenizer(prompt)["input_ids"]) for prompt in prompts) / len(prompts)
+
+
+def fallen(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]) -> list[str]:
+    """The ratios that are more than FALL below what was written down."""
+    return [
+        f"{name}, {what}: {of[what]:.2f}, was {before:.2f}"
+        for name, of in ratios.items()
+        for what, before in baseline.get(name, {}).items()
+        if what in of and of[what] < before * (1 - FALL)
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.peer", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--trl", required=True, help="the interpreter of an environment with trl")
+    parser.add_argument("--workloads", default="W1,W2,W3,W4", help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--check", action="store_true", help="fail if a ratio fell by more than 15 %%")
+    parser.add_argument("--write", action="store_true", help="write baseline.json")
+    options = parser.parse_args()
+    names = options.workloads.split(",")
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        parser.error(f"--workloads: no {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    ratios: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as home:
+        for name in names:
+            of = make(name, Path(home) / name)
+            ratios[name] = compare(of, Path(home) / name, options.trl, options.pairs)
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    if options.write:
+        BASELINE.write_text(json.dumps(baseline | ratios, indent=1) + "\n")
+    worse = fallen(ratios, baseline) if options.check else []
+    for line in worse:
+        print(f"fell by more than {FALL:.0%}: {line}")
+    return int(bool(worse))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""python -m benchmarks.side NAME FOLDER: one side on one workload, in a process of its own; prints a line of JSON.
+
+    ours       a whole step of zero.loop
+    trl        TRL's GRPOTrainer at its best settings on a CPU: no gradient checkpointing, sdpa, no reference, micro-batches
+    loop       a step in plain torch and transformers, as one would write it first
+    generate   transformers.generate alone
+
+CPU seconds of the process, one thread, after a first step that does not count: {"tokens": generated, "cpu": whole steps,
+"generation": ..., "training": ..., "memory": peak in bytes, "mean": tokens of a response}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+from benchmarks.workloads import END, Workload, read, reward
+
+
+@dataclass
+class Spent:
+    """CPU seconds by stage and responses, of the steps that count."""
+
+    cpu: float = 0.0
+    generation: float = 0.0
+    training: float = 0.0
+    lengths: list[int] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        setattr(self, stage, getattr(self, stage) + time.process_time() - began)
+
+    def report(self) -> dict[str, float]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        tokens = sum(self.lengths)
+        return {
+            "tokens": tokens, "cpu": self.cpu, "generation": self.generation, "training": self.training, "memory": peak,
+            "mean": tokens / max(1, len(self.lengths)),
+        }  # fmt: skip
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16; otherwise every side takes float32."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+    """zero.loop.step as zero.train runs it; no evaluation, no tracker."""
+    from tempfile import TemporaryDirectory
+
+    from zero import provenance
+    from zero.config import check, instantiate
+    from zero.loop import step
+    from zero.train import build, load_questions
+
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    part = "{_target_:zero.grading.Weighted,weight:1.0,part:{_target_:benchmarks.side.worth,_partial_:true}}"
+    with TemporaryDirectory() as home:
+        config = check("train", [
+            "model=hf", f"model.path={folder}", "questions=file", f"questions.path={folder / 'prompts.jsonl'}",
+            "questions.question=prompt", "questions.answer=answer", "questions.check.path=zero.grading.check_equal",
+            "template=none", "algo=drgrpo",
+            f"prompts={of.prompts}", f"group_size={of.group}", f"sampling.max_tokens={of.tokens}", f"optim.lr={of.lr}",
+            "optim.warmup=0", f"learner.precision={precision}", f"+reward.parts.parity={part}", "reward.parts.correct.weight=0",
+            f"steps={of.steps + 1}", "evaluation.every=0", "canary.every=0", "tracker=jsonl", f"run_dir={home}",
+        ])  # fmt: skip
+        light = {key: instantiate(config[key]) for key in ("template", "reward")}
+        place = Path(home)
+        run = build(config, place, "peer", load_questions(config, place), provenance.start({}, "cpu", 1), **light)
+        run.engine.sync(run.learner.weights(), version=0)
+        spent = Spent()
+        run.engine.generate = _timed(run.engine.generate, spent, "generation")  # type: ignore[method-assign]
+        run.learner.update = _timed(run.learner.update, spent, "training")  # type: ignore[method-assign]
+        for t in range(of.steps + 1):
+            with spent.on("cpu"):
+                groups, _ = step(run, t)
+            if t == 0:
+                spent.__init__()  # type: ignore[misc]
+            else:
+                spent.lengths += [len(completion.ids) for group in groups for completion in group.completions]
+    return spent
+
+
+def worth(response: Any) -> float:
+    """A reward part of ours: the workloads' reward."""
+    return reward(response.text)
+
+
+def _timed(call: Callable[..., Any], spent: Spent, stage: str) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with spent.on(stage):
+            return call(*args, **kwargs)
+
+    return timed
+
+
+def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+    """GRPOTrainer.train: generation is `_generate`, training the rest but scoring and rewards."""
+    from tempfile import TemporaryDirectory
+
+    import torch
+    import trl
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    rows = of.prompts * of.group
+    micro = min(of.micro, rows)
+    spent = Spent()
+
+    class Steps(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.process_time()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            now = time.process_time()
+            if state.global_step == 1:
+                spent.__init__()  # type: ignore[misc]
+            else:
+                spent.cpu += now - self.began
+            self.began = now
+
+    with TemporaryDirectory() as home:
+        config = trl.GRPOConfig(
+            output_dir=home, use_cpu=True, bf16=has_bfloat16(), report_to="none", gradient_checkpointing=False, save_strategy="no",
+            per_device_train_batch_size=micro, gradient_accumulation_steps=rows // micro, num_generations=of.group,
+            max_completion_length=of.tokens, temperature=1.0, beta=0.0, loss_type="dr_grpo", scale_rewards="none",
+            learning_rate=of.lr, lr_scheduler_type="constant", max_steps=of.steps + 1, logging_strategy="no", shuffle_dataset=False,
+            disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95, top_k=0,
+        )  # fmt: skip
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        trainer = trl.GRPOTrainer(
+            model=model,
+            reward_funcs=lambda completions, **_: [reward(text) for text in completions],
+            args=config,
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+            processing_class=AutoTokenizer.from_pretrained(folder),
+            callbacks=[Steps()],
+        )
+        inner = trainer._generate
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            with spent.on("generation"):
+                said = inner(*args, **kwargs)
+            spent.lengths += [len(completion) for completion in said[1]]
+            return said
+
+        trainer._generate = generate
+        trainer.train()
+    spent.training = spent.cpu - spent.generation
+    return spent
+
+
+def loop(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+    """Dr. GRPO in forty lines: transformers.generate, pad, one backward pass a micro-batch, AdamW."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=of.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    spent = Spent()
+    for t in range(of.steps + 1):
+        with spent.on("cpu"):
+            asked = prompts[t * of.prompts : (t + 1) * of.prompts]
+            inputs = tokenizer(asked, return_tensors="pt", padding=True)
+            with spent.on("generation"):
+                whole = _sampled(model, inputs, of, tokenizer.pad_token_id)
+            width = inputs["input_ids"].shape[1]
+            made = whole[:, width:]
+            ended = (made == END).int()
+            mask = (ended.cumsum(1) - ended == 0).float()
+            texts = tokenizer.batch_decode(made, skip_special_tokens=True)
+            rewards = torch.tensor([reward(text) for text in texts]).view(of.prompts, of.group)
+            advantage = (rewards - rewards.mean(1, keepdim=True)).flatten()
+            attention = torch.cat([inputs["attention_mask"].repeat_interleave(of.group, 0), mask.long()], 1)
+            with spent.on("training"):
+                for rows in torch.arange(len(whole)).split(of.micro):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+                        logits = model(whole[rows], attention_mask=attention[rows], use_cache=False).logits[
+                            :, width - 1 : -1
+                        ]
+                    logp = logits.float().log_softmax(-1).gather(2, made[rows][..., None])[..., 0]
+                    loss = -(advantage[rows, None] * (logp - logp.detach()).exp() * mask[rows]).sum()
+                    (loss / (of.prompts * of.group * of.tokens)).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+        if t == 0:
+            spent.__init__()  # type: ignore[misc]
+        else:
+            spent.lengths += mask.sum(1).int().tolist()
+    return spent
+
+
+def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+    """transformers.generate alone, with a static choice of everything: greedy nothing, whole vocabulary, temperature 1."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    spent = Spent()
+    for t in range(of.steps + 1):
+        inputs = tokenizer(prompts[t * of.prompts : (t + 1) * of.prompts], return_tensors="pt", padding=True)
+        with spent.on("cpu"), spent.on("generation"):
+            whole = _sampled(model, inputs, of, tokenizer.pad_token_id)
+        made = whole[:, inputs["input_ids"].shape[1] :]
+        ended = (made == END).int()
+        if t == 0:
+            spent.__init__()  # type: ignore[misc]
+        else:
+            spent.lengths += (ended.cumsum(1) - ended == 0).sum(1).tolist()
+    return spent
+
+
+def _sampled(model: Any, inputs: Any, of: Workload, pad: int) -> Any:
+    import torch
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        return model.generate(
+            **inputs, do_sample=True, top_k=0, temperature=1.0, num_return_sequences=of.group, max_new_tokens=of.tokens,
+            eos_token_id=END, pad_token_id=pad,
+        )  # fmt: skip
+
+
+SIDES = {"ours": ours, "trl": trl, "loop": loop, "generate": generate}
+
+
+def main() -> None:
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    import torch
+
+    torch.set_num_threads(1)
+    print(json.dumps(SIDES[name](folder, *read(folder)).report()))
+
+
+if __name__ == "__main__":
+    main()
