@@ -109,6 +109,7 @@ benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 
 paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (hours on two cores), then the report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
+	$(PY) -m analysis.paper runs/sweeps/paper
 	$(PY) -m analysis.report runs/sweeps/paper
 
 QUICK := fig5_templates,fig6_length,table4_recipe,oat_zero_reflection,grpo_demo

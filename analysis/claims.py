@@ -37,7 +37,8 @@ SHOWN, NOT_SHOWN, UNDECIDED = "shown", "not shown", "undecided"
 DIRECTIONS = ("greater", "less", "same")
 WINDOW = r"\d{1,9}(?:-\d{1,9})?"
 WHEN = re.compile(
-    rf"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{{1,9}})|change from (?P<a>{WINDOW}) to (?P<b>{WINDOW})", re.ASCII
+    rf"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{{1,9}})|change from (?P<a>{WINDOW}) to (?P<b>{WINDOW})",
+    re.ASCII,
 )
 KEYS = {"text", "statistic", "direction", "smallest", "fewest", "where"}
 FEWEST = 3  # of two seeds a bootstrap interval spans just these two
@@ -148,7 +149,9 @@ def _statistic(entry: Any, key: str) -> Statistic:
     if axis is not None and (not isinstance(values, list) or len(values) != 2 or values[0] == values[1]):
         raise InputError(f"{key}.values", values, "must be two different values: the statistic is first - second")
     if not isinstance(when, str) or not WHEN.fullmatch(when) or re.fullmatch("last 0+", when):
-        raise InputError(f"{key}.when", when, "must be first, last, change, mean, step N, last N or change from A-B to C-D")
+        raise InputError(
+            f"{key}.when", when, "must be first, last, change, mean, step N, last N or change from A-B to C-D"
+        )
     of = tuple(_typed(value) for value in values or ())
     return Statistic(entry["metric"], None if axis is None else str(axis), of, when)
 

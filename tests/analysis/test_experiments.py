@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis import experiments, report
+from analysis import experiments, paper, report
 from analysis.claims import judge, parse
 from analysis.curves import main as curves
 from analysis.experiments import main
@@ -115,6 +115,29 @@ def test_all_claims_are_one_figure_and_one_table(
     assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "drgrpo" in said and "r1" not in said
+
+
+def test_the_paper_in_one_picture(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels = (
+        paper.Panel("lengths", "length/incorrect", ("algo",), 5, "Lengths of two"),
+        paper.Panel("other", "length/mean", ("algo",), 1, "Of one start", where=("model", "nano+sft")),
+        paper.Panel("absent", "length/mean", ("algo",), 1, "Not there"),
+    )
+    monkeypatch.setattr(paper, "PANELS", panels)
+    assert paper.main([str(sweep), "--out", str(tmp_path)]) == 0
+    assert "Of one start: length/mean of experiment=other, 3 seeds" in capsys.readouterr().out
+    drawn = (tmp_path / "paper.svg").read_text()
+    assert "Lengths of two" in drawn and "drgrpo" in drawn and "was planted" in drawn and "Not there" not in drawn
+    rows = (tmp_path / "paper.csv").read_text().splitlines()
+    assert (
+        sum(row.startswith("lengths,") for row in rows) == 2 * 40
+        and sum(row.startswith("other,") for row in rows) == 40
+    )
+    monkeypatch.setattr(paper, "PANELS", panels[2:])
+    assert paper.main([str(sweep)]) == 2
+    assert "holds none of the experiments absent" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

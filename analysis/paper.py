@@ -1,0 +1,109 @@
+"""The paper in one picture: what each bias does to lengths, template x questions, domain pretraining, Countdown, SFT against RL.
+
+python -m analysis.paper SWEEP
+
+SWEEP is what `make paper` has made. A panel is one metric of one experiment's own cells; lines are means over seeds, bands their
+95 % bootstrap intervals. Whether a claim holds is judged elsewhere, from numbers: python -m analysis.experiments SWEEP.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer, command, parser
+from analysis.curves import Group, curve, curve_rows, grouped, unit
+from analysis.registered import Experiment, found
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.records import Runs
+
+WIDTH, HEIGHT, COLUMNS = 4.6, 3.1, 3  # inches of a panel, panels of a row
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`metric` of an experiment, a line for each combination of the axes `by`, a running mean over `window` steps."""
+
+    experiment: str
+    metric: str
+    by: tuple[str, ...]
+    window: int
+    title: str
+    where: tuple[str, str] | None = None  # only runs with this value of an axis
+
+
+PANELS = (
+    Panel("biases", "length/incorrect", ("algo",), 11, "Which bias makes wrong answers longer"),
+    Panel("fig7_questions", "eval/nano_math/accuracy", ("template", "questions"), 1, "Template x questions"),
+    Panel("fig8_domain", "eval/nano_math/accuracy", ("model", "algo"), 1, "Pretraining on the domain"),
+    Panel("oat_zero_countdown", "length/mean", ("reward",), 5, "Countdown: lengths collapse, then grow"),
+    Panel("oat_zero_countdown", "train/accuracy", ("reward",), 5, "Countdown: right answers"),
+    Panel(
+        "sft_vs_rl",
+        "eval/general_points_ood/accuracy",
+        ("algo",),
+        1,
+        "General points under another rule",
+        where=("model", "nano+sft"),
+    ),
+)
+
+
+def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
+    """All panels whose experiment is there. InputError if none is."""
+    import pandas as pd
+
+    from analysis import figures
+
+    known = {of.name: of for of in every}
+    chosen = [panel for panel in PANELS if panel.experiment in known]
+    if not chosen:
+        raise InputError("SWEEP", "", f"holds none of the experiments {', '.join(p.experiment for p in PANELS)}")
+    drawn = figures.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
+    rows: list[dict[str, Any]] = []
+    told = []
+    for axis, panel in zip(drawn.axes, chosen, strict=False):
+        mine = runs.of(known[panel.experiment].cells)
+        if panel.where:
+            of_axis, value = panel.where
+            chosen_runs = [run for run in mine.runs if run.axes.get(of_axis) == value]
+            mine = mine.of([run.path.name if run.path else run.name for run in chosen_runs])
+        groups = grouped(mine, [name for name in panel.by if name in mine.axes])
+        for i, group in enumerate(groups):
+            of = curve(mine, group, panel.metric, panel.window)
+            label = ", ".join(group.key.values())
+            low, high = of.low_T.tolist(), of.high_T.tolist()
+            figures.line(axis, of.steps_T.tolist(), of.mean_T.tolist(), figures.look(i), label, low, high)
+            rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, of)]
+        smoothed = f", mean of {panel.window} steps" if panel.window > 1 else ""
+        figures.finish(axis, "step", unit(panel.metric) + smoothed, panel.title)
+        axis.legend(fontsize=7, frameon=False, handlelength=2.4)
+        told.append(f"{panel.title}: {panel.metric} of experiment={panel.experiment}, {_seeds(groups)} seeds")
+    for axis in drawn.axes[len(chosen) :]:
+        axis.set_visible(False)
+    figures.caption(
+        drawn,
+        "The embedded world, mean over seeds with 95 % bootstrap intervals. What its models lack was planted in their corpora: "
+        "this shows mechanisms and is no evidence about models of useful size.",
+    )
+    return Answer(drawn, pd.DataFrame(rows), "\n".join(told))
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    counts = sorted({len(group.runs) for group in groups})
+    return " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1])))) if counts else "no"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    options = parser("paper", __doc__).parse_args(arguments)
+    every = found(options.places)
+    return command("paper", options, None, lambda runs: paper(runs, every))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
