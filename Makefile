@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs paper paper-quick algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -107,8 +107,9 @@ benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 	$(PY) -m tests.benchmark_runs
 
-paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (hours on two cores), then the report
+paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (1 h 50 min on two cores), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
+	$(PY) -m analysis.experiments runs/sweeps/paper --page runs/sweeps/paper/PAPER.md
 	$(PY) -m analysis.paper runs/sweeps/paper
 	$(PY) -m analysis.report runs/sweeps/paper
 
@@ -116,6 +117,14 @@ QUICK := fig5_templates,fig6_length,table4_recipe,oat_zero_reflection,grpo_demo
 paper-quick: setup  ## five of them with two seeds: effects without verdicts
 	$(PY) -m zero.train -m experiment=$(QUICK) seed=0,1 hydra.launcher.name=paper-quick
 	$(PY) -m analysis.report runs/sweeps/paper-quick
+
+PAIRS ?= 5
+WORKLOADS ?= W1,W2,W3,W4
+benchmark-peer: setup $(TRL)/.ready  ## whole steps beside TRL's GRPOTrainer on four workloads (W4 takes an hour: WORKLOADS=W1,W2,W3 PAIRS=5)
+	$(PY) -m benchmarks.peer --trl $(TRL)/bin/python --workloads $(WORKLOADS) --pairs $(PAIRS)
+
+benchmark-check: setup $(TRL)/.ready  ## the same on W1, W2, W3; fails if a ratio fell by more than 15 % (benchmarks/baseline.json)
+	$(PY) -m benchmarks.peer --trl $(TRL)/bin/python --workloads W1,W2,W3 --pairs 3 --check
 
 algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then analysis/ALGORITHMS.md
 	$(PY) -m analysis.algorithms run

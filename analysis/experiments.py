@@ -1,6 +1,6 @@
 """Experiments: what their claims came to, in one figure, one table and one sentence each.
 
-python -m analysis.experiments SWEEP... [--experiment NAME]
+python -m analysis.experiments SWEEP... [--experiment NAME] [--page FILE.md]
 
 SWEEP is a folder that `python -m zero.train -m experiment=NAME` (or launch.submit) has made: it keeps the claims as they
 were written down before the first cell ran. Verdicts: analysis/claims.py.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
 MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
 ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what surrounds all, width
+PAGE = """\
+# What the experiments showed in the embedded world
+
+Made by `make paper`, then `python -m analysis.experiments runs/sweeps/paper --page analysis/PAPER.md`. Every claim was written
+down before its runs: statistic, direction, smallest effect that counts. Effects are means over seeds with 95 % bootstrap
+intervals; shown means that all of the interval is on the claim's side of that smallest effect, not shown that none of it is.
+**What these models lack, and what they can build on, was planted in their corpora (zero/nano): this shows mechanisms and is no
+evidence about models of useful size.** What is known of those stands in the head of each file of conf/experiment."""
 LABEL = 78  # characters of a line of a claim's text
 
 
@@ -45,6 +54,27 @@ def experiments(runs: Runs, every: Sequence[Experiment]) -> Answer:
     shown = [{key: row[key] for key in ("experiment", "verdict", "effect", "interval", "n", "claim")} for row in rows]
     counts = ", ".join(f"{sum(v.word == word for _, v in judged)} {word}" for word in COLOURS)
     return Answer(_draw(judged), pd.DataFrame(rows), f"{as_text(shown)}\n{counts}")
+
+
+def page(runs: Runs, every: Sequence[Experiment]) -> str:
+    """All verdicts in Markdown, experiment by experiment."""
+    lines = [PAGE]
+    for of in every:
+        lines += [
+            "",
+            f"## {of.name}: {of.title}",
+            "",
+            "| claim | effect | 95 % interval | smallest that counts | seeds | verdict |",
+        ]
+        lines.append("| --- | --- | --- | --- | --- | --- |")
+        for verdict in verdicts(runs, of):
+            row = _row(of, verdict)
+            word = row["verdict"] if verdict.word == SHOWN else f"**{row['verdict']}**"
+            bound = f"{'+-' if verdict.claim.direction == 'same' else ''}{_bound(verdict):g}"
+            lines.append(
+                f"| {verdict.claim.text} | {row['effect']} | {row['interval']} | {bound} | {row['n']} | {word} |"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
@@ -111,9 +141,18 @@ def _bound(verdict: Verdict) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    options = parser("experiments", __doc__).parse_args(arguments)
+    made = parser("experiments", __doc__)
+    made.add_argument("--page", type=Path, metavar="FILE.md", help="write all verdicts there, in Markdown")
+    options = made.parse_args(arguments)
     every = [of for of in found(options.places) if options.experiment in (None, of.name)]
-    return command("experiments", options, None, lambda runs: experiments(runs, every))
+
+    def ask(runs: Runs) -> Answer:
+        answer = experiments(runs, every)
+        if options.page:
+            options.page.write_text(page(runs, every))
+        return answer
+
+    return command("experiments", options, None, ask)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,10 @@ def test_all_claims_are_one_figure_and_one_table(
     for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 3", "undecided, n = 0"):
         assert text in drawn
     assert len((tmp_path / "experiments.csv").read_text().splitlines()) == 4
-    assert main([str(sweep), "--experiment", "starts", "--out", str(tmp_path)]) == 0
+    assert main([str(sweep), "--experiment", "starts", "--out", str(tmp_path), "--page", str(tmp_path / "P.md")]) == 0
+    written = (tmp_path / "P.md").read_text()
+    assert "## starts: Step 0\n" in written and "lengths" not in written and "was planted" in written
+    assert "| r1 is better | 0.2 | 0.2 to 0.2 | 0 | 3 | shown |" in written
     assert "\n1 shown, 0 not shown" in capsys.readouterr().out
     assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
