@@ -94,9 +94,14 @@ def test_claims_are_about_what_the_cells_measure(name: str) -> None:
             benchmark = metric.split("/")[1]
             known = {s["name"] for cell in made for s in (cell.config or {})["benchmarks"]["sets"].values()}
             assert benchmark in known | {"macro"}, benchmark
+        if metric.startswith("reward/"):
+            assert all(metric[7:] in (cell.config or {})["reward"]["parts"] for cell in made), metric
         assert claim.fewest <= 5
     for metric in of.figures:
         assert describe(metric), metric
+        assert not metric.startswith("reward/") or any(
+            metric[7:] in (cell.config or {})["reward"]["parts"] for cell in made
+        ), metric
 
 
 def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
