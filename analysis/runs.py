@@ -181,8 +181,11 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
             continue
         rulers = [[run.axes.get(axis, "") for run in runs] for axis in AXES[:5]] if group in OF_AXES else []
         rulers.append([str(own.get(f"{group}._target_")) for own in flat])
-        if key == MODEL_PATH:  # of runs that start from what another has trained, each seed has its own
-            rulers.append([run.axes["model"] + (run.axes["seed"] if "+" in run.axes["model"] else "") for run in runs])
+        if (
+            key == MODEL_PATH
+        ):  # a run that starts from what another has trained has a folder of its own there, by its seed
+            models = [run.axes["model"] for run in runs]
+            rulers.append([f"{model}/{i}" if "+" in model else model for i, model in enumerate(models)])
         if "_target_" in key or any(_follows(values, ruler) for ruler in rulers):
             continue
         found.append(key)

@@ -63,12 +63,19 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cell(home, f"staged-{seed}", "grpo", seed, model="nano+sft", template="r1", model_from=f"other-{seed}")
         for seed in range(3)
     ]
+    # a second experiment with a stage of its own: the models of both are called nano+sft
+    second = [cell(home, f"first-{seed}", "sft", seed, template="qwen_math") for seed in range(3)]
+    second += [
+        cell(home, f"second-{seed}", "grpo", seed, model="nano+sft", template="qwen_math", model_from=f"first-{seed}")
+        for seed in range(3)
+    ]
     starts = [
         evaluation(home, f"{t}-{s}", t, s, 0.5 + 0.2 * (t == "r1") + 0.01 * s) for t in ("none", "r1") for s in range(3)
     ]
     named = {
         "lengths": {"title": "Lengths <b>", "cells": lengths, "claims": [LONGER], "figures": ["length/incorrect"]},
         "other": {"title": "Two starts", "cells": [*other, "not-begun"], "claims": [], "figures": []},
+        "second": {"title": "Another stage", "cells": second, "claims": [], "figures": []},
         "starts": {"title": "Step 0", "cells": starts, "claims": [BETTER], "figures": []},
         "later": {"title": "Not begun", "cells": ["nowhere"], "claims": [LONGER], "figures": []},
     }
@@ -146,7 +153,7 @@ def test_the_paper_in_one_picture(
 def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert curves([str(sweep), "--experiment", "fig9", "--out", str(tmp_path)]) == 2
     assert (
-        "error: --experiment=fig9: is none of these sweeps; there are lengths, other, starts, later"
+        "error: --experiment=fig9: is none of these sweeps; there are lengths, other, second, starts, later"
         in capsys.readouterr().err
     )
     cell(tmp_path, "alone", "grpo", 0)
