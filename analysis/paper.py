@@ -40,7 +40,7 @@ PANELS = (
     Panel("biases", "length/incorrect", ("algo",), 11, "Which bias makes wrong answers longer"),
     Panel("fig7_questions", "eval/nano_math/accuracy", ("template", "questions"), 1, "Template x questions"),
     Panel("fig8_domain", "eval/nano_math/accuracy", ("model", "algo"), 1, "Pretraining on the domain"),
-    Panel("oat_zero_countdown", "length/mean", ("reward",), 5, "Countdown: lengths collapse, then grow"),
+    Panel("oat_zero_countdown", "length/mean", ("reward",), 5, "Countdown: length of responses"),
     Panel("oat_zero_countdown", "train/accuracy", ("reward",), 5, "Countdown: right answers"),
     Panel(
         "sft_vs_rl",
@@ -60,21 +60,17 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
     from analysis import figures
 
     known = {of.name: of for of in every}
-    chosen = [panel for panel in PANELS if panel.experiment in known]
+    mine = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}
+    chosen = [panel for panel, of in mine.items() if panel.metric in of.metrics]
     if not chosen:
         raise InputError("SWEEP", "", f"holds none of the experiments {', '.join(p.experiment for p in PANELS)}")
     drawn = figures.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
     rows: list[dict[str, Any]] = []
     told = []
     for axis, panel in zip(drawn.axes, chosen, strict=False):
-        mine = runs.of(known[panel.experiment].cells)
-        if panel.where:
-            of_axis, value = panel.where
-            chosen_runs = [run for run in mine.runs if run.axes.get(of_axis) == value]
-            mine = mine.of([run.path.name if run.path else run.name for run in chosen_runs])
-        groups = grouped(mine, [name for name in panel.by if name in mine.axes])
+        groups = grouped(mine[panel], [name for name in panel.by if name in mine[panel].axes])
         for i, group in enumerate(groups):
-            of = curve(mine, group, panel.metric, panel.window)
+            of = curve(mine[panel], group, panel.metric, panel.window)
             label = ", ".join(group.key.values())
             low, high = of.low_T.tolist(), of.high_T.tolist()
             figures.line(axis, of.steps_T.tolist(), of.mean_T.tolist(), figures.look(i), label, low, high)
@@ -91,6 +87,15 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
         "this shows mechanisms and is no evidence about models of useful size.",
     )
     return Answer(drawn, pd.DataFrame(rows), "\n".join(told))
+
+
+def _runs(runs: Runs, of: Experiment, panel: Panel) -> Runs:
+    mine = runs.of(of.cells)
+    if not panel.where:
+        return mine
+    axis, value = panel.where
+    chosen = [run for run in mine.runs if run.axes.get(axis) == value]
+    return mine.of([run.path.name if run.path else run.name for run in chosen])
 
 
 def _seeds(groups: Sequence[Group]) -> str:
