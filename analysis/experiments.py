@@ -72,9 +72,14 @@ def page(runs: Runs, every: Sequence[Experiment]) -> str:
             word = row["verdict"] if verdict.word == SHOWN else f"**{row['verdict']}**"
             bound = f"{'+-' if verdict.claim.direction == 'same' else ''}{_bound(verdict):g}"
             lines.append(
-                f"| {verdict.claim.text} | {row['effect']} | {row['interval']} | {bound} | {row['n']} | {word} |"
+                f"| {of_table(verdict.claim.text)} | {row['effect']} | {row['interval']} | {bound} | {row['n']} | {word} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def of_table(text: str) -> str:
+    """A text as a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:

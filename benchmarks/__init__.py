@@ -1,1 +1,1 @@
-"""Against whom, on what, and how fast: peer.py (make benchmark-peer); results in RESULTS.md, what must not fall in baseline.json."""
+"""Against whom, on what, and how fast: peer.py (make benchmark-peer); RESULTS.md; baseline.json, whose ratios must not fall."""
