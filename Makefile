@@ -107,7 +107,7 @@ benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 	$(PY) -m tests.benchmark_runs
 
-paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (1 h 50 min on two cores), then figure, verdicts and report
+paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (hours on two cores), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
 	$(PY) -m analysis.experiments runs/sweeps/paper --page runs/sweeps/paper/PAPER.md
 	$(PY) -m analysis.paper runs/sweeps/paper
@@ -120,7 +120,7 @@ paper-quick: setup  ## five of them with two seeds: effects without verdicts
 
 PAIRS ?= 5
 WORKLOADS ?= W1,W2,W3,W4
-benchmark-peer: setup $(TRL)/.ready  ## whole steps beside TRL's GRPOTrainer on four workloads (W4 takes an hour: WORKLOADS=W1,W2,W3 PAIRS=5)
+benchmark-peer: setup $(TRL)/.ready  ## whole steps beside TRL's GRPOTrainer on four workloads (W4 is long; WORKLOADS=W1,W2,W3 PAIRS=5)
 	$(PY) -m benchmarks.peer --trl $(TRL)/bin/python --workloads $(WORKLOADS) --pairs $(PAIRS)
 
 benchmark-check: setup $(TRL)/.ready  ## the same on W1, W2, W3; fails if a ratio fell by more than 15 % (benchmarks/baseline.json)

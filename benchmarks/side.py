@@ -42,6 +42,11 @@ class Spent:
         yield
         setattr(self, stage, getattr(self, stage) + time.process_time() - began)
 
+    def forget(self) -> None:
+        """What was spent so far does not count."""
+        self.cpu = self.generation = self.training = 0.0
+        self.lengths.clear()
+
     def report(self) -> dict[str, float]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         tokens = sum(self.lengths)
@@ -52,10 +57,12 @@ class Spent:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16; otherwise every side takes float32."""
+    """Whether every side takes bfloat16 here, or float32."""
     import torch
 
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    from zero import runtime
+
+    return runtime.has_bfloat16(torch.device("cpu"))
 
 
 def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
@@ -89,7 +96,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             with spent.on("cpu"):
                 groups, _ = step(run, t)
             if t == 0:
-                spent.__init__()  # type: ignore[misc]
+                spent.forget()
             else:
                 spent.lengths += [len(completion.ids) for group in groups for completion in group.completions]
     return spent
@@ -128,7 +135,7 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             now = time.process_time()
             if state.global_step == 1:
-                spent.__init__()  # type: ignore[misc]
+                spent.forget()
             else:
                 spent.cpu += now - self.began
             self.began = now
@@ -200,14 +207,14 @@ def loop(folder: Path, of: Workload, prompts: list[str]) -> Spent:
                 optimizer.step()
                 optimizer.zero_grad()
         if t == 0:
-            spent.__init__()  # type: ignore[misc]
+            spent.forget()
         else:
             spent.lengths += mask.sum(1).int().tolist()
     return spent
 
 
 def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
-    """transformers.generate alone, with a static choice of everything: greedy nothing, whole vocabulary, temperature 1."""
+    """transformers.generate alone: whole vocabulary, temperature 1."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -221,7 +228,7 @@ def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
         made = whole[:, inputs["input_ids"].shape[1] :]
         ended = (made == END).int()
         if t == 0:
-            spent.__init__()  # type: ignore[misc]
+            spent.forget()
         else:
             spent.lengths += (ended.cumsum(1) - ended == 0).sum(1).tolist()
     return spent

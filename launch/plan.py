@@ -8,9 +8,9 @@ offload stays, beside the share that the engine takes. Time of a step: sampling,
     decode step   max((2P/tp + rows x context x cache) / bandwidth, 2P x rows / flops), as often as the mean response has tokens
     tail          the longest response alone, once the others have ended: (longest - mean) x 2P/tp / bandwidth
     update        (6P + 2P if recomputed) x tokens / (MFU x flops)
-    links         gradients summed over the GPUs once an optimizer step, weights gathered twice a micro-batch under ZeRO-3 and once
-                  for the engine, each (n - 1) / n of its bytes over the node's links or, from the ninth GPU on, the network;
-                  nothing of it hidden behind the update
+    links         gradients summed over the GPUs once an optimizer step; weights gathered once for the engine and, under ZeRO-3, in
+                  every pass of a micro-batch (2, or 3 if recomputed); each (n - 1) / n of its bytes over the node's links or,
+                  from the ninth GPU on, the network; nothing of it hidden behind the update
 
 `--scale` tells one cell on 1 to 64 of the cards: what grows with them is the share of a step that is tail and links.
 
@@ -21,7 +21,6 @@ really does is told by debug=probe.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -40,11 +39,8 @@ DECODING = 0.6  # of the bandwidth, in decoding
 PROMPT = 200  # tokens of a prompt
 MEAN = 1 / 3  # of the token budget that a response takes, if --mean does not say
 SPARE = 0.05  # of a card, for the context of CUDA and the allocator's gaps
-NODE, NODE_LINK, NETWORK = (
-    8,
-    150e9,
-    20e9,
-)  # GPUs of a node; bytes/s of a GPU within it (NVLink) and between nodes (200 Gbit/s)
+NODE = 8  # GPUs
+NODE_LINK, NETWORK = 150e9, 20e9  # bytes/s of a GPU within a node (NVLink) and between nodes (200 Gbit/s)
 SCALE = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -131,9 +127,8 @@ def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: fl
     """What a step sends between GPUs, one after another."""
     learner = config["learner"]
     stage = learner.get("stage", 0)
-    gradients = (
-        4 * shape.parameters * config["updates"] * config["epochs"] * (1 if stage >= 2 else 2)
-    )  # reduced; shared again
+    ways = 1 if stage >= 2 else 2  # reduced, and without ZeRO-2 shared again
+    gradients = 4 * shape.parameters * config["updates"] * config["epochs"] * ways
     micro = max(1.0, tokens / gpus / learner["micro_tokens"])
     passes = (2 + bool(learner["gradient_checkpointing"])) * micro if stage == 3 else 0.0
     weights = 2 * shape.parameters * (passes + 1)
@@ -210,14 +205,15 @@ Cells = list[tuple[str, Mapping[str, Any], Shape | None]]
 
 
 def distinct(cells: Iterable[records.Cell]) -> Cells:
-    """(name, config, shape) of every training cell; those whose plans are alike, seeds for instance, are one."""
-    found: dict[str, tuple[str, Mapping[str, Any], Shape | None]] = {}
+    """(name, config, shape) of every training cell; those of one plan, seeds for instance, are one."""
+    found: dict[Any, tuple[str, Mapping[str, Any], Shape | None]] = {}
     for cell in cells:
         if cell.root != "train" or cell.config is None:
             continue
         name = " ".join(cell.choices[axis] for axis in ("algo", "template", "questions", "model"))
-        alike = json.dumps([name, {**cell.config, "seed": 0, "run_dir": None}], sort_keys=True, default=str)
-        found.setdefault(alike, (name, cell.config, SHAPES.get(cell.choices["model"].partition("+")[0])))
+        shape = SHAPES.get(cell.choices["model"].partition("+")[0])
+        alike = (name, plan(cell.config, shape, 1, CARDS["H200"]) if shape else None)
+        found.setdefault(alike, (name, cell.config, shape))
     return list(found.values())
 
 

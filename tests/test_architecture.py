@@ -20,7 +20,7 @@ LAYERS = {
     "zero.learner.optim": 5, "zero.learner.probe": 5, "zero.lens": 6, "zero.critic": 5,
     "zero.critic.value_model": 6, "zero.critic.vine": 6, "zero.ahead": 5, "zero.canary": 5,
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5,
-    "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.learner.deepspeed": 5,
+    "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.learner.packed": 5, "zero.learner.deepspeed": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.settings": 2, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,

@@ -127,6 +127,11 @@ def test_scale_out_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*line, "learner.stage=2", "algo=ppo", "--scale"]) == 1, "fits nowhere"
 
 
+def test_cells_of_one_plan_are_one_row() -> None:
+    made = cells_of(["experiment=oat_zero_countdown", "size=paper", "seed=0,1"]).cells
+    assert len(made) == 4 and len(plans.distinct(made.values())) == 1, "neither rewards nor seeds change a plan"
+
+
 def test_a_dry_run_says_what_its_cells_take_on_paper() -> None:
     lines = plans.on_paper(cells_of(["experiment=table4_recipe", "size=paper"]).cells.values(), 8)
     assert lines[0].startswith("on paper, 8 GPUs a cell") and len(lines) == 3 + 3

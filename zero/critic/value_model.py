@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zero.batching import micro_batches
 from zero.critic import Parts
 from zero.learner import packed
 from zero.learner.optim import Optim, Trained
@@ -73,10 +72,7 @@ class ValueModel:
 
     def _parts(self, batch: Batch) -> list[Tensor]:
         """This rank's rows in micro-batches."""
-        mine = self.world.share(batch.length_N)
-        if self.packs:
-            return packed.packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, mine, self.micro_tokens)
-        return micro_batches(batch.length_N, mine, self.micro_tokens)
+        return packed.parts(self.packs, batch, self.world.share(batch.length_N), self.micro_tokens)
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""

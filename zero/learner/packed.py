@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from zero.batching import micro_batches
 from zero.families import has_plain_layers
+from zero.records import Batch
 
 ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens
 
@@ -31,42 +33,49 @@ def can_pack(body: Any) -> bool:
     return has_plain_layers(body.config) and body.device.type == "cpu"
 
 
-def families(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
-    """(family_N, start_N): rows with the same tokens before their first own one are a family; where that one stands.
+def parts(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
+    """`rows` cut into micro-batches of at most so many tokens: distinct ones if the model packs, else padded ones."""
+    if packs:
+        return packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
+    return micro_batches(batch.length_N, rows, tokens)
+
+
+def by_prompt(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
+    """(prompt_N, start_N): the number of the prompt that a row continues, and how many tokens that prompt has.
 
     `mask_NT` marks the response tokens. A row without any begins at token 1.
     """
     start_N = mask_NT.bool().int().argmax(dim=1).clamp(min=1)
     known: dict[bytes, int] = {}
-    rows = ids_NT.cpu().numpy()
+    rows = ids_NT.numpy()
     keys = [rows[n, :start].tobytes() for n, start in enumerate(start_N.tolist())]
     return torch.tensor([known.setdefault(key, len(known)) for key in keys]), start_N
 
 
 def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
-    """Cut `rows` into parts of at most `tokens` distinct tokens (at least one row each), families together where they fit,
-    the longest first, so that a memory limit shows at once."""
-    family_N, start_N = families(ids_NT[rows], mask_NT[rows])
+    """Cut `rows` into parts of at most `tokens` distinct tokens (at least one row each), the rows of a prompt together where
+    they fit, the longest first, so that a memory limit shows at once."""
+    prompt_N, start_N = by_prompt(ids_NT[rows], mask_NT[rows])
     own_N = length_N[rows] - start_N
     members: dict[int, list[int]] = {}
     for i in torch.sort(own_N, descending=True, stable=True).indices.tolist():
-        members.setdefault(int(family_N[i]), []).append(i)
-    prompts = {family: int(start_N[of[0]]) for family, of in members.items()}
-    totals = {family: prompts[family] + int(own_N[of].sum()) for family, of in members.items()}
-    parts: list[list[int]] = []
+        members.setdefault(int(prompt_N[i]), []).append(i)
+    lengths = {prompt: int(start_N[of[0]]) for prompt, of in members.items()}
+    totals = {prompt: lengths[prompt] + int(own_N[of].sum()) for prompt, of in members.items()}
+    cut: list[list[int]] = []
     room = 0
-    for family in sorted(members, key=lambda f: -totals[f]):
-        if totals[family] > room:
-            parts.append([])
+    for prompt in sorted(members, key=lambda p: -totals[p]):
+        if totals[prompt] > room:
+            cut.append([])
             room = tokens
-        room -= prompts[family]
-        for i in members[family]:
-            if int(own_N[i]) > room and parts[-1]:
-                parts.append([])
-                room = tokens - prompts[family]
-            parts[-1].append(i)
+        room -= lengths[prompt]
+        for i in members[prompt]:
+            if int(own_N[i]) > room and cut[-1]:
+                cut.append([])
+                room = tokens - lengths[prompt]
+            cut[-1].append(i)
             room -= int(own_N[i])
-    return [rows[torch.tensor(part)] for part in parts if part]
+    return [rows[torch.tensor(part)] for part in cut if part]
 
 
 @dataclass(frozen=True)
@@ -94,45 +103,44 @@ class Layout:
 
 def layout(ids_NT: Tensor, mask_NT: Tensor, dtype: torch.dtype) -> Layout:
     """Lay out the tokens from which those of `mask_NT` are predicted."""
-    family_N, start_N = families(ids_NT, mask_NT)
+    prompt_N, start_N = by_prompt(ids_NT, mask_NT)
     own = mask_NT.bool()
     last_N = own.shape[1] - 1 - own.flip(1).int().argmax(dim=1)
     count_N = torch.where(own.any(dim=1), last_N - start_N, -1)  # own tokens that predict; -1: a row without any
     order = [n for n in torch.sort(count_N, descending=True, stable=True).indices.tolist() if count_N[n] >= 0]
-    firsts = list({int(family_N[n]): n for n in reversed(order)}.items())  # family -> one of its rows
+    firsts = list({int(prompt_N[n]): n for n in reversed(order)}.items())  # prompt -> one of its rows
     at: dict[int, int] = {}
     ids, positions, used = [], [], 0
-    for family, n in firsts:
-        at[family], length = used, int(start_N[n])
+    for prompt, n in firsts:
+        at[prompt], length = used, int(start_N[n])
         ids.append(ids_NT[n, :length])
         positions.append(torch.arange(length))
         used += length
     place_NT = torch.zeros(ids_NT.shape, dtype=torch.int64)
     for n in order:
         start, count = int(start_N[n]), int(count_N[n])
-        place_NT[n, :start] = torch.arange(start) + at[int(family_N[n])]
+        place_NT[n, :start] = torch.arange(start) + at[int(prompt_N[n])]
         place_NT[n, start : start + count] = torch.arange(count) + used
         ids.append(ids_NT[n, start : start + count])
         positions.append(torch.arange(start, start + count))
         used += count
     width = max((int(start_N[n]) for _, n in firsts), default=0)
     prompts_PW = torch.zeros(len(firsts), width, dtype=torch.int64)
-    for p, (family, n) in enumerate(firsts):
-        prompts_PW[p, : start_N[n]] = torch.arange(int(start_N[n])) + at[family]
+    for p, (prompt, n) in enumerate(firsts):
+        prompts_PW[p, : start_N[n]] = torch.arange(int(start_N[n])) + at[prompt]
     lengths = torch.tensor([int(start_N[n]) for _, n in firsts])
     blocks, left = [], [n for n in order if count_N[n] > 0]
     while left:
         alike = [n for n in left if count_N[n] >= ALIKE * count_N[left[0]]]  # they are sorted
         left = left[len(alike) :]
         blocks.append(_block(place_NT, start_N[alike], count_N[alike], torch.tensor(alike), dtype))
-    device = ids_NT.device
     return Layout(
         ids_M=torch.cat(ids) if ids else ids_NT.new_zeros(0),
-        position_M=torch.cat(positions).to(device) if positions else torch.zeros(0, dtype=torch.int64, device=device),
-        prompts_PW=prompts_PW.to(device),
-        prompt_tokens=(torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0].to(device),
+        position_M=torch.cat(positions) if positions else torch.zeros(0, dtype=torch.int64),
+        prompts_PW=prompts_PW,
+        prompt_tokens=(torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0],
         blocks=tuple(blocks),
-        predicts=place_NT[:, :-1][own[:, 1:]].to(device),
+        predicts=place_NT[:, :-1][own[:, 1:]],
     )
 
 
@@ -158,8 +166,8 @@ def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = Fal
 
     What `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]` gives, but for rounding.
     """
-    x = body.embed_tokens(ids_NT[:1, :0].flatten())
-    of = layout(ids_NT, mask_NT, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype)
+    computed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else body.embed_tokens.weight.dtype
+    of = layout(ids_NT, mask_NT, computed)
     x = body.embed_tokens(of.ids_M)
     turn = tuple(part[0, :, None] for part in body.rotary_emb(x, of.position_M[None]))  # cosine and sine [M, 1, D]
     for layer in body.layers:
@@ -173,14 +181,13 @@ def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = Fal
 def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], of: Layout) -> Tensor:
     attention = layer.self_attn
     h = layer.input_layernorm(x)
-    q, k, v = (project(h).unflatten(1, (-1, attention.head_dim)) for project in _projections(attention))
+    q, k, v = (
+        project(h).unflatten(1, (-1, attention.head_dim))
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
     mixed = _attend(_turned(q, turn), _turned(k, turn), v, of, attention.scaling)
     x = x + attention.o_proj(mixed)
     return x + layer.mlp(layer.post_attention_layernorm(x))
-
-
-def _projections(attention: Any) -> tuple[Any, Any, Any]:
-    return attention.q_proj, attention.k_proj, attention.v_proj
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from zero.batching import micro_batches
 from zero.learner import packed
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
@@ -40,9 +39,7 @@ class Policy(torch.nn.Module):
 
     def parts(self, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
         """`rows` cut into micro-batches of at most so many tokens, as this policy computes them."""
-        if self.packs:
-            return packed.packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
-        return micro_batches(batch.length_N, rows, tokens)
+        return packed.parts(self.packs, batch, rows, tokens)
 
     def chunks(self, tokens: int) -> int:
         """In how many parts the output head takes so many response tokens."""
