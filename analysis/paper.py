@@ -63,7 +63,9 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
     mine = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}
     chosen = [panel for panel, of in mine.items() if panel.metric in of.metrics]
     if not chosen:
-        raise InputError("SWEEP", "", f"holds none of the experiments {', '.join(p.experiment for p in PANELS)}")
+        raise InputError(
+            "SWEEP", "", f"holds none of the experiments {', '.join(dict.fromkeys(p.experiment for p in PANELS))}"
+        )
     drawn = figures.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
     rows: list[dict[str, Any]] = []
     told = []

@@ -2,7 +2,7 @@
 
 W1  the embedded base, 0.6 M parameters       16 prompts x 8, at most 128 tokens, it ends by itself
 W2  a Qwen2 shape of 5 M, random weights        8 prompts x 8, 64 tokens
-W3  the same, ending after 60 tokens in mean    8 prompts x 8, at most 256 tokens
+W3  the same, ending after some 55 tokens       8 prompts x 8, at most 256 tokens
 W4  a Llama shape of 135 M, random weights      4 prompts x 8, 128 tokens
 """
 
