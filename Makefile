@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -95,17 +95,20 @@ nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano
 	for of in base search plain domain; do cmp $(NANO_BASES)/$$of/model.safetensors zero/nano/$$of/model.safetensors || exit 1; done
 	echo 'the same bytes as the shipped weights'
 
-benchmark: setup  ## tokens per second of rollout and update, share of the machine's peak
-	$(PY) -m tests.benchmark
+benchmark: setup  ## whole steps, rollout and update beside plain torch: tokens per CPU second, share of the roof, memory
+	$(PY) -m benchmarks.peer --workloads W1,W2 --pairs 2
+
+benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), one and two processes (15 minutes)
+	$(PY) -m benchmarks.scale
 
 benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
-	$(PY) -m tests.benchmark_grading $(DATA)
+	$(PY) -m benchmarks.grading $(DATA)
 
 benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000 cells: seconds, memory, files opened
-	$(PY) -m tests.benchmark_sweep
+	$(PY) -m benchmarks.sweeps
 
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
-	$(PY) -m tests.benchmark_runs
+	$(PY) -m benchmarks.runs
 
 paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (hours on two cores), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper

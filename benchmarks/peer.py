@@ -1,6 +1,7 @@
-"""make benchmark-peer: whole training steps beside TRL's GRPOTrainer, on the same weights, prompts, samples, budgets and update.
+"""Whole training steps beside TRL's GRPOTrainer, on the same weights, prompts, samples, budgets and update.
 
     python -m benchmarks.peer --trl .venv-trl/bin/python [--workloads W1,W2] [--pairs 5] [--check] [--write]
+    python -m benchmarks.peer                                                   without TRL: beside a loop in plain torch
 
 Each side is a process of its own on one thread, in turn (A B A B ...); figures are tokens per CPU second, a ratio is the median
 over the pairs with its smallest and largest. Roof: a 1024 x 1024 product of this processor in the same precision; work: what
@@ -17,7 +18,6 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks.workloads import WORKLOADS, Workload, make, read
 
@@ -31,7 +31,7 @@ def run(python: str, side: str, folder: Path) -> dict[str, float]:
     done = subprocess.run([python, "-m", "benchmarks.side", side, str(folder)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def speed(of: dict[str, float], stage: str) -> float:
@@ -58,22 +58,20 @@ def roof(folder: Path) -> tuple[float, int]:
         a @ b
         seconds.append(time.process_time() - began)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    count = sum(p.numel() for p in model.parameters()) - (0 if tied else model.get_input_embeddings().weight.numel())
+    kept = {"model.embed_tokens.weight"} if not model.config.tie_word_embeddings else set()  # only looked up
+    count = sum(weight.numel() for name, weight in model.named_parameters() if name not in kept)
     return 2 * 1024**3 / median(seconds), count
 
 
-def compare(of: Workload, folder: Path, trl: str, pairs: int) -> dict[str, Any]:
+def compare(of: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str, float]:
     """Run the pairs and the other sides, print, return the ratios."""
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", "trl", "loop", "generate")}
-    for i in range(pairs):
+    other, python = ("trl", trl) if trl else ("loop", sys.executable)
+    found: dict[str, list[dict[str, float]]] = {"ours": [], other: []}
+    for _ in range(pairs):
         found["ours"].append(run(sys.executable, "ours", folder))
-        found["trl"].append(run(trl, "trl", folder))
-        print(
-            f"  pair {i + 1}: {speed(found['ours'][-1], 'cpu') / speed(found['trl'][-1], 'cpu'):.2f}", file=sys.stderr
-        )
-    for side in ("loop", "generate"):
-        found[side].append(run(trl, side, folder))
+        found[other].append(run(python, other, folder))
+    for side in {"loop", "generate"} - set(found):
+        found[side] = [run(python, side, folder)]
     flops, parameters = roof(folder)
     print(f"\n{of.name}: {of.prompts} prompts x {of.group}, at most {of.tokens} tokens, {parameters / 1e6:.1f} M parameters, "
           f"roof {flops / 1e9:.0f} GFLOP/s")  # fmt: skip
@@ -83,23 +81,23 @@ def compare(of: Workload, folder: Path, trl: str, pairs: int) -> dict[str, Any]:
     prompt = prompt_tokens(folder)
     for side, all_of in found.items():
         middle = {key: median(one[key] for one in all_of) for key in all_of[0]}
-        share = of.prompts * of.group * middle["mean"] + of.prompts * prompt  # distinct tokens of a step
-        work = 6 * parameters * share * middle["tokens"] / (of.prompts * of.group * middle["mean"])
         told = [f"{speed(middle, 'cpu'):14,.0f}", f"{speed(middle, 'generation'):12,.0f}",
                 f"{2 * parameters * speed(middle, 'generation') / flops:9.1%}"]  # fmt: skip
         if middle["training"]:
-            told += [f"{speed(middle, 'training'):10,.0f}", f"{work / middle['training'] / flops:9.1%}"]
+            distinct = 1 + prompt / (of.group * middle["mean"])  # tokens of the update for one that was generated
+            work = 6 * parameters * distinct * speed(middle, "training")
+            told += [f"{speed(middle, 'training'):10,.0f}", f"{work / flops:9.1%}"]
         else:
             told += [" " * 19]
         print(f"  {side:10}{''.join(told)}{middle['memory'] / 1e9:9.2f}{middle['mean']:7.1f}")
-    ratios: dict[str, Any] = {}
+    ratios = {}
     for name, stage in RATIOS.items():
-        each = [speed(a, stage) / speed(b, stage) for a, b in zip(found["ours"], found["trl"], strict=True)]
+        each = [speed(a, stage) / speed(b, stage) for a, b in zip(found["ours"], found[other], strict=True)]
         ratios[name] = round(median(each), 3)
-        print(f"  {name:10} {median(each):6.2f} times TRL ({min(each):.2f} to {max(each):.2f})", flush=True)
-    memory = [b["memory"] / a["memory"] for a, b in zip(found["ours"], found["trl"], strict=True)]
+        print(f"  {name:10} {median(each):6.2f} times {other} ({min(each):.2f} to {max(each):.2f})", flush=True)
+    memory = [b["memory"] / a["memory"] for a, b in zip(found["ours"], found[other], strict=True)]
     ratios["memory"] = round(median(memory), 3)
-    print(f"  {'memory':10} {1 / median(memory):6.2f} of TRL's")
+    print(f"  {'memory':10} {1 / median(memory):6.2f} of {other}'s", flush=True)
     return ratios
 
 
@@ -124,7 +122,7 @@ def fallen(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[str, fl
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.peer", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--trl", required=True, help="the interpreter of an environment with trl")
+    parser.add_argument("--trl", help="the interpreter of an environment with trl")
     parser.add_argument("--workloads", default="W1,W2,W3,W4", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--check", action="store_true", help="fail if a ratio fell by more than 15 %%")
@@ -133,11 +131,13 @@ def main() -> int:
     names = options.workloads.split(",")
     if unknown := [name for name in names if name not in WORKLOADS]:
         parser.error(f"--workloads: no {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    if (options.check or options.write) and not options.trl:
+        parser.error("--check and --write are about TRL; give --trl .venv-trl/bin/python")
     ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as home:
         for name in names:
-            of = make(name, Path(home) / name)
-            ratios[name] = compare(of, Path(home) / name, options.trl, options.pairs)
+            make(WORKLOADS[name], Path(home) / name)
+            ratios[name] = compare(WORKLOADS[name], Path(home) / name, options.trl, options.pairs)
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     if options.write:
         BASELINE.write_text(json.dumps(baseline | ratios, indent=1) + "\n")

@@ -6,7 +6,8 @@
     generate   transformers.generate alone
 
 CPU seconds of the process, one thread, after a first step that does not count: {"tokens": generated, "cpu": whole steps,
-"generation": ..., "training": ..., "memory": peak in bytes, "mean": tokens of a response}.
+"generation": ..., "training": ..., "wall": seconds by the clock, "memory": peak in bytes, "mean": tokens of a response}. `ours`
+under torchrun is one run of several processes; the first of them reports.
 """
 
 from __future__ import annotations
@@ -32,27 +33,30 @@ class Spent:
     """CPU seconds by stage and responses, of the steps that count."""
 
     cpu: float = 0.0
+    wall: float = 0.0
     generation: float = 0.0
     training: float = 0.0
     lengths: list[int] = field(default_factory=list)
 
     @contextlib.contextmanager
     def on(self, stage: str) -> Iterator[None]:
-        began = time.process_time()
+        began, clock = time.process_time(), time.perf_counter()
         yield
         setattr(self, stage, getattr(self, stage) + time.process_time() - began)
+        if stage == "cpu":
+            self.wall += time.perf_counter() - clock
 
     def forget(self) -> None:
         """What was spent so far does not count."""
-        self.cpu = self.generation = self.training = 0.0
+        self.cpu = self.wall = self.generation = self.training = 0.0
         self.lengths.clear()
 
     def report(self) -> dict[str, float]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         tokens = sum(self.lengths)
         return {
-            "tokens": tokens, "cpu": self.cpu, "generation": self.generation, "training": self.training, "memory": peak,
-            "mean": tokens / max(1, len(self.lengths)),
+            "tokens": tokens, "cpu": self.cpu, "wall": self.wall, "generation": self.generation, "training": self.training,
+            "memory": peak, "mean": tokens / max(1, len(self.lengths)),
         }  # fmt: skip
 
 
@@ -72,8 +76,10 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     from zero import provenance
     from zero.config import check, instantiate
     from zero.loop import step
+    from zero.runtime import World
     from zero.train import build, load_questions
 
+    world = World.join()
     precision = "bfloat16" if has_bfloat16() else "float32"
     part = "{_target_:zero.grading.Weighted,weight:1.0,part:{_target_:benchmarks.side.worth,_partial_:true}}"
     with TemporaryDirectory() as home:
@@ -87,7 +93,8 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
         ])  # fmt: skip
         light = {key: instantiate(config[key]) for key in ("template", "reward")}
         place = Path(home)
-        run = build(config, place, "peer", load_questions(config, place), provenance.start({}, "cpu", 1), **light)
+        run = build(config, place, "peer", load_questions(config, place), provenance.start({}, "cpu", world.size), **light,
+                    world=world)  # fmt: skip
         run.engine.sync(run.learner.weights(), version=0)
         spent = Spent()
         run.engine.generate = _timed(run.engine.generate, spent, "generation")  # type: ignore[method-assign]
@@ -99,6 +106,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
                 spent.forget()
             else:
                 spent.lengths += [len(completion.ids) for group in groups for completion in group.completions]
+        world.part_ways()
     return spent
 
 
@@ -128,7 +136,7 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     micro = min(of.micro, rows)
     spent = Spent()
 
-    class Steps(TrainerCallback):  # type: ignore[misc]
+    class Steps(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.began = time.process_time()
 
@@ -252,7 +260,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    print(json.dumps(SIDES[name](folder, *read(folder)).report()))
+    spent = SIDES[name](folder, *read(folder))
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(spent.report()), flush=True)
 
 
 if __name__ == "__main__":

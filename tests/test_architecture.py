@@ -24,14 +24,30 @@ LAYERS = {
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.settings": 2, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
-    "zero.config": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
+    "zero.config": 8, "zero.command": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
     "zero.pretrain_data": 8,
     "launch": 9, "analysis": 9,
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.
 CONFINED = {
-    "hydra": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
-    "omegaconf": {"zero.config", "zero.build", "zero.train", "zero.evaluate", "zero.pretrain", "launch.cells"},
+    "hydra": {
+        "zero.config",
+        "zero.command",
+        "zero.build",
+        "zero.train",
+        "zero.evaluate",
+        "zero.pretrain",
+        "launch.cells",
+    },
+    "omegaconf": {
+        "zero.config",
+        "zero.command",
+        "zero.build",
+        "zero.train",
+        "zero.evaluate",
+        "zero.pretrain",
+        "launch.cells",
+    },
     "mlflow": {"zero.tracking", "launch", "analysis.stored"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},

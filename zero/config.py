@@ -1,4 +1,4 @@
-"""From a command line to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
+"""From settings to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
 
 the nearest valid names in its errors, impossible values refused before torch is imported, every cell of a multirun
 checked before the first one starts, and the name of a run's folder. Used by the composition roots only.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
-from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from logging import CRITICAL, getLogger
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zero import experiments, settings
+from zero import settings
 from zero.errors import InputError
 from zero.identity import PLACE, PLACES, flatten
 
@@ -45,16 +42,16 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             config = compose(name, overrides=list(overrides))
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _explain(name, overrides, error) from error
+            raise explained(name, overrides, error) from error
     return config
 
 
 def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose, then refuse keys that do not exist, wrong types and impossible values. Returns plain containers."""
     chosen = [o for o in overrides if _is_choice(o)]
-    defaults = flatten(_plain(compose_config(name, chosen)))
     config = _plain(compose_config(name, overrides))
     flat = flatten(config)
+    defaults = flat if len(chosen) == len(overrides) else flatten(_plain(compose_config(name, chosen)))
     for key, value in flat.items():
         if value == "???":
             raise InputError(key, value, f"is required; add {key}=VALUE")
@@ -220,71 +217,6 @@ def keep(config: Mapping[str, Any], path: Path) -> None:
     partial.replace(path)
 
 
-def command_line(name: str, main: Callable[[], None]) -> None:
-    """Run a Hydra main: check every cell first, then start. Bad input is one line and exit code 2."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
-    try:
-        arguments = get_args_parser().parse_args()
-        if experiments.is_named(arguments.overrides):
-            arguments = of_experiment(name, arguments)
-        told = arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion
-        if not (told or arguments.cfg) and (launch := sweep_launcher(arguments.overrides)):
-            sys.exit(launch(root=name, overrides=arguments.overrides))
-        if not told:
-            for overrides in cells(arguments.overrides):
-                config = check(name, overrides)
-                if not arguments.cfg:  # to be run here
-                    settings.check_installed(flatten(config))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    GlobalHydra.instance().clear()
-    try:
-        main()
-    except SystemExit as end:
-        leave(end.code)
-        raise
-    leave(0)
-
-
-def of_experiment(root: str, arguments: Namespace) -> Namespace:
-    """A command line that names experiments: a multirun is a sweep, of this machine if it names no other launcher; else the
-    one cell that is left stands in place of the name."""
-    typed, named = arguments.overrides, experiments.expand(arguments.overrides)
-    if arguments.multirun and not arguments.cfg:
-        more = [] if sweep_launcher(typed) else ["hydra/launcher=local"]
-        return Namespace(**(vars(arguments) | {"overrides": [*typed, *more]}))
-    found = [cell for of in named for line in of.lines for cell in cells(line.overrides)]
-    if len(found) > 1 or named[0].lines[0].after:
-        remedy = f"has {len(found)} cells; add -m for all of them, or choose one, such as: {' '.join(found[0])}"
-        raise InputError(experiments.KEY, named[0].name, remedy)
-    if named[0].root != root:
-        raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
-    sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + found[0]
-    return get_args_parser().parse_args()
-
-
-def leave(code: Any) -> None:
-    """One of several processes ends here, now that all is written: taking torch's threads down with the interpreter under
-    them aborts now and then, which whoever started the processes would take for a failure."""
-    if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(code, int):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:
-    """What conf/hydra/launcher/X.yaml makes of a multirun under hydra/launcher=X; None: Hydra does it, a cell after another."""
-    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("hydra/launcher=")]
-    path = CONF / "hydra" / "launcher" / f"{chosen[-1] if chosen else ''}.yaml"
-    if not path.is_file():
-        return None
-    launcher: Any = OmegaConf.load(path)
-    found: Callable[..., int] = instantiate({"_target_": launcher["_target_"], "_partial_": True})
-    return found
-
-
 def quoted(argument: str) -> str:
     """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
     key, _, value = argument.partition("=")
@@ -317,7 +249,7 @@ def _is_choice(text: str) -> bool:
     return (CONF / parsed(text).key_or_group).is_dir()
 
 
-def _explain(name: str, overrides: Sequence[str], error: Exception) -> InputError:
+def explained(name: str, overrides: Sequence[str], error: Exception) -> InputError:
     """Hydra's message as one line, with the nearest names."""
     text = " ".join(str(error).split())
     if missing := re.search(r"Could not find '([\w]+)/(\S+?)'", text):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity, provenance
+from zero.command import command_line
 from zero.errors import Broken, InputError
 from zero.models import find
 from zero.questions import refuse_namesakes
@@ -296,8 +296,7 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The console entry point."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    configs.command_line("evaluate", task)
+    command_line("evaluate", task)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity
+from zero.command import command_line
 from zero.errors import InputError, Preempted
 from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage
 
@@ -342,8 +343,7 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The console entry point."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
-    configs.command_line("pretrain", task)
+    command_line("pretrain", task)
 
 
 if __name__ == "__main__":

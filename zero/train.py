@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity, provenance
+from zero.command import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.models import export_dtype, find, store_as
 from zero.questions import refuse_namesakes
@@ -320,8 +321,7 @@ def task(config: DictConfig) -> float | None:
 
 def main() -> None:
     """The console entry point."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
-    configs.command_line("train", task)
+    command_line("train", task)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main() -> None:
             folder = Path(home) / "big"
             written(folder, size)
             for part in ("plan", "states", "again", *(["sync"] if size == SIZES[0] else [])):
-                line = [sys.executable, "-m", "tests.benchmark_sweep", part, str(size), str(folder)]
+                line = [sys.executable, "-m", "benchmarks.sweeps", part, str(size), str(folder)]
                 print(subprocess.run(line, text=True, capture_output=True, check=True).stdout, end="", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""python -m tests.benchmark_runs: how long the reader takes for 500 runs x 1,000 steps x 40 metrics, and how much memory.
+"""python -m benchmarks.runs: how long the reader takes for 500 runs x 1,000 steps x 40 metrics, and how much memory.
 
 Writes some 600 MB to a temporary folder and removes them. `--runs`, `--steps` and `--slow` (every tenth journal damaged).
 """
@@ -56,7 +56,7 @@ def write(home: Path, runs: int, steps: int, slow: bool) -> int:
 
 def main() -> None:
     """Prints one line for a cold process, one for the same again."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark_runs", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.runs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--slow", action="store_true", help="every tenth journal is damaged, and read line by line")
