@@ -44,11 +44,11 @@ PANELS = (
     Panel("oat_zero_countdown", "train/accuracy", ("reward",), 5, "Countdown: right answers"),
     Panel(
         "sft_vs_rl",
-        "eval/general_points_ood/accuracy",
+        "eval/nano_cards/accuracy",
         ("algo",),
         1,
-        "General points under another rule",
-        where=("model", "nano+sft"),
+        "Cards, after the same supervised start",
+        where=("model", "nano_search+sft"),
     ),
 )
 

@@ -17,6 +17,7 @@ from zero.questions import QuestionSet
 from zero.questions.general_points import SFTVSRL_TEXT, TEXT, rows, rule_shift_rows, solve
 from zero.records import Question
 
+PLAIN = "{faces} Use {hand} to make {target}."
 COUNTS = {"A": 1, **{str(n): n for n in range(2, 11)}, "J": 10, "Q": 10, "K": 10}
 
 
@@ -116,6 +117,23 @@ def test_other_hands_and_targets(cards: int, target: int) -> None:
         assert made.check(f"{question.solution} = {target}", question)
 
 
+def test_several_targets_are_the_rows_of_each() -> None:
+    both, ten, twelve = (rows(cards=3, target=target, text=PLAIN) for target in ([10, 12, 10], 10, 12))
+    assert {q.id for q in both.train} == {q.id for q in (*ten.train, *twelve.train)}
+    assert {q.id for q in both.heldout} == {q.id for q in (*ten.heldout, *twelve.heldout)}
+    assert len({q.id for q in both.train}) == len(both.train)
+    for question in both.heldout:
+        assert question.text.endswith(f"Use {', '.join(question.meta['cards'])} to make {question.answer[0]}.")
+        assert countdown_correct(str(question.solution), question.meta["numbers"], question.meta["target"])
+
+
+def test_the_embedded_cards_ask_in_words_that_the_search_base_knows() -> None:
+    config = OmegaConf.load(ROOT / "conf" / "questions" / "nano_cards.yaml")
+    made = rows(cards=config.rows.cards, target=list(config.rows.target), text=config.rows.text)
+    other = rule_shift_rows(cards=config.rows.cards, target=list(config.rows.target), text=config.rows.text)
+    assert (len(made.train), len(made.heldout), len(other.heldout)) == (2524, 500, 1379)
+
+
 def test_the_prompt_of_sftvsrl() -> None:
     question = rows(train=1, heldout=1, text=SFTVSRL_TEXT, faces="rank", target=36).train[0]
     said = "'J', 'Q', and 'K' count as '11', '12', and '13' respectively."
@@ -135,6 +153,8 @@ def test_the_prompt_of_sftvsrl() -> None:
         ({"cards": 2}, "cards"),
         ({"cards": 7}, "cards"),
         ({"target": 0}, "target"),
+        ({"target": []}, "target"),
+        ({"target": [24, 0]}, "target"),
         ({"train": 0}, "train"),
         ({"heldout": 0}, "heldout"),
         ({"train": 1024}, "train"),

@@ -53,7 +53,7 @@ Hand = tuple[int, ...]  # ranks or values in ascending order
 def rows(
     faces: str = "ten",
     cards: int = 4,
-    target: int = 24,
+    target: int | Sequence[int] = 24,
     train: int | None = None,
     heldout: int | None = None,
     seed: int = 0,
@@ -62,10 +62,10 @@ def rows(
     """Distinct solvable hands under one rule; the same cards in another order are the same hand.
 
     faces           "ten": J, Q, K count as 10, so that several hands have the same values; "rank": as 11, 12, 13
-    cards, target   of every hand; 3 to 6 cards
+    cards, target   of every hand; 3 to 6 cards; several targets: a question for each hand and target
     train, heldout  hands of each split, None for all there are. A multiset of values is in one split only, for good
     seed            which hands are taken, and their order
-    text            the question, with {cards}, {target} and {faces}
+    text            the question, with {cards} (a list in brackets) or {hand} (with commas alone), {target} and {faces}
 
     The same arguments give the same rows on every machine. The solution is one formula; meta holds numbers, target, cards
     and level (how many cards). Raises InputError.
@@ -74,14 +74,14 @@ def rows(
     for key, count in (("train", train), ("heldout", heldout)):
         if count is not None and count < 1:
             raise InputError(f"questions.rows.{key}", count, "ask for at least 1 row, or null for all")
-    hands = _hands(cards)
-    random.Random(f"zero.questions.general_points/{seed}").shuffle(hands)
-    most = {split: len(hands) if count is None else count for split, count in ((False, train), (True, heldout))}
+    deals = _deals(_hands(cards), target)
+    random.Random(f"zero.questions.general_points/{seed}").shuffle(deals)
+    most = {split: len(deals) if count is None else count for split, count in ((False, train), (True, heldout))}
     found: dict[bool, list[Question]] = {False: [], True: []}
-    for hand in hands:
-        split = is_heldout(_values(hand, faces), target)
+    for hand, goal in deals:
+        split = is_heldout(_values(hand, faces), goal)
         if len(found[split]) < most[split]:
-            found[split] += _questions(hand, faces, target, text, seed)
+            found[split] += _questions(hand, faces, goal, text, seed)
         if all(len(found[split]) == most[split] for split in found):
             break
     for key, count, there in (("train", train, len(found[False])), ("heldout", heldout, len(found[True]))):
@@ -90,13 +90,13 @@ def rows(
     return Rows(train=found[False], heldout=found[True])
 
 
-def rule_shift_rows(cards: int = 4, target: int = 24, seed: int = 0, text: str = TEXT) -> Rows:
+def rule_shift_rows(cards: int = 4, target: int | Sequence[int] = 24, seed: int = 0, text: str = TEXT) -> Rows:
     """Every solvable hand with a J, Q or K that count as 11, 12, 13, each multiset once, all held out: the test for what
     was learnt while they counted as 10. The seed orders them. Raises InputError."""
     _check("rank", cards, target, text)
-    hands = [hand for hand in _hands(cards) if hand[-1] >= JACK]
-    random.Random(f"zero.questions.general_points/rule_shift/{seed}").shuffle(hands)
-    return Rows(train=[], heldout=[q for hand in hands for q in _questions(hand, "rank", target, text, seed)])
+    deals = _deals([hand for hand in _hands(cards) if hand[-1] >= JACK], target)
+    random.Random(f"zero.questions.general_points/rule_shift/{seed}").shuffle(deals)
+    return Rows(train=[], heldout=[q for hand, goal in deals for q in _questions(hand, "rank", goal, text, seed)])
 
 
 def is_heldout(values: Sequence[int], target: int) -> bool:
@@ -104,15 +104,24 @@ def is_heldout(values: Sequence[int], target: int) -> bool:
     return int(_digest(f"{sorted(values)} {target}")[0], 16) < HELDOUT_DIGIT
 
 
-def _check(faces: str, cards: int, target: int, text: str) -> None:
+def _check(faces: str, cards: int, target: int | Sequence[int], text: str) -> None:
     if faces not in FACES:
         raise InputError("questions.rows.faces", faces, f"must be one of {', '.join(FACES)}")
     if not 3 <= cards <= 6:
         raise InputError("questions.rows.cards", cards, "must be from 3 to 6")
-    if target < 1:
-        raise InputError("questions.rows.target", target, "must be a whole number above 0")
-    if any(slot not in text for slot in ("{cards}", "{target}", "{faces}")):
-        raise InputError("questions.rows.text", text, "must hold {cards}, {target} and {faces}")
+    if not all(isinstance(goal, int) and goal > 0 for goal in _goals(target)) or not _goals(target):
+        raise InputError("questions.rows.target", target, "must be a whole number above 0, or a list of them")
+    if any(slot not in text for slot in ("{target}", "{faces}")) or not ("{cards}" in text or "{hand}" in text):
+        raise InputError("questions.rows.text", text, "must hold {cards} or {hand}, {target} and {faces}")
+
+
+def _goals(target: int | Sequence[int]) -> Sequence[int]:
+    return (target,) if isinstance(target, int) else target
+
+
+def _deals(hands: Sequence[Hand], target: int | Sequence[int]) -> list[tuple[Hand, int]]:
+    """Every hand with every target, each once."""
+    return [(hand, goal) for goal in dict.fromkeys(_goals(target)) for hand in hands]
 
 
 def _hands(cards: int) -> list[Hand]:
@@ -133,7 +142,12 @@ def _questions(hand: Hand, faces: str, target: int, text: str, seed: int) -> Ite
     shown = list(hand)
     random.Random(f"{seed}/{digest}").shuffle(shown)
     labels, numbers = [LABELS[rank - 1] for rank in shown], list(_values(tuple(shown), faces))
-    asked = text.replace("{cards}", str(labels)).replace("{target}", str(target)).replace("{faces}", FACES[faces])
+    asked = (
+        text.replace("{cards}", str(labels))
+        .replace("{hand}", ", ".join(labels))
+        .replace("{target}", str(target))
+        .replace("{faces}", FACES[faces])
+    )
     meta = {"numbers": numbers, "target": target, "cards": labels, "level": len(labels)}
     yield Question(asked, (str(target),), f"general_points-{digest[:16]}", solution, meta)
 
