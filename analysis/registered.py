@@ -26,14 +26,15 @@ class Experiment:
 
 
 def found(places: Sequence[Path | str]) -> list[Experiment]:
-    """The experiments of all sweeps among the places; of one that several have, the first. None where none is named."""
+    """The experiments of all sweeps among the places; of one that several have, the first; by name. None where
+    none is named."""
     made: dict[str, Experiment] = {}
     for place in places:
         stored = read_json(Path(place).expanduser() / SWEEP).get("experiments")
         for name, of in stored.items() if isinstance(stored, dict) else ():
             if isinstance(of, dict):
                 made.setdefault(name, _experiment(name, of))
-    return list(made.values())
+    return [made[name] for name in sorted(made)]
 
 
 def _experiment(name: str, of: Mapping[str, Any]) -> Experiment:
