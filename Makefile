@@ -110,14 +110,14 @@ benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 	$(PY) -m benchmarks.runs
 
-paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (hours on two cores), then figure, verdicts and report
+paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (2 h on two cores), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
 	$(PY) -m analysis.experiments runs/sweeps/paper --page runs/sweeps/paper/PAPER.md
 	$(PY) -m analysis.paper runs/sweeps/paper
 	$(PY) -m analysis.report runs/sweeps/paper
 
 QUICK := fig5_templates,fig6_length,table4_recipe,oat_zero_reflection,grpo_demo
-paper-quick: setup  ## five of them with two seeds: effects without verdicts
+paper-quick: setup  ## five of them with two seeds: effects without verdicts (11 minutes)
 	$(PY) -m zero.train -m experiment=$(QUICK) seed=0,1 hydra.launcher.name=paper-quick
 	$(PY) -m analysis.report runs/sweeps/paper-quick
 
