@@ -153,7 +153,7 @@ def test_the_paper_in_one_picture(
 def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert curves([str(sweep), "--experiment", "fig9", "--out", str(tmp_path)]) == 2
     assert (
-        "error: --experiment=fig9: is none of these sweeps; there are lengths, other, second, starts, later"
+        "error: --experiment=fig9: is none of these sweeps; there are later, lengths, other, second, starts"
         in capsys.readouterr().err
     )
     cell(tmp_path, "alone", "grpo", 0)

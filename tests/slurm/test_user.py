@@ -147,6 +147,16 @@ def test_logs_and_one_table_of_all(happened: Happened) -> None:
     assert scores and all(0 <= float(row[key]) <= 1 for row in rows for key in scores)
 
 
+def test_a_dry_run_says_on_paper_what_a_published_size_takes(lab: Path) -> None:
+    line = ["experiment=table4_recipe", "size=paper", *where(lab / "published", gpus_per_node=2), "--dry-run"]
+    said = typed(*SUBMIT, *line)
+    assert said.code == 0, said
+    assert "on paper, 2 GPUs a cell" in said.out and "sbatch file: " in said.out, said
+    heads = next(row for row in said.out.splitlines() if "A100-40G" in row).split()
+    assert {"A100-40G", "A100-80G", "H100", "H200"} <= set(heads)
+    assert re.search(r"qwen2_5_math_7b.* no .*\d h, \d+ s/step", said.out), said
+
+
 def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: pytest.CaptureFixture[str]) -> None:
     folder = lab / "thousand"
     for scenario in SCENARIOS:

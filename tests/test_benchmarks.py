@@ -1,0 +1,43 @@
+"""The benchmarks measure what they say: the same work every time, a ratio that fell is told, several processes share one step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peer, scale
+from benchmarks.workloads import WORKLOADS, make, read
+
+
+def test_a_workload_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        make(WORKLOADS["W2"], tmp_path / folder)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert "model.safetensors" in files
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
+    of, prompts = read(tmp_path / "one")
+    assert of == WORKLOADS["W2"] and len(prompts) >= of.prompts * (of.steps + 1)
+
+
+def test_a_ratio_that_fell_by_more_than_15_percent_is_told() -> None:
+    before = {"W1": {"whole step": 2.0, "memory": 1.5}, "W4": {"whole step": 9.0}}
+    assert peer.fallen({"W1": {"whole step": 1.71, "memory": 3.0}}, before) == []
+    (line,) = peer.fallen({"W1": {"whole step": 1.69, "memory": 1.5}}, before)
+    assert line == "W1, whole step: 1.69, was 2.00"
+
+
+def test_the_ratios_of_a_baseline_are_those_that_a_check_makes() -> None:
+    known = json.loads(peer.BASELINE.read_text())
+    assert set(known) <= set(WORKLOADS) and {"W1", "W2", "W3"} <= set(known)
+    assert all(set(of) == {*peer.RATIOS, "memory"} and min(of.values()) > 0 for of in known.values())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_is_shared_by_processes(processes: int) -> None:
+    of = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=1)
+    found = scale.measured(of, processes)
+    assert 0 < found["tokens"] <= 2 * 2 * 8
+    assert min(found[key] for key in ("cpu", "wall", "generation", "training", "memory")) > 0
