@@ -67,9 +67,11 @@ def compare(of: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str
     """Run the pairs and the other sides, print, return the ratios."""
     other, python = ("trl", trl) if trl else ("loop", sys.executable)
     found: dict[str, list[dict[str, float]]] = {"ours": [], other: []}
-    for _ in range(pairs):
+    for pair in range(1, pairs + 1):
         found["ours"].append(run(sys.executable, "ours", folder))
         found[other].append(run(python, other, folder))
+        ratio = speed(found["ours"][-1], "cpu") / speed(found[other][-1], "cpu")
+        print(f"{of.name}, pair {pair} of {pairs}: {ratio:.2f} times {other}", file=sys.stderr, flush=True)
     for side in {"loop", "generate"} - set(found):
         found[side] = [run(python, side, folder)]
     flops, parameters = roof(folder)

@@ -314,7 +314,10 @@ def logprob_and_entropy(
 
     logits [..., V], ids [...] -> [...], [...]. Computed in float32. The entropy carries a gradient only if asked to.
     """
-    logp = torch.log_softmax(logits.float() / temperature, dim=-1)
+    logits = logits.float()
+    if temperature != 1:  # a pass over the largest tensor of all, and one more in the backward pass
+        logits = logits / temperature
+    logp = torch.log_softmax(logits, dim=-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(dim=-1)
     return logp.gather(-1, ids[..., None])[..., 0], entropy
