@@ -184,7 +184,7 @@ def test_who_has_no_password_sees_nothing(runs: Path) -> None:
         assert [asked(port), asked(port, "wrong"), asked(port, password)] == [(401, 0), (401, 0), (200, 4)]
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        assert server.wait(90) == 0
     assert password not in (runs / "mlflow-users.ini").read_text()
 
 
@@ -214,7 +214,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing_behind(runs: Path, sent: si
         family = session_of(server.pid)
         assert len(family) >= 2
         server.send_signal(sent)
-        assert server.wait(30) == 0
+        assert server.wait(90) == 0
         deadline = time.monotonic() + 10
         while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
             time.sleep(0.1)
