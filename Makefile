@@ -98,7 +98,7 @@ nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano
 benchmark: setup  ## whole steps, rollout and update beside plain torch: tokens per CPU second, share of the roof, memory
 	$(PY) -m benchmarks.peer --workloads W1,W2 --pairs 2
 
-benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), one and two processes (15 minutes)
+benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), one and two processes (13 minutes)
 	$(PY) -m benchmarks.scale
 
 benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
