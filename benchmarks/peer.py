@@ -1,4 +1,4 @@
-"""Whole training steps beside TRL's GRPOTrainer, on the same weights, prompts, samples, budgets and update.
+"""Whole training steps beside TRL's GRPOTrainer, on the same weights, samples, budgets and update, and on prompts of one file.
 
     python -m benchmarks.peer --trl .venv-trl/bin/python [--workloads W1,W2] [--pairs 5] [--check] [--write]
     python -m benchmarks.peer                                                   without TRL: beside a loop in plain torch

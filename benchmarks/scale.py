@@ -45,14 +45,22 @@ def measured(of: Workload, processes: int = 1) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers above 0 with commas between."""
+    each = tuple(map(int, text.split(",")))
+    if min(each) < 1:
+        raise argparse.ArgumentTypeError("counts begin at 1")
+    return each
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tokens", default=",".join(map(str, TOKENS)), help="of a step")
-    parser.add_argument("--processes", default="1,2", help="to share a step")
+    parser.add_argument("--tokens", type=counts, default=TOKENS, help="of a step, such as 1024,4096")
+    parser.add_argument("--processes", type=counts, default=(1, 2), help="to share a step, such as 1,2")
     options = parser.parse_args(arguments)
     print(f"{'tokens a step':>14}{'CPU-s a step':>14}{'per 1,000':>11}{'generation':>12}{'training':>10}{'peak GB':>9}")
-    for tokens in map(int, options.tokens.split(",")):
+    for tokens in options.tokens:
         of = sized(tokens)
         found = measured(of)
         each = {key: found[key] / found["tokens"] * 1000 for key in ("cpu", "generation", "training")}
@@ -60,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
               f"{each['training']:10.3f}{found['memory'] / 1e9:9.2f}", flush=True)  # fmt: skip
     alone = 0.0
     print(f"\n{'processes':>14}{'seconds a step':>16}{'efficiency':>12}")
-    for processes in map(int, options.processes.split(",")):
+    for processes in options.processes:
         of = sized(ALIKE)
         wall = measured(of, processes)["wall"] / of.steps
         alone = alone or wall * processes

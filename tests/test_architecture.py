@@ -29,25 +29,17 @@ LAYERS = {
     "launch": 9, "analysis": 9,
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.
+COMPOSING = {
+    "zero.config",
+    "zero.command",
+    "zero.build",
+    "zero.train",
+    "zero.evaluate",
+    "zero.pretrain",
+    "launch.cells",
+}
 CONFINED = {
-    "hydra": {
-        "zero.config",
-        "zero.command",
-        "zero.build",
-        "zero.train",
-        "zero.evaluate",
-        "zero.pretrain",
-        "launch.cells",
-    },
-    "omegaconf": {
-        "zero.config",
-        "zero.command",
-        "zero.build",
-        "zero.train",
-        "zero.evaluate",
-        "zero.pretrain",
-        "launch.cells",
-    },
+    **dict.fromkeys(("hydra", "omegaconf"), COMPOSING),
     "mlflow": {"zero.tracking", "launch", "analysis.stored"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},

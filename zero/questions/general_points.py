@@ -63,7 +63,7 @@ def rows(
 
     faces           "ten": J, Q, K count as 10, so that several hands have the same values; "rank": as 11, 12, 13
     cards, target   of every hand; 3 to 6 cards; several targets: a question for each hand and target
-    train, heldout  hands of each split, None for all there are. A multiset of values is in one split only, for good
+    train, heldout  hands of each split, None for all there are. A multiset of values with its target is in one split only, for good
     seed            which hands are taken, and their order
     text            the question, with {cards} (a list in brackets) or {hand} (with commas alone), {target} and {faces}
 
