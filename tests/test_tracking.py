@@ -82,11 +82,13 @@ def clocks_apart(points: Points) -> Points:
     return sorted((name, step, 0.0 if name == "time/unix" else value) for name, step, value in points)
 
 
-def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, **settings: Any) -> Trackers:
+def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience: float = 90.0) -> Trackers:
     """Trackers that have seen the steps after `start`, not closed yet."""
     run_dir.mkdir(exist_ok=True)
     tags = {"kind": "train", "algo": "drgrpo"}
-    made = Trackers(JsonlTracker(run_dir), [MlflowTracker(run_dir, run_dir.name, tags, uri, every=0.1, **settings)])
+    made = Trackers(
+        JsonlTracker(run_dir), [MlflowTracker(run_dir, run_dir.name, tags, uri, every=0.1, patience=patience)]
+    )
     made.params({"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 7000, "odd key!": ""})
     made.rewind(start if start else -1)
     for step in range(start + 1 if start else 0, steps + 1):
@@ -363,14 +365,37 @@ LIFE = """
     from pathlib import Path
     from tests.synthetic import metrics
     from zero.tracking import JsonlTracker, MlflowTracker, Trackers, journal
-    import zero.tracking.mlflow, zero.tracking.store
+    import zero.tracking.mlflow
 
-    run_dir, uri, moment, steps = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-    die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-    tracker = MlflowTracker(run_dir, "victim", {"kind": "train"}, uri, every=0.05)
+    run_dir, uri, moment, steps, follower = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
+    zero.tracking.mlflow.FOLLOWER = (sys.executable, "-c", follower, moment)
+    trackers = Trackers(JsonlTracker(run_dir), [MlflowTracker(run_dir, "victim", {"kind": "train"}, uri, every=0.05, patience=90)])
+    trackers.params({"algo": "drgrpo"})
+    last = max((line["step"] for line in journal.read(run_dir)), default=-1)
+    start = last // 2  # the "checkpoint": much of what is computed again was delivered before
+    trackers.rewind(start if last >= 0 else -1)
+    for step in range(start + 1 if last >= 0 else 0, steps + 1):
+        trackers.metrics(metrics("drgrpo", 0, step, 100) | {"time/unix": time.time()}, step)
+        if moment == "after a line" and step == start + 15: os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+    if moment != "never":
+        time.sleep(60)  # the follower has its own death to meet
+        print("survived", flush=True)
+    trackers.close("finished")
+"""
+
+DEATH = """
+    import os, signal, sys
+    from zero.tracking.store import import_mlflow
+    import_mlflow()
+    import sqlalchemy
     from mlflow import MlflowClient
+
+    moment = sys.argv[1]
+    def die():
+        for process in (os.getppid(), os.getpid()):
+            os.kill(process, signal.SIGKILL)
     if moment == "while the schema is made":
-        import sqlalchemy
         statements = iter(range(1, 300))
         sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lambda *_: next(statements, None) or die())
     original = {"create_run": MlflowClient.create_run, "log_batch": MlflowClient.log_batch}
@@ -390,25 +415,18 @@ LIFE = """
     if moment == "before a delivery": MlflowClient.log_batch = patched("log_batch", "before")
     if moment == "after a delivery": MlflowClient.log_batch = patched("log_batch", "after")
 
-    trackers = Trackers(JsonlTracker(run_dir), [tracker])
-    trackers.params({"algo": "drgrpo"})
-    last = max((line["step"] for line in journal.read(run_dir)), default=-1)
-    start = last // 2  # the "checkpoint": much of what is computed again was delivered before
-    trackers.rewind(start if last >= 0 else -1)
-    for step in range(start + 1 if last >= 0 else 0, steps + 1):
-        trackers.metrics(metrics("drgrpo", 0, step, 100) | {"time/unix": time.time()}, step)
-        if moment == "after a line" and step == start + 15: die()
-        time.sleep(0.02)
-    if moment != "never":
-        time.sleep(20)  # the thread has its own death to meet
-        print("survived", flush=True)
-    trackers.close("finished")
+    from zero.tracking.follower import main
+    main()
 """
 
 
 def live(run_dir: Path, uri: str, moment: str, steps: int) -> int:
-    command = [sys.executable, "-c", textwrap.dedent(LIFE), str(run_dir), uri, moment, str(steps)]
-    return subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
+    return subprocess.run(life(run_dir, uri, moment, steps), cwd=ROOT, timeout=120, check=False).returncode
+
+
+def life(run_dir: Path, uri: str, moment: str, steps: int) -> list[str]:
+    code = [textwrap.dedent(text) for text in (LIFE, DEATH)]
+    return [sys.executable, "-c", code[0], str(run_dir), uri, moment, str(steps), code[1]]
 
 
 @pytest.mark.slow
@@ -441,10 +459,7 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
     uri, count = f"sqlite:///{tmp_path}/fresh/mlflow.db", 4
     for i in range(count):
         (tmp_path / f"run{i}").mkdir()
-    command = [sys.executable, "-c", textwrap.dedent(LIFE)]
-    lives = [
-        subprocess.Popen([*command, str(tmp_path / f"run{i}"), uri, "never", "120"], cwd=ROOT) for i in range(count)
-    ]
+    lives = [subprocess.Popen(life(tmp_path / f"run{i}", uri, "never", 120), cwd=ROOT) for i in range(count)]
     assert [life.wait(200) for life in lives] == [0] * count
     for i in range(count):
         run = run_of(uri, tmp_path / f"run{i}")
@@ -455,28 +470,51 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
 # --- MLflow, out of reach ---
 
 
-def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         began = time.monotonic()
         trackers = record(tmp_path / "run", f"http://127.0.0.1:{silent.getsockname()[1]}", patience=1.0)
         looped = time.monotonic() - began
-        trackers.close("finished")
-        closed = time.monotonic() - began - looped
-    assert looped < 2.5  # the first import of mlflow, if this test runs alone
+        silent.settimeout(60)
+        with silent.accept()[0]:  # the follower is there, and waits
+            began = time.monotonic()
+            trackers.close("finished")
+            closed = time.monotonic() - began
+    assert looped < 1.0
     assert 0.9 < closed < 2.5
-    assert (
-        f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl; running the same command" in capsys.readouterr().err
-    )
+    said = capfd.readouterr().err
+    assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl; running the same command" in said
     assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
 
 
+def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_told(
+    tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in ((signal.SIGTERM, "ended"), (signal.SIGKILL, "killed")):
+        run_dir = tmp_path / name
+        trackers = record(run_dir, store)
+        os.kill(follower_of(trackers), number)
+        trackers.artifact(run_dir / "metrics.jsonl")
+        trackers.close("finished")
+        assert delivered(run_dir) is (name == "ended")
+    assert capfd.readouterr().err.count("steps wait in") == 1
+
+
+def follower_of(trackers: Trackers) -> int:
+    """Process id."""
+    (tracker,) = trackers._followers
+    assert isinstance(tracker, MlflowTracker)
+    assert tracker._follower
+    return tracker._follower.pid
+
+
 @pytest.mark.slow
-def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     run_dir, uri = tmp_path / "run", f"http://127.0.0.1:{port}"
-    record(run_dir, uri, patience=1.0).close("finished")
-    said = capsys.readouterr().err.splitlines()
+    record(run_dir, uri, patience=25.0).close("finished")
+    said = capfd.readouterr().err.splitlines()
     assert len(said) == 2
     assert "cannot deliver" in said[0]
     assert f"{STEPS + 1} steps wait" in said[1]

@@ -2,7 +2,7 @@
 
 glossary.py   what each number is called, its unit and meaning
 journal.py    metrics.jsonl, the truth
-mlflow.py     MLflow, which follows the journal
+mlflow.py     MLflow, which follows the journal;  follower.py: in a process of its own
 store.py      where MLflow keeps it
 """
 

@@ -1,7 +1,8 @@
-"""MLflow as a follower of the journal: a background thread reads metrics.jsonl and delivers what MLflow does not hold.
+"""MLflow as a follower of the journal: a process beside the run reads metrics.jsonl and delivers what MLflow does not hold.
 
-The training loop never waits and never fails here, and nothing remembers what was sent. Starting, resuming after
-SIGKILL, coming back after an outage are one path: connect, ask which (metric, step) pairs MLflow has, send the others.
+The training loop never waits and never fails here, pays neither MLflow's import nor its calls, and nothing remembers what
+was sent. Starting, resuming after SIGKILL, coming back after an outage are one path: connect, ask which (metric, step)
+pairs MLflow has, send the others.
 
 mlflow.json in the run folder: {"uri", "run_id", "token", "delivered": last step known to be in MLflow, "status"}
 
@@ -14,28 +15,33 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from zero.records import Metrics
 from zero.tracking import journal
-from zero.tracking.store import absolute, artifact_root, create_schema, default_store, import_mlflow, without_password
+from zero.tracking.store import absolute, artifact_root, create_schema, default_store, without_password
 
 LINK = "mlflow.json"
 METRICS_A_CALL, PARAMS_A_CALL, VALUE_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # limits of MLflow 3
 STATUS = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's pages know that an artifact is a table
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts on a store that fails
+FOLLOWER = (sys.executable, "-m", "zero.tracking.follower")
+ROOT = Path(__file__).resolve().parents[2]
+# A scheduler signals every process of a job; the run saves, closes and so ends its follower
+FOR_THE_RUN = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 
 class MlflowTracker:
-    """One MLflow run for one run folder. Nothing it does raises or blocks; `close` waits at most `patience` seconds.
+    """One MLflow run for one run folder. Nothing it does blocks; `close` waits at most `patience` seconds.
 
     `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`:
     seconds between deliveries. `sweep`: a tag. Needs the journal: metrics are read from it, not from the calls.
@@ -49,80 +55,79 @@ class MlflowTracker:
         uri: str | None = None,
         experiment: str = "zero",
         sweep: str | None = None,
-        patience: float = 15.0,
+        patience: float = 30.0,
         every: float = 2.0,
     ) -> None:
         uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
         tags = dict(tags) | ({"sweep": sweep} if sweep else {})
-        import_mlflow()  # here and not in the thread: two threads that import at once can see half a module
-        self._remote = Remote(run_dir, uri, experiment, run_name, tags)
-        self._run_dir, self._patience, self._every = run_dir, patience, every
-        self._status: str | None = None  # set once by close
-        self._wake, self._abandoned = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._run_dir, self._patience = run_dir.absolute(), patience
+        self._run: dict[str, Any] = {"run_dir": str(self._run_dir), "uri": uri}
+        self._run |= {"experiment": experiment, "run_name": run_name, "tags": tags}
+        self._params: dict[str, str] = {}
+        self._every = every
+        self._follower: subprocess.Popen[str] | None = None
+        Remote(**self._run)  # leaves its mark in the run folder: what the follower cannot deliver is known to wait
 
     def rewind(self, step: int) -> None:
         """Start following the journal, which has been rewound already."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-            self._thread.start()
+        self._started()
 
     def params(self, flat: dict[str, str]) -> None:
         """Remember the settings of the run; values are cut to MLflow's limit."""
-        self._remote.params |= {key_of(name): value[:VALUE_LENGTH] for name, value in flat.items()}
+        self._params |= {key_of(name): value[:VALUE_LENGTH] for name, value in flat.items()}
 
     def metrics(self, values: Metrics, step: int) -> None:
-        """Nothing: the thread finds the step in the journal."""
+        """Nothing: the follower finds the step in the journal."""
 
     def artifact(self, path: Path) -> None:
         """Upload a file of the run folder; completions in JSON Lines become a table."""
-        self._remote.artifacts.append(path)
+        tell(self._started(), {"artifact": str(path.absolute())})
 
     def close(self, status: str) -> None:
         """Deliver the rest and end the run as finished, preempted or failed; one line if that takes too long."""
-        self.rewind(-1)
-        self._status = status
-        self._wake.set()
-        assert self._thread is not None
-        self._thread.join(self._patience)
-        if self._thread.is_alive():
-            self._abandoned.set()
-            self._wake.set()
+        follower = self._started()
+        tell(follower, {"close": status})
+        try:
+            follower.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            follower.kill()
+        if follower.wait():
             count = waiting(self._run_dir)
-            _say(f"{count} steps wait in {self._run_dir / journal.FILE}; running the same command again delivers them")
+            say(f"{count} steps wait in {self._run_dir / journal.FILE}; running the same command again delivers them")
 
-    def _work(self) -> None:
-        pause, failed = FIRST_PAUSE, False
-        while not self._abandoned.is_set():
-            status = self._status  # read before delivering: what was journalled before close is then delivered
+    def _started(self) -> subprocess.Popen[str]:
+        if self._follower is None:
+            path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)  # a process inherits what is blocked
             try:
-                self._remote.deliver()
-                if status:
-                    self._remote.end(status)
-                    return
-                pause = FIRST_PAUSE
-                self._wake.wait(self._every)
-            except Exception as error:
-                self._remote.disconnect()
-                if not failed and not self._abandoned.is_set():
-                    reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
-                    _say(f"cannot deliver ({reason}); the run goes on, metrics.jsonl holds everything")
-                failed = True
-                # Before close, close interrupts the pause; after it, short pauses use up its patience.
-                (self._abandoned if self._status else self._wake).wait(min(pause, 2.0) if self._status else pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                self._follower = subprocess.Popen(
+                    FOLLOWER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+                    env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                )  # fmt: skip
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            tell(self._follower, {"run": self._run, "params": self._params, "every": self._every})
+        return self._follower
+
+
+def tell(follower: subprocess.Popen[str], line: Mapping[str, Any]) -> None:
+    """One line to a follower; one that was killed is missed when the run closes."""
+    assert follower.stdin is not None
+    with suppress(OSError):
+        follower.stdin.write(json.dumps(line) + "\n")
+        follower.stdin.flush()
 
 
 class Remote:
     """The run as MLflow holds it. Every method may raise; after `disconnect` a delivery starts from the facts."""
 
-    def __init__(self, run_dir: Path, uri: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, run_dir: Path | str, uri: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> None:
         self.params: dict[str, str] = {}
         self.artifacts: deque[Path] = deque()
-        self._run_dir, self._uri, self._experiment, self._run_name = run_dir, uri, experiment, run_name
+        self._run_dir, self._uri, self._experiment, self._run_name = Path(run_dir), uri, experiment, run_name
         self._tags = {key_of(name): value[:TAG_LENGTH] for name, value in tags.items()}
         self._link = {"uri": without_password(uri), "run_id": None, "token": uuid.uuid4().hex, "delivered": -1}
-        self._link |= _read_link(run_dir) | {"uri": without_password(uri), "status": "running"}
+        self._link |= _read_link(self._run_dir) | {"uri": without_password(uri), "status": "running"}
         self._remember()  # the token first: a run whose creation was cut short by a kill is found by it
         self._client: Any = None
         self._run_id = ""
@@ -313,5 +318,5 @@ def key_of(name: str) -> str:
     return re.sub(r"[^\w .:/-]", "_", name)[:250]
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"mlflow: {text}", file=sys.stderr, flush=True)
