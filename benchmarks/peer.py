@@ -1,4 +1,4 @@
-"""Whole training steps beside TRL's GRPOTrainer, on the same weights, samples, budgets and update, and on prompts of one file.
+"""Whole training steps beside TRL's GRPOTrainer, on the same weights, prompts, samples, budgets and update.
 
     python -m benchmarks.peer --trl .venv-trl/bin/python [--workloads W1,W2] [--pairs 5] [--check] [--write]
     python -m benchmarks.peer                                                   without TRL: beside a loop in plain torch
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.workloads import WORKLOADS, Workload, make, read
 
@@ -26,7 +27,7 @@ FALL = 0.15
 RATIOS = {"whole step": "cpu", "generation": "generation", "training": "training"}
 
 
-def run(python: str, side: str, folder: Path) -> dict[str, float]:
+def run(python: str, side: str, folder: Path) -> dict[str, Any]:
     """What one process of a side measured."""
     done = subprocess.run([python, "-m", "benchmarks.side", side, str(folder)], capture_output=True, text=True)
     if done.returncode:
@@ -66,7 +67,7 @@ def roof(folder: Path) -> tuple[float, int]:
 def compare(of: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str, float]:
     """Run the pairs and the other sides, print, return the ratios."""
     other, python = ("trl", trl) if trl else ("loop", sys.executable)
-    found: dict[str, list[dict[str, float]]] = {"ours": [], other: []}
+    found: dict[str, list[dict[str, Any]]] = {"ours": [], other: []}
     for pair in range(1, pairs + 1):
         found["ours"].append(run(sys.executable, "ours", folder))
         found[other].append(run(python, other, folder))
@@ -74,6 +75,8 @@ def compare(of: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str
         print(f"{of.name}, pair {pair} of {pairs}: {ratio:.2f} times {other}", file=sys.stderr, flush=True)
     for side in {"loop", "generate"} - set(found):
         found[side] = [run(python, side, folder)]
+    if len({one.pop("asked") for all_of in found.values() for one in all_of}) > 1:
+        sys.exit(f"{of.name}: the sides took other prompts; nothing was compared")
     flops, parameters = roof(folder)
     print(f"\n{of.name}: {of.prompts} prompts x {of.group}, at most {of.tokens} tokens, {parameters / 1e6:.1f} M parameters, "
           f"roof {flops / 1e9:.0f} GFLOP/s")  # fmt: skip

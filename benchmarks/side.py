@@ -6,8 +6,8 @@
     generate   transformers.generate alone
 
 CPU seconds of the process, one thread, after a first step that does not count: {"tokens": generated, "cpu": whole steps,
-"generation": ..., "training": ..., "wall": seconds by the clock, "memory": peak in bytes, "mean": tokens of a response}. `ours`
-under torchrun is one run of several processes; the first of them reports.
+"generation": ..., "training": ..., "wall": seconds by the clock, "memory": peak in bytes, "mean": tokens of a response, "asked":
+hash of the prompts}. `ours` under torchrun is one run of several processes; the first of them reports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Spent:
     generation: float = 0.0
     training: float = 0.0
     lengths: list[int] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def on(self, stage: str) -> Iterator[None]:
@@ -50,13 +52,15 @@ class Spent:
         """What was spent so far does not count."""
         self.cpu = self.wall = self.generation = self.training = 0.0
         self.lengths.clear()
+        self.asked.clear()
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         tokens = sum(self.lengths)
         return {
             "tokens": tokens, "cpu": self.cpu, "wall": self.wall, "generation": self.generation, "training": self.training,
             "memory": peak, "mean": tokens / max(1, len(self.lengths)),
+            "asked": sha256("\0".join(sorted(self.asked)).encode()).hexdigest(),
         }  # fmt: skip
 
 
@@ -70,14 +74,19 @@ def has_bfloat16() -> bool:
 
 
 def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
-    """zero.loop.step as zero.train runs it; no evaluation, no tracker."""
+    """zero.loop.step as zero.train runs it, on the prompts in the order of the file; no evaluation, no tracker."""
     from tempfile import TemporaryDirectory
 
     from zero import provenance
     from zero.config import check, instantiate
     from zero.loop import step
+    from zero.questions import QuestionSet, Rows
     from zero.runtime import World
     from zero.train import build, load_questions
+
+    class InOrder(QuestionSet):
+        def batch(self, step: int, n: int, seed: int) -> list[Any]:
+            return list(self.rows.train[step * n : (step + 1) * n])
 
     world = World.join()
     precision = "bfloat16" if has_bfloat16() else "float32"
@@ -95,6 +104,8 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
         place = Path(home)
         run = build(config, place, "peer", load_questions(config, place), provenance.start({}, "cpu", world.size), **light,
                     world=world)  # fmt: skip
+        loaded = {q.text: q for rows in (run.questions.rows.train, run.questions.rows.heldout) for q in rows}
+        run = replace(run, questions=InOrder("prompts", Rows([loaded[p] for p in prompts], ()), run.questions.check))
         run.engine.sync(run.learner.weights(), version=0)
         spent = Spent()
         run.engine.generate = _timed(run.engine.generate, spent, "generation")  # type: ignore[method-assign]
@@ -106,6 +117,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
                 spent.forget()
             else:
                 spent.lengths += [len(completion.ids) for group in groups for completion in group.completions]
+                spent.asked |= {group.prompt.text for group in groups}
         world.part_ways()
     return spent
 
@@ -171,6 +183,7 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             with spent.on("generation"):
                 said = inner(*args, **kwargs)
             spent.lengths += [len(completion) for completion in said[1]]
+            spent.asked |= set(args[0])
             return said
 
         trainer._generate = generate
@@ -218,6 +231,7 @@ def loop(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             spent.forget()
         else:
             spent.lengths += mask.sum(1).int().tolist()
+            spent.asked |= set(asked)
     return spent
 
 
@@ -230,7 +244,8 @@ def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     spent = Spent()
     for t in range(of.steps + 1):
-        inputs = tokenizer(prompts[t * of.prompts : (t + 1) * of.prompts], return_tensors="pt", padding=True)
+        asked = prompts[t * of.prompts : (t + 1) * of.prompts]
+        inputs = tokenizer(asked, return_tensors="pt", padding=True)
         with spent.on("cpu"), spent.on("generation"):
             whole = _sampled(model, inputs, of, tokenizer.pad_token_id)
         made = whole[:, inputs["input_ids"].shape[1] :]
@@ -239,6 +254,7 @@ def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             spent.forget()
         else:
             spent.lengths += (ended.cumsum(1) - ended == 0).sum(1).tolist()
+            spent.asked |= set(asked)
     return spent
 
 

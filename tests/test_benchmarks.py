@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,3 +42,11 @@ def test_a_step_is_shared_by_processes(processes: int) -> None:
     found = scale.measured(of, processes)
     assert 0 < found["tokens"] <= 2 * 2 * 8
     assert min(found[key] for key in ("cpu", "wall", "generation", "training", "memory")) > 0
+
+
+def test_all_sides_take_the_same_prompts(tmp_path: Path) -> None:
+    of = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=2)
+    make(of, tmp_path)
+    found = {side: peer.run(sys.executable, side, tmp_path) for side in ("ours", "loop", "generate")}
+    assert len({one["asked"] for one in found.values()}) == 1
+    assert found["loop"]["tokens"] > 0

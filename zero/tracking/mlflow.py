@@ -55,7 +55,7 @@ class MlflowTracker:
         uri: str | None = None,
         experiment: str = "zero",
         sweep: str | None = None,
-        patience: float = 30.0,
+        patience: float = 15.0,
         every: float = 2.0,
     ) -> None:
         uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
