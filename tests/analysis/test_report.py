@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from analysis import report_page, report_samples
+from analysis import report_page, report_parts, report_samples
 from analysis.report import main
 from analysis.report_parts import collapsed
 from analysis.runs import read
@@ -213,6 +215,13 @@ def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
     verdicts = [a["class"] for t, a in page.tags if t == "span" and (a.get("class") or "").startswith("verdict")]
     assert verdicts == ["verdict shown", "verdict not-shown"]
     assert "shorter <b>" in page.text and "first step of these runs" in page.text
+
+
+def test_the_lead_names_what_varied_and_benchmarks_once() -> None:
+    axes = ["algo", "benchmarks.sets.x.name", "benchmarks.sets.x.rows.kind", "steps"]
+    run = SimpleNamespace(status="finished", axes={"seed": "0"})
+    runs: Any = SimpleNamespace(runs=[run], evaluated=[], varying=lambda: axes)
+    assert "Varied: algo, benchmarks, steps; 1 seed." in report_parts.lead(runs)
 
 
 def test_samples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
