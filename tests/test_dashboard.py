@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def record(runs: Path, algo: str, seed: int, **axes: str) -> None:
     run_dir.mkdir(parents=True)
     trackers = Trackers.open(
         config={"seed": seed, "steps": 3}, start={"choices": choices}, run_dir=run_dir, name=run_dir.name, signature="s",
-        tracker=MlflowTracker,
+        tracker=partial(MlflowTracker, patience=90),
     )  # fmt: skip
     trackers.rewind(-1)
     for step in range(4):
@@ -196,6 +197,7 @@ def test_a_login_needs_its_app_and_an_open_address_is_told(
     assert "--login asks who they are" in capsys.readouterr().err
     assert dashboard.main(["--runs", str(runs), "--port", "0"]) == 0 and not capsys.readouterr().err
     monkeypatch.delenv("MLFLOW_AUTH_ADMIN_PASSWORD", raising=False)
+    (runs / "mlflow-users.ini").unlink(missing_ok=True)  # another test may have logged in
     password = dashboard.users(dashboard.find_store(runs))["MLFLOW_AUTH_ADMIN_PASSWORD"]
     assert len(password) >= 12 and f"user admin, password {password};" in capsys.readouterr().out
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)

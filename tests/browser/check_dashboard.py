@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def make_store(runs: Path) -> Path:
             choices = {"algo": algo, "template": "qwen_math", "questions": "nano_math", "model": "nano"}
             trackers = Trackers.open(
                 config={"seed": seed, "steps": STEPS}, start={"choices": choices}, run_dir=run_dir, name=name,
-                signature="synthetic", tracker=MlflowTracker,
+                signature="synthetic", tracker=partial(MlflowTracker, patience=90),
             )  # fmt: skip
             trackers.rewind(-1)
             for step in range(STEPS + 1):

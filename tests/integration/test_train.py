@@ -345,7 +345,7 @@ def test_mlflow_follows_the_run_and_an_absent_server_gets_everything_later(
     assert train_here(folder, *nowhere)["status"] == "finished"
     assert "running the same command again delivers them" in capfd.readouterr().err
     store = f"sqlite:///{tmp_path / 'store.db'}"
-    train_here(folder, "tracker=mlflow", f"tracker.uri={store}", "steps=2")
+    train_here(folder, "tracker=mlflow", f"tracker.uri={store}", "tracker.patience=90", "steps=2")
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
