@@ -500,6 +500,19 @@ def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_told(
     assert capfd.readouterr().err.count("steps wait in") == 1
 
 
+def test_a_follower_leaves_with_a_run_that_died_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    run = {
+        "run_dir": str(tmp_path),
+        "uri": f"sqlite:///{tmp_path}/x.db",
+        "experiment": "e",
+        "run_name": "r",
+        "tags": {},
+    }
+    said = json.dumps({"run": run, "params": {}, "every": 0.1}) + '\n{"artif'
+    command = [sys.executable, "-m", "zero.tracking.follower"]
+    assert subprocess.run(command, input=said, text=True, cwd=ROOT, timeout=60, check=False).returncode == 1
+
+
 def follower_of(trackers: Trackers) -> int:
     """Process id."""
     (tracker,) = trackers._followers

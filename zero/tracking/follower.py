@@ -31,14 +31,16 @@ class Follower:
 
     def listen(self, lines: Iterator[str]) -> None:
         """Take what the run says, until it is gone."""
-        for line in lines:
-            said: dict[str, Any] = json.loads(line)
-            if "artifact" in said:
-                self._remote.artifacts.append(Path(said["artifact"]))
-            if "close" in said:
-                self._status = said["close"]
-                self._wake.set()
-        os._exit(1)
+        try:
+            for line in lines:
+                said: dict[str, Any] = json.loads(line)
+                if "artifact" in said:
+                    self._remote.artifacts.append(Path(said["artifact"]))
+                if "close" in said:
+                    self._status = said["close"]
+                    self._wake.set()
+        finally:
+            os._exit(1)  # also after half a line, the last of a run that was killed: nobody is left to follow
 
     def work(self) -> None:
         """Deliver until the run has closed and MLflow has everything."""
