@@ -66,7 +66,8 @@ def lead(runs: Runs) -> str:
     first = f"{len(runs.runs)} training run{'s' * (len(runs.runs) != 1)}" + (f": {said}" if said else "")
     if runs.evaluated:
         first += f"; {len(runs.evaluated)} evaluation{'s' * (len(runs.evaluated) != 1)}"
-    whole = ("benchmarks" if axis.startswith("benchmarks.sets.") else axis for axis in runs.varying())  # not every detail
+    # All settings of the benchmarks count as one here; the tables below tell them apart.
+    whole = ("benchmarks" if axis.startswith("benchmarks.sets.") else axis for axis in runs.varying())
     by = ", ".join(dict.fromkeys(whole))
     seeds = len({run.axes.get("seed") for run in runs.runs})
     second = f"Varied: {by or 'nothing'}; {seeds} seed{'s' * (seeds != 1)}." if runs.runs else ""
