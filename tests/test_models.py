@@ -127,6 +127,7 @@ from zero.models import configured_ends, load_model
 config = {"path": sys.argv[1], "revision": None, "context": 100}
 model, tokenizer, context = load_model(config)
 print(sum(p.double().abs().sum().item() for p in model.parameters()), len(tokenizer), context, configured_ends(config))
+assert not {"sklearn", "scipy"} & set(sys.modules)  # seconds of importing that no run needs
 """
 
 

@@ -192,8 +192,8 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     import torch
     import transformers.utils
 
-    # It would import scikit-learn, two seconds, for a way of assisted decoding that nobody here takes.
-    transformers.utils.is_sklearn_available = lambda: False
+    # It would import scikit-learn and scipy, seconds, for assisted decoding and for boxes in pictures: nothing here.
+    transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
