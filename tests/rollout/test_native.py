@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import BASE
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Question, Sampling
+from zero.rollout import decoder as decoders
 from zero.rollout.decoder import FusedDecoder, TransformersDecoder
 from zero.rollout.native import NativeEngine, draw, truncate
 
@@ -185,6 +186,20 @@ def test_a_prompt_beyond_the_context_is_refused_in_one_line(tokenizer: Any) -> N
     prompt = prompts_of(tokenizer, ["a " * 300])[0]
     with pytest.raises(InputError, match=r"model.context=256: a prompt of \d+ tokens leaves no room"):
         engine_of(load(BASE), tokenizer).generate([prompt], 1, Sampling(8))
+
+
+def test_a_wide_head_in_blocks_samples_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sampling = load(BASE), Sampling(24, stop_ids=(0,))
+    prompts = prompts_of(tokenizer)
+    whole = engine_of(model, tokenizer).generate(prompts, 4, sampling)
+    monkeypatch.setattr(decoders, "WIDE", 100)
+    monkeypatch.setattr(decoders, "BLOCK", 384)  # the last block is a narrower one
+    engine = engine_of(model, tokenizer)
+    assert isinstance(engine.decoder, FusedDecoder) and len(engine.decoder.head) > 1
+    assert len({block.shape[1] for block in engine.decoder.head}) > 1
+    for one, other in zip(chain(*whole), chain(*engine.generate(prompts, 4, sampling)), strict=True):
+        assert one.ids == other.ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_sync_takes_over_new_weights(tiny_folder: Path, tokenizer: Any) -> None:
