@@ -1,7 +1,7 @@
 """Where the numbers of a run come from: starts.jsonl in its folder has a line for each time that it was started.
 
     {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "versions": {"torch": ...}, "host": ..., "ranks": 1,
-     "device": "cpu", "processor": ...}
+     "device": "cpu", "processor": ..., "kernels": true}
 
 Nothing in it can change a number by itself, so nothing of it belongs to a run's identity.
 """
@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from zero.kernels import library
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
@@ -38,6 +40,7 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
         "versions": package_versions(),
         "host": platform.node(),
         "processor": processor(),
+        "kernels": library() is not None,  # the project's own (zero/kernels): without them the last digits are others
         "device": device,
         "ranks": ranks,
     }

@@ -108,7 +108,9 @@ def test_the_reference_is_the_base_and_costs_no_copy(tiny_folder: Path) -> None:
     learner = lora_learner(tiny_folder, keep_reference=True)
     batch = batch_of(algo)
     first = learner.logprobs(batch, reference=True)
-    assert learner.reference_state is None and torch.equal(first, learner_of(tiny_folder).logprobs(batch))
+    assert learner.reference_state is None
+    plain = learner_of(tiny_folder).logprobs(batch)  # perhaps in kernels, which adapters do without
+    torch.testing.assert_close(first, plain, rtol=1e-5, atol=1e-5)
     assert torch.equal(first, learner.logprobs(batch))
     batch = replace(batch, reference_NT=first)
     assert learner.update(batch, algo)["loss/kl"] == pytest.approx(0, abs=1e-9)

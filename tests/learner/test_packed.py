@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,10 +13,23 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
-from zero.learner import packed
+from zero.kernels import library
+from zero.learner import compiled, packed
+from zero.learner.lora import Lora
 from zero.learner.policy import Policy
+from zero.objective import logprob_and_entropy
 
-FAMILIES = ("qwen2", "llama")
+FAMILIES = ("qwen2", "llama", "wide")
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "torch"], autouse=True)
+def compiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every test with the kernels and without."""
+    if request.param and library() is None:
+        pytest.skip("no C++ compiler")
+    if not request.param:
+        monkeypatch.setattr(compiled, "can_compile", lambda _: False)
+    return request.param
 
 
 def rows_of(shapes: list[tuple[int, int]], prompts: list[list[int]], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,8 +50,19 @@ SHAPES = [(0, 4), (1, 9), (0, 1), (2, 3), (0, 12), (3, 2), (1, 9), (2, 1), (3, 7
 
 
 def model_of(family: str) -> Any:
+    """`wide`: biases, two query heads a key head and whole panels, so that the kernels take it on every processor."""
     torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(tiny_config(family, 500)).float().eval()
+    config = tiny_config("qwen2" if family == "wide" else family, 500)
+    if family == "wide":
+        config.update(
+            dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=32)
+        )
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "norm.weight")):  # neither 0 nor 1, as they begin
+                parameter.add_(torch.rand(parameter.shape))
+    return model
 
 
 def said(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> list[Tensor]:
@@ -73,15 +98,15 @@ def test_rows_without_a_token_and_tokens_of_an_environment() -> None:
     ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
     mask_NT[3] = 0  # cut, and masked as a whole
     mask_NT[4, 8:11] = 0  # another's message between two tries
-    check(model_of("qwen2"), ids_NT, mask_NT)
-    nothing = Policy(model_of("qwen2"), 0.8, 500, autocast=False)(ids_NT, mask_NT * 0)
+    check(model_of("wide"), ids_NT, mask_NT)
+    nothing = Policy(model_of("wide"), 0.8, 500, autocast=False)(ids_NT, mask_NT * 0)
     assert all(not part.any() for part in nothing)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=12), st.integers(0, 99))
 def test_any_mix_of_rows(shapes: list[tuple[int, int]], seed: int) -> None:
-    model = model_of("qwen2")
+    model = model_of("wide")
     policy = Policy(model, 1.0, 500, autocast=False)
     ids_NT, mask_NT, length_N = rows_of(shapes, PROMPTS, seed)
     with torch.no_grad():
@@ -111,7 +136,7 @@ def test_a_part_holds_at_most_its_tokens_and_families_whole_where_they_fit() -> 
     assert len(policy_parts(ids_NT, mask_NT, length_N, 200)) == 1
     for tokens in (14, 20):  # too few for a family: it is cut, and each piece brings the prompt again
         for part in policy_parts(ids_NT, mask_NT, length_N, tokens):
-            of = packed.layout(ids_NT[part], mask_NT[part], torch.float32)
+            of = packed.layout(ids_NT[part], mask_NT[part])
             assert len(of.ids_M) <= tokens
     assert [len(part) for part in policy_parts(ids_NT, mask_NT, length_N, 1)] == [1] * len(shapes)
 
@@ -119,11 +144,12 @@ def test_a_part_holds_at_most_its_tokens_and_families_whole_where_they_fit() -> 
 def test_nothing_is_computed_twice_and_no_padding() -> None:
     shapes = [(0, 3), (0, 9), (1, 1), (0, 9), (1, 30)]
     ids_NT, mask_NT, _ = rows_of(shapes, PROMPTS)
-    of = packed.layout(ids_NT, mask_NT, torch.float32)
+    of = packed.layout(ids_NT, mask_NT)
     own = sum(count - 1 for _, count in shapes)  # the last token predicts nothing
     assert len(of.ids_M) == len(PROMPTS[0]) + len(PROMPTS[1]) + own
     assert len(of.predicts) == int(mask_NT.sum())
-    assert [len(block.visible) for block in of.blocks] == [1, 2, 1], "the block of 30, of 9 and 9, of 3"
+    blocks = packed.padded(of, torch.float32).blocks
+    assert [len(block.visible) for block in blocks] == [1, 2, 1], "the block of 30, of 9 and 9, of 3"
 
 
 def test_other_layers_take_their_own_way() -> None:
@@ -133,3 +159,70 @@ def test_other_layers_take_their_own_way() -> None:
         assert not policy.packs
         ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
         assert policy(ids_NT, mask_NT)[0].shape == mask_NT.shape
+
+
+def test_only_what_the_kernels_know_goes_to_them(compiles: bool) -> None:
+    model = model_of("wide")
+    assert compiled.can_compile(model.model) == compiles
+    if not compiles:
+        return
+    assert not compiled.can_compile(model_of("qwen2").model), "heads of 8 fill no panel"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not compiled.can_compile(model.model)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert not compiled.can_compile(model.model)
+    finally:
+        torch.set_num_threads(threads)
+    assert not compiled.can_compile(model_of("wide").bfloat16().model)
+    Lora(rank=2, alpha=4, targets="all-linear").onto(model, 0)
+    assert not compiled.can_compile(model.base_model)
+
+
+def test_long_rows_agree_with_exact_arithmetic() -> None:
+    """Several blocks of queries, panels and depth; compared with float64 on transformers' own pass."""
+    prompts = [list(range(8, 8 + 70)), list(range(100, 117))]
+    ids_NT, mask_NT, _ = rows_of([(0, 90), (0, 33), (1, 120), (1, 2), (0, 25)] * 3, prompts)
+    model = model_of("wide")
+    policy = Policy(model, 0.8, 500, autocast=False)
+    ours = said(policy, ids_NT, mask_NT)
+    exact = Policy(copy.deepcopy(model).double(), 0.8, 500, autocast=False)
+    exact.packs = False
+    for one, other in zip(ours, said(exact, ids_NT, mask_NT), strict=True):
+        scale = float(other.abs().max())
+        torch.testing.assert_close(one.double() / scale, other.double() / scale, rtol=0, atol=2e-5)
+
+
+def test_frozen_weights_get_no_gradient() -> None:
+    ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+    model = model_of("wide")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layers.1" in name and "norm" not in name)
+    policy = Policy(model, 0.8, 500, autocast=False)
+    policy(ids_NT, mask_NT)[0].sum().backward()
+    moved = {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
+    }
+    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 501])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_head_is_that_of_the_objective(vocabulary: int, temperature: float, compiles: bool) -> None:
+    if not compiles:
+        pytest.skip("the head of the kernels")
+    generator = torch.Generator().manual_seed(vocabulary)
+    hidden, weight = (torch.randn(n, 48, generator=generator, requires_grad=True) for n in (37, vocabulary + 3))
+    ids = torch.randint(vocabulary, (37,), generator=generator)
+    a, b = torch.randn(2, 37, generator=generator)
+    picked, entropy = compiled.head(hidden, weight, ids, temperature, vocabulary)
+    grads = torch.autograd.grad((a * picked + b * entropy).sum(), (hidden, weight))
+    logits = (hidden.double() @ weight.double().T)[:, :vocabulary]
+    exact_p = (logits / temperature).log_softmax(-1)
+    exact = [exact_p.gather(1, ids[:, None])[:, 0], -(exact_p.exp() * exact_p).sum(-1)]
+    expected = torch.autograd.grad((a * exact[0] + b * exact[1]).sum(), (hidden, weight))
+    for one, other in zip((picked, entropy, *grads), (*exact, *expected), strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-4, atol=1e-4)
+    for one, other in zip((picked, entropy), logprob_and_entropy(logits.float(), ids, temperature), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from tests.conftest import tiny_config
 from tests.learner.test_torch import OPTIM, batch_of, groups_of
 from tests.test_algo import load as load_algo
 from zero.batching import make_batch
+from zero.learner import compiled
 from zero.learner.policy import Policy
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
@@ -66,7 +67,9 @@ def test_chunks_change_no_value_and_no_gradient(tiny_folder: Path, entropy: bool
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_all_logits_never_exist(family: str) -> None:
+def test_all_logits_never_exist(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' head takes the same chunks, in working memory that is larger than these."""
+    monkeypatch.setattr(compiled, "can_compile", lambda _: False)
     model = AutoModelForCausalLM.from_config(tiny_config(family, VOCABULARY)).eval()
     tokens, largest_weight = int(batch().mask_NT.sum()), max(p.numel() for p in model.parameters())
     assert tokens * VOCABULARY > 2 * largest_weight

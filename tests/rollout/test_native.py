@@ -13,12 +13,28 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import BASE
 from zero.errors import InputError
+from zero.kernels import library
 from zero.records import Completion, Prompt, Question, Sampling
+from zero.rollout import compiled
 from zero.rollout import decoder as decoders
+from zero.rollout.compiled import CompiledDecoder
 from zero.rollout.decoder import FusedDecoder, TransformersDecoder
 from zero.rollout.native import NativeEngine, draw, truncate
 
 TEXTS = ["Start with 12, add 7. What is the result?", "Tom has 3 apples.", "Use 3, 5, 2 to make 16.", "a"]
+
+CAN = library() is not None
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "torch"], autouse=True)
+def compiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every test with the kernels and without."""
+    if request.param and not CAN:
+        pytest.skip("no C++ compiler")
+    if not request.param:
+        monkeypatch.setattr(decoders, "can_compile", lambda *_: False)
+        monkeypatch.setattr(compiled, "can_draw", lambda _: False)
+    return request.param
 
 
 def load(folder: Path) -> Any:
@@ -46,10 +62,15 @@ def scored(model: Any, prompt: Prompt, completion: Completion, temperature: floa
     return logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
 
 
-def test_families_take_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any) -> None:
+def test_families_take_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any, compiles: bool) -> None:
+    """The tiny Qwen's heads of 8 fill no panel."""
+    known = tiny_folder.name.startswith(("qwen2", "llama"))
     decoder = engine_of(load(tiny_folder), tokenizer).decoder
-    expected = FusedDecoder if tiny_folder.name.startswith(("qwen2", "llama")) else TransformersDecoder
-    assert type(decoder) is expected
+    if isinstance(decoder, CompiledDecoder):
+        assert compiles and tiny_folder.name.startswith("llama")
+    else:
+        assert type(decoder) is (FusedDecoder if known else TransformersDecoder)
+    assert type(engine_of(load(BASE), tokenizer).decoder) is (CompiledDecoder if compiles else FusedDecoder)
 
 
 def test_greedy_equals_generate_token_for_token(tiny_folder: Path, tokenizer: Any) -> None:
@@ -91,22 +112,43 @@ def test_the_shipped_model_too(tokenizer: Any) -> None:
             assert completion.text == tokenizer.decode(spoken)
 
 
-def test_samples_follow_the_distribution() -> None:
-    """A chi-square test of 20,000 draws with the engine's uniforms spread evenly."""
+def in_panels(logits: torch.Tensor) -> torch.Tensor:
+    """The same logits as a decoder hands them over: rows in whole panels, with anything behind them."""
+    width = -(-logits.shape[1] // 64) * 64
+    return torch.nn.functional.pad(logits, (0, width - logits.shape[1]), value=1e4)[:, : logits.shape[1]]
+
+
+def test_samples_follow_the_distribution(compiles: bool) -> None:
+    """20,000 draws with uniforms spread evenly."""
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]])
     n = 20_000
     uniform = (torch.arange(n).double() / n * 2**23).floor().float() * 2.0**-23
-    token, logprob = draw(logits.expand(n, -1), uniform, Sampling(1))
+    rows = in_panels(logits.repeat(n, 1))
+    assert compiled.can_draw(rows) == compiles
+    token, logprob = draw(rows, uniform, Sampling(1))
     share = torch.bincount(token, minlength=5) / n
     torch.testing.assert_close(share, logits[0].softmax(-1), rtol=0, atol=2e-4)
     torch.testing.assert_close(logprob, logits[0].log_softmax(-1)[token])
 
 
+@pytest.mark.parametrize("vocabulary", [3, 16, 600, 5003])
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 5.0])
+def test_draws_are_those_of_exact_arithmetic(vocabulary: int, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 4 * torch.randn(200, vocabulary, generator=generator)
+    uniform = torch.rand(200, generator=generator)
+    token, logprob = draw(in_panels(logits), uniform, Sampling(1, temperature))
+    exact = (logits.double() / temperature).log_softmax(-1)
+    expected = torch.searchsorted(exact.exp().cumsum(-1), uniform[:, None].double(), right=True)[:, 0]
+    assert (token != expected).sum() <= 1, "a uniform number may lie within rounding of a boundary"
+    torch.testing.assert_close(logprob.double(), exact.gather(1, token[:, None])[:, 0], rtol=1e-5, atol=1e-5)
+
+
 def test_the_largest_uniform_never_draws_an_impossible_token() -> None:
-    logits = torch.full((7, 50), -torch.inf)
+    logits = torch.full((7, 1050), -torch.inf)
     logits[:, :20] = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))
     for u in (0.0, 1 - 2.0**-23):
-        token, logprob = draw(logits, torch.full((7,), u), Sampling(1))
+        token, logprob = draw(in_panels(logits), torch.full((7,), u), Sampling(1))
         assert (token < 20).all() and torch.isfinite(logprob).all()
 
 
@@ -188,18 +230,37 @@ def test_a_prompt_beyond_the_context_is_refused_in_one_line(tokenizer: Any) -> N
         engine_of(load(BASE), tokenizer).generate([prompt], 1, Sampling(8))
 
 
-def test_a_wide_head_in_blocks_samples_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, sampling = load(BASE), Sampling(24, stop_ids=(0,))
+def test_a_row_does_not_depend_on_the_others_in_a_single_bit(tokenizer: Any, compiles: bool) -> None:
+    if not compiles:
+        pytest.skip("torch's products depend on their number of rows")
+    engine, sampling = engine_of(load(BASE), tokenizer), Sampling(40, stop_ids=(0,))
     prompts = prompts_of(tokenizer)
-    whole = engine_of(model, tokenizer).generate(prompts, 4, sampling)
-    monkeypatch.setattr(decoders, "WIDE", 100)
-    monkeypatch.setattr(decoders, "BLOCK", 384)  # the last block is a narrower one
-    engine = engine_of(model, tokenizer)
-    assert isinstance(engine.decoder, FusedDecoder) and len(engine.decoder.head) > 1
-    assert len({block.shape[1] for block in engine.decoder.head}) > 1
-    for one, other in zip(chain(*whole), chain(*engine.generate(prompts, 4, sampling)), strict=True):
-        assert one.ids == other.ids
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    together = engine.generate(prompts, 5, sampling)
+    alone = [engine.generate([prompt], 5, sampling)[0] for prompt in prompts]
+    assert [(c.ids, c.logprobs) for c in chain(*together)] == [(c.ids, c.logprobs) for c in chain(*alone)]
+
+
+def test_prompts_in_several_calls_are_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, sampling = engine_of(load(BASE), tokenizer), Sampling(10)
+    prompts = prompts_of(tokenizer)
+    whole = engine.generate(prompts, 2, sampling)
+    monkeypatch.setattr(compiled, "PREFILL", 1)
+    for one, other in zip(chain(*whole), chain(*engine.generate(prompts, 2, sampling)), strict=True):
+        assert one.ids == other.ids and one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_both_decoders_sample_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same uniforms, numbers that differ in their last digits: a different token is possible, but rare."""
+    model, sampling, prompts = load(BASE), Sampling(40, stop_ids=(0,)), prompts_of(tokenizer)
+    said = {}
+    for compiles in (True, False):
+        monkeypatch.setattr(decoders, "can_compile", lambda *_, c=compiles: c and CAN)
+        said[compiles] = list(chain(*engine_of(model, tokenizer).generate(prompts, 8, sampling)))
+    same = [one.ids == other.ids for one, other in zip(said[True], said[False], strict=True)]
+    assert sum(same) >= len(same) - 1
+    for one, other in zip(said[True], said[False], strict=True):
+        if one.ids == other.ids:
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_sync_takes_over_new_weights(tiny_folder: Path, tokenizer: Any) -> None:

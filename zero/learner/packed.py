@@ -7,11 +7,13 @@ The tokens of a batch [N, T] are laid in one row, every distinct prompt once and
 All products with weights run over that row. Attention alone needs responses as such: those of like length form a padded
 block whose queries see the keys of their prompt, shared, and their own up to themselves. The gradient of a shared prompt is
 the sum over its responses by itself. In a step of 16 questions x 8 answers half to four fifths of all tokens are copies of
-prompts. The layers are the model's own modules (so that adapters work): only their arrangement is ours.
+prompts. Where zero/learner/compiled.py can, it computes the layers; else they are the model's own modules (so that adapters
+work), and only their arrangement is ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zero.batching import micro_batches
 from zero.families import has_plain_layers
+from zero.learner import compiled
 from zero.records import Batch
 
 ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens
@@ -95,53 +98,72 @@ class Layout:
 
     ids_M: Tensor
     position_M: Tensor
-    prompts_PW: Tensor  # of the row, right-padded; padding points at token 0
-    prompt_tokens: Tensor  # of P * W: which are tokens
-    blocks: tuple[Block, ...]
     predicts: Tensor  # for each response token, in the order of the mask: the token before it
+    segments_S4: (
+        Tensor  # prompts, then responses: first token, their number; its prompt's first, their number (0 for a prompt)
+    )
+    place_NT: Tensor  # of every token of the batch
+    rows: tuple[int, ...]  # of the batch: of each response among the segments
 
 
-def layout(ids_NT: Tensor, mask_NT: Tensor, dtype: torch.dtype) -> Layout:
+def layout(ids_NT: Tensor, mask_NT: Tensor) -> Layout:
     """Lay out the tokens from which those of `mask_NT` are predicted."""
     prompt_N, start_N = by_prompt(ids_NT, mask_NT)
     own = mask_NT.bool()
     last_N = own.shape[1] - 1 - own.flip(1).int().argmax(dim=1)
     count_N = torch.where(own.any(dim=1), last_N - start_N, -1)  # own tokens that predict; -1: a row without any
     order = [n for n in torch.sort(count_N, descending=True, stable=True).indices.tolist() if count_N[n] >= 0]
-    firsts = list({int(prompt_N[n]): n for n in reversed(order)}.items())  # prompt -> one of its rows
+    prompt_of, start, count = prompt_N.tolist(), start_N.tolist(), count_N.tolist()
     at: dict[int, int] = {}
-    ids, positions, used = [], [], 0
-    for prompt, n in firsts:
-        at[prompt], length = used, int(start_N[n])
-        ids.append(ids_NT[n, :length])
-        positions.append(torch.arange(length))
-        used += length
+    ids, positions, segments, used = [], [], [], 0
+    for prompt, n in {prompt_of[n]: n for n in reversed(order)}.items():  # one of its rows
+        at[prompt] = used
+        ids.append(ids_NT[n, : start[n]])
+        positions.append(torch.arange(start[n]))
+        segments.append((used, start[n], 0, 0))
+        used += start[n]
     place_NT = torch.zeros(ids_NT.shape, dtype=torch.int64)
     for n in order:
-        start, count = int(start_N[n]), int(count_N[n])
-        place_NT[n, :start] = torch.arange(start) + at[int(prompt_N[n])]
-        place_NT[n, start : start + count] = torch.arange(count) + used
-        ids.append(ids_NT[n, start : start + count])
-        positions.append(torch.arange(start, start + count))
-        used += count
-    width = max((int(start_N[n]) for _, n in firsts), default=0)
-    prompts_PW = torch.zeros(len(firsts), width, dtype=torch.int64)
-    for p, (prompt, n) in enumerate(firsts):
-        prompts_PW[p, : start_N[n]] = torch.arange(int(start_N[n])) + at[prompt]
-    lengths = torch.tensor([int(start_N[n]) for _, n in firsts])
-    blocks, left = [], [n for n in order if count_N[n] > 0]
-    while left:
-        alike = [n for n in left if count_N[n] >= ALIKE * count_N[left[0]]]  # they are sorted
-        left = left[len(alike) :]
-        blocks.append(_block(place_NT, start_N[alike], count_N[alike], torch.tensor(alike), dtype))
+        end = start[n] + count[n]
+        place_NT[n, : start[n]] = torch.arange(start[n]) + at[prompt_of[n]]
+        place_NT[n, start[n] : end] = torch.arange(count[n]) + used
+        ids.append(ids_NT[n, start[n] : end])
+        positions.append(torch.arange(start[n], end))
+        if count[n]:
+            segments.append((used, count[n], at[prompt_of[n]], start[n]))
+        used += count[n]
     return Layout(
         ids_M=torch.cat(ids) if ids else ids_NT.new_zeros(0),
         position_M=torch.cat(positions) if positions else torch.zeros(0, dtype=torch.int64),
-        prompts_PW=prompts_PW,
-        prompt_tokens=(torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0],
-        blocks=tuple(blocks),
         predicts=place_NT[:, :-1][own[:, 1:]],
+        segments_S4=torch.tensor(segments, dtype=torch.int64).view(-1, 4),
+        place_NT=place_NT,
+        rows=tuple(n for n in order if count[n]),
     )
+
+
+@dataclass(frozen=True)
+class Padded:
+    """The attention of a layout in padded blocks."""
+
+    prompts_PW: Tensor  # of the row, right-padded; padding points at token 0
+    prompt_tokens: Tensor  # of P * W: which are tokens
+    blocks: tuple[Block, ...]
+
+
+def padded(of: Layout, dtype: torch.dtype) -> Padded:
+    """Prompts as one block, responses of like length as one each."""
+    first_P, length_P = of.segments_S4[of.segments_S4[:, 3] == 0, :2].T
+    start_R, count_R = of.segments_S4[of.segments_S4[:, 3] > 0][:, [3, 1]].T
+    w = torch.arange(int(length_P.max()) if len(length_P) else 0)
+    real_PW = w < length_P[:, None]
+    blocks, begin, counts = [], 0, count_R.tolist()
+    for r in range(1, len(counts) + 1):  # they are sorted
+        if r == len(counts) or counts[r] < ALIKE * counts[begin]:
+            rows = torch.tensor(of.rows[begin:r])
+            blocks.append(_block(of.place_NT, start_R[begin:r], count_R[begin:r], rows, dtype))
+            begin = r
+    return Padded((first_P[:, None] + w).masked_fill(~real_PW, 0), real_PW.flatten().nonzero()[:, 0], tuple(blocks))
 
 
 def _block(place_NT: Tensor, start_n: Tensor, count_n: Tensor, rows: Tensor, dtype: torch.dtype) -> Block:
@@ -166,19 +188,26 @@ def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = Fal
 
     What `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]` gives, but for rounding.
     """
-    computed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else body.embed_tokens.weight.dtype
-    of = layout(ids_NT, mask_NT, computed)
+    of = layout(ids_NT, mask_NT)
     x = body.embed_tokens(of.ids_M)
-    turn = tuple(part[0, :, None] for part in body.rotary_emb(x, of.position_M[None]))  # cosine and sine [M, 1, D]
+    cosine, sine = (part[0] for part in body.rotary_emb(x, of.position_M[None]))  # [M, D], each half twice
+    compute: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
+    if compiled.can_compile(body):
+        half = cosine.shape[1] // 2
+        compute, arguments = compiled.layer, (torch.cat([cosine[:, :half], sine[:, :half]], dim=1), of.segments_S4)
+    else:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        compute, arguments = _layer, ((cosine[:, None], sine[:, None]), padded(of, dtype))
     for layer in body.layers:
         if checkpointing and torch.is_grad_enabled():
-            x = checkpoint(_layer, layer, x, turn, of, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(compute, layer, x, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = _layer(layer, x, turn, of)
+            x = compute(layer, x, *arguments)
     return body.norm(x.index_select(0, of.predicts))
 
 
-def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], of: Layout) -> Tensor:
+def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], of: Padded) -> Tensor:
     attention = layer.self_attn
     h = layer.input_layernorm(x)
     q, k, v = (
@@ -197,7 +226,7 @@ def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, of: Layout, scale: float) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, of: Padded, scale: float) -> Tensor:
     """[M, heads, D], [M, kv, D] twice -> [M, heads * D]. Query heads that share a key head form one product."""
     shared = q.shape[1] // k.shape[1]
     prompts = _picked(q, of.prompts_PW), _picked(k, of.prompts_PW), _picked(v, of.prompts_PW)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from zero.learner import packed
+from zero.learner import compiled, packed
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
 
@@ -76,8 +76,12 @@ class Policy(torch.nn.Module):
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
 
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        head = self.model.get_output_embeddings()
+        if self.packs and head.bias is None and compiled.can_compile(self.model.base_model):
+            picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
+            return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
-            logits = self.model.get_output_embeddings()(hidden)
+            logits = head(hidden)
         return logprob_and_entropy(logits[:, : self.vocabulary], ids, self.temperature, entropy_gradient)
 
     def _again(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""One decoding step for a batch of rows: a fused one for the Llama and Qwen families, transformers' own for the rest.
+"""One decoding step for a batch of rows: for the Llama and Qwen families a compiled one (zero/rollout/compiled.py) or a fused
+one in torch, transformers' own for the rest.
 
-Both keep a key-value cache between calls:
+All keep a key-value cache between calls:
 
     prefill(ids [P, W], mask [P, W], n, budget) -> logits [P * n, V]    left-padded prompts, each repeated n times
     step(ids [N]) -> logits [N, V]                                     one more token for every row
@@ -19,9 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zero.families import has_plain_layers
-
-# A few rows times a matrix with this many columns reach half the speed on a CPU that they reach block by block.
-WIDE, BLOCK = 8192, 1024
+from zero.rollout.compiled import CompiledDecoder, can_compile
 
 
 class Decoder(Protocol):
@@ -34,8 +33,13 @@ class Decoder(Protocol):
 
 
 def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
-    """The fused decoder where its arithmetic is the model's, else the generic one. `config` is a PretrainedConfig."""
-    return (FusedDecoder if has_plain_layers(config) else TransformersDecoder)(config, vocabulary, dtype, device)
+    """The fused decoder where its arithmetic is the model's, compiled where that can be, else the generic one. `config` is a
+    PretrainedConfig."""
+    if not has_plain_layers(config):
+        return TransformersDecoder(config, vocabulary, dtype, device)
+    if can_compile(config, dtype, device):
+        return CompiledDecoder(config, vocabulary)
+    return FusedDecoder(config, vocabulary, dtype, device)
 
 
 class FusedDecoder:
@@ -60,16 +64,14 @@ class FusedDecoder:
         self.frequency = rotary.inv_freq.to(device)
         self.rotary_scale: float = rotary.attention_scaling
         self.weights: dict[str, Tensor] = {}
-        self.head: list[Tensor] = []  # its columns, block by block
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         w = {name: tensor.detach().to(self.device, self.dtype) for name, tensor in weights}
         pairs = torch.arange(self.dim).view(2, -1).T.flatten()  # 0, D/2, 1, D/2 + 1, ...
         fused: dict[str, Tensor] = {"embed": w["model.embed_tokens.weight"]}
         root = fused["embed"].shape[1] ** 0.5
-        head = w.get("lm_head.weight", fused["embed"])[: self.vocabulary] * w["model.norm.weight"] * root
-        columns = BLOCK if self.vocabulary > WIDE and self.device.type == "cpu" else self.vocabulary
-        self.head = [_right(block) for block in head.split(columns)]
+        head = w.get("lm_head.weight", fused["embed"])[: self.vocabulary]
+        fused["head"] = _right(head * w["model.norm.weight"] * root)
         for i in range(self.layers):
             layer = f"model.layers.{i}."
             fused[f"{i}.out"] = _right(w[layer + "self_attn.o_proj.weight"])
@@ -105,7 +107,7 @@ class FusedDecoder:
                 self.cache[i, slot, :, :width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
             x = self._rest(i, x, mixed.transpose(1, 2).reshape(prompts * width, -1))
-        return self._logits(x[width - 1 :: width]).repeat_interleave(n, dim=0)
+        return (self._normed(x[width - 1 :: width]) @ self.weights["head"]).repeat_interleave(n, dim=0)
 
     def step(self, ids_N: Tensor) -> Tensor:
         rows, end = len(ids_N), self.used + 1
@@ -123,7 +125,7 @@ class FusedDecoder:
                 scores += self.padding[:, :, :end]
             x = self._rest(i, x, torch.bmm(scores.softmax(dim=-1), values).view(rows, -1))
         self.used = end
-        return self._logits(x)
+        return self._normed(x) @ self.weights["head"]
 
     def keep(self, rows: Tensor) -> None:
         heads = (rows[:, None] * self.kv + torch.arange(self.kv, device=rows.device)).flatten()
@@ -154,10 +156,6 @@ class FusedDecoder:
         x = torch.addmm(x, mixed, w[f"{i}.out"])
         gate, up = (self._normed(x) @ w[f"{i}.gate_up"]).chunk(2, dim=1)
         return torch.addmm(x, F.silu(gate).mul_(up), w[f"{i}.down"])
-
-    def _logits(self, x: Tensor) -> Tensor:
-        x = self._normed(x)
-        return x @ self.head[0] if len(self.head) == 1 else torch.cat([x @ block for block in self.head], dim=1)
 
     def _normed(self, x: Tensor) -> Tensor:
         """RMS norm but for a gain of sqrt(d), which the weights hold: x / sqrt(|x|^2 + d eps).

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
+from zero.rollout import compiled
 from zero.rollout.decoder import Decoder, make_decoder
 
 COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
@@ -171,6 +172,8 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
     if sampling.temperature == 0:
         token_N = logits_NV.argmax(dim=-1)
         return token_N, logits_NV.log_softmax(dim=-1).gather(1, token_N[:, None])[:, 0]
+    if sampling.top_k <= 0 and sampling.top_p >= 1 and compiled.can_draw(logits_NV):
+        return compiled.draw(logits_NV, uniform_N, sampling.temperature)
     if sampling.temperature != 1:
         logits_NV = logits_NV / sampling.temperature
     if sampling.top_k > 0 or sampling.top_p < 1:

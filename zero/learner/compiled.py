@@ -1,0 +1,194 @@
+"""A layer over a packed batch, and the output head, in C++ (zero/kernels) as functions that autograd knows: for float32 on
+one thread of a CPU. What zero/learner/packed.py computes with the model's own modules, but for rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function
+
+from zero.kernels import constant, library
+
+WEIGHTS = "norm qkv bias out mlp_norm gate_up down".split()
+KEPT = "x qkv logsum mixed mid gate_up".split()
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in "tokens hidden inner heads kv dim segments longest".split()),
+        *((name, ctypes.c_void_p) for name in "segment turn".split()),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in WEIGHTS]
+
+
+class _Kept(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in KEPT]
+
+
+def can_compile(body: Any) -> bool:
+    """Whether `body`, with plain layers and on a CPU, can be computed here: float32, one thread, layers whose projections are
+    torch's own (no adapters) and as wide as whole panels."""
+    kernels = library()
+    if kernels is None or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
+        return False
+    layer = body.layers[0]
+    a, mlp = layer.self_attn, layer.mlp
+    linear = (a.q_proj, a.k_proj, a.v_proj, a.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    if not all(type(m) is torch.nn.Linear and m.weight.dtype == torch.float32 for m in linear):
+        return False
+    if layer.mlp.up_proj.weight.shape != (mlp.up_proj.out_features, mlp.up_proj.in_features):  # in shards: ZeRO-3
+        return False
+    return all(
+        size % constant(kernels, "panel") == 0
+        for size in (a.head_dim, a.q_proj.in_features, mlp.gate_proj.out_features)
+    )
+
+
+class _Layer(Function):
+    """x [M, hidden] -> [M, hidden]. Weights in the order of WEIGHTS, only the bias may be None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, turn: Tensor, segments: Tensor, heads: int, eps: float, *weights: Tensor
+    ) -> Tensor:
+        of = dict(zip(WEIGHTS, weights, strict=True))
+        (tokens, hidden), x = x.shape, x.contiguous()
+        dim, width, inner = turn.shape[1], len(of["qkv"]), len(of["gate_up"]) // 2
+        shape = _Shape(
+            tokens=tokens, hidden=hidden, inner=inner, heads=heads, kv=(width // dim - heads) // 2, dim=dim,
+            segments=len(segments), longest=max((segments[:, 1] + segments[:, 3]).tolist(), default=0), segment=segments.data_ptr(),
+            turn=turn.data_ptr(), eps=eps,
+        )  # fmt: skip
+        kept = [x, *(x.new_empty(tokens, columns) for columns in (width, heads, heads * dim, hidden, 2 * inner))]
+        kernels, y = _kernels(), torch.empty_like(x)
+        work = x.new_empty(kernels.train_room(ctypes.byref(shape)))
+        kernels.train_forward(
+            ctypes.byref(shape), _pointers(_Weights, weights), _pointers(_Kept, kept), _at(y), _at(work)
+        )
+        if any(ctx.needs_input_grad):
+            ctx.shape = shape
+            ctx.save_for_backward(turn, segments, *kept, *weights)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        _, _, *saved = ctx.saved_tensors
+        kept, weights = saved[: len(KEPT)], saved[len(KEPT) :]
+        dy, dx = slopes[0].contiguous(), torch.empty_like(slopes[0])
+        d = [
+            torch.zeros_like(weight) if weight is not None and needed else None
+            for weight, needed in zip(weights, ctx.needs_input_grad[5:], strict=True)
+        ]
+        kernels, shape = _kernels(), ctypes.byref(ctx.shape)
+        work = dy.new_empty(kernels.train_room(shape))
+        kernels.train_backward(
+            shape,
+            _pointers(_Weights, weights),
+            _pointers(_Kept, kept),
+            _at(dy),
+            _at(dx),
+            _pointers(_Weights, d),
+            _at(work),
+        )
+        return dx, None, None, None, None, *d
+
+
+def layer(module: Any, x: Tensor, turn: Tensor, segments: Tensor) -> Tensor:
+    """What `module`, a decoder layer of transformers, makes of x [M, hidden]. turn [M, D]: D/2 cosines and D/2 sines of a token's
+    position; segments [S, 4] int64: its first token and their number, its prefix's first and their number."""
+    a, mlp = module.self_attn, module.mlp
+    three = (a.q_proj, a.k_proj, a.v_proj)
+    said: Tensor = _Layer.apply(
+        x, turn, segments, len(a.q_proj.weight) // a.head_dim, module.input_layernorm.variance_epsilon,
+        module.input_layernorm.weight, torch.cat([part.weight for part in three]),
+        None if a.q_proj.bias is None else torch.cat([part.bias for part in three]), a.o_proj.weight,
+        module.post_attention_layernorm.weight, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), mlp.down_proj.weight,
+    )  # fmt: skip
+    return said
+
+
+class _Head(Function):
+    """hidden [M, H], weight [V', H], ids [M] -> log-probabilities and entropies [M]. All logits exist once; on the way back their
+    slopes take their place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, vocabulary: int
+    ) -> tuple[Tensor, Tensor]:
+        hidden, ids = hidden.contiguous(), ids.contiguous()
+        logits = _product(hidden, weight[:vocabulary].T)
+        picked, entropy, logsum = logits.new_empty(3, len(ids))
+        _kernels().train_logprobs(
+            *map(_count, logits.shape),
+            _at(logits),
+            _at(ids),
+            ctypes.c_float(temperature),
+            _at(picked),
+            _at(entropy),
+            _at(logsum),
+        )
+        if any(ctx.needs_input_grad):
+            ctx.logits, ctx.temperature = logits, temperature
+            ctx.save_for_backward(hidden, weight, ids, entropy, logsum)
+        return picked, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, ids, entropy, logsum = ctx.saved_tensors
+        logits, ctx.logits = ctx.logits, None
+        assert logits is not None, "backward twice"
+        d_picked, d_entropy = (slope.contiguous() for slope in slopes)
+        _kernels().train_logprobs_back(
+            *map(_count, logits.shape), _at(logits), _at(ids), ctypes.c_float(ctx.temperature), _at(entropy), _at(logsum),
+            _at(d_picked), _at(d_entropy),
+        )  # fmt: skip
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        used = weight[: logits.shape[1]]
+        d_weight = None
+        if needs_weight:
+            d_weight = torch.zeros_like(weight)
+            _product(logits.T, hidden, d_weight[: logits.shape[1]])
+        return _product(logits, used) if needs_hidden else None, d_weight, None, None, None
+
+
+def head(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Log-probability of ids [M] and entropy [M], in nats, under the logits hidden [M, H] @ weight [V', H].T of the first
+    `vocabulary` tokens, at a temperature: zero.objective.logprob_and_entropy of them. One backward pass."""
+    said: tuple[Tensor, Tensor] = _Head.apply(hidden, weight, ids, temperature, vocabulary)
+    return said
+
+
+def _product(a: Tensor, b: Tensor, y: Tensor | None = None) -> Tensor:
+    """y [m, n] + a [m, k] @ b [k, n], each contiguous or the transpose of what is."""
+    kernels = _kernels()
+    y = a.new_zeros(len(a), b.shape[1]) if y is None else y
+    work = a.new_empty(constant(kernels, "product_room"))
+    strides_a, strides_b = (map(_count, of.stride()) for of in (a, b))
+    sizes = map(_count, (*y.shape, a.shape[1]))
+    kernels.train_multiply(*sizes, _at(a), *strides_a, _at(b), *strides_b, _at(y), _at(work))
+    return y
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = library()
+    assert kernels is not None, "can_compile"
+    return kernels
+
+
+_count = ctypes.c_int64
+
+
+def _at(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+def _pointers(kind: type[ctypes.Structure], tensors: Any) -> Any:
+    return ctypes.byref(kind(*(None if x is None else x.data_ptr() for x in tensors)))

@@ -1,0 +1,172 @@
+"""The fused decoder's arithmetic in one call of C++ (zero/kernels), for float32 on one thread of a CPU.
+
+A forward pass of a few rows is dozens of small operations, each of which torch calls for some ten microseconds, and products
+of a few rows, which the usual libraries do at a third of what memory gives. Rows here carry their own lengths: no prompt is
+padded, a finished row costs nothing, and what a row computes does not depend on the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from zero.kernels import constant, library
+
+PREFILL = 4096  # tokens of prompts in a call
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in "qkv bias out gate_up down".split()]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in "layers hidden inner heads kv dim positions vocabulary".split()),
+        *((name, ctypes.c_void_p) for name in "embed turn head layer".split()),
+        ("eps", ctypes.c_float),
+    ]
+
+
+def can_compile(config: Any, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this decoder runs here, for a model with plain layers: its heads must be whole panels."""
+    if dtype != torch.float32 or device.type != "cpu" or torch.get_num_threads() > 1:
+        return False
+    kernels = library()
+    return kernels is not None and _dim(config) % constant(kernels, "panel") == 0
+
+
+class CompiledDecoder:
+    """See zero.rollout.decoder.Decoder.
+
+    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. A row's keys and values
+    stay in the slot that it began in.
+    """
+
+    def __init__(self, config: Any, vocabulary: int) -> None:
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        kernels = library()
+        assert kernels is not None, "can_compile"
+        self.kernels, self.panel, self.vocabulary = kernels, constant(kernels, "panel"), vocabulary
+        self.rotary = LlamaRotaryEmbedding(config)  # both families share it, and it knows every rope type
+        self.model = _Model(
+            layers=config.num_hidden_layers, hidden=config.hidden_size, inner=config.intermediate_size, dim=_dim(config),
+            heads=config.num_attention_heads, kv=config.num_key_value_heads, vocabulary=self._up(vocabulary),
+            eps=config.rms_norm_eps,
+        )  # fmt: skip
+        self.layers = (_Layer * config.num_hidden_layers)()
+        self.model.layer = ctypes.addressof(self.layers)
+        self.kept: list[Tensor] = []  # what the structures point at
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        w = {name: tensor.detach().float() for name, tensor in weights}
+        embed, root, scale = w["model.embed_tokens.weight"], self.model.hidden**0.5, self.model.dim**-0.5
+        self.kept.clear()
+        self.model.embed = self._keep(self._wide(embed))
+        head = w.get("lm_head.weight", embed)[: self.vocabulary]
+        self.model.head = self._keep(self._panels(head, w["model.norm.weight"] * root))
+        for i, layer in enumerate(self.layers):
+            of = f"model.layers.{i}."
+            for kind in ("weight", "bias"):
+                q, k, v = (w.get(f"{of}self_attn.{p}_proj.{kind}") for p in "qkv")
+                if q is None or k is None or v is None:
+                    continue
+                qkv = torch.cat([q * scale, k, v])
+                if kind == "bias":
+                    layer.bias = self._keep(self._wide(qkv))
+                else:
+                    layer.qkv = self._keep(self._panels(qkv, w[of + "input_layernorm.weight"] * root))
+            gain = w[of + "post_attention_layernorm.weight"] * root
+            both = [self._panels(w[f"{of}mlp.{p}_proj.weight"], gain) for p in ("gate", "up")]
+            layer.gate_up = self._keep(torch.cat(both))
+            layer.out = self._keep(self._panels(w[of + "self_attn.o_proj.weight"]))
+            layer.down = self._keep(self._panels(w[of + "mlp.down_proj.weight"]))
+
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
+        prompts, width = ids_PW.shape
+        length_P = mask_PW.sum(dim=1)
+        positions = self._up(width + budget)
+        angle = torch.arange(positions)[:, None].float() * self.rotary.inv_freq
+        self.turn = torch.cat([angle.cos(), angle.sin()], dim=1) * self.rotary.attention_scaling
+        self.model.positions, self.model.turn = positions, self.turn.data_ptr()
+        self.cache = torch.empty(self.model.layers, 2, prompts, self.model.kv, positions * self.model.dim)
+        slot, column = mask_PW.nonzero().T.contiguous()
+        position = column - (width - length_P)[slot]
+        logits = []
+        for part in torch.arange(prompts).split(max(1, PREFILL // width)):
+            mine = (slot >= part[0]) & (slot <= part[-1])
+            order = torch.cat(
+                [(mine & (column < width - 1)).nonzero()[:, 0], (mine & (column == width - 1)).nonzero()[:, 0]]
+            )
+            ids = ids_PW[slot[order], column[order]]
+            logits.append(self._decode(ids, position[order], slot[order], last=len(part)))
+        self.cache = self.cache.repeat_interleave(n, dim=2)
+        self.slot_N, self.position_N = torch.arange(prompts * n), length_P.repeat_interleave(n)
+        return torch.cat(logits).repeat_interleave(n, dim=0)
+
+    def step(self, ids_N: Tensor) -> Tensor:
+        logits = self._decode(ids_N, self.position_N, self.slot_N, last=len(ids_N))
+        self.position_N = self.position_N + 1
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        self.slot_N, self.position_N = self.slot_N[rows], self.position_N[rows]
+
+    def _decode(self, ids: Tensor, position: Tensor, slot: Tensor, last: int) -> Tensor:
+        model, count = ctypes.byref(self.model), ctypes.c_int64
+        work = torch.empty(self.kernels.decode_room(model, count(len(ids))))
+        logits = torch.empty(last, self.model.vocabulary)
+        cache, *tokens, work_at, logits_at = (
+            ctypes.c_void_p(x.data_ptr()) for x in (self.cache, ids, position, slot, work, logits)
+        )
+        slots = count(self.cache.shape[2])
+        self.kernels.decode(model, cache, slots, *tokens, count(len(ids)), count(last), work_at, logits_at)
+        return logits[:, : self.vocabulary]
+
+    def _up(self, n: int) -> int:
+        return -(-n // self.panel) * self.panel
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """Columns up to whole panels, zeros beyond its own."""
+        return pad(x, (0, self._up(x.shape[-1]) - x.shape[-1])).contiguous()
+
+    def _panels(self, weight: Tensor, gain: Tensor | None = None) -> Tensor:
+        """[out, in] -> [out / panel, in, panel], its inputs scaled by `gain`."""
+        out, inner = weight.shape
+        panels = pad(weight, (0, 0, 0, self._up(out) - out)).view(-1, self.panel, inner).mT
+        return panels.contiguous() if gain is None else (panels * gain[:, None]).contiguous()
+
+    def _keep(self, x: Tensor) -> int:
+        self.kept.append(x)
+        return x.data_ptr()
+
+
+def _dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def can_draw(logits: Tensor) -> bool:
+    """Whether `draw` takes these: float32 on a CPU, rows in whole panels with room behind them."""
+    kernels = library()
+    if kernels is None or logits.dtype != torch.float32 or logits.device.type != "cpu":
+        return False
+    rows, columns = logits.stride()
+    return columns == 1 and rows % constant(kernels, "panel") == 0 and rows >= logits.shape[1]
+
+
+def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """What zero.rollout.native.draw does without truncation, in two passes over the logits."""
+    token_N, logprob_N = torch.empty(len(logits_NV), dtype=torch.int64), torch.empty(len(logits_NV))
+    kernels, count = library(), ctypes.c_int64
+    assert kernels is not None, "can_draw"
+    sizes = map(count, (*logits_NV.shape, logits_NV.stride(0)))
+    logits, uniform, token, logprob = (
+        ctypes.c_void_p(x.data_ptr()) for x in (logits_NV, uniform_N.contiguous(), token_N, logprob_N)
+    )
+    kernels.draw(logits, *sizes, ctypes.c_float(temperature), uniform, token, logprob)
+    return token_N, logprob_N
