@@ -90,14 +90,8 @@ class _Layer(Function):
         kernels, shape = _kernels(), ctypes.byref(ctx.shape)
         work = dy.new_empty(kernels.train_room(shape))
         kernels.train_backward(
-            shape,
-            _pointers(_Weights, weights),
-            _pointers(_Kept, kept),
-            _at(dy),
-            _at(dx),
-            _pointers(_Weights, d),
-            _at(work),
-        )
+            shape, _pointers(_Weights, weights), _pointers(_Kept, kept), _at(dy), _at(dx), _pointers(_Weights, d), _at(work)
+        )  # fmt: skip
         return dx, None, None, None, None, *d
 
 
@@ -127,14 +121,8 @@ class _Head(Function):
         logits = _product(hidden, weight[:vocabulary].T)
         picked, entropy, logsum = logits.new_empty(3, len(ids))
         _kernels().train_logprobs(
-            *map(_count, logits.shape),
-            _at(logits),
-            _at(ids),
-            ctypes.c_float(temperature),
-            _at(picked),
-            _at(entropy),
-            _at(logsum),
-        )
+            *map(_count, logits.shape), _at(logits), _at(ids), ctypes.c_float(temperature), _at(picked), _at(entropy), _at(logsum)
+        )  # fmt: skip
         if any(ctx.needs_input_grad):
             ctx.logits, ctx.temperature = logits, temperature
             ctx.save_for_backward(hidden, weight, ids, entropy, logsum)
@@ -162,6 +150,8 @@ class _Head(Function):
 def head(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, vocabulary: int) -> tuple[Tensor, Tensor]:
     """Log-probability of ids [M] and entropy [M], in nats, under the logits hidden [M, H] @ weight [V', H].T of the first
     `vocabulary` tokens, at a temperature: zero.objective.logprob_and_entropy of them. One backward pass."""
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:  # C++ would read what lies there
+        raise IndexError(f"tokens {int(ids.min())} to {int(ids.max())} of {vocabulary}")
     said: tuple[Tensor, Tensor] = _Head.apply(hidden, weight, ids, temperature, vocabulary)
     return said
 

@@ -61,6 +61,7 @@ class CompiledDecoder:
         )  # fmt: skip
         self.layers = (_Layer * config.num_hidden_layers)()
         self.model.layer = ctypes.addressof(self.layers)
+        self.tokens: int = config.vocab_size
         self.kept: list[Tensor] = []  # what the structures point at
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -89,6 +90,8 @@ class CompiledDecoder:
 
     def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
         prompts, width = ids_PW.shape
+        if int(ids_PW.max()) >= self.tokens:  # C++ would read what lies there
+            raise IndexError(f"token {int(ids_PW.max())} of {self.tokens}")
         length_P = mask_PW.sum(dim=1)
         positions = self._up(width + budget)
         angle = torch.arange(positions)[:, None].float() * self.rotary.inv_freq
@@ -132,8 +135,9 @@ class CompiledDecoder:
         return -(-n // self.panel) * self.panel
 
     def _wide(self, x: Tensor) -> Tensor:
-        """Columns up to whole panels, zeros beyond its own."""
-        return pad(x, (0, self._up(x.shape[-1]) - x.shape[-1])).contiguous()
+        """Columns up to whole panels, zeros beyond its own; x itself, if there are none."""
+        beyond = self._up(x.shape[-1]) - x.shape[-1]
+        return pad(x, (0, beyond)) if beyond else x.contiguous()
 
     def _panels(self, weight: Tensor, gain: Tensor | None = None) -> Tensor:
         """[out, in] -> [out / panel, in, panel], its inputs scaled by `gain`."""
