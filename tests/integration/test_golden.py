@@ -26,9 +26,9 @@ CELLS = {
 # Ten steps of every algorithm, two updates each, so that ratios leave 1; the few numbers that no two algorithms share
 OWN = {
     "sft": ("rollout=gold", "group_size=1", "prompts=16"),
-    "dapo": (
-        "seed=1",
-    ),  # under seed 0 a uniform number lies so near a boundary that last digits decide which token is drawn
+    # under seed 0 a uniform number lies so near a boundary that last digits decide which token is drawn
+    "dapo": ("seed=1",),
+    "gspo": ("seed=1",),
 }
 CELLS |= {
     f"algo-{name}": (f"algo={name}", "steps=10", "updates=2", "evaluation.every=0", *OWN.get(name, ()))

@@ -8,9 +8,9 @@
 
 namespace {
 
-// y[rows, panels * PANEL] += x[rows, inner] w
-void product(Int rows, const float *x, Int ldx, const float *w, float *y, Int ldy, Int inner, Int panels) {
-    for (Int p = 0; p < panels; p++) column(rows, x, ldx, 1, w + p * inner * PANEL, y + p * PANEL, ldy, inner);
+// y[rows, panels * PANEL] (+)= x[rows, inner] w
+void product(Int rows, const float *x, Int ldx, const float *w, float *y, Int ldy, Int inner, Int panels, Into into) {
+    for (Int p = 0; p < panels; p++) column(rows, x, ldx, 1, w + p * inner * PANEL, y + p * PANEL, ldy, inner, into);
 }
 
 // y = x / sqrt(|x|^2 + n eps): RMS norm but for a gain of sqrt(n), which the weights hold. Rows are padded with zeros.
@@ -61,9 +61,8 @@ void decode(const DecodeModel *m, float *cache, Int slots, const Int *ids, const
         const DecodeLayer &w = m->layer[i];
         float *keys = cache + 2 * i * all, *values = keys + all;
         normed(tokens, x, h, m->hidden, m->eps);
-        memset(qkv, 0, 4 * tokens * ld);
         for (Int r = 0; w.bias && r < tokens; r++) memcpy(qkv + r * ld, w.bias, 4 * ld);
-        product(tokens, h, width, w.qkv, qkv, ld, m->hidden, ld / PANEL);
+        product(tokens, h, width, w.qkv, qkv, ld, m->hidden, ld / PANEL, w.bias ? ADD : SET);
         for (Int r = 0; r < tokens; r++) {
             const float *k = qkv + r * ld + heads * dim, *v = k + kv * dim;
             const Int t = position[r];
@@ -73,30 +72,26 @@ void decode(const DecodeModel *m, float *cache, Int slots, const Int *ids, const
                 for (Int d = 0; d < dim; d += PANEL) memcpy(values + g * one + d * m->positions + t * PANEL, v + d, 4 * PANEL);
             }
         }
-        memset(mixed, 0, 4 * tokens * heads * dim);
         for (Int r = 0; r < tokens; r++)
             for (Int g = 0; g < kv; g++) {  // the queries of a token that share a key head
                 const Int length = position[r] + 1, blocks = up(length), at = (slot[r] * kv + g) * one;
                 const float *q = qkv + r * ld + g * shared * dim;
                 float *y = mixed + (r * heads + g * shared) * dim;
-                memset(scores, 0, 4 * shared * blocks);
-                for (Int t = 0; t < blocks; t += PANEL) column(shared, q, dim, 1, keys + at + t * dim, scores + t, blocks, dim);
+                for (Int t = 0; t < blocks; t += PANEL) column(shared, q, dim, 1, keys + at + t * dim, scores + t, blocks, dim, SET);
                 for (Int a = 0; a < shared; a++) softmax(scores + a * blocks, length);
                 for (Int d = 0; d < dim; d += PANEL)
-                    column(shared, scores, blocks, 1, values + at + d * m->positions, y + d, dim, length);
+                    column(shared, scores, blocks, 1, values + at + d * m->positions, y + d, dim, length, SET);
             }
-        product(tokens, mixed, heads * dim, w.out, x, width, heads * dim, width / PANEL);
+        product(tokens, mixed, heads * dim, w.out, x, width, heads * dim, width / PANEL, ADD);
         normed(tokens, x, h, m->hidden, m->eps);
-        memset(gate, 0, 4 * tokens * 2 * inner);
-        product(tokens, h, width, w.gate_up, gate, 2 * inner, m->hidden, 2 * inner / PANEL);
+        product(tokens, h, width, w.gate_up, gate, 2 * inner, m->hidden, 2 * inner / PANEL, SET);
         for (Int r = 0; r < tokens; r++)
             for (float *g = gate + r * 2 * inner, *end = g + inner; g < end; g += WIDTH)
                 store(g, load(g) / (1.0f + exponential(-load(g))) * load(g + inner));
-        product(tokens, gate, 2 * inner, w.down, x, width, m->inner, width / PANEL);
+        product(tokens, gate, 2 * inner, w.down, x, width, m->inner, width / PANEL, ADD);
     }
     normed(last, x + (tokens - last) * width, h, m->hidden, m->eps);
-    memset(logits, 0, 4 * last * m->vocabulary);
-    product(last, h, width, m->head, logits, m->vocabulary, m->hidden, m->vocabulary / PANEL);
+    product(last, h, width, m->head, logits, m->vocabulary, m->hidden, m->vocabulary / PANEL, SET);
 }
 
 // Of each row of logits [N, ld] / temperature, the first `vocabulary` of them, a token by inverting the cumulative distribution at

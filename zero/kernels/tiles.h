@@ -52,11 +52,13 @@ inline Vector exponential(Vector x) {
     return (p * r * r + r + 1.0f) * scale;
 }
 
-// y[R, PANEL] += x[R, inner] w[inner, PANEL]; the numbers of x are `down` apart from row to row, `along` within a row.
+enum Into { SET, ADD };  // what a product does to where it goes
+
+// y[R, PANEL] (+)= x[R, inner] w[inner, PANEL]; the numbers of x are `down` apart from row to row, `along` within a row.
 template <int R>
-void tile(const float *__restrict x, Int down, Int along, const float *__restrict w, float *__restrict y, Int ldy, Int inner) {
-    Vector left[R], right[R];
-    for (int r = 0; r < R; r++) left[r] = load(y + r * ldy), right[r] = load(y + r * ldy + WIDTH);
+void tile(const float *__restrict x, Int down, Int along, const float *__restrict w, float *__restrict y, Int ldy, Int inner, Into into) {
+    Vector left[R] = {}, right[R] = {};
+    for (int r = 0; into == ADD && r < R; r++) left[r] = load(y + r * ldy), right[r] = load(y + r * ldy + WIDTH);
     for (Int k = 0; k < inner; k++, x += along, w += PANEL) {
         const Vector a = once(w), b = once(w + WIDTH);
         for (int r = 0; r < R; r++) left[r] += x[r * down] * a, right[r] += x[r * down] * b;
@@ -65,17 +67,17 @@ void tile(const float *__restrict x, Int down, Int along, const float *__restric
 }
 
 template <int R>
-void tiles(Int rows, const float *x, Int down, Int along, const float *w, float *y, Int ldy, Int inner) {
-    if (rows == R) return tile<R>(x, down, along, w, y, ldy, inner);
-    if constexpr (R > 1) tiles<R - 1>(rows, x, down, along, w, y, ldy, inner);
+void tiles(Int rows, const float *x, Int down, Int along, const float *w, float *y, Int ldy, Int inner, Into into) {
+    if (rows == R) return tile<R>(x, down, along, w, y, ldy, inner, into);
+    if constexpr (R > 1) tiles<R - 1>(rows, x, down, along, w, y, ldy, inner, into);
 }
 
 // The same for any number of rows, in tiles of like height.
-inline void column(Int rows, const float *x, Int down, Int along, const float *w, float *y, Int ldy, Int inner) {
+inline void column(Int rows, const float *x, Int down, Int along, const float *w, float *y, Int ldy, Int inner, Into into) {
     const Int count = (rows + ROWS - 1) / ROWS;
     for (Int t = 0; t < count; t++) {
         const Int from = rows * t / count, to = rows * (t + 1) / count;
-        tiles<ROWS>(to - from, x + from * down, down, along, w, y + from * ldy, ldy, inner);
+        tiles<ROWS>(to - from, x + from * down, down, along, w, y + from * ldy, ldy, inner, into);
     }
 }
 

@@ -2,7 +2,7 @@
 //
 // The tokens of prompts and of responses lie in one row of M (zero/learner/packed.py). A segment is a stretch of it whose
 // tokens see a prefix, lying elsewhere, and those of the segment up to themselves. All matrices are row by row; the weights are
-// those of torch, [out, in]. Every function with work to sum adds to what it is given.
+// those of torch, [out, in].
 
 #include "tiles.h"
 #include <algorithm>
@@ -42,10 +42,10 @@ void pack_left(Int m, Int k0, Int deep, Matrix a, float *to) {
 
 constexpr Int PRODUCT_ROOM = DEEP * (2 * BROAD + PANEL + ROWS) + TALL * PANEL;  // floats of working memory for `multiply`
 
-// y[m, n] += a[m, k] b[k, n] for at most BROAD rows and columns
-void multiply_block(Int m, Int n, Int k, Matrix a, Matrix b, float *y, Int ldy, float *work) {
+// y[m, n] (+)= a[m, k] b[k, n] for at most BROAD rows and columns
+void multiply_block(Int m, Int n, Int k, Matrix a, Matrix b, float *y, Int ldy, Into into, float *work) {
     float *right = work, *left = right + DEEP * (BROAD + PANEL), *edge = left + DEEP * (BROAD + ROWS);
-    for (Int k0 = 0; k0 < k; k0 += DEEP) {
+    for (Int k0 = 0; k0 < k; k0 += DEEP, into = ADD) {
         const Int deep = std::min(DEEP, k - k0);
         pack_right(n, k0, deep, b, right);
         if (a.along != 1) pack_left(m, k0, deep, a, left);
@@ -53,25 +53,26 @@ void multiply_block(Int m, Int n, Int k, Matrix a, Matrix b, float *y, Int ldy, 
             for (Int c = 0; c < n; c += PANEL) {
                 const Int tall = std::min(TALL, m - r), wide = std::min(PANEL, n - c), ld = wide < PANEL ? PANEL : ldy;
                 const float *panel = right + c * deep;
+                const Into how = wide < PANEL ? SET : into;
                 float *to = wide < PANEL ? edge : y + r * ldy + c;
-                if (wide < PANEL) memset(edge, 0, 4 * tall * PANEL);
                 if (a.along == 1)
-                    column(tall, a.at + r * a.down + k0, a.down, 1, panel, to, ld, deep);
+                    column(tall, a.at + r * a.down + k0, a.down, 1, panel, to, ld, deep, how);
                 else
                     for (Int t = 0; t < tall; t += ROWS)
-                        tiles<ROWS>(std::min<Int>(ROWS, tall - t), left + (r + t) * deep, 1, ROWS, panel, to + t * ld, ld, deep);
+                        tiles<ROWS>(std::min<Int>(ROWS, tall - t), left + (r + t) * deep, 1, ROWS, panel, to + t * ld, ld, deep, how);
                 for (Int i = 0; wide < PANEL && i < tall; i++)
-                    for (Int j = 0; j < wide; j++) y[(r + i) * ldy + c + j] += edge[i * PANEL + j];
+                    for (Int j = 0; j < wide; j++)
+                        y[(r + i) * ldy + c + j] = edge[i * PANEL + j] + (into == ADD ? y[(r + i) * ldy + c + j] : 0);
             }
     }
 }
 
-// y[m, n] += a[m, k] b[k, n]
-void multiply(Int m, Int n, Int k, Matrix a, Matrix b, float *y, Int ldy, float *work) {
+// y[m, n] (+)= a[m, k] b[k, n]
+void multiply(Int m, Int n, Int k, Matrix a, Matrix b, float *y, Int ldy, Into into, float *work) {
     for (Int c = 0; c < n; c += BROAD)
         for (Int r = 0; r < m; r += BROAD)
             multiply_block(std::min(BROAD, m - r), std::min(BROAD, n - c), k, {a.at + r * a.down, a.down, a.along},
-                           {b.at + c * b.along, b.down, b.along}, y + r * ldy + c, ldy, work);
+                           {b.at + c * b.along, b.down, b.along}, y + r * ldy + c, ldy, into, work);
 }
 
 // y = x / sqrt(mean(x^2) + eps) * gain
@@ -115,8 +116,8 @@ struct TrainWeights {  // or their gradients, null where none is wanted
     float *norm, *qkv, *bias, *out, *mlp_norm, *gate_up, *down;
 };
 
-struct TrainKept {  // between forward and backward: x and mid [M, hidden], qkv [M, (heads + 2 kv) D], mixed [M, heads D], gate_up
-    float *x, *qkv, *logsum, *mixed, *mid, *gate_up;  // [M, 2 inner], logsum [M, heads]
+struct TrainKept {  // between forward and backward: x and mid [M, hidden], qkv [M, (heads + 2 kv) D], logsum [M, heads],
+    float *x, *qkv, *logsum, *mixed, *mid, *gated;  // mixed [M, heads D], gated [3, M, inner]: see `gate`
 };
 
 // Floats of working memory.
@@ -128,10 +129,10 @@ Int train_room(const TrainShape *s) {
 
 extern const Int product_room = PRODUCT_ROOM;
 
-// y[m, n] += a[m, k] b[k, n], each given by its address and its steps from row to row and from column to column.
+// y[m, n] = a[m, k] b[k, n], each given by its address and its steps from row to row and from column to column.
 void train_multiply(Int m, Int n, Int k, const float *a, Int a_down, Int a_along, const float *b, Int b_down, Int b_along, float *y,
                     float *work) {
-    multiply(m, n, k, {a, a_down, a_along}, {b, b_down, b_along}, y, n, work);
+    multiply(m, n, k, {a, a_down, a_along}, {b, b_down, b_along}, y, n, SET, work);
 }
 
 }
@@ -162,7 +163,6 @@ struct Seen {
 
 void attention(const TrainShape &s, const TrainKept &kept, float *work) {
     const Int ld = (s.heads + 2 * s.kv) * s.dim, shared = s.heads / s.kv, wide = s.heads * s.dim;
-    memset(kept.mixed, 0, 4 * s.tokens * wide);
     for (Int n = 0; n < s.segments; n++) {
         const Seen seen = {s, s.segment + 4 * n, kept.qkv, ld};
         const Int first = seen.segment[0], own = seen.segment[1], prefix = seen.segment[3];
@@ -173,16 +173,15 @@ void attention(const TrainShape &s, const TrainKept &kept, float *work) {
             for (Int h = g * shared; h < (g + 1) * shared; h++)
                 for (Int i = 0; i < own; i += QUERIES) {
                     const Int rows = std::min(QUERIES, own - i), end = prefix + i + rows, blocks = up(end);
-                    memset(scores, 0, 4 * rows * blocks);
                     const float *q = kept.qkv + (first + i) * ld + h * s.dim;
-                    for (Int t = 0; t < end; t += PANEL) column(rows, q, ld, 1, keys + t * s.dim, scores + t, blocks, s.dim);
+                    for (Int t = 0; t < end; t += PANEL) column(rows, q, ld, 1, keys + t * s.dim, scores + t, blocks, s.dim, SET);
                     for (Int r = 0; r < rows; r++) {
                         const Int length = end - rows + r + 1;
                         kept.logsum[(first + i + r) * s.heads + h] = softmax(scores + r * blocks, length);
                         for (Int t = length; t < end; t++) scores[r * blocks + t] = 0;
                     }
                     float *y = kept.mixed + (first + i) * wide + h * s.dim;
-                    for (Int d = 0; d < s.dim; d += PANEL) column(rows, scores, blocks, 1, values + d * seen.count(), y + d, wide, end);
+                    for (Int d = 0; d < s.dim; d += PANEL) column(rows, scores, blocks, 1, values + d * seen.count(), y + d, wide, end, SET);
                 }
         }
     }
@@ -204,11 +203,9 @@ void attention_back(const TrainShape &s, const TrainKept &kept, const float *dmi
                 for (Int i = 0; i < own; i += QUERIES) {
                     const Int rows = std::min(QUERIES, own - i), end = prefix + i + rows, blocks = up(end), at = first + i;
                     const float *q = kept.qkv + at * ld + h * dim, *dy = dmixed + at * wide + h * dim, *y = kept.mixed + at * wide + h * dim;
-                    memset(p, 0, 4 * rows * blocks);
-                    memset(dp, 0, 4 * rows * blocks);
                     for (Int t = 0; t < end; t += PANEL) {
-                        column(rows, q, ld, 1, keys + t * dim, p + t, blocks, dim);
-                        column(rows, dy, wide, 1, values + t * dim, dp + t, blocks, dim);
+                        column(rows, q, ld, 1, keys + t * dim, p + t, blocks, dim, SET);
+                        column(rows, dy, wide, 1, values + t * dim, dp + t, blocks, dim, SET);
                     }
                     for (Int r = 0; r < rows; r++) {  // p = softmax, dp = what goes back through it
                         const Int length = end - rows + r + 1;
@@ -231,11 +228,11 @@ void attention_back(const TrainShape &s, const TrainKept &kept, const float *dmi
                     const Int before = std::min(prefix, end);
                     float *to = dqkv + (s.heads + g) * dim, *old = to + seen.segment[2] * ld, *young = to + first * ld;
                     for (Int d = 0; d < dim; d += PANEL) {
-                        column(rows, dp, blocks, 1, turned + d * seen.count(), dqkv + at * ld + h * dim + d, ld, end);
-                        column(before, dp, 1, blocks, q_panels + d * rows, old + d, ld, rows);
-                        column(end - before, dp + before, 1, blocks, q_panels + d * rows, young + d, ld, rows);
-                        column(before, p, 1, blocks, d_panels + d * rows, old + s.kv * dim + d, ld, rows);
-                        column(end - before, p + before, 1, blocks, d_panels + d * rows, young + s.kv * dim + d, ld, rows);
+                        column(rows, dp, blocks, 1, turned + d * seen.count(), dqkv + at * ld + h * dim + d, ld, end, SET);
+                        column(before, dp, 1, blocks, q_panels + d * rows, old + d, ld, rows, ADD);
+                        column(end - before, dp + before, 1, blocks, q_panels + d * rows, young + d, ld, rows, ADD);
+                        column(before, p, 1, blocks, d_panels + d * rows, old + s.kv * dim + d, ld, rows, ADD);
+                        column(end - before, p + before, 1, blocks, d_panels + d * rows, young + s.kv * dim + d, ld, rows, ADD);
                     }
                 }
         }
@@ -252,12 +249,15 @@ void turn_all(const TrainShape &s, float *qkv, float way) {
     }
 }
 
-// silu(gate) * up
-void gated(const TrainShape &s, const float *gate_up, float *y) {
-    for (Int r = 0; r < s.tokens; r++, gate_up += 2 * s.inner, y += s.inner)
+// From gate and up [M, 2 inner] the three of `gated`: y = silu(gate) up, dy / dgate, dy / dup.
+void gate(const TrainShape &s, const float *gate_up, float *y) {
+    float *by_gate = y + s.tokens * s.inner, *by_up = by_gate + s.tokens * s.inner;
+    for (Int r = 0; r < s.tokens; r++, gate_up += 2 * s.inner, y += s.inner, by_gate += s.inner, by_up += s.inner)
         for (Int i = 0; i < s.inner; i += WIDTH) {
-            const Vector g = load(gate_up + i);
-            store(y + i, g / (1.0f + exponential(-g)) * load(gate_up + s.inner + i));
+            const Vector g = load(gate_up + i), up = load(gate_up + s.inner + i), open = 1.0f / (1.0f + exponential(-g));
+            store(y + i, g * open * up);
+            store(by_gate + i, up * open * (1.0f + g * (1.0f - open)));
+            store(by_up + i, g * open);
         }
 }
 
@@ -269,63 +269,54 @@ extern "C" {
 void train_forward(const TrainShape *shape, const TrainWeights *w, const TrainKept *kept, float *y, float *work) {
     const TrainShape &s = *shape;
     const Int m = s.tokens, n = s.hidden, queries = s.heads * s.dim, ld = queries + 2 * s.kv * s.dim;
-    float *h = work, *a = h + m * n, *rest = a + m * s.inner;
+    float *h = work, *gate_up = h + m * n, *rest = gate_up + m * 2 * s.inner;
     norm(m, n, kept->x, w->norm, s.eps, h);
-    memset(kept->qkv, 0, 4 * m * ld);
     for (Int r = 0; w->bias && r < m; r++) memcpy(kept->qkv + r * ld, w->bias, 4 * ld);
-    multiply(m, ld, n, {h, n, 1}, {w->qkv, 1, n}, kept->qkv, ld, rest);
+    multiply(m, ld, n, {h, n, 1}, {w->qkv, 1, n}, kept->qkv, ld, w->bias ? ADD : SET, rest);
     turn_all(s, kept->qkv, 1);
     attention(s, *kept, rest);
     memcpy(kept->mid, kept->x, 4 * m * n);
-    multiply(m, n, queries, {kept->mixed, queries, 1}, {w->out, 1, queries}, kept->mid, n, rest);
+    multiply(m, n, queries, {kept->mixed, queries, 1}, {w->out, 1, queries}, kept->mid, n, ADD, rest);
     norm(m, n, kept->mid, w->mlp_norm, s.eps, h);
-    memset(kept->gate_up, 0, 4 * m * 2 * s.inner);
-    multiply(m, 2 * s.inner, n, {h, n, 1}, {w->gate_up, 1, n}, kept->gate_up, 2 * s.inner, rest);
-    gated(s, kept->gate_up, a);
+    multiply(m, 2 * s.inner, n, {h, n, 1}, {w->gate_up, 1, n}, gate_up, 2 * s.inner, SET, rest);
+    gate(s, gate_up, kept->gated);
     memcpy(y, kept->mid, 4 * m * n);
-    multiply(m, n, s.inner, {a, s.inner, 1}, {w->down, 1, s.inner}, y, n, rest);
+    multiply(m, n, s.inner, {kept->gated, s.inner, 1}, {w->down, 1, s.inner}, y, n, ADD, rest);
 }
 
-// dx of kept.x from dy, both [M, hidden], and the gradients `d` += that of their weights.
+// dx of kept.x from dy, both [M, hidden], and the gradients `d` of the weights: those of norms and biases are added.
 void train_backward(const TrainShape *shape, const TrainWeights *w, const TrainKept *kept, const float *dy, float *dx,
                     const TrainWeights *d, float *work) {
     const TrainShape &s = *shape;
     const Int m = s.tokens, n = s.hidden, inner = s.inner, queries = s.heads * s.dim, ld = queries + 2 * s.kv * s.dim;
-    float *h = work, *a = h + m * n, *both = a + m * inner, *dmixed = both + m * 2 * inner, *dqkv = dmixed + m * queries;
+    float *h = work, *slope = h + m * n, *both = slope + m * inner, *dmixed = both + m * 2 * inner, *dqkv = dmixed + m * queries;
     float *rest = dqkv + m * ld;
-    // The MLP: a = silu(gate) up, then what dy does to a, to gate and to up.
-    if (d->down) {
-        gated(s, kept->gate_up, a);
-        multiply(n, inner, m, {dy, 1, n}, {a, inner, 1}, d->down, inner, rest);
-    }
-    memset(a, 0, 4 * m * inner);
-    multiply(m, inner, n, {dy, n, 1}, {w->down, inner, 1}, a, inner, rest);
+    // The MLP.
+    const float *by_gate = kept->gated + m * inner, *by_up = by_gate + m * inner;
+    if (d->down) multiply(n, inner, m, {dy, 1, n}, {kept->gated, inner, 1}, d->down, inner, SET, rest);
+    multiply(m, inner, n, {dy, n, 1}, {w->down, inner, 1}, slope, inner, SET, rest);
     for (Int r = 0; r < m; r++)
         for (Int i = 0; i < inner; i += WIDTH) {
-            const float *gate = kept->gate_up + r * 2 * inner + i;
-            const Vector g = load(gate), up = load(gate + inner), slope = load(a + r * inner + i), open = 1.0f / (1.0f + exponential(-g));
-            store(both + r * 2 * inner + i, slope * up * open * (1.0f + g * (1.0f - open)));
-            store(both + r * 2 * inner + inner + i, slope * g * open);
+            const Vector of = load(slope + r * inner + i);
+            store(both + r * 2 * inner + i, of * load(by_gate + r * inner + i));
+            store(both + r * 2 * inner + inner + i, of * load(by_up + r * inner + i));
         }
     norm(m, n, kept->mid, w->mlp_norm, s.eps, h);
-    if (d->gate_up) multiply(2 * inner, n, m, {both, 1, 2 * inner}, {h, n, 1}, d->gate_up, n, rest);
-    memset(h, 0, 4 * m * n);
-    multiply(m, n, 2 * inner, {both, 2 * inner, 1}, {w->gate_up, n, 1}, h, n, rest);
+    if (d->gate_up) multiply(2 * inner, n, m, {both, 1, 2 * inner}, {h, n, 1}, d->gate_up, n, SET, rest);
+    multiply(m, n, 2 * inner, {both, 2 * inner, 1}, {w->gate_up, n, 1}, h, n, SET, rest);
     memcpy(dx, dy, 4 * m * n);
     norm_back(m, n, kept->mid, w->mlp_norm, s.eps, h, dx, d->mlp_norm);
     // Attention.
-    if (d->out) multiply(n, queries, m, {dx, 1, n}, {kept->mixed, queries, 1}, d->out, queries, rest);
-    memset(dmixed, 0, 4 * m * queries);
-    multiply(m, queries, n, {dx, n, 1}, {w->out, queries, 1}, dmixed, queries, rest);
+    if (d->out) multiply(n, queries, m, {dx, 1, n}, {kept->mixed, queries, 1}, d->out, queries, SET, rest);
+    multiply(m, queries, n, {dx, n, 1}, {w->out, queries, 1}, dmixed, queries, SET, rest);
     memset(dqkv, 0, 4 * m * ld);
     attention_back(s, *kept, dmixed, dqkv, rest);
     turn_all(s, dqkv, -1);
     for (Int r = 0; d->bias && r < m; r++)
         for (Int i = 0; i < ld; i += WIDTH) store(d->bias + i, load(d->bias + i) + load(dqkv + r * ld + i));
     norm(m, n, kept->x, w->norm, s.eps, h);
-    if (d->qkv) multiply(ld, n, m, {dqkv, 1, ld}, {h, n, 1}, d->qkv, n, rest);
-    memset(h, 0, 4 * m * n);
-    multiply(m, n, ld, {dqkv, ld, 1}, {w->qkv, n, 1}, h, n, rest);
+    if (d->qkv) multiply(ld, n, m, {dqkv, 1, ld}, {h, n, 1}, d->qkv, n, SET, rest);
+    multiply(m, n, ld, {dqkv, ld, 1}, {w->qkv, n, 1}, h, n, SET, rest);
     norm_back(m, n, kept->x, w->norm, s.eps, h, dx, d->norm);
 }
 

@@ -14,7 +14,7 @@ from torch.autograd.function import Function
 from zero.kernels import constant, library
 
 WEIGHTS = "norm qkv bias out mlp_norm gate_up down".split()
-KEPT = "x qkv logsum mixed mid gate_up".split()
+KEPT = "x qkv logsum mixed mid gated".split()
 
 
 class _Shape(ctypes.Structure):
@@ -67,7 +67,7 @@ class _Layer(Function):
             segments=len(segments), longest=max((segments[:, 1] + segments[:, 3]).tolist(), default=0), segment=segments.data_ptr(),
             turn=turn.data_ptr(), eps=eps,
         )  # fmt: skip
-        kept = [x, *(x.new_empty(tokens, columns) for columns in (width, heads, heads * dim, hidden, 2 * inner))]
+        kept = [x, *(x.new_empty(tokens, columns) for columns in (width, heads, heads * dim, hidden, 3 * inner))]
         kernels, y = _kernels(), torch.empty_like(x)
         work = x.new_empty(kernels.train_room(ctypes.byref(shape)))
         kernels.train_forward(
@@ -157,9 +157,9 @@ def head(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, vocabu
 
 
 def _product(a: Tensor, b: Tensor, y: Tensor | None = None) -> Tensor:
-    """y [m, n] + a [m, k] @ b [k, n], each contiguous or the transpose of what is."""
+    """a [m, k] @ b [k, n], each contiguous or the transpose of what is; into y, if given."""
     kernels = _kernels()
-    y = a.new_zeros(len(a), b.shape[1]) if y is None else y
+    y = a.new_empty(len(a), b.shape[1]) if y is None else y
     work = a.new_empty(constant(kernels, "product_room"))
     strides_a, strides_b = (map(_count, of.stride()) for of in (a, b))
     sizes = map(_count, (*y.shape, a.shape[1]))
