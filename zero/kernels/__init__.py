@@ -36,9 +36,8 @@ def library() -> ctypes.CDLL | None:
     try:
         if not built.exists():
             home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=home
-            ) as folder:  # two processes may build at once: each renames its own
+            # Two processes may build at once: each renames its own
+            with tempfile.TemporaryDirectory(dir=home) as folder:
                 made = Path(folder) / "kernels.so"
                 units = [str(path) for path in sources if path.suffix == ".cpp"]
                 subprocess.run([compiler, *OPTIONS, "-o", str(made), *units], capture_output=True, check=True)

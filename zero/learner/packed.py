@@ -99,9 +99,8 @@ class Layout:
     ids_M: Tensor
     position_M: Tensor
     predicts: Tensor  # for each response token, in the order of the mask: the token before it
-    segments_S4: (
-        Tensor  # prompts, then responses: first token, their number; its prompt's first, their number (0 for a prompt)
-    )
+    # Prompts, then responses: first token, their number; its prompt's first, their number (0 for a prompt)
+    segments_S4: Tensor
     place_NT: Tensor  # of every token of the batch
     rows: tuple[int, ...]  # of the batch: of each response among the segments
 

@@ -168,9 +168,10 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tens
     token_N, logprob_N = torch.empty(len(logits_NV), dtype=torch.int64), torch.empty(len(logits_NV))
     kernels, count = library(), ctypes.c_int64
     assert kernels is not None, "can_draw"
+    uniform_N = uniform_N.contiguous()  # under a name: a copy must outlive the call
     sizes = map(count, (*logits_NV.shape, logits_NV.stride(0)))
     logits, uniform, token, logprob = (
-        ctypes.c_void_p(x.data_ptr()) for x in (logits_NV, uniform_N.contiguous(), token_N, logprob_N)
+        ctypes.c_void_p(x.data_ptr()) for x in (logits_NV, uniform_N, token_N, logprob_N)
     )
     kernels.draw(logits, *sizes, ctypes.c_float(temperature), uniform, token, logprob)
     return token_N, logprob_N
