@@ -75,12 +75,17 @@ def said(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> list[Tensor]:
     return [logprob_NT.detach(), entropy_NT.detach(), *grads]
 
 
+def unpacked(policy: Policy) -> Policy:
+    """From here on by transformers' own forward pass."""
+    vars(policy)["packs"] = lambda device: False
+    return policy
+
+
 def check(model: Any, ids_NT: Tensor, mask_NT: Tensor) -> None:
     policy = Policy(model, 0.8, 500, autocast=False)
-    assert policy.packs
+    assert policy.packs(ids_NT.device)
     ours = said(policy, ids_NT, mask_NT)
-    policy.packs = False
-    for one, other in zip(ours, said(policy, ids_NT, mask_NT), strict=True):
+    for one, other in zip(ours, said(unpacked(policy), ids_NT, mask_NT), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
 
 
@@ -119,8 +124,7 @@ def test_any_mix_of_rows(shapes: list[tuple[int, int]], seed: int) -> None:
                 again = policy(ids_NT[part, :width], mask_NT[part, :width])
                 for one, other in zip(again, whole, strict=True):
                     torch.testing.assert_close(one, other[part, :width], rtol=1e-4, atol=2e-5)
-        policy.packs = False
-        for one, other in zip(policy(ids_NT, mask_NT), whole, strict=True):
+        for one, other in zip(unpacked(policy)(ids_NT, mask_NT), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
 
 
@@ -156,9 +160,18 @@ def test_other_layers_take_their_own_way() -> None:
     for family in ("biased", "gpt2"):
         model = AutoModelForCausalLM.from_config(tiny_config(family, 500)).eval()
         policy = Policy(model, 0.8, 500, autocast=False)
-        assert not policy.packs
+        assert not policy.packs(torch.device("cpu"))
         ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
         assert policy(ids_NT, mask_NT)[0].shape == mask_NT.shape
+
+
+def test_where_the_tokens_are_decides_not_where_the_model_was() -> None:
+    """A policy is built around a model on the CPU, and its engine may move that to a GPU afterwards."""
+    policy = Policy(model_of("wide"), 0.8, 500, autocast=False)
+    assert policy.packs(torch.device("cpu"))
+    for elsewhere in ("cuda", "meta"):
+        assert not policy.packs(torch.device(elsewhere))
+    assert not compiled.can_compile(model_of("wide").to("meta").model)
 
 
 def test_only_what_the_kernels_know_goes_to_them(compiles: bool) -> None:
@@ -187,8 +200,7 @@ def test_long_rows_agree_with_exact_arithmetic() -> None:
     model = model_of("wide")
     policy = Policy(model, 0.8, 500, autocast=False)
     ours = said(policy, ids_NT, mask_NT)
-    exact = Policy(copy.deepcopy(model).double(), 0.8, 500, autocast=False)
-    exact.packs = False
+    exact = unpacked(Policy(copy.deepcopy(model).double(), 0.8, 500, autocast=False))
     for one, other in zip(ours, said(exact, ids_NT, mask_NT), strict=True):
         scale = float(other.abs().max())
         torch.testing.assert_close(one.double() / scale, other.double() / scale, rtol=0, atol=2e-5)

@@ -27,7 +27,6 @@ class ValueModel:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
         self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
-        self.packs = packed.can_pack(self.body)
         width = parts.model.config.get_text_config().hidden_size
         self.head = torch.nn.Linear(width, 1).to(self.device)
         generator = torch.Generator().manual_seed(parts.seed)
@@ -72,13 +71,14 @@ class ValueModel:
 
     def _parts(self, batch: Batch) -> list[Tensor]:
         """This rank's rows in micro-batches."""
-        return packed.parts(self.packs, batch, self.world.share(batch.length_N), self.micro_tokens)
+        packs = packed.can_pack(self.body, self.device)
+        return packed.parts(packs, batch, self.world.share(batch.length_N), self.micro_tokens)
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
         response = batch.mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            if self.packs:
+            if packed.can_pack(self.body, batch.ids_NT.device):
                 hidden = packed.states(self.body, batch.ids_NT, batch.mask_NT)
             else:
                 hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]

@@ -34,7 +34,7 @@ class _Kept(ctypes.Structure):
 
 
 def can_compile(body: Any) -> bool:
-    """Whether `body`, with plain layers and on a CPU, can be computed here: float32, one thread, layers whose projections are
+    """Whether `body`, with plain layers, can be computed here: on a CPU, float32, one thread, layers whose projections are
     torch's own (no adapters) and as wide as whole panels."""
     kernels = library()
     if kernels is None or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
@@ -42,7 +42,8 @@ def can_compile(body: Any) -> bool:
     layer = body.layers[0]
     a, mlp = layer.self_attn, layer.mlp
     linear = (a.q_proj, a.k_proj, a.v_proj, a.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    if not all(type(m) is torch.nn.Linear and m.weight.dtype == torch.float32 for m in linear):
+    kinds = {(type(m), m.weight.dtype, m.weight.device.type) for m in linear}
+    if kinds != {(torch.nn.Linear, torch.float32, "cpu")}:
         return False
     if layer.mlp.up_proj.weight.shape != (mlp.up_proj.out_features, mlp.up_proj.in_features):  # in shards: ZeRO-3
         return False

@@ -30,10 +30,13 @@ from zero.records import Batch
 ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens
 
 
-def can_pack(body: Any) -> bool:
-    """Whether `body`, the base model of a causal language model, has the layers that this file knows, and a place where it
-    was measured: on GPUs the fused attention kernels of transformers' own pass are the known quantity."""
-    return has_plain_layers(body.config) and body.device.type == "cpu"
+def can_pack(body: Any, device: torch.device) -> bool:
+    """Whether `body`, the base model of a causal language model, has the layers that this file knows, and tokens on `device`
+    are where it was measured: on GPUs the fused attention kernels of transformers' own pass are the known quantity.
+
+    Ask at each call, of the tensors at hand: DeepSpeed moves a model after its policy has been built.
+    """
+    return device.type == "cpu" and has_plain_layers(body.config)
 
 
 def parts(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:

@@ -35,11 +35,14 @@ class Policy(torch.nn.Module):
         self.plain_head = _head_is_plain(model)
         head = model.get_output_embeddings()
         self.head_tokens = max(1, head_numbers // head.weight.shape[0]) if self.plain_head else None  # at once
-        self.packs = self.plain_head and packed.can_pack(model.base_model)
 
-    def parts(self, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
-        """`rows` cut into micro-batches of at most so many tokens, as this policy computes them."""
-        return packed.parts(self.packs, batch, rows, tokens)
+    def packs(self, device: torch.device) -> bool:
+        """Whether tokens on this device go through the packed forward pass."""
+        return self.plain_head and packed.can_pack(self.model.base_model, device)
+
+    def parts(self, batch: Batch, rows: Tensor, tokens: int, device: torch.device) -> list[Tensor]:
+        """`rows` cut into micro-batches of at most so many tokens, as this policy computes them on `device`."""
+        return packed.parts(self.packs(device), batch, rows, tokens)
 
     def chunks(self, tokens: int) -> int:
         """In how many parts the output head takes so many response tokens."""
@@ -56,7 +59,7 @@ class Policy(torch.nn.Module):
         response = mask_NT[:, 1:].bool()
         next_ids = ids_NT[:, 1:][response]
         with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
-            if self.packs:
+            if self.packs(ids_NT.device):
                 hidden = packed.states(self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing)
             elif self.plain_head:
                 hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
@@ -77,7 +80,7 @@ class Policy(torch.nn.Module):
 
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
-        if self.packs and head.bias is None and compiled.can_compile(self.model.base_model):
+        if self.packs(ids.device) and head.bias is None and compiled.can_compile(self.model.base_model):
             picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):

@@ -56,7 +56,7 @@ class TorchLearner:
     def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         with self._initial_policy() if reference else contextlib.nullcontext():
-            for rows in self.policy.parts(batch, self.world.share(batch.length_N), self.micro_tokens):
+            for rows in self.policy.parts(batch, self.world.share(batch.length_N), self.micro_tokens, self.device):
                 part = batch.rows(rows)
                 out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
         self.world.add([out_NT])  # every rank has the rows of all
@@ -66,7 +66,7 @@ class TorchLearner:
         tally = Tally(batch)
         learns_N, mine = algo.learns_from(batch), self.world.share(batch.length_N)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
-            for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens):
+            for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
                 part = batch.rows(rows).to(self.device)
                 with torch.set_grad_enabled(learns):
                     logprob_NT, entropy_NT = self._forward(part, entropy_gradient=algo.entropy != 0)
