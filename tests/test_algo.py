@@ -129,6 +129,46 @@ def test_a_first_update_takes_the_samples_as_on_policy(algo: Algorithm) -> None:
     torch.testing.assert_close(leaf.grad, -batch.weight_NT * batch.advantage_NT)  # REINFORCE with this advantage
 
 
+CLIPS: dict[str, tuple[dict[str, Any], float]] = {  # settings of a clip, and the spread of log-ratios that meets it
+    "dapo": ({"surrogate.low": 0.1, "surrogate.high": 0.9}, 0.6),
+    "grpo": ({"surrogate.low": 0.3, "surrogate.high": 0.1}, 0.6),
+    "ppo": ({"surrogate.dual": 1.5}, 0.6),
+    "gspo": ({"surrogate.low": 0.05, "surrogate.high": 0.02}, 0.3),
+    "reinforce": ({}, 0.6),
+}
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as shipped", "overridden"])
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_token_counts_as_clipped_exactly_where_it_has_no_gradient(name: str, changed: bool) -> None:
+    """Whatever the bounds are set to: they stand once."""
+    bounds, spread = CLIPS[name]
+    overrides = [
+        f"+algo.{key}={value}" if key == "surrogate.dual" else f"algo.{key}={value}" for key, value in bounds.items()
+    ]
+    algo = instantiate(
+        check("train", [f"algo={name}", f"sampling.max_tokens={L}", *(overrides if changed else [])])["algo"]
+    )
+    new, batch = make(algo, mixed_rewards())
+    assert batch.old_NT is not None and batch.advantage_NT is not None
+    generator = torch.Generator().manual_seed(1)
+    moved = (spread * torch.randn(new.shape, generator=generator, dtype=new.dtype)) * batch.mask_NT
+    new = (batch.old_NT + moved).requires_grad_()
+    loss, sums = algo.loss(new, replace(batch, reference_NT=None))
+    loss.backward()
+    counted = 0
+    for n, t in (batch.mask_NT * (batch.advantage_NT != 0)).nonzero().tolist():
+        one = replace(batch.rows(torch.tensor([n])), reference_NT=None)
+        alone = replace(one, weight_NT=one.weight_NT * (torch.arange(one.weight_NT.shape[1]) == t))  # one token's loss
+        leaf = new.detach()[n : n + 1, : alone.ids_NT.shape[1]].clone().requires_grad_()
+        algo.loss(leaf, alone)[0].backward()
+        surrogate = algo.surrogate(leaf.detach(), one.old_NT, one.advantage_NT, one.mask_NT)  # type: ignore[arg-type]
+        assert bool(surrogate[1][0, t]) == (not leaf.grad.any())  # type: ignore[union-attr]
+        counted += bool(surrogate[1][0, t])
+    assert float(sums["loss/clip_fraction"]) == counted
+    assert (counted > 2) == (name != "reinforce")
+
+
 REWARDS = st.lists(
     st.sampled_from([-1.0, -0.5, 0.0, 0.1, 1 / 3, 1.0, 5.0]) | st.floats(-100, 100), min_size=P * G, max_size=P * G
 )
@@ -214,7 +254,7 @@ def test_a_correction_weighs_the_policys_loss_and_not_the_kl(algo: Algorithm) ->
     factor = torch.linspace(0.2, 1.9, T, dtype=torch.float64)
     corrected = replace(algo, correction=lambda old, sampler, mask: factor.expand_as(old), beta=0.3)
     loss, sums = corrected.loss(new, batch)
-    per_token = algo.surrogate(new, batch.old_NT, batch.advantage_NT, batch.mask_NT)  # type: ignore[arg-type]
+    per_token, _ = algo.surrogate(new, batch.old_NT, batch.advantage_NT, batch.mask_NT)  # type: ignore[arg-type]
     kl = algo.kl(new, batch.reference_NT)  # type: ignore[arg-type]
     torch.testing.assert_close(loss, (batch.weight_NT * (per_token * factor + 0.3 * kl)).sum())
     torch.testing.assert_close(sums["mismatch/correction"], (factor * batch.mask_NT).sum())

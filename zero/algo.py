@@ -22,8 +22,8 @@ class Algorithm:
 
     advantage: Callable[[Tensor], Tensor]  # rewards [P, G] -> [P, G]
     weight: Callable[[Tensor], Tensor]  # response mask [N, T] -> [N, T], over one whole optimizer step
-    surrogate: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # new, old, advantage, mask -> loss, all [N, T]
-    binds: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # same arguments -> bool [N, T]: where it is clipped
+    # new, old, advantage, mask -> loss, and where it is clipped: all [N, T]
+    surrogate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     kl: Callable[[Tensor, Tensor], Tensor]  # policy, reference [N, T] -> [N, T]
     beta: float = 0.0  # coefficient of the KL to the initial policy
     kl_in: str = LOSS  # where beta x KL goes: into the "loss", or off the "reward" of the token
@@ -98,9 +98,8 @@ class Algorithm:
         """
         assert batch.advantage_NT is not None
         old_NT = logprob_NT.detach() if batch.old_NT is None else batch.old_NT
-        per_token_NT = self.surrogate(logprob_NT, old_NT, batch.advantage_NT, batch.mask_NT)
-        bound_NT = self.binds(logprob_NT.detach(), old_NT, batch.advantage_NT, batch.mask_NT)
-        sums = {"loss/clip_fraction": (bound_NT * batch.mask_NT).sum()}
+        per_token_NT, clipped_NT = self.surrogate(logprob_NT, old_NT, batch.advantage_NT, batch.mask_NT)
+        sums = {"loss/clip_fraction": (clipped_NT * batch.mask_NT).sum()}
         if self.correction is not None and batch.sampler_NT is not None:
             factor_NT = self.correction(old_NT, batch.sampler_NT, batch.mask_NT)
             per_token_NT = per_token_NT * factor_NT

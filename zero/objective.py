@@ -171,8 +171,8 @@ def token_mean(mask_NT: Tensor) -> Tensor:
     return mask_NT / mask_NT.sum().clamp(min=1)
 
 
-# ------------------------------------------ surrogates: new, old log-probabilities, advantage, mask [N, T] -> loss [N, T]
-# Each has a companion that says where its clip binds: bool [N, T].
+# ------------------- surrogates: new, old log-probabilities, advantage, mask [N, T] -> loss and where it is clipped (bool) [N, T]
+# What is counted as clipped is what chose the branch of the loss, so the two cannot differ.
 
 
 def clipped(
@@ -183,72 +183,40 @@ def clipped(
     low: float,
     high: float,
     dual: float | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """PPO's clipped objective as a loss, max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(new - old). [PPO] eq. 7; high > low
     is DAPO's clip-higher, [DAPO] eq. 10. With `dual` > 1 it is never above -A x dual for A < 0: a bad token whose
     probability soared costs a bounded loss. [DUAL] eq. 4."""
-    loss_NT = _pessimistic((logprob_NT - old_NT).exp(), advantage_NT, low, high)
-    if dual is None:
-        return loss_NT
-    return torch.where(advantage_NT < 0, torch.minimum(loss_NT, -advantage_NT * dual), loss_NT)
-
-
-def clip_binds(
-    logprob_NT: Tensor,
-    old_NT: Tensor,
-    advantage_NT: Tensor,
-    mask_NT: Tensor,
-    low: float,
-    high: float,
-    dual: float | None = None,
-) -> Tensor:
-    """Where `clipped` has no gradient: the ratio has left the trust region in the direction the advantage asks for."""
     ratio_NT = (logprob_NT - old_NT).exp()
-    bound_NT = _beyond(ratio_NT, advantage_NT, low, high)
-    return bound_NT if dual is None else bound_NT | ((advantage_NT < 0) & (ratio_NT > dual))
+    loss_NT, clipped_NT = _pessimistic(ratio_NT, advantage_NT, low, high)
+    if dual is None:
+        return loss_NT, clipped_NT
+    soared_NT = (advantage_NT < 0) & (ratio_NT > dual)
+    return torch.where(soared_NT, -advantage_NT * dual, loss_NT), clipped_NT | soared_NT
 
 
 def sequence_clipped(
     logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """GSPO: the clipped objective on one ratio for a whole response, s = exp(mean over its tokens of new - old), the same
     loss at every token, so that with `response_mean` a response weighs 1 / N. [GSPO] eq. 5 to 7."""
     return _pessimistic(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_NT, low, high)
 
 
-def sequence_clip_binds(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
-) -> Tensor:
-    """Where `sequence_clipped` has no gradient: whole responses."""
-    return _beyond(_sequence_ratio(logprob_NT - old_NT, mask_NT), advantage_NT, low, high)
-
-
 def truncated_importance(
     logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """CISPO: -sg(clip(r, 1 - low, 1 + high)) A log p. The clip limits a token's weight and takes no token's gradient away.
     [CISPO] eq. 4 and 5; the paper has no lower bound (low = 1)."""
     ratio_NT = (logprob_NT.detach() - old_NT).exp()
-    return -ratio_NT.clamp(1 - low, 1 + high) * advantage_NT * logprob_NT
+    held_NT = ratio_NT.clamp(1 - low, 1 + high)
+    return -held_NT * advantage_NT * logprob_NT, held_NT != ratio_NT
 
 
-def importance_is_truncated(
-    logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor, low: float, high: float
-) -> Tensor:
-    """Where the clip of `truncated_importance` changes a token's weight."""
-    ratio_NT = (logprob_NT - old_NT).exp()
-    return (ratio_NT < 1 - low) | (ratio_NT > 1 + high)
-
-
-def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
+def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
     """-A log p: REINFORCE, [W92], which ignores that the policy may have moved since the samples; with A = 1 supervised
     learning."""
-    return -advantage_NT * logprob_NT
-
-
-def never_binds(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
-    """`log_likelihood` clips nothing."""
-    return torch.zeros_like(mask_NT, dtype=torch.bool)
+    return -advantage_NT * logprob_NT, torch.zeros_like(mask_NT, dtype=torch.bool)
 
 
 # ------------------------- the gap between sampler and learner: the learner's and the sampler's log-probabilities -> factor [N, T]
@@ -266,12 +234,11 @@ def sequence_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap
     return gap_N1.clamp(max=40.0).exp().clamp(max=cap).expand_as(old_NT)
 
 
-def _pessimistic(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> Tensor:
-    return torch.maximum(-advantage_NT * ratio, -advantage_NT * ratio.clamp(1 - low, 1 + high))
-
-
-def _beyond(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> Tensor:
-    return ((advantage_NT > 0) & (ratio > 1 + high)) | ((advantage_NT < 0) & (ratio < 1 - low))
+def _pessimistic(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """max(-A r, -A clip(r)), and where it is the clipped one: the ratio left the trust region the way that A asks for."""
+    held = ratio.clamp(1 - low, 1 + high)
+    clipped_NT = ((advantage_NT > 0) & (ratio > held)) | ((advantage_NT < 0) & (ratio < held))
+    return torch.where(clipped_NT, -advantage_NT * held, -advantage_NT * ratio), clipped_NT
 
 
 def _sequence_ratio(difference_NT: Tensor, mask_NT: Tensor) -> Tensor:

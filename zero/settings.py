@@ -68,7 +68,6 @@ NULLABLE = (
 OPEN = (
     "algo.correction",
     "algo.surrogate.",
-    "algo.binds.",
     "reward.parts.",
     "benchmarks.sets.",
     "questions.parts.",

@@ -118,7 +118,7 @@ GSPO: dict[str, Any] = {"importance_sampling_level": "sequence", "epsilon": 3e-4
 RLOO: dict[str, Any] = {"trainer": "RLOO", "theirs": {"epsilon": 0.2}, "value": False}
 CASES = (
     Case("grpo", ("algo=grpo", EPS), {"loss_type": "grpo", **GROUP}),
-    Case("grpo, dual clip", ("algo=grpo", EPS, "+algo.surrogate.dual=3", "+algo.binds.dual=3"),
+    Case("grpo, dual clip", ("algo=grpo", EPS, "+algo.surrogate.dual=3"),
          {"loss_type": "grpo", "delta": 3.0, **GROUP}, move=0.06, spread=0.8),
     Case("drgrpo", ("algo=drgrpo",), {"loss_type": "dr_grpo", **GROUP, "scale_rewards": "none"}),
     Case("dapo", ("algo=dapo", EPS), {"loss_type": "dapo", **DAPO}),
