@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,9 @@ def test_export_is_a_plain_model_and_an_adapter_that_peft_loads(tiny_folder: Pat
     with torch.no_grad():
         assert torch.equal(again(input_ids=ids).logits, learner.model(input_ids=ids).logits)
         torch.testing.assert_close(again(input_ids=ids).logits, exported(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    written = json.loads((tmp_path / "model" / "adapter" / "adapter_config.json").read_text())
+    named = written["target_modules"]  # a set, which every process orders in its own way
+    assert named == sorted(named) and len(named) >= 3
     lora_learner(tiny_folder, updates=3).export(tmp_path / "twin")
     for file in ("model.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
         assert (tmp_path / "model" / file).read_bytes() == (tmp_path / "twin" / file).read_bytes()

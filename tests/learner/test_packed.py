@@ -238,3 +238,81 @@ def test_the_head_is_that_of_the_objective(vocabulary: int, temperature: float, 
         torch.testing.assert_close(one.double(), other.double(), rtol=1e-4, atol=1e-4)
     for one, other in zip((picked, entropy), logprob_and_entropy(logits.float(), ids, temperature), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [40.0, -40.0], ids=["gates far up", "gates far down"])
+def test_gates_of_any_size(scale: float) -> None:
+    """Beyond -89 the exponential of a gate is no float32 any more; silu is then 0, not the gate."""
+    model = model_of("wide")
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate_proj.weight.mul_(scale)
+    gates: list[Tensor] = []
+    handle = model.model.layers[1].mlp.gate_proj.register_forward_hook(lambda _, __, out: gates.append(out.detach()))
+    ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+    with torch.no_grad():
+        model(ids_NT)
+    handle.remove()
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate_proj.weight.mul_(200 / float(gates[0].abs().max()))
+        model.model.layers[1].mlp.down_proj.weight.mul_(0.1)  # or all else would drown in its output
+    check(model, ids_NT, mask_NT)
+
+
+@pytest.mark.parametrize(
+    "where", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "norm", "embed_tokens"]
+)
+def test_what_is_no_number_stays_so(where: str) -> None:
+    model = model_of("wide")
+    ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if where in name).view(-1)[: 12 * 64] = float("nan")
+        logprob_NT, entropy_NT = Policy(model, 1.0, 500, autocast=False)(ids_NT, mask_NT)
+    assert logprob_NT[mask_NT.bool()].isnan().any() and entropy_NT[mask_NT.bool()].isnan().any()
+
+
+@pytest.mark.parametrize(
+    "targets", [["lm_head"], r".*layers\.1\..*q_proj", r".*layers\.[01]\.mlp\.down_proj", ["v_proj"]]
+)
+def test_adapters_anywhere_are_part_of_the_policy(targets: Any) -> None:
+    model = model_of("wide")
+    if targets == ["lm_head"]:
+        model.config.tie_word_embeddings = False
+        model.lm_head = torch.nn.Linear(64, 500, bias=False)
+    before = Policy(copy.deepcopy(model), 1.0, 500, autocast=False)
+    adapters = Lora(4, 8, targets).onto(model, 0)
+    with torch.no_grad():
+        for layer in adapters.layers.values():
+            layer.lora_B["default"].weight.normal_(std=0.5)
+    ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
+    with torch.no_grad():
+        assert not torch.allclose(
+            before(ids_NT, mask_NT)[0], Policy(model, 1.0, 500, autocast=False)(ids_NT, mask_NT)[0]
+        )
+    check(model, ids_NT, mask_NT)
+    trained = {
+        p
+        for layer in adapters.layers.values()
+        for p in (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+    }
+    assert all(p.grad is not None and p.grad.any() for p in trained)
+
+
+def test_the_head_is_nan_for_nan_and_finite_for_what_is_impossible(compiles: bool) -> None:
+    if not compiles:
+        pytest.skip("the head of the kernels")
+    hidden, weight = torch.eye(64), torch.randn(70, 64, generator=torch.Generator().manual_seed(0))
+    weight[3, 0], weight[4, 1], weight[5, 2] = float("nan"), -torch.inf, torch.inf
+    hidden[:3] = 0
+    hidden[0, 0], hidden[1, 1], hidden[2, 2] = 1, 1, 1
+    logits = torch.where(hidden[:, None] == 0, 0.0, hidden[:, None] * weight).sum(-1)
+    logits, ids = torch.where(logits.isnan() & ~weight[:, :1].T.isnan(), 0.0, logits), torch.full((64,), 9)
+    picked, entropy = logprob_and_entropy(logits, ids, 1.0)
+    assert picked[:3].isfinite().tolist() == [False, True, False]
+    for row in range(3):
+        one = torch.zeros(1, 1), logits[row, :, None].clone().requires_grad_()
+        ours = compiled.head(one[0] + 1, one[1], ids[:1], 1.0, 70)
+        assert torch.allclose(
+            torch.stack(ours).flatten(), torch.stack([picked[row], entropy[row]]), equal_nan=True, atol=1e-5
+        )
+        (slope,) = torch.autograd.grad(ours[0].sum(), one[1])
+        assert bool(slope.isfinite().all()) == (row == 1)

@@ -15,7 +15,7 @@ from tests.conftest import BASE
 from zero.errors import InputError
 from zero.kernels import library
 from zero.records import Completion, Prompt, Question, Sampling
-from zero.rollout import compiled
+from zero.rollout import NotFinite, compiled
 from zero.rollout import decoder as decoders
 from zero.rollout.compiled import CompiledDecoder
 from zero.rollout.decoder import FusedDecoder, TransformersDecoder
@@ -274,3 +274,30 @@ def test_sync_takes_over_new_weights(tiny_folder: Path, tokenizer: Any) -> None:
     [[completion]] = engine.generate(prompts[:1], 1, Sampling(20, stop_ids=(0,)))
     expected = scored(model, prompts[0], completion, 1.0, len(tokenizer))
     torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(8), Sampling(8, 0.0), Sampling(8, top_p=0.9), Sampling(8, 0.7, top_k=5)])
+@pytest.mark.parametrize("version", [0, 12])
+def test_logits_that_are_not_finite_are_one_line(tokenizer: Any, sampling: Sampling, version: int) -> None:
+    model = load(BASE)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.k_proj.weight[0, 0] = float("nan")
+    engine = engine_of(model, tokenizer)
+    engine.version = version
+    cause = "lower optim.lr" if version else "check model.path"
+    with pytest.raises(NotFinite, match=f"logits are not finite after {version} steps: .*{cause}"):
+        engine.generate(prompts_of(tokenizer), 2, sampling)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gates_of_any_size(tokenizer: Any, sign: float) -> None:
+    """Beyond -89 the exponential of a gate is no float32 any more; silu is then 0, not the gate."""
+    model, prompts = load(BASE), prompts_of(tokenizer)
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate_proj.weight.mul_(60 * sign)
+        model.model.layers[1].mlp.down_proj.weight.mul_(0.02)
+    for prompt, [completion] in zip(
+        prompts, engine_of(model, tokenizer).generate(prompts, 1, Sampling(20)), strict=True
+    ):
+        expected = scored(model, prompt, completion, 1.0, len(tokenizer))
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)

@@ -37,10 +37,17 @@ inline float sum(Vector v) {
     return s;
 }
 
-// exp within 2 units in the last place from -87 up; what is below stays at about 1e-38. Cephes' polynomial.
+// x held between `low` and `high`; what is not a number stays so.
+inline Vector held(Vector x, float low, float high) {
+    const Vector least = Vector{} + low, most = Vector{} + high;
+    x = x < least ? least : x;
+    return x > most ? most : x;
+}
+
+// exp within 2 units in the last place from -87 to 88; what is below stays at about 1e-38, what is above at about 1e38, and NaN
+// is NaN: beyond, the exponent would run into the sign. Cephes' polynomial.
 inline Vector exponential(Vector x) {
-    const Vector low = Vector{} - 87.0f;
-    x = x > low ? x : low;
+    x = held(x, -87.0f, 88.0f);
     Vector n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: what is added to it becomes whole
     n -= 12582912.0f;
     const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -81,6 +88,7 @@ inline void column(Int rows, const float *x, Int down, Int along, const float *w
     }
 }
 
+// Of numbers. NaN may be passed over: it shows where they are summed.
 inline float largest(const float *s, Int length) {
     float most = -INFINITY;
     Int t = 0;

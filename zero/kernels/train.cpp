@@ -333,10 +333,7 @@ void train_logprobs(Int rows, Int vocabulary, const float *logits, const Int *id
                 for (int i = 0; i < WIDTH; i++) last[i] = t + i < vocabulary ? at[i] : -INFINITY;
                 at = last;
             }
-            const Vector low = Vector{} - 87.0f;
-            Vector z = (load(at) - highest) / temperature;
-            z = z > low ? z : low;
-            const Vector e = exponential(z);
+            const Vector z = held((load(at) - highest) / temperature, -87.0f, 0.0f), e = exponential(z);
             total += e;
             mean += e * z;
         }
@@ -357,7 +354,7 @@ void train_logprobs_back(Int rows, Int vocabulary, float *logits, const Int *ids
             const bool whole = t + WIDTH <= vocabulary;
             float *at = whole ? logits + t : last;
             if (!whole) memcpy(last, logits + t, 4 * (vocabulary - t));
-            const Vector logp = load(at) / temperature - logsum[r], p = exponential(logp);
+            const Vector logp = held(load(at) / temperature - logsum[r], -87.0f, INFINITY), p = exponential(logp);
             store(at, p * (-d - e * (logp + entropy[r])));
             if (!whole) memcpy(logits + t, last, 4 * (vocabulary - t));
         }

@@ -39,18 +39,26 @@ def can_compile(body: Any) -> bool:
     kernels = library()
     if kernels is None or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
         return False
-    layer = body.layers[0]
-    a, mlp = layer.self_attn, layer.mlp
-    linear = (a.q_proj, a.k_proj, a.v_proj, a.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    kinds = {(type(m), m.weight.dtype, m.weight.device.type) for m in linear}
-    if kinds != {(torch.nn.Linear, torch.float32, "cpu")}:
-        return False
-    if layer.mlp.up_proj.weight.shape != (mlp.up_proj.out_features, mlp.up_proj.in_features):  # in shards: ZeRO-3
-        return False
+    for layer in body.layers:  # adapters may be on some of them only
+        a, mlp = layer.self_attn, layer.mlp
+        linear = (a.q_proj, a.k_proj, a.v_proj, a.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        if not all(map(is_plain, linear)):
+            return False
     return all(
         size % constant(kernels, "panel") == 0
         for size in (a.head_dim, a.q_proj.in_features, mlp.gate_proj.out_features)
     )
+
+
+def is_plain(module: Any) -> bool:
+    """Whether this is torch's own linear layer (no adapter) with a whole weight (ZeRO-3 cuts it) in float32 on the CPU."""
+    if (
+        type(module) is not torch.nn.Linear
+        or module.weight.dtype != torch.float32
+        or module.weight.device.type != "cpu"
+    ):
+        return False
+    return module.weight.shape == (module.out_features, module.in_features)
 
 
 class _Layer(Function):

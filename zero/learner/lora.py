@@ -7,6 +7,7 @@ from the run's seed and B is zero, so training starts at the base model exactly.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,16 +134,17 @@ class Adapters:
         self.model.save_pretrained(path, state_dict=dict(merged) | buffers)
         folder = path / FOLDER
         folder.mkdir(exist_ok=True)
-        base = self.model.name_or_path
-        targets = self.config.target_modules
-        config = replace(
-            self.config,
-            inference_mode=True,
-            base_model_name_or_path=base,
-            target_modules=sorted(targets) if isinstance(targets, set) else targets,  # a set has no order to keep
-        )
+        config = replace(self.config, inference_mode=True, base_model_name_or_path=self.model.name_or_path)
         config.save_pretrained(folder)
+        _sort_lists(folder / "adapter_config.json")
         save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _sort_lists(path: Path) -> None:
+    """In peft's config lists are sets, which have another order in each process: the same adapters, the same bytes."""
+    config = json.loads(path.read_text())
+    config |= {key: sorted(value, key=str) for key, value in config.items() if isinstance(value, list)}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
 def _own(layer: Any) -> list[Tensor]:

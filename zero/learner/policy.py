@@ -80,7 +80,8 @@ class Policy(torch.nn.Module):
 
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
-        if self.packs(ids.device) and head.bias is None and compiled.can_compile(self.model.base_model):
+        plain = compiled.is_plain(head) and head.bias is None
+        if self.packs(ids.device) and plain and compiled.can_compile(self.model.base_model):
             picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):

@@ -9,7 +9,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zero.errors import Broken
 from zero.records import Completion, Prompt, Sampling
+
+
+class NotFinite(Broken):
+    """The sampler's distribution is none: NaN or infinity among the logits."""
+
+    def __init__(self, version: int) -> None:
+        cause = "a weight of the model, or what becomes of it in this precision, is no number; check model.path"
+        if version > 0:
+            cause = "an update drove the weights away: lower optim.lr, and continue from a checkpoint before it"
+        super().__init__(f"the model's logits are not finite after {max(version, 0)} steps: {cause}")
 
 
 class RolloutEngine(Protocol):

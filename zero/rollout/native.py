@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import compiled
+from zero.rollout import NotFinite, compiled
 from zero.rollout.decoder import Decoder, make_decoder
 
 COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
@@ -115,6 +115,8 @@ class NativeEngine:
     def _completions(
         self, ids_NT: Tensor, logprob_NT: Tensor, length_N: Tensor, finished_N: Tensor, sampling: Sampling
     ) -> list[Completion]:
+        if not bool(logprob_NT.isfinite().all()):
+            raise NotFinite(self.version)
         lengths = length_N.tolist()
         ids = [row[:length] for row, length in zip(ids_NT.tolist(), lengths, strict=True)]
         logprobs = [row[:length] for row, length in zip(logprob_NT.tolist(), lengths, strict=True)]
@@ -181,6 +183,9 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
     logprob_NV = logits_NV.log_softmax(dim=-1)
     cdf_NV = logprob_NV.exp().cumsum(dim=-1)
     token_N = torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:], right=True)
+    token_N = token_N.clamp(
+        max=logits_NV.shape[1] - 1
+    )  # of what is no number all lie below; its log-probability says so
     return token_N[:, 0], logprob_NV.gather(1, token_N)[:, 0]
 
 

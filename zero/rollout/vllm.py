@@ -16,6 +16,7 @@ from copy import deepcopy
 from hashlib import blake2b
 from itertools import chain
 from logging import ERROR, getLogger
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from torch import Tensor, distributed
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
+from zero.rollout import NotFinite
 from zero.runtime import has_bfloat16
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
@@ -297,6 +299,8 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
 
     completions = []
     for ids, logprobs, ended in drawn:
+        if not all(map(isfinite, logprobs)):
+            raise NotFinite(version)
         if sampling.stop and stopped(ids):
             early = stopped(ids[:-1])  # text and ids are looked at apart: the text may have ended before its last id
             end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
