@@ -22,6 +22,7 @@ from typing import Any
 from launch import sweep
 from launch.place import Place, free_port, newer
 from zero.errors import InputError, Preempted
+from zero.signals import GaveWay
 
 CAP = "ZERO_CELL_REQUEUES"  # restarts after which a cell is given up
 LOOK = 5.0  # seconds between two looks at the lease: gentle with a shared file system
@@ -84,7 +85,7 @@ def attempt(folder: Path, cell: sweep.Cell, place: Place) -> int:
     except Preempted as error:
         code, line = sweep.EXIT_PREEMPTED, str(error)
     except BaseException as error:
-        code = sweep.EXIT_GAVE_WAY if gave_way(error) else sweep.EXIT_FAILED
+        code = sweep.EXIT_GAVE_WAY if isinstance(error, GaveWay) else sweep.EXIT_FAILED
         line, trace = one_line(error), traceback.format_exc()
     ended(folder, place, number, code, line, trace)
     if place.job:  # all is saved: taking torch down takes seconds of a grace time, and may itself fail
@@ -225,12 +226,6 @@ def run(folder: Path, cell: sweep.Cell) -> int:
     sys.argv = [cell.root, *(o for o in cell.overrides if not o.startswith("run_dir=")), f"run_dir='{folder}'"]
     import_module(f"zero.{cell.root}").main()
     return sweep.EXIT_FINISHED
-
-
-def gave_way(error: BaseException) -> bool:
-    """Whether the run noticed at a step's end that another copy has the lease. Its module is heavy: never imported here."""
-    runtime = sys.modules.get("zero.runtime")
-    return runtime is not None and isinstance(error, runtime.GaveWay)
 
 
 def last_line(log: Path) -> str:

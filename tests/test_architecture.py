@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitor": 0,
     "zero.kernels": 0, "zero.tables": 0,
-    "zero.records": 1, "zero.runtime": 1, "zero.families": 1, "zero.provenance": 1,
+    "zero.records": 1, "zero.runtime": 1, "zero.families": 1, "zero.provenance": 1, "zero.signals": 1, "zero.lock": 1,
     "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
@@ -21,11 +21,11 @@ LAYERS = {
     "zero.critic.value_model": 6, "zero.critic.vine": 6, "zero.ahead": 5, "zero.canary": 5,
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5,
     "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.learner.packed": 5, "zero.learner.deepspeed": 5,
-    "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5,
+    "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5, "zero.rounds": 4, "zero.failures": 6,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.settings": 2, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
     "zero.config": 8, "zero.command": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
-    "zero.pretrain_data": 8,
+    "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8,
     "launch": 9, "analysis": 9,
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.
@@ -36,6 +36,7 @@ COMPOSING = {
     "zero.train",
     "zero.evaluate",
     "zero.pretrain",
+    "zero.run_folder",
     "launch.cells",
 }
 CONFINED = {

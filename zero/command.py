@@ -22,10 +22,20 @@ from zero import experiments, settings
 from zero.config import CONF, cells, check, explained, instantiate, quoted
 from zero.errors import InputError
 from zero.identity import flatten
+from zero.signals import SECOND_CTRL_C
 
 
 def command_line(name: str, main: Callable[[], None]) -> None:
     """Run a Hydra main: check every cell first, then start. Bad input is one line and exit code 2."""
+    try:
+        _run(name, main)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what was saved", file=sys.stderr)
+        leave(SECOND_CTRL_C)
+        sys.exit(SECOND_CTRL_C)
+
+
+def _run(name: str, main: Callable[[], None]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]

@@ -15,4 +15,4 @@ class Broken(RuntimeError):
 
 
 class Preempted(Exception):
-    """SIGTERM arrived and the state is saved: the same command continues the run. Exit code 75 (EX_TEMPFAIL)."""
+    """Somebody asked to stop, and the state is saved: the same command continues the run. Exit code 75 (EX_TEMPFAIL)."""

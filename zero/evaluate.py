@@ -24,9 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity, provenance
 from zero.command import command_line
-from zero.errors import Broken, InputError
+from zero.errors import Broken, InputError, Preempted
+from zero.lock import owned
 from zero.models import find
 from zero.questions import refuse_namesakes
+from zero.signals import StopRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,9 +59,10 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
     from zero.checkpoint import disk_is_full, no_space
     from zero.runtime import device_name
 
-    provenance.note(run_dir, provenance.start(choices, device_name(), ranks=1))
     try:
-        results = measure(config, run_dir, sets, subjects, **light)
+        with owned(run_dir), StopRequest("these questions").listening() as stop:
+            provenance.note(run_dir, provenance.start(choices, device_name(), ranks=1))
+            results = measure(config, run_dir, sets, subjects, stop, **light)
         outcome = outcome_of(config, results)
         (run_dir / "result.partial").write_text(json.dumps(outcome, indent=1))
         (run_dir / "result.partial").rename(run_dir / "result.json")
@@ -77,10 +80,11 @@ def measure(
     run_dir: Path,
     sets: dict[str, QuestionSet],
     subjects: Mapping[int | None, Path | None],
+    stop: StopRequest,
     template: Any,
     reward: Any,
 ) -> dict[int | None, list[Result]]:
-    """The results of every benchmark, by step (None: the model itself)."""
+    """The results of every benchmark, by step (None: the model itself). Preempted, every answer kept, if `stop` says so."""
     from zero import build
     from zero.evaluation import evaluate_in_parts
     from zero.models import load_model
@@ -99,6 +103,7 @@ def measure(
     print(preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
     results: dict[int | None, list[Result]] = {}
+    stop.begun = True
     for step, path in subjects.items():
         folder = run_dir if step is None else run_dir / f"step_{step:06d}"
         folder.mkdir(exist_ok=True)
@@ -117,7 +122,7 @@ def measure(
                 bench, template, tokenizer, engine, config["k"],
                 path=folder / f"completions_{bench.questions.name}.jsonl",
                 at_once=config["at_once"],
-                told=partial(tell, ("" if step is None else f"step {step}, ") + bench.questions.name),
+                told=partial(tell, stop, ("" if step is None else f"step {step}, ") + bench.questions.name),
             )
             for bench in benchmarks
         ]  # fmt: skip
@@ -176,8 +181,10 @@ def refuse_other_weights(folder: Path, digest: str) -> None:
         raise InputError("run_dir", folder, remedy)
 
 
-def tell(label: str, done: int, all_: int) -> None:
+def tell(stop: StopRequest, label: str, done: int, all_: int) -> None:
     """One line on what is done, as long as something is left."""
+    if stop:
+        raise Preempted(f"{stop.received} after {label}, {done} of {all_} questions: saved; the same command continues")
     if done < all_:
         print(f"{label}: {done} of {all_} questions", file=sys.stderr, flush=True)
 
@@ -292,6 +299,9 @@ def task(config: DictConfig) -> None:
     except (InputError, Broken) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(75)  # EX_TEMPFAIL
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from zero.errors import InputError
 
 # Settings that say where and how a run is kept, never what it computes. Everything else is science.
-PLACE = ("run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug")
+PLACE = ("run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug", "resume_with")
 # of an engine over HTTP: where its server happens to be
 PLACES = tuple(
     f"{engine}.{key}"
@@ -34,18 +34,21 @@ def signature(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> None:
-    """InputError naming every key in which the run kept in `run_dir` differs from the one asked for."""
+def differing(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """The keys in which two configs are not the same science."""
     old, new = science(stored), science(config)
-    changed = [
-        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+
+
+def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path, more: str = "") -> None:
+    """InputError naming every key in which the run kept in `run_dir` differs from the one asked for; `more` is another
+    remedy."""
+    old, new = science(stored), science(config)
+    changed = [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in differing(stored, config)]
     if changed:
-        more = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-        listed = "; ".join(changed[:NAMED]) + more
-        remedy = f"holds a run with other settings ({listed}); choose another run_dir or the same settings"
+        left_out = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        listed = "; ".join(changed[:NAMED]) + left_out
+        remedy = f"holds a run with other settings ({listed}); choose another run_dir or the same settings{more}"
         raise InputError("run_dir", run_dir, remedy)
 
 

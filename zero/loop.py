@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +25,7 @@ from zero.canary import Canary
 from zero.critic import Critic
 from zero.errors import Preempted
 from zero.evaluation import Benchmark, Result, evaluate, macro, rows, summarize
+from zero.failures import finite
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.lens import Lens, look
@@ -32,7 +33,9 @@ from zero.monitor import RewardHack
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import StopRequest, World
+from zero.rounds import Rounds
+from zero.runtime import World
+from zero.signals import StopRequest
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, journal
 
@@ -68,6 +71,9 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
+    model: str = ""  # a fingerprint of the one that the run began with
+    rounds: Rounds = field(default_factory=Rounds)  # of questions, so far
+    begun: Callable[[int], None] = lambda done: None  # called once, with the steps done before; -1: not even evaluated
 
     def save(self, path: Path) -> None:
         """All that changes from step to step, into the existing folder `path`. Called by every rank."""
@@ -75,13 +81,16 @@ class Run:
         if self.critic:
             self.critic.save(path)
         self.ahead.save(path)
+        if self.algo.refills and self.world.first:
+            self.rounds.save(path)
 
-    def load(self, path: Path) -> None:
-        """As it was when `save` was called."""
+    def load(self, path: Path, step: int) -> None:
+        """As it was when `save` was called after `step` steps."""
         self.learner.load(path)
         if self.critic:
             self.critic.load(path)
         self.ahead.load(path)
+        self.rounds.load(path, step)
 
 
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
@@ -91,8 +100,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     """
     watch = Stopwatch()
     sampled = list[Group]()
-    rounds = 1 + run.algo.refills
-    for r in range(rounds):  # one, unless the algorithm replaces groups that teach nothing
+    for r in range(1 + run.algo.refills):  # one, unless the algorithm replaces groups that teach nothing
         mine = run.world.part(prompts_of(run, t, r))
         with watch("rollout"):
             waiting = run.ahead.take(t)
@@ -101,6 +109,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
             sampled += run.world.gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
         if sum(map(teaches, sampled)) >= run.prompts:
             break
+    run.rounds.end(t, r + 1)
     groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
     if run.engine.staleness and t + 1 < run.steps:
         next_ones = run.world.part(prompts_of(run, t + 1, 0))
@@ -118,7 +127,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     with watch("rollout"):
         run.ahead.wait()
     with watch("sync"):
-        run.engine.sync(run.learner.weights(), version=t + 1)
+        run.engine.sync(finite(run.learner.weights()), version=t + 1)
     metrics = summarize(sampled) | average(losses) | lag(groups, t) | seen | watch.seconds()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
@@ -126,8 +135,8 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
 
 
 def prompts_of(run: Run, t: int, r: int) -> list[Prompt]:
-    """The prompts of round r of step t: a function of the seed and these numbers alone."""
-    questions = run.questions.batch(t * (1 + run.algo.refills) + r, run.prompts, run.seed)
+    """The prompts of round r of step t: a function of the seed, these numbers and the rounds taken before."""
+    questions = run.questions.batch(run.rounds.number(t, r), run.prompts, run.seed)
     keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
     return [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
 
@@ -166,15 +175,16 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
     The journal line of a step is written before its checkpoint: a resumed run drops what lies beyond its checkpoint and
     computes it again, to the same numbers.
     """
-    start = resume(run)
+    seen = resume(run)
+    start, stop.begun = max(seen, 0), True
     hack = RewardHack.of(journal.read(run.dir) if run.world.first else ())
     results: list[Result] = []
-    run.engine.sync(run.learner.weights(), version=start)
+    run.engine.sync(finite(run.learner.weights()), version=start)
     if run.canary.every:
         listen(run, prompts_of(run, start, 0), start)
-    if start == 0:
+    if seen < 0:
         metrics, results = measure(run, 0)
-        run.trackers.metrics(metrics | _clock(), step=0)
+        record(run, stop, 0, metrics)
     for t in range(start, run.steps):
         began, done = time.perf_counter(), t + 1
         groups, metrics = step(run, t)
@@ -187,27 +197,33 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
             metrics |= evaluated
         if due(done, run.sample_every, run.steps):
             keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
-        # Once: what comes later is for the next step. Before anything is written: a copy that another replaced leaves here.
-        asked = run.world.any(bool(stop))
-        run.trackers.metrics(metrics | _clock(), step=done)
-        if due(done, run.save_every, run.steps) or asked:
-            checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
-        if asked and done < run.steps:
-            raise Preempted(
-                f"{stop.received or 'a signal'} after step {done} of {run.steps}: saved; the same command continues"
-            )
+        record(run, stop, done, metrics)
     return results or measure(run, run.steps)[1]
 
 
+def record(run: Run, stop: StopRequest, done: int, metrics: Metrics) -> None:
+    """The journal line of a step, its checkpoint if one is due or somebody asks to stop, and then Preempted."""
+    # Once: what comes later is for the next step. Before anything is written: a copy that another replaced leaves here.
+    asked = run.world.any(bool(stop))
+    run.trackers.metrics(metrics | _clock(), step=done)
+    if asked or (done and due(done, run.save_every, run.steps)):
+        checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
+    if asked and done < run.steps:
+        raise Preempted(
+            f"{stop.received or 'a signal'} after step {done} of {run.steps}: saved; the same command continues"
+        )
+
+
 def resume(run: Run) -> int:
-    """Load the newest sound checkpoint, take the journal back to it, and return the number of steps it has seen."""
+    """Load the newest sound checkpoint, take the journal back to it, and return the steps that it has seen; -1: none yet."""
     found = checkpoint.newest(run.dir / "checkpoints", warn=lambda text: print(text, file=sys.stderr))
-    start = 0
+    seen = -1
     if found:
-        start, path = found
-        run.load(path)
-    run.trackers.rewind(start if found else -1)
-    return start
+        seen, path = found
+        run.load(path, seen)
+    run.trackers.rewind(seen)
+    run.begun(seen)
+    return seen
 
 
 def listen(run: Run, prompts: Sequence[Prompt], version: int) -> float:

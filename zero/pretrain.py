@@ -31,12 +31,12 @@ from zero import config as configs
 from zero import identity
 from zero.command import command_line
 from zero.errors import InputError, Preempted
+from zero.lock import owned
 from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage
+from zero.signals import StopRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from zero.runtime import StopRequest
 
 SETTINGS, LOG, CHECKPOINTS, MODEL = "pretrain.yaml", "pretrain.jsonl", "checkpoints", "config.json"
 WEIGHTS, STATE = "weights.safetensors", "state.pt"  # of a checkpoint
@@ -60,9 +60,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             print(note, file=sys.stderr)
         configs.writable_folder(out)
 
-        from zero.runtime import StopRequest
-
-        with StopRequest().listening() as stop:
+        with owned(out), StopRequest().listening() as stop:
             return _train(config, out, stages, sources, stop)
 
 
@@ -115,6 +113,7 @@ def _train(
     training.batches = Batches(stages, training.budgets, tokenizer, length, config["sequences"], place)
     configs.keep(own_settings(config), out / SETTINGS)  # from here on the folder belongs to these settings
     rewind(out / LOG, training.step - len(training.losses))
+    stop.begun = True
     try:
         with (out / LOG).open("a") as log:
             train(training, config, has_bfloat16(device), log, out / CHECKPOINTS, stop)

@@ -1,14 +1,16 @@
 """Where the numbers of a run come from: starts.jsonl in its folder has a line for each time that it was started.
 
     {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "versions": {"torch": ...}, "host": ..., "ranks": 1,
-     "device": "cpu", "processor": ..., "kernels": true}
+     "device": "cpu", "processor": ..., "kernels": true, "after_step": 0, "resume_with": {"optim.lr": 1e-06}}
 
-Nothing in it can change a number by itself, so nothing of it belongs to a run's identity.
+`resume_with`, only there if this start changed something, holds from after_step on; see zero/run_folder.py. Nothing else in it
+can change a number by itself, so nothing of it belongs to a run's identity.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -47,11 +49,17 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
 
 
 def note(run_dir: Path, line: Start) -> None:
-    """Append a start to the run folder. A disk that is full costs the line, not the run."""
+    """Append a start to the run folder. A disk that is full costs the line, not the run, unless the line changes the run."""
     try:
-        with (run_dir / FILE).open("ab") as file:
+        with (run_dir / FILE).open("ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")  # after a line that a kill has torn
             file.write((json.dumps(line) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
+        if "resume_with" in line:
+            raise
         print(f"{run_dir / FILE}: {error}; the run goes on", file=sys.stderr)
 
 

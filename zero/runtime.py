@@ -1,17 +1,12 @@
-"""What machine this process has: device, threads, the other processes of its run, and the signal that asks it to stop."""
+"""What machine this process has: device, threads, and the other processes of its run."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -132,50 +127,3 @@ class World:
         if self.size > 1:
             self.meet()
             destroy_process_group()
-
-
-class GaveWay(Exception):
-    """Another copy of this run has taken its folder over: nothing more may be written there. Exit code 76."""
-
-
-class StopRequest:
-    """Set by SIGTERM, by SIGUSR1 (which Slurm sends ahead of a time limit) or by a file; asked at the end of each step.
-
-    The file is named by ZERO_STOP_FILE. ZERO_LEASE=PATH:TOKEN names a JSON file whose token says who owns the run: asking
-    raises GaveWay once it is another's. One that is not there, or cannot be read now, takes nothing away.
-    """
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._file = os.environ.get("ZERO_STOP_FILE")
-        self._lease, _, self._token = os.environ.get("ZERO_LEASE", "").rpartition(":")
-
-    def __bool__(self) -> bool:
-        if self._lease and (owner := self._owner()) not in (None, self._token):
-            raise GaveWay(f"{owner} has taken this run over")
-        if self._file and self.received is None and os.path.exists(self._file):
-            self.received = "a stop file"
-        return self.received is not None
-
-    def _owner(self) -> str | None:
-        try:
-            with open(self._lease, "rb") as file:
-                return str(json.load(file)["token"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-
-    @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Handle the signals inside, restore the former handlers after. Only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        former = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            yield self
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)

@@ -17,6 +17,7 @@ from zero.errors import InputError
 from zero.models import load_model
 
 Config = Mapping[str, Any]
+SMALL = 2**26  # values of a model that are all looked at: a fifth of a second
 SAMPLED = 1024  # values of a tensor in the fingerprint of weights
 
 
@@ -57,6 +58,21 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no mapping
                 yield name, tensors.get_tensor(name)
+
+
+def fingerprint(model: Any, tokenizer: Any) -> str:
+    """Names a loaded model: by every value of a small one, by a sample of a large one's, by its words and chat template."""
+    found = hashlib.sha256()
+    parameters = [(name, p.detach()) for name, p in model.named_parameters()]
+    if sum(p.numel() for _, p in parameters) <= SMALL:
+        for name, p in parameters:
+            found.update(f"{name}{list(p.shape)}".encode() + p.float().cpu().numpy().tobytes())
+    else:
+        for _ in watched(parameters, found):
+            pass
+    words = sorted(tokenizer.get_vocab().items())
+    found.update(repr((words, getattr(tokenizer, "chat_template", None))).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero import identity, provenance
+from zero import identity, provenance, run_folder
 from zero.command import command_line
 from zero.errors import Broken, InputError, Preempted
+from zero.lock import owned
 from zero.models import export_dtype, find, store_as
-from zero.questions import refuse_namesakes
+from zero.question_sets import as_key, load_questions, manifest
+from zero.signals import GaveWay, StopRequest
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +35,11 @@ if TYPE_CHECKING:
     from zero.grading import Reward
     from zero.loop import Run
     from zero.questions import QuestionSet
-    from zero.records import Question
     from zero.runtime import World
     from zero.template import AnyTemplate
     from zero.tracking import Trackers
 
 EXIT_BROKEN, EXIT_INPUT, EXIT_PREEMPTED = 1, 2, 75
-QUESTIONS = "questions.yaml"  # of a run folder: which rows it is trained and tested on
 
 
 def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -48,63 +48,86 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     `choices` names the option of each group, `name` the run. Raises InputError and Preempted.
     """
     run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / name).absolute())
-    known = run_dir / "config.yaml"
-    if known.exists():
-        identity.refuse_if_different(OmegaConf.to_container(OmegaConf.load(known)), config, run_dir)  # type: ignore[arg-type]
-    result = run_dir / "result.json"
-    if result.exists() and (outcome := json.loads(result.read_text()))["status"] == "finished":
+    settings, result = run_folder.settings_of(config, run_dir), run_folder.result_of(run_dir)
+    config = settings.identity
+    done = result is not None and result["status"] == "finished" and result.get("steps", 0) >= settings.current["steps"]
+    if result and done and not settings.current["probe"]:
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks; torch is not there yet to ask
             deliver(config, choices, run_dir, name)
-            where_to_look(run_dir)
-        return outcome
+            where_to_look(run_dir, run_folder.finished_before(settings, result, run_dir))
+        return result
     find(config["model"])  # a model that cannot be had is known in seconds
     light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)
+    with owned(run_dir):
+        outcome = carry_out(settings, choices, run_dir, name, sets, light)
+    if outcome["status"] == "finished" and os.environ.get("RANK", "0") == "0":
+        where_to_look(run_dir)
+    return outcome
 
+
+def carry_out(
+    settings: run_folder.Settings,
+    choices: Mapping[str, str],
+    run_dir: Path,
+    name: str,
+    sets: dict[str, QuestionSet],
+    light: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The part of `run` that needs torch: build, train, export; the folder is ours alone."""
     with nothing_is_garbage():
-        from zero.checkpoint import disk_is_full, no_space
+        from zero.failures import explained
         from zero.loop import train  # torch from here on
-        from zero.runtime import GaveWay, StopRequest, World, device_name
+        from zero.runtime import World, device_name
 
     world = World.join()
     start = provenance.start(choices, device_name(), world.size)
-    outcome = {"status": "failed", "name": name, "signature": identity.signature(config)}
+    outcome = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopRequest().listening() as stop:
-        with nothing_is_garbage():
-            parts = build(config, run_dir, name, sets, start, **light, world=world)
-        if config["probe"]:
+        with nothing_is_garbage(), explained(run_dir, settings.current):
+            parts = build(
+                settings.current, run_dir, name, sets, start, **light, world=world, identity=settings.identity
+            )
+            parts = replace(parts, begun=partial(begin, settings, start, parts))
+        if settings.current["probe"]:
             probe(parts)
             world.part_ways()
             return {"status": "probed"}
-        if world.first:
-            configs.keep(config, known)  # from here on the folder belongs to these settings, and to these questions
-            configs.keep(manifest(sets), run_dir / QUESTIONS)
-            provenance.note(run_dir, start)
-        stored = export_dtype(config["model"])  # now: in a week the model may be gone from the cache
-        began = time.perf_counter()
+        if world.first:  # from here on the folder belongs to these settings, questions and weights
+            configs.keep(settings.identity, run_dir / run_folder.CONFIG)
+            configs.keep(manifest(sets), run_dir / run_folder.QUESTIONS)
+            (run_dir / run_folder.WEIGHTS).write_text(parts.model + "\n")
+        stored = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
+        began, together = time.perf_counter(), True
         try:
-            results = train(parts, stop)
-            export(parts, stored)
+            with explained(run_dir, settings.current):
+                results = train(parts, stop)
+                export(parts, stored)
             outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
-        except Preempted:
-            outcome["status"] = "preempted"
+        except (Preempted, KeyboardInterrupt) as asked:
+            outcome["status"], together = "preempted", isinstance(asked, Preempted)
             raise
         except GaveWay:
             outcome["status"] = "gave way"
-            raise
-        except Exception as error:
-            if disk_is_full(error) and not isinstance(error, InputError):
-                raise no_space(run_dir, "its files") from error
             raise
         finally:
             outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
             if world.first and outcome["status"] != "gave way":  # the folder is another copy's now
                 close(parts, outcome)
-            if outcome["status"] in ("finished", "preempted"):  # every rank is here, or soon will be
+            if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
                 world.part_ways()
-    if world.first:
-        where_to_look(run_dir)
     return outcome
+
+
+def begin(settings: run_folder.Settings, start: provenance.Start, parts: Run, done: int) -> None:
+    """Say after which step the run goes on (-1: it begins), and note this start with what it changes."""
+    if not parts.world.first:
+        return
+    if done >= 0:
+        print(f"continues after step {done} of {parts.steps}", file=sys.stderr)
+    for doubt in run_folder.doubts(settings, done):
+        print(f"note: {doubt}", file=sys.stderr)
+    run_folder.note(parts.dir, start, settings, max(done, 0))
 
 
 @contextmanager
@@ -118,47 +141,6 @@ def nothing_is_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, QuestionSet]:
-    """The set to train on (first) and those of the benchmarks, by their config; what is in both leaves the training rows.
-
-    InputError if a set cannot be loaded, nothing is left to train on, or the files changed since the run began.
-    """
-    training = as_key(config["questions"])
-    sets = {training: configs.instantiate(config["questions"], "questions")}
-    sets |= {
-        as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
-    }
-    refuse_namesakes(sets[as_key(b)] for b in config["benchmarks"]["sets"].values())
-    tested: dict[str, list[Question]] = {}
-    for held in sets.values():  # the training set may be a benchmark's too, with other rows
-        tested.setdefault(held.name, []).extend(held.rows.heldout)
-    sets[training] = questions = sets[training].without(tested)
-    if not questions.rows.train:
-        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
-    known = run_dir / QUESTIONS
-    before: Any = OmegaConf.to_container(OmegaConf.load(known)) if known.exists() else None
-    if before is not None and before != manifest(sets):
-        old, new = ([m["training"], *m["tested"]] for m in (before, manifest(sets)))
-        changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
-        remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
-        raise InputError("run_dir", run_dir, remedy)
-    return sets
-
-
-def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:
-    """Name, size and content hash of the set trained on and of those that are only tested on."""
-    entries = [
-        {"name": s.name, "train": len(s.rows.train), "heldout": len(s.rows.heldout), "digest": s.rows.digest}
-        for s in sets.values()
-    ]
-    return {"training": entries[0], "tested": entries[1:]}
-
-
-def as_key(config: Any) -> str:
-    """Equal configs, equal keys."""
-    return json.dumps(config, sort_keys=True)
-
-
 def build(
     config: Mapping[str, Any],
     run_dir: Path,
@@ -168,8 +150,10 @@ def build(
     template: AnyTemplate,
     reward: Reward,
     world: World | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Every part of a run, each from its own piece of the config; those that need no torch come made."""
+    """Every part of a run, each from its own piece of the config; those that need no torch come made. `identity`: the
+    settings that the run began with, if it goes on with others."""
     from zero import build as make
     from zero.ahead import Ahead
     from zero.grading import Grader
@@ -178,6 +162,7 @@ def build(
     from zero.preflight import preflight
     from zero.progress import Progress
     from zero.runtime import World, prepare
+    from zero.stored import fingerprint
     from zero.tracking import Trackers
 
     world = world or World()
@@ -193,6 +178,8 @@ def build(
     device = prepare(config["threads"])
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = load_model(config["model"])
+    digest = fingerprint(model, tokenizer)  # before adapters or an engine change the model
+    run_folder.refuse_other_model(run_dir, config["model"]["path"], digest)
     sampling = make.make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
     sets[training] = questions = make.with_room(sets[training], template, tokenizer, sampling, context)
@@ -225,9 +212,10 @@ def build(
         if config["tracker"]["lens"]
         else None,
         canary=make.make_canary(config, device),
+        model=digest,
         ahead=Ahead(world),
         benchmarks=benchmarks,
-        trackers=open_trackers(config, start, run_dir, name, Progress(run_dir, name, config["steps"]))
+        trackers=open_trackers(identity or config, start, run_dir, name, Progress(run_dir, name, config["steps"]))
         if world.first and not config["probe"]
         else Trackers(None),
         world=world,
@@ -307,8 +295,10 @@ def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path
         open_trackers(config, begun[-1], run_dir, name).close("finished")
 
 
-def where_to_look(run_dir: Path) -> None:
-    """The last lines of a run."""
+def where_to_look(run_dir: Path, before: str = "") -> None:
+    """The last lines of a run; `before`: of one that had finished already."""
+    if before:
+        print(before)
     shown = run_dir.relative_to(Path.cwd()) if run_dir.is_relative_to(Path.cwd()) else run_dir
     print(f"finished: {shown}")
     print(f"  curves        {shown / 'curves.png'}")

@@ -20,7 +20,7 @@ from launch.place import PORTS, Place, first_node, free_port, newer
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config import check
-from zero.runtime import GaveWay, StopRequest
+from zero.signals import GaveWay, StopRequest
 
 NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}
 

@@ -27,7 +27,8 @@ STACK = 3000  # Python frames: a deeper formula is refused, long before the C st
 def main() -> None:
     """Import, then fork a worker for each socket that arrives, until the other side is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a terminal that closes are the trainer's to handle
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     logging.disable(logging.CRITICAL)  # libraries that log every formula they cannot read
     for module in sys.argv[2:]:

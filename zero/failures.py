@@ -1,0 +1,95 @@
+"""Failures that a run's own words explain: numbers that are not finite, memory or disk space that ran out. One line each,
+with what to change so that the run can go on."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero.checkpoint import disk_is_full, no_space
+from zero.errors import Broken, InputError
+from zero.tracking import journal
+
+MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
+
+
+def finite(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The same weights; FloatingPointError at the first one that holds a value which is not finite."""
+    for name, tensor in weights:
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"the weights are not finite ({name})")
+        yield name, tensor
+
+
+@contextmanager
+def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """What fails inside comes out as InputError or Broken, if its cause is known."""
+    try:
+        yield
+    except (InputError, Broken):
+        raise
+    except Exception as error:
+        if disk_is_full(error):
+            raise no_space(run_dir, "its files") from error
+        if isinstance(error, FloatingPointError):
+            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config)}") from error
+        if is_memory(error):
+            raise Broken(f"{_where(run_dir)}: out of memory ({_first(error)}); {_smaller(error, config)}") from error
+        raise
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether an error means that there is no memory left, on a device or on the host."""
+    words = str(error).lower()
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError | OSError) and any(text in words for text in MEMORY))
+
+
+def _last_line(run_dir: Path) -> dict[str, Any]:
+    with suppress(InputError, OSError, ValueError):
+        return (journal.read(run_dir) or [{}])[-1]
+    return {}
+
+
+def _where(run_dir: Path) -> str:
+    done = _last_line(run_dir).get("step")
+    return "before the first step" if done is None else f"step {done + 1}"
+
+
+def _slower(run_dir: Path, config: Mapping[str, Any]) -> str:
+    last, rate = _last_line(run_dir), config["optim"]["lr"]
+    norm, used = last.get("loss/grad_norm"), last.get("loss/learning_rate")
+    seen = ""
+    if last.get("step"):
+        shown = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {used or 0:.3g}"
+        seen = f"in step {last['step']}: {shown}; "
+    again = "from the last checkpoint" if any((run_dir / "checkpoints").glob("step_*")) else "from the start"
+    return (
+        f"{seen}the same command would meet it again: add resume_with='optim.lr={rate / 10:.3g}' and it goes on {again}"
+    )
+
+
+def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:
+    """What needs less memory of what was being done."""
+    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    rollout, learner = config["rollout"], config["learner"]
+    rows = rollout.get("max_rows") or (rollout.get("engine") or {}).get("max_rows")
+    key = "rollout.max_rows" if rollout.get("max_rows") else "rollout.engine.max_rows"
+    sampling = [f"{key}={max(1, rows // 2)}"] if rows else []
+    training = [f"learner.micro_tokens={max(1, learner['micro_tokens'] // 2)}"] if "micro_tokens" in learner else []
+    if learner.get("gradient_checkpointing") is False:
+        training.append("learner.gradient_checkpointing=true")
+    wanted = sampling if any("rollout" in parts for parts in files) and sampling else training or sampling
+    return f"the same command with resume_with='{' '.join(wanted)}' goes on with less; debug=probe measures the longest step"
+
+
+def _first(error: BaseException) -> str:
+    """An error's first sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0][:160]

@@ -1,0 +1,258 @@
+"""What the folder of a run says about it, and the settings with which it goes on.
+
+config.yaml       the settings that the run began with: its identity
+questions.yaml    which rows it is trained and tested on
+weights.txt       a fingerprint of the model that it began with
+starts.jsonl      a line for each start: from which step on, and what `resume_with` changed there
+result.json       how it ended
+
+What a run is never changes in its folder. Some settings say how it goes on, and may: `resume_with='optim.lr=1e-6 steps=200'`
+changes them from the newest checkpoint on. The change is the run's from then on, whatever the next command says of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from zero import config as configs
+from zero import identity, provenance, settings
+from zero.errors import InputError
+
+CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.txt", "result.json"
+KEY = "resume_with"
+# Settings that a run may change as it goes on: names, or beginnings of names; groups by an option of the same kind
+ADJUSTABLE = tuple(
+    "steps threads evaluation.every samples. optim. learner. algo.critic.optim. algo.critic.micro_tokens".split()
+) + tuple(
+    f"{engine}.{key}"
+    for engine in ("rollout", "rollout.engine")
+    for key in "max_rows batched_tokens cache_gib memory tensor_parallel prefix_caching eager sleep precision".split()
+)
+FIXED = ("learner.lora",)  # what is trained
+GROUPS = ("learner", "optim")
+WATCHING = ("tracker", "checkpoint", "canary")  # settings that do something while steps are taken, and change no number
+BETWEEN = re.compile(r"[\s,]+(?=[\w.]+=)")  # where a list of KEY=VALUE may be cut
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one start of a run."""
+
+    identity: Mapping[str, Any]  # what config.yaml holds
+    current: Mapping[str, Any]  # how the run goes on
+    changes: Mapping[str, Any]  # what this start changes, by KEY
+    before: Mapping[str, Any]  # as it went on until now
+
+
+def settings_of(config: Mapping[str, Any], run_dir: Path) -> Settings:
+    """The settings of a start by this checked config: those of the folder's run, with every change that was made to it.
+
+    InputError if the folder holds another run, or a change is none that can be made.
+    """
+    wished, known = changes_of(config.get(KEY)), run_dir / CONFIG
+    if not known.exists():
+        if wished:
+            raise InputError(KEY, shown(wished), f"there is no run in {run_dir} yet; give the settings themselves")
+        return Settings(config, config, {}, config)
+    original = settings_kept(run_dir)
+    earlier = recorded(run_dir)
+    if earlier and identity.science(config) == identity.science(changed(original, earlier)):
+        kept, before = original, config  # the settings as they are by now, typed in full
+    else:
+        refuse_if_different(original, config, run_dir)
+        kept, before = config, changed(config, earlier)
+    for key, value in wished.items():
+        refuse_unless_adjustable(key, value, before, run_dir)
+    current = changed(before, wished)
+    configs.check_together(current)
+    return Settings(kept, current, wished, before)
+
+
+def refuse_if_different(original: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> None:
+    """InputError naming what differs, with the way to change it if there is one."""
+    new = identity.science(config)
+    differing = [key for key in identity.differing(original, config) if key in new]
+    more = ""
+    if differing and all(map(adjustable, differing)):
+        words = " ".join(f"{key}={new[key]}" for key in differing)
+        more = f"; to go on with them all the same, take them out and add {KEY}='{words}'"
+    identity.refuse_if_different(original, config, run_dir, more)
+
+
+def changes_of(value: Any) -> dict[str, Any]:
+    """`resume_with` by key: 'KEY=VALUE KEY=VALUE', a list of such, or a mapping."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return identity.flatten(value)
+    words = [word for text in (value if isinstance(value, list) else [str(value)]) for word in BETWEEN.split(str(text))]
+    changes: dict[str, Any] = {}
+    for word in filter(None, (word.strip() for word in words)):
+        key, equals, _ = word.partition("=")
+        if not equals or not key:
+            raise InputError(KEY, value, f"is no list of settings; write {KEY}='optim.lr=1e-6 steps=200'")
+        try:
+            changes[key] = OmegaConf.select(OmegaConf.from_dotlist([word]), key)
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise InputError(KEY, word, " ".join(str(error).split())) from error
+        if OmegaConf.is_config(changes[key]):
+            changes[key] = OmegaConf.to_container(changes[key])
+    return changes
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    """Every change that was made to a run, the last one of each setting."""
+    changes: dict[str, Any] = {}
+    for line in provenance.starts(run_dir):
+        if isinstance(line.get(KEY), dict):
+            changes |= line[KEY]
+    return changes
+
+
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the changes made."""
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    for key, value in changes.items():
+        if key in GROUPS:
+            option, section = configs.options(key, plain)[value], plain[key]
+            shared = {k: v for k, v in section.items() if k in option and k != "_target_"}
+            plain[key] = option | shared
+            continue
+        *path, last = key.split(".")
+        section = plain
+        for name in path:
+            section = section[name]
+        section[last] = value
+    return plain
+
+
+def adjustable(key: str) -> bool:
+    """Whether a setting says how a run goes on, and not what it is."""
+    fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) or "_target_" in key
+    return not fixed and (key in GROUPS or any(key == k or (k.endswith(".") and key.startswith(k)) for k in ADJUSTABLE))
+
+
+def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], run_dir: Path) -> None:
+    """InputError if a run with this config cannot go on with this change."""
+    typed, flat = shown({key: value}), identity.flatten(config)
+    if key in GROUPS:
+        found = configs.options(key, config)
+        if value not in found:
+            raise InputError(KEY, typed, f"no such option; there are {', '.join(found)}")
+        if found[value].get("lora") != config[key].get("lora"):
+            raise InputError(KEY, typed, f"trains other weights; {_fork(run_dir)}")
+        return
+    known = key in flat or any(name.startswith(f"{key}.") for name in flat)
+    if known and key.split(".")[0] in identity.PLACE:
+        raise InputError(KEY, typed, f"is no part of what a run is; give {typed} by itself")
+    if not adjustable(key) and (known or (configs.CONF / key.split(".")[0]).is_dir()):
+        raise InputError(KEY, typed, f"is part of what the run is and cannot change in its folder; {_fork(run_dir)}")
+    if not known:
+        close = difflib.get_close_matches(key, list(filter(adjustable, flat)), n=3)
+        raise InputError(KEY, typed, "no such setting" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+    for name, leaf in identity.flatten(value, key).items():
+        settings.check_value(name, leaf, flat.get(re.sub(r"\.\d+$", ".0", name)))
+
+
+def _fork(run_dir: Path) -> str:
+    return f"start another run from its weights: model.path={run_dir / 'model'} run_dir=NEW_FOLDER"
+
+
+def shown(changes: Mapping[str, Any]) -> str:
+    """Changes as they are typed."""
+    return " ".join(f"{key}={value}" for key, value in changes.items())
+
+
+def doubts(settings: Settings, done: int) -> list[str]:
+    """In what a run that is prolonged after so many steps differs from one that was to be as long from its start."""
+    old, new = settings.before, settings.current
+    if old["steps"] == new["steps"]:
+        return []
+    lines = []
+    critic = (new["algo"].get("critic") or {}).get("optim") or {}
+    for name, optim in (("optim", new["optim"]), ("algo.critic.optim", critic)):
+        if (schedule := optim.get("schedule", "constant")) != "constant":
+            lines.append(
+                f"{name}.schedule={schedule} was laid out over {old['steps']} steps; from step {max(done, 0) + 1} on it is "
+                f"that of {new['steps']}"
+            )
+    if new["rollout"].get("staleness") and done == old["steps"]:
+        lines.append(f"the samples of step {done + 1} are drawn with the newest weights, not a step ahead")
+    return lines
+
+
+def note(run_dir: Path, start: provenance.Start, settings: Settings, done: int) -> None:
+    """Note a start after so many steps; all settings of one that changes some are kept beside config.yaml."""
+    line = start | {"after_step": done}
+    if settings.changes:
+        configs.keep(settings.current, run_dir / f"config_{done:06d}.yaml")
+        line[KEY] = dict(settings.changes)
+    provenance.note(run_dir, line)
+
+
+def finished_before(settings: Settings, result: Mapping[str, Any], run_dir: Path) -> str:
+    """The line for a run that is asked for again once it has finished: what this command changes is not looked at."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime((run_dir / RESULT).stat().st_mtime))
+    line = f"already finished on {when} after {result.get('steps', '?')} steps; nothing was run"
+    old, new = (identity.flatten({k: c.get(k) for k in WATCHING}) for c in (settings_kept(run_dir), settings.current))
+    ignored = [f"{key}={new[key]}" for key in new if key in old and new[key] != old[key] and _watches(key)]
+    more = f": {', '.join(ignored)} would need a new run_dir, or more steps ({KEY}=steps=N)" if ignored else ""
+    return line + more
+
+
+def settings_kept(run_dir: Path) -> dict[str, Any]:
+    """What config.yaml holds."""
+    return read_yaml(run_dir / CONFIG)
+
+
+def _watches(key: str) -> bool:
+    return not key.startswith("tracker.") or key.startswith("tracker.lens")
+
+
+def refuse_other_model(run_dir: Path, path: str, digest: str) -> None:
+    """InputError if the run began with another model than that of this fingerprint; a run of before there was one passes."""
+    known = run_dir / WEIGHTS
+    if known.exists() and known.read_text().strip() != digest:
+        remedy = f"its model has changed since the run began in {run_dir}; restore it, or choose another run_dir"
+        raise InputError("model.path", path, remedy)
+
+
+def result_of(run_dir: Path) -> dict[str, Any] | None:
+    """What result.json holds; None if the run has none yet. InputError if it cannot be read."""
+    path = run_dir / RESULT
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text())
+        if not isinstance(result, dict) or "status" not in result:
+            raise ValueError("it has no status")
+    except (OSError, ValueError) as error:
+        remedy = (
+            f"its {RESULT} is damaged ({error}); remove that file: the same command goes on from the last checkpoint"
+        )
+        raise InputError("run_dir", run_dir, remedy) from error
+    return result
+
+
+def read_yaml(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A yaml file of a run folder that has these keys. InputError if it cannot be read."""
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(stored, dict) or not stored or any(key not in stored for key in keys):
+            raise ValueError(f"it has no {', '.join(keys)}" if keys else "it holds no settings")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())[:120]
+        remedy = f"its {path.name} is damaged ({reason}); restore it, or choose another run_dir"
+        raise InputError("run_dir", path.parent, remedy) from error
+    return {str(key): value for key, value in stored.items()}
