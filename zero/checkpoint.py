@@ -54,7 +54,9 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, worl
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
-    """Step and path of the newest checkpoint whose files all match their hashes; damaged ones are named and passed over."""
+    """Step and path of the newest checkpoint whose files all match their hashes; damaged ones are named and passed over.
+    None if there is no checkpoint; InputError if none of them is sound."""
+    damaged: list[str] = []
     for path in reversed(_complete(folder)):
         try:
             manifest = json.loads((path / MANIFEST).read_text())
@@ -62,8 +64,12 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None
                 if _digest(path / name) != digest:
                     raise ValueError(f"{name} has changed")
             return manifest["step"], path
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged.append(path.name)
             warn(f"checkpoint {path} is damaged ({error}); trying the one before")
+    if damaged:
+        remedy = f"no checkpoint is left that can be read ({', '.join(reversed(damaged))} are damaged); restore one, or remove "
+        raise InputError("run_dir", folder.parent, f"{remedy}{folder} to start over from step 0")
     return None
 
 

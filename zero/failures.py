@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zero.checkpoint import disk_is_full, no_space
 from zero.errors import Broken, InputError
+from zero.rollout import NotFinite
 from zero.tracking import journal
 
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
@@ -32,6 +33,10 @@ def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """What fails inside comes out as InputError or Broken, if its cause is known."""
     try:
         yield
+    except NotFinite as error:
+        if not _last_line(run_dir).get("step"):
+            raise  # the model's own weights: no rate is to blame
+        raise Broken(f"{error}; {_slower(run_dir, config)}") from error
     except (InputError, Broken):
         raise
     except Exception as error:
