@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 import statistics
 import time
@@ -18,6 +17,7 @@ from launch.backends import Backend
 from launch.states import FINISHED, Status
 from launch.sweep import Sweep
 from zero.config import model_folder
+from zero.recipes import parameters
 
 GIB = 2**30
 MASTER, MOMENTS = 4, 8  # bytes of a parameter in a checkpoint: float32 weights, two moments of Adam
@@ -78,7 +78,7 @@ def disk(folder: Path, sweep: Sweep, done: Sequence[str], left: Sequence[str]) -
         if not config:
             return None
         path = str(config["model"]["path"])
-        count = known.setdefault(path, parameters(path))
+        count = known.setdefault(path, parameters(model_folder(path)))
         if count is None:
             return None
         saves = (
@@ -86,16 +86,6 @@ def disk(folder: Path, sweep: Sweep, done: Sequence[str], left: Sequence[str]) -
         )  # one more while it is saved
         total += count * (saves * (MASTER + MOMENTS) + KEPT_EXPORT)
     return total
-
-
-def parameters(path: str) -> float | None:
-    """How many a model has: from its files if they lie here, else from its name (Qwen2.5-1.5B); None if unknown."""
-    folder = Path(model_folder(path))
-    files = list(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if files:
-        return sum(file.stat().st_size for file in files) / 2  # bfloat16, or fewer
-    named = re.search(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z])", path.rsplit("/", 1)[-1])
-    return float(named[1]) * (1e9 if named[2] in "Bb" else 1e6) if named else None
 
 
 def size(folder: Path) -> float:

@@ -14,6 +14,8 @@ offload stays, beside the share that the engine takes. Time of a step: sampling,
 
 `--scale` tells one cell on 1 to 64 of the cards: what grows with them is the share of a step that is tail and links.
 
+Memory of a node's host, once: each of its ranks loads the model, and a critic, in float32, and holds what is offloaded.
+
 Exit code: 0 if every cell fits, 1 if not, 2 for bad input. The numbers are formulas, good to a factor of about two; what a node
 really does is told by debug=probe.
 """
@@ -31,6 +33,7 @@ from typing import Any
 from launch import sweep as records
 from launch.shapes import SHAPES, Shape
 from zero.errors import InputError
+from zero.preflight import settings_doubts
 from zero.tables import as_text
 
 GB, TERA = 1e9, 1e12
@@ -38,9 +41,13 @@ MFU = 0.4  # of the update, at best about what public trainers reach on these ca
 DECODING = 0.6  # of the bandwidth, in decoding
 PROMPT = 200  # tokens of a prompt
 MEAN = 1 / 3  # of the token budget that a response takes, if --mean does not say
+KEPT_OF_CRITIC = 0.75  # of its memory in an update: all but the gradients
 SPARE = 0.05  # of a card, for the context of CUDA and the allocator's gaps
 NODE = 8  # GPUs
 NODE_LINK, NETWORK = 150e9, 20e9  # bytes/s of a GPU within a node (NVLink) and between nodes (200 Gbit/s)
+LEGEND = """\
+update GB: the most that a GPU holds in an update; beside engine GB: what it holds while the engine samples;
+host GB: CPU memory of a node; tail: the longest responses alone; links: between GPUs; hours: without evaluation"""
 SCALE = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -68,6 +75,7 @@ class Plan:
     state: float  # what the learner keeps while the engine samples
     update: float  # the most it takes in an update
     engine: float  # the engine's share
+    host: float  # GB of a node's CPU memory
     misfit: str
     sampling: float
     tail: float
@@ -100,7 +108,8 @@ def plan(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, mean: f
     budget = config["sampling"]["max_tokens"]
     mean = min(budget, mean or MEAN * budget)
     state, update = learner_gb(config["learner"], shape, gpus, reference=bool(config["algo"]["beta"]))
-    update += critic_gb(config["algo"]["critic"], shape, gpus)
+    critic = critic_gb(config["algo"]["critic"], shape)
+    state, update = state + critic * KEPT_OF_CRITIC, update + critic
     share, parallel = engine_gb(config["rollout"], shape, card)
     rows = math.ceil(config["prompts"] * config["group_size"] / gpus)  # of a GPU
     context = PROMPT + mean / 2
@@ -114,7 +123,10 @@ def plan(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, mean: f
         state=state,
         update=update,
         engine=share,
-        misfit=misfit(config, card, state, update, share, rows_that_fit(share, shape, parallel, PROMPT + budget)),
+        host=host_gb(config, shape, gpus),
+        misfit=misfit(
+            config, card, state, update, share, rows_that_fit(share, shape, parallel, PROMPT + budget), critic
+        ),
         sampling=samples * math.ceil(rows / live) * mean * decode,
         tail=samples * (budget - mean) * alone,
         training=tokens / gpus * work / (MFU * card.flops),
@@ -138,7 +150,8 @@ def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: fl
 def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: bool) -> tuple[float, float]:
     """(what stays between updates, the most in an update), GB of one GPU: bytes of a parameter as zero/models.py and ZeRO
     (arXiv 1910.02054) count them, and the activations of a micro-batch."""
-    stage = learner.get("stage", 0)
+    stage, lora = learner.get("stage", 0), learner.get("lora")
+    trained = shape.adapters(lora["rank"]) if lora else shape.parameters
     cut = [gpus if stage >= least else 1 for least in (1, 2, 3)]  # of the optimizer's state, gradients, weights
     if stage:
         weights, gradients, masters = 2 / cut[2], 4 / cut[1], 12 / cut[0]
@@ -146,19 +159,29 @@ def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: b
         weights = 0.0 if learner.get("offload_parameters") else weights
         copies = 2.0 * (stage == 3) * 2 * 1e9 / shape.parameters  # two gathered layers and their prefetch: about 2 GB
     else:
-        mixed = learner["precision"] == "bfloat16"
+        mixed = learner["precision"] != "float32"  # auto: on a GPU that is bfloat16
         weights, gradients, masters, copies = 4.0, 4.0, 8.0, 2.0 * mixed
-    kept = weights + masters + (0 if learner["reference_offload"] or not reference else 2 / cut[2])
-    used = kept + gradients + copies
+    copied = reference and not lora and not learner["reference_offload"]  # adapters off are the reference
+    kept = (weights + copied * 2 / cut[2]) * shape.parameters + masters * trained
+    used = kept + gradients * trained + copies * shape.parameters
     per_token = shape.hidden * 2 * (2 * shape.layers + 34 if learner["gradient_checkpointing"] else 34 * shape.layers)
     chunk = 1024 * shape.vocabulary * 4 * 3  # logits of a chunk of the head, their softmax and gradient
     activations = (learner["micro_tokens"] * per_token + chunk) / GB
-    return kept * shape.parameters / GB, used * shape.parameters / GB + activations
+    return kept / GB, used / GB + activations
 
 
-def critic_gb(critic: Any, shape: Shape, gpus: int) -> float:
-    """A critic is a second model of the same size, not cut over ranks."""
+def critic_gb(critic: Any, shape: Shape) -> float:
+    """A learned critic is a second model of the same size, in float32, not cut over ranks."""
     return 16 * shape.parameters / GB if isinstance(critic, Mapping) and "optim" in critic else 0.0
+
+
+def host_gb(config: Mapping[str, Any], shape: Shape, gpus: int) -> float:
+    """What the ranks of a node hold in its CPU memory at the start, when each has loaded the model, and later."""
+    learner, ranks = config["learner"], min(gpus, NODE)
+    models = 2 if critic_gb(config["algo"]["critic"], shape) else 1
+    offloaded = 12 / gpus * bool(learner.get("offload_optimizer")) + 2 / gpus * bool(learner.get("offload_parameters"))
+    offloaded += 4.0 * bool(learner["reference_offload"] and config["algo"]["beta"])
+    return ranks * shape.parameters * (4 * models + offloaded) / GB
 
 
 def engine_gb(rollout: Mapping[str, Any], shape: Shape, card: Card) -> tuple[float, int]:
@@ -185,10 +208,22 @@ def decode_seconds(shape: Shape, card: Card, rows: int, context: float, parallel
     return max(read / (DECODING * card.bandwidth), 2 * shape.parameters * rows / parallel / card.flops)
 
 
-def misfit(config: Mapping[str, Any], card: Card, state: float, update: float, share: float, rows: int) -> str:
+def misfit(
+    config: Mapping[str, Any], card: Card, state: float, update: float, share: float, rows: int, critic: float = 0.0
+) -> str:
     """What does not fit, with the setting to change; "" if all does."""
     room = card.memory * (1 - SPARE)
-    less = "raise learner.stage, add GPUs, or learner.offload_optimizer=true"
+    if (update > room and update - critic <= room) or critic > room / 2:
+        return (
+            f"an update takes {update:.0f} of {card.memory:.0f} GB, the critic {critic:.0f} of them on every GPU, however many: "
+            "take larger cards or an algorithm without a learned critic (algo=vineppo, grpo, ...)"
+        )
+    stage = config["learner"].get("stage")
+    if stage is None:
+        less = "learner=deepspeed over several GPUs, or learner=lora"
+    else:
+        raised = "raise learner.stage, " if stage < 3 else ""
+        less = f"{raised}add GPUs, or learner.offload_optimizer=true"
     if update > room:
         return f"an update takes {update:.0f} of {card.memory:.0f} GB: lower learner.micro_tokens, {less}"
     if state + share > room:
@@ -201,6 +236,9 @@ def misfit(config: Mapping[str, Any], card: Card, state: float, update: float, s
 # ------------------------------------------------------------------------------------------------------------------ lines
 
 
+UNKNOWN = (
+    "the shape of this model is not known: plan with an option of conf/model of its size, such as model=qwen2_5_1_5b"
+)
 Cells = list[tuple[str, Mapping[str, Any], Shape | None]]
 
 
@@ -219,10 +257,7 @@ def distinct(cells: Iterable[records.Cell]) -> Cells:
 
 def planned(cells: Cells, gpus: int, card: Card, mean: float | None = None) -> list[tuple[str, Plan | str]]:
     """(name, plan) of each; in place of a plan: why there is none."""
-    return [
-        (name, plan(config, shape, gpus, card, mean) if shape else "the shape of this model is not known")
-        for name, config, shape in cells
-    ]
+    return [(name, plan(config, shape, gpus, card, mean) if shape else UNKNOWN) for name, config, shape in cells]
 
 
 def scaled(cells: Cells, card: Card, mean: float | None = None) -> list[dict[str, Any]]:
@@ -269,8 +304,8 @@ def rows(of: Sequence[tuple[str, Plan | str]]) -> list[dict[str, Any]]:
         table.append({
             "cell": name, "update GB": f"{made.update:.0f}", "beside engine GB": f"{made.state + made.engine:.0f}",
             "s/step": f"{made.seconds:.0f}", "sampling": f"{made.sampling:.0f}", "tail": f"{made.tail:.0f}",
-            "update": f"{made.training:.0f}", "links": f"{made.links:.1f}", "hours": f"{made.hours:.1f}",
-            "fits": made.misfit or "yes",
+            "update": f"{made.training:.0f}", "links": f"{made.links:.1f}", "host GB": f"{made.host:.0f}",
+            "hours": f"{made.hours:.1f}", "fits": made.misfit or "yes",
         })  # fmt: skip
     return table
 
@@ -295,11 +330,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return records.EXIT_INPUT
+    for name, config, shape in cells:
+        for doubt in settings_doubts(config, shape.parameters) if shape else ():
+            print(f"warning  {name}: {doubt}", file=sys.stderr)
     if options.scale and (table := scaled(cells, card, options.mean)):
         print(as_text(table))
         return int(all(row["fits"] != "yes" for row in table))
     made = planned(cells, gpus, card, options.mean)
     print(as_text(rows(made)))
+    print(LEGEND)
     return int(any(isinstance(of, str) or bool(of.misfit) for _, of in made))
 
 

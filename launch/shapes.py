@@ -39,6 +39,11 @@ class Shape:
         ends = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return self.layers * layer + ends + self.hidden
 
+    def adapters(self, rank: int) -> int:
+        """Parameters of LoRA's adapters on every linear layer but the output embedding."""
+        attention = 2 * (self.hidden + self.heads * self.size) + 2 * (self.hidden + self.kv * self.size)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.inner))
+
     @property
     def cached(self) -> int:
         """Bytes of a token in the cache of keys and values, in bfloat16."""

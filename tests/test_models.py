@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from launch.shapes import SHAPES
 from tests.conftest import BASE, ROOT
 from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving
-from zero.config import options
 from zero.errors import InputError
 from zero.models import cached, configured_ends, export_dtype, find, load_model, store_as
 
@@ -41,13 +43,17 @@ ENDS = {  # how the option's name begins -> the tokens that may end a response
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, dict[str, Any]]:
-    return options("model", {})
+    """The group of each option as a run composes it, unresolved."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = {file.stem: compose("train", overrides=[f"model={file.stem}"]) for file in FILES}
+    return {name: OmegaConf.to_container(config)["model"] for name, config in composed.items()}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_option_is_complete(file: Path, models: dict[str, dict[str, Any]]) -> None:
     name, text, model = file.stem, file.read_text(), models[file.stem]
-    assert list(model) == ["path", "revision", "dtype", "context", "stop", "stop_text"]
+    assert list(model) == ["recipe", "path", "revision", "dtype", "context", "stop", "stop_text"]
     assert text.isascii() and text.startswith("# ")
     assert all("#" in line or line.startswith("path:") for line in text.splitlines() if name not in OWN)
     assert model["revision"] is None and model["dtype"] in ("float32", "bfloat16", *([None] if name == "hf" else []))

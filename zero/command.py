@@ -57,6 +57,8 @@ def _run(name: str, main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    if arguments.cfg and not arguments.resolve:
+        sys.argv.append("--resolve")  # what the run would take, not where it comes from
     GlobalHydra.instance().clear()
     try:
         main()

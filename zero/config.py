@@ -25,13 +25,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zero import settings
+from zero import recipes, settings
 from zero.errors import InputError
 from zero.identity import PLACE, PLACES, flatten
 
 LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
 CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
 AXES = ("algo", "template", "questions", "model")
+OmegaConf.register_new_resolver(
+    "recipe", lambda path, key: recipes.of_path(path and model_folder(str(path)), key), replace=True
+)
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:

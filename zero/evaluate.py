@@ -59,10 +59,10 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
     from zero.checkpoint import disk_is_full, no_space
     from zero.runtime import device_name
 
+    start = provenance.start(choices, device_name(), ranks=1)
     try:
         with owned(run_dir), StopRequest("these questions").listening() as stop:
-            provenance.note(run_dir, provenance.start(choices, device_name(), ranks=1))
-            results = measure(config, run_dir, sets, subjects, stop, **light)
+            results = measure(config, run_dir, sets, subjects, start, stop, **light)
         outcome = outcome_of(config, results)
         (run_dir / "result.partial").write_text(json.dumps(outcome, indent=1))
         (run_dir / "result.partial").rename(run_dir / "result.json")
@@ -80,6 +80,7 @@ def measure(
     run_dir: Path,
     sets: dict[str, QuestionSet],
     subjects: Mapping[int | None, Path | None],
+    start: provenance.Start,
     stop: StopRequest,
     template: Any,
     reward: Any,
@@ -102,6 +103,8 @@ def measure(
     first = benchmarks[0].questions.rows.heldout[0]
     print(preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer), file=sys.stderr)
     engine = build.make_engine(config["rollout"], model, tokenizer, context, device)
+    print(provenance.on_engine(start, engine), file=sys.stderr)
+    provenance.note(run_dir, start)
     results: dict[int | None, list[Result]] = {}
     stop.begun = True
     for step, path in subjects.items():

@@ -11,7 +11,7 @@ from typing import Any
 from zero.errors import InputError
 
 # Settings that say where and how a run is kept, never what it computes. Everything else is science.
-PLACE = ("run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug", "resume_with")
+PLACE = ("run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug", "resume_with", "gpu_share")
 # of an engine over HTTP: where its server happens to be
 PLACES = tuple(
     f"{engine}.{key}"
@@ -19,13 +19,15 @@ PLACES = tuple(
     for key in ("url", "folder", "transport", "timeout", "concurrency", "key_env", "retries")
 )
 
+SOURCE = "model.recipe."  # what other settings have their defaults from, and those stand for themselves
+
 NAMED = 8  # differing settings that an error lists
 
 
 def science(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config (plain containers) without its place, as flat dotted keys."""
     flat = flatten({key: value for key, value in config.items() if key not in PLACE})
-    return {key: value for key, value in flat.items() if key not in PLACES}
+    return {key: value for key, value in flat.items() if key not in PLACES and not key.startswith(SOURCE)}
 
 
 def signature(config: Mapping[str, Any]) -> str:

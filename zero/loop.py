@@ -142,8 +142,10 @@ def prompts_of(run: Run, t: int, r: int) -> list[Prompt]:
 
 
 def draw(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
-    """A group of completions for each of these prompts, with the weights that the engine has."""
-    with run.engine.awake():
+    """A group of completions for each of these prompts, with the weights that the engine has. The last of a step, unless more
+    are drawn for lack of a signal, for a critic, or a step ahead."""
+    last = not (run.algo.refills or run.critic or run.engine.staleness)
+    with run.engine.awake(last):
         return run.engine.generate(prompts, run.group_size, run.sampling)
 
 

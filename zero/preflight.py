@@ -1,7 +1,8 @@
 """What a run is about to send to its model, for a person: one prompt as the model sees it, and where responses end.
 
 Most silent failures of zero-RL are here: a format written out in tokens that the tokenizer does not know, a second BOS,
-a response that nothing ends. `doubts` finds those that can be seen from the prompt, the stops and the tokenizer alone.
+a response that nothing ends. `doubts` finds those that can be seen from the prompt, the stops and the tokenizer alone,
+`settings_doubts` those of the learning rates.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zero import recipes
 from zero.records import Prompt, Sampling
 
 SHOWN = (360, 240)  # characters of a long prompt's beginning and end; one that is hardly longer is shown whole
+TOO_LOW = 20  # times below the usual rate
 ENDS = 3  # tokens shown at either end
 
 # Tokens that end a turn in the chat formats of Qwen, Llama 3, Phi, Gemma and DeepSeek
@@ -43,6 +46,35 @@ def doubts(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> list[str]:
         *_of_stop_tokens(prompt.text, sampling, tokenizer, vocabulary),
         *_of_stop_texts(prompt.text, sampling, tokenizer),
     ]
+
+
+def settings_doubts(config: Mapping[str, Any], parameters: float) -> list[str]:
+    """Settings of a training run that are known to ruin a model of this many parameters, or to teach it nothing."""
+    fitting, learner, optim = recipes.of_size(parameters), config["learner"], config["optim"]
+    key, where = ("lora_lr", "the adapters of a model") if "lora" in learner else ("lr", "a model")
+    usual, most, size = fitting[key], fitting[f"{key}_max"], f"{where} of {parameters / 1e6:,.4g} M parameters"
+    samples = "form" not in config["rollout"]  # supervised learning takes higher rates
+    found = []
+    if samples and optim["lr"] > most:
+        found.append(
+            f"optim.lr={optim['lr']:g} is known to ruin {size}: {usual:g} is usual, above {most:g} it collapses"
+        )
+    elif optim["lr"] < usual / TOO_LOW:
+        found.append(f"optim.lr={optim['lr']:g} moves {size} hardly at all: {usual:g} is usual")
+    updates = config["steps"] * config["updates"] * config["epochs"]
+    if optim["warmup"] >= updates:
+        found.append(
+            f"optim.warmup={optim['warmup']} lasts for all {updates} optimizer steps: optim.lr is never reached"
+        )
+    critic = config["algo"]["critic"]
+    if critic and "optim" in critic and (rate := critic["optim"]["lr"]) > fitting["critic_lr"] * TOO_LOW:
+        found.append(f"algo.critic.optim.lr={rate:g} is far above the usual {fitting['critic_lr']:g} for {size}")
+    assumed = config["model"].get("recipe") or fitting
+    if assumed["name"] != fitting["name"]:
+        found.append(
+            f"the defaults suit models of the size {assumed['name']}, and this is {size}: model/recipe={fitting['name']} fits it"
+        )
+    return found
 
 
 def _of_tokens(prompt: Prompt, tokenizer: Any, vocabulary: Mapping[str, int]) -> list[str]:

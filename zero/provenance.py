@@ -1,7 +1,8 @@
 """Where the numbers of a run come from: starts.jsonl in its folder has a line for each time that it was started.
 
     {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "versions": {"torch": ...}, "host": ..., "ranks": 1,
-     "device": "cpu", "processor": ..., "kernels": true, "after_step": 0, "resume_with": {"optim.lr": 1e-06}}
+     "device": "cpu", "processor": ..., "kernels": true, "engine": "NativeEngine", "engine_precision": "float32",
+     "precision": "float32", "after_step": 0, "resume_with": {"optim.lr": 1e-06}}
 
 `resume_with`, only there if this start changed something, holds from after_step on; see zero/run_folder.py. Nothing else in it
 can change a number by itself, so nothing of it belongs to a run's identity.
@@ -46,6 +47,15 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
         "device": device,
         "ranks": ranks,
     }
+
+
+def on_engine(line: Start, engine: Any, learner: str | None = None) -> str:
+    """Add what settings may leave to the machine: the engine (rollout=auto), its precision and the learner's (auto). Returns
+    the same in words."""
+    name, precision = type(getattr(engine, "engine", engine)).__name__, str(engine.dtype).removeprefix("torch.")
+    line |= {"engine": name, "engine_precision": precision} | ({"precision": learner} if learner else {})
+    words = f"engine   {name} in {precision}, on {line['device']}"
+    return f"{words}; the learner in {learner}" if learner else words
 
 
 def note(run_dir: Path, line: Start) -> None:

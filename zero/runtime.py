@@ -47,10 +47,8 @@ def _keep_freed_memory() -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 here."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """Whether precision=auto is bfloat16 here: on a GPU that has it. On a CPU float32 runs on kernels of our own."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def device_name() -> str:

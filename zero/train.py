@@ -159,7 +159,7 @@ def build(
     from zero.grading import Grader
     from zero.loop import Run
     from zero.models import load_model
-    from zero.preflight import preflight
+    from zero.preflight import preflight, settings_doubts
     from zero.progress import Progress
     from zero.runtime import World, prepare
     from zero.stored import fingerprint
@@ -186,6 +186,8 @@ def build(
     for note in questions.rows.notes:
         tell(f"questions {questions.name}: {note}")
     tell(preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer))
+    for doubt in settings_doubts(config, sum(p.numel() for p in model.parameters())):
+        tell(f"warning  {doubt}")
     evaluation = config["evaluation"]
     greedy = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make.make_benchmarks(
@@ -193,6 +195,8 @@ def build(
     )
     grader = Grader(template.extract, questions.check, questions.find, reward)
     engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
+    precision = "bfloat16" if make.autocasts(config, device) else "float32"
+    tell(provenance.on_engine(start, engine, precision))
     critic = make.make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )

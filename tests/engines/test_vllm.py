@@ -255,3 +255,8 @@ def test_a_cache_too_small_is_refused(tokenizer: Any) -> None:
     """The last test here: a refusal ends what the engines of a process share."""
     with pytest.raises(InputError, match=r"rollout=vllm: vLLM refuses .*cache"):
         engine_of(model_of("tied", tokenizer), tokenizer, cache_gib=1e-6)
+
+
+def test_a_model_that_a_deep_sleep_would_hurt_is_known(plain: Subject) -> None:
+    """Parameters come with a sync and buffers are kept by vLLM: this model has nothing else."""
+    assert plain.engine.loose == []

@@ -41,6 +41,22 @@ def test_bytes_of_a_parameter_are_those_of_the_learner() -> None:
     assert learner_gb(learner(reference_offload=True), SMALL, 8, True)[0] == pytest.approx(12 * n)
 
 
+def test_adapters_train_a_hundredth_of_the_parameters() -> None:
+    head, n = 1024 * LARGE.vocabulary * 12 / 1e9, LARGE.parameters / 1e9
+    adapters = LARGE.adapters(16) / 1e9
+    assert adapters == pytest.approx(0.0404, rel=0.01)  # what peft counts for rank 16 on all linear layers of the 7B
+    kept, used = learner_gb(learner(lora={"rank": 16}), LARGE, 1, reference=True)
+    assert kept == pytest.approx(4 * n + 8 * adapters), "with its adapters off the model is its own reference"
+    assert used == pytest.approx(6 * n + 12 * adapters + head)
+
+
+def test_the_host_of_a_node_holds_a_model_a_rank() -> None:
+    config = check("train", ["model=qwen2_5_math_7b", "learner=deepspeed"])
+    assert plan(config, LARGE, 16, A100).host == pytest.approx(8 * 4 * LARGE.parameters / 1e9)
+    offloading = check("train", ["model=qwen2_5_math_7b", "learner=deepspeed", "learner.offload_optimizer=true"])
+    assert plan(offloading, LARGE, 8, A100).host == pytest.approx((8 * 4 + 12) * LARGE.parameters / 1e9)
+
+
 def test_decoding_is_bound_by_memory_then_by_arithmetic() -> None:
     read = 2 * LARGE.parameters + 1000 * LARGE.cached
     assert decode_seconds(LARGE, H200, 1, 1000, 1) == pytest.approx(read / (0.6 * 4.8e12))
@@ -62,7 +78,11 @@ def test_a_plan_of_the_papers_7b() -> None:
     assert made.training == pytest.approx(tokens / 8 * 8 * LARGE.parameters / (0.4 * 312e12))
     assert plan(config, LARGE, 8, A100, mean=500).hours < made.hours
     alone = plan(config, LARGE, 1, A100)
-    assert "raise learner.stage, add GPUs" in alone.misfit
+    assert "lower learner.micro_tokens, add GPUs" in alone.misfit, "its stage cannot be raised"
+    lower = dict(config) | {"learner": dict(config["learner"]) | {"stage": 2}}
+    assert "raise learner.stage, add GPUs" in plan(lower, LARGE, 1, A100).misfit
+    whole = dict(config) | {"learner": {k: v for k, v in config["learner"].items() if k != "stage"}}
+    assert "learner=deepspeed over several GPUs, or learner=lora" in plan(whole, LARGE, 1, A100).misfit
     small = dict(config) | {"rollout": dict(config["rollout"]) | {"memory": 0.1}}
     assert "raise rollout.memory" in plan(small, LARGE, 8, A100).misfit
 
@@ -95,8 +115,13 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         len(cells) == 2 and cells[0].startswith("grpo r1 math_12k qwen2_5_1_5b ") and cells[0].rstrip().endswith("yes")
     )
     assert main(["experiment=simplerl_zero", "size=paper", "--node=1xH200"]) == 1
-    assert "an update takes" in capsys.readouterr().out
-    assert main(["algo=grpo"]) == 1 and "shape of this model is not known" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "the critic 122 of them on every GPU" in said.out and "host GB: CPU memory of a node" in said.out
+    assert main(["model=qwen2_5_math_1_5b", "optim.lr=1e-3", "--node=1xH200"]) == 0
+    assert "qwen2_5_math_1_5b: optim.lr=0.001 is known to ruin" in capsys.readouterr().err, (
+        "the doubts of a run's start"
+    )
+    assert main(["algo=grpo"]) == 1 and "such as model=qwen2_5_1_5b" in capsys.readouterr().out
     assert main([*line, "--node", "8xB1"]) == 2
     assert "error: --node=8xB1: must be COUNTxCARD with a card of A100-40G" in capsys.readouterr().err
     assert node_of("H200") == (1, H200) and node_of("16xH100")[0] == 16

@@ -41,6 +41,7 @@ class RolloutEngine(Protocol):
         """Take over the learner's weights. Called before the first `generate` and after every step."""
         ...
 
-    def awake(self) -> AbstractContextManager[None]:
-        """Held while generating; an engine that shares memory with the learner frees it outside."""
+    def awake(self, last: bool = False) -> AbstractContextManager[None]:
+        """Held while generating; an engine that shares memory with the learner frees it outside. `last`: nothing is
+        generated again before the next `sync`, so that its weights need not be kept."""
         ...

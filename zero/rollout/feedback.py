@@ -168,8 +168,8 @@ class FeedbackEngine:
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.engine.sync(weights, version)
 
-    def awake(self) -> AbstractContextManager[None]:
-        return self.engine.awake()
+    def awake(self, last: bool = False) -> AbstractContextManager[None]:
+        return self.engine.awake(last)
 
 
 def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:

@@ -56,8 +56,8 @@ class GoldEngine:
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.engine.sync(weights, version)
 
-    def awake(self) -> AbstractContextManager[None]:
-        return self.engine.awake()
+    def awake(self, last: bool = False) -> AbstractContextManager[None]:
+        return self.engine.awake(last)
 
 
 def _drawn(prompt: Prompt, n: int) -> list[str]:

@@ -51,7 +51,7 @@ class NativeEngine:
         self.version = version
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def awake(self, last: bool = False) -> Iterator[None]:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:

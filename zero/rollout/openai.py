@@ -89,7 +89,7 @@ class OpenAIEngine:
         self.version = version
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def awake(self, last: bool = False) -> Iterator[None]:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:

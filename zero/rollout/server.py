@@ -94,7 +94,7 @@ class ServerEngine:
         return self.server.dtype if self.server else None
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def awake(self, last: bool = False) -> Iterator[None]:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:

@@ -50,7 +50,7 @@ class VllmEngine:
     prefix_caching    whether the samples of a prompt share its keys and values
     eager             no CUDA graphs, no compilation
     sleep             free the GPU's memory outside `awake`; on a CPU it does nothing
-    precision         float32, bfloat16, or auto: bfloat16 where the machine has it; None: dtype's
+    precision         float32, bfloat16, or auto: bfloat16 on a GPU that has it; None: dtype's
     staleness         see RolloutEngine
     """
 
@@ -75,10 +75,11 @@ class VllmEngine:
         staleness: int = 0,
     ) -> None:
         self.tokenizer, self.context, self.staleness, self.version = tokenizer, context, staleness, -1
-        self.dtype = _dtype(precision, dtype, device)
+        precision = ("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision
+        self.dtype = getattr(torch, precision) if precision else dtype
         self.ranks = engine_ranks(tensor_parallel, device)
         self.sleeps = sleep and device.type == "cuda"
-        self.asleep: set[str] = set()
+        self.asleep, self.dropped = set[str](), False  # dropped: the weights are lost until the next sync
         self.folder = TemporaryDirectory(prefix="vllm-model-")
         write_model(Path(self.folder.name), config, tokenizer)
         settings = dict(
@@ -104,7 +105,8 @@ class VllmEngine:
             settings["distributed_executor_backend"] = "external_launcher"
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
         self.llm = start(settings, device)
-        self._rest()
+        self.loose: list[str] = self.llm.collective_rpc("loose_tensors")[0]  # lost for good by a sleep of level 2
+        self._rest(keep=False)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._wake("weights")
@@ -112,15 +114,17 @@ class VllmEngine:
             self.llm.collective_rpc("take_over", args=(weights,))
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("vLLM keeps keys and values of the old weights: a request still runs")
-        self.version = version
+        self.version, self.dropped = version, False
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def awake(self, last: bool = False) -> Iterator[None]:
+        if self.dropped:
+            raise RuntimeError("vLLM has dropped its weights: sync before awake()")
         self._wake("weights", "kv_cache")
         try:
             yield
         finally:
-            self._rest()
+            self._rest(keep=not last)
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         asks, place = self.ranks.gathered((list(prompts), n, sampling))
@@ -139,13 +143,15 @@ class VllmEngine:
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
     def _wake(self, *parts: str) -> None:
-        if tags := [part for part in parts if part in self.asleep]:
-            self.llm.wake_up(tags=tags)
-            self.asleep -= set(tags)
+        if tags := set(parts) & self.asleep:
+            self.llm.wake_up(tags=sorted(tags, reverse=True))
+            self.asleep -= tags
 
-    def _rest(self) -> None:
+    def _rest(self, keep: bool) -> None:
+        """Free the GPU's memory; to keep the weights takes as much of the host's, and a copy there and back."""
         if self.sleeps:
-            self.llm.sleep(level=1)  # keeps the weights in the host's memory: the next awake() may come without a sync
+            self.dropped = not keep and not self.loose
+            self.llm.sleep(level=2 if self.dropped else 1)
             self.asleep = {"weights", "kv_cache"}
 
 
@@ -165,12 +171,6 @@ class Ranks:
         said: list[Any] = [None] * self.size
         distributed.all_gather_object(said, ask, group=group.cpu_group)
         return said, group.rank_in_group
-
-
-def _dtype(precision: str | None, given: torch.dtype, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        return torch.bfloat16 if has_bfloat16(device) else torch.float32
-    return getattr(torch, precision) if precision else given
 
 
 def engine_ranks(size: int, device: torch.device) -> Ranks:
@@ -241,9 +241,7 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
 def _reason(error: ValueError) -> str:
     """The line of a (pydantic) error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next(
-        (line for line in lines if line.startswith("Value error, ")), lines[0] if lines else type(error).__name__
-    )
+    return next((line for line in lines if line.startswith("Value error, ")), [*lines, type(error).__name__][0])
 
 
 @contextmanager

@@ -62,6 +62,19 @@ class WeightReceiver:
             more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise RuntimeError(f"vLLM cannot take over the weights: {', '.join(wrong[:5])}{more}")
 
+    def loose_tensors(self) -> list[str]:
+        """Tensors of the model that are neither parameters nor buffers, such as ALiBi's slopes. vLLM's sleep of level 2 loses
+        them: it keeps the buffers, and `take_over` brings the parameters."""
+        worker: Any = self
+        found = []
+        for name, module in worker.get_model().named_modules():
+            for part in (module, getattr(module, "impl", None)):
+                held = vars(part) if hasattr(part, "__dict__") else {}
+                found += [
+                    f"{name}.{key}" for key, value in held.items() if isinstance(value, Tensor) and key != "kv_cache"
+                ]
+        return found
+
 
 def _until_broken(weights: Iterable[tuple[str, Tensor]], broken: list[Exception]) -> Iterator[tuple[str, Tensor]]:
     """The weights up to an error in their making, which goes to `broken`: vLLM left in the middle could not reload again."""

@@ -1,0 +1,67 @@
+"""When the vLLM engine keeps its weights in the host's memory and when it drops them, told from the calls that vLLM gets: it
+sleeps on a GPU alone, which no test has. What the calls do to vLLM: tests/engines, and analysis/LOG.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zero.rollout.vllm import VllmEngine
+
+
+class Llm:
+    """Notes every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {' '.join(tags)}")
+
+    def collective_rpc(self, method: str, args: Any = ()) -> None:
+        self.calls.append(method)
+
+    def reset_prefix_cache(self) -> bool:
+        return True
+
+
+def engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
+    """As its constructor leaves it: asleep, and without weights that are worth anything."""
+    made, llm = VllmEngine.__new__(VllmEngine), Llm()
+    made.llm, made.sleeps, made.loose = llm, True, loose
+    made._rest(keep=False)
+    return made, llm.calls
+
+
+def test_weights_are_kept_only_for_a_use_before_the_next_sync() -> None:
+    made, calls = engine([])
+    made.sync([], 0)
+    with made.awake():  # an evaluation
+        pass
+    with made.awake(last=True):  # the samples of a step
+        pass
+    with pytest.raises(RuntimeError, match="dropped its weights"), made.awake():
+        pass
+    made.sync([], 1)
+    with made.awake():
+        pass
+    assert calls == [
+        "sleep 2",
+        *("wake weights", "take_over", "wake kv_cache", "sleep 1"),
+        *("wake weights kv_cache", "sleep 2"),
+        *("wake weights", "take_over", "wake kv_cache", "sleep 1"),
+    ]
+
+
+def test_a_model_with_tensors_of_its_own_keeps_all() -> None:
+    made, calls = engine(["model.layers.0.self_attn.attn.alibi_slopes"])
+    made.sync([], 0)
+    with made.awake(last=True):
+        pass
+    with made.awake():
+        pass
+    assert {call for call in calls if call.startswith("sleep")} == {"sleep 1"}

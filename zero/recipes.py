@@ -1,0 +1,71 @@
+"""What suits a model of a size: conf/model/recipe/NAME.yaml. A published model names its recipe; one that is known by its path
+alone (model=hf) has the recipe of its number of parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).resolve().parent.parent / "conf" / "model" / "recipe"
+BY_SIZE = "by_size"  # the one that stands for whichever fits
+UNKNOWN = "1b"  # of a model whose size nothing tells: a low rate destroys nothing
+
+
+@cache
+def known() -> dict[str, dict[str, Any]]:
+    """Every recipe by name, smallest first."""
+    recipes = [yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yaml") if path.stem != BY_SIZE]
+    return {recipe["name"]: recipe for recipe in sorted(recipes, key=lambda recipe: recipe["upto"])}
+
+
+def of_size(parameters: float) -> dict[str, Any]:
+    """The recipe of a model with this many parameters."""
+    return next((recipe for recipe in known().values() if parameters <= recipe["upto"]), list(known().values())[-1])
+
+
+def of_path(path: str | None, key: str) -> Any:
+    """A setting of the recipe of the model in a folder, or of a hub id."""
+    count = parameters(path) if path else None
+    recipe = known()[UNKNOWN] if count is None else of_size(count)
+    if key == "max_tokens" and path and (context := _context(Path(path))):
+        return min(recipe[key], context // 2)
+    return recipe[key]
+
+
+def parameters(path: str) -> float | None:
+    """How many a model has: by its files if it is a folder, else by the name of a hub id (Qwen2.5-1.5B); None: unknown."""
+    folder = Path(path)
+    if folder.is_dir():
+        if files := list(folder.glob("*.safetensors")):
+            return float(sum(map(_in_header, files))) or None
+        return sum(file.stat().st_size for file in folder.glob("*.bin")) / 2 or None  # bfloat16, or fewer
+    named = re.search(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z])", path.rsplit("/", 1)[-1])
+    return float(named[1]) * (1e9 if named[2] in "Bb" else 1e6) if named else None
+
+
+def _in_header(path: Path) -> int:
+    """Numbers in a safetensors file, whose header lists their shapes; 0 if it is none."""
+    try:
+        with path.open("rb") as file:
+            header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return 0
+
+
+def _context(folder: Path) -> int | None:
+    """Tokens that the model in a folder was made for."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        found = config.get("max_position_embeddings") or config.get("n_positions")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) and found > 1 else None
