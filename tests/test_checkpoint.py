@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from zero import checkpoint
 from zero.errors import InputError
 
@@ -71,3 +76,46 @@ def test_remains_of_a_killed_save_are_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path, pytest.fail) == (10, tmp_path / "step_000010")  # type: ignore[arg-type]
     checkpoint.save(tmp_path, 20, writer("b"), keep=2)  # type: ignore[arg-type]
     assert (tmp_path / "step_000020" / "weights").read_text() == "b" * 1000
+
+
+RANK = """
+import sys
+from pathlib import Path
+from zero import checkpoint
+from zero.errors import InputError
+from zero.runtime import World
+
+world = World.join()
+for folder in sys.argv[1:]:
+    try:
+        print(checkpoint.agreed(Path(folder), lambda text: None, world))
+    except InputError as error:
+        print(error)
+world.part_ways()
+"""
+
+
+def test_ranks_agree_on_a_checkpoint_or_say_that_they_cannot(tmp_path: Path) -> None:
+    """Two nodes: a folder that both see, one that only the second has filled, one in which they differ."""
+    a, b, shared = (tmp_path / name / "checkpoints" for name in ("a", "b", "shared"))
+    for folder, step in ((a, 10), (b, 10), (b, 20), (shared, 30)):
+        checkpoint.save(folder, step, writer(f"{folder}{step}"), keep=2)  # type: ignore[arg-type]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, *map(str, folders)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        )
+        for rank, folders in enumerate([(shared, tmp_path / "empty", a), (shared, b, b)])
+    ]
+    said = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
+    assert said[0][:2] == said[1][:2] == [str((30, shared / "step_000030")), "None"]
+    for lines, folder in zip(said, (a, b), strict=True):
+        assert lines[2].startswith(
+            f"run_dir={folder.parent}: rank 1 does not see the checkpoint of step 10 that rank 0 found"
+        )

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from zero.errors import InputError
 from zero.runtime import World
@@ -71,6 +72,37 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None
         remedy = f"no checkpoint is left that can be read ({', '.join(reversed(damaged))} are damaged); restore one, or remove "
         raise InputError("run_dir", folder.parent, f"{remedy}{folder} to start over from step 0")
     return None
+
+
+def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int, Path] | None:
+    """The newest sound checkpoint that the first rank finds, for all ranks: one of them reads and hashes the files.
+
+    InputError, on every rank, if it finds none that is sound, or if another rank's folder holds other checkpoints: each would
+    go on from another step.
+    """
+    mine: tuple[int, str] | tuple[str, Any, str] | None = None
+    if world.first:
+        try:
+            found = newest(folder, warn)
+            mine = (found[0], found[1].name) if found else None
+        except InputError as error:
+            mine = (error.key, error.value, error.remedy)
+    chosen: Any = world.gather([mine])[0]
+    if chosen is None:
+        return None
+    if len(chosen) == 3:
+        raise InputError(*chosen)
+    step, path = chosen[0], folder / chosen[1]
+    manifest = path / MANIFEST
+    seen = world.gather([_digest(manifest) if manifest.is_file() else None])
+    others = [str(rank) for rank, digest in enumerate(seen) if digest != seen[0]]
+    if others:
+        remedy = (
+            f"rank {', '.join(others)} does not see the checkpoint of step {step} that rank 0 found; "
+            "choose a folder that all nodes share"
+        )
+        raise InputError("run_dir", folder.parent, remedy)
+    return step, path
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -218,7 +218,7 @@ def record(run: Run, stop: StopRequest, done: int, metrics: Metrics) -> None:
 
 def resume(run: Run) -> int:
     """Load the newest sound checkpoint, take the journal back to it, and return the steps that it has seen; -1: none yet."""
-    found = checkpoint.newest(run.dir / "checkpoints", warn=lambda text: print(text, file=sys.stderr))
+    found = checkpoint.agreed(run.dir / "checkpoints", lambda text: print(text, file=sys.stderr), run.world)
     seen = -1
     if found:
         seen, path = found

@@ -65,12 +65,18 @@ class DeepSpeedLearner:
         self.model = prepared(model, gradient_checkpointing)
         policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights have their precision
         self.plain_head = policy.plain_head
-        exact = {name: p.detach().clone() for name, p in model.named_parameters() if autocast and p.requires_grad}
+        # masters that bfloat16 rounds; most published models are stored in it, and nothing of them needs a copy
+        exact = {
+            name: p.detach().clone()
+            for name, p in model.named_parameters()
+            if autocast and p.requires_grad and not torch.equal(p, p.bfloat16().float())
+        }
         config = settings(stage, offload_optimizer, offload_parameters, autocast, optim.clip, device)
         self.engine = start(policy, optim, config, device, world)
         self.shards = Shards(self.engine, self.model, stage, world)
         for name, parameter in self.shards.trained() if exact else ():
-            self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed's have been bfloat16 once
+            if name in exact:
+                self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed's have been bfloat16 once
         copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
         self.reference = self.shards.copies(torch.device("cpu") if reference_offload else None) if copied else None
 
