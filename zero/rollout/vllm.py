@@ -32,7 +32,6 @@ from zero.runtime import has_bfloat16
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
 BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have
-GIB = 2**30
 LEFT_ALONE = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LOCAL_WORLD_SIZE")  # vLLM or its imports change them
 
 Ask = tuple[list[Prompt], int, Sampling]  # the arguments of `generate`
@@ -50,8 +49,7 @@ class VllmEngine:
     prefix_caching    whether the samples of a prompt share its keys and values
     eager             no CUDA graphs, no compilation
     sleep             free the GPU's memory outside `awake`; on a CPU it does nothing
-    precision         float32, bfloat16, or auto: bfloat16 on a GPU that has it; None: dtype's
-    staleness         see RolloutEngine
+    precision         float32, bfloat16, or auto: bfloat16 on a GPU that has it; None: dtype's; staleness: see RolloutEngine
     """
 
     apart = False
@@ -98,14 +96,16 @@ class VllmEngine:
         )
         if device.type == "cpu":
             # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")
-            settings |= dict(kv_cache_memory_bytes=int(cache_gib * GIB), block_size=BLOCK, enable_chunked_prefill=False)
+            settings |= dict(
+                kv_cache_memory_bytes=int(cache_gib * 2**30), block_size=BLOCK, enable_chunked_prefill=False
+            )
         else:
             settings |= dict(gpu_memory_utilization=memory, enable_sleep_mode=self.sleeps)
         if self.ranks.world > 1:
             settings["distributed_executor_backend"] = "external_launcher"
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
         self.llm = start(settings, device)
-        self.loose: list[str] = self.llm.collective_rpc("loose_tensors")[0]  # lost for good by a sleep of level 2
+        self.loose = list[str](self.llm.collective_rpc("loose_tensors")[0])  # a sleep of level 2 loses them
         self._rest(keep=False)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
