@@ -25,7 +25,7 @@ LAYERS = {
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.settings": 2, "zero.recipes": 1, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
     "zero.config": 8, "zero.command": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
-    "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8,
+    "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8, "zero.pretrain_model": 8, "zero.vocabulary": 1,
     "launch": 9, "analysis": 9,
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.

@@ -11,7 +11,7 @@ from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader, Reward, Weighted, check_equal
 from zero.questions import QuestionSet, Rows
-from zero.records import Question, Sampling
+from zero.records import Prompt, Question, Sampling
 from zero.template import Template, last_boxed
 
 TEMPLATE = Template("t", "Q: {question}\nA:", last_boxed)
@@ -36,6 +36,26 @@ def test_settings_that_fit_too_few_rows_are_refused(tokenizer: Any) -> None:
     rows = Rows(questions(*(f"what is {'9 ' * 80}{i}?" for i in range(9))), ())
     with pytest.raises(InputError, match=r"sampling\.max_tokens=100: .*context of 200 .* for 9 of 9 questions"):
         with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+
+
+def test_settings_that_fit_no_row_are_refused_after_a_few_hundred_rows(tokenizer: Any) -> None:
+    counted = []
+
+    class Counting(Template):
+        def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
+            counted.append(question.id)
+            return super().prompt(question, tokenizer, key)
+
+    rows = Rows(questions(*(f"what is {'9 ' * 80}{i}?" for i in range(3000))), ())
+    with pytest.raises(InputError, match="for at least 201 of 3000 questions"):
+        with_room(
+            QuestionSet("s", rows, check_equal),
+            Counting("t", TEMPLATE.text, last_boxed),
+            tokenizer,
+            Sampling(100),
+            context=200,
+        )
+    assert len(counted) < 300
 
 
 def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(

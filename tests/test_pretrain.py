@@ -4,6 +4,7 @@ question sets, and refuses bad input in one line."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from transformers import (
 
 from zero import config as configs
 from zero import pretrain as pretraining
-from zero.errors import InputError, Preempted
+from zero.errors import Broken, InputError, Preempted
 from zero.pretrain import run
 from zero.pretrain_data import Batches, Place, Stage, Texts, question_documents, read_documents
 from zero.questions import QuestionSet, Rows
@@ -413,6 +414,37 @@ def test_bad_input_is_one_line(
         pretrain(*overrides, f"out={tmp_path / 'out'}")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["null", '["a", "b"]', '{"a": 1}', "true"])
+def test_what_is_no_text_is_never_trained_on(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('\ufeff{"text": "x", "more": 5}\n' * 200 + f'{{"text": {value}, "more": 5}}\n')
+    if value == "null":
+        corpus = read_documents(str(file), "text+more", 0)
+        assert set(corpus.texts) == {"x\n5"}
+        assert corpus.notes == (f"corpus {file}: left out 1 rows without text in text+more: {file}:201",)
+        file.write_text('{"text": "x"}\n{"text": null}\n')
+        with pytest.raises(InputError, match=r"corpus\.fields=text: 1 of 2 rows hold no text there, the first is .*:2"):
+            read_documents(str(file), "text", 0)
+    else:
+        with pytest.raises(InputError, match=r"corpus\.fields=text: .*a\.jsonl:201: its text is .*, no text"):
+            read_documents(str(file), "text+more", 0)
+
+
+def test_nothing_is_kept_of_a_step_that_is_not_finite(
+    gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("one two\n\nthree four\n\n" * 40)
+    text = [*TINY, "corpus=text", f"corpus.path={tmp_path / 'a.txt'}", f"model.path={gpt2}", f"out={tmp_path / 'out'}"]
+    rates = ["optimizer=adamw", "optimizer.matrices.lr=1e30", "optimizer.rest.lr=1e30", "warmup=1", "log_every=1"]
+    with pytest.raises(
+        Broken, match=r"step 2: loss .*: not finite; nothing of it is kept; lower optimizer\.matrices\.lr"
+    ):
+        pretrain(*text, *rates, "checkpoint.every=1", "corpus.tokens=7680")
+    assert "tokens=7680: " not in capsys.readouterr().err  # read once or less: nothing to note
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert all(math.isfinite(entry["loss"]) for entry in log(tmp_path / "out"))
 
 
 def test_a_missing_field_names_its_line(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,10 @@ from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import World, has_bfloat16
 from zero.template import AnyTemplate
+from zero.vocabulary import vocabulary_size
 
 Config = Mapping[str, Any]
+ENOUGH = 200  # rows that are too long, to know that the settings are wrong
 LONG_ROWS = 0.05  # share of a training set that may be too long for the context
 
 
@@ -66,7 +68,7 @@ def make_learner(
         optim=optim,
         temperature=config["sampling"]["temperature"],
         total_updates=total_updates(config),
-        vocabulary=min(len(tokenizer), model.config.get_text_config().vocab_size),
+        vocabulary=vocabulary_size(tokenizer, model.config),
         autocast=autocasts(config, device),
         keep_reference=algo.needs_reference,
         device=device,
@@ -146,15 +148,20 @@ def with_room(
     InputError if that is more than one row in twenty: then the settings are wrong, not the rows.
     """
     room = context - sampling.max_tokens
-    lengths = _lengths(questions.rows.train, template, tokenizer, room)
-    long = {identity: length for identity, length in lengths.items() if length > room}
-    if len(long) > LONG_ROWS * len(questions.rows.train):
-        raise InputError(
-            "sampling.max_tokens",
-            sampling.max_tokens,
+    total = len(questions.rows.train)
+    long: dict[str, int] = {}
+    for identity, length in _lengths(questions.rows.train, template, tokenizer, room):
+        if length > room:
+            long[identity] = length
+        if len(long) > max(ENOUGH, LONG_ROWS * total):  # the rows that are left may take minutes
+            break
+    if len(long) > LONG_ROWS * total:
+        least = "at least " if len(long) > ENOUGH else ""
+        remedy = (
             f"with prompts of up to {max(long.values())} tokens it exceeds the context of {context} (model.context) for "
-            f"{len(long)} of {len(questions.rows.train)} questions; lower it or choose a model with more",
+            f"{least}{len(long)} of {total} questions; lower it or choose a model with more"
         )
+        raise InputError("sampling.max_tokens", sampling.max_tokens, remedy)
     note = f"dropped {len(long)} rows whose prompts leave less than {sampling.max_tokens} tokens: {', '.join(long)}"
     return questions.dropping(frozenset(long), note) if long else questions
 
@@ -162,20 +169,21 @@ def with_room(
 def check_context(bench: Benchmark, template: AnyTemplate, tokenizer: Any, context: int) -> None:
     """Refuse a benchmark with a prompt that leaves no room for an answer; say how many leave less than a full one."""
     budget = bench.sampling.max_tokens
-    lengths = _lengths(bench.asked(), template, tokenizer, context - budget)
-    longest = max(lengths.values(), default=0)
-    if longest >= context:
-        remedy = f"a prompt of {longest} tokens exceeds the context of {context} (model.context); drop that question"
-        raise InputError("benchmarks", bench.questions.name, remedy)
-    short = sum(length + budget > context for length in lengths.values())
+    short = 0
+    for identity, length in _lengths(bench.asked(), template, tokenizer, context - budget):
+        if length >= context:
+            remedy = f"a prompt of {length} tokens exceeds the context of {context} (model.context); drop question {identity}"
+            raise InputError("benchmarks", bench.questions.name, remedy)
+        short += length + budget > context
     if short:
         print(f"benchmark {bench.questions.name}: {short} prompts leave less than {budget} tokens", file=sys.stderr)
 
 
-def _lengths(rows: Sequence[Question], template: AnyTemplate, tokenizer: Any, room: int) -> dict[str, int]:
-    """Tokens of the prompts that may have more than `room`, by question: those of more bytes than that."""
-    texts = [(q, len(q.text.encode("utf-8", "replace"))) for q in rows]
-    if not texts:
-        return {}
-    around = len(template.prompt(replace(texts[0][0], text="?"), tokenizer, (0,)).ids)  # of the template alone
-    return {q.id: len(template.prompt(q, tokenizer, (0,)).ids) for q, size in texts if size + around > room}
+def _lengths(rows: Sequence[Question], template: AnyTemplate, tokenizer: Any, room: int) -> Iterator[tuple[str, int]]:
+    """(question, tokens) of the prompts that may have more than `room`: those of more bytes than that."""
+    if not rows:
+        return
+    around = len(template.prompt(replace(rows[0], text="?"), tokenizer, (0,)).ids)  # of the template alone
+    for q in rows:
+        if len(q.text.encode("utf-8", "replace")) + around > room:
+            yield q.id, len(template.prompt(q, tokenizer, (0,)).ids)

@@ -26,12 +26,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from logging import ERROR, getLogger
+from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from zero.config import CONF, model_folder
 from zero.errors import InputError
+from zero.vocabulary import check_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -191,35 +193,69 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
 
     import torch
     import transformers.utils
+    from safetensors import SafetensorError
 
     # It would import scikit-learn and scipy, seconds, for assisted decoding and for boxes in pictures: nothing here.
     transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity(CRITICAL)  # it prints a table of what does not fit; our own line says it
     getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
     logging.disable_progress_bar()
     how = {"revision": source.revision or "main", "trust_remote_code": False}  # no code of a repository is ever run
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **how)
         if weights:
-            model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, **how)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                source.path, dtype=torch.float32, output_loading_info=True, **how
+            )
         else:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **how))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError("model.path", config["path"], f"transformers cannot load it ({first})") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise InputError("model.path", config["path"], _broken(error)) from error
+    check_tokenizer(tokenizer, model.config, config["path"])
+    if weights:
+        _check_weights(model, loaded, config["path"])
     if found := commit(config):
         print(f"model {config['path']}: commit {found}", file=sys.stderr)
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    context = config["context"] or most
-    if context is None or (most is not None and context > most):
-        raise InputError(
-            "model.context", context, f"the model's own limit is {most} tokens; set model.context within it"
-        )
-    return model, tokenizer, context
+    return model, tokenizer, context_of(config["context"], model.config)
+
+
+def context_of(wanted: int | None, config: Any) -> int:
+    """The context length in tokens: what the user wants, within the model's own limit if its config names one."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if wanted is None and not isinstance(most, int):
+        remedy = "the model's config names no limit; give one: model.context=2048"
+        raise InputError("model.context", "null", remedy)
+    if wanted is not None and isinstance(most, int) and wanted > most:
+        raise InputError("model.context", wanted, f"the model's own limit is {most} tokens; set it within that")
+    return wanted or int(most or 0)
+
+
+def _broken(error: Exception) -> str:
+    """What is wrong with a model's files, in one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "ignore_mismatched_sizes" in lines[0]:
+        return "its weights have other shapes than its config.json says; the files of two models are mixed"
+    if type(error).__name__ in ("SafetensorError", "UnpicklingError"):
+        return f"a file of its weights is damaged or cut short ({lines[0][:120]}); copy or download it again"
+    return f"transformers cannot load it ({lines[0][:200]})"
+
+
+def _check_weights(model: Any, loaded: Mapping[str, Any], path: str) -> None:
+    """Refuse weights that are missing, which transformers replaces by random numbers, and NaN or infinite ones."""
+    import torch
+
+    if missing := sorted(loaded["missing_keys"]):
+        remedy = f"its files lack {len(missing)} weights ({missing[0]}, ...); copy or download all of them again"
+        raise InputError("model.path", path, remedy)
+    for name, tensor in model.named_parameters():
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():  # the sum is one pass without copies
+            raise InputError(
+                "model.path", path, f"its weight {name} holds NaN or infinite numbers; take an earlier copy"
+            )
 
 
 def commit(config: Config) -> str | None:

@@ -13,6 +13,7 @@ out/pretrain.yaml    its settings, from the moment that it trains
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,7 +21,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,10 @@ from omegaconf import DictConfig, OmegaConf
 from zero import config as configs
 from zero import identity
 from zero.command import command_line
-from zero.errors import InputError, Preempted
+from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage
+from zero.pretrain_model import create, load, make_optimizers
 from zero.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -118,52 +119,12 @@ def _train(
         with (out / LOG).open("a") as log:
             train(training, config, has_bfloat16(device), log, out / CHECKPOINTS, stop)
         export(model.to(getattr(torch, config["dtype"])), tokenizer, out)
+        print(f"written to {out}: python -m zero.train model=hf model.path={out} trains it further", flush=True)
     except Exception as error:
         if checkpoint.disk_is_full(error) and not isinstance(error, InputError):
             raise checkpoint.no_space(out, "its files") from error
         raise
     return last_entry(out)
-
-
-def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
-    from zero.models import load_model
-
-    model, tokenizer, context = load_model(config["model"])
-    if config["length"] > context:
-        raise InputError("length", config["length"], f"the model's context has {context} tokens; lower it")
-    if tokenizer.eos_token_id is None:
-        raise InputError("model.path", config["model"]["path"], "its tokenizer has no end-of-text token; set one")
-    return model, tokenizer
-
-
-def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
-    """A Qwen2 with random weights, and a tokenizer trained on the first stage."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from zero.nano.tokenizer import train_tokenizer
-
-    first = next(iter(sources.values()))(seed=config["seed"])
-    texts = [text for text, _ in islice(first, config["tokenizer"]["documents"])]
-    tokenizer = train_tokenizer(texts, config["tokenizer"]["size"], config["model"]["new"]["max_position_embeddings"])
-    shape = Qwen2Config(
-        **config["model"]["new"],
-        vocab_size=len(tokenizer),
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Qwen2ForCausalLM(shape), tokenizer
-
-
-def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
-    """One optimizer for the matrices of the layers, one for embeddings, head, biases and norms."""
-    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
-    rest = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
-    made = configs.instantiate(settings)
-    return [made["matrices"](matrices), made["rest"](rest)]
 
 
 @dataclass
@@ -241,7 +202,11 @@ def train(
         for optimizer, peak in zip(training.optimizers, training.peaks, strict=True):
             for group, lr in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = lr * rate
-        training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
+        try:
+            training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
+        except FloatingPointError as error:
+            remedy = "lower optimizer.matrices.lr and optimizer.rest.lr, or raise warmup, in another out"
+            raise Broken(f"step {training.step + 1}: {error}: not finite; nothing of it is kept; {remedy}") from error
         training.step += 1
         training.seconds = time.perf_counter() - began
         if training.step % config["log_every"] == 0:
@@ -258,7 +223,8 @@ def train(
 
 
 def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[str, Any], autocast: bool) -> float:
-    """One optimizer step on ids [sequences, length + 1]; returns the loss before it."""
+    """One optimizer step on ids [sequences, length + 1]; returns the loss before it. FloatingPointError if that, or the
+    gradient, is not finite."""
     import torch
     import torch.nn.functional as F
 
@@ -269,7 +235,9 @@ def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[s
         part_loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten()) * len(part) / len(ids)
         part_loss.backward()
         loss += part_loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"])
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"]).item()
+    if not math.isfinite(loss + norm):  # before the optimizer: what has been saved stays sound
+        raise FloatingPointError(f"loss {loss}, norm of the gradient {norm}")
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
@@ -283,7 +251,10 @@ def write_line(training: Training, log: Any) -> None:
     entry |= {"lr": training.optimizers[0].param_groups[0]["lr"], "seconds": round(training.seconds, 1)}
     losses.clear()
     print(json.dumps(entry), file=log, flush=True)
-    print("step {step}  tokens {tokens}  loss {loss:.4f}  {seconds:.0f} s".format(**entry), flush=True)
+    share = training.batches.share
+    left = training.seconds * (1 - share) / share if share else 0.0
+    line = "step {step}  tokens {tokens} of {total}  loss {loss:.4f}  {seconds:.0f} s, {left:.0f} s to go"
+    print(line.format(**entry, total=sum(training.budgets), left=left), flush=True)
 
 
 def rewind(log: Path, step: int) -> None:
@@ -335,6 +306,9 @@ def task(config: DictConfig) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Broken as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(75)  # EX_TEMPFAIL

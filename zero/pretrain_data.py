@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, repeat
 from pathlib import Path
@@ -48,6 +48,11 @@ class Texts:
             for text in rng.sample(self.texts, len(self.texts)):
                 yield text, True
 
+    @property
+    def size(self) -> int:
+        """Characters: as many tokens as one pass has at the most, but for texts of rare bytes."""
+        return sum(map(len, self.texts)) + len(self.texts)
+
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits of the content, in the order of the file."""
@@ -66,30 +71,45 @@ def read_documents(path: str, fields: str, seed: int) -> Texts:
     if file.suffix not in (".jsonl", ".txt"):
         raise InputError("corpus.path", path, "must end in .jsonl or .txt")
     try:
-        content = file.read_text(encoding="utf-8")
+        content = file.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
     except OSError as error:
         raise InputError("corpus.path", path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError("corpus.path", path, f"is not UTF-8 (byte {error.start}); convert the file") from error
+    notes: list[str] = []
     if file.suffix == ".jsonl":
-        lines = enumerate(content.split("\n"), 1)
-        texts = [_join(line, fields.split("+"), f"{path}:{n}") for n, line in lines if line.strip()]
+        lines = [(f"{path}:{n}", line) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
+        joined = [(place, _join(line, fields.split("+"), place)) for place, line in lines]
+        texts = [text for _, text in joined if text]
+        if empty := [place for place, text in joined if not text]:
+            if len(empty) > UNSOLVED * len(joined):
+                remedy = f"{len(empty)} of {len(joined)} rows hold no text there, the first is {empty[0]}; drop them"
+                raise InputError("corpus.fields", fields, remedy)
+            notes.append(f"corpus {path}: left out {len(empty)} rows without text in {fields}: {', '.join(empty[:20])}")
     else:
-        texts = [text.strip() for text in content.split("\n\n") if text.strip()]
+        texts = [text.strip() for text in re.split(r"\n[^\S\n]*\n", content) if text.strip()]
     if not texts:
         raise InputError("corpus.path", path, "holds no document")
-    return Texts(texts, seed)
+    return Texts(texts, seed, notes)
 
 
-def _join(line: str, fields: Sequence[str], place: str) -> str:
+def _join(line: str, fields: Sequence[str], place: str) -> str | None:
+    """The text of a row's fields; None if one of them is null or all are blank. Numbers are text; lists and objects are refused."""
     try:
-        row = json.loads(line)
-        text = "\n".join(str(row[field]) for field in fields)
+        values = [json.loads(line)[field] for field in fields]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
+    for field, value in zip(fields, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            remedy = f"its {field} is {json.dumps(value)[:40]}, no text; write one text for each document"
+            raise InputError("corpus.fields", field, f"{place}: {remedy}")
+    if None in values or not any(str(value).strip() for value in values):
+        return None
+    text = "\n".join(map(str, values))
+    try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError("corpus.path", place, "holds half a Unicode character; mend the row") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
     return text
 
 
@@ -163,6 +183,9 @@ def make_stage(name: str, settings: Mapping[str, Any], source: Source, seed: int
     if not isinstance(amount, int) or isinstance(amount, bool) or amount < 1:
         raise InputError(f"{key}.{unit}", amount, "must be a whole number above 0")
     documents = source(seed=seed)
+    if isinstance(documents, Texts) and tokens and (passes := tokens // documents.size) > 1:
+        note = f"{key}: {tokens} tokens read this text some {passes} times or more; tokens=null epochs=1 reads it once"
+        documents = replace(documents, notes=(*documents.notes, note))
     if epochs is not None and not isinstance(documents, Texts):
         raise InputError(f"{key}.epochs", epochs, "these documents have no end; give tokens instead")
     return Stage(name, documents, tokens, epochs)

@@ -16,6 +16,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from zero.errors import InputError
@@ -58,7 +59,7 @@ class Template:
     def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
         """The question in its exact prompt, tokenized once; `tokenizer` is any Hugging Face tokenizer."""
         text = self.text.replace(SLOT, question.text)  # never str.format: `\\boxed{}` and the question hold braces
-        return Prompt(question, text, encode(text, tokenizer), key)
+        return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,32 @@ class ChatTemplate:
         turns = [("system", self.system)] if self.system else []
         turns.append(("user", self.user))
         messages = [{"role": role, "content": text.replace(SLOT, question.text)} for role, text in turns]
-        from jinja2 import TemplateError
+        text = self._rendered(messages, tokenizer)
+        text += self.prefill  # no turn of its own: many chat templates close, trim or rewrite a turn of the assistant
+        return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
+    def _rendered(self, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
+        """The turns as text. InputError whatever the model's chat template, a program from elsewhere, does."""
+        from jinja2 import TemplateSyntaxError
+
+        other = "choose template=none, qwen_math or r1, or mend chat_template in tokenizer_config.json"
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **self.variables)
-        except TemplateError as error:
-            remedy = f"the model's chat template refuses these turns ({error}); many know no system turn: set it to ''"
-            raise InputError("template.system", self.system, remedy) from error
-        text += self.prefill  # no turn of its own: many chat templates close, trim or rewrite a turn of the assistant
-        return Prompt(question, text, encode(text, tokenizer), key)
+        except TemplateSyntaxError as error:
+            remedy = f"the model's chat template is broken (line {error.lineno}: {error.message}); {other}"
+            raise InputError("template", self.name, remedy) from error
+        except Exception as error:  # of jinja2, of transformers, or of what the template itself computes
+            reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+            if self.system:
+                remedy = (
+                    f"the model's chat template refuses these turns ({reason}); many know no system turn: set it to ''"
+                )
+                raise InputError("template.system", self.system, remedy) from error
+            remedy = f"the model's chat template cannot render a user's turn ({reason}); {other}"
+            raise InputError("template", self.name, remedy) from error
+        if not isinstance(text, str) or not text:
+            raise InputError("template", self.name, f"the model's chat template renders nothing; {other}")
+        return text
 
 
 AnyTemplate = Template | ChatTemplate
@@ -108,15 +126,35 @@ def _check_slot(key: str, text: str) -> None:
         raise InputError(key, text, f"must hold {SLOT}, where the question goes")
 
 
-def encode(text: str, tokenizer: Any) -> tuple[int, ...]:
+def encode(text: str, tokenizer: Any, question: str = "") -> tuple[int, ...]:
     """Token ids of a prompt. A BOS goes first if the tokenizer by itself puts one there and the text does not have it.
 
-    Nothing is ever appended: some tokenizers end every text with EOS, after which a model has nothing to say.
+    Nothing is ever appended: some tokenizers end every text with EOS, after which a model has nothing to say. Control
+    tokens that stand in the `question` are its letters: a row of a data set cannot end the user's turn.
     """
     bos = tokenizer.bos_token_id
     puts_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
-    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    if question and any(token in question for token in _control_tokens(tokenizer)):
+        ids = _with_letters(text, tokenizer, question)
+    else:
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     return (bos, *ids) if puts_bos and not text.startswith(tokenizer.bos_token) else ids
+
+
+@lru_cache(maxsize=4)
+def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return tuple({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
+
+
+def _with_letters(text: str, tokenizer: Any, question: str) -> tuple[int, ...]:
+    """Token ids of a text in which the question's control tokens are spelt out, wherever the question stands."""
+    ids: list[int] = []
+    for place, around in enumerate(text.split(question.strip())):
+        if place:
+            ids += tokenizer.encode(question.strip(), add_special_tokens=False, split_special_tokens=True)
+        ids += tokenizer.encode(around, add_special_tokens=False) if around else []
+    return tuple(ids)
 
 
 def last_boxed(text: str) -> str | None:

@@ -76,7 +76,18 @@ def test_blank_lines_repetitions_a_mark_and_windows_line_ends(tmp_path: Path) ->
     )
     rows = table(path, heldout=0)
     assert [(q.text, q.answer) for q in rows.train] == [("a b", ("1",)), ("c", ("3",))]
-    assert rows.notes == ("left out 1 repeated: line 4 is line 1",)
+    assert rows.notes == ("left out 1 repeated with another answer, of which the first was kept: line 4 is line 1",)
+
+
+def test_a_repetition_with_another_answer_is_told_apart(tmp_path: Path) -> None:
+    rows = [("q1", "3"), ("Q1", "3"), ("q1?", ["3", "three"]), ("q1", "4"), ("q2", "5")]
+    lines = [{"problem": question, "answer": answer} for question, answer in rows]
+    read = table(write(tmp_path, *lines), heldout=0)
+    assert [(q.text, q.answer) for q in read.train] == [("q1", ("3",)), ("q2", ("5",))]
+    assert read.notes == (
+        "left out 2 repeated: line 2 is line 1, line 3 is line 1",
+        "left out 1 repeated with another answer, of which the first was kept: line 4 is line 1",
+    )
 
 
 def test_held_out_rows_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
@@ -163,6 +174,12 @@ FAULTS = [
     ([{"problem": "  ", "answer": "a"}], {}, "questions.question", "line 1 holds no text"),
     ([{"problem": 5, "answer": "a"}], {}, "questions.question", "line 1 holds no text"),
     ([{"problem": "\ud800", "answer": "a"}], {}, "questions.question", "half a Unicode character"),
+    ([{"problem": "q", "answer": "a", "solution": "x\ud83d"}], {}, "questions.solution", "line 1 holds half a Unicode"),
+    ([{"problem": "q", "answer": ["a", "\udc00"]}], {}, "questions.answer", "line 1 holds half a Unicode"),
+    (["\ufeff{}".encode("utf-16")], {}, "questions.path", "line 1 is not UTF-8 .it looks like UTF-16."),
+    ([b"{\n", b'"problem": "q"}\n'], {}, "questions.path", "one object over several lines"),
+    ([b"problem,answer\n", b"q,a\n"], {}, "questions.path", "line 1 is not JSON .*: .csv, .tsv"),
+    ([b"\x1f\x8b\x08\n"], {}, "questions.path", "line 1 is not UTF-8"),
     ([{"problem": "q", "answer": {}}], {}, "questions.answer", "line 1: an answer must be"),
     ([{"problem": "q", "answer": True}], {}, "questions.answer", "line 1: an answer must be"),
     ([b'{"problem": "q", "answer": NaN}\n'], {}, "questions.answer", "line 1: an answer must be"),

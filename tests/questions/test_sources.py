@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import time
@@ -227,3 +228,63 @@ def test_no_network_but_in_the_cache(monkeypatch: pytest.MonkeyPatch, cache: Pat
         assert list(rows_of(None, {**HUB, "revision": revision}, None)) == [("row 1", {"problem": "q", "answer": "a"})]
     with pytest.raises(InputError, match=r"questions\.hub\.revision=fedcba: .* another version"):
         list(rows_of(None, {**HUB, "revision": "fedcba"}, None))
+
+
+TABLE = 'problem,answer\n"a, ""b""\nc",1\n\nd,"2,5"\n'
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "A.csv"])
+def test_tables_of_text(tmp_path: Path, name: str) -> None:
+    text = "\ufeff" + (TABLE if "csv" in name else 'problem\tanswer\n"a, ""b""\nc"\t1\n\nd\t2,5\n')
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    rows = [{"problem": 'a, "b"\nc', "answer": "1"}, {"problem": "d", "answer": "2,5"}]
+    assert list(rows_of(str(tmp_path / name), None, None)) == [("line 3", rows[0]), ("line 5", rows[1])]
+    assert [row for _, row in rows_of(str(tmp_path), None, name.split(".")[0])] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"problem,answer\nq,1,2\n", "line 2 has 3 fields, the first line names 2 columns"),
+        ("a.csv", b"problem,problem\n", "must name every column, each once"),
+        ("a.csv", b'problem,answer\n"q,1\n', "line 2: unexpected end of data"),
+        ("a.csv", b"problem,answer\ncaf\xe9,1\n", "line 2 is not UTF-8"),
+        ("a.csv", b"problem,answer\n" + b"9" * 200_000 + b",1\n", "line 2: field larger than field limit"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "cannot be read"),
+        ("a.jsonl.gz", LINES.encode(), "cannot be read .Not a gzipped file"),
+        ("a.xlsx", b"PK", ".xlsx is not read; save the rows as one of .parquet, .jsonl, .json, .csv"),
+        ("a.zip", b"PK", ".zip is not read"),
+    ],
+)
+def test_what_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        list(rows_of(str(tmp_path / name), None, None))
+    assert error.value.key == "questions.path"
+
+
+def test_compressed_lines(tmp_path: Path) -> None:
+    for name, text in (("a.jsonl.gz", LINES), ("b.json.gz", json.dumps(ROWS))):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+        assert [row for _, row in rows_of(str(tmp_path / name), None, None)] == ROWS
+
+
+def test_short_floats_are_the_decimals_that_were_written(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    answers, nested = [0.2, 0.1, 1e-5, 3.0, None], [[0.7], [], None, [0.1, None], [2.5]]
+    pair = pa.struct([("x", pa.float32())])
+    columns = {
+        "half": pa.array(answers, pa.float16()),
+        "single": pa.array(answers, pa.float32()),
+        "double": pa.array(answers, pa.float64()),
+        "list": pa.array(nested, pa.list_(pa.float32())),
+        "struct": pa.array([{"x": v} for v in answers], pair),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows = [row for _, row in rows_of(str(tmp_path / "a.parquet"), None, None)]
+    for name in ("half", "single", "double"):
+        assert [row[name] for row in rows] == answers
+    assert [row["list"] for row in rows] == nested
+    assert [row["struct"]["x"] for row in rows] == answers

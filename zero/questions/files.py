@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -97,17 +98,20 @@ def _questions(
     found: dict[str, Question] = {}
     places: dict[str, str] = {}
     repeated: list[str] = []
+    contradicting: list[str] = []
     unanswered: list[str] = []
     for place, row in placed:
         text = _text(row, columns, place)
         identity = splits.fingerprint(text)
-        worked = _solutions(row.get(columns.solution))
+        worked = _solutions(row.get(columns.solution), columns.solution, place)
         if known := found.get(identity):
             new = [text for text in worked if text not in (known.solution, *known.more)]
             if new:  # one row a response is how sampled solutions are mostly kept
                 solution, *more = [text for text in (known.solution, *known.more, *new) if text]
                 found[identity] = replace(known, solution=solution, more=tuple(more))
-            repeated.append(f"{place} is {places[identity]}")
+            other = _answers(row.get(columns.answer), columns.mark, place)
+            differs = bool(other) and not set(other) & set(known.answer)
+            (contradicting if differs else repeated).append(f"{place} is {places[identity]}")
             continue
         accepted = _answers(
             _column(row, "questions.answer", columns.answer, columns.source, place), columns.mark, place
@@ -124,7 +128,11 @@ def _questions(
     if len(unanswered) > UNANSWERED * (len(found) + len(unanswered)):
         remedy = f"{len(unanswered)} rows have no answer there, the first is {unanswered[0]}; drop them"
         raise InputError("questions.answer", columns.answer, remedy)
-    reasons = (("repeated", repeated), ("without an answer", unanswered))
+    reasons = (
+        ("repeated", repeated),
+        ("repeated with another answer, of which the first was kept", contradicting),
+        ("without an answer", unanswered),
+    )
     return found, places, [f"left out {len(v)} {k}: {splits.listed(v)}" for k, v in reasons if v]
 
 
@@ -190,17 +198,23 @@ def _text(row: Row, columns: _Columns, place: str) -> str:
     text = _column(row, "questions.question", columns.question, columns.source, place)
     if not isinstance(text, str) or not text.strip():
         raise InputError("questions.question", columns.question, f"{place} holds no text there; mend or drop the row")
+    return _whole(text, "questions.question", columns.question, place).strip()
+
+
+def _whole(text: str, key: str, column: str, place: str) -> str:
+    """The text itself; InputError if it holds half of a surrogate pair, which no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        remedy = f"{place} holds half a Unicode character; mend the row"
-        raise InputError("questions.question", columns.question, remedy) from error
-    return text.strip()
+        raise InputError(key, column, f"{place} holds half a Unicode character; mend the row") from error
+    return text
 
 
-def _solutions(value: Any) -> list[str]:
+def _solutions(value: Any, column: str, place: str) -> list[str]:
     """Every solution that is a text, without repetitions and empty ones."""
     texts = [one.strip() for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    for text in texts:
+        _whole(text, "questions.solution", column, place)
     return list(dict.fromkeys(text for text in texts if text))
 
 
@@ -213,12 +227,15 @@ def _answers(value: Any, mark: str | None, place: str) -> tuple[str, ...]:
 
 def _answer(value: Any, mark: str | None, place: str) -> str:
     """142.0 -> "142", " 0.5" -> "0.5"."""
+    if isinstance(value, Decimal) and value.is_finite():  # of Parquet's decimal columns
+        return f"{value.normalize():f}"
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         raise InputError("questions.answer", value, f"{place}: an answer must be a text, a number or a list of them")
+    _whole(value, "questions.answer", value.encode("utf-8", "replace").decode(), place)
     if not mark:
         return value.strip()
     _, found, after = value.rpartition(mark)

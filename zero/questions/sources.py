@@ -1,4 +1,4 @@
-"""Rows of question sets from where they lie: JSON Lines, JSON, Parquet, folders of them, save_to_disk folders, the hub.
+"""Rows of question sets from where they lie: JSON Lines, JSON, CSV, Parquet, folders, save_to_disk folders, the hub.
 
 Everything comes out as (place, row): the row as a plain dict, and its place in words for messages ("line 7"). pyarrow and
 datasets are imported where they are needed: both are slow to import, and a JSON Lines file needs neither.
@@ -6,8 +6,12 @@ datasets are imported where they are needed: both are slow to import, and a JSON
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import logging
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +23,34 @@ from zero.errors import InputError
 Row = dict[str, Any]
 Placed = Iterator[tuple[str, Row]]
 
-KINDS = (".parquet", ".jsonl", ".json")  # what a folder is searched for, and its folders: the first kind that is there
+# What a folder is searched for, and its folders: the first kind that is there. The others may be compressed with gzip
+KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
+UNREAD = (
+    ".xlsx",
+    ".xls",
+    ".zip",
+    ".xz",
+    ".bz2",
+    ".zst",
+    ".tar",
+    ".7z",
+    ".arrow",
+    ".feather",
+    ".pkl",
+    ".npz",
+    ".yaml",
+    ".yml",
+    ".pdf",
+)
+NARROW = {"halffloat": "float16", "float": "float32"}  # Arrow's names of short floats -> numpy's
 PATIENCE = 3.0  # seconds to wait for the hub's first answer; without this probe `datasets` retries for half a minute
 
 
 def rows_of(path: str | None, hub: Mapping[str, Any] | None, split: str | None) -> Placed:
     """(place, row) of a local file or folder, or, without a path, of a data set on the hub.
 
-    path    .jsonl (or any other ending: JSON Lines), .json (one array, or JSON Lines), .parquet; a folder of these; a
-            folder written by `datasets.save_to_disk`
+    path    .jsonl (or any other ending: JSON Lines), .json (one array, or JSON Lines), .csv and .tsv (the first line names
+            the columns), each of them also with .gz, .parquet; a folder of these; a folder written by `datasets.save_to_disk`
     hub     {id, config, split, revision, columns}; columns renames the hub's columns: {question: problem}
     split   which part of a DatasetDict folder, or which files of a folder: SPLIT.* and SPLIT-*
 
@@ -54,16 +77,21 @@ def _from_path(given: str, path: Path, split: str | None) -> Placed:
 
 def _file(given: str, path: Path, suffix: str = "") -> Placed:
     """Rows of one file; the suffix is added to places, for folders of several files."""
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if path.suffix == ".parquet":
         return _parquet(given, path, suffix)
-    return _json(given, path, suffix)
+    if kind in UNREAD:
+        raise InputError("questions.path", given, f"{kind} is not read; save the rows as one of {', '.join(KINDS)}")
+    if kind in (".csv", ".tsv"):
+        return _delimited(given, path, suffix, "," if kind == ".csv" else "\t")
+    return _json(given, path, suffix, kind)
 
 
 def _folder(given: str, path: Path, split: str | None) -> Placed:
     files: list[Path] = []
     for pattern in (f"{depth}{kind}" for depth in ("*", "*/*") for kind in KINDS):
         found = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
-        files = [f for f in found if split is None or f.stem == split or f.stem.startswith(f"{split}-")]
+        files = [f for f in found if split is None or re.match(rf"{re.escape(split)}[.-]", f.name)]
         if files:
             break
     else:
@@ -73,37 +101,90 @@ def _folder(given: str, path: Path, split: str | None) -> Placed:
         yield from _file(given, file, f" of {file.name}" if len(files) > 1 else "")
 
 
-def _json(given: str, path: Path, suffix: str) -> Placed:
+@contextmanager
+def _opened(given: str, path: Path) -> Iterator[Any]:
+    """The bytes of a file, decompressed if its name ends in .gz. InputError if they cannot be read."""
     try:
-        with path.open("rb") as lines:
-            if path.suffix == ".json" and lines.peek(64).decode("utf-8-sig", "replace").lstrip()[:1] == "[":
-                yield from _array(given, path.read_bytes(), suffix)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError("questions.path", given, f"cannot be read ({reason})") from error
+
+
+def _delimited(given: str, path: Path, suffix: str, delimiter: str) -> Placed:
+    """Rows of a table whose first line names the columns; every value is a text. A field may hold line breaks."""
+    with _opened(given, path) as file:
+        reader = csv.reader(_text_lines(given, file, suffix), delimiter=delimiter, strict=True)
+        try:
+            columns = next(reader, [])
+            if len(set(columns)) < len(columns) or not all(columns):
+                raise InputError("questions.path", given, "the first line must name every column, each once")
+            for values in reader:
+                place = f"line {reader.line_num}{suffix}"
+                if not values:
+                    continue
+                if len(values) != len(columns):
+                    remedy = f"{place} has {len(values)} fields, the first line names {len(columns)} columns; quote the commas"
+                    raise InputError("questions.path", given, remedy)
+                yield place, dict(zip(columns, values, strict=True))
+        except csv.Error as error:
+            raise InputError("questions.path", given, f"line {reader.line_num}{suffix}: {error}") from error
+
+
+def _text_lines(given: str, file: Any, suffix: str) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        yield _decoded(given, line, f"line {number}{suffix}").lstrip("\ufeff" if number == 1 else "")
+
+
+def _decoded(given: str, line: bytes, place: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        kind = " (it looks like UTF-16)" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        remedy = f"{place} is not UTF-8{kind}; convert the file: iconv -f ENCODING -t UTF-8"
+        raise InputError("questions.path", given, remedy) from error
+
+
+def _json(given: str, path: Path, suffix: str, kind: str) -> Placed:
+    try:
+        with _opened(given, path) as lines:
+            if kind == ".json" and lines.peek(64).decode("utf-8-sig", "replace").lstrip()[:1] == "[":
+                yield from _array(given, lines.read(), suffix)
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip() and (row := _object(given, line, f"line {number}{suffix}")) is not None:
                     yield f"line {number}{suffix}", row
-    except OSError as error:
-        raise InputError("questions.path", given, f"cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise InputError("questions.path", given, "does not fit into memory; split it, or save it as .jsonl") from error
 
 
 def _object(given: str, line: bytes, place: str) -> Row | None:
     """The object of one line; None if it holds only a byte-order mark."""
     try:
-        row = json.loads(line.decode().lstrip("\ufeff").strip() or "null")
-    except UnicodeDecodeError as error:
-        raise InputError("questions.path", given, f"{place} is not UTF-8; convert the file") from error
+        row = json.loads(_decoded(given, line, place).lstrip("\ufeff").strip() or "null")
     except (ValueError, RecursionError) as error:  # ValueError: broken JSON, or a number of thousands of digits
-        whole = "; it looks like one JSON array: name the file .json" if line.lstrip()[:1] == b"[" else ""
-        raise InputError("questions.path", given, f"{place} is not JSON ({error}){whole}") from error
+        raise InputError("questions.path", given, f"{place} is not JSON ({error}){_hint(line.strip())}") from error
     if row is not None and not isinstance(row, dict):
         raise InputError("questions.path", given, f"{place} is no JSON object; write one object a line")
     return row
 
 
+def _hint(line: bytes) -> str:
+    """What a line that is not JSON may be instead."""
+    if line[:1] == b"[":
+        return "; it looks like one JSON array: name the file .json"
+    if line in (b"{", b"}", b"") or line.endswith((b"{", b",")):
+        return "; it looks like one object over several lines: write each object on a line of its own"
+    if line[:2] == b"\x1f\x8b":
+        return "; it is compressed: let its name end in .gz"
+    return "; other tables need their ending: .csv, .tsv, .parquet"
+
+
 def _array(given: str, content: bytes, suffix: str) -> Placed:
     """Items of one JSON array. An item that is a list becomes a row with columns "0", "1", as `datasets` has it."""
     try:
-        items = json.loads(content.decode("utf-8-sig"))
+        items = json.loads(_decoded(given, content, "the file").lstrip("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise InputError("questions.path", given, f"is not JSON ({error})") from error
     for number, item in enumerate(items, 1):
@@ -145,9 +226,35 @@ def _batches(batches: Any, suffix: str) -> Placed:
     """Rows of Arrow record batches, one batch in memory at a time."""
     number = 0
     for batch in batches:
-        for row in batch.to_pylist():
+        for row in _rows(batch):
             number += 1
             yield f"row {number}{suffix}", row
+
+
+def _rows(table: Any) -> Iterator[Row]:
+    """Rows of an Arrow table or batch. Floats of 16 and 32 bits come as the shortest decimal that means the same number:
+    0.2 is stored as 0.200000003 and was written as 0.2."""
+    narrow = [(field.name, field.type) for field in table.schema if _has_narrow(field.type)]
+    for row in table.to_pylist():
+        yield row | {name: _shortest(row[name], kind) for name, kind in narrow}
+
+
+def _has_narrow(kind: Any) -> bool:
+    """Whether an Arrow type is, or holds, floats of fewer than 64 bits."""
+    return str(kind) in NARROW or any(_has_narrow(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _shortest(value: Any, kind: Any) -> Any:
+    import numpy as np
+
+    if str(kind) in NARROW and isinstance(value, float):
+        return float(str(getattr(np, NARROW[str(kind)])(value)))
+    if isinstance(value, list) and kind.num_fields == 1:
+        return [_shortest(item, kind.field(0).type) for item in value]
+    if isinstance(value, dict):
+        types = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        return {name: _shortest(item, types[name]) for name, item in value.items()}
+    return value
 
 
 def _splits(given: str, path: Path) -> list[str]:
@@ -189,7 +296,7 @@ def _from_hub(hub: Mapping[str, Any]) -> Placed:
         remedy = f"cannot reach the hub for it, and the cache may hold another version of {name}; {local}"
         raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version there is
     renamed = dict(hub.get("columns") or {})
-    for number, row in enumerate(data.to_list(), 1):
+    for number, row in enumerate(_rows(data.with_format("arrow")[:]), 1):
         yield f"row {number}", {renamed.get(column, column): value for column, value in row.items()}
 
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zero.errors import InputError
 from zero.families import has_plain_layers
 from zero.rollout.compiled import CompiledDecoder, can_compile
 
@@ -178,6 +179,12 @@ class TransformersDecoder:
         from transformers import AutoModelForCausalLM
 
         self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
+        if getattr(self.model, "_is_stateful", False):  # Mamba, RecurrentGemma, ...: rows cannot be selected or padded
+            remedy = (
+                f"{config.model_type} keeps a recurrent state instead of a key-value cache, which the native engine does not "
+                "sample from; take a model with attention alone, or rollout=vllm"
+            )
+            raise InputError("model.path", getattr(config, "name_or_path", "") or config.model_type, remedy)
         self.vocabulary = vocabulary
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -20,6 +20,7 @@ from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import NotFinite, compiled
 from zero.rollout.decoder import Decoder, make_decoder
+from zero.vocabulary import check_ids, vocabulary_size
 
 COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
 
@@ -41,8 +42,8 @@ class NativeEngine:
     ) -> None:
         self.dtype, self.staleness = dtype, staleness
         self.tokenizer, self.context, self.max_rows, self.device = tokenizer, context, max_rows, device
-        vocabulary = min(len(tokenizer), config.get_text_config().vocab_size)
-        self.decoder: Decoder = make_decoder(config, vocabulary, dtype, device)
+        self.vocabulary = vocabulary_size(tokenizer, config)
+        self.decoder: Decoder = make_decoder(config, self.vocabulary, dtype, device)
         self.pieces = lru_cache(maxsize=4)(self._completing)
         self.version = -1
 
@@ -62,6 +63,8 @@ class NativeEngine:
             longest = max(len(prompt.ids) for prompt in prompts)
             remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
             raise InputError("model.context", self.context, remedy)
+        for prompt in prompts:
+            check_ids(prompt.ids, self.vocabulary, self.tokenizer)
         at_once = max(1, self.max_rows // n)
         groups: dict[int, list[Completion]] = {}
         for room in sorted(set(rooms), reverse=True):  # nearly always one: the budget
@@ -141,7 +144,7 @@ class NativeEngine:
         anchor = self.tokenizer.encode("a", add_special_tokens=False)
         before = self.tokenizer.decode(anchor, skip_special_tokens=False)
         texts = self.tokenizer.batch_decode(  # behind an anchor, so that a leading space survives
-            [[*anchor, i] for i in range(len(self.tokenizer))],
+            [[*anchor, i] for i in range(self.vocabulary)],
             skip_special_tokens=False,
             clean_up_tokenization_spaces=False,
         )

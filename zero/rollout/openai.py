@@ -34,6 +34,7 @@ from zero.rollout.http import (
     in_parallel,
 )
 from zero.rollout.vllm import completions_of, rooms_of, seed_of
+from zero.vocabulary import highest_id
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
 FIRST = Patience(
@@ -75,6 +76,7 @@ class OpenAIEngine:
         if takes_weights:
             raise InputError("rollout.takes_weights", "true", "this API has no way for weights; leave it false")
         self.tokenizer, self.context, self.version = tokenizer, context, -1
+        self.highest_id = highest_id(tokenizer)
         self.model, self.key_env, self.seed, self.extra = model, key_env, seed, dict(extra)
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         key = os.environ.get(key_env, "").strip()
@@ -181,7 +183,7 @@ class OpenAIEngine:
         if not isinstance(text, str) or reason not in ("stop", "length"):
             raise EngineDied(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
         finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
-        if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i < len(self.tokenizer) for i in ids):
+        if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i <= self.highest_id for i in ids):
             return completions_of(self.tokenizer, [(ids, [], finished)], sampling, self.version)[0]
         return self._guessed(text, finished, stop, sampling)
 

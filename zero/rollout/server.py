@@ -23,6 +23,7 @@ from zero.rollout.exchange import Exchange, Server, plain
 from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.runtime import World
+from zero.vocabulary import vocabulary_size
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
 AGAIN = Patience(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
@@ -166,8 +167,7 @@ class ServerEngine:
 
     def _refuse_others(self, server: Server, theirs: Any) -> None:
         """InputError if the server's model is not the learner's."""
-        text = self.config.get_text_config()
-        ours = plain(self.config) | {"vocab_size": min(len(self.tokenizer), text.vocab_size)}
+        ours = plain(self.config) | {"vocab_size": vocabulary_size(self.tokenizer, self.config)}
         for key in sorted(ours.keys() & server.config.keys()):
             if ours[key] != server.config[key]:
                 what = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"

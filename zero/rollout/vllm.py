@@ -29,6 +29,7 @@ from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import NotFinite
 from zero.runtime import has_bfloat16
+from zero.vocabulary import vocabulary_size
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
 BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have
@@ -192,7 +193,7 @@ def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
 
     config = deepcopy(config)
     text = config.get_text_config()
-    text.vocab_size = min(len(tokenizer), text.vocab_size)
+    text.vocab_size = vocabulary_size(tokenizer, config)
     if (text.pad_token_id or 0) >= text.vocab_size:
         text.pad_token_id = None
     known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)

@@ -1,0 +1,52 @@
+"""What zero.pretrain trains: a model that exists, or a new one with its tokenizer, and its optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from zero import config as configs
+from zero.errors import InputError
+from zero.pretrain_data import Source
+
+
+def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
+    from zero.models import load_model
+
+    model, tokenizer, context = load_model(config["model"])
+    if config["length"] > context:
+        raise InputError("length", config["length"], f"the model's context has {context} tokens; lower it")
+    if tokenizer.eos_token_id is None:
+        raise InputError("model.path", config["model"]["path"], "its tokenizer has no end-of-text token; set one")
+    return model, tokenizer
+
+
+def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Any, Any]:
+    """A Qwen2 with random weights, and a tokenizer trained on the first stage."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from zero.nano.tokenizer import train_tokenizer
+
+    first = next(iter(sources.values()))(seed=config["seed"])
+    texts = [text for text, _ in islice(first, config["tokenizer"]["documents"])]
+    tokenizer = train_tokenizer(texts, config["tokenizer"]["size"], config["model"]["new"]["max_position_embeddings"])
+    shape = Qwen2Config(
+        **config["model"]["new"],
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(shape), tokenizer
+
+
+def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
+    """One optimizer for the matrices of the layers, one for embeddings, head, biases and norms."""
+    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
+    rest = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
+    made = configs.instantiate(settings)
+    return [made["matrices"](matrices), made["rest"](rest)]

@@ -1,0 +1,51 @@
+"""Which token ids a model and its tokenizer share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zero.errors import InputError
+
+
+def vocabulary_size(tokenizer: Any, config: Any) -> int:
+    """The number of ids that can be sampled: up to the tokenizer's highest, within the model's embedding.
+
+    Ids may have holes, so the number of tokens will not do: an end-of-text token beyond it could never be drawn.
+    """
+    return min(highest_id(tokenizer) + 1, config.get_text_config().vocab_size)
+
+
+def highest_id(tokenizer: Any) -> int:
+    """The highest token id of a tokenizer; -1 if it has none."""
+    return max(tokenizer.get_vocab().values(), default=-1)
+
+
+def check_tokenizer(tokenizer: Any, config: Any, path: str) -> None:
+    """Refuse a tokenizer that knows nothing, or whose end-of-text token has no row in the model's embedding.
+
+    Where files are missing, transformers makes an empty tokenizer and says nothing. A padding token beyond the embedding
+    (added to many published tokenizers) is replaced: what is padded is never read. Raises InputError.
+    """
+    if not tokenizer.encode("1 + 1 = ?", add_special_tokens=False):
+        remedy = "its tokenizer knows no tokens (files missing?); copy tokenizer.json and tokenizer_config.json from its source"
+        raise InputError("model.path", path, remedy)
+    rows = config.get_text_config().vocab_size
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id >= rows:
+        remedy = (
+            f"its end-of-text token has id {tokenizer.eos_token_id}, its embedding {rows} rows; "
+            "resize the embedding (model.resize_token_embeddings) or set another eos_token"
+        )
+        raise InputError("model.path", path, remedy)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
+    """Refuse a prompt with a token beyond the model's embedding. Raises InputError."""
+    if ids and max(ids) >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(max(ids))
+        remedy = (
+            f"the prompt holds the token {token!r} with id {max(ids)}, the embedding has {vocabulary} rows; "
+            "resize the embedding or take the token out of the template"
+        )
+        raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
