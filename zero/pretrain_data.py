@@ -96,7 +96,7 @@ def read_documents(path: str, fields: str, seed: int) -> Texts:
 def _join(line: str, fields: Sequence[str], place: str) -> str | None:
     """The text of a row's fields; None if one of them is null or all are blank. Numbers are text; lists and objects are refused."""
     try:
-        values = [json.loads(line)[field] for field in fields]
+        values = [json.loads(line.lstrip("\ufeff"))[field] for field in fields]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
     for field, value in zip(fields, values, strict=True):

@@ -191,8 +191,7 @@ def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
     padding rows of an embedding matrix can never be drawn."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = deepcopy(config)
-    text = config.get_text_config()
+    text = (config := deepcopy(config)).get_text_config()
     text.vocab_size = vocabulary_size(tokenizer, config)
     if (text.pad_token_id or 0) >= text.vocab_size:
         text.pad_token_id = None
