@@ -90,7 +90,7 @@ def read_documents(path: str, fields: str, seed: int) -> Texts:
         texts = [text.strip() for text in re.split(r"\n[^\S\n]*\n", content) if text.strip()]
     if not texts:
         raise InputError("corpus.path", path, "holds no document")
-    return Texts(texts, seed, notes)
+    return Texts(texts, seed, tuple(notes))
 
 
 def _join(line: str, fields: Sequence[str], place: str) -> str | None:
