@@ -97,9 +97,8 @@ class VllmEngine:
         )
         if device.type == "cpu":
             # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")
-            settings |= dict(
-                kv_cache_memory_bytes=int(cache_gib * 2**30), block_size=BLOCK, enable_chunked_prefill=False
-            )
+            size = int(cache_gib * 2**30)
+            settings |= dict(kv_cache_memory_bytes=size, block_size=BLOCK, enable_chunked_prefill=False)
         else:
             settings |= dict(gpu_memory_utilization=memory, enable_sleep_mode=self.sleeps)
         if self.ranks.world > 1:
@@ -283,8 +282,7 @@ Drawn = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether s
 def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, version: int) -> list[Completion]:
     """What a server of tokens returned, as completions. A stop string ends a response with the token that completes it.
 
-    An incremental detokenizer finds a stop string late if it holds back half a character behind it; so ids after the
-    string are cut here.
+    An incremental detokenizer finds one late if it holds back half a character behind it; so ids after it are cut here.
     """
 
     def text(ids: Sequence[int]) -> str:
