@@ -139,7 +139,7 @@ def prepare(model: Mapping[str, Any], folder: Path) -> Path:
     """Write into `folder` what vLLM reads of the model, its vocabulary cut to the tokenizer's; where its weights lie."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from zero.rollout.vllm import write_model
+    from zero.vocabulary import write_model
 
     source, name = find(model), model["path"]
     path = source.path if Path(source.path).is_dir() else download(source.path, source.revision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from zero.errors import InputError
@@ -49,3 +51,20 @@ def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
             "resize the embedding or take the token out of the template"
         )
         raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
+
+
+def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
+    """Write into a folder what vLLM reads of a model: the tokenizer, and the config with the vocabulary cut to the tokenizer's, so that the
+    padding rows of an embedding matrix can never be drawn."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = deepcopy(config)
+    text = config.get_text_config()
+    text.vocab_size = vocabulary_size(tokenizer, config)
+    if (text.pad_token_id or 0) >= text.vocab_size:
+        text.pad_token_id = None
+    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if isinstance(known, type):  # a config that never saw a checkpoint names no architecture
+        config.architectures = [known.__name__]
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -12,7 +12,6 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from hashlib import blake2b
 from itertools import chain
 from logging import ERROR, getLogger
@@ -29,7 +28,7 @@ from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import NotFinite
 from zero.runtime import has_bfloat16
-from zero.vocabulary import vocabulary_size
+from zero.vocabulary import write_model
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
 BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have
@@ -183,22 +182,6 @@ def engine_ranks(size: int, device: torch.device) -> Ranks:
         remedy = f"this machine has {torch.cuda.device_count()} GPUs; an engine must fit into one machine"
         raise InputError("rollout.tensor_parallel", size, remedy)
     return Ranks(size, world)
-
-
-def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
-    """What vLLM reads of a model: the tokenizer, and the config with the vocabulary cut to the tokenizer's, so that the
-    padding rows of an embedding matrix can never be drawn."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    text = (config := deepcopy(config)).get_text_config()
-    text.vocab_size = vocabulary_size(tokenizer, config)
-    if (text.pad_token_id or 0) >= text.vocab_size:
-        text.pad_token_id = None
-    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if isinstance(known, type):  # a config that never saw a checkpoint names no architecture
-        config.architectures = [known.__name__]
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def start(settings: dict[str, Any], device: torch.device) -> Any:
