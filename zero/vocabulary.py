@@ -54,8 +54,8 @@ def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
 
 
 def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Write into a folder what vLLM reads of a model: the tokenizer, and the config with the vocabulary cut to the tokenizer's, so that the
-    padding rows of an embedding matrix can never be drawn."""
+    """Write into a folder what vLLM reads of a model: the tokenizer, and the config with the vocabulary cut to the
+    tokenizer's, so that the padding rows of an embedding matrix can never be drawn."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = deepcopy(config)
