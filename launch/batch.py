@@ -1,5 +1,5 @@
-"""What a sweep asks of Slurm, and the batch script that asks it. submitit converts the parameters and builds the script;
-the command in it is ours (launch/cell.sh): submitit's own calls a cell that raised COMPLETED, and needs sacct.
+"""What a sweep asks of Slurm: the settings, checked, and the lines that a batch file runs (launch/guard.sh, the setup lines,
+launch/cell.sh). submitit writes the file around them: launch/executor.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import Any
 
 from zero.errors import InputError
 
+GUARD = Path(__file__).resolve().parent / "guard.sh"
 LISTS = ("setup", "teardown", "srun_args")
 LEAST = {"nodes": 1, "tasks_per_node": 1, "cpus_per_task": 1, "timeout_min": 1, "signal_delay_s": 0, "requeues": 0,
-         "gpus_per_node": 0, "array_parallelism": 0, "mem_gb": 0, "poll_s": 0.1, "patience_s": 1}  # fmt: skip
+         "gpus_per_node": 0, "array_parallelism": 0, "mem_gb": 0, "poll_s": 0.1, "patience_s": 1, "most_queued": 0,
+         "quick_failures": 0}  # fmt: skip
 IGNORED = ("_target_", "defaults")
+FLAGS = ("shared", "fail_fast")
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,14 @@ class Settings:
     gpus_per_node: int = 0
     tasks_per_node: int | None = None  # ranks; None: one for each GPU, at least one
     cpus_per_task: int = 1
-    mem_gb: float | None = None  # of a node
+    mem_gb: float | None = None  # of a node; None: the cluster's default, if that is enough for a small cell
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     nodelist: str | None = None
     exclude: str | None = None
     array_parallelism: int = 0  # cells at once; 0: no limit
+    most_queued: int = 0  # cells in the queue at once; 0: as many as Slurm takes
     signal_delay_s: int = 120  # warned so long before the time limit: one step and a checkpoint must fit
     setup: tuple[str, ...] = ()  # shell lines before the cell: module load, conda activate, export
     teardown: tuple[str, ...] = ()
@@ -45,6 +49,10 @@ class Settings:
     additional_parameters: Mapping[str, Any] | None = None  # any other flag of sbatch; true: a flag without a value
     python: str | None = None  # shell words that start Python, in a container if need be; None: this interpreter
     requeues: int = 50  # restarts of a cell before it is given up
+    quick_failures: int = (
+        3  # within a minute, on one node, before that is left out (twice as many: the sweep); 0: never
+    )
+    fail_fast: bool = False  # the first cell that fails takes the others out of the queue
     shared: bool = False  # the folder is on every node, though it does not look like it
     poll_s: float = 10.0  # seconds between two questions to the scheduler
     patience_s: float = 120.0  # seconds that a job may be unknown to all before it counts as lost
@@ -63,7 +71,13 @@ class Settings:
                 remedy = f"no such setting{hint} (any flag of sbatch: hydra.launcher.additional_parameters.FLAG)"
                 raise InputError(f"hydra.launcher.{key}", value, remedy)
             values[key] = checked(key, value)
-        return cls(**{key: value for key, value in values.items() if value is not None})
+        settings = cls(**{key: value for key, value in values.items() if value is not None})
+        if settings.signal_delay_s >= 60 * settings.timeout_min:
+            remedy = (
+                f"must be less than the time limit, launcher.timeout_min={settings.timeout_min}: no step would be made"
+            )
+            raise InputError("hydra.launcher.signal_delay_s", settings.signal_delay_s, remedy)
+        return settings
 
     @property
     def ranks_per_node(self) -> int:
@@ -96,7 +110,9 @@ def checked(key: str, value: Any) -> Any:
             raise InputError(f"hydra.launcher.{key}", value, "must be a number")
         if value < LEAST[key]:
             raise InputError(f"hydra.launcher.{key}", value, f"must be at least {LEAST[key]}")
-    elif key not in ("shared", "additional_parameters") and ("\n" in str(value) or not str(value).strip()):
+    elif key in FLAGS and not isinstance(value, bool):
+        raise InputError(f"hydra.launcher.{key}", value, "must be true or false")
+    elif key not in (*FLAGS, "additional_parameters") and ("\n" in str(value) or not str(value).strip()):
         raise InputError(f"hydra.launcher.{key}", value, "must be one line of text, or null")
     elif key == "additional_parameters":
         if not isinstance(value, Mapping):
@@ -105,59 +121,24 @@ def checked(key: str, value: Any) -> Any:
     return value if isinstance(value, bool | int | float) else str(value)
 
 
-def script(
-    settings: Settings, sweep: Path, names: Path, count: int, job_name: str, dependency: str | None = None
-) -> str:
-    """The sbatch file of an array of `count` cells whose folder names stand in `names`, one a line. Writes nothing."""
-    text = command(settings, sweep, names)
-    output = str(sweep / "slurm" / "%A_%a.out")  # until the cell is known, then CELL/log/slurm.out
-    return array(settings, text, output, count, job_name, dependency)
-
-
-def array(
-    settings: Settings, command: str, output: str, count: int, job_name: str, dependency: str | None = None
-) -> str:
-    """The sbatch file of an array of `count` tasks that each run the shell lines `command`, by no means through srun."""
-    from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
-
-    convert: Mapping[Any, Any] = SlurmExecutor._equivalence_dict() or {}
-    ours = {"timeout_min": settings.timeout_min, "nodes": settings.nodes, "tasks_per_node": settings.ranks_per_node,
-            "cpus_per_task": settings.cpus_per_task, "partition": settings.partition, "account": settings.account,
-            "qos": settings.qos, "constraint": settings.constraint, "nodelist": settings.nodelist,
-            "exclude": settings.exclude, "dependency": dependency, "mem_gb": settings.mem_gb,
-            "gpus_per_node": settings.gpus_per_node or None}  # fmt: skip
-    params: dict[str, Any] = {convert.get(key, key): value for key, value in ours.items() if value is not None}
-    params["wckey"] = None  # submitit's default names itself
-    if "mem" in params:
-        params["mem"] = f"{math.ceil(params['mem'] * 1024)}M"  # submitit's own wants whole GiB
-    flags: dict[str, Any] = {
-        "array": f"0-{count - 1}" + (f"%{settings.array_parallelism}" if settings.array_parallelism else ""),
-        "signal": f"B:USR2@{settings.signal_delay_s}",  # to the batch shell alone: USR2 kills torchrun and setup programs
-        "requeue": True,
-        "output": output,
-    }
-    flags |= {key.replace("_", "-"): value for key, value in (settings.additional_parameters or {}).items()}
-    flags = {key: value for key, value in flags.items() if value is not False and value is not None}
-    return _make_sbatch_string(
-        command=command,
-        folder=Path(output).parent,
-        job_name=job_name,
-        stderr_to_stdout=True,
-        use_srun=False,  # cell.sh has its own, and outlives it
-        map_count=count,
-        additional_parameters=flags,
-        setup=list(settings.setup) or None,
-        **params,
-    )
-
-
-def command(settings: Settings, sweep: Path, names: Path) -> str:
-    """The lines that hand over to cell.sh: its settings as shell variables, then the script, read from the frozen code."""
+def lines(settings: Settings, sweep: Path) -> list[str]:
+    """What the batch file of an array does before cell.sh: the guard, the user's setup, and cell.sh's settings as variables of
+    the shell."""
     python = settings.python or shlex.quote(sys.executable)
     srun = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
-    lines = [f"export ZERO_CELL_REQUEUES={settings.requeues}", f"python=({python})", f"srun_args=({shlex.join(srun)})"]
-    if settings.teardown:
-        lines += ["teardown() {", *settings.teardown, "}"]
-    return "\n".join(
-        [*lines, f". {shlex.quote(str(sweep / 'code' / 'launch' / 'cell.sh'))} {shlex.join([str(sweep), str(names)])}"]
-    )
+    guard = f"guard_sweep={shlex.quote(str(sweep))} guard_quick={int(settings.quick_failures)} guard_fast={int(settings.fail_fast)}"
+    teardown = ["teardown() {", *settings.teardown, "}"] if settings.teardown else []
+    return [
+        guard,
+        GUARD.read_text().rstrip(),
+        *settings.setup,
+        f"export ZERO_CELL_REQUEUES={settings.requeues}",
+        f"python=({python})",
+        f"srun_args=({shlex.join(srun)})",
+        *teardown,
+    ]
+
+
+def command(sweep: Path, names: Path) -> str:
+    """Hands over to cell.sh of the frozen code. `names`: a file with the array's cells, one a line."""
+    return f". {shlex.quote(str(sweep / 'code' / 'launch' / 'cell.sh'))} {shlex.join([str(sweep), str(names)])}"

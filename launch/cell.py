@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -27,10 +28,14 @@ from zero.signals import GaveWay
 CAP = "ZERO_CELL_REQUEUES"  # restarts after which a cell is given up
 LOOK = 5.0  # seconds between two looks at the lease: gentle with a shared file system
 MEET = 300.0  # seconds for the first rank to take the lease
+VISIBLE = 60.0  # for files of other nodes to be seen here
 SETTLE = 3.0  # for a write of the copy before, if nobody saw it end
+NOT_RUN = (0, 2, 75, 76)  # exit codes of a cell that was not to be run
+MEMORY = re.compile("memory|oom", re.IGNORECASE)
 SAID = (0, 1, 2, 75)  # exit codes of attempts that ended as they wished
 QUICK = 60.0  # seconds: an attempt that died sooner gained nothing
 PAUSE, LONGEST = 15.0, 300.0  # seconds to wait after two such, twice as long each time, and the most
+SINGLE = "run the same command again"  # what the errors of a run on its own advise
 TRAINING = "train"  # the root whose loop asks for stop file and lease at the ends of its steps
 
 
@@ -99,7 +104,7 @@ def not_to_run(folder: Path, cell: sweep.Cell, place: Place) -> tuple[str, int]:
     """Why this attempt must not start, and its exit code; "" if it may. Every rank finds the same."""
     if sweep.finished(folder):
         return "finished before", sweep.EXIT_FINISHED
-    if cell.after and not sweep.finished(folder.parent / cell.after):
+    if cell.after and not comes(folder.parent / cell.after, place):
         return f"waits for {cell.after}, which has not finished", sweep.EXIT_INPUT
     if (folder / sweep.CANCELLED).exists():
         return "was cancelled; python -m launch.status SWEEP resume takes it up again", sweep.EXIT_PREEMPTED
@@ -109,6 +114,24 @@ def not_to_run(folder: Path, cell: sweep.Cell, place: Place) -> tuple[str, int]:
     if newer(str(holder.get("token", "")), place.token) or alive_here(holder, place):
         return f"belongs to a newer copy ({holder['token']} on {holder.get('host')})", sweep.EXIT_GAVE_WAY
     return "", 0
+
+
+def comes(before: Path, place: Place) -> bool:
+    """Whether a cell has finished. Slurm says that its job has, or this one would not run: where a shared file system shows
+    files of other nodes late, its result may take a while to be seen here."""
+    until = time.monotonic() + (VISIBLE if place.job else 0.0)
+    while (
+        not (over := sweep.finished(before)) and last_attempt(before).get("exit", 0) == 0 and time.monotonic() < until
+    ):
+        time.sleep(1.0)
+        with suppress(OSError):
+            os.listdir(before)  # makes a client ask its server anew
+    return over
+
+
+def last_attempt(folder: Path) -> dict[str, Any]:
+    """The newest attempt of a cell; {} before the first."""
+    return (sweep.read_attempts(folder) or [{}])[-1]
 
 
 def alive_here(holder: dict[str, Any], place: Place) -> bool:
@@ -246,6 +269,7 @@ def one_line(error: BaseException) -> str:
 def ended(folder: Path, place: Place, number: int, code: int, line: str, trace: str) -> None:
     """Print how it ended; keep it too, unless the disk is full, or another rank failed first and so said why."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left is to write two lines
+    line = line.replace(SINGLE, "python -m launch.status SWEEP retry --failed")
     if trace or code == sweep.EXIT_PREEMPTED or line.startswith("error: "):
         print(trace or line, file=sys.stderr, flush=True)
     try:
@@ -261,20 +285,41 @@ def ended(folder: Path, place: Place, number: int, code: int, line: str, trace: 
 
 
 def note_death(folder: Path, place: Place, code: int) -> None:
-    """From the batch script, after processes that could not speak any more: killed, out of memory, a broken node."""
+    """From the batch script, after processes that could not speak any more: killed, out of memory, a broken node, or a step
+    that Slurm did not start."""
     lease = sweep.read_json(folder / sweep.LEASE)
-    attempts = sweep.read_attempts(folder)
-    if lease.get("token") != place.token or not attempts or "exit" in attempts[-1]:
+    if lease.get("token") == place.token:
+        number = int(lease.get("attempt", 0))
+        if any(one["attempt"] == number and "exit" in one for one in sweep.read_attempts(folder)):
+            return
+    elif newer(str(lease.get("token", "")), place.token) or code in NOT_RUN:
         return
-    number = int(attempts[-1]["attempt"])
+    else:
+        number = sweep.begin_attempt(folder, place.job, place.restart)
     if code == 128 + signal.SIGTERM:  # asked to end before it could listen: nothing failed
         sweep.end_attempt(folder, number, code)
         return
     name = signal.Signals(code - 128).name if code - 128 in set(signal.Signals) else ""
     line = f"killed by {name}" if name else f"exit {code}"
-    line += " (out of memory, or the node's end)" if code == 128 + signal.SIGKILL else ""
+    words = slurms_words(folder)
+    if MEMORY.search(words):
+        line += ", out of memory: raise launcher.mem_gb"
+    elif code == 128 + signal.SIGKILL:
+        line += ", out of memory (raise launcher.mem_gb) or the node's end"
+    line += f"; Slurm: {words}" if words else ""
     sweep.write_error(folder, number, code, line, "")
     sweep.end_attempt(folder, number, code)
+
+
+def slurms_words(folder: Path) -> str:
+    """The last complaint of Slurm's own programs in what the batch script printed, a memory limit's before others; ""."""
+    try:
+        text = (folder / sweep.LOG / "slurm.out").read_bytes()[-8000:].decode(errors="replace")
+    except OSError:
+        return ""
+    own = text.rpartition(": starts\n")[2]  # since this attempt began
+    found = re.findall(r"^(?:slurm\w*|srun)[^:]*: error: (.*)$", own, re.MULTILINE)
+    return ([line for line in found if MEMORY.search(line)] or found or [""])[-1].strip()[:200]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a command line, or a file of launch/grids, to checked cells. Nothing is written and nothing starts.
+"""From a command line, or a file of such lines, to checked cells. Nothing is written and nothing starts.
 
 Hydra takes some 40 ms to compose a config. Here it composes once for each set of group choices; the other overrides are
 applied to that config by Hydra's own function, and plain numbers and words that no interpolation reads are set in the

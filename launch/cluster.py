@@ -9,14 +9,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.batch import Settings, script
-from launch.slurm import FOLDER, Unreachable, call, most_tasks, number
+from launch import executor
+from launch.batch import Settings
+from launch.slurm import LIMITED, Unreachable, call, most_tasks, number, order_of
 from zero.errors import InputError
 
 
 def check(settings: Settings, folder: Path, count: int) -> None:
     """InputError for what this cluster cannot do, before anything is written or submitted: one line."""
-    if shutil.which("sbatch") is None or shutil.which("squeue") is None:
+    if not installed():
         remedy = "no Slurm on this machine (sbatch not found); hydra/launcher=local does it here"
         raise InputError("hydra/launcher", "slurm", remedy)
     writable(folder, settings.shared)
@@ -43,12 +44,21 @@ def check(settings: Settings, folder: Path, count: int) -> None:
     kinds = [kind for name, kind in partitions.items() if not wanted or name in wanted.split(",")]
     rows = [row for kind in kinds for row in kind]
     fits(settings, rows)
-    text = script(settings, folder, folder / FOLDER / "test.names", min(count, most_tasks()), "test")
-    try:
-        call("sbatch", "--test-only", limit=30, text=text)
-    except Unreachable as error:
-        words = re.sub(r"(sbatch: )?(error: )?(allocation failure: )?", "", str(error))
-        raise InputError("hydra/launcher", "slurm", f"sbatch refuses it: {words}") from error
+    for tasks in dict.fromkeys((min(count, most_tasks()), 1)):  # more than there is room for goes in by and by
+        order = order_of(folder, "test", tasks, settings, "test")
+        try:
+            call("sbatch", "--test-only", limit=30, text=executor.text(order))
+            return
+        except Unreachable as error:
+            if LIMITED.search(str(error)):
+                continue
+            words = re.sub(r"(sbatch: )?(error: )?(allocation failure: )?", "", str(error))
+            raise InputError("hydra/launcher", "slurm", f"sbatch refuses it: {words}") from error
+
+
+def installed() -> bool:
+    """Whether this machine has Slurm's programs."""
+    return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
 def fits(settings: Settings, rows: Sequence[tuple[int, int, int]]) -> None:

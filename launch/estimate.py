@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch import sweep as records
 from launch.backends import Backend
-from launch.states import FINISHED, Status
+from launch.states import CANCELLED, FAILED, FINISHED, STOPPED, Status
 from launch.sweep import Sweep
 from zero.config import model_folder
 from zero.recipes import parameters
@@ -24,9 +24,14 @@ MASTER, MOMENTS = 4, 8  # bytes of a parameter in a checkpoint: float32 weights,
 KEPT_EXPORT = 4  # at most, of a parameter in model/
 
 
+# cells that nobody will run unless somebody asks for it
+AT_REST = (FINISHED, FAILED, CANCELLED, STOPPED)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Of the cells that are left. `measured`: cells it is based on; 0: `hours` are the time limit's, None if there is none."""
+    """Of the cells that are left. `measured`: cells it is based on; 0: nothing is known but the time limit of an attempt.
+    `running`: how many of them have not finished. `attempts`: of the longest cell, if that limit is shorter than the cell."""
 
     cells: int
     measured: int
@@ -35,21 +40,29 @@ class Estimate:
     finish: float | None  # seconds until all are done, once they run
     disk: float | None  # bytes still to be written, at most
     free: float
+    running: int = 0
+    attempts: int = 1
 
 
 def estimate(folder: Path, sweep: Sweep, of: Mapping[str, Status], backend: Backend) -> Estimate:
-    """Look at what has finished, and at what is left of the wanted cells."""
-    done = [name for name, status in of.items() if status.state == FINISHED and sweep.cells[name].root == "train"]
-    left = [name for name, cell in sweep.cells.items() if cell.wanted and of[name].state != FINISHED]
-    trained = [name for name in left if sweep.cells[name].root == "train"]
-    pace = [of[name].seconds / max(1, sweep.cells[name].steps) for name in done if of[name].seconds]
-    seconds: list[float] = []
-    if pace:
-        seconds = [statistics.median(pace) * remaining(sweep, of[name]) for name in trained]
-    elif backend.limit:
-        seconds = [backend.limit for _ in trained]
+    """Look at what has finished or runs, and at what is left of the wanted cells: neither failed nor cancelled ones."""
+    training = {name: status for name, status in of.items() if sweep.cells[name].root == "train"}
+    done = [name for name, status in training.items() if status.state == FINISHED]
+    left = [name for name, cell in sweep.cells.items() if cell.wanted and of[name].state not in AT_REST]
+    trained = [name for name in left if name in training]
+    finished = [of[name].seconds / max(1, sweep.cells[name].steps) for name in done if of[name].seconds]
+    under_way = [
+        status.seconds / status.step
+        for status in training.values()
+        if status.state != FINISHED and status.step and status.seconds
+    ]
+    pace = finished or under_way
+    seconds = [statistics.median(pace) * remaining(sweep, of[name]) for name in trained] if pace else []
+    attempts = 1
+    if seconds and backend.limit:  # each attempt is warned before its limit, saves, and starts again
+        attempts = max(1, math.ceil(max(seconds) / max(1.0, backend.limit - backend.warning)))
     hours = statistics.mean(seconds) / 3600 if seconds else None if trained else 0.0
-    at_once = backend.at_once or len(trained) or 1
+    at_once = backend.at_once or backend.most_queued or len(trained) or 1
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return Estimate(
         cells=len(left),
@@ -59,6 +72,8 @@ def estimate(folder: Path, sweep: Sweep, of: Mapping[str, Status], backend: Back
         finish=None if hours is None else math.ceil(len(trained) / at_once) * hours * 3600,
         disk=disk(folder, sweep, done, trained),
         free=float(shutil.disk_usage(existing).free),
+        running=0 if finished else len(pace),
+        attempts=attempts,
     )
 
 
@@ -106,11 +121,17 @@ def lines(made: Estimate, backend: Backend) -> list[str]:
     if not made.cells:
         return []
     if made.hours is None:
-        told = ["time: unknown until a cell has finished"]
+        told = ["time: unknown until a cell has made steps"]
+        if backend.limit:
+            told[0] += f"; an attempt has {backend.limit / 3600:.2g} h, then the cell saves and is queued again"
     else:
-        basis = f"from {made.measured} finished cells" if made.measured else "at most: the time limit of one attempt"
+        basis = f"{made.measured} running cells" if made.running else f"{made.measured} finished cells"
         end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + (made.finish or 0.0)))
-        told = [f"time: {made.hours:.2g} h a cell, {made.gpu_hours:.3g} {unit} ({basis})"]
+        told = [f"time: {made.hours:.2g} h a cell, {made.gpu_hours:.3g} {unit} (from {basis})"]
+        if made.attempts > 1:
+            told[0] += f"; {made.attempts} attempts of the longest, each within its time limit"
+        if made.attempts > 1 + backend.requeues:
+            told[0] += f"   MORE THAN launcher.requeues={backend.requeues}: raise launcher.timeout_min"
         told.append(
             f"finish: {end}, if it starts now" + (f" and {backend.at_once} run at once" if backend.at_once else "")
         )

@@ -1,4 +1,4 @@
-"""What a sweep is asked for, as lists of overrides: a command line, a file of launch/grids, or experiments."""
+"""What a sweep is asked for, as lists of overrides: a command line, a file of such lists, or experiments."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from zero import experiments
 from zero.config import parsed
 from zero.errors import InputError
 from zero.experiments import Experiment, Line
-
-GRIDS = Path(__file__).resolve().parent / "grids"
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,19 @@ def asked(overrides: Sequence[str], grid: str | None, root: str, named: Sequence
 
 
 def read_grid(grid: str) -> list[list[str]]:
-    """The lines of overrides in launch/grids/GRID.yaml, or of a file.
+    """The lines of overrides in a file:
 
     base: [steps=100]               # of every cell
     cells:
       - [algo=grpo, template=r1]    # a cell
       - [algo=drgrpo, seed=0,1,2]   # a product, as on the command line
     """
-    path = Path(grid) if grid.endswith((".yaml", ".yml")) else GRIDS / f"{grid}.yaml"
+    path = Path(grid)
     try:
         stored = yaml.safe_load(path.read_text())
         lines = [[str(text) for text in [*stored.get("base", []), *line]] for line in stored["cells"]]
     except OSError as error:
-        known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.yaml"))) or "none"
-        raise InputError("--grid", grid, f"no such list of cells; there are {known}, or give a .yaml file") from error
+        raise InputError("--grid", grid, "no such file; give a .yaml file with a list of cells") from error
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         remedy = "must hold `cells:`, a list of lists of overrides, and may hold `base:`, a list of overrides"
         raise InputError("--grid", path, remedy) from error

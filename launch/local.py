@@ -7,7 +7,6 @@ is killed; asked to stop (Ctrl-C, SIGTERM), it asks its cells to save first. The
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from launch import states
+from launch import lock, states
 from launch import sweep as records
 from launch.backends import Backend
 from launch.states import Task
@@ -50,7 +49,7 @@ def backend(given: Mapping[str, Any]) -> Backend:
     """This machine as a place to run. InputError for a setting that it does not have."""
     settings = settings_of(given)
 
-    def submit(folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> None:
+    def submit(folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> Sequence[str]:
         home = folder / FOLDER
         home.mkdir(parents=True, exist_ok=True)
         names = home / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}.names"
@@ -60,6 +59,7 @@ def backend(given: Mapping[str, Any]) -> Backend:
                 [sys.executable, "-m", "launch.local", str(folder), str(names)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment(folder), start_new_session=True,
             )  # fmt: skip
+        return cells
 
     return Backend(
         check=lambda folder, count: None,
@@ -111,11 +111,14 @@ def environment(folder: Path, device: object = None) -> dict[str, str]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other supervisor works on this sweep: `at_once` holds for all that were submitted."""
+    """Wait until no other supervisor works on this sweep, and say so: `at_once` holds for all that were submitted."""
+
+    def waits(owner: str) -> None:
+        print(f"{owner} runs cells of this sweep here; its own come first, then these", file=sys.stderr, flush=True)
+
     home = folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+    with lock.lock(home / "lock", waits):
         yield
 
 
@@ -131,6 +134,9 @@ def supervise(
     running: dict[str, tuple[subprocess.Popen[bytes], object]] = {}
     restarts = dict.fromkeys(waiting, 0)
     devices = list(settings["devices"] or [])
+    strays = outlived(folder, sweep)
+    if strays:
+        print(f"{len(strays)} cells of an earlier launcher run on; they count among launcher.at_once", flush=True)
     with asked() as signals:
         while waiting or running:
             for name in [name for name, (child, _) in running.items() if child.poll() is not None]:
@@ -140,13 +146,11 @@ def supervise(
                     waiting.append(name)
             if signals:
                 waiting = []
-                for child, _ in running.values():
-                    with suppress(ProcessLookupError):
-                        os.killpg(child.pid, signal.SIGTERM if len(signals) == 1 else signal.SIGKILL)
-                wait(running, signals)
+                end(running, signals)
                 continue
+            strays = {name: device for name, device in strays.items() if lives(folder, name)}
             for name in list(waiting):
-                if len(running) >= settings["at_once"]:
+                if len(running) + len(strays) >= settings["at_once"] and name not in strays:
                     break
                 before = sweep.cells[name].after
                 if before and not records.finished(folder / before):
@@ -156,12 +160,45 @@ def supervise(
                 waiting.remove(name)
                 if lives(folder, name):
                     continue  # of an earlier supervisor that was killed
-                used = [device for _, device in running.values()]
-                device = min(devices, key=used.count) if devices else None
+                used = [str(device) for _, device in running.values()] + list(strays.values())
+                device = min(devices, key=lambda one: used.count(str(one))) if devices else None
                 running[name] = start(folder, name, settings, device), device
             told()
             time.sleep(LOOK)
     return records.EXIT_PREEMPTED if signals else 0
+
+
+def outlived(folder: Path, sweep: records.Sweep) -> dict[str, str]:
+    """Cells of this sweep that run here and whose launcher was killed, with the GPUs that each was given ("" without)."""
+    found: dict[str, str] = {}
+    for name in sweep.cells:
+        last = (records.read_attempts(folder / name) or [{}])[-1]
+        if not last or "exit" in last or not lives(folder, name):
+            continue
+        try:
+            variables = (
+                Path(f"/proc/{int(last.get('pid') or 0)}/environ").read_bytes().decode(errors="replace").split("\0")
+            )
+        except OSError:
+            variables = []
+        prefix = "CUDA_VISIBLE_DEVICES="
+        found[name] = next((text.removeprefix(prefix) for text in variables if text.startswith(prefix)), "")
+    return found
+
+
+def end(running: Mapping[str, tuple[subprocess.Popen[bytes], object]], signals: Sequence[int]) -> None:
+    """Ask the cells to save and end; asked again, kill them. Says what is waited for."""
+    first = len(signals) == 1
+    if running and first:
+        print(
+            f"{len(running)} cells save at the end of their step and end; again: they are killed",
+            file=sys.stderr,
+            flush=True,
+        )
+    for child, _ in running.values():
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM if first else signal.SIGKILL)
+    wait(running, signals)
 
 
 def wait(running: Mapping[str, tuple[subprocess.Popen[bytes], object]], signals: Sequence[int]) -> None:

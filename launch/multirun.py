@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launch import local, submit, table
+from launch import handover, local, submit, table
 from launch import states as state
 from launch import sweep as records
 from launch.states import Status
@@ -32,7 +32,7 @@ def launch(*, root: str, overrides: Sequence[str]) -> int:
         prepared = submit.prepare(root, overrides, launcher_settings(overrides, default="local"))
         submit.tell(prepared, everything=False)
         here = not prepared.backend.by_task
-        submit.submit(prepared, start=not here)
+        prepared = submit.submit(prepared, start=not here)
         return run_here(prepared) if here else follow(prepared)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,7 +49,7 @@ def run_here(prepared: Prepared) -> int:
             f"stopped; the same line again goes on, python -m launch.status {folder.name} resume too", file=sys.stderr
         )
         return code
-    of = table.follow(sweep, lambda of: submit.look(folder, sweep, backend, of), backend.poll_s, at_rest(sweep))
+    of = table.follow(sweep, lambda of: handover.look(folder, sweep, backend, of), backend.poll_s, at_rest(sweep))
     return ended(prepared, of)
 
 
@@ -60,7 +60,7 @@ def glance(prepared: Prepared, show: Callable[[Mapping[str, Status]], None]) -> 
     def look() -> None:
         nonlocal last, of
         if time.monotonic() - last >= prepared.backend.poll_s:
-            show(of := submit.look(prepared.folder, prepared.sweep, prepared.backend, of))
+            show(of := handover.look(prepared.folder, prepared.sweep, prepared.backend, of))
             last = time.monotonic()
 
     return look
@@ -73,14 +73,16 @@ def follow(prepared: Prepared) -> int:
 
     def look(before: Mapping[str, Status]) -> Mapping[str, Status]:
         nonlocal last
-        of = submit.look(folder, sweep, backend, before)
+        of = handover.look(folder, sweep, backend, before)
         names = again(prepared, of)
         if names and time.monotonic() - last > PAUSE:
             last = time.monotonic()
             try:
-                with submit.alone(folder):
-                    submit.hand_over(folder, sweep, of, names, backend)
-                of = submit.look(folder, sweep, backend, of)
+                with handover.alone(folder):
+                    backend.adopt(folder)
+                    of = handover.look(folder, sweep, backend)  # another shell may have done it since
+                    handover.hand_over(folder, sweep, of, again(prepared, of), backend)
+                of = handover.look(folder, sweep, backend, of)
             except InputError as error:  # the controller is away; the next look tries again
                 print(f"error: {error}", file=sys.stderr)
         return of
@@ -96,9 +98,11 @@ def follow(prepared: Prepared) -> int:
 
 
 def again(prepared: Prepared, of: Mapping[str, Status]) -> list[str]:
-    """Cells to submit anew: pre-empted for good, or whose turn has come."""
+    """Cells to submit anew: pre-empted for good, or whose turn has come; none of a sweep that failed everywhere."""
+    if handover.halted(prepared.folder):
+        return []
     names = [n for n in state.missing(prepared.sweep, of, AGAIN) if of[n].attempts <= prepared.backend.requeues]
-    return submit.startable(prepared.sweep, of, names)
+    return handover.startable(prepared.sweep, of, names)
 
 
 def at_rest(sweep: records.Sweep) -> Callable[[Mapping[str, Status]], bool]:

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import cluster, slurm
+from launch import cluster, executor, slurm
 from launch.backends import OURS
-from launch.batch import Settings, array
+from launch.batch import Settings
 from launch.sweep import read_json, write_json, write_whole
 from zero.errors import InputError
 
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[st
     settings = replace(Settings.of({k: v for k, v in given.items() if k not in OURS}), tasks_per_node=1)
     folder = (HOME / re.sub(r"[^\w.=+-]+", "-", options.name or options.model).strip("-")).absolute()
     endpoint = (options.endpoint or folder / ENDPOINT).absolute()
-    text = script(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
+    order = order_of(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
+    text = executor.text(order)
     known = read_json(folder / JOB)
     task = str(known.get("task", ""))
     said = slurm.snapshot([task] if task else [])
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[st
         raise InputError("--name", folder.name, remedy)
     if not lives:
         cluster.check(settings, folder, 1)
-        task = submit(folder, text)
+        task = submit(order, text)
     print(f"job {task}: {shown(endpoint)} once it serves, output in {shown(folder / OUTPUT)}", flush=True)
     try:
         return wait(task, endpoint, folder / OUTPUT, options.start_limit, settings)
@@ -80,34 +81,36 @@ def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
     return [f"--tensor-parallel={tensor}", f"--pipeline-parallel={pipeline}"]
 
 
-def script(settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int) -> str:
-    """The sbatch file: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
+def order_of(settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int) -> executor.Order:
+    """The job: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
     here = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
     python = settings.python or shlex.quote(sys.executable)
     flags = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
+    line = f"srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*arguments, *here])}"
+    body = [line, "code=$?", *settings.teardown, "exit $code"] if settings.teardown else [f"exec {line}"]
     lines = [
+        *settings.setup,
         "trap '' USR2  # the warning before the time limit, which a cell needs: a server has nothing to save",
         "export ZERO_CELL_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"exec srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*arguments, *here])}",
+        "serve() {  # the words after it are submitit's own runner",
+        *body,
+        "}",
     ]
-    if settings.teardown:
-        lines[-1] = lines[-1].removeprefix("exec ")
-        lines += ["code=$?", *settings.teardown, "exit $code"]
-    return array(settings, "\n".join(lines), str(folder / OUTPUT), 1, f"serve-{folder.name}")
+    return executor.Order(settings, folder, f"serve-{folder.name}", lines, "serve", {"output": str(folder / OUTPUT)})
 
 
-def submit(folder: Path, text: str) -> str:
+def submit(order: executor.Order, text: str) -> str:
     """The job's id; InputError if Slurm refuses it."""
+    folder = order.home
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ENDPOINT, OUTPUT):
         (folder / name).unlink(missing_ok=True)
     write_whole(folder / SCRIPT, text)
     try:
-        said = slurm.call("sbatch", "--parsable", limit=120, text=text)
-    except slurm.Unreachable as error:
+        task = f"{executor.submit(order)}_0"
+    except executor.Refused as error:
         raise InputError("launcher", "slurm", f"sbatch failed ({error})") from error
-    task = said.strip().splitlines()[-1].split(";")[0] + "_0"
     write_json(folder / JOB, {"task": task, "script": text, "time": time.time()})
     return task
 

@@ -1,13 +1,13 @@
 """All that is said to Slurm: arrays, one question for all cells, cancel, requeue (checks before: launch/cluster.py).
 
-Each call is bounded. sacct is asked only for what squeue has forgotten, and may be missing. What no one knows is reported
-as unknown: a job submitted or seen a moment ago may still be on its way, so only the caller, who has a clock, calls it lost.
+Each call is bounded (sbatch by its own patience). sacct is asked only for what squeue has forgotten, and may be missing. What
+no one knows is reported as unknown: a job submitted or seen a moment ago may still be on its way, so only the caller, who has a
+clock, calls it lost.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import time
@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from launch import sweep
-from launch.batch import Settings, script
+from launch import batch, executor, sweep
+from launch.batch import Settings
 from zero.errors import InputError
 
 FOLDER = (
-    "slurm"  # of a sweep: submission ID.names (the cells of an array) and ID.sbatch, and output before a cell is known
+    "slurm"  # of a sweep: ID.names (the cells of a submission), submitit's files, and output before a cell is known
 )
 MARKED = re.compile("[0-9a-f]{12}")  # a submission's id; other files are those of dry runs
 MARK = "zero:"  # begins the comment of our jobs; the submission's id follows
-KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # of the environment: which Slurm, and who asks
 LIMIT = 60.0  # seconds for one call of Slurm's programs
+LIMITED = re.compile("SubmitJob|job submit limit|MaxJobCount|temporarily unable", re.IGNORECASE)  # no room in the queue
 LIVE = frozenset(
     "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED REQUEUED REQUEUE_HOLD REQUEUE_FED RESIZING SIGNALING "
     "STAGE_OUT STOPPED SPECIAL_EXIT RESV_DEL_HOLD".split()
@@ -66,10 +66,7 @@ class Snapshot:
 
 def call(*words: str, limit: float = LIMIT, text: str | None = None) -> str:
     """Output of one of Slurm's programs. Unreachable if it does not answer or says no; its words are kept."""
-    # what another job of Slurm left in our environment is no concern of these programs, nor of the cells
-    ours = {
-        k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "ZERO_")) or k == "SLURM_CONF"
-    }
+    ours = executor.users_environment()
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=limit, input=text, check=False, env=ours)
     except FileNotFoundError as error:
@@ -91,8 +88,9 @@ def most_tasks() -> int:
 def submit(
     folder: Path, name: str, cells: Sequence[str], settings: Settings, after: Sequence[str] | None = None
 ) -> list[str]:
-    """Submit the cells as arrays and note each in jobs.jsonl. Returns the array ids. InputError if Slurm refuses; what was
-    submitted before stays noted. `after`: for each cell the JOB_TASK that must succeed before it starts."""
+    """Submit the cells as arrays and note each in jobs.jsonl. Returns those that Slurm took: all, or as many as its limit of
+    submitted jobs lets in. InputError if it refuses; what was submitted before stays noted. `after`: for each cell the
+    JOB_TASK that must succeed before it starts."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     adopt(folder)
     most = most_tasks()
@@ -100,34 +98,64 @@ def submit(
     parts = chunks if after is None else followers(cells, after, most)
     if settings.array_parallelism and len(parts) > 1:  # the throttle is of an array; together they keep to it
         settings = replace(settings, array_parallelism=max(1, settings.array_parallelism // len(parts)))
-    jobs: list[str] = []
-    for part, dependency in parts:
+    taken: list[str] = []
+    while parts:
+        part, dependency = parts.pop(0)
         mark = uuid.uuid4().hex[:12]
-        text = prepare(folder, name, part, settings, mark, dependency)
+        order = prepare(folder, name, part, settings, mark, dependency)
         try:
-            said = call("sbatch", "--parsable", f"--comment={MARK}{mark}", limit=120, text=text)
-        except Unreachable as error:
-            done = f"; {sum(len(p) for p, _ in parts[: len(jobs)])} of {len(cells)} cells are submitted" if jobs else ""
-            remedy = f"sbatch failed ({error}){done}; the same line again submits what is missing"
-            raise InputError("hydra/launcher", "slurm", remedy) from error
-        jobs.append(said.strip().splitlines()[-1].split(";")[0])
-        sweep.add_job(folder, jobs[-1], part, asdict(settings) | {"submission": mark})
-    return jobs
+            job = executor.submit(order, [(str(folder), cell) for cell in part])
+        except executor.Refused as error:
+            (folder / FOLDER / f"{mark}.names").unlink()
+            if not LIMITED.search(str(error)):
+                done = f"; {len(taken)} of {len(cells)} cells are submitted" if taken else ""
+                remedy = f"sbatch failed ({error}){done}; the same line again submits what is missing"
+                raise InputError("hydra/launcher", "slurm", remedy) from error
+            if len(part) == 1:
+                break
+            half = len(part) // 2  # of what does not fit either half may; the rest waits for room: launch/handover.py
+            parts = [(part[:half], dependency), *([] if bound_one_to_one(dependency) else [(part[half:], dependency)])]
+            continue
+        sweep.add_job(folder, job, part, asdict(settings) | {"submission": mark})
+        taken += part
+    return taken
+
+
+def bound_one_to_one(dependency: str | None) -> bool:
+    """Whether task i of an array waits for task i of another one, so that only its beginning may be cut off."""
+    return (dependency or "").startswith("aftercorr")
 
 
 def prepare(
     folder: Path, name: str, cells: Sequence[str], settings: Settings, mark: str, dependency: str | None = None
-) -> str:
-    """Write the names of an array and its sbatch file (also what --dry-run shows); returns the file's text."""
+) -> executor.Order:
+    """Write the names of an array, which its tasks read; what is to be asked of sbatch for it."""
     home = folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    names = home / f"{mark}.names"
-    text = script(settings, folder, names, len(cells), name, dependency)
+    sweep.write_whole(home / f"{mark}.names", "".join(f"{cell}\n" for cell in cells))
+    return order_of(folder, name, len(cells), settings, mark, dependency)
+
+
+def order_of(
+    folder: Path, name: str, count: int, settings: Settings, mark: str, dependency: str | None = None
+) -> executor.Order:
+    """What is asked of sbatch for an array of `count` cells. Writes nothing."""
+    home = folder / FOLDER
+    flags: dict[str, str | bool] = {
+        "comment": f"{MARK}{mark}",
+        "output": str(home / "%A_%a.out"),  # until the cell is known, then CELL/log/slurm.out
+    }
     if dependency:
-        text = text.replace("\n#SBATCH --array", "\n#SBATCH --kill-on-invalid-dep=yes\n#SBATCH --array", 1)
-    sweep.write_whole(names, "".join(f"{cell}\n" for cell in cells))
-    sweep.write_whole(home / f"{mark}.sbatch", text)
-    return text
+        flags |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
+    command = batch.command(folder, home / f"{mark}.names")
+    return executor.Order(settings, home, short_name(name), batch.lines(settings, folder), command, flags, count)
+
+
+def short_name(name: str) -> str:
+    """A job's name: squeue shows eight letters, and those of a default name, algo-grpo+drgrpo-seed-3fa92c1b, are of many sweeps;
+    its last eight are its own."""
+    readable, _, own = name.rpartition("-")
+    return f"{own}-{readable}" if re.fullmatch("[0-9a-f]{8}", own) and readable else name
 
 
 def followers(cells: Sequence[str], after: Sequence[str], most: int) -> list[tuple[list[str], str | None]]:
@@ -178,7 +206,7 @@ def snapshot(tasks: Iterable[str]) -> Snapshot:
         known = queue({task.rpartition("_")[0] for task in wanted})
     except Unreachable:
         return Snapshot(False)
-    found = {task: patient(known[task]) for task in wanted if task in known}
+    found = {task: patient(record) for task in wanted if (record := of_task(known, task))}
     missing = wanted - found.keys()
     if not missing:
         return Snapshot(True, found)
@@ -186,7 +214,14 @@ def snapshot(tasks: Iterable[str]) -> Snapshot:
         past = accounts({task.rpartition("_")[0] for task in missing})
     except Unreachable:
         return Snapshot(True, found)
-    return Snapshot(True, found | {task: patient(past[task]) for task in missing if task in past}, accounting=True)
+    remembered = {task: patient(record) for task in missing if (record := of_task(past, task))}
+    return Snapshot(True, found | remembered, accounting=True)
+
+
+def of_task(records: Mapping[str, Task], task: str) -> Task | None:
+    """What is said of JOB_TASK: its own record, else that of the whole array, JOB_ (an array that was cancelled before it
+    started has one record for all of its tasks)."""
+    return records.get(task) or records.get(f"{task.rpartition('_')[0]}_")
 
 
 def patient(task: Task) -> Task:
@@ -211,7 +246,7 @@ def queue(jobs: Iterable[str]) -> dict[str, Task]:
             continue
         job, index, state, restarts, end, code, node, reason = words[: len(FIELDS)]
         live = state in LIVE
-        found[f"{job}_{number(index)}"] = Task(
+        found[f"{job}_{index if index.isdigit() else ''}"] = Task(
             state, "" if node in NO_NODES else node, "" if reason == "None" else reason, number(restarts),
             None if live else unix(end), exit_of(int(code)) if code.isdigit() else -1,
         )  # fmt: skip
@@ -226,13 +261,28 @@ def accounts(jobs: Iterable[str]) -> dict[str, Task]:
     found: dict[str, Task] = {}
     for line in text.splitlines():
         task, state, code, end, node = [*line.split("|"), "", "", "", ""][:5]
-        if "_" not in task or "[" in task:
+        if not task:
             continue
         word = state.split()[0] if state else ""
-        before = found[task].restarts + 1 if task in found else 0
         ended = None if word in LIVE and word != "REQUEUED" else unix(end)
         ended_with = number(code) if code else -1
-        found[task] = Task(word, "" if node in NO_NODES else node, "", before, ended, ended_with)
+        for name in expanded(task):
+            before = found[name].restarts + 1 if name in found else 0
+            found[name] = Task(word, "" if node in NO_NODES else node, "", before, ended, ended_with)
+    return found
+
+
+def expanded(task: str) -> list[str]:
+    """The tasks of one of Slurm's records: 12_3; 12_[3-4,7%2] -> 12_3, 12_4, 12_7; 12, or a list that Slurm has cut short ->
+    12_, the array as a whole."""
+    job, sign, index = task.partition("_")
+    ranges = re.fullmatch(r"\[([\d,-]+)(?:%\d+)?\]", index)
+    if not ranges:
+        return [task if sign and index.isdigit() else f"{job}_"]
+    found: list[str] = []
+    for part in ranges[1].split(","):
+        first, _, last = part.partition("-")
+        found += [f"{job}_{i}" for i in range(int(first), int(last or first) + 1)]
     return found
 
 
@@ -258,11 +308,6 @@ def exit_of(status: int) -> int:
 def cancel(tasks: Iterable[str]) -> None:
     """Cancel running and pending tasks, in as few calls as their number allows. Unreachable if Slurm does not answer."""
     each_job(["scancel"], tasks)
-
-
-def requeue(tasks: Iterable[str]) -> None:
-    """Let running tasks start again, elsewhere if need be; those that save at SIGTERM lose nothing."""
-    each_job(["scontrol", "requeue"], tasks)
 
 
 def each_job(words: Sequence[str], tasks: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,10 @@ from launch.sweep import Cell, Sweep
 FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
 FAILED, CANCELLED, STOPPED, LOST, WAITING = "failed", "cancelled", "stopped", "lost", "waiting"
 STATES = (RUNNING, PENDING, PREEMPTED, WAITING, STOPPED, CANCELLED, LOST, FAILED, FINISHED)
-BAD = (FAILED, LOST, CANCELLED)  # of which one makes a sweep's exit code 1
 ACTIVE = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 PATIENCE = 120.0  # seconds in which a scheduler that does not know a task yet, or not any more, is not believed
+SILENT = "the scheduler does not answer"  # what it alone knows is as it was
 SILENCE = 900.0  # seconds without a sign of life after which a copy on another machine, without a scheduler, is lost
 TAIL = 24576  # bytes of a journal's end: some ten lines
 SIGNALS_TO_GO = (143, 75, 76)  # exit codes of attempts that may be followed by another one
@@ -88,7 +89,10 @@ def states(
                 found[name] = replace(known, state=PENDING, line=said.reason, node=said.node)
         else:
             found[name] = of_cell(folder / name, cell, task, asked.get(task), patient, host, now)
-    return {name: waits(status, sweep.cells[name], found) for name, status in found.items()}
+            if scheduler is None and found[name].live and not found[name].line:
+                found[name] = replace(found[name], line=SILENT)
+    found = {name: waits(status, sweep.cells[name], found) for name, status in found.items()}
+    return {name: in_no_queue(status) if submitted else status for name, status in found.items()}
 
 
 def unchanged(known: Status, task: str, said: Task | None) -> bool:
@@ -112,7 +116,7 @@ def of_cell(place: Path, cell: Cell, task: str, said: Task | None, patient: bool
     node = (said.node if said and said.node else "") or str(last.get("host", ""))
     if state != RUNNING:
         shared["eta"] = None
-    return Status(cell.name, state, live, line=line or error_line(place), node=node if live or last else "", **shared)
+    return Status(cell.name, state, live, line=line or error_line(place), node=node, **shared)
 
 
 def judge(
@@ -125,6 +129,8 @@ def judge(
             return RUNNING, True, ""
         again = bool(last) and last.get("job") == task
         return (PREEMPTED if again else PENDING), True, said.reason
+    if not last and (not place.is_dir() or word == "COMPLETED"):  # somebody has deleted what it left, to run it again
+        return PENDING, False, ""
     unended = bool(last) and "exit" not in last
     if not word and unended and alive(last, place, host, now, patient and last.get("job") == task):
         return RUNNING, True, ""
@@ -135,7 +141,7 @@ def judge(
     if records.asked_by_user(place) and last.get("exit") in (None, records.EXIT_PREEMPTED):
         return STOPPED, False, ""
     if unended or (task and last.get("job", "") != task):  # its own files say nothing: the scheduler's word alone
-        return ended_as(word, bool(last) or bool(task))
+        return ended_as(word, bool(last) or bool(task), said)
     if not last:
         return PENDING, False, ""
     code = last["exit"]
@@ -146,14 +152,19 @@ def judge(
     return FAILED, False, "" if (place / records.ERROR).exists() else f"exit {code}"
 
 
-def ended_as(word: str, begun: bool) -> tuple[str, bool, str]:
+def ended_as(word: str, begun: bool, said: Task | None = None) -> tuple[str, bool, str]:
     """What a scheduler's last word means for a cell that did not write how it ended."""
+    plain = word.lower().replace("_", " ")
     if word.startswith("CANCELLED"):
         return CANCELLED, False, "cancelled in the scheduler"
     if word in ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL"):
-        return PREEMPTED, False, word.lower().replace("_", " ")
+        return PREEMPTED, False, plain
+    if word == "OUT_OF_MEMORY":
+        return FAILED, False, f"Slurm: {plain}; raise launcher.mem_gb"
     if word:
-        return FAILED, False, word.lower().replace("_", " ")
+        code, reason = getattr(said, "exit", -1), said.reason if said else ""
+        words = [plain, reason, f"exit {code}" if code > 0 else ""]
+        return FAILED, False, f"Slurm: {', '.join(filter(None, words))}; see `logs`"
     return (LOST, False, "no process, no job and no result") if begun else (PENDING, False, "")
 
 
@@ -193,6 +204,13 @@ def waits(status: Status, cell: Cell, of: Mapping[str, Status]) -> Status:
         return status
     word = {FAILED: " failed", LOST: " is lost", CANCELLED: " was cancelled"}.get(before.state, "")
     return Status(status.cell, WAITING, status.live, 0, job=status.job, line=f"for {before.cell}{word}")
+
+
+def in_no_queue(status: Status) -> Status:
+    """The same, or waiting: a cell of a cluster that is not in its queue is not pending there."""
+    if status.state != PENDING or status.live:
+        return status
+    return replace(status, state=WAITING, line=status.line or "in no queue yet")
 
 
 def error_line(place: Path) -> str:
@@ -245,8 +263,9 @@ def counted(of: Mapping[str, Status]) -> str:
 
 
 def matching(sweep: Sweep, pattern: str | None) -> list[str]:
-    """The cells that a pattern means: words joined by commas that all must hold. `axis=value` compares an axis, with
-    | between values; any other word is looked for in the cell's name. None: all cells."""
+    """The cells that a pattern means: words joined by commas that all must hold. `axis=value` compares an axis, with | between
+    values. Any other word is a cell's whole name, the whole value of an axis, or some whole words of its name (those between
+    the dashes); with * or ? it is a shell's pattern of the name. None: all cells."""
     if not pattern:
         return list(sweep.cells)
     if pattern in sweep.cells:  # and not its evaluation, too, whose name begins with its own
@@ -254,12 +273,17 @@ def matching(sweep: Sweep, pattern: str | None) -> list[str]:
     words = [word.partition("=") for word in pattern.split(",") if word]
     known = {axis for cell in sweep.cells.values() for axis in cell.axes}
 
+    def named(cell: Cell, word: str) -> bool:
+        if "*" in word or "?" in word:
+            return fnmatchcase(cell.name, word)
+        return f"-{word}-" in f"-{cell.name}-" or any(same(value, word) for value in cell.axes.values())
+
     def holds(cell: Cell) -> bool:
         for key, sign, value in words:
             if sign and key in known:
                 if not any(same(cell.axes.get(key, ""), one) for one in value.split("|")):
                     return False
-            elif f"{key}{sign}{value}" not in cell.name:
+            elif not named(cell, f"{key}{sign}{value}"):
                 return False
         return True
 

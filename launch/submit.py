@@ -7,7 +7,6 @@ checked before anything is written. `--dry-run` tells what would happen. Exit co
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import shlex
@@ -15,8 +14,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,13 @@ from typing import Any
 from launch import states as state
 from launch import sweep as records
 from launch.backends import Backend, backend_of
+from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, unsubmitted
 from launch.states import Status
 from launch.sweep import Cell, Sweep
 from zero.errors import InputError
 
-HOME = Path("runs/sweeps")
-MISSING = (state.PENDING, state.WAITING, state.PREEMPTED, state.LOST)  # what the same line again submits
+# what the same line leaves as it is, and the command of launch.status that takes it up
+ENDED = {state.FAILED: "retry --failed", state.CANCELLED: "resume", state.STOPPED: "resume"}
 SHOWN = 20  # cells named one by one before a submission; a dry run names all
 
 
@@ -57,24 +56,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = {"name": options.name, "folder": options.folder, "smoke": options.smoke or None,
                  "evaluate": options.evaluate}  # fmt: skip
         settings |= {key: value for key, value in given.items() if value is not None}
-        prepared = prepare("train", overrides, settings, grid=options.grid)
+        prepared = prepare("train", overrides, settings, grid=options.grid, dry=options.dry_run)
         tell(prepared, everything=options.dry_run)
         if options.dry_run:
-            from launch.plan import on_paper
-
-            gpus = int(settings.get("gpus_per_node") or 0) * int(settings.get("nodes") or 1)
-            for line in on_paper(prepared.sweep.cells.values(), gpus) if gpus else []:
-                print(line)
-            for path in prepared.backend.files(prepared.folder, prepared.sweep.name, prepared.missing):
-                print(f"sbatch file: {path}")
-            print("dry run: nothing was submitted")
+            say(on_trial(prepared))
             return 0
         submit(prepared, refreeze=options.refreeze)
-        print(f"submitted {len(prepared.missing)} cells; python -m launch.status {prepared.folder.name} follows them")
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return records.EXIT_INPUT
+    except OSError as error:
+        print(f"error: {unwritten(error)}; nothing that was submitted before is lost", file=sys.stderr)
+    return records.EXIT_INPUT
+
+
+def unwritten(error: OSError) -> str:
+    """A file system that does not do as it is told, in one line: the cause first."""
+    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines. A reader that has seen enough (| head) stops the words, not the submission."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def on_trial(prepared: Prepared) -> list[str]:
+    """What a dry run adds: what it costs on paper, and the batch files."""
+    from launch.plan import on_paper
+
+    settings = prepared.sweep.settings
+    gpus = int(settings.get("gpus_per_node") or 0) * int(settings.get("nodes") or 1)
+    made = list(on_paper(prepared.sweep.cells.values(), gpus)) if gpus else []
+    made += [
+        f"sbatch file: {p}" for p in prepared.backend.files(prepared.folder, prepared.sweep.name, prepared.missing)
+    ]
+    return [*made, "dry run: nothing was submitted"]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,7 +107,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be submitted, write the sbatch files, stop"
     )
-    parser.add_argument("--grid", help="list of cells: launch/grids/GRID.yaml, or a file")
+    parser.add_argument(
+        "--grid", metavar="FILE", help="list of cells that is no product: a .yaml file (launch/lines.py)"
+    )
     parser.add_argument(
         "--evaluate", metavar="OVERRIDES", help="'step=all benchmarks=nano': evaluate each finished cell"
     )
@@ -108,9 +131,11 @@ def shorthand(text: str) -> str:
     return f"hydra.{plain}" if plain.startswith("launcher.") else text
 
 
-def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], grid: str | None = None) -> Prepared:
+def prepare(
+    root: str, overrides: Sequence[str], settings: Mapping[str, Any], grid: str | None = None, dry: bool = False
+) -> Prepared:
     """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
-    arrays whose submission was killed. InputError in one line."""
+    arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
     from launch.cells import placed, plan
 
     backend = backend_of(settings)
@@ -118,7 +143,7 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
     evaluate = shlex.split(evaluate) if isinstance(evaluate, str) else evaluate
     plan_ = plan(overrides, grid=grid, evaluate=evaluate, smoke=bool(settings.get("smoke")), root=root)
     name = str(settings.get("name") or plan_.name)
-    folder = Path(settings.get("folder") or HOME / name).expanduser().absolute()
+    folder = Path(settings.get("folder") or records.HOME / name).expanduser().absolute()
     refuse_unwritable(folder)
     notes = list(plan_.notes)
     first = next(cell for cell in plan_.cells.values() if cell.config)
@@ -129,7 +154,8 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
     if old:
         for stale in (cell for name, cell in old.cells.items() if name not in cells):
             cells[stale.name] = replace(stale, wanted=False)
-        backend.adopt(folder)
+        if backend.here or not dry:
+            backend.adopt(folder)
         notes += changed_code(folder)
     kept = {key: value for key, value in settings.items() if not key.startswith("_")}
     sweep = Sweep(
@@ -144,7 +170,10 @@ def prepare(root: str, overrides: Sequence[str], settings: Mapping[str, Any], gr
     )
     of = look(folder, sweep, backend) if old else state.states(folder, sweep, {})
     missing = startable(sweep, of, state.missing(sweep, of, MISSING))
-    backend.check(folder, max(1, len(missing)))
+    if backend.here or not dry:
+        backend.check(folder, max(1, len(missing)))
+    else:
+        notes.append("no Slurm on this machine: not checked against a controller, nor what runs or waits there now")
     unwanted = [name for name, cell in cells.items() if not cell.wanted and of[name].live]
     if unwanted:
         notes.append(f"{len(unwanted)} cells run that this line does not ask for, such as {unwanted[0]}")
@@ -205,65 +234,41 @@ def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
         return None, str(uri)
 
 
-def look(folder: Path, sweep: Sweep, backend: Backend, before: Mapping[str, Status] | None = None) -> dict[str, Status]:
-    """The state of every cell: their files, and one question to the scheduler for those that have not finished. `before`:
-    what an earlier look found, so that this one reads only what may have changed."""
-    known = before or {}
-
-    def over(name: str) -> bool:
-        return known[name].state == state.FINISHED if name in known else records.finished(folder / name)
-
-    tasks = records.task_ids(records.read_jobs(folder))
-    open_ = [ids[-1] for name, ids in tasks.items() if name in sweep.cells and not over(name)]
-    return state.states(folder, sweep, backend.poll(open_), before=known)
-
-
-def startable(sweep: Sweep, of: Mapping[str, Status], names: Iterable[str]) -> list[str]:
-    """Those of the cells whose turn can come: what they wait for has finished, lives, or is among them."""
-    chosen = list(names)
-    known = set(chosen)
-
-    def may(name: str) -> bool:
-        before = sweep.cells[name].after
-        if before is None or before not in of or of[before].state == state.FINISHED or of[before].live:
-            return True
-        return before in known and may(before)
-
-    return [name for name in chosen if may(name)]
-
-
 def tell(prepared: Prepared, everything: bool) -> None:
     """The plan, in lines: how many cells, which, what they cost."""
     from launch.estimate import estimate, lines
 
     wanted = [name for name, cell in prepared.sweep.cells.items() if cell.wanted]
     done = sum(prepared.states[name].state == state.FINISHED for name in wanted)
-    print(f"sweep {prepared.folder.name}: {len(wanted)} cells, {done} finished, {len(prepared.missing)} to start")
-    print(f"  folder: {prepared.folder}")
+    told = [f"sweep {prepared.folder.name}: {len(wanted)} cells, {done} finished, {len(prepared.missing)} to start",
+            f"  folder: {prepared.folder}"]  # fmt: skip
     missing = set(prepared.missing)
     for name in wanted if everything else wanted[:SHOWN]:
         status = prepared.states[name]
         word = "to start" if name in missing else status.state
         after = prepared.sweep.cells[name].after
-        print(f"  {word:9} {prepared.sweep.cells[name].signature}  {name}" + (f"  (after {after})" if after else ""))
+        told.append(
+            f"  {word:9} {prepared.sweep.cells[name].signature}  {name}" + (f"  (after {after})" if after else "")
+        )
     if len(wanted) > SHOWN and not everything:
-        print(f"  ... and {len(wanted) - SHOWN} more (--dry-run names all)")
-    failed = [name for name in wanted if prepared.states[name].state == state.FAILED]
-    if failed:
-        print(f"  {len(failed)} failed before: python -m launch.status {prepared.folder.name} retry --failed")
-    for note in prepared.notes:
-        print(f"  note: {note}")
-    for line in lines(estimate(prepared.folder, prepared.sweep, prepared.states, prepared.backend), prepared.backend):
-        print(f"  {line}", flush=True)
+        told.append(f"  ... and {len(wanted) - SHOWN} more (--dry-run names all)")
+    for which, command in ENDED.items():
+        if count := sum(prepared.states[name].state == which for name in wanted):
+            told.append(f"  {count} {which} before: python -m launch.status {prepared.folder.name} {command}")
+    told += [f"  note: {note}" for note in prepared.notes]
+    cost = estimate(prepared.folder, prepared.sweep, prepared.states, prepared.backend)
+    say([*told, *(f"  {line}" for line in lines(cost, prepared.backend))])
 
 
-def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> None:
-    """Write the sweep's folder and start what is missing. `start` False: only write. InputError if another one does it now."""
+def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> Prepared:
+    """Write the sweep's folder and start what is missing; what was found to be so under the sweep's lock. `start` False: only
+    write. InputError if another one does it now."""
     from launch.freeze import freeze
     from zero.config import writable_folder
 
     folder = writable_folder(prepared.folder)
     with alone(folder):
+        prepared = again(prepared)
         live = [name for name, status in prepared.states.items() if status.live]
         if refreeze and live:
             raise InputError("--refreeze", live[0], "runs; wait for it or cancel it before the code changes under it")
@@ -273,39 +278,37 @@ def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> No
                 records.freeze_cell(folder, cell)
         records.write_sweep(folder, replace(prepared.sweep, code=code))
         if start:
-            hand_over(folder, prepared.sweep, prepared.states, prepared.missing, prepared.backend)
+            (folder / HALTED).unlink(missing_ok=True)
+            taken = hand_over(folder, prepared.sweep, prepared.states, prepared.missing, prepared.backend)
+            say(submitted(folder, len(taken), prepared.backend))
+    return prepared
 
 
-def hand_over(folder: Path, sweep: Sweep, of: Mapping[str, Status], names: Sequence[str], backend: Backend) -> None:
-    """Give cells to the place where they run, those that others wait for first."""
-    if not backend.by_task:
-        if names:
-            backend.submit(folder, sweep.name, names, {})
-        return
-    tasks = {name: status.job for name, status in of.items() if status.live and status.job}
-    left = list(names)
-    while left:
-        ready = [name for name in left if sweep.cells[name].after not in left]
-        after: dict[str, str] = {}
-        for name in ready:
-            before = sweep.cells[name].after
-            if before and before in tasks and not records.finished(folder / before):
-                after[name] = tasks[before]
-        backend.submit(folder, sweep.name, ready, after)
-        newest = records.task_ids(records.read_jobs(folder))
-        tasks |= {name: newest[name][-1] for name in ready if name in newest}
-        left = [name for name in left if name not in ready]
+def again(prepared: Prepared) -> Prepared:
+    """The same, as things are now: another shell may have submitted these cells, or others, since they were looked at."""
+    if not (prepared.folder / records.SWEEP).exists():
+        return prepared
+    old = records.read_sweep(prepared.folder)
+    prepared.backend.adopt(prepared.folder)
+    ours = prepared.sweep.cells
+    others = {name: replace(cell, wanted=False) for name, cell in old.cells.items() if name not in ours}
+    sweep = replace(prepared.sweep, cells={**ours, **others}, id=old.id, code=old.code)
+    of = look(prepared.folder, sweep, prepared.backend)
+    return replace(prepared, sweep=sweep, states=of, missing=startable(sweep, of, state.missing(sweep, of, MISSING)))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """InputError while another process submits cells of the same sweep."""
-    with (folder / ".submitting").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed, also by a kill
-        except OSError as error:
-            raise InputError("SWEEP", folder, "another process submits cells of it now; wait for it") from error
-        yield
+def submitted(folder: Path, count: int, backend: Backend) -> list[str]:
+    """What a submission says in the end."""
+    lines = [f"submitted {count} cells; python -m launch.status {folder.name} follows them"]
+    if wait := unsubmitted(folder):
+        limit = (
+            f"launcher.most_queued={backend.most_queued}" if backend.most_queued else "Slurm's limit of submitted jobs"
+        )
+        lines.append(
+            f"{len(wait)} more wait for room in the queue ({limit}): cells that end hand them over, or"
+            f" python -m launch.status {folder.name} resume"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 
 from zero.errors import InputError
 
+HOME = Path("runs/sweeps")
 SWEEP, CODE, JOBS = "sweep.json", "code", "jobs.jsonl"
 CELL, ATTEMPTS, LEASE, ERROR, STOP, LOG, RESULT = (
     "cell.yaml", "attempts.jsonl", "lease.json", "error.json", "stop", "log", "result.json",
@@ -170,17 +171,24 @@ def read_sweep(folder: Path) -> Sweep:
         raise InputError("SWEEP", folder, f"its {SWEEP} is damaged ({error}); submit the same line again") from error
 
 
-def find_sweep(text: str, home: Path = Path("runs/sweeps")) -> Path:
-    """The absolute folder of a sweep given as a path, or as a name or its unique beginning or end in `home`."""
-    given = Path(text).expanduser()
-    if (given / SWEEP).exists():
-        return given.absolute()
-    known = sorted(path.parent for path in home.glob(f"*/{SWEEP}"))
-    close = [path for path in known if path.name.startswith(text) or path.name.endswith(text)]
+def find_sweep(text: str, home: Path = HOME) -> Path:
+    """The absolute folder of a sweep given as a path, or as a name or its unique beginning or end in `home`. An exact name
+    counts before a beginning of others."""
+    for exact in (Path(text).expanduser(), home / text):
+        if text and (exact / SWEEP).exists():
+            return exact.absolute()
+    known = known_sweeps(home)
+    close = [path for path in known if text and (path.name.startswith(text) or path.name.endswith(text))]
     if len(close) != 1:
         names = ", ".join(path.name for path in (close or known)[:8]) or "none"
-        raise InputError("SWEEP", text, f"is no sweep; there are {names} in {home}")
+        problem = "may be several sweeps" if len(close) > 1 else "is no sweep"
+        raise InputError("SWEEP", text, f"{problem}; there are {names} in {home}")
     return close[0].absolute()
+
+
+def known_sweeps(home: Path = HOME) -> list[Path]:
+    """The folders of all sweeps in `home`, by name."""
+    return sorted(path.parent for path in home.glob(f"*/{SWEEP}"))
 
 
 def _cell(entry: Mapping[str, Any]) -> Cell:
@@ -229,9 +237,16 @@ def task_ids(jobs: Iterable[Job]) -> dict[str, list[str]]:
 
 
 def begin_attempt(cell_dir: Path, job: str, restart: int) -> int:
-    """Note that an attempt starts; its number, from 1 on. `job`: JOB_TASK, or "" without a scheduler."""
+    """Note that an attempt starts; its number, from 1 on, which no other attempt has: whoever makes the log has it, also
+    where a second copy does not see the first one's line yet. `job`: JOB_TASK, or "" without a scheduler."""
     number = 1 + max((a["attempt"] for a in read_attempts(cell_dir)), default=0)
     (cell_dir / LOG).mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            os.close(os.open(log_path(cell_dir, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        except FileExistsError:
+            number += 1
     append_line(
         cell_dir / ATTEMPTS,
         {"attempt": number, "job": job, "restart": restart, "host": socket.gethostname(), "pid": os.getpid(),
@@ -262,13 +277,6 @@ def read_attempts(cell_dir: Path) -> list[dict[str, Any]]:
 def log_path(cell_dir: Path, attempt: int) -> Path:
     """Where an attempt's output goes."""
     return cell_dir / LOG / f"{attempt}.out"
-
-
-def take_lease(cell_dir: Path, token: str) -> None:
-    """Own the cell's folder from now on; whoever had it before gives way at the end of its step."""
-    write_json(
-        cell_dir / LEASE, {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    )
 
 
 def holds_lease(cell_dir: Path, token: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def table(sweep: Sweep, of: Mapping[str, Status], names: Sequence[str], rows: in
     for heading in ("step", "reward", "length", "ETA", "tries"):
         made.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     made.add_column("node", no_wrap=True)
-    made.add_column("last error", overflow="ellipsis", no_wrap=True, max_width=ERROR)
+    made.add_column("note", overflow="ellipsis", no_wrap=True, max_width=ERROR)  # last error, or what it waits for
     for name in ordered if rows is None else ordered[:rows]:
         made.add_row(*row(sweep.cells[name], of[name], axes))
     if rows is not None and len(ordered) > rows:
@@ -56,9 +57,16 @@ def row(cell: Cell, status: Status, axes: Sequence[str]) -> list[Text]:
     step = "" if status.step is None else f"{status.step}/{cell.steps}" if cell.steps else str(status.step)
     plain = [
         step, shown(status.reward, ".3f"), shown(status.length, ".0f"), duration(status.eta),
-        str(status.attempts or ""), status.node, status.line,
+        str(status.attempts or ""), status.node, brief(status.line),
     ]  # fmt: skip
-    return [*map(Text, names), Text(status.state, style=COLOURS.get(status.state, "")), *map(Text, plain)]
+    word = status.state if cell.wanted else f"{status.state}, not wanted"
+    return [*map(Text, names), Text(word, style=COLOURS.get(status.state, "")), *map(Text, plain)]
+
+
+def brief(line: str) -> str:
+    """An error line with its cause in sight: error: KEY=VALUE: CAUSE -> KEY: CAUSE where both do not fit."""
+    found = re.match(r"(?:error: )?([\w./-]+)=\S*?: (.*)", line)
+    return f"{found[1]}: {found[2]}" if found and len(line) > ERROR else line
 
 
 def shown(value: float | None, how: str) -> str:
@@ -120,4 +128,12 @@ def follow(
 def tidy(sweep: Sweep, of: Mapping[str, Status], names: Sequence[str]) -> list[dict[str, Any]]:
     """One record a cell, for scripts: its axes, then what is known of it."""
     kept = ("state", "attempts", "job", "node", "line", "step", "reward", "length", "eta", "seconds")
-    return [{"cell": name, **sweep.cells[name].axes, **{key: getattr(of[name], key) for key in kept}} for name in names]
+    return [
+        {
+            "cell": name,
+            "wanted": sweep.cells[name].wanted,
+            **sweep.cells[name].axes,
+            **{key: getattr(of[name], key) for key in kept},
+        }
+        for name in names
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from launch import cluster, slurm
-from launch.batch import Settings, script
+from launch import cluster, executor, nodes, slurm
+from launch.batch import Settings
 from launch.cluster import gpus_of, private
 from launch.slurm import Task, exit_of, followers, number, patient
 from zero.errors import InputError
@@ -22,6 +23,8 @@ BAD = {
     "not finite": ({"mem_gb": float("nan")}, "hydra.launcher.mem_gb=nan: must be a number"),
     "no list": ({"setup": "module load cuda"}, "hydra.launcher.setup=module load cuda: must be a list"),
     "two lines": ({"account": "a\nb"}, r"hydra.launcher.account=a\\nb: must be one line"),
+    "no time to save": ({"timeout_min": 2, "signal_delay_s": 120}, "must be less than the time limit"),
+    "neither": ({"fail_fast": "maybe"}, "must be true or false"),
     "no flags": ({"additional_parameters": ["x"]}, "must be FLAG: VALUE pairs"),
 }
 
@@ -46,14 +49,15 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
         "teardown": ["echo bye"], "srun_args": ["--container-image=/x y.sqsh"], "python": "singularity exec i.sif python",
         "additional_parameters": {"reservation": "r", "exclusive": True, "mail_user": "a@b", "requeue": False},
     }  # fmt: skip
-    text = script(Settings.of(given), tmp_path / "a sweep", tmp_path / "names", 12, "job", "aftercorr:7")
+    order = slurm.order_of(tmp_path / "a sweep", "job", 12, Settings.of(given), "0" * 12, "aftercorr:7")
+    text = executor.text(order)
     said = flags(text)
     wanted = {
         "partition": "gpu", "time": "90", "nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "cpus-per-task": "3",
-        "mem": "1536M", "account": "lab", "qos": "high", "constraint": "'a100|h100'", "array": "0-11%7", "reservation": "r",
+        "mem": "1536MB", "account": "lab", "qos": "high", "constraint": "'a100|h100'", "array": "0-11%7", "reservation": "r",
         "exclusive": "", "mail-user": "a@b", "signal": "B:USR2@120", "open-mode": "append", "dependency": "aftercorr:7",
     }  # fmt: skip
-    assert wanted.items() <= said.items() and "requeue" not in said and "wckey" not in said
+    assert wanted.items() <= said.items() and "requeue" not in said and said["wckey"] == "''"
     assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
     assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
     assert f". '{tmp_path}/a sweep/code/launch/cell.sh' '{tmp_path}/a sweep' " in text
@@ -61,9 +65,95 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
-    said = flags(script(Settings(), tmp_path, tmp_path / "names", 1, "job"))
+    said = flags(executor.text(slurm.order_of(tmp_path, "job", 1, Settings(), "0" * 12)))
     assert said["array"] == "0-0" and said["ntasks-per-node"] == "1"  # an array of one, too: its task has a name
     assert not said.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
+
+
+def test_the_batch_file_comes_from_submitit_without_a_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves nothing behind: neither files nor variables."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin" if not cluster.installed() else str(tmp_path / "nothing"))
+    before = dict(os.environ)
+    text = executor.text(slurm.order_of(tmp_path / "s", "grpo-drgrpo-0123abcd", 3, Settings(), "0" * 12))
+    assert "-m submitit.core._submit" in text.splitlines()[-1] and flags(text)["array"] == "0-2"
+    assert flags(text)["job-name"] == "0123abcd-grpo-drgrpo", "squeue shows the first eight letters"
+    assert list(tmp_path.iterdir()) == [] and dict(os.environ) == before
+
+
+def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"SBATCH_ACCOUNT": "lab", "SBATCH_PARTITION": "slow", "SBATCH_ARRAY_INX": "0-9", "SBATCH_WAIT": "1",
+             "SLURM_CLUSTERS": "big", "SLURM_JWT": "x", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8",
+             "SQUEUE_USERS": "bob", "SBATCH_TIMELIMIT": "5"}  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    kept = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
+    order = slurm.order_of(tmp_path, "job", 1, Settings(), "0" * 12)
+    assert given.keys() & executor.users_environment(executor.decided(order)) == kept
+    typed = slurm.order_of(tmp_path, "job", 1, Settings(partition="gpu"), "0" * 12)
+    assert given.keys() & executor.users_environment(executor.decided(typed)) == kept - {"SBATCH_PARTITION"}
+
+
+QUEUES = {
+    # lines of squeue -O ArrayJobID|ArrayTaskID|State|..., of sacct, and the states of 7_0 to 7_3
+    "an array that was cancelled before it started": (
+        ["7|N/A|CANCELLED|0|N/A|0||None"], [], ["CANCELLED"] * 4),
+    "half of it had started": (
+        ["7|N/A|CANCELLED|0|N/A|0||None", "7|1|RUNNING|0|N/A|0|n1|None"], [],
+        ["CANCELLED", "RUNNING", "CANCELLED", "CANCELLED"]),
+    "accounting, one record": ([], ["7|CANCELLED by 0|0:0"], ["CANCELLED"] * 4),
+    "accounting, ranges": ([], ["7_0|COMPLETED|0:0", "7_[1,2-3%1]|CANCELLED by 0|0:0"],
+                           ["COMPLETED"] + ["CANCELLED"] * 3),
+    "accounting, a list cut short": ([], ["7_[0,1,...]|CANCELLED by 0|0:0"], ["CANCELLED"] * 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_record_without_an_index_is_of_every_task_without_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, accounts, expected = QUEUES[name]
+
+    def call(*words: str, **_: Any) -> str:
+        if words[0] == "squeue":
+            return "".join(f"{line}|\n" for line in queue)
+        return "".join(f"{line}|2026-01-01T00:00:00|None assigned\n" for line in accounts)
+
+    monkeypatch.setattr(slurm, "call", call)
+    found = slurm.snapshot(f"7_{i}" for i in range(4)).tasks
+    assert [found[f"7_{i}"].state for i in range(4)] == expected
+
+
+def test_what_does_not_fit_into_the_queue_is_cut_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, jobs = 10, list[list[str]]()
+
+    def submit(order: executor.Order, cells: Any) -> str:
+        if sum(map(len, jobs)) + len(cells) > room:
+            raise executor.Refused("sbatch: error: AssocMaxSubmitJobLimit")
+        jobs.append([name for _, name in cells])
+        return str(len(jobs))
+
+    monkeypatch.setattr(slurm, "call", lambda *words, **_: "MaxArraySize = 8\n")
+    monkeypatch.setattr(executor, "submit", submit)
+    names = [f"c{i}" for i in range(30)]
+    assert slurm.submit(tmp_path, "s", names, Settings(mem_gb=1)) == names[:10]
+    assert [name for job in jobs for name in job] == names[:10]
+    assert list(slurm.sweep.task_ids(slurm.sweep.read_jobs(tmp_path))) == names[:10], "and each is noted"
+
+
+def test_a_small_cell_gets_enough_memory_where_the_default_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "DefMemPerCPU=512": 2,
+        "DefMemPerNode=1024": 2,
+        "DefMemPerCPU=4096": None,
+        "DefMemPerNode=UNLIMITED": None,
+    }
+    for answer, expected in answers.items():
+        text = f"PartitionName=other\n Default=NO DefMemPerCPU=9\nPartitionName=gpu\n Default=YES {answer} X=1\n"
+        monkeypatch.setattr(nodes, "call", lambda *words, text=text, **_: text)
+        assert nodes.enough_memory(Settings()).mem_gb == expected, answer
+        assert nodes.enough_memory(Settings(mem_gb=0.5)).mem_gb == 0.5
+    monkeypatch.setenv("SBATCH_MEM_PER_CPU", "100")
+    assert nodes.enough_memory(Settings()).mem_gb is None, "the user has said it elsewhere"
 
 
 def test_a_follower_is_bound_to_its_own_task() -> None:

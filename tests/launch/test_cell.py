@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,8 @@ def test_a_warning_that_comes_before_the_cell_runs_is_kept(folder: Path) -> None
     assert (folder / "c" / sweep.STOP).exists() and not sweep.asked_by_user(folder / "c")
 
 
-def test_who_may_not_start(folder: Path) -> None:
+def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "VISIBLE", 0.0)
     cell, place = sweep.read_cell(folder, "c"), Place(job="12_0", restart=1)
     home = folder / "c"
     assert cells.not_to_run(home, cell, place) == ("", 0)
@@ -178,12 +181,45 @@ def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
 @pytest.mark.parametrize(("code", "words"), [(137, "killed by SIGKILL"), (7, "exit 7"), (139, "killed by SIGSEGV")])
 def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> None:
     home = folder / "c"
-    place = Place(job="12_0")
+    place = Place(job="12_0", restart=1)
     cells.begin(home, place)
-    cells.note_death(home, Place(job="12_0", restart=1), code)  # of a copy that has lost the cell: not its to say
+    cells.note_death(home, Place(job="12_0"), code)  # of a copy that has lost the cell: not its to say
     assert "exit" not in sweep.read_attempts(home)[-1]
     cells.note_death(home, place, code)
     assert words in sweep.read_json(home / sweep.ERROR)["line"] and sweep.read_attempts(home)[-1]["exit"] == code
+
+
+SLURMS = {
+    # what Slurm's programs printed, the exit code, what the cell's error line says of it
+    "memory": ("slurmstepd: error: Step 5.0 exceeded memory limit (561 > 536), being killed\nsrun: error: n1: task 0: Killed",
+               137, r"killed by SIGKILL, out of memory: raise launcher.mem_gb; Slurm: Step 5.0 exceeded memory limit"),
+    "srun alone": ("srun: error: Unable to confirm allocation for job 5: Unable to contact slurm controller", 1,
+                   r"exit 1; Slurm: Unable to confirm allocation"),
+    "nothing": ("", 137, r"killed by SIGKILL, out of memory \(raise launcher.mem_gb\) or the node's end$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLURMS)
+def test_a_step_that_never_began_or_was_killed_is_told_in_slurms_words(name: str, folder: Path) -> None:
+    printed, code, line = SLURMS[name]
+    home, place = folder / "c", Place(job="12_0", restart=1)
+    if name == "memory":
+        cells.begin(home, place)
+    text = f"srun: error: of an attempt before, memory\n2026 12_0.1 on n1: starts\n{printed}\n"
+    (home / sweep.LOG / "slurm.out").write_text(text)
+    cells.note_death(home, place, code)
+    assert re.match(line, sweep.read_json(home / sweep.ERROR)["line"])
+    assert [a["exit"] for a in sweep.read_attempts(home)] == [code]
+
+
+def test_a_result_that_another_node_has_just_written_is_waited_for(folder: Path) -> None:
+    """A shared file system may show it late; without a scheduler that says so, nothing is waited for."""
+    waiting = sweep.Cell("d", "train", (), {}, "", after="c")
+    assert cells.not_to_run(folder / "d", waiting, Place())[1] == 2
+    late = threading.Timer(0.5, lambda: sweep.write_json(folder / "c" / sweep.RESULT, {"status": "finished"}))
+    late.start()
+    assert cells.not_to_run(folder / "d", waiting, Place(job="12_1")) == ("", 0)
+    late.join()
 
 
 def test_a_stop_file_and_a_lease_are_asked_at_the_end_of_a_step(

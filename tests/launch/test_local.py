@@ -40,7 +40,7 @@ if kind == "fail" or "-s1-" in name:
     leave(1)
 if kind == "again" and number == 1 or kind == "hopeless":
     leave(75)
-if kind == "slow":
+if kind in ("slow", "brief"):
     time.sleep(60)
 time.sleep(0.2)
 sweep.write_json(place / "result.json", {{"status": "finished"}})
@@ -111,7 +111,7 @@ def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None
     assert state_of(folder, sweep) == dict(zip(names, ("finished", "failed", "finished", "waiting"), strict=True))
 
 
-def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str) -> None:
+def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder, sweep = made(tmp_path, "slow-1", "ok-1")
     timer = threading.Thread(target=lambda: (until(lambda: (folder / "seen.jsonl").exists()),
                                              os.kill(os.getpid(), signal.SIGTERM)))  # fmt: skip
@@ -120,6 +120,7 @@ def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str) -> No
     timer.join()
     assert state_of(folder, sweep) == {"slow-1": "preempted", "ok-1": "pending"}
     assert records.read_attempts(folder / "slow-1")[0]["exit"] == 75
+    assert "1 cells save at the end of their step" in capsys.readouterr().err
 
 
 def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(tmp_path: Path, python: str) -> None:
@@ -142,6 +143,43 @@ def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(
     backend.cancel(folder, list(sweep.cells), [])
     until(lambda: "exit" in records.read_attempts(place)[0])
     assert state_of(folder, sweep) == {"slow-launch.cell": "preempted"}
+
+
+def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
+    tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = made(tmp_path, "brief-launch.cell", "ok-1", "ok-2")
+    settings = local.settings_of({"python": python, "at_once": 2, "devices": [0, 1]})
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "toy.py"), "launch.cell", str(folder), "brief-launch.cell"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": str(ROOT)},
+    ) as stray:
+        until(lambda: records.read_attempts(folder / "brief-launch.cell"))
+        assert local.outlived(folder, records.read_sweep(folder)) == {"brief-launch.cell": "0"}
+        code = local.supervise(folder, ["ok-1", "ok-2"], settings)
+        seen = records.read_lines(folder / "seen.jsonl")
+        assert code == 0 and [line["gpu"] for line in seen] == ["0", "1", "1"], (
+            "one at once beside it, on the other GPU"
+        )
+        stray.kill()
+    assert "1 cells of an earlier launcher run on" in capsys.readouterr().out
+
+
+def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = made(tmp_path, "ok-1")
+    entered = threading.Event()
+
+    def second() -> None:
+        with local.alone(folder):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with local.alone(folder):
+        thread.start()
+        time.sleep(0.5)
+        assert not entered.is_set()
+    thread.join(20)
+    assert entered.is_set() and f"process {os.getpid()} on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

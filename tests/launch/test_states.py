@@ -73,6 +73,8 @@ CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
     "cancelled by its user, still dying": (
         lambda p: (begun(p), (p / records.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
     ),
+    "its folder was deleted": (lambda p: p.rmdir(), Word("COMPLETED"), NEW, "waiting", False),
+    "its files were deleted": (lambda p: None, Word("COMPLETED"), NEW, "waiting", False),
     "ended well, no result": (lambda p: begun(p, exit_code=0), None, NEW, "failed", False),
     "an older job's end, a new one waits": (lambda p: begun(p, job="6_0", exit_code=1), Word("PENDING"), NEW, "pending", True),
     "an older job's end, a new one just submitted": (
@@ -136,7 +138,8 @@ def test_what_waits_says_for_whom(tmp_path: Path) -> None:
     assert states.states(tmp_path, sweep, {})["b"].state == "pending"
     # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
     records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
-    assert states.states(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"].state == "pending"
+    found = states.states(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
+    assert (found.state, found.line, found.live) == ("waiting", "in no queue yet", False)
 
 
 def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
@@ -155,6 +158,17 @@ def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
     assert found.node == "elsewhere"
 
 
+def test_a_cell_that_never_began_has_slurms_node_and_reason(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    sweep = sweep_of(Cell("c", "train", (), {}, ""))
+    found = states.states(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
+    assert (found.node, found.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
+    found = states.states(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
+    assert "raise launcher.mem_gb" in found.line
+    assert states.states(tmp_path, sweep, None, NEW)["c"].line == "the scheduler does not answer"
+
+
 def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
     place = tmp_path / "c"
     place.mkdir()
@@ -167,7 +181,8 @@ def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
     ("pattern", "names"),
     [
         (None, ["a-s0", "a-s1", "b-s0"]), ("algo=a", ["a-s0", "a-s1"]), ("algo=a|b,seed=0", ["a-s0", "b-s0"]),
-        ("a-s", ["a-s0", "a-s1"]), ("b-s0", ["b-s0"]), ("algo=c", []), ("lr=1e-6", ["b-s0"]), ("nothing=1", []),
+        ("a", ["a-s0", "a-s1"]), ("a-s", []), ("*a-s*", ["a-s0", "a-s1"]),
+        ("s0", ["a-s0", "b-s0"]), ("b-s0", ["b-s0"]), ("algo=c", []), ("lr=1e-6", ["b-s0"]), ("nothing=1", []),
     ],
 )  # fmt: skip
 def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -> None:

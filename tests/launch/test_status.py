@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that are submitted from now on."""
     taken: list[str] = []
 
-    def hand_over(folder: Path, sweep: Sweep, of: Any, names: list[str], backend: Any) -> None:
+    def hand_over(folder: Path, sweep: Sweep, of: Any, names: list[str], backend: Any) -> list[str]:
         taken.extend(names)
+        return names
 
-    monkeypatch.setattr("launch.submit.hand_over", hand_over)
+    monkeypatch.setattr(status, "hand_over", hand_over)
     return taken
 
 
@@ -97,8 +99,12 @@ def test_what_is_started_again(folder: Path, handed: list[str], words: list[str]
     assert (folder / "b-s0" / records.STOP).exists() == ("b-s0" not in expected)
 
 
-def test_cancelled_is_cancelled_until_resumed(folder: Path, handed: list[str]) -> None:
-    assert status.main([str(folder), "cancel", "algo=b"]) == 0
+def test_cancelled_is_cancelled_until_resumed(
+    folder: Path, handed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status.main([str(folder), "cancel", "algo=b"]) == 2
+    assert "would end 2 cells (1 stopped, 1 pending): b-s0, b-s1; say --yes" in capsys.readouterr().err
+    assert status.main([str(folder), "cancel", "algo=b", "--yes"]) == 0
     of = status.now(folder, records.read_sweep(folder))[0]
     assert {name: of[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
         "a-s0": "finished", "b-s0": "cancelled", "b-s1": "cancelled",
@@ -141,6 +147,56 @@ def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str],
     assert status.main(given) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_without_a_name_all_sweeps_are_listed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder.parents[2])
+    assert status.main([]) == 0
+    assert capsys.readouterr().out == "s: 1 finished, 1 failed, 1 stopped, 1 waiting, 1 pending\n"
+
+
+def test_cells_of_earlier_lines_are_left_out_unless_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = records.read_sweep(folder)
+    cells = {name: replace(cell, wanted=cell.axes["algo"] == "a") for name, cell in sweep.cells.items()}
+    records.write_sweep(folder, replace(sweep, cells=cells))
+    status.main([str(folder)])
+    said = capsys.readouterr().out
+    assert "stopped" not in said and "2 cells that the last line does not ask for are not shown (--all)" in said
+    status.main([str(folder), "--all"])
+    assert "stopped, not wanted" in capsys.readouterr().out
+    status.main([str(folder), "--all", "--json"])
+    wanted = [json.loads(line)["wanted"] for line in capsys.readouterr().out.splitlines()]
+    assert wanted == [True, True, False, False, True]
+
+
+def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "halted").write_text("3 cells failed\n")
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "excluded").write_text("n1 3 cells failed there\n")
+    records.write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
+    status.main([str(folder)])
+    said = capsys.readouterr().out
+    for words in ("halted: 3 cells failed; ", "1 cells wait for room", "node n1 is left out: 3 cells failed there"):
+        assert words in said
+
+
+def test_the_cause_of_an_error_stands_in_its_line_of_the_table() -> None:
+    line = f"error: run_dir=/a/{'long/' * 30}path: no space left for a checkpoint; free some"
+    assert table.brief(line) == "run_dir: no space left for a checkpoint; free some"
+    assert table.brief("error: seed=x: must be a whole number") == "error: seed=x: must be a whole number"
+
+
+def test_a_file_system_that_is_full_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "/x/collect.csv")
+
+    monkeypatch.setattr(status, "hand_over", full)
+    assert status.main([str(folder), "resume"]) == 2
+    assert capsys.readouterr().err == "error: No space left on device: /x/collect.csv\n"
 
 
 def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:

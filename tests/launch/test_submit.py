@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch import freeze, multirun, submit
+from launch import freeze, handover, lock, multirun, submit
 from launch import states as state
 from launch import sweep as records
 from launch.backends import Backend
 from launch.states import Status
 from launch.sweep import Cell, Sweep
+from tests.conftest import ROOT
 from zero import experiments
 from zero.errors import InputError
 
@@ -29,14 +36,18 @@ class Cluster:
     taken: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     words: dict[str, Any] = field(default_factory=dict)
     refuses: str = ""
+    room: int = 10_000
 
     def check(self, folder: Path, count: int) -> None:
         if self.refuses:
             raise InputError("launcher.partition", "x", self.refuses)
 
-    def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> None:
-        records.add_job(folder, str(len(self.taken) + 1), cells, {})
-        self.taken.append((list(cells), dict(after)))
+    def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> list[str]:
+        fit = list(cells)[: self.room]
+        if fit:
+            records.add_job(folder, str(len(self.taken) + 1), fit, {})
+            self.taken.append((fit, {cell: task for cell, task in after.items() if cell in fit}))
+        return fit
 
     def poll(self, tasks: Iterable[str]) -> Mapping[str, Any]:
         return self.words
@@ -166,7 +177,7 @@ def test_an_evaluation_waits_for_nobody_once_its_cell_has_finished_and_never_sta
     cells = {"a": Cell("a", "train", (), {}, ""), "b": Cell("b", "evaluate", (), {}, "", after="a")}
     for state_, live, due in (("finished", False, ["b"]), ("failed", False, []), ("running", True, ["b"])):
         of = {"a": Status("a", state_, live, 1), "b": Status("b", "waiting", False, 0)}
-        assert submit.startable(Sweep("s", cells), of, ["b"]) == due
+        assert handover.startable(Sweep("s", cells), of, ["b"]) == due
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: Cluster) -> None:
@@ -184,9 +195,126 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: C
 
 def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
     made = prepared(tmp_path, "seed=0")
-    with submit.alone(tmp_path), pytest.raises(InputError, match="another process submits"):
+    with handover.alone(tmp_path), pytest.raises(InputError, match=r"process \d+ on \S+ submits cells of it now"):
         submit.submit(made)
     assert cluster.taken == []
+
+
+def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: Cluster) -> None:
+    """The second one looked before the first one had submitted; and a third one asks for other cells."""
+    one, two, other = (prepared(tmp_path, line) for line in ("seed=0,1", "seed=0,1", "seed=1,2"))
+    submit.submit(one)
+    assert submit.submit(two).missing == []
+    submit.submit(other)
+    assert [cells for cells, _ in cluster.taken] == [list(one.sweep.cells), list(other.sweep.cells)[1:]]
+    assert [cell.wanted for cell in records.read_sweep(tmp_path).cells.values()] == [True, True, False]
+
+
+def test_whoever_follows_looks_again_before_it_submits(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(tmp_path, "seed=0")
+    submit.submit(made, start=False)  # not yet in the queue when it looks
+    (name,) = made.sweep.cells
+    monkeypatch.setattr(multirun, "PAUSE", -1.0)
+    real = handover.alone
+
+    @contextmanager
+    def other_was_first(folder: Path) -> Iterator[None]:
+        if not cluster.taken:
+            cluster.submit(folder, "s", [name], {})
+        with real(folder):
+            yield
+        finish(folder, name)
+
+    monkeypatch.setattr(handover, "alone", other_was_first)
+    assert multirun.follow(replace(made, backend=replace(made.backend, poll_s=0.0))) == 0
+    assert [cells for cells, _ in cluster.taken] == [[name]]
+
+
+def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.room = 2
+    made = prepared(tmp_path, "seed=range(0,5)")
+    submit.submit(made)
+    names = list(made.sweep.cells)
+    assert "submitted 2 cells" in (said := capsys.readouterr().out) and "3 more wait for room in the queue" in said
+    of = handover.look(tmp_path, made.sweep, made.backend)
+    assert [of[name].state for name in names] == ["pending"] * 2 + ["waiting"] * 3
+    monkeypatch.setattr(handover, "backend_of", lambda settings: cluster.backend())
+    finish(tmp_path, names[0])
+    (tmp_path / names[2] / records.CANCELLED).touch()  # nobody wants this one any more
+    assert handover.feed(tmp_path) == 2 and handover.unsubmitted(tmp_path) == []
+    assert [cells for cells, _ in cluster.taken] == [names[:2], names[3:]]
+
+
+def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster) -> None:
+    made = prepared(tmp_path, "seed=range(0,5)")
+    made = replace(made, backend=replace(made.backend, most_queued=3))
+    submit.submit(made)
+    assert [len(cells) for cells, _ in cluster.taken] == [3] and len(handover.unsubmitted(tmp_path)) == 2
+    submit.submit(made)
+    assert len(cluster.taken) == 1, "there is no room yet"
+
+
+def test_a_folder_that_was_deleted_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
+    made = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
+    submit.submit(made)
+    one, two = made.sweep.cells
+    cluster.words = {f"1_{i}": type("W", (), {"state": "COMPLETED", "reason": "", "node": ""})() for i in (0, 1)}
+    kept = records.read_cell(tmp_path, one)
+    finish(tmp_path, two)
+    shutil.rmtree(tmp_path / one)
+    again = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
+    assert (again.states[one].state, again.missing) == ("waiting", [one])
+    handover.hand_over(tmp_path, again.sweep, again.states, [one], again.backend)  # as resume does
+    assert records.read_cell(tmp_path, one) == kept and cluster.taken[-1][0] == [one]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_process(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    made = prepared(tmp_path, "seed=0")
+    with handover.alone(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
+        submit.submit(made)
+    submit.submit(made)
+    assert len(cluster.taken) == 1
+    (tmp_path / ".submitting.owner").write_text(f"{os.uname().nodename} 999999999\n")  # of one that was killed
+    submit.submit(made)
+    (tmp_path / ".submitting.owner").write_text("elsewhere 7\n")
+    with pytest.raises(InputError, match=r"process 7 on elsewhere \(if it is gone: rm "):
+        submit.submit(made)
+
+
+def test_a_reader_that_has_seen_enough_does_not_stop_the_submission(tmp_path: Path) -> None:
+    code = (
+        "from launch import submit\nimport sys\nsubmit.say(f'line {i}' for i in range(100_000))\n"
+        "submit.say(['more'])\nprint('went on', file=sys.stderr)"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "$0" | head -1', code], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("line 0\n", "went on\n")
+
+
+def test_a_dry_run_needs_no_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin" if shutil.which("sbatch") is None else str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert submit.main(["algo=grpo,drgrpo", "seed=0", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "not checked against a controller" in said and "2 to start" in said
+    (path,) = (Path(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("sbatch file"))
+    assert "#SBATCH --array=0-1" in path.read_text()
+    assert submit.main(["algo=grpo,drgrpo", "seed=0"]) == 2 and "no Slurm on this machine" in capsys.readouterr().err
 
 
 def test_an_edit_changes_nothing_that_was_submitted(tmp_path: Path) -> None:
@@ -249,6 +377,14 @@ def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) ->
     finish(folder, names[0])
     made = prepared(folder, "seed=0,1,2", "steps=10")
     of = dict(made.states) | {names[0]: Status(names[0], state.FINISHED, False, 1, seconds=3600.0)}
+    limited = replace(made.backend, limit=1200.0, warning=200.0)
+    found = estimate(folder, made.sweep, of, limited)
+    assert found.attempts == 4, "of 1,000 s each"
+    slow = Status(names[1], state.RUNNING, True, 2, step=5, seconds=360.0)
+    going = dict(made.states) | {names[0]: Status(names[0], state.FAILED, False, 1), names[1]: slow}
+    paced = estimate(folder, made.sweep, going, made.backend)
+    assert (paced.cells, paced.measured, paced.running) == (2, 1, 1), "a failed cell is not left to do"
+    assert paced.gpu_hours == pytest.approx((5 + 10) * 72 / 3600)
     found = estimate(folder, made.sweep, of, made.backend)
     assert (found.cells, found.measured, found.hours, found.gpu_hours, found.finish) == (2, 1, 1.0, 2.0, 3600.0)
     assert parameters("Qwen/Qwen2.5-Math-1.5B-Instruct") == 1.5e9 and parameters("mistral") is None

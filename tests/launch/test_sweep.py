@@ -66,10 +66,17 @@ def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
     assert "exit" not in two and two["restart"] == 1
 
 
+def test_two_attempts_never_have_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second copy on a node that does not see the first one's line yet."""
+    first = records.begin_attempt(tmp_path, "12_3", 0)
+    monkeypatch.setattr(records, "read_attempts", lambda place: [])
+    assert records.begin_attempt(tmp_path, "12_3", 1) == first + 1
+
+
 def test_the_lease_is_the_last_takers(tmp_path: Path) -> None:
     assert records.holds_lease(tmp_path, "1.0"), "a lease that is not there belongs to whoever asks"
-    records.take_lease(tmp_path, "1.0")
-    records.take_lease(tmp_path, "1.1")
+    for token in ("1.0", "1.1"):
+        records.write_json(tmp_path / records.LEASE, {"token": token})
     assert not records.holds_lease(tmp_path, "1.0") and records.holds_lease(tmp_path, "1.1")
 
 
@@ -93,5 +100,10 @@ def test_a_sweep_is_found_by_path_and_by_part_of_its_name(tmp_path: Path) -> Non
         (tmp_path / name / records.SWEEP).write_text(json.dumps({}))
     assert records.find_sweep(str(tmp_path / "algo-1a")) == tmp_path / "algo-1a"
     assert records.find_sweep("2b", home=tmp_path) == tmp_path / "algo-2b"
-    with pytest.raises(InputError, match="algo-1a, algo-2b"):
+    with pytest.raises(InputError, match="several sweeps; there are algo-1a, algo-2b"):
         records.find_sweep("algo", home=tmp_path)
+    (tmp_path / "algo-1a-quick").mkdir()
+    (tmp_path / "algo-1a-quick" / records.SWEEP).write_text(json.dumps({}))
+    assert records.find_sweep("algo-1a", home=tmp_path) == tmp_path / "algo-1a", "an exact name before a beginning"
+    with pytest.raises(InputError, match="is no sweep"):
+        records.find_sweep("", home=tmp_path)

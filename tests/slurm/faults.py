@@ -66,7 +66,7 @@ def time_limit(folder: Path) -> tuple[Path, str]:
 def requeued_by_hand(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder)
     reached(cell, 3)
-    slurm.requeue([task])
+    slurm.each_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
 
 
@@ -145,7 +145,7 @@ def too_many_restarts(folder: Path) -> tuple[Path, str]:
     for i in (1, 2):
         until(lambda i=i: len(attempts(cell)) == i, what=lambda: told(folder))
         time.sleep(2)
-        slurm.requeue([task])
+        slurm.each_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
 
 
@@ -213,7 +213,7 @@ def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
     words = [ended(first, folder, 600)]
     (second,) = submit(folder, names[1:], **where)
     reached(folder / names[1], 1, 300)
-    slurm.requeue([second])
+    slurm.each_job(["scontrol", "requeue"], [second])
     return folder / names[0], folder / names[1], [*words, ended(second, folder, 600)]
 
 
