@@ -22,7 +22,9 @@ from torch.distributed import (
 
 Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-PATIENCE = timedelta(hours=2)  # for another rank: the slowest sampling of a step, not a fault's discovery
+# For another rank: the slowest sampling of a step must fit. It is not how a death is noticed: gloo's ranks see the connection end
+# within a second, and NCCL's are ended by torchrun or by Slurm (--kill-on-bad-exit).
+PATIENCE = timedelta(hours=2)
 
 
 def prepare(threads: int) -> torch.device:
