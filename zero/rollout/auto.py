@@ -34,4 +34,5 @@ def auto_engine(
     )
     if device.type == "cuda" and find_spec("vllm") is not None:
         return VllmEngine(**shared, **of_vllm)
-    return NativeEngine(**shared)
+    native: Any = NativeEngine(**shared)
+    return native

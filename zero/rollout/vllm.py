@@ -32,6 +32,7 @@ from zero.vocabulary import write_model
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
 BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have
+GIB = 2**30
 LEFT_ALONE = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LOCAL_WORLD_SIZE")  # vLLM or its imports change them
 
 Ask = tuple[list[Prompt], int, Sampling]  # the arguments of `generate`
@@ -96,8 +97,7 @@ class VllmEngine:
         )
         if device.type == "cpu":
             # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")
-            size = int(cache_gib * 2**30)
-            settings |= dict(kv_cache_memory_bytes=size, block_size=BLOCK, enable_chunked_prefill=False)
+            settings |= dict(kv_cache_memory_bytes=int(cache_gib * GIB), block_size=BLOCK, enable_chunked_prefill=False)
         else:
             settings |= dict(gpu_memory_utilization=memory, enable_sleep_mode=self.sleeps)
         if self.ranks.world > 1:
