@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K
 DATA ?= ../shared/data
 check-data: setup  ## question sets, templates and graders on the real files under DATA=FOLDER (train/*.jsonl, eval/*.jsonl)
 	$(PY) -m tests.data.check_data $(DATA)
+
+CASES ?= ../shared/cases
+check-cases: setup  ## the grader on the pairs of CASES=FOLDER: grader.jsonl with {"answer", "reference", "equal"} a line
+	$(PY) -m tests.data.check_cases $(CASES)
 
 check-browser: setup  ## the MLflow comparison and the report in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py

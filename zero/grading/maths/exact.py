@@ -19,26 +19,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from zero.grading.maths.dressing import bare, introduced, undressed
+from zero.grading.maths.signs import in_ascii
+from zero.grading.maths.units import UNITS, same_unit, spelled, without_unit
+from zero.grading.maths.words import folded, is_run
+
 LONGEST_NUMBER = 200  # characters; more is compared as a string. Also keeps int() far below its limit of 4,300 digits
 LONGEST_FORMULA = 2000  # characters; more is compared as it stands
 LARGEST_EXPONENT = 400  # of a power of ten: beyond any answer, and Fraction(10**400) still takes microseconds
 
-_UNIT_WORDS = """
-mm millimeter millimeters millimetre millimetres|cm centimeter centimeters centimetre centimetres
-m meter meters metre metres|km kilometer kilometers kilometre kilometres|inch inches in|foot feet ft|yard yards yd
-mile miles mi|s sec second seconds|minute minutes min|hour hours hr hrs|day days|week weeks|month months
-year years yr yrs|g gram grams|kg kilogram kilograms|mg milligram milligrams|pound pounds lb lbs|ounce ounces oz
-ton tons|ml milliliter milliliters|liter liters litre litres|gallon gallons|cup cups|quart quarts|pint pints
-dollar dollars USD|cent cents|percent|degree degrees deg|radian radians rad|Hz hertz|joule joules|newton newtons
-watt watts|volt volts|eV|kelvin|Pa|mol mole moles|cal|kcal|mph|unit units|way ways|people|student students
-point points|time times|angstrom angstroms Angstrom Angstroms|acre acres
-"""
-UNITS = {word: line.split()[0] for line in _UNIT_WORDS.replace("\n", "|").split("|") if line for word in line.split()}
-_STUCK = {"mm", "cm", "km", "kg"}  # the short ones that may stand right behind a number: 6m and 2mg are products
-_LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)(?: ?\^ ?(?:\{ ?(-?[0-9]) ?\}|([0-9])))?$")
-_PREFIXES = ((" square", 2), (" sq", 2), (" sq.", 2), (" cubic", 3))
-_CLOCK = re.compile(r"(?: ?([ap])\.m| ([ap])m)$")
-_DEGREES = re.compile(r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?: ?([CF]))?$")
 _CURRENCY = re.compile(r"^([+-]?) ?\$ ?")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = re.compile(rf"(.*[0-9]) ({'|'.join(_SCALES)})")
@@ -67,27 +56,35 @@ _CHOICE = re.compile(r"\(?([A-Za-z])\)")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
 _PRICE = re.compile(r"\\\$\s*(?=[0-9.])")
-_TEXT = r"\\(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol)"
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|sc|tt|up|normal|md)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname\*?) ?\{([^{}]*)\}"
+)
+_UNIT_RATIO = re.compile(
+    r"\\frac ?\{ ?\\(?:text|mathrm) ?\{ ?([A-Za-z]+) ?\}(\^[0-9])? ?\} ?\{ ?\\(?:text|mathrm) ?\{ ?([A-Za-z]+) ?\}(\^[0-9])? ?\}"
+)
 _REPLACED = (
     (re.compile(r"\\\\"), r"\\cr "),  # first, so that no rule below takes the second backslash for its own
     (re.compile(r"(?<=[0-9])(?:\\[,:; ]|\{,\}|~|,\\!\s*)(?=[0-9]{3}(?![0-9]))"), ""),  # 1\,000 1{,}000 1,\!000
-    (re.compile(r"\\!|\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])"), ""),
+    (
+        re.compile(r"\\!|\\(?:left|right)\.|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle)(?![A-Za-z])"),
+        "",
+    ),
     (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(rf"(?<=[0-9A-Za-z}}]){_TEXT} ?\{{([A-Za-z][^{{}}]*)\}}"), r" \1"),  # 5\text{m} is 5 m
-    (re.compile(rf"{_TEXT} ?\{{([^{{}}]*)\}}"), r"\1"),
-    (re.compile(r"\\usd "), "$"),
+    (_UNIT_RATIO, r" \1\2/\3\4"),
 )
-_SAYS = re.compile(r"^(?:=|\\approx(?![A-Za-z])) ?")
+_BEHIND = re.compile(r"[0-9)\]}]$")  # what a unit may stand behind
+_OPERATORS = frozenset("+-*/")
+_SPACED = re.compile(r"(?<![0-9.,^_{/])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])(?! ?/)")  # 1 000 000
+_CROSS = re.compile(r"(?<=[0-9])( ?)[xX]\1(?=[0-9])")  # 2 x 3, 1.5x10^3
+_HEXADECIMAL = re.compile(r"(?<![0-9])0[xX]")
+_INDEXED = re.compile(r"(?<![0-9A-Za-z\\_^}])([A-Za-z])([0-9]{1,2})(?= ?=)")  # x1 = 2
+_REALS_WITHOUT = re.compile(  # R \ {0}
+    r"^([A-Za-z] ?\\in ?)?(?:R|\\R|\\mathbb ?\{? ?R ?\}?) ?(?:\\|-|\\setminus|\\backslash) ?(?=\\?\{)"
+)
 _LIST = re.compile(r"(?<=[0-9]), (?=[0-9])")
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z\0]) | (?![0-9A-Za-z\0])")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+)*")
-_SIGNS = str.maketrans(
-    {"\u2212": "-", "\u2013": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00a0": " ", "\u00b0": "^\\circ "}
-    | {"\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u00b1": "\\pm "}
-    | {"\u222a": "\\cup ", "\u03c0": "\\pi ", "\u03b8": "\\theta ", "\u221a": "sqrt "}
-)
-_QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 
 
 def exact_equal(answer: str, reference: str) -> bool | None:
@@ -108,6 +105,8 @@ def exact_equal(answer: str, reference: str) -> bool | None:
         return True
     a_quantity, b_quantity = quantity(a), quantity(b)
     if a_quantity and b_quantity:
+        if "~" in a_quantity[1] + b_quantity[1] and not same_unit(a_quantity[1], b_quantity[1]):
+            return None
         return a_quantity[0] == b_quantity[0] and same_unit(a_quantity[1], b_quantity[1])
     if (a_quantity and _WORD.fullmatch(b_compact)) or (b_quantity and _WORD.fullmatch(a_compact)):
         return False
@@ -138,31 +137,44 @@ def normal_form(text: str) -> str:
 
 def plain_form(text: str) -> str:
     """The normal form, but with a single space wherever the text had any."""
-    text = _undressed(_PRICE.sub(r"\\usd ", text.translate(_SIGNS)))  # first: the sign also delimits a formula
+    text = undressed(_PRICE.sub(r"\\usd ", in_ascii(text)))  # first: the sign also delimits a formula
     if "\\" in text or "~" in text or "{" in text:
+        text = _REALS_WITHOUT.sub(r"\1\\mathbb{R}\\setminus ", text)
+        text = bare(text)
         for pattern, by in _REPLACED:
             text = pattern.sub(by, text)
-    text = _SAYS.sub("", " ".join(text.split()).removesuffix(".").removesuffix(",").rstrip())
+        for _ in range(2):  # \text{\textbf{B}}
+            text = _TEXT.sub(_upright, text) if "{" in text else text
+        text = undressed(text.replace("\\usd ", "$"))
+    text = introduced(" ".join(text.split()))
+    if not text.endswith(".."):
+        text = text.removesuffix(".").removesuffix(",").rstrip()
+    if " " in text:
+        text = _SPACED.sub(lambda digits: digits[0].replace(" ", ""), text)
+    if ("x" in text or "X" in text) and not _HEXADECIMAL.search(text):
+        text = _CROSS.sub(r"\\times ", text)
+    if "=" in text:
+        text = _INDEXED.sub(r"\1_{\2}", text)
     choice = _CHOICE.fullmatch(text)
     return choice[1] if choice else text
+
+
+def _upright(match: re.Match[str]) -> str:
+    """The content of \\text{...}; behind a number, the symbol of a unit in words."""
+    content = match[1]
+    before = match.string[max(0, match.start() - 40) : match.start()].rstrip()
+    if _BEHIND.search(before) and not before.endswith("\\circ}"):
+        return " " + spelled(content.strip()) + (" " if content.endswith(" ") else "")
+    after = match.string[match.end() : match.end() + 9].lstrip()[:1]
+    if is_run(content) and (before[-1:] in _OPERATORS or after in _OPERATORS) and content not in UNITS:
+        return f"\\{content} "  # a name in a formula, and no product of letters
+    return (" " if content[:1].isalpha() and before[-1:].isalnum() else "") + content
 
 
 def compact(plain: str) -> str:
     """The normal form of a plain form: only the spaces between letters or digits are left, and that in `1, 234`."""
     text = _IDLE_SPACE.sub("", _LIST.sub(",\0", plain)).replace("\0", " ") if " " in plain else plain
-    return text[:1].lower() + text[1:] if _WORDS.fullmatch(text) else text
-
-
-def _undressed(text: str) -> str:
-    """Without surrounding white space, a final full stop and the delimiters of a formula."""
-    text = text.strip()
-    if text.endswith(".") and not text.endswith(".."):
-        text = text[:-1].rstrip()
-    for left, right in _QUOTES:
-        inner = text[len(left) : -len(right)]
-        if text.startswith(left) and text.endswith(right) and len(text) > len(left + right) and left not in inner:
-            return inner
-    return text
+    return folded(text) if _WORDS.fullmatch(text) else text
 
 
 def quantity(plain: str) -> tuple[Fraction, str] | None:
@@ -173,48 +185,6 @@ def quantity(plain: str) -> tuple[Fraction, str] | None:
     count = _COUNTS.get(rest.lower())
     value = number(compact(rest)) if count is None else Fraction(count)
     return None if value is None else (value, unit)
-
-
-def same_unit(one: str, other: str) -> bool:
-    """Whether two units agree; one may be left out."""
-    return one == other or not (one and other)
-
-
-def without_unit(plain: str) -> tuple[str, str]:
-    """(what stands before it, the unit) of a plain form; the unit is "" if there is none, or none that is known.
-
-    A unit has one spelling, with its powers in order: that of `5 m/s` is `m^1 s^-1`.
-    """
-    if plain.endswith("%"):
-        return plain[:-1].rstrip("\\ "), "percent^1"
-    if degrees := _DEGREES.search(plain):
-        return plain[: degrees.start()], "degree^1" + (degrees[1] or "")
-    if (priced := _CURRENCY.match(plain)) and "$" not in plain[priced.end() :]:
-        bare, named = without_unit(priced[1] + plain[priced.end() :])
-        return (bare, "dollar^1") if same_unit(named, "dollar^1") else (plain, "")
-    if clock := _CLOCK.search(plain):
-        return plain[: clock.start()], f"{clock[1] or clock[2]}.m."
-    powers: dict[str, int] = {}
-    rest, over, letter = plain, False, False
-    while found := _LAST_WORD.search(rest):
-        before = rest[: found.start()]
-        unit = "hour" if found[1] == "h" and before.endswith("/") else UNITS.get(found[1], "")
-        if not unit:
-            break
-        if len(found[1]) < 4 and found[1] not in _STUCK and not before.endswith((" ", "/")):
-            break
-        power, rest = int(found[2] or found[3] or 1), before.rstrip()
-        for prefix, times in _PREFIXES:
-            if rest.endswith(prefix):
-                power, rest = power * times, rest.removesuffix(prefix)
-        over, letter = rest.endswith(("/", " per")), letter or len(found[1]) == 1
-        powers[unit] = powers.get(unit, 0) + (-power if over else power)
-        rest = rest.removesuffix("/").removesuffix(" per").rstrip()
-    measured = rest[-1:].isdigit() or (not letter and ("\\" in rest or any(c.isdigit() for c in rest)))
-    if over or not powers or not (measured or rest.lower() in _COUNTS):
-        return plain, ""
-    spelled = " ".join(f"{unit}^{power}" for unit, power in sorted(powers.items()))
-    return rest, spelled.replace("hour^-1 mile^1", "mph^1")
 
 
 def number(text: str) -> Fraction | None:

@@ -11,20 +11,15 @@ Nothing is evaluated here, and the work is linear in the length of the text.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from fractions import Fraction
+from itertools import product as cartesian
 
 from zero.grading.maths import tree
-from zero.grading.maths.exact import LARGEST_EXPONENT, LONGEST_NUMBER
-from zero.grading.maths.tree import SIGNS, Node, negative, product, quotient, scalar
+from zero.grading.maths.formulas import Formulas
+from zero.grading.maths.tree import Node, scalar
 
-DEEPEST = 40  # nested brackets, arguments and exponents; each costs about ten Python frames
+MOST_SIGNS = 4  # plus-minus in one item that are independent: 16 readings
 MOST_TOKENS = 1000
-_MIXED = re.compile(r"\\frac(\{[0-9]+\}|[0-9])(\{[0-9]+\}|[0-9])|([0-9]+)/([0-9]+)")
-_PRIMES = re.compile(r"\^(?:('+)|\{('+)\})")
-_MARK = re.compile(r"(\{)?(\\circ|'+)(?(1)\})")
-_OVER_D = re.compile(r"(d|\\partial)(?:\^?[0-9])?(?:[A-Za-z\\].*)?/\1[A-Za-z\\].*")
+_BOTH = {"\\pm", "\\mp"}
 
 
 def read(plain: str, thousands: bool = True) -> Node:
@@ -32,37 +27,48 @@ def read(plain: str, thousands: bool = True) -> Node:
     tokens = tree.tokenize(plain, thousands)
     if len(tokens) > MOST_TOKENS:
         raise ValueError("too long")
-    node = Reader(tokens, 1).everything()
-    return _both(node, Reader(tokens, -1).everything()) if {"\\pm", "\\mp"} & set(tokens) else node
+    if not _BOTH & set(tokens):
+        return Reader(tokens).everything()
+    nodes = [node for item in _top_level(tokens) for node in _readings(item)]
+    members = [member for node in nodes for member in (node.parts if node.kind == "list" else (node,))]
+    return members[0] if len(members) == 1 else Node("list", tuple(members), "or" if "or" in tokens else "")
 
 
-def _both(plus: Node, minus: Node) -> Node:
-    """One tree for the two signs of plus-minus: a list, or a longer list."""
-    if plus == minus:
-        return plus
-    if plus.kind == minus.kind and plus.kind in ("list", "set") and len(plus.parts) == len(minus.parts):
-        pairs = [(one,) if one == other else (one, other) for one, other in zip(plus.parts, minus.parts, strict=True)]
-        return Node(plus.kind, tuple(part for pair in pairs for part in pair), plus.name)
-    return Node("list", (plus, minus))
+def _readings(item: list[str]) -> list[Node]:
+    r"""An item with each sign that its plus-minus may have. Several are independent of each other, unless minus-plus ties
+    them: `\pm1\pm\sqrt2` is four numbers, `(\pm1,\mp2)` two points."""
+    places = [place for place, token in enumerate(item) if token in _BOTH]
+    free = 1 if "\\mp" in item else len(places)
+    if free > MOST_SIGNS:
+        raise ValueError("too many signs")
+    nodes: list[Node] = []
+    for signs in cartesian("+-", repeat=free):
+        signed = list(item)
+        for place, sign in zip(places, signs * len(places) if free == 1 else signs, strict=False):
+            signed[place] = sign if item[place] == "\\pm" else {"+": "-", "-": "+"}[sign]
+        node = Reader(signed).everything()
+        if node not in nodes:
+            nodes.append(node)
+    if len(nodes) > 1 and all(node.kind == "set" for node in nodes):
+        return [Node("set", tuple(dict.fromkeys(member for node in nodes for member in node.parts)))]
+    return nodes
 
 
-class Reader:
-    """Recursive descent over the tokens, each method one rule; `sign` is what plus-minus stands for."""
+def _top_level(tokens: list[str]) -> list[list[str]]:
+    """The items of a list."""
+    items: list[list[str]] = [[]]
+    depth = 0
+    for token in tokens:
+        depth += (token in tree.CLOSING) - (token in tree.CLOSED)
+        if token in tree.SEPARATORS and depth <= 0:
+            items.append([])
+        else:
+            items[-1].append(token)
+    return [item for item in items if item]
 
-    def __init__(self, tokens: Sequence[str], sign: int) -> None:
-        self._tokens, self._at, self._depth, self._bars = list(tokens), 0, 0, 0
-        self._signs = SIGNS | {"\\pm": sign, "\\mp": -sign}
 
-    @property
-    def _next(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ""
-
-    def _take(self, *expected: str) -> str:
-        token = self._next
-        if not token or (expected and token not in expected):
-            raise ValueError(f"unexpected {token!a}")
-        self._at += 1
-        return token
+class Reader(Formulas):
+    """Lists, relations, sets, tuples, intervals and matrices of formulas."""
 
     def everything(self) -> Node:
         """The whole text: one thing or a list."""
@@ -80,14 +86,19 @@ class Reader:
         return tuple(parts)
 
     def _relation(self) -> Node:
-        sides = [self._union()]
+        sides = [self._ratio()]
         signs: list[str] = []
-        while self._next in tree.RELATIONS or self._next == ":":
+        while self._next in tree.RELATIONS:
             signs.append(self._take())
-            sides.append(self._union())
-        if set(signs) == {":"}:
-            return Node("ratio", tuple(scalar(side) for side in sides))
+            sides.append(self._ratio())
         return Node("relation", tuple(sides), " ".join(signs)) if signs else sides[0]
+
+    def _ratio(self) -> Node:
+        sides = [self._union()]
+        while self._next == ":":
+            self._take()
+            sides.append(self._union())
+        return Node("ratio", tuple(scalar(side) for side in sides)) if len(sides) > 1 else sides[0]
 
     def _union(self) -> Node:
         node = self._sum()
@@ -100,167 +111,16 @@ class Reader:
                 node = Node("operation", (node, other), sign)
         return node
 
-    def _sum(self) -> Node:
-        terms: list[Node] = []
-        while not terms or self._next in self._signs:
-            sign = self._signs[self._take()] if self._next in self._signs else 1
-            term = self._term()
-            terms.append(negative(term) if sign < 0 else term)
-        return terms[0] if len(terms) == 1 else Node("sum", tuple(scalar(term) for term in terms))
-
-    def _term(self) -> Node:
-        node = last = self._factor()
-        while True:
-            if self._next == "*":
-                self._take()
-                last = self._signed_factor()
-                node = product(node, last)
-            elif self._next == "/":
-                self._take()
-                last = self._signed_factor()
-                while last.kind == "letter" and self._next[:1].isalpha() and self._next != "or":
-                    last = product(last, self._factor())
-                node = quotient(node, last)
-            elif self._goes_on():
-                if self._next[0] in "0123456789." and last.kind in ("number", "letter"):
-                    raise ValueError("a number right after a number or a letter")
-                last = self._factor()
-                node = product(node, last)
-            else:
-                return node
-
-    def _goes_on(self) -> bool:
-        return self._next not in tree.STOPS and not (self._next == "|" and self._bars)
-
-    def _signed_factor(self) -> Node:
-        minus = SIGNS[self._take()] < 0 if self._next in SIGNS else False
-        return negative(self._factor()) if minus else self._factor()
-
-    def _factor(self) -> Node:
-        node, raised = self._atom(), False
-        while self._next in ("^", "!", "_", "'"):
-            sign = self._take()
-            if sign == "!":
-                node = Node("call", (scalar(node),), "!")
-                if self._next == "!":
-                    raise ValueError("double factorial")
-            elif sign == "_":
-                if node.kind != "number":
-                    raise ValueError("a subscript to a formula")
-                node = Node("letter", (), f"{node.name}_{self._raw()}")  # a numeral in a base
-            elif sign == "'":
-                node = product(node, Node("letter", (), "'"))
-            elif raised:
-                raise ValueError("an exponent to an exponent")
-            else:
-                node, raised = self._raised(node), True
-        return node
-
-    def _raised(self, node: Node) -> Node:
-        """What `^` makes of the node: degrees, minutes or seconds of arc, else a power."""
-        if not (mark := _MARK.match("".join(self._tokens[self._at : self._at + 6]))):
-            return Node("power", (scalar(node), scalar(self._exponent())))
-        self._at += len(mark.group().replace("\\circ", "'"))  # each sign is a token
-        return product(node, Node("letter", (), mark[2]))
-
-    def _exponent(self) -> Node:
-        sign = SIGNS[self._take()] if self._next in SIGNS else 1
-        node = self._letter(self._take(), False) if self._next[:1].isalpha() else self._atom()
-        return negative(node) if sign < 0 else node
-
-    def _argument(self) -> Node:
-        """What a command takes: a group, one digit, one letter or one command."""
-        token = self._next
-        if token[:1].isdigit() and len(token) > 1:
-            self._tokens[self._at : self._at + 1] = [token[0], token[1:]]
-        return self._exponent() if token[:1].isalpha() else self._atom()
-
-    def _raw(self) -> str:
-        """The next token or group as it stands, without braces and spaces."""
-        start, depth = self._at, 0
-        while True:
-            depth += {"{": 1, "}": -1}.get(self._take(), 0)
-            if depth <= 0:
-                break
-        return "".join(self._tokens[start : self._at]).strip("{}")
-
-    def _atom(self) -> Node:
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise ValueError("too deep")
-        token = self._take()
-        if token[0].isdigit() or token[0] == ".":
-            node = self._number(token)
-        elif token[0].isalpha():
-            node = self._letter(token, True)
-        elif token in tree.CLOSING:
-            node = self._bracket(token)
-        elif token == "|" or token in tree.ROUNDING:
-            saved, self._bars = self._bars, int(token == "|")
-            inner = scalar(self._sum())
-            self._take(tree.ROUNDING.get(token, "|"))
-            self._bars = saved
-            node = Node("call", (inner,), token)
-        elif token[0] == "\\" and token not in tree.STOPS | tree.REFUSED:
-            node = self._command(token)
-        else:
-            raise ValueError(f"unexpected {token!a}")
-        self._depth -= 1
-        return node
-
-    def _number(self, text: str) -> Node:
-        mantissa, _, exponent = text.lower().partition("e")
-        if len(text) > LONGEST_NUMBER or abs(int(exponent or 0)) > LARGEST_EXPONENT:
-            raise ValueError("a number out of all bounds")
-        value = Fraction(mantissa.removesuffix(".")) * Fraction(10) ** int(exponent or 0)
-        if self._next == "\\overline" and "." in text:  # 0.1\overline{6}
-            self._take()
-            period = self._raw()
-            if not (period.isascii() and period.isdigit()) or len(period) > LONGEST_NUMBER:
-                raise ValueError("no period")
-            places = len(text) - text.index(".") - 1
-            value += Fraction(int(period), (10 ** len(period) - 1) * 10**places)
-        ahead = "".join(self._tokens[self._at : self._at + 7])
-        if text.isdigit() and (mixed := _MIXED.match(ahead)):
-            above, below = (int(digits.strip("{}")) for digits in mixed.groups() if digits)
-            if not below:
-                raise ValueError("division by zero")
-            value += Fraction(above, below)
-            if ahead[0] == "\\":
-                self._atom()
-            else:
-                self._at += 3
-        return Node("number", (), str(value))
-
-    def _letter(self, name: str, applies: bool) -> Node:
-        """A letter with all that belongs to it: subscript, primes, and its arguments if it is applied to any."""
-        base = name
-        while self._next in ("_", "'") or self._primes():
-            name += "_" + self._raw() if self._take() == "_" else "'"
-        if base in tree.APPLIED and self._tokens[self._at : self._at + 6] == [*"^{-1}", "("]:
-            self._at += 5
-            name += "^{-1}"
-        lone = self._tokens[self._at + 2 : self._at + 3] == [")"] and name not in tree.CONSTANTS
-        if applies and self._next == "(" and (base in tree.APPLIED or lone):
-            self._take()
-            arguments = tuple(scalar(argument) for argument in self._items())
-            self._take(")")
-            return Node("call", arguments, name)
-        return Node("letter", (), name)
-
-    def _primes(self) -> bool:
-        """Whether primes follow as an exponent; they are left as plain ones."""
-        text = "".join(self._tokens[self._at : self._at + 6])
-        if not (found := _PRIMES.match(text)):
-            return False
-        self._tokens[self._at : self._at + found.end()] = found[1] or found[2]
-        return True
-
     def _bracket(self, left: str) -> Node:
         saved, self._bars = self._bars, 0
-        parts = self._items()
+        if left in ("\\{", "{") and (builder := self._builder(left)):
+            self._bars = saved
+            return builder
+        parts = () if left == "\\{" and self._next == "\\}" else self._items()
         right = self._take(*tree.CLOSING[left])
         self._bars = saved
+        if not parts:
+            return Node("letter", (), "\\emptyset")
         if left == "\\{" or (left == "{" and len(parts) > 1):
             return Node("set", parts)
         if left + right in ("()", "[]", "{}") and len(parts) == 1:
@@ -269,63 +129,27 @@ class Reader:
             raise ValueError("brackets that do not match")
         return Node("tuple", parts, "()" if left == "\\langle" else left + right)
 
-    def _command(self, name: str) -> Node:
-        if name[1:] in tree.FUNCTIONS:
-            return self._function(name[1:])
-        if name == "\\frac":
-            return self._fraction()
-        if name == "\\sqrt":
-            index = self._bracket("[") if self._next == "[" and self._take() else Node("number", (), "2")
-            return Node("root", (scalar(self._argument()), scalar(index)))
-        if name == "\\binom":
-            return Node("call", (scalar(self._argument()), scalar(self._argument())), "binom")
-        if name == "\\begin":
-            return self._matrix()
-        if name == "\\pmod":
-            return Node("call", (scalar(self._atom()),), "mod")
-        if name in tree.FIGURES:
-            while self._next[:1].isalpha() or self._next == "_":
-                name += self._take() + (self._raw() if self._next == "{" else "")
-            return Node("letter", (), name)
-        if name in tree.ACCENTS:
-            return self._letter(f"{name}{{{self._raw()}}}", True)
-        if not name[1:].isalpha() or self._next == "{":
-            raise ValueError(f"unknown command {name}")
-        return self._letter(name, True)
-
-    def _fraction(self) -> Node:
+    def _builder(self, left: str) -> Node | None:
+        r"""`\{x \in A \mid condition\}` as (x, A, condition), if the bracket that is open holds such a thing."""
         start = self._at
-        above = self._argument()
-        middle = self._at
-        below = self._argument()
-        raw = "/".join("".join(self._tokens[slice(*ends)]) for ends in ((start, middle), (middle, self._at)))
-        raw = raw.replace("{", "").replace("}", "")
-        if _OVER_D.fullmatch(raw):
-            return Node("letter", (), raw)  # dx/dt is no quotient of products with a d to cancel
-        return quotient(above, scalar(below))
-
-    def _function(self, name: str) -> Node:
-        base: tuple[Node, ...] = ()
-        power = None
-        while self._next in ("_", "^"):
-            if self._take() == "^":
-                power = scalar(self._exponent())
-            elif name == "log":
-                base = (scalar(self._argument()),)
-            else:
-                name += "_" + self._raw()
-        if power == negative(tree.ONE) and name in ("sin", "cos", "tan"):
-            name, power = "arc" + name, None
-        if self._next in ("(", "{", "["):
-            inside = self._atom()
-            arguments = inside.parts if inside.kind in ("tuple", "set") else (inside,)
-        else:
-            inside = self._signed_factor()
-            while self._goes_on() and self._next not in ("(", "[", "\\{") and self._next[1:] not in tree.FUNCTIONS:
-                inside = product(inside, self._factor())
-            arguments = (inside,)
-        node = Node("call", tuple(scalar(argument) for argument in arguments) + base, name)
-        return node if power is None else Node("power", (node, power))
+        before = self._tokens[start - 2] if start > 1 else ","
+        if left == "{" and before not in tree.RELATIONS | {*tree.SEPARATORS, "\\cup", "\\cap", "\\setminus"}:
+            return None
+        name, sign = self._next, "".join(self._tokens[start + 1 : start + 2])
+        if not name.isalpha() or len(name) > 1 or sign not in ("\\in", "|", "\\mid", ":"):
+            return None
+        self._at += 2
+        domain = Node("letter", (), "\\mathbb{R}")
+        if sign == "\\in":
+            domain, self._bars = self._union(), 0
+            if self._next not in ("|", "\\mid", ":"):
+                self._at = start
+                return None
+            self._take()
+        condition = self._items()
+        spoken = "or" if "or" in self._tokens[start : self._at] else ""
+        self._take(*tree.CLOSING[left])
+        return Node("builder", (Node("letter", (), name), domain, Node("list", condition, spoken)))
 
     def _matrix(self) -> Node:
         kind = self._raw()

@@ -26,22 +26,30 @@ from zero.grading.maths.exact import (
     compact,
     exact_equal,
     plain_form,
-    same_unit,
     without_choice,
-    without_unit,
 )
-from zero.grading.maths.formula import constant_ratio, names, same_value
+from zero.grading.maths.formula import constant_ratio, same_value
 from zero.grading.maths.latex import read
-from zero.grading.maths.tree import COLLECTIONS, FUNCTIONS, INFINITY, NAMED, Node, difference, negative, product
+from zero.grading.maths.regions import EMPTY, REALS, as_intervals, is_order, same_region
+from zero.grading.maths.statements import in_order, is_name, is_variable, settled, spoken_name, unnumbered
+from zero.grading.maths.tree import COLLECTIONS, FLIPPED, NAMED, Node, difference, members, product, spelled_out, tells
+from zero.grading.maths.units import same_unit, without_unit
+from zero.grading.maths.words import MOST_WORDS, SHORT_WORDS, folded, is_run, same_run
 
 MOST_MEMBERS = 60  # of two lists that differ: each is compared with each
-MOST_WORDS = 5  # of an answer in words; more are prose
 _PHRASE = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z0-9'-]+)*")
-_SHORT_WORDS = frozenset("yes no odd all none red day one two six ten any not".split())
-_FLIPPED = {">": "<", "\\ge": "\\le"}
-_ORDERS = frozenset({"<", ">", "\\le", "\\ge"})
-_KNOWN = FUNCTIONS | {"!", "|", "\\lfloor", "\\lceil", "binom", "mod"}
-_REALS = "\\mathbb{R}"
+_ARTICLE = re.compile(r"^(?:the )?(?:set of )?")
+_PHRASES = {
+    phrase: node
+    for node, phrases in (
+        (REALS, "all real numbers|all reals|any real number|every real number|all real x|all real values|real numbers|"
+                "any real x|all real values of x|x is any real number|any number in R|all x"),
+        (EMPTY, "no solution|no solutions|no real solution|no real solutions|empty set|null set|no real roots|"
+                "no real root|no such x|there is no solution|there are no solutions|no values|no real number"),
+        (Node("word", (), "dne"), "does not exist|doesn't exist|it does not exist|limit does not exist"),
+    )
+    for phrase in phrases.split("|")
+}  # fmt: skip
 
 
 def strict_equal(answer: str, reference: str) -> bool:
@@ -61,6 +69,8 @@ def strict_equal(answer: str, reference: str) -> bool:
         return False
     if not same_unit(a_unit, b_unit):
         return False
+    if bool(a_unit) != bool(b_unit) and _same_without_units(a_plain, b_plain):
+        return True  # hr may be hours, or h times r
     if a.kind == "number" and b.kind in ("list", "set"):  # 1,234 beside a list is a list
         a = reading(a_plain, thousands=False)[0]
     elif b.kind == "number" and a.kind in ("list", "set"):
@@ -68,11 +78,25 @@ def strict_equal(answer: str, reference: str) -> bool:
     return same(a, b)
 
 
+def _same_without_units(a_plain: str, b_plain: str) -> bool:
+    try:
+        return same(read(a_plain), read(b_plain))
+    except ValueError:
+        return False
+
+
 def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
     """(tree, unit or "") of a plain form. ValueError if it cannot be read."""
     if _is_phrase(plain):
-        return Node("word", (), compact(plain)), ""
+        said = folded(compact(plain))
+        return _PHRASES.get(_ARTICLE.sub("", said), Node("word", (), said)), ""
+    name, rest = spoken_name(plain)
+    if name:
+        value, unit = reading(rest, thousands)
+        return Node("relation", (Node("letter", (), compact(name)), value), "="), unit
     rest, unit = without_unit(plain)
+    if "~" in unit:
+        return read(plain, thousands), ""
     if unit != "degree^1":
         return read(rest, thousands), unit
     if plain.endswith(("\\circ", "}")):  # a sign, perhaps the last of several in a list, and not a word
@@ -86,31 +110,55 @@ def _is_phrase(plain: str) -> bool:
     if len(plain) > LONGEST_NUMBER or plain.count(" ") >= MOST_WORDS or not _PHRASE.fullmatch(plain):
         return False
     runs = [run for run in plain.split() if run not in NAMED and run not in ("or", "and")]
-    return any(len(run) > 3 or run.lower() in _SHORT_WORDS or (len(run) > 1 and run.istitle()) for run in runs)
+    return any(len(run) > 3 or run.lower() in SHORT_WORDS or (len(run) > 1 and run.istitle()) for run in runs)
 
 
 def same(a: Node, b: Node) -> bool:
     """Whether two trees are the same answer."""
     if a == b:
         return True
+    a, b = settled(a), settled(b)
+    regional = same_region(a, b)
+    if regional is not None:
+        return regional
+    a, b = in_order(a, b)
+    a, b = unnumbered(a, b), unnumbered(b, a)
     a, b = _told(a), _told(b)
     a, b = _bare(a, b), _bare(b, a)
-    a, b = _region(a, b), _region(b, a)
+    a, b = as_intervals(a, b), as_intervals(b, a)
     a, b = _flat(a, b), _flat(b, a)
     kinds = {a.kind, b.kind}
     if kinds & {"list", "set"}:
-        if _tells(a) != _tells(b):
+        if tells(a) != tells(b):
             return False
-        return _same_members(_members(a), _members(b), a.kind == b.kind == "set")
+        return _same_members(members(a), members(b), a.kind == b.kind == "set")
     if not kinds & COLLECTIONS:
-        return not (_plain(a) and _undone(b)) and not (_plain(b) and _undone(a)) and same_value(a, b)
+        return _same_scalar(a, b)
     if a.kind != b.kind or a.kind == "word":
         return False
     if a.kind == "relation":
         return _same_relation(a, b)
     if a.kind == "union":
-        return _same_members(a.parts, b.parts, True)
+        return _same_members(_united(a), _united(b), True)
     return a.name == b.name and len(a.parts) == len(b.parts) and all(map(same, a.parts, b.parts))
+
+
+def _same_scalar(a: Node, b: Node) -> bool:
+    if a.kind == b.kind == "letter" and is_run(a.name) and is_run(b.name):
+        return same_run(a.name, b.name)
+    if a.kind == b.kind == "letter":
+        return a.name == b.name or (min(len(a.name), len(b.name)) > 1 and folded(a.name) == folded(b.name))
+    a, b = spelled_out(a), spelled_out(b)
+    return not (_plain(a) and _undone(b)) and not (_plain(b) and _undone(a)) and same_value(a, b)
+
+
+def _united(node: Node) -> Sequence[Node]:
+    """The members of a union, sets of numbers in one."""
+    sets = [part for part in node.parts if part.kind == "set"]
+    others = [part for part in node.parts if part.kind != "set"]
+    return (
+        [*others, Node("set", tuple(member for part in sets for member in part.parts))] if len(sets) > 1 else node.parts
+    )
 
 
 def _plain(node: Node) -> bool:
@@ -121,14 +169,6 @@ def _plain(node: Node) -> bool:
 def _undone(node: Node) -> bool:
     """Whether plain numbers are left to be added: 2+3 is a computation and not the answer 5; `2^{10}-1` is one."""
     return (node.kind == "sum" and sum(map(_plain, node.parts)) > 1) or any(map(_undone, node.parts))
-
-
-def _tells(node: Node) -> bool:
-    return any(part.kind == "relation" for part in _members(node))
-
-
-def _members(node: Node) -> Sequence[Node]:
-    return node.parts if node.kind in ("list", "set") else (node,)
 
 
 def _same_members(a: Sequence[Node], b: Sequence[Node], as_sets: bool) -> bool:
@@ -162,29 +202,21 @@ def _distinct(nodes: Sequence[Node]) -> Sequence[Node]:
     return [*kept, *nodes[MOST_MEMBERS + 1 :]]
 
 
-def _named(node: Node) -> bool:
-    """Whether the node only names something: x, f(x), (x, y)."""
-    if node.kind == "letter":
-        return node.name not in ("e", "i", "\\pi", "\\infty")
-    arguments = node.kind == "tuple" or (node.kind == "call" and node.name not in _KNOWN)
-    return arguments and all(part.kind == "letter" for part in node.parts)
-
-
 def _right(node: Node) -> Node | None:
     """What an equation x=5 or a membership says about a name; None for anything else."""
     if node.kind != "relation" or node.name not in ("=", "\\in"):
         return None
     left, right = node.parts
-    if _named(left):
+    if is_name(left):
         return right
-    return left if node.name == "=" and _named(right) else None
+    return left if node.name == "=" and is_variable(right) else None
 
 
 def _told(node: Node) -> Node:
     r"""`x=1, 2` and `x \in \{1,2\}` as `x=1, x=2`."""
     first = node.parts[0] if node.kind == "list" else node
     right = _right(first)
-    if right is None or (node.kind == "list" and _tells(Node("list", node.parts[1:]))):
+    if right is None or (node.kind == "list" and tells(Node("list", node.parts[1:]))):
         return node
     rest = node.parts[1:] if node.kind == "list" else ()
     values = right.parts if right.kind in ("list", "set") else (right,)
@@ -195,13 +227,13 @@ def _told(node: Node) -> Node:
 
 def _bare(node: Node, other: Node) -> Node:
     """What the node says about a name, if the other one says no name."""
-    if _tells(other):
-        if node.kind == other.kind == "relation" and node.name == "\\in" and _orders(other):
+    if tells(other):
+        if node.kind == other.kind == "relation" and node.name == "\\in" and is_order(other):
             return node.parts[1] if node.parts[0] in other.parts else node
         return node
-    rights = [_right(part) for part in _members(node)]
+    rights = [_right(part) for part in members(node)]
     told = [right for right in rights if right is not None]
-    if not told or len(told) < len(rights) or len({part.parts[0] for part in _members(node)}) > 1:
+    if not told or len(told) < len(rights) or len({part.parts[0] for part in members(node)}) > 1:
         return node
     return told[0] if node.kind == "relation" else Node(node.kind, tuple(told), node.name)
 
@@ -213,50 +245,11 @@ def _flat(node: Node, other: Node) -> Node:
     return node
 
 
-def _orders(node: Node) -> bool:
-    return node.kind == "relation" and (set(node.name.split()) <= _ORDERS or node.name == "\\ne")
-
-
-def _region(node: Node, other: Node) -> Node:
-    """An inequality in one name as intervals, beside intervals."""
-    if other.kind not in ("tuple", "union", "set"):
-        return node
-    if node == Node("letter", (), _REALS):
-        return Node("tuple", (negative(INFINITY), INFINITY), "()")
-    if not all(_orders(part) for part in _members(node)) or (node.kind != "relation" and node.name != "or"):
-        return node
-    pieces = [_intervals(part) for part in _members(node)]
-    found = tuple(piece for one in pieces for piece in one)
-    return node if not all(pieces) else found[0] if len(found) == 1 else Node("union", found)
-
-
-def _intervals(relation: Node) -> tuple[Node, ...]:
-    """The intervals of x<a, a<x, a<x<b and their kin; none if it is no such thing."""
-    sides, signs = list(relation.parts), relation.name.split()
-    if signs[0] in _FLIPPED and all(sign in _FLIPPED for sign in signs):
-        sides, signs = sides[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
-    place = next((k for k, side in enumerate(sides) if side.kind == "letter" and _named(side)), -1)
-    others = [side for k, side in enumerate(sides) if k != place]
-    if place < 0 or any(sides[place].name in names(other) for other in others):
-        return ()
-    low, high = negative(INFINITY), INFINITY
-    if signs == ["\\ne"]:
-        return Node("tuple", (low, others[0]), "()"), Node("tuple", (others[0], high), "()")
-    left, right = "(", ")"
-    if any(sign in _FLIPPED for sign in signs) or len(signs) > 2 or (len(signs) == 2 and place != 1):
-        return ()
-    if place > 0:
-        low, left = sides[place - 1], "[" if signs[place - 1] == "\\le" else "("
-    if place < len(sides) - 1:
-        high, right = sides[place + 1], "]" if signs[place] == "\\le" else ")"
-    return (Node("tuple", (low, high), left + right),)
-
-
 def _pairs(relation: Node) -> list[tuple[Node, str, Node]]:
     """A chain of relations as single ones, none of which reads `greater`."""
     found = []
     for left, sign, right in zip(relation.parts, relation.name.split(), relation.parts[1:], strict=False):
-        found.append((right, _FLIPPED[sign], left) if sign in _FLIPPED else (left, sign, right))
+        found.append((right, FLIPPED[sign], left) if sign in FLIPPED else (left, sign, right))
     return found
 
 
@@ -284,6 +277,8 @@ def _same_pair(a: tuple[Node, str, Node], b: tuple[Node, str, Node]) -> bool:
         return True
     if sign not in ("=", "\\ne", "<", "\\le") or {n.kind for n in (a_left, a_right, b_left, b_right)} & COLLECTIONS:
         return False
+    if not any(node.kind == "letter" and len(node.name) > 3 and node.name.isalpha() for node in (*a[::2], *b[::2])):
+        a_left, a_right, b_left, b_right = map(spelled_out, (a_left, a_right, b_left, b_right))
     ratio = constant_ratio(difference(a_left, a_right), difference(b_left, b_right))
     return ratio != 0 if mutual else ratio == 1
 
@@ -291,7 +286,7 @@ def _same_pair(a: tuple[Node, str, Node], b: tuple[Node, str, Node]) -> bool:
 def _with_anonymous_arguments(relation: Node) -> Node:
     """f(x)=x+1 as f(#)=#+1: the name of an argument says nothing."""
     left = relation.parts[0]
-    if relation.name != "=" or left.kind != "call" or not _named(left):
+    if relation.name != "=" or left.kind != "call" or not is_variable(left):
         return relation
     return _renamed(relation, {part.name: f"#{k}" for k, part in enumerate(left.parts)})
 

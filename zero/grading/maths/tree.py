@@ -3,10 +3,12 @@ r"""The pieces that answers are made of, and the words and signs that LaTeX and 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import and_
 
 from zero.grading.maths.exact import LONGEST_FORMULA
+from zero.grading.maths.words import is_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +17,8 @@ class Node:
 
     scalars       number (its name is the exact value), letter, call (its name is the function), sum, negative, product,
                   inverse, power, root (of what, index)
-    collections   tuple (its name is the brackets), set, list, union, operation, ratio, matrix, row, relation (its name
-                  is the signs, separated by spaces)
+    collections   tuple (its name is the brackets), set, list, union, operation, builder (of a name, a domain and
+                  conditions), ratio, matrix, row, relation (its name is the signs, separated by spaces)
     """
 
     kind: str
@@ -24,22 +26,42 @@ class Node:
     name: str = ""
 
 
-COLLECTIONS = frozenset("tuple set list union operation ratio matrix row relation word".split())
+COLLECTIONS = frozenset("tuple set list union operation builder ratio matrix row relation word".split())
 RELATIONS = frozenset("= < > \\le \\ge \\ne \\in \\approx \\equiv \\to \\sim \\mid \\perp \\parallel".split())
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp arg det gcd lcm max min deg dim".split()
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
+    "arctanh ln log lg exp arg det gcd lcm max min deg dim abs arsinh arcosh artanh asin acos atan tg ctg cosec arctg".split()
 )
-NAMED = FUNCTIONS - {"arg", "det", "deg", "dim"} | {"sqrt", "pi", "theta", "alpha", "beta", "omega", "lambda", "infty"}
+ALIASES = {
+    "abs": "|",
+    "arsinh": "arcsinh",
+    "arcosh": "arccosh",
+    "artanh": "arctanh",
+    "asin": "arcsin",
+    "acos": "arccos",
+}
+ALIASES |= {"atan": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "arctg": "arctan"}
+NAMED = FUNCTIONS - {"arg", "det", "deg", "dim", "tg"} | {
+    "sqrt",
+    "pi",
+    "theta",
+    "alpha",
+    "beta",
+    "omega",
+    "lambda",
+    "infty",
+}
 REFUSED = frozenset(
     "\\sum \\prod \\int \\iint \\oint \\lim \\limsup \\liminf \\sup \\inf \\iff \\implies \\Rightarrow \\forall \\exists "
     "\\boxed \\text \\circ \\underbrace \\overset \\stackrel \\hline \\neg \\left \\right".split()
 )
 ACCENTS = frozenset("\\dot \\ddot \\hat \\tilde \\overline \\vec \\mathbb \\mathcal \\mathscr \\mathfrak".split())
 FIGURES = frozenset("\\angle \\triangle \\measuredangle \\square \\odot".split())
-MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix".split())
+MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix smallmatrix psmallmatrix bsmallmatrix".split())
 APPLIED = frozenset("fghFG")  # such a letter before a bracket is a function, whatever the bracket holds
 CONSTANTS = frozenset({"e", "i", "\\pi", "\\infty"})
 SEPARATORS = (",", ";", "or")
+FLIPPED = {">": "<", "\\ge": "\\le"}
 SIGNS = {"+": 1, "-": -1}
 CLOSING = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
 ROUNDING = {"\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
@@ -55,16 +77,21 @@ _RENAMED = dict(
     for pair in r"""\lt <;\gt >;\leq \le;\leqslant \le;\geq \ge;\geqslant \ge;\neq \ne;<= \le;>= \ge;!= \ne;\vert |;
     \lvert |;\rvert |;\lbrace \{;\rbrace \};\varnothing \emptyset;\degree \circ;\times *;\cdot *;\ast *;\div /;\prime ';
     \tbinom \binom;\dbinom \binom;\colon :;\rightarrow \to;\mapsto \to;\cdots \ldots;\dots \ldots;\bmod \pmod;** ^;
-    \mod \pmod;\widehat \hat;\bar \overline;\overrightarrow \vec;infinity \infty;and ,;or or;\land ,;\lor or""".split(
-        ";"
-    )
+    \mod \pmod;\widehat \hat;\bar \overline;\overrightarrow \vec;infinity \infty;and ,;or or;\land ,;\lor or;
+    \backslash \setminus;\| |;\Vert |;\lVert |;\rVert |;\R \mathbb{R}""".split(";")
 )
+_VARIANTS = {"\\varphi": "\\phi", "\\varepsilon": "\\epsilon", "\\vartheta": "\\theta", "\\varrho": "\\rho"}
+_BOUNDS = RELATIONS | {*SEPARATORS, ":"}
 _DROPPED = frozenset({"$", "\\$", "\\limits", "\\nolimits"})
-_CLOSED = frozenset(right for rights in CLOSING.values() for right in rights)
+CLOSED = frozenset(right for rights in CLOSING.values() for right in rights)
 _CHARACTERS = frozenset("-+*/^_!|,;:=<>()[]{}&'")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])(?:\.[0-9]+)?")
+_UNION = re.compile(
+    r"(\[[^][()]*,[^][()]*[\])]|\([^][()]*,[^][()]*[\])]|\{[^{}]*\}) +[uU] +(?=[\[({\\])"  # [1,2] U [3,4]
+)
+_OUTWARD = re.compile(r"([][(])([^][;,]+[;,][^][;,]+)([])[])")
 _TOKEN = re.compile(
-    r"\s+|(?P<number>(?:[0-9]+(?:\.[0-9]+|\.(?=\s*\\(?:overline|bar)))?|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![0-9A-Za-z^_.]))?)"
+    r"\s+|(?P<number>(?:[0-9]+(?:\.[0-9]+|\.(?=\s*\\(?:overline|bar|dot)))?|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![0-9A-Za-z^_.]))?)"
     r"|\\[A-Za-z]+|\\.|(?P<letters>[A-Za-z]+)|<=|>=|!=|\*\*|.",
     re.DOTALL,
 )
@@ -77,6 +104,10 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
     """
     if len(plain) > LONGEST_FORMULA:
         raise ValueError("too long")
+    if "[" in plain or "]" in plain or "..." in plain:
+        plain = _OUTWARD.sub(_inward, _UNION.sub(r"\1\\cup ", plain)).replace("...", "\\ldots ")
+    elif "u" in plain or "U" in plain:
+        plain = _UNION.sub(r"\1\\cup ", plain)
     found: list[str] = []
     open_, position = [False], 0  # for each open bracket, whether commas separate in it
     while position < len(plain):
@@ -87,29 +118,68 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
         if grouped or match["number"]:
             found.append(piece.replace(",", ""))
         elif not grouped and match["letters"]:
-            found += letters(piece)
+            found += _letters(piece)
         elif not piece.isspace() and piece not in _DROPPED:
             piece = _RENAMED.get(piece, piece)
             if len(piece) == 1 and piece not in _CHARACTERS:
                 raise ValueError(f"unknown sign {piece!a}")
             if piece in CLOSING:
                 open_.append(piece != "{" or not found or found[-1] in (",", ";", "="))
-            elif piece in _CLOSED and len(open_) > 1:
+            elif piece in CLOSED and len(open_) > 1:
                 open_.pop()
             found.append(piece)
+    for variant, letter in _VARIANTS.items() if "\\var" in plain else ():
+        if variant in found and letter not in found:
+            found = [letter if token == variant else token for token in found]
     words = [len(token) > 3 and token.isalpha() for token in found]
     if any(map(and_, words, words[1:])):
         raise ValueError("prose")
+    return _spelled(found)
+
+
+def _inward(interval: re.Match[str]) -> str:
+    """]1,2[ as (1,2)."""
+    left, inner, right = interval.groups()
+    return ("(" if left == "]" else left) + inner + (")" if right == "[" else right)
+
+
+def _letters(run: str) -> list[str]:
+    """A run of letters as a token: the name of a function, a word, or letters that are yet to be told apart."""
+    if run in _RENAMED:
+        return [_RENAMED[run]]
+    return ["\\" + run if run in NAMED else run]
+
+
+def _spelled(tokens: list[str]) -> list[str]:
+    """The tokens with runs of two or three letters as single letters, unless they are all of an item: such a run is kept,
+    and so is an order of capitals, A B C or B-A-C."""
+    found: list[str] = []
+    for place, token in enumerate(tokens):
+        if not is_run(token) or token == "or" or (_begins(tokens, place) and _ends(tokens, place + 1)):
+            found.append(token)
+        else:
+            found += token
+    capitals = [token for token in tokens if token != "-"]
+    if len(capitals) > 1 and all(len(token) == 1 and token.isalpha() and token.isupper() for token in capitals):
+        between = tokens[1::2] if "-" in tokens else []
+        if len(capitals) > 2 and len(tokens) == 2 * len(capitals) - 1 and set(between) == {"-"}:
+            return ["-".join(capitals)]
+        if len(capitals) == len(tokens):
+            return ["".join(tokens)]
     return found
 
 
-def letters(run: str) -> list[str]:
-    """A run of letters as tokens: the name of a function, a word, or single letters."""
-    if run in _RENAMED:
-        return [_RENAMED[run]]
-    if run in NAMED:
-        return ["\\" + run]
-    return [run] if len(run) > 3 else list(run)
+def _begins(tokens: list[str], place: int) -> bool:
+    """Whether an item begins here: of the text, a list, a set, a tuple, or on one side of a relation."""
+    while place and tokens[place - 1] in ("(", "["):
+        place -= 1
+    return place == 0 or tokens[place - 1] in _BOUNDS or tokens[place - 1] == "\\{"
+
+
+def _ends(tokens: list[str], place: int) -> bool:
+    while place < len(tokens) and tokens[place] in (")", "]"):
+        place += 1
+    return place == len(tokens) or tokens[place] in _BOUNDS or tokens[place] == "\\}"
 
 
 def scalar(node: Node) -> Node:
@@ -142,3 +212,18 @@ def quotient(above: Node, below: Node) -> Node:
 def difference(left: Node, right: Node) -> Node:
     """left - right of two scalars."""
     return Node("sum", (left, negative(right)))
+
+
+def spelled_out(node: Node) -> Node:
+    """A run of different letters, RC, as the product that it is in a formula."""
+    if node.kind != "letter" or not is_run(node.name) or len(set(node.name)) < len(node.name):
+        return node
+    return Node("product", tuple(Node("letter", (), letter) for letter in node.name))
+
+
+def members(node: Node) -> Sequence[Node]:
+    return node.parts if node.kind in ("list", "set") else (node,)
+
+
+def tells(node: Node) -> bool:
+    return any(part.kind == "relation" for part in members(node))

@@ -233,8 +233,8 @@ _KINDS: dict[str, Callable[[Node, list[Number], Point], Number]] = {
 }
 _LOGARITHMS = frozenset({"log", "ln", "lg"})
 _OF_ONE: dict[str, Callable[[mpf], Number]] = {
-    **{name: getattr(mp, name) for name in "sin cos tan cot sec csc sinh cosh tanh exp".split()},
-    **{"arc" + name: getattr(mp, "a" + name) for name in "sin cos tan".split()},
+    **{name: getattr(mp, name) for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp".split()},
+    **{"arc" + name: getattr(mp, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
 }
 _OF_REALS: dict[str, Callable[[list[Number]], Number]] = {
     "!": _factorial,
