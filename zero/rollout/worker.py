@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+# Tensors of an attention layer that have a pool of their own, or that every reload makes anew (process_weights_after_loading).
+RENEWED = ("kv_cache", "_k_scale_cpu", "_v_scale_cpu")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -71,7 +73,7 @@ class WeightReceiver:
             for part in (module, getattr(module, "impl", None)):
                 held = vars(part) if hasattr(part, "__dict__") else {}
                 found += [
-                    f"{name}.{key}" for key, value in held.items() if isinstance(value, Tensor) and key != "kv_cache"
+                    f"{name}.{key}" for key, value in held.items() if isinstance(value, Tensor) and key not in RENEWED
                 ]
         return found
 
