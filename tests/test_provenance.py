@@ -8,9 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer
 
-from tests.conftest import ROOT
+from tests.conftest import BASE, ROOT
 from zero import provenance
+from zero.config import check, instantiate
 
 
 def test_every_start_is_a_line_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
@@ -45,3 +48,23 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert provenance.git_commit() == "c0ffee"
     (tmp_path / provenance.FROZEN).unlink()
     assert provenance.git_commit() is None
+
+
+def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(tmp_path: Path) -> None:
+    settings = check("train", ["model=hf", f"model.path={BASE}"])["rollout"]
+    engine = instantiate(settings)(
+        config=AutoConfig.from_pretrained(BASE),
+        tokenizer=AutoTokenizer.from_pretrained(BASE),
+        context=64,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    here = provenance.start({}, "cpu", 1)
+    said = provenance.on_engine(here, engine, "bfloat16")
+    assert said == "engine   NativeEngine in float32, on cpu; the learner in bfloat16"
+    assert provenance.other_engine(tmp_path, here) == "", "the first start"
+    provenance.note(tmp_path, here)
+    assert provenance.other_engine(tmp_path, here) == ""
+    elsewhere = here | {"engine": "VllmEngine", "engine_precision": "bfloat16"}
+    said = provenance.other_engine(tmp_path, elsewhere)
+    assert "from NativeEngine in float32 and come from VllmEngine in bfloat16" in said

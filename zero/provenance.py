@@ -58,6 +58,16 @@ def on_engine(line: Start, engine: Any, learner: str | None = None) -> str:
     return f"{words}; the learner in {learner}" if learner else words
 
 
+def other_engine(run_dir: Path, line: Start) -> str:
+    """In words, if the run was sampled by another engine, or in another precision, than this start would; else ""."""
+    before = [{key: start.get(key) for key in ("engine", "engine_precision")} for start in starts(run_dir)[-1:]]
+    now = {key: line[key] for key in ("engine", "engine_precision")}
+    if not before or None in before[0].values() or before[0] == now:
+        return ""
+    was, will = (" in ".join(engine.values()) for engine in (before[0], now))
+    return f"its samples came from {was} and come from {will} here: numbers differ from those of one machine"
+
+
 def note(run_dir: Path, line: Start) -> None:
     """Append a start to the run folder. A disk that is full costs the line, not the run, unless the line changes the run."""
     try:

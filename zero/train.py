@@ -127,6 +127,8 @@ def begin(settings: run_folder.Settings, start: provenance.Start, parts: Run, do
         print(f"continues after step {done} of {parts.steps}", file=sys.stderr)
     for doubt in run_folder.doubts(settings, done):
         print(f"note: {doubt}", file=sys.stderr)
+    if other := provenance.other_engine(parts.dir, start):
+        print(f"note: {other}", file=sys.stderr)
     run_folder.note(parts.dir, start, settings, max(done, 0))
 
 

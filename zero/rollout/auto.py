@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -34,5 +36,8 @@ def auto_engine(
     )
     if device.type == "cuda" and find_spec("vllm") is not None:
         return VllmEngine(**shared, **of_vllm)
+    if device.type == "cuda" and os.environ.get("RANK", "0") == "0":
+        remedy = "pip install 'r1-zero-suite[vllm]', or wait for the native engine"
+        print(f"rollout=auto: a GPU, and vLLM is not installed: {remedy}", file=sys.stderr)
     native: Any = NativeEngine(**shared)
     return native
