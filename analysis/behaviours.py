@@ -234,7 +234,7 @@ def confusion(truths: Sequence[int], labels: Sequence[int | None]) -> DataFrame:
 
 
 def accuracy(truths: Sequence[int], labels: Sequence[int | None]) -> tuple[float, float, float]:
-    """(share of right labels, and the ends of its 95 % bootstrap interval over traces); a trace without a label is wrong."""
+    """(share of right labels, and the ends of its 95 % interval over traces); a trace without a label is wrong."""
     from zero.statistics import mean_interval
 
     right = [float(truth == label) for truth, label in zip(truths, labels, strict=True)]

@@ -5,11 +5,12 @@ python -m analysis.coverage model=hf model.path=FOLDER template=qwen_math temper
 
 The second form has python -m zero.evaluate answer the questions first, and goes on after a kill; it takes all settings of
 that command. pass@k: the unbiased estimate from n answers to a question [Chen et al. 2021, arXiv 2107.03374], mean over
-questions, with its 95 % bootstrap interval over questions. pass@1 is the accuracy.
+questions, with its 95 % interval over questions. pass@1 is the accuracy.
 """
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,9 @@ def coverage(
     for a benchmark or axis that there is not.
     """
     if not runs.evaluated:
-        raise InputError("FOLDER", "", "holds no evaluation (python -m zero.evaluate ... sampling.temperature=...)")
+        path = next((run.path for run in runs.runs if run.path), None) or "RUN"
+        remedy = f"python -m analysis.coverage run={shlex.quote(str(path))} step=all out=NEW_FOLDER makes one"
+        raise InputError("FOLDER", " ".join(runs.places), f"holds no evaluation; {remedy}")
     axes = _axes(runs.evaluated, by)
     cells, said = _count(runs, axes, benchmark)
     if not cells:
@@ -173,24 +176,22 @@ def _remarks(cells: Mapping[Cell, Counted], fewest: int) -> list[str]:
     said = []
     for cell, of in cells.items():
         if min(of.numbers) < max(of.numbers):
-            said.append(
-                f"{cell.group}, {cell.benchmark} at temperature {cell.temperature:g}: {min(of.numbers)} to "
-                f"{max(of.numbers)} answers to a question (an evaluation that is not finished?)"
-            )
+            place = f"{cell.group}, {cell.benchmark} at temperature {cell.temperature:g}"
+            some = f"{min(of.numbers)} to {max(of.numbers)} answers to a question"
+            said.append(f"{place}: {some} (an evaluation that is not finished?)")
         if len(of.questions) == 1:
             said.append("one question: no interval")
     for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
         mine = [frozenset(of.questions) for cell, of in cells.items() if cell.benchmark == benchmark]
         if len(set(mine)) > 1:
             sizes = sorted(map(len, mine))
-            said.append(
-                f"{benchmark}: not the same questions everywhere ({sizes[0]} to {sizes[-1]}): not to be compared as they stand"
-            )
+            some = f"not the same questions everywhere ({sizes[0]} to {sizes[-1]})"
+            said.append(f"{benchmark}: {some}: not to be compared as they stand")
     if max(max(of.numbers) for of in cells.values()) > fewest:
         said.append(f"not as many answers everywhere (at least {fewest}): a pass@k without enough is left out")
     if any(cell.temperature == 0 for cell in cells):
         said.append("temperature 0: all answers to a question are the same, and pass@k is the accuracy")
-    said.append("intervals: 95 % bootstrap over questions; they say nothing of other samples or models")
+    said.append("intervals: 95 % over questions (Wilson); they say nothing of other samples or models")
     return said
 
 
@@ -256,7 +257,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Any:
             title = "accuracy" if k == 1 else f"pass@{k}"
             figures.finish(axis, "temperature", title, f"{benchmark}: {title}")
     more = f"; the first {PANELS} of {len(benchmarks)} benchmarks" if len(benchmarks) > PANELS else ""
-    figures.caption(drawn, f"bands: 95 % bootstrap interval over questions{more}")
+    figures.caption(drawn, f"bands: 95 % interval over questions (Wilson){more}")
     return drawn
 
 

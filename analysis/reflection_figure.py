@@ -29,7 +29,7 @@ def draw(tables: Mapping[str, DataFrame]) -> Figure:
     _behaviours(drawn.axes[2], tables["reflection_behaviours"], across)
     _keywords(drawn.axes[3], tables["reflection_keywords"])
     asked = int(who.groupby("benchmark")["questions"].max().sum())
-    figures.caption(drawn, f"{asked} questions; bands and bars: 95 % bootstrap intervals over questions")
+    figures.caption(drawn, f"{asked} questions; bands and bars: 95 % intervals over questions (Wilson)")
     return drawn
 
 

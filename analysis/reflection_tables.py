@@ -1,6 +1,6 @@
 """Tables about reflection from labelled responses. A frame of responses has one row each: step (-1: a model that no run
-trained), temperature, benchmark, id, sample, correct, and the labels of `labelled`. Intervals are 95 % bootstrap intervals that
-redraw questions, which are what such numbers should generalize to; of fewer than two questions there is none (NaN).
+trained), temperature, benchmark, id, sample, correct, and the labels of `labelled`. Intervals are Wilson's at 95 %
+over questions, to others of which such numbers should generalize; of fewer than two questions there is none (NaN).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.behaviours import SUPERFICIAL, Behaviour, by_rule, is_chain, known_traces
-from zero.statistics import mean_interval
+from zero.statistics import mean_interval, ratio_interval
 
 if TYPE_CHECKING:
     from analysis.judge import Instruction, Judge
@@ -165,7 +165,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
         source = mixed if temperature == "all" else both[both["temperature"] == temperature]
         here = (source["benchmark"] == benchmark) & (source["step"] == step) & (source["detector"] == detector)
         values = source.loc[here, "difference"].tolist()
-        low, high = interval(values)
+        low, high = interval(values, bounds=(-1.0, 1.0))
         rows.append({
             "benchmark": benchmark, "step": step, "temperature": temperature, "detector": detector, "questions": number,
             "with_both": len(values), "difference": float(np.mean(values)) if values else float("nan"),
@@ -182,7 +182,8 @@ def behaviours(frame: pd.DataFrame) -> pd.DataFrame:
         counts = {name: int((known["behaviour"] == i).sum()) for i, name in enumerate(NAMES)}
         four = known[known["behaviour"] != int(Behaviour.NONE)]
         hit = four["behaviour"].isin([int(b) for b in SUPERFICIAL]).groupby([four[key] for key in QUESTION])
-        low, high = ratio_interval(hit.sum().tolist(), hit.count().tolist())
+        shown, whole = hit.sum().tolist(), hit.count().tolist()
+        low, high = ratio_interval(shown, whole) if len(whole) > 1 else NONE
         rows.append(
             dict(zip(PLACE, place, strict=True))
             | {"labeller": " and ".join(sorted(set(part["labeller"]))), "reflecting": len(part)}
@@ -198,26 +199,9 @@ def behaviours(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float], bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
     """As `mean_interval`, of one value for each question; NaN for fewer than two of them."""
-    return mean_interval(values) if len(values) > 1 else NONE
-
-
-def ratio_interval(
-    part_P: Sequence[float], whole_P: Sequence[float], draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """(low, high) of sum(part_P) / sum(whole_P), one pair for each question, by the 95 % percentile bootstrap over questions.
-    Deterministic; NaN for fewer than two questions. Draws without anything in `whole_P` are left out."""
-    if len(part_P) != len(whole_P) or len(whole_P) < 2 or sum(whole_P) == 0:
-        return NONE
-    part, whole, rng = np.asarray(part_P, dtype=float), np.asarray(whole_P, dtype=float), np.random.default_rng(seed)
-    ratios = []
-    for _ in range(0, draws, 100):  # in pieces, so that many questions need no large memory
-        index = rng.integers(len(whole), size=(100, len(whole)))
-        sums = whole[index].sum(axis=1)
-        ratios.append(part[index].sum(axis=1)[sums > 0] / sums[sums > 0])
-    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    return float(low), float(high)
+    return mean_interval(values, bounds=bounds) if len(values) > 1 else NONE
 
 
 def labellers(
@@ -265,7 +249,7 @@ def summary(tables: Mapping[str, pd.DataFrame], judged: bool, notes: Sequence[st
     """The tables that a person wants to see first, with what they do and do not say."""
     pieces = []
     for title, name, columns in (
-        ("Who reflects (intervals: 95 % bootstrap over questions)", "reflection",
+        ("Who reflects (intervals: 95 % over questions)", "reflection",
          [*PLACE, "detector", "responses", "reflecting", "share", "share_low", "share_high", "questions",
           "questions_reflecting", "unjudged"]),
         ("Answers", "reflection_answers",

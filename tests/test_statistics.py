@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zero.statistics import macro_interval, maj_at_k, mean_interval, pass_at_k
+from zero.statistics import macro_interval, maj_at_k, mean_interval, pass_at_k, ratio_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
@@ -50,6 +50,7 @@ def vote_by_vote(classes: Sequence[tuple[int, float]], silent: int, k: int) -> f
     return sum(won) / len(won)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 1.0])), max_size=4),
     st.integers(0, 3),
@@ -92,47 +93,100 @@ def test_maj_at_k_refuses_what_has_no_meaning(classes: list[tuple[int, float]], 
 
 def test_the_macro_interval_weighs_every_benchmark_alike() -> None:
     few, many = [0.0, 1.0] * 15, [0.0, 1.0] * 250
-    assert macro_interval([few]) == mean_interval(few)
-    low, high = macro_interval([few, many], draws=4000)
+    assert macro_interval([few]) == pytest.approx(mean_interval(few))
+    low, high = macro_interval([few, many])
     half_width = 1.96 * 0.5 * (0.25 / len(few) + 0.25 / len(many)) ** 0.5  # variances of independent means add up
     assert (low, high) == pytest.approx((0.5 - half_width, 0.5 + half_width), abs=0.006)
-    assert macro_interval([[0.0] * 3, [1.0] * 300]) == (0.5, 0.5)
+    low, high = macro_interval([[0.0] * 30, [1.0] * 300])
+    assert low < 0.5 < high < 0.56 and low > 0.49
     with pytest.raises(ValueError, match="at least one value"):
         macro_interval([])
 
 
-def test_interval_covers_the_mean_as_often_as_it_says() -> None:
+def covered(
+    draw: Callable[[np.random.Generator], np.ndarray], truth: float, bounds: tuple[float, float] = (0.0, 1.0)
+) -> float:
+    """The share of 250 intervals that hold the truth."""
     rng = np.random.default_rng(0)
-    hits = 0
-    for i in range(300):
-        low, high = mean_interval(list(rng.random(100) < 0.3), draws=400, seed=i)
-        hits += low <= 0.3 <= high
-    assert 0.91 <= hits / 300 <= 0.98  # 95 % with a standard error of 1.3 %
+    ends = [mean_interval(draw(rng).tolist(), bounds=bounds) for _ in range(250)]
+    return float(np.mean([low <= truth <= high for low, high in ends]))
 
 
-def test_interval_is_near_the_normal_one() -> None:
+@pytest.mark.parametrize("questions", [30, 256])
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.1, 0.5, 0.97])
+def test_the_interval_of_right_and_wrong_covers_near_0_and_1_too(share: float, questions: int) -> None:
+    assert covered(lambda rng: 1.0 * (rng.random(questions) < share), share) >= 0.92  # a standard error is 1.4 points
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(0.5, 0.5, 4), (0.2, 4.0, 8), (20.0, 20.0, 8), (0.1, 5.0, 64)])
+def test_the_interval_of_several_answers_to_a_question_covers(a: float, b: float, n: int) -> None:
+    """Questions of beta-distributed difficulty, most of them never solved in some."""
+    assert covered(lambda rng: rng.binomial(n, rng.beta(a, b, 30)) / n, a / (a + b)) >= 0.92
+    wide = covered(lambda rng: rng.binomial(n, rng.beta(a, b, 256)) / n, a / (a + b))
+    assert wide >= 0.92
+
+
+def test_the_interval_of_differences_covers() -> None:
+    def differences(rng: np.random.Generator) -> np.ndarray:
+        return np.sign(rng.random(60) - 0.5) * (rng.random(60) < 0.3)
+
+    assert covered(differences, 0.0, bounds=(-1.0, 1.0)) >= 0.92
+
+
+def test_the_interval_of_right_and_wrong_is_wilsons() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 29 of 29."""
+    for right, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (29, 29, 0.883, 1),
+    ):
+        assert mean_interval([1.0] * right + [0.0] * (n - right)) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_few_alike_questions_are_no_certainty_and_many_are() -> None:
+    low, high = mean_interval([0.0] * 30)
+    assert low == 0.0 and 0.1 < high < 0.12
+    assert mean_interval([1.0] * 5)[0] < 0.6
+    narrow, wide = mean_interval([0.5] * 500), mean_interval([0.5] * 10)
+    assert narrow[1] - narrow[0] < 0.01 and wide[1] - wide[0] > 0.2
+    assert mean_interval([0.25])[0] < 0.25 < mean_interval([0.25])[1]
     values = [0.0, 1.0] * 200
-    low, high = mean_interval(values, draws=4000)
-    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025), abs=0.004)
-    narrow = mean_interval(values, level=0.5)
-    assert low < narrow[0] < 0.5 < narrow[1] < high
+    half = mean_interval(values, level=0.5)
+    assert mean_interval(values)[0] < half[0] < 0.5 < half[1] < mean_interval(values)[1]
 
 
-def test_interval_is_deterministic_whatever_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = list(np.random.default_rng(1).random(37))
-    whole = mean_interval(values, draws=500, seed=3)
-    assert mean_interval(values, draws=500, seed=3) == whole
-    assert mean_interval(values, draws=500, seed=4) != whole
-    monkeypatch.setattr("zero.statistics._CHUNK", 100)  # rows of 37 values, two at a time
-    assert mean_interval(values, draws=500, seed=3) == pytest.approx(whole)
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_a_mean_lies_in_its_interval_and_the_interval_within_the_bounds(values: list[float]) -> None:
+    low, high = mean_interval(values)
+    assert 0 <= low <= np.mean(values) + 1e-12 and np.mean(values) - 1e-12 <= high <= 1
+    turned = mean_interval([1 - value for value in values])
+    assert turned == pytest.approx((1 - high, 1 - low))
 
 
-def test_interval_of_equal_values_has_no_width() -> None:
-    assert mean_interval([1.0] * 5) == (1.0, 1.0)
-    assert mean_interval([0.25]) == (0.25, 0.25)
+def test_the_interval_of_a_ratio_is_over_questions() -> None:
+    assert ratio_interval([1.0, 0.0] * 20, [1.0] * 40) == pytest.approx(mean_interval([1.0, 0.0] * 20))
+    low, high = ratio_interval([5.0, 0.0, 2.0, 0.0, 1.0], [5.0, 5.0, 2.0, 3.0, 1.0])  # clusters of one verdict each
+    assert low < 0.5 < high and high - low > 0.5
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(250):
+        whole, rate = rng.integers(1, 6, 60), rng.beta(1, 1, 60)
+        ends = ratio_interval(rng.binomial(whole, rate).tolist(), whole.tolist())
+        hits += ends[0] <= 0.5 <= ends[1]
+    assert hits / 250 >= 0.9
 
 
 def test_interval_refuses_what_has_no_meaning() -> None:
-    for values, level, draws in (([], 0.95, 10), ([1.0], 0.0, 10), ([1.0], 1.0, 10), ([1.0], 0.95, 0)):
+    for values, level in (
+        ([], 0.95),
+        ([1.0], 0.0),
+        ([1.0], 1.0),
+        ([1.5], 0.95),
+        ([-0.5], 0.95),
+        ([float("nan")], 0.95),
+    ):
         with pytest.raises(ValueError):
-            mean_interval(values, level=level, draws=draws)
+            mean_interval(values, level=level)
+    with pytest.raises(ValueError, match="something of which a share"):
+        ratio_interval([0.0], [0.0])

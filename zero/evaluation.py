@@ -53,7 +53,7 @@ class Benchmark:
 @dataclass(frozen=True)
 class Result:
     """What a benchmark measured. `numbers` have the glossary's names without eval/NAME/; accuracy is avg@n over
-    questions, its interval the 95 % bootstrap. `rows` are n for each question, in order."""
+    questions, its interval Wilson's at 95 %. `rows` are n for each question, in order."""
 
     name: str
     questions: int
@@ -163,8 +163,8 @@ def measured(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) ->
 
 
 def macro(results: Sequence[Result]) -> Metrics:
-    """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval redraws the
-    questions within each benchmark."""
+    """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval is over the
+    questions of each benchmark."""
     shared = [key for key in results[0].numbers if all(key in result.numbers for result in results)]
     numbers = {key: fmean(result.numbers[key] for result in results) for key in shared}
     numbers["accuracy_low"], numbers["accuracy_high"] = macro_interval([result.shares for result in results])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
 MACRO = "macro"  # the plain mean over benchmarks, where it stands among them
-_CHUNK = 1 << 20  # resampled values held at once, so that a large benchmark needs no large memory
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -90,39 +90,59 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def mean_interval(
-    values: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0
+    values: Sequence[float], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[float, float]:
-    """(low, high) of the mean of `values` [P], one per question, by the percentile bootstrap: questions are redrawn
-    with replacement, their samples are not, so that the interval speaks of other questions of the same kind.
+    """(low, high) of the mean of `values` [P] within `bounds`, one per question: Wilson's score interval. It speaks of other
+    questions of the same kind; their samples are not redrawn. `bounds`: what a value can be, (-1, 1) for differences of shares.
 
-    Deterministic. Equal values give an interval of no width: with few questions it is too narrow near 0 and 1.
-    [Efron and Tibshirani 1993, chapter 13]. ValueError without values or if level is not within (0, 1).
+    Right and wrong alone give Wilson's own interval [Wilson 1927; Brown, Cai and DasGupta 2001], which has width at 0 of 30 and
+    keeps within the bounds. Shares between count for more questions than there are, as far as they scatter less: see
+    `ratio_interval`. ValueError without values, for one beyond the bounds, or if level is not within (0, 1).
     """
-    return macro_interval([values], level, draws, seed)
+    low, high = bounds
+    scaled = [(value - low) / (high - low) for value in values]
+    if not scaled or not all(-1e-9 <= value <= 1 + 1e-9 for value in scaled):
+        raise ValueError(f"an interval needs at least one value, and none beyond {low:g} and {high:g}")
+    ends = ratio_interval(scaled, [1.0] * len(scaled), level)
+    return low + (high - low) * ends[0], low + (high - low) * ends[1]
 
 
-def macro_interval(
-    sets: Sequence[Sequence[float]], level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """(low, high) of the plain mean of the means of several sets, each [P_i], by the stratified bootstrap: questions
-    are redrawn within their own set, and every set counts the same, however many questions it has.
+def ratio_interval(part_P: Sequence[float], whole_P: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of the share sum(part) / sum(whole), with part_P of whole_P of each question: Wilson's interval for as many
+    questions as would scatter so if each were wholly right or wrong.
 
-    It speaks of other questions of the same sets, not of other sets. Otherwise as `mean_interval`, which is the case of
-    one set. [Davison and Hinkley 1997, section 3.2].
+    That number is P / d. d is the variance of the share between questions (of the residuals part - share * whole, in units of the
+    mean whole) over that of right and wrong alone, with z^2 / 2 questions wholly right and as many wholly wrong added, so that
+    few questions that happen to be alike do not count as many [Agresti and Coull 1998 add them for the mean]. ValueError
+    without a whole, or if level is not within (0, 1).
     """
-    stacked = [np.asarray(values, dtype=np.float64) for values in sets]
-    if not stacked or any(data.ndim != 1 or data.size == 0 for data in stacked):
+    part, whole = np.asarray(part_P, dtype=np.float64), np.asarray(whole_P, dtype=np.float64)
+    if not 0 < level < 1 or part.shape != whole.shape or part.ndim != 1 or not whole.sum() > 0:
+        raise ValueError(f"level {level} must lie within (0, 1), and there must be something of which a share is taken")
+    z, count = NormalDist().inv_cdf((1 + level) / 2), part.size
+    share = min(1.0, max(0.0, float(part.sum() / whole.sum())))
+    part, whole = part / whole.mean(), whole / whole.mean()
+    middle = (part.sum() + z**2 / 2) / (count + z**2)
+    squares = ((part - middle * whole) ** 2).sum() + z**2 / 2 * (middle**2 + (1 - middle) ** 2)
+    number = count * middle * (1 - middle) / (squares / (count + z**2))
+    center = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
+    return float(min(share, max(0.0, center - half))), float(max(share, min(1.0, center + half)))
+
+
+def macro_interval(sets: Sequence[Sequence[float]], level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of the plain mean of the means of several sets of shares, each [P_i]; every set counts the same, however many
+    questions it has. The distances from means to the ends of their own intervals (`mean_interval`) add up as standard
+    errors do. [Zou and Donner 2008].
+
+    It speaks of other questions of the same sets, not of other sets. ValueError as for `mean_interval`, and without a set.
+    """
+    if not sets:
         raise ValueError("an interval needs at least one value")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"level {level} must lie within (0, 1) and draws {draws} be above 0")
-    rng = np.random.default_rng(seed)
-    means = np.mean([_redrawn(data, draws, rng) for data in stacked], axis=0)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _redrawn(data: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means [draws] of `data` [P] redrawn with replacement."""
-    rows = max(1, _CHUNK // data.size)
-    sizes = [min(rows, draws - start) for start in range(0, draws, rows)]
-    return np.concatenate([data[rng.integers(data.size, size=(size, data.size))].mean(axis=1) for size in sizes])
+    means = [sum(values) / len(values) if len(values) else 0.0 for values in sets]
+    ends = [mean_interval(values, level) for values in sets]
+    if len(sets) == 1:
+        return ends[0]
+    mean = sum(means) / len(sets)
+    below, above = (math.hypot(*(m - e[i] for m, e in zip(means, ends, strict=True))) / len(sets) for i in (0, 1))
+    return max(0.0, mean - below), min(1.0, mean + above)

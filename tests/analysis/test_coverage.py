@@ -21,6 +21,7 @@ from analysis import reflection
 from analysis.coverage import answered, coverage, is_setting, main
 from analysis.figures import svg
 from analysis.runs import read
+from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.config import check
 from zero.errors import Broken, InputError
@@ -109,6 +110,17 @@ def test_an_unfinished_evaluation_and_damaged_lines_are_said(tmp_path: Path) -> 
     found = answer.table.set_index(["temperature", "k"])["pass"]
     assert (1.0, 4) not in found.index and (0.5, 4) in found.index  # not of a part of the questions
     assert found[1.0, 2] == pytest.approx(((1 - 1 / 6) + 1) / 2)
+
+
+def test_trainings_are_no_evaluations_and_the_remedy_is_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make(tmp_path / "a run", "grpo", 0)
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"error: FOLDER={tmp_path}: holds no evaluation; python -m analysis.coverage run='{run}' step=all"
+    )
 
 
 def test_one_question_has_no_interval(tmp_path: Path) -> None:

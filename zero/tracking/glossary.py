@@ -90,8 +90,8 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "tokens/generated": ("tokens", "response tokens sampled in the step"),
     "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
     "eval/NAME/accuracy": ("share", "benchmark NAME: strict accuracy, mean over n answers to each question: avg@n"),
-    "eval/NAME/accuracy_low": ("share", "lower end of its 95 % bootstrap interval over questions"),
-    "eval/NAME/accuracy_high": ("share", "upper end of its 95 % bootstrap interval over questions"),
+    "eval/NAME/accuracy_low": ("share", "lower end of its 95 % interval over questions (Wilson)"),
+    "eval/NAME/accuracy_high": ("share", "upper end of its 95 % interval over questions (Wilson)"),
     "eval/NAME/accuracy_lenient": ("share", "benchmark NAME: accuracy of answers in whatever form they were found"),
     "eval/NAME/solved": (
         "share",
