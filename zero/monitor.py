@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, variance
 from typing import Any
 
-WINDOW = (
-    20  # steps; the alarm compares the last WINDOW with the WINDOW before, and keeps silent for the first 2 x WINDOW
-)
+# steps; the alarm compares the last WINDOW with the WINDOW before, and keeps silent for the first 2 x WINDOW
+WINDOW = 20
+# standard errors: it looks at every step, so that a rise by chance must be rare among a thousand looks
+RISE = 4.25
 
 
 def reward_hack(rewards: Sequence[float], accuracies: Sequence[float], window: int = WINDOW) -> bool:
-    """Whether the mean reward of the last `window` steps is more than 2 standard errors above that of the `window`
+    """Whether the mean reward of the last `window` steps is more than RISE standard errors above that of the `window`
     before, while strict accuracy is not even 1 standard error above its own.
 
     The standard error is that of the difference of two means, sqrt(s1^2 / window + s2^2 / window), from the steps
-    themselves. False if there are fewer than 2 x window steps. ValueError for a window below 2.
+    themselves. Steps without any trend, asked at each of 1,000, ring in about one run of 30 if reward and accuracy have
+    nothing in common, and in fewer the more they have. False if there are fewer than 2 x window steps. ValueError for a
+    window below 2.
     """
     if window < 2:
         raise ValueError(f"window={window}: two steps or more have a standard error")
@@ -30,7 +33,7 @@ def reward_hack(rewards: Sequence[float], accuracies: Sequence[float], window: i
         return False
     rise, error = _rise(rewards, window)
     learnt, noise = _rise(accuracies, window)
-    return rise > 2 * error and learnt <= noise
+    return rise > RISE * error and learnt <= noise
 
 
 def _rise(values: Sequence[float], window: int) -> tuple[float, float]:
