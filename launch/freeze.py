@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from launch.sweep import CODE, write_json
 from zero.errors import InputError
 from zero.provenance import FROZEN as RECORD
-from zero.provenance import git_commit
+from zero.provenance import digest as digest_of
+from zero.provenance import git_commit, sources
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("zero", "conf", "launch", "analysis")
-SKIPPED = ("__pycache__", ".mypy_cache", ".ruff_cache")
 
 
 def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:
@@ -53,17 +49,5 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
 
 
 def digest(root: Path = ROOT) -> str:
-    """16 hex digits of the names and contents of the code under a root."""
-    made = sha256()
-    for path in sources(root):
-        made.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
-        made.update(path.read_bytes())
-    return made.hexdigest()[:16]
-
-
-def sources(root: Path) -> Iterator[Path]:
-    """Every file of the code, in a fixed order."""
-    for part in PARTS:
-        for above, folders, files in os.walk(root / part):
-            folders[:] = sorted(name for name in folders if name not in SKIPPED)
-            yield from (Path(above) / name for name in sorted(files) if not name.endswith((".pyc", ".partial")))
+    """That of the code as it is now: zero/provenance.py."""
+    return digest_of(root)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
+from launch import freeze
 from tests.conftest import BASE, ROOT
 from zero import provenance
 from zero.config import check, instantiate
@@ -43,11 +44,17 @@ def test_the_commit_is_that_of_this_tree() -> None:
 
 def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zero").mkdir()
-    (tmp_path / provenance.FROZEN).write_text(json.dumps({"commit": "c0ffee"}))
+    (tmp_path / "zero" / "a.py").write_text("a = 1")
+    (tmp_path / provenance.FROZEN).write_text(json.dumps({"commit": "c0ffee", "digest": "d1"}))
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "zero" / "provenance.py"))
     assert provenance.git_commit() == "c0ffee"
+    assert provenance.start({}, "cpu", 1)["code"] == "d1"
     (tmp_path / provenance.FROZEN).unlink()
     assert provenance.git_commit() is None
+    before = provenance.code_digest()
+    assert before == freeze.digest(tmp_path) and len(before) == 16
+    (tmp_path / "zero" / "a.py").write_text("a = 2")
+    assert provenance.code_digest() != before
 
 
 def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Where the numbers of a run come from: starts.jsonl in its folder has a line for each time that it was started.
 
-    {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "versions": {"torch": ...}, "host": ..., "ranks": 1,
-     "device": "cpu", "processor": ..., "kernels": true, "engine": "NativeEngine", "engine_precision": "float32",
+    {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "code": ..., "versions": {"torch": ...}, "host": ...,
+     "ranks": 1, "device": "cpu", "processor": ..., "kernels": true, "engine": "NativeEngine", "engine_precision": "float32",
      "precision": "float32", "after_step": 0, "resume_with": {"optim.lr": 1e-06}}
 
 `resume_with`, only there if this start changed something, holds from after_step on; see zero/run_folder.py. Nothing else in it
@@ -17,16 +17,21 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from zero.files import read_regular
 from zero.kernels import library
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
 FROZEN = "frozen.json"  # beside the packages of a sweep's copy of the code, with its commit
+LARGEST = 1 << 26  # bytes of the file
+CODE = ("zero", "conf", "launch", "analysis")  # the folders of the code
+SKIPPED = ("__pycache__", ".mypy_cache", ".ruff_cache")
 NONE = "None"  # what Hydra calls a group without an option
 
 
@@ -40,6 +45,7 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
         "time": round(time.time(), 1),
         "choices": {group: option for group, option in choices.items() if option != NONE and "/" not in group},
         "commit": git_commit(),
+        "code": code_digest(),
         "versions": package_versions(),
         "host": platform.node(),
         "processor": processor(),
@@ -87,7 +93,7 @@ def starts(run_dir: Path) -> list[Start]:
     """The lines of a run folder's starts, without those that a kill tore; none if it has no such file."""
     found = []
     try:
-        lines = (run_dir / FILE).read_bytes().splitlines()
+        lines = read_regular(run_dir / FILE, LARGEST).splitlines()
     except OSError:
         return []
     for text in lines:
@@ -126,6 +132,36 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def code_digest() -> str:
+    """The digest of the code this process runs: as a sweep's frozen copy records it, else of the files as they are now."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        return str(json.loads((root / FROZEN).read_bytes())["digest"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return digest(root)
+
+
+def digest(root: Path) -> str:
+    """16 hex digits of the names and contents of the code under a root; what is edited or removed meanwhile is left out."""
+    made = sha256()
+    for path in sources(root):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        made.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
+        made.update(content)
+    return made.hexdigest()[:16]
+
+
+def sources(root: Path) -> Iterator[Path]:
+    """Every file of the code, in a fixed order."""
+    for part in CODE:
+        for above, folders, files in os.walk(root / part):
+            folders[:] = sorted(name for name in folders if name not in SKIPPED)
+            yield from (Path(above) / name for name in sorted(files) if not name.endswith((".pyc", ".partial")))
 
 
 def package_versions() -> dict[str, str]:
