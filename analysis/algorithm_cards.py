@@ -222,8 +222,8 @@ def conditions(numbers: Mapping[str, Any]) -> list[str]:
         f"at temperature {shared['evaluation']['temperature']:g}. No algorithm was tuned, and none has its paper's learning "
         "rate: this shows what changing one yaml does, not which method is best. The embedded world illustrates mechanisms "
         "and is no evidence about models of useful size.",
-        "**Intervals** are Student's t at 95 % over seeds (mean +- t s / sqrt(n)): the bootstrap of a handful of seeds would "
-        "be too narrow. They speak of other seeds on the same questions, not of other questions or models, and are not "
+        "**Intervals** are Student's t at 95 % over seeds (mean +- t s / sqrt(n)), as everywhere in analysis/. They "
+        "speak of other seeds on the same questions, not of other questions or models, and are not "
         "adjusted for the number of comparisons. **Tokens** are the response tokens of all training steps, evaluations aside, "
         "with those sampled to estimate values, which also stand alone. **CPU seconds** are of a whole run, start and "
         "evaluations included, of one thread" + (f" of {' or '.join(cpus)}" if cpus else "") + "; they wander with what "

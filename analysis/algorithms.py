@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,10 +19,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from analysis.folders import read_json
 from zero.errors import InputError
+from zero.files import read_regular
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = HERE.parent / "conf" / "algo"
@@ -39,7 +40,6 @@ BUDGET = (  # settings that must be the same in all runs of a page
     "steps", "sampling", "evaluation", "optim", "updates", "epochs", "model", "questions", "template", "benchmarks",
 )  # fmt: skip
 CURVES = ("accuracy", "length", "length_incorrect")  # of the held-out questions, under eval/NAME/
-LEVEL = 0.95
 EXIT_FINISHED, EXIT_FAILED, EXIT_INPUT, EXIT_PREEMPTED = 0, 1, 2, 75  # as in zero/train.py
 POLL = 0.1  # seconds between two looks at the running cells
 
@@ -56,8 +56,7 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Whether its folder holds a finished run."""
-        result = self.dir / "result.json"
-        return result.exists() and json.loads(result.read_text())["status"] == "finished"
+        return read_json(self.dir / "result.json").get("status") == "finished"
 
 
 # -------------------------------------------------------------------------------------------------------------- the sweep
@@ -98,7 +97,7 @@ def unchanged(todo: Sequence[Cell]) -> Iterator[Cell]:
             config = configs.setdefault(cell.algo, configs.get(cell.algo) or check("train", cell.overrides))
         except InputError:
             continue
-        if json.loads((cell.dir / "result.json").read_text())["signature"] == signature({**config, "seed": cell.seed}):
+        if read_json(cell.dir / "result.json").get("signature") == signature({**config, "seed": cell.seed}):
             yield cell
 
 
@@ -150,7 +149,7 @@ def ended(cell: Cell, child: subprocess.Popen[bytes]) -> bool:
     if child.returncode not in (EXIT_FINISHED, EXIT_PREEMPTED):
         return True
     cost = cell.dir / "cost.json"
-    before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0.0
+    before = read_json(cost).get("cpu_seconds", 0.0)
     cost.write_text(json.dumps({"cpu_seconds": round(before + usage.ru_utime + usage.ru_stime, 2), "cpu": processor()}))
     return True
 
@@ -190,9 +189,9 @@ def collect(runs: Path, committed: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, dict[int, Path]] = {}
     budgets: dict[str, Path] = {}
     for result in sorted(runs.glob("*/result.json")):
-        if json.loads(result.read_text())["status"] != "finished":
+        if read_json(result).get("status") != "finished" or not (result.parent / "metrics.jsonl").is_file():
             continue
-        config = yaml.safe_load((result.parent / "config.yaml").read_text())
+        config = yaml.safe_load(read_regular(result.parent / "config.yaml"))
         name = result.parent.name.rpartition("-s")[0]
         if name not in known:
             continue
@@ -233,47 +232,18 @@ def summary(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
         out[name]["final"] = [rounded(curve.get(out["steps"][-1])) for curve in curves]
     for key, metric in (("tokens", "tokens/generated"), ("critic_tokens", "critic/tokens")):
         out[key] = round(fmean(sum(journal.series(lines, metric)[1]) for lines in journals))
-    costs = [json.loads(path.read_text()) for folder in folders if (path := folder / "cost.json").exists()]
+    costs = [cost for folder in folders if (cost := read_json(folder / "cost.json"))]
     out["cpu_seconds"] = round(fmean(cost["cpu_seconds"] for cost in costs), 1) if costs else None
     out["cpu"] = sorted({cost["cpu"] for cost in costs if cost["cpu"]})
     return out
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """(mean, low, high): Student's t interval at 95 % of `values`, one per seed. A single value has no interval.
+    """(mean, low, high) over seeds, as everywhere in analysis/: analysis/intervals.py. A single value has no interval."""
+    from analysis.intervals import over_seeds
 
-    The bootstrap would be too narrow: five values redrawn cannot show more spread than they have.
-    """
-    if not values:
-        return None, None, None
-    mean = fmean(values)
-    if len(values) == 1:
-        return rounded(mean), None, None
-    half = student(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return rounded(mean), rounded(mean - half), rounded(mean + half)
-
-
-def student(freedom: int, level: float = LEVEL) -> float:
-    """The t with P(|T| < t) = level for Student's distribution of `freedom` degrees of freedom, to 1e-9.
-
-    [Abramowitz and Stegun 1964, 26.7.3 and 26.7.4], inverted by bisection.
-    """
-
-    def within(t: float) -> float:
-        angle = math.atan(t / math.sqrt(freedom))
-        odd, cosine = freedom % 2, math.cos(angle)
-        term = cosine if odd else 1.0
-        total = term if freedom > 1 else 0.0
-        for j in range(1, (freedom - odd) // 2):
-            term *= cosine**2 * (2 * j / (2 * j + 1) if odd else (2 * j - 1) / (2 * j))
-            total += term
-        return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
-
-    low, high = 0.0, 1e4
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < level else (low, middle)
-    return high
+    of = over_seeds(values)
+    return (rounded(of.mean), rounded(of.low), rounded(of.high)) if of.n else (None, None, None)
 
 
 def rounded(value: float | None) -> float | None:

@@ -3,20 +3,20 @@
 python -m analysis.compare FOLDER... [--between algo=grpo,drgrpo] [--metrics NAME,...] [--at end | STEP | FIRST-LAST]
 
 A difference is first - second. Two runs make a pair if all their other axes agree, the seed too; the unit of intervals and
-tests is the seed: pairs of one seed (of several templates, say) are averaged first. Intervals: 95 % bootstrap over seeds;
+tests is the seed: pairs of one seed (of several templates, say) are averaged first. Intervals: Student's t at 95 % over seeds;
 tests: two-sided sign flips. One seed has neither. A run without a partner is named in the notes.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
-from analysis.pairs import At, Between, Pair, at_of, between_of, pairs, series, sides_of, unpaired
+from analysis.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
+from analysis.units import plain, scale
 from zero.errors import InputError
 from zero.tables import as_text
 
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.estimate import Difference
+    from analysis.intervals import Difference
     from analysis.records import Runs
 
 METRICS = ("train/reward", "train/accuracy", "eval/*/accuracy", "length/mean", "length/correct", "length/incorrect")
 COLUMNS = 2
 ALL = "all"
 ROWS = 30  # groups that one panel shows; more are in the table
-FEW = 6  # seeds below which no two-sided sign-flip test can give p < 0.05
 
 
 def compare(
@@ -44,13 +43,19 @@ def compare(
     first, second, difference, low, high (empty: one seed), n (seeds), pairs, p, smallest_p, p_holm (over the metrics'
     main rows). InputError for an axis, value, metric or step that there is not, and if no two runs make a pair.
     """
+    from analysis.records import Note
+
     where = at_of(at)
-    subjects = list(runs.runs or runs.evaluated)
+    everyone = runs.runs or runs.evaluated
+    subjects = [run for run in everyone if run.wanted]
     wanted = between_of(subjects, between)
     known = series(runs, subjects)
     chosen = _select(sorted({name for _, name in known}), metrics)
     sides = sides_of(subjects, wanted)
-    said = unpaired(runs, sides, wanted)
+    said, alone = unpaired(sides, wanted)
+    if stale := len(everyone) - len(subjects):
+        said.append(f"{stale} run{'s' * (stale > 1)} left out: of settings that the sweep no longer asks for")
+    runs.notes.extend(Note(name, text) for name, text in alone.items())
     rows: list[dict[str, Any]] = []
     found: dict[str, list[Pair]] = {}
     for metric in chosen:
@@ -58,6 +63,7 @@ def compare(
         if lost:
             said.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
         rows += _rows(metric, where, found[metric], level)
+        said += by_seed(found[metric])[2]
     if not any(found.values()):
         raise InputError("--at", at, f"no pair has a value of {', '.join(chosen)} there")
     _holm(rows)
@@ -65,7 +71,9 @@ def compare(
     table = _frame(rows, wanted)
     shown = [_shown(row, wanted) for row in rows if row["kind"] != "pair"]
     title = f"{wanted}, at {where}"
-    return Answer(_draw(rows, chosen, title, level), table, "\n".join([title, as_text(shown), *dict.fromkeys(said)]))
+    with_rows = [name for name in chosen if found[name]]
+    text = "\n".join([title, as_text(shown), *dict.fromkeys(said)])
+    return Answer(_draw(rows, with_rows, title, level), table, text)
 
 
 def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
@@ -86,13 +94,9 @@ def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
 
 def over(of: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
     """The difference over seeds, and both means; pairs of one seed are averaged first."""
-    from analysis.estimate import paired
+    from analysis.intervals import paired
 
-    seeds: dict[str, list[Pair]] = {}
-    for pair in of:
-        seeds.setdefault(pair.seed, []).append(pair)
-    first = {seed: math.fsum(p.first for p in mine) / len(mine) for seed, mine in seeds.items()}
-    second = {seed: math.fsum(p.second for p in mine) / len(mine) for seed, mine in seeds.items()}
+    first, second, _ = by_seed(of)
     return paired(first, second, level), sum(first.values()) / len(first), sum(second.values()) / len(second)
 
 
@@ -119,16 +123,18 @@ def _rows(metric: str, where: At, of: Sequence[Pair], level: float) -> list[dict
 
 
 def _holm(rows: Sequence[dict[str, Any]]) -> None:
-    """Holm's adjustment over the tests of the rows of all pairs: one a metric. [Holm 1979]."""
-    tested = sorted((row for row in rows if row["kind"] == "all" and row["p"] is not None), key=lambda row: row["p"])
-    largest = 0.0
-    for i, row in enumerate(tested):
-        largest = max(largest, min(1.0, row["p"] * (len(tested) - i)))
-        row["p_holm"] = largest
+    """Holm's adjustment over the tests of the rows of all pairs: one a metric."""
+    from analysis.intervals import holm
+
+    tested = [row for row in rows if row["kind"] == "all" and row["p"] is not None]
+    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = adjusted
 
 
 def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What must be said beside the numbers."""
+    from analysis.intervals import FEW
+
     said = [
         f"{axis} changes with {wanted.axis} ({left or 'none'}, {right or 'none'}): the differences may be its own"
         for axis, (left, right) in wanted.along.items()
@@ -136,11 +142,10 @@ def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     main = [row for row in rows if row["kind"] == "all"]
     if any(row["n"] == 1 for row in main):
         said.append("n = 1 is one seed: no interval, no test, and no statement about other seeds")
-    if few := sorted({row["n"] for row in main if 1 < row["n"] < FEW}):
-        smallest = 2.0 ** (1 - few[-1])
-        said.append(
-            f"n = {few[-1]} seeds: no p below {smallest:.3g} is possible, and intervals of so few are too narrow"
-        )
+    if few := sorted({row["n"] for row in main if row["smallest_p"] is not None and row["smallest_p"] > 0.05}):
+        said.append(f"n = {few[-1]} seeds: no p below {2.0 ** (1 - few[-1]):.3g} is possible, whatever the effect")
+    if few and few[0] < FEW:
+        said.append(f"intervals of fewer than {FEW} seeds rest on their values being normally distributed")
     if any(row["kind"] == "group" for row in rows):
         said.append(f"{ALL}: the differences of one seed are averaged first; n counts seeds")
     uneven = {row["metric"] for row in main if row["first_step"] != row["last_step"] and "last step" in row["at"]}
@@ -152,11 +157,15 @@ def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _shown(row: Mapping[str, Any], wanted: Between) -> dict[str, Any]:
-    interval = f"{row['low']:.4g} to {row['high']:.4g}" if row["low"] is not None else "one seed: none"
+    (factor, unit), (times, points) = scale(row["metric"]), scale(row["metric"], difference=True)
+    interval = "one seed: none"
+    if row["low"] is not None:
+        interval = f"{plain(row['low'], times)} to {plain(row['high'], times)}"
     adjusted = row.get("p_holm")
     return {
-        "metric": row["metric"], "": row["group"], wanted.first or "none": f"{row['first']:.4g}",
-        wanted.second or "none": f"{row['second']:.4g}", "difference": f"{row['difference']:.4g}",
+        "metric": row["metric"], "": row["group"], wanted.first or "none": f"{plain(row['first'], factor)} {unit}".strip(),
+        wanted.second or "none": f"{plain(row['second'], factor)} {unit}".strip(),
+        "difference": f"{plain(row['difference'], times)} {points}".strip(),
         "interval (95 %)": interval, "n": row["n"], "pairs": row["pairs"],
         "p": "none" if row["p"] is None else f"{row['p']:.3g}",
         "p (Holm)": "" if adjusted is None else f"{adjusted:.3g}",
@@ -211,7 +220,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str,
             axis.set_ylim(min(places.values()) - 0.6, 0.6)
     for axis in drawn.axes[len(metrics) :]:
         axis.set_visible(False)
-    note = f"bars: {100 * level:g} % bootstrap interval over seeds; grey: each pair; hollow: one seed, no interval"
+    note = f"bars: {100 * level:g} % interval over seeds (Student's t); grey: each pair; hollow: one seed, no interval"
     figures.caption(drawn, f"{title}. {note}")
     return drawn
 

@@ -1,9 +1,9 @@
-"""Curves: any metric against steps, seeds to their mean with a bootstrap interval.
+"""Curves: any metric against steps, seeds to their mean with an interval.
 
 python -m analysis.curves FOLDER... [--metrics train/reward,length/mean] [--by algo,template] [--window 11]
 
-A line is a group of runs that agree in `by`; the band is the 95 % bootstrap interval of the mean over its runs, thin lines
-are the runs themselves. A group of one run has no band, and its n says so.
+A line is a group of runs that agree in `by`; the band is the 95 % interval over its seeds (Student's t, step by step), thin
+lines are the runs themselves. Runs of one seed are averaged first: n counts seeds. A group of one seed has no band.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
+from analysis.units import plain, scale
 from zero.errors import InputError
 from zero.tables import as_text
 
@@ -27,14 +28,12 @@ METRICS = ("train/reward", "eval/*/accuracy", "length/mean", "length/incorrect")
 COLUMNS = 2
 LINES = 24  # groups that one panel can tell apart; more are in the table
 POINTS = 300  # of a drawn curve: what print can show, and what keeps a file small
-FEW = 5  # seeds below which an interval is said to be too narrow
 LARGEST_WINDOW = 10_001
-INTERVAL = "95 % bootstrap interval over seeds"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that agree in the axes of `key`. `n` in the label is their number; `seeds`: how many different ones."""
+    """Runs that agree in the axes of `key`. `n` in the label counts their seeds."""
 
     label: str
     key: Mapping[str, str]
@@ -42,13 +41,19 @@ class Group:
     mixed: tuple[str, ...]  # axes, besides the seed, in which they differ all the same
     along: tuple[str, ...] = ()  # axes of `key` that the label leaves out: they change together with those that it has
 
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """The seed of each run; "": unknown, and never another one."""
+        return tuple(run.axes.get("seed", "") for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one group. Steps [T] at which any run has a value; curves [S, T] of its runs, smoothed; NaN: none."""
+    """One metric of one group. Steps [T] at which any run has a value; curves [R, T] of its runs, smoothed; NaN: none. Mean, ends
+    of the interval and n are over seeds."""
 
     steps_T: np.ndarray
-    runs_ST: np.ndarray
+    runs_RT: np.ndarray
     mean_T: np.ndarray
     low_T: np.ndarray
     high_T: np.ndarray
@@ -117,7 +122,7 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
         of = together[values]
         key = dict(zip(keys, values, strict=True))
         words = [key[axis] or "none" if axis in AXES[:5] else f"{axis}={key[axis]}" for axis in naming]
-        label = f"{', '.join(words) or 'all runs'} (n = {len(of)})"
+        label = f"{', '.join(words) or 'all runs'} (n = {len({run.axes.get('seed', '') for run in of})})"
         mixed = [axis for axis in runs.varying() if axis not in keys and len({run.axes.get(axis) for run in of}) > 1]
         groups.append(Group(label, key, tuple(of), tuple(mixed), tuple(axis for axis in keys if axis not in naming)))
     return groups
@@ -138,7 +143,7 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
     """One metric of one group; empty if none of its runs has it."""
     import numpy as np
 
-    from analysis.estimate import band, running_mean
+    from analysis.intervals import band, by_seed, running_mean
 
     of = [run.name for run in group.runs]
     there = runs.steps["run"].isin(of) & runs.steps[metric].notna() if metric in runs.steps else []
@@ -157,7 +162,7 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
     full[codes, part["step"].to_numpy() - first] = part[metric].to_numpy()
     smooth = np.array([np.where(np.isfinite(values), running_mean(values, window), np.nan) for values in full])
     used = np.flatnonzero(np.isfinite(full).any(axis=0))
-    return Curve(used + first, smooth[:, used], *band(smooth[:, used]))
+    return Curve(used + first, smooth[:, used], *band(by_seed(smooth[:, used], group.seeds)))
 
 
 def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds: bool = True, title: str = "") -> int:
@@ -174,8 +179,8 @@ def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds:
         at = np.unique(np.append(np.arange(0, len(of.steps_T), stride), len(of.steps_T) - 1))
         every = max(every, stride)
         how = figures.look(i)
-        if seeds and len(of.runs_ST) > 1:
-            for values in of.runs_ST:
+        if seeds and len(of.runs_RT) > 1:
+            for values in of.runs_RT:
                 mine = at[np.isfinite(values[at])]
                 figures.faint(axis, of.steps_T[mine], values[mine], how)
         figures.line(axis, of.steps_T[at], of.mean_T[at], how, low=of.low_T[at], high=of.high_T[at])
@@ -186,21 +191,22 @@ def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds:
 
 def unit(metric: str) -> str:
     """The unit of a metric, "" for one that the glossary does not know."""
-    from zero.tracking.glossary import describe
+    from analysis.units import unit_of
 
-    try:
-        return describe(metric)[0]
-    except KeyError:
-        return ""
+    return unit_of(metric)
 
 
 def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
     """What lines and bands are, in words."""
-    parts = ["thick: mean over the runs of a group"]
-    if any(len(group.runs) > 1 for group in groups):
-        parts.append(f"band: {INTERVAL}" + (", thin: each run" if seeds else ""))
-    if any(len(group.runs) == 1 for group in groups):
-        parts.append("n = 1: one run, no interval")
+    from analysis.intervals import INTERVAL
+
+    parts = ["thick: mean over the seeds of a group"]
+    if any(len(set(group.seeds)) > 1 for group in groups):
+        parts.append(f"band: {INTERVAL}")
+    if seeds and any(len(group.runs) > 1 for group in groups):
+        parts.append("thin: each run")
+    if any(len(set(group.seeds)) == 1 for group in groups):
+        parts.append("n = 1: one seed, no interval")
     parts.append(f"smoothing: running mean over {window} steps" if window > 1 else "no smoothing")
     if every > 1:
         parts.append(f"one step in {every} drawn")
@@ -211,6 +217,8 @@ def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> st
 
 def remarks(groups: Sequence[Group]) -> list[str]:
     """What must be said beside the numbers."""
+    from analysis.intervals import FEW
+
     said = []
     if groups and groups[0].along:
         named = [axis for axis in groups[0].key if axis not in groups[0].along]
@@ -219,13 +227,28 @@ def remarks(groups: Sequence[Group]) -> list[str]:
         )
     said += [f"{group.label}: its runs differ in {', '.join(group.mixed)} too" for group in groups if group.mixed]
     for group in groups:
-        if len({run.axes.get("seed") for run in group.runs}) < len(group.runs) and not group.mixed:
-            said.append(f"{group.label}: some runs have the same seed; n counts runs")
-    if any(1 < len(group.runs) < FEW for group in groups):
-        said.append(f"fewer than {FEW} runs: a bootstrap interval of so few is too narrow")
-    if any(len(group.runs) == 1 for group in groups):
-        said.append("n = 1 is one run: no interval, and no statement about other seeds")
+        if len(set(group.seeds)) < len(group.runs):
+            said.append(f"{group.label}: {len(group.runs)} runs; those of one seed are averaged first, n counts seeds")
+            said += _unlike(group)
+    if any(1 < len(set(group.seeds)) < FEW for group in groups):
+        said.append(f"fewer than {FEW} seeds: the interval rests on their values being normally distributed")
+    if any(len(set(group.seeds)) == 1 for group in groups):
+        said.append("n = 1 is one seed: no interval, and no statement about other seeds")
     return said
+
+
+def _unlike(group: Group) -> list[str]:
+    """Whether the seeds of a group are means over unlike runs."""
+    made: dict[str, set[tuple[str, ...]]] = {}
+    for run, seed in zip(group.runs, group.seeds, strict=True):
+        made.setdefault(seed, set()).add(tuple(run.axes.get(axis, "") for axis in group.mixed))
+    most = set().union(*made.values())
+    lacking = [seed or "unknown" for seed, own in made.items() if own != most]
+    return (
+        [f"{group.label}: seed {', '.join(lacking)} lacks runs that others have: its mean is of other runs"]
+        if lacking
+        else []
+    )
 
 
 def curve_rows(group: Group, metric: str, of: Curve) -> Iterator[dict[str, Any]]:
@@ -240,9 +263,11 @@ def _last(group: Group, metric: str, of: Curve) -> list[dict[str, Any]]:
     if not len(of.steps_T):
         return [{"group": group.label, "metric": metric, "last": "no value"}]
     low, high = of.low_T[-1], of.high_T[-1]
-    interval = f"{low:.4g} to {high:.4g}" if low == low else "one run: none"
+    factor, own = scale(metric)
+    interval = f"{plain(low, factor)} to {plain(high, factor)}" if low == low else "one seed: none"
     return [
-        {"group": group.label, "metric": metric, "first": f"{of.mean_T[0]:.4g}", "last": f"{of.mean_T[-1]:.4g}",
+        {"group": group.label, "metric": metric, "first": plain(of.mean_T[0], factor), "last": plain(of.mean_T[-1], factor),
+         "unit": own,
          "interval (95 %)": interval, "n": int(of.n_T[-1]), "at step": int(of.steps_T[-1])}
     ]  # fmt: skip
 

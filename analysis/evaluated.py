@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.folders import TRAIN
+from zero.files import lines_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,12 +113,11 @@ def completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for path, benchmark, step in _files(run, run.path):
         damaged = 0
         try:
-            with path.open("rb") as file:
-                for text in file:
-                    row = _row(text)
-                    if row is not None:
-                        yield row | {"step": step, "benchmark": benchmark}
-                    damaged += row is None and bool(text.strip())
+            for text in lines_of(path):
+                row = _row(text)
+                if row is not None:
+                    yield row | {"step": step, "benchmark": benchmark}
+                damaged += row is None and bool(text.strip())
         except OSError as error:
             runs.notes.append(Note(run.name, f"{path.name} cannot be read ({error.strerror})"))
         if damaged:

@@ -1,21 +1,25 @@
 """Experiments: what their claims came to, in one figure, one table and one sentence each.
 
-python -m analysis.experiments SWEEP... [--experiment NAME] [--page FILE.md]
+python -m analysis.experiments SWEEP... [--experiment NAME] [--page FILE.md] [--readme FILE.md]
 
 SWEEP is a folder that `python -m zero.train -m experiment=NAME` (or launch.submit) has made: it keeps the claims as they
-were written down before the first cell ran. Verdicts: analysis/claims.py.
+were written down before the first cell ran. Verdicts: analysis/verdicts.py; each accounts for all claims of the sweeps given.
 """
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
-from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge, parse
+from analysis.claims import parse
 from analysis.registered import Experiment, found
+from analysis.sentences import replace, sentences
+from analysis.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
+from analysis.verdicts import verdict as by_itself
 from zero.errors import InputError
 from zero.tables import as_text
 
@@ -25,55 +29,77 @@ if TYPE_CHECKING:
 COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
 MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
 ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what surrounds all, width
-PAGE = """\
+PAGE = f"""\
 # What the experiments showed in the embedded world
 
-Made by `make paper`, then `python -m analysis.experiments runs/sweeps/paper --page analysis/PAPER.md`. Every claim was written
-down before its runs: statistic, direction, smallest effect that counts. Effects are means over seeds with 95 % bootstrap
-intervals; shown means that all of the interval is on the claim's side of that smallest effect, not shown that none of it is.
+Made by `make paper`, then `python -m analysis.experiments runs/sweeps/paper --page analysis/PAPER.md`. A heading is what the
+source reports; a row is what was tested. Each claim was written down before the runs that count for it: statistic, direction,
+smallest effect that counts; seeds that had been looked at before are left out, and named.
+{textwrap.fill(RATES, 128)}
 **What these models lack, and what they can build on, was planted in their corpora (zero/nano): this shows mechanisms and is no
 evidence about models of useful size.** What is known of those stands in the head of each file of conf/experiment."""
 LABEL = 78  # characters of a line of a claim's text
 
 
-def verdicts(runs: Runs, of: Experiment) -> list[Verdict]:
-    """What its own runs say of the claims of an experiment. InputError for a claim that is none."""
-    return judge(runs.of(of.cells), parse(of.claims, f"{of.name}.claims"))
+def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]]:
+    """What its own runs say of the claims of each experiment; a verdict accounts for the claims of all of them. InputError for
+    a claim that is none."""
+    alone = {
+        of.name: [by_itself(mine, claim) for claim in parse(of.claims, f"{of.name}.claims")]
+        for of in every
+        for mine in [runs.of(of.cells)]
+    }
+    judged = iter(together([one for several in alone.values() for one in several]))
+    return {name: [next(judged) for _ in several] for name, several in alone.items()}
 
 
-def experiments(runs: Runs, every: Sequence[Experiment]) -> Answer:
-    """Every claim of these experiments: a row of the figure with its interval and bound, a row of the table."""
-    judged = [(of, verdict) for of in every for verdict in verdicts(runs, of)]
+def experiments(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> Answer:
+    """Every claim of these experiments, or of one: a row of the figure with its interval and bound, a row of the table."""
+    found = verdicts(runs, every)
+    judged = [(of, verdict) for of in every if only in (None, of.name) for verdict in found[of.name]]
     if not judged:
         raise InputError(
-            "SWEEP", "", "holds no experiment with claims; python -m zero.train -m experiment=NAME makes one"
+            "SWEEP", only or "all", "holds no experiment with claims; python -m zero.train -m experiment=NAME makes one"
         )
     rows = [_row(of, verdict) for of, verdict in judged]
     import pandas as pd
 
-    shown = [{key: row[key] for key in ("experiment", "verdict", "effect", "interval", "n", "claim")} for row in rows]
+    columns = ("experiment", "verdict", "effect", "unit", "interval", "n", "p (Holm)", "claim")
     counts = ", ".join(f"{sum(v.word == word for _, v in judged)} {word}" for word in COLOURS)
-    return Answer(_draw(judged), pd.DataFrame(rows), f"{as_text(shown)}\n{counts}")
+    said = [f"{of.name}: not as registered: {' '.join(of.changed)}" for of, _ in judged if of.changed]
+    text = [as_text([{key: row[key] for key in columns} for row in rows]), counts, *dict.fromkeys(said), RATES]
+    return Answer(_draw(judged), pd.DataFrame(rows), "\n".join(text))
 
 
-def page(runs: Runs, every: Sequence[Experiment]) -> str:
+def page(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> str:
     """All verdicts in Markdown, experiment by experiment."""
-    lines = [PAGE]
+    lines, found = [PAGE], verdicts(runs, every)
     for of in every:
-        lines += [
-            "",
-            f"## {of.name}: {of.title}",
-            "",
-            "| claim | effect | 95 % interval | smallest that counts | seeds | verdict |",
-        ]
-        lines.append("| --- | --- | --- | --- | --- | --- |")
-        for verdict in verdicts(runs, of):
+        if only not in (None, of.name):
+            continue
+        lines += ["", f"## {of.name}: {of.title}", ""]
+        if of.changed:
+            lines += [
+                f"**Not as registered:** run with {' '.join(of.changed)} in place of what the experiment sets.",
+                "",
+            ]
+        lines.append("| claim | effect | 95 % interval | smallest that counts | seeds | p (Holm) | verdict |")
+        lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+        for verdict in found[of.name]:
             row = _row(of, verdict)
             word = row["verdict"] if verdict.word == SHOWN else f"**{row['verdict']}**"
-            bound = f"{'+-' if verdict.claim.direction == 'same' else ''}{_bound(verdict):g}"
-            lines.append(
-                f"| {of_table(verdict.claim.text)} | {row['effect']} | {row['interval']} | {bound} | {row['n']} | {word} |"
-            )
+            unit = f" {row['unit']}" if row["unit"] else ""
+            effect = row["effect"] + unit * (verdict.measured.n > 0)
+            cells = (effect, row["interval"], row["bound"] + unit, row["n"], row["p (Holm)"], word)
+            lines.append(f"| {of_table(verdict.claim.text)} | {' | '.join(map(str, cells))} |")
+        told: dict[str, list[int]] = {}
+        for i, verdict in enumerate(found[of.name], 1):
+            for note in (*verdict.notes, *([f"{verdict.why}"] if verdict.claim.every else [])):
+                told.setdefault(note, []).append(i)
+        lines += [""] * bool(told)
+        for note, rows in told.items():
+            which = "" if len(rows) == len(found[of.name]) else f"Row {', '.join(map(str, rows))}: "
+            lines.append(f"- {which}{of_table(note[:1].upper() + note[1:])}.")
     return "\n".join(lines) + "\n"
 
 
@@ -83,18 +109,35 @@ def of_table(text: str) -> str:
 
 
 def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
-    measured = verdict.measured.difference
-    ends = "none" if measured.low is None else f"{measured.low:.3g} to {measured.high:.3g}"
+    from analysis.units import plain
+
+    measured, (factor, unit) = verdict.measured, in_units(verdict)
+    low, high = measured.low, measured.high
+    same = "+-" if verdict.claim.direction == "same" else ""
     return {
         "experiment": of.name,
         "claim": verdict.claim.text,
         "claimed": str(verdict.claim),
         "verdict": verdict.word,
         "why": verdict.why,
-        "effect": f"{measured.mean:.3g}" if measured.n else "none",
-        "interval": ends,
+        "effect": plain(measured.mean, factor) if measured.n else "none",
+        "unit": unit,
+        "interval": "none" if low is None or high is None else f"{plain(low, factor)} to {plain(high, factor)}",
+        "bound": f"{same}{_bound(verdict) * factor:g}",
         "n": measured.n,
+        "p": verdict.p,
+        "p (Holm)": "none" if verdict.adjusted is None else f"{verdict.adjusted:.2g}",
+        "as registered": not of.changed,
+        "notes": "; ".join(verdict.notes),
     }
+
+
+def in_units(verdict: Verdict) -> tuple[float, str]:
+    """(factor, unit) in which the effect of a claim is shown."""
+    from analysis.units import scale
+
+    statistic = verdict.claim.statistic
+    return scale(statistic.metric, statistic.axis is not None or statistic.when.startswith("change"))
 
 
 def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
@@ -104,18 +147,20 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
     from analysis import figures
 
     drawn = figures.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
+    family = judged[0][1].family
     for axis, (of, verdict) in zip(drawn.axes, judged, strict=True):
-        claim, measured = verdict.claim, verdict.measured.difference
+        claim, (factor, unit) = verdict.claim, in_units(verdict)
+        measured, smallest = verdict.measured.scaled(factor), claim.smallest * factor
         colour = COLOURS[verdict.word]
         low, high = measured.low, measured.high
-        ends = [0.0, claim.smallest, -claim.smallest] if claim.direction == "same" else [0.0, _bound(verdict)]
+        ends = [0.0, smallest, -smallest] if claim.direction == "same" else [0.0, _bound(verdict) * factor]
         if measured.n:
             ends += [measured.mean] + [end for end in (low, high) if end is not None]
             axis.plot([measured.mean], [0], MARKERS[verdict.word], color=colour, markersize=7)
             if low is not None and high is not None:
                 axis.plot([low, high], [0, 0], "-", color=colour, linewidth=2.4)
         axis.axvline(0, color="#333333", linewidth=0.8)
-        bounds = (claim.smallest, -claim.smallest) if claim.direction == "same" else (_bound(verdict),)
+        bounds = (smallest, -smallest) if claim.direction == "same" else (_bound(verdict) * factor,)
         for bound in bounds:
             if bound:
                 axis.axvline(bound, color="#333333", linewidth=0.9, linestyle=(0, (3, 2)))
@@ -124,6 +169,7 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
         axis.set_ylim(-1, 1)
         axis.set_yticks([])
         axis.tick_params(axis="x", labelsize=7, length=2)
+        axis.set_xlabel(figures.plain(unit), fontsize=7, labelpad=1)
         axis.locator_params(axis="x", nbins=5)
         for side in ("left", "right", "top"):
             axis.spines[side].set_visible(False)
@@ -133,8 +179,8 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
         axis.text(1.02, 0.5, said, transform=axis.transAxes, va="center", fontsize=8, color=colour)
     figures.caption(
         drawn,
-        "Effect with its 95 % bootstrap interval over seeds, each row in the unit of its own statistic; solid line: no effect; "
-        "dashed: the smallest effect that was claimed, written down before the runs.",
+        f"Effect with its 95 % interval over seeds (Student's t), each row in the unit of its own statistic; solid line: no "
+        f"effect; dashed: the smallest effect that counts. Words account for {family} claims (Holm).",
     )
     return drawn
 
@@ -148,13 +194,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
     made = parser("experiments", __doc__)
     made.add_argument("--page", type=Path, metavar="FILE.md", help="write all verdicts there, in Markdown")
+    made.add_argument(
+        "--readme", type=Path, metavar="FILE.md", help="write them there as sentences, between its two marks"
+    )
     options = made.parse_args(arguments)
-    every = [of for of in found(options.places) if options.experiment in (None, of.name)]
+    every, only = found(options.places), options.experiment
+    options.experiment = None  # a verdict accounts for the claims of all experiments, whichever is shown
 
     def ask(runs: Runs) -> Answer:
-        answer = experiments(runs, every)
+        answer = experiments(runs, every, only)
         if options.page:
-            options.page.write_text(page(runs, every))
+            options.page.write_text(page(runs, every, only))
+        if options.readme:
+            replace(options.readme, sentences(every, verdicts(runs, every)))
         return answer
 
     return command("experiments", options, None, ask)

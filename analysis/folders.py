@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from zero import provenance
+from zero.files import read_regular
 from zero.tracking.journal import FILE as JOURNAL
 
 CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
@@ -22,7 +24,10 @@ CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
 )  # fmt: skip
 TRAIN, EVALUATE = "train", "evaluate"
 INSIDE_RUN = {"checkpoints", "completions", "model", "log", ".model_partial"}  # folders of a run that hold no other run
-INSIDE_SWEEP = {"code", "local", "mlartifacts"}
+INSIDE_SWEEP = {"code", "local"}
+STORES = {"mlartifacts", "mlruns"}  # folders of MLflow: its copies of a run's files are no runs
+RUN_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+LARGEST_RECORD = 1 << 26  # bytes of a json or yaml file
 ALIVE_S = 600.0  # a run without a result whose journal is younger counts as running
 CLOCKS_S = 5.0  # by which a journal may be younger than the result of the same life
 AXES = ("algo", "template", "questions", "model", "reward")
@@ -44,13 +49,19 @@ class Folder:
     typed: Mapping[str, str]
     result: Mapping[str, Any]
     starts: tuple[Mapping[str, Any], ...] = ()
+    wanted: bool = True  # False: the newest line of its sweep does not ask for it
     notes: tuple[str, ...] = field(default=())
 
 
 def find(place: Path) -> Iterator[tuple[Path, str]]:
     """(folder, "") for each folder that may be a run's, in order of names; (folder, why) for a cell that has none."""
+    if STORES & set(place.resolve().parts):
+        return
     for text, folders, files in os.walk(place):
         here = Path(text)
+        if here.name == "artifacts" and RUN_ID.fullmatch(here.parent.name):  # wherever a store keeps its copies
+            folders.clear()
+            continue
         folders.sort()
         is_run = JOURNAL in files or CONFIG in files or CELL in files
         inside = INSIDE_SWEEP if SWEEP in files else set()
@@ -62,7 +73,7 @@ def find(place: Path) -> Iterator[tuple[Path, str]]:
             for name, cell in cells.items() if isinstance(cells, dict) else ():
                 if not (here / name).is_dir() and not (isinstance(cell, dict) and cell.get("wanted") is False):
                     yield here / name, "is a cell of the sweep that has no folder yet"
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in inside]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in inside | STORES]
 
 
 def load(path: Path) -> Folder | None:
@@ -89,9 +100,37 @@ def load(path: Path) -> Folder | None:
     typed = cell.get("axes") if isinstance(cell.get("axes"), dict) else {}
     name = str(result.get("name") or path.name)
     axes = axes_of(config, choices, name, notes) if config else {}
+    wanted = not cell or _wanted(path)
+    if not wanted:
+        notes.append("is of settings that the newest line of its sweep does not ask for: in no verdict")
     return Folder(
-        path, kind, config, status, axes, {k: str(v) for k, v in (typed or {}).items()}, result, starts, tuple(notes)
+        path,
+        kind,
+        config,
+        status,
+        axes,
+        {k: str(v) for k, v in (typed or {}).items()},
+        result,
+        starts,
+        wanted,
+        tuple(notes),
     )
+
+
+def _wanted(cell: Path) -> bool:
+    """Whether the newest line of its sweep asks for a cell."""
+    return cell.name not in _unwanted(cell.parent / SWEEP, _modified(cell.parent / SWEEP))
+
+
+@lru_cache(maxsize=8)
+def _unwanted(sweep: Path, modified: float) -> frozenset[str]:
+    """The cells for which neither the newest line nor an experiment asks; read once for all of them."""
+    record = read_json(sweep)
+    cells, named = record.get("cells"), record.get("experiments")
+    listed = [of.get("cells") for of in named.values() if isinstance(of, dict)] if isinstance(named, dict) else []
+    kept = {name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)}
+    items = cells.items() if isinstance(cells, dict) else ()
+    return frozenset(n for n, c in items if isinstance(c, dict) and c.get("wanted") is False and n not in kept)
 
 
 def chosen(cell: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -217,7 +256,7 @@ def _plain(value: Any) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file; {} if there is none, or what is there is no object."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_regular(path, LARGEST_RECORD))
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -228,7 +267,7 @@ def _read_yaml(path: Path, notes: list[str]) -> dict[str, Any]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: 500 runs in a second instead of ten
     try:
-        content = yaml.load(path.read_bytes(), Loader=loader)  # a safe loader: plain values only
+        content = yaml.load(read_regular(path, LARGEST_RECORD), Loader=loader)  # a safe loader: plain values only
     except FileNotFoundError:
         return {}
     except (OSError, yaml.YAMLError, ValueError, RecursionError):

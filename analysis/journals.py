@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from zero.files import read_regular
 from zero.tracking.journal import FILE
 
 NAMED = 3  # lines, gaps or metrics that a note names
@@ -33,7 +34,7 @@ def read(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True) -> Jo
     """The journal of a run folder, of the metrics that are `wanted`; no lines if there is none. Never raises for what
     stands in the file."""
     try:
-        data = (run_dir / FILE).read_bytes()
+        data = read_regular(run_dir / FILE)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         return empty(f"has no {FILE} yet" if missing else f"{FILE} cannot be read ({error.strerror})")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.errors import Broken, InputError
+from zero.files import read_regular
 
 if TYPE_CHECKING:  # zero.rollout brings torch, which keywords alone do not need
     from zero.rollout.http import Client
@@ -111,7 +112,7 @@ class Cache:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw = path.read_bytes() if path.exists() else b""
+            raw = read_regular(path) if path.exists() else b""
             self._file = path.open("ab", buffering=0)  # each reply is one write: a kill leaves whole lines
         except OSError as error:
             raise InputError("judge.cache", path, f"cannot be written ({error.strerror}); choose another") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
@@ -82,7 +83,7 @@ def _ends(of: Curve) -> dict[str, str]:
     return {
         "first": f"{of.mean_T[0]:.4g}",
         "last": f"{of.mean_T[-1]:.4g}",
-        "interval (95 %)": f"{low:.4g} to {high:.4g}" if low == low else "one run: none",
+        "interval (95 %)": f"{low:.4g} to {high:.4g}" if low == low else "one seed: none",
         "n": str(int(of.n_T[-1])),
     }
 
@@ -93,10 +94,10 @@ At = tuple[str, str, int, str]  # group, verdict, step, level
 
 
 def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict[At, list[float]]:
-    """Mean tokens of the saved evaluation answers of each group, verdict, step and level: one value for each run."""
-    found: dict[At, list[float]] = {}
+    """Mean tokens of the saved evaluation answers of each group, verdict, step and level: one value for each seed."""
+    found: dict[At, dict[str, list[float]]] = {}
     for group in groups:
-        for run in group.runs:
+        for run, seed in zip(group.runs, group.seeds, strict=True):
             sums: dict[At, list[int]] = {}
             for row in runs.completions(run):
                 if not row["benchmark"] or (benchmark and row["benchmark"] != benchmark):
@@ -109,8 +110,8 @@ def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict
                 total[0] += int(tokens)
                 total[1] += 1
             for key, (tokens, count) in sums.items():
-                found.setdefault(key, []).append(tokens / count)
-    return found
+                found.setdefault(key, {}).setdefault(seed, []).append(tokens / count)
+    return {key: [fmean(values) for values in seeds.values()] for key, seeds in found.items()}
 
 
 def _level_panels(
@@ -118,7 +119,7 @@ def _level_panels(
 ) -> list[dict[str, Any]]:
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
     from analysis import figures
-    from analysis.estimate import over_seeds
+    from analysis.intervals import over_seeds
     from analysis.records import natural
 
     rows = []

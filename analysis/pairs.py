@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from zero.errors import InputError
 
@@ -37,6 +37,18 @@ class At:
             return steps[-1:]
         return [step for step in steps if self.first <= step <= self.last]
 
+    def value(self, series: Series, steps: Sequence[int]) -> float:
+        """One number of a run over these steps, those of `of`; NaN if there is none."""
+        return sum(series[step] for step in steps) / len(steps) if steps else math.nan
+
+
+class Where(Protocol):
+    """What is taken of a run: see At."""
+
+    def of(self, shared: Iterable[int]) -> list[int]: ...
+
+    def value(self, series: Series, steps: Sequence[int]) -> float: ...
+
 
 @dataclass(frozen=True)
 class Between:
@@ -54,7 +66,8 @@ class Between:
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of two runs; `group`: what, besides the seed, they agree in, as far as it differs between pairs."""
+    """One metric of two runs, or of one (`second` 0); `group`: what, besides the seed, they agree in, as far as it differs
+    between pairs."""
 
     group: str
     seed: str
@@ -98,6 +111,12 @@ def between_of(subjects: Sequence[Run], text: str | None) -> Between:
         if value not in values[axis]:
             listed = ", ".join(values[axis][:12])
             raise InputError("--between", text, f"no run has {axis}={value or 'none'}; there are {listed}")
+    return sides_between(subjects, axis, first, second)
+
+
+def sides_between(subjects: Sequence[Run], axis: str, first: str, second: str) -> Between:
+    """What pairs of two values of an axis agree in."""
+    axes = list(dict.fromkeys(axis for run in subjects for axis in run.axes))
     sides = [[run for run in subjects if run.axes.get(axis, "") == value] for value in (first, second)]
     along = {}
     for other in axes:
@@ -111,16 +130,22 @@ def between_of(subjects: Sequence[Run], text: str | None) -> Between:
 # ----------------------------------------------------------------------------------------------------------------- pairs
 
 
-def series(runs: Runs, subjects: Sequence[Run]) -> dict[tuple[str, str], dict[int, float]]:
-    """The finite values by (run, metric): of the journals, and of what result.json alone holds."""
+def series(runs: Runs, subjects: Sequence[Run], only: str | None = None) -> dict[tuple[str, str], dict[int, float]]:
+    """The finite values by (run, metric): of the journals, and of what result.json alone holds. `only`: of this metric."""
+    from analysis.records import EVAL
+
     mine = {run.name for run in subjects}
     known: dict[tuple[str, str], dict[int, float]] = {}
-    for metric in runs.metrics:
+    for metric in runs.metrics if only is None else {only} & set(runs.metrics):
         part = runs.steps[["run", "step", metric]].dropna()
         for name, step, value in zip(part["run"], part["step"], part[metric], strict=True):
             if name in mine and math.isfinite(value):
                 known.setdefault((str(name), metric), {})[int(step)] = float(value)
+    if only is not None and not EVAL.match(only):
+        return known
     found = runs.evaluations()
+    if only is not None:
+        found = found[(found["benchmark"].astype(str) + "/" + found["metric"].astype(str)) == only.partition("/")[2]]
     for name, benchmark, metric, step, value in zip(
         found["run"], found["benchmark"], found["metric"], found["step"], found["value"], strict=True
     ):
@@ -141,12 +166,14 @@ def sides_of(subjects: Sequence[Run], wanted: Between) -> tuple[dict[Key, list[s
     return first, second
 
 
-def unpaired(runs: Runs, sides: tuple[dict[Key, list[str]], dict[Key, list[str]]], wanted: Between) -> list[str]:
-    """What is said of runs without a partner, and of several runs in one place. InputError if there is no pair."""
-    from analysis.records import Note
-
+def unpaired(
+    sides: tuple[dict[Key, list[str]], dict[Key, list[str]]], wanted: Between
+) -> tuple[list[str], dict[str, str]]:
+    """(remarks on runs without a partner and on several runs in one place, run without a partner -> what it lacks).
+    InputError if there is no pair."""
     first, second = sides
-    said = []
+    said: list[str] = []
+    alone: dict[str, str] = {}
     if not first.keys() & second.keys():
         ours, theirs = next(iter(first)), next(iter(second))
         differ = [a for a, x, y in zip(wanted.same, ours, theirs, strict=True) if x != y]
@@ -154,21 +181,19 @@ def unpaired(runs: Runs, sides: tuple[dict[Key, list[str]], dict[Key, list[str]]
             "--between", f"{wanted.axis}={wanted.first},{wanted.second}",
             f"no two runs are equal in everything else; they differ in {', '.join(differ[:6])} too",
         )  # fmt: skip
-    lost = 0
     for mine, other, value in ((first, second, wanted.second), (second, first, wanted.first)):
         for key, of in mine.items():
             if key not in other:
-                lost += len(of)
-                for name in of:
-                    runs.notes.append(
-                        Note(name, f"has no partner with {wanted.axis}={value or 'none'}: left out of the comparison")
-                    )
+                alone |= dict.fromkeys(of, f"has no partner with {wanted.axis}={value or 'none'}: left out")
             elif len(of) > 1:
-                at = words(dict(zip(wanted.same, key, strict=True)), ["seed"])
-                said.append(f"{', '.join(of)}: {len(of)} runs with the same settings ({at}); their mean is one value")
-    if lost:
-        said.append(f"{lost} run{'s' * (lost > 1)} without a partner left out")
-    return said
+                said.append(_twice(of, dict(zip(wanted.same, key, strict=True))))
+    if alone:
+        said.append(f"{len(alone)} run{'s' * (len(alone) > 1)} without a partner left out")
+    return said, alone
+
+
+def _twice(names: Sequence[str], settings: Mapping[str, str]) -> str:
+    return f"{', '.join(names)}: {len(names)} runs with the same settings ({words(settings, ['seed'])}); their mean is one value"
 
 
 def pairs(
@@ -176,7 +201,7 @@ def pairs(
     wanted: Between,
     known: Mapping[tuple[str, str], Series],
     metric: str,
-    where: At,
+    where: Where,
 ) -> tuple[list[Pair], int]:
     """The pairs of one metric, and how many have no value where it is wanted."""
     first, second = sides
@@ -186,14 +211,69 @@ def pairs(
     for key in shared:
         of = [_meanseries([known.get((n, metric), {}) for n in side[key]]) for side in (first, second)]
         steps = where.of(of[0].keys() & of[1].keys())
-        if not steps:
+        left, right = (where.value(series, steps) for series in of)
+        if math.isnan(left) or math.isnan(right):
             lost += 1
             continue
-        left, right = (sum(series[step] for step in steps) / len(steps) for series in of)
         settings = dict(zip(wanted.same, key, strict=True))
         runs = " - ".join("+".join(side[key]) for side in (first, second))
         found.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps)))
     return found, lost
+
+
+def singles(
+    subjects: Sequence[Run], known: Mapping[tuple[str, str], Series], metric: str, where: Where
+) -> tuple[list[Pair], list[str], list[str]]:
+    """As `pairs`, of runs by themselves: (values, runs without one, remarks)."""
+    axes = list(dict.fromkeys(axis for run in subjects for axis in run.axes))
+    places: dict[Key, list[str]] = {}
+    for run in subjects:
+        places.setdefault(tuple(run.axes.get(axis, "") for axis in axes), []).append(run.name)
+    varied = [a for i, a in enumerate(axes) if a != "seed" and len({key[i] for key in places}) > 1]
+    found, lost, said = [], [], []
+    for key, names in places.items():
+        settings = dict(zip(axes, key, strict=True))
+        if len(names) > 1:
+            said.append(_twice(names, settings))
+        own = _meanseries([known.get((name, metric), {}) for name in names])
+        steps = where.of(own)
+        value = where.value(own, steps)
+        if math.isnan(value):
+            lost += names
+            continue
+        found.append(Pair(words(settings, varied), settings.get("seed", ""), "+".join(names), value, 0.0, tuple(steps)))
+    return found, lost, said
+
+
+def by_seed(of: Sequence[Pair]) -> tuple[dict[str, float], dict[str, float], list[str]]:
+    """(first, second, remarks) by seed: the means over the pairs of a seed.
+
+    A seed that lacks a group which others have is left out, for its mean would be of other runs than theirs; if every seed
+    lacks some, all are kept and that is said.
+    """
+    seeds: dict[str, list[Pair]] = {}
+    for pair in of:
+        seeds.setdefault(pair.seed, []).append(pair)
+    groups = list(dict.fromkeys(pair.group for pair in of))
+    lacking = {
+        seed: missing
+        for seed, mine in seeds.items()
+        if (missing := [group for group in groups if group not in {pair.group for pair in mine}])
+    }
+    said = []
+    if lacking and len(lacking) < len(seeds):
+        said = [f"seed {seed or 'unknown'} left out: it lacks {', '.join(lost)}" for seed, lost in lacking.items()]
+        seeds = {seed: mine for seed, mine in seeds.items() if seed not in lacking}
+    elif lacking:
+        said = [f"no seed has all of {', '.join(groups)}: the seeds are means over unlike runs"]
+    sides = [
+        {seed: math.fsum(values) / len(values) for seed, values in taken.items()}
+        for taken in (
+            {seed: [pair.first for pair in mine] for seed, mine in seeds.items()},
+            {seed: [pair.second for pair in mine] for seed, mine in seeds.items()},
+        )
+    ]
+    return sides[0], sides[1], said
 
 
 def _meanseries(several: Sequence[Series]) -> Series:

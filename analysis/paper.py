@@ -3,7 +3,7 @@
 python -m analysis.paper SWEEP
 
 SWEEP is what `make paper` has made. A panel is one metric of one experiment's own cells; lines are means over seeds, bands their
-95 % bootstrap intervals. Whether a claim holds is judged elsewhere, from numbers: python -m analysis.experiments SWEEP.
+95 % intervals (Student's t). Whether a claim holds is judged elsewhere, from numbers: python -m analysis.experiments SWEEP.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
         axis.set_visible(False)
     figures.caption(
         drawn,
-        "The embedded world, mean over seeds with 95 % bootstrap intervals. What its models lack was planted in their corpora: "
+        "The embedded world, mean over seeds with 95 % intervals (Student's t). What its models lack was planted in their corpora: "
         "this shows mechanisms and is no evidence about models of useful size.",
     )
     return Answer(drawn, pd.DataFrame(rows), "\n".join(told))
@@ -101,7 +101,7 @@ def _runs(runs: Runs, of: Experiment, panel: Panel) -> Runs:
 
 
 def _seeds(groups: Sequence[Group]) -> str:
-    counts = sorted({len(group.runs) for group in groups})
+    counts = sorted({len(set(group.seeds)) for group in groups})
     return " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1])))) if counts else "no"
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # it would cost --help its second
     import pandas as pd
 
 AXES = ("algo", "template", "questions", "model", "reward", "seed")
+WANTED = "wanted"  # the axis of runs some of which their sweep no longer asks for
 STEP, RUN = "step", "run"
 EVAL = re.compile(r"^eval/([^/]+)/(.+)$")
 
@@ -36,6 +37,7 @@ class Run:
     kind: str = TRAIN
     source: str = ""
     starts: Sequence[Mapping[str, Any]] = ()  # see zero/provenance.py
+    wanted: bool = True  # False: a cell of other settings than the newest line of its sweep asks for
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Runs:
     steps: pd.DataFrame
     notes: list[Note] = field(default_factory=list)
     evaluated: Sequence[Run] = ()
+    places: Sequence[str] = ()  # what was read, as given
 
     @property
     def axes(self) -> list[str]:
@@ -86,7 +89,7 @@ class Runs:
         steps = steps.drop(columns=[name for name in self.metrics if steps[name].isna().all()])
         for column in steps.select_dtypes("category"):
             steps[column] = steps[column].cat.remove_unused_categories()
-        return Runs(kept, steps, [note for note in self.notes if note.run in names], evaluated)
+        return Runs(kept, steps, [note for note in self.notes if note.run in names], evaluated, self.places)
 
     def varying(self) -> list[str]:
         """The axes in which the training runs differ, without the seed: what a comparison is about."""

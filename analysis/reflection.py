@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from zero import config as configs
 from zero.errors import Broken, InputError
+from zero.files import read_regular
 
 if TYPE_CHECKING:  # --help and bad input are answered without them
     from pandas import DataFrame
@@ -202,7 +203,11 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The responses in a file of zero.evaluate, and how many lines are no response."""
     rows, bad = [], 0
     seen: dict[str, int] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        content = read_regular(path).decode("utf-8", "replace")
+    except OSError as error:
+        raise InputError("out", path, f"cannot be read ({error.strerror})") from None
+    for line in content.splitlines():
         try:
             row = json.loads(line)
             tries = row.get("tries") or [row["response"]]
@@ -224,7 +229,7 @@ def _known(folder: Path) -> dict[str, Mapping[str, Any]]:
     from zero.evaluate import load_questions
 
     try:
-        sets = load_questions(yaml.safe_load((folder / "config.yaml").read_text()))
+        sets = load_questions(yaml.safe_load(read_regular(folder / "config.yaml")))
     except (OSError, InputError, yaml.YAMLError, LookupError, TypeError):
         return {}
     return {question.id: question.meta for one in sets.values() for question in one.rows.heldout}

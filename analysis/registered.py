@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,17 @@ from typing import Any
 from analysis.folders import SWEEP, read_json
 from analysis.records import Runs
 from zero.errors import InputError
+from zero.experiments import KEY, NANO, SIZE, key_of
+from zero.identity import PLACE
+
+COUNTED = ("statistic", "direction", "smallest", "where")  # of a claim: what it says in numbers
+LAUNCHER = re.compile(r"[+~]*(hydra|launcher)[./@]")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a sweep says of one of its experiments. `registered`: when its claims were written down, seconds since 1970."""
+    """What a sweep says of one of its experiments. `registered`: when its claims were written down, seconds since 1970;
+    `typed`: what stood beside it on the command line, in place of what the experiment sets."""
 
     name: str
     title: str
@@ -23,6 +31,20 @@ class Experiment:
     figures: tuple[str, ...]
     claims: tuple[Any, ...]
     registered: float
+    root: str = "train"
+    typed: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The line that makes its cells again."""
+        size = [f"{SIZE}={self.size}"] if self.size not in ("", NANO) else []
+        words = [f"{KEY}={self.name}", *size, *self.typed]
+        return " ".join([f"python -m zero.{self.root} -m", *map(shlex.quote, words)])
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What was typed in place of the experiment's own settings, as far as it can change a number."""
+        return tuple(text for text in self.typed if key_of(text).partition(".")[0] not in PLACE)
 
 
 def found(places: Sequence[Path | str]) -> list[Experiment]:
@@ -30,28 +52,52 @@ def found(places: Sequence[Path | str]) -> list[Experiment]:
     none is named."""
     made: dict[str, Experiment] = {}
     for place in places:
-        stored = read_json(Path(place).expanduser() / SWEEP).get("experiments")
+        sweep = read_json(Path(place).expanduser() / SWEEP)
+        stored, line = sweep.get("experiments"), sweep.get("overrides")
         for name, of in stored.items() if isinstance(stored, dict) else ():
             if isinstance(of, dict):
-                made.setdefault(name, _experiment(name, of))
+                made.setdefault(name, _experiment(name, of, line if isinstance(line, list) else []))
     return [made[name] for name in sorted(made)]
 
 
-def _experiment(name: str, of: Mapping[str, Any]) -> Experiment:
+def _experiment(name: str, of: Mapping[str, Any], line: Sequence[Any]) -> Experiment:
     def listed(key: str) -> tuple[Any, ...]:
         value = of.get(key)
         return tuple(value) if isinstance(value, list) else ()
 
     registered = of.get("registered")
+    beside = [str(text) for text in line if key_of(str(text)) not in (KEY, SIZE) and not LAUNCHER.match(str(text))]
     return Experiment(
         name,
         str(of.get("title", name)),
         str(of.get("size", "")),
         tuple(map(str, listed("cells"))),
         tuple(map(str, listed("figures"))),
-        listed("claims"),
+        corrected(name, listed("claims")),
         float(registered) if isinstance(registered, int | float) else 0.0,
+        str(of.get("root", "train")),
+        tuple(map(str, listed("typed"))) if "typed" in of else tuple(beside),
     )
+
+
+def corrected(name: str, claims: Sequence[Any]) -> tuple[Any, ...]:
+    """The claims as registered; where conf/experiment has one of the same statistic, direction and size today, with its words
+    and with what makes it harder: `every` axis at which it must hold, seeds that had been `seen`."""
+    from zero.experiments import read
+
+    try:
+        today = [entry for entry in read(name).claims if isinstance(entry, dict)]
+    except InputError:
+        return tuple(claims)
+    made = []
+    for claim in claims:
+        same = next(
+            (e for e in today if isinstance(claim, dict) and all(e.get(k) == claim.get(k) for k in COUNTED)), {}
+        )
+        made.append(
+            {**claim, **{key: same[key] for key in ("text", "every", "seen") if key in same}} if same else claim
+        )
+    return tuple(made)
 
 
 def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.records import Runs
     from analysis.registered import Experiment
     from analysis.report_page import Part, Request
+    from analysis.verdicts import Verdict
 
 FILE = "report.html"
 LARGEST = 10_000_000  # bytes of a page
@@ -65,16 +67,25 @@ def sections(request: Request) -> list[Section]:
 
 
 def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Section]:
-    """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself."""
+    """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself, with verdicts that
+    account for the claims of all."""
     from analysis import report_parts
+    from analysis.experiments import verdicts
     from analysis.report_experiments import experiment, summary
     from analysis.report_samples import samples
+
+    known: list[dict[str, list[Verdict]]] = []
+
+    def of_page(runs: Runs, name: str) -> list[Verdict]:
+        if not known:
+            known.append(verdicts(runs, every))
+        return known[0][name]
 
     return [
         Section("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
         Section("warnings", "Warnings", report_parts.warnings),
         *(
-            Section(f"experiment-{of.name}", of.title, lambda runs, of=of: experiment(runs, request, of))  # type: ignore[misc]
+            Section(f"experiment-{of.name}", of.title, partial(experiment, request=request, of=of, verdicts=of_page))
             for of in every
         ),
         Section("varied", "What was varied", report_parts.varied),

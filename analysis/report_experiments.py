@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from zero.errors import InputError
 if TYPE_CHECKING:
     from analysis.records import Runs
     from analysis.report_page import Request
+    from analysis.verdicts import Verdict
 
 
 def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> str | None:
-    """Every claim in one figure."""
+    """Every claim in one figure, all of the page's together."""
     from analysis.report_figures import again, shown
 
     if not any(of.claims for of in every):
@@ -26,21 +27,23 @@ def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> str | 
     return shown(experiments(runs, every), "claims with their intervals", again("experiments", request))
 
 
-def experiment(runs: Runs, request: Request, of: Experiment) -> str | None:
-    """One experiment: its claims, its curves, its benchmarks, from its own cells."""
+def experiment(
+    runs: Runs, request: Request, of: Experiment, verdicts: Callable[[Runs, str], Sequence[Verdict]]
+) -> str | None:
+    """One experiment: its claims with the verdicts of the page, its curves, its benchmarks, from its own cells."""
     from analysis import report_figures as figures
-    from analysis.claims import judge, parse
 
     mine, asked = runs.of(of.cells), replace(request, experiment=of.name)
     if not mine.runs and not mine.evaluated:
         return paragraph("None of its cells has begun.", quiet=True)
-    body = paragraph(
-        f"size={of.size}; {len(of.cells)} cells. Again: python -m zero.train -m experiment={of.name}", quiet=True
-    )
-    if of.claims:
-        body += judged(
-            mine, judge(mine, parse(of.claims, f"{of.name}.claims")), "The claims were written down", of.registered
+    body = paragraph(f"size={of.size}; {len(of.cells)} cells. Reproduce with: {of.command}", quiet=True)
+    if of.changed and of.claims:
+        body += paragraph(
+            f"Not as registered: these cells were run with {' '.join(of.changed)} in place of what the experiment sets. Its "
+            "claims were written for other runs, and the verdicts here are no verdicts on them."
         )
+    if of.claims:
+        body += judged(mine, verdicts(runs, of.name), "The claims were written down", of.registered)
     metrics = [name for name in of.figures if name in mine.metrics]
     for make in (
         lambda: figures.curves_of(mine, asked, metrics or None),

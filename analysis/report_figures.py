@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.report_page import drawing, number, paragraph, table, text
+from analysis.report_page import drawing, paragraph, table, text
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def shown(answer: Answer, name: str, command: str) -> str:
     return (
         drawing(answer.figure, name)
         + _words(answer.text)
-        + f'<p class="quiet">Again: <code>{text(command)}</code></p>\n'
+        + f'<p class="quiet">Reproduce with: <code>{text(command)}</code></p>\n'
     )
 
 
@@ -186,8 +186,9 @@ def results(runs: Runs, request: Request) -> str | None:
         for row in _rows(label, every, measured[measured["run"].isin([run.name for run in of])])
     ]  # fmt: skip
     said = (
-        "Accuracy, mean over runs. Intervals of several runs: 95 % bootstrap over seeds, which speaks of other seeds and not "
-        "of other questions; of one run: 95 % bootstrap over its questions, which says nothing about other seeds."
+        "Accuracy, mean over seeds; runs of one seed are averaged first. Intervals at 95 %: of several seeds Student's t over "
+        "seeds, which speaks of other seeds and not of other questions; of one Wilson's over its questions, which says nothing "
+        "about other seeds."
     )
     return table(rows) + paragraph(said, quiet=True)
 
@@ -204,7 +205,8 @@ def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
 
 def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
     """A row for each benchmark. Runs whose last evaluation is at another step are counted in it, and the steps are named."""
-    from analysis.estimate import over_seeds
+    from analysis.intervals import by_seed, over_seeds
+    from analysis.units import percent
 
     for benchmark, part in measured.groupby("benchmark", sort=True, observed=True):
         ordered = part.sort_values("step", kind="stable")
@@ -213,15 +215,16 @@ def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
             del ends["first"]  # one measurement is no beginning and no end of anything
         row: dict[str, Any] = {"group": label, "benchmark": str(benchmark)}
         for end, values in ends.items():
-            mean = over_seeds(values["value"].tolist())
+            seeds = by_seed(values[["value"]].to_numpy(), values["seed"].astype(str).tolist())
+            mean = over_seeds(seeds[:, 0].tolist())
             steps = sorted(set(values["step"].tolist()))
             row[f"{end} step"] = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-            row[end] = number(mean.mean)
+            row[end] = percent(mean.mean)
             if mean.low is not None and mean.high is not None:
-                row[f"interval, {end}"] = f"{mean.low:.3f} to {mean.high:.3f}, seeds"
+                row[f"interval, {end}"] = f"{100 * mean.low:.1f} to {100 * mean.high:.1f} %, seeds"
             else:
                 row[f"interval, {end}"] = _over_questions(every, values)
-        yield row | {"n": len(ends["last"])}
+        yield row | {"n": mean.n}
 
 
 def _over_questions(every: Any, one: Any) -> str:
@@ -234,4 +237,4 @@ def _over_questions(every: Any, one: Any) -> str:
     ]
     found = dict(zip(there["metric"], there["value"], strict=True))
     low, high = found.get("accuracy_low", math.nan), found.get("accuracy_high", math.nan)
-    return f"{low:.3f} to {high:.3f}, questions" if low == low and high == high else "none"
+    return f"{100 * low:.1f} to {100 * high:.1f} %, questions" if low == low and high == high else "none"

@@ -39,8 +39,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; list-style: none; ma
 table { border-collapse: collapse; font-size: .88rem; margin: .3rem 0 .6rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: break-word; max-width: 28rem; min-width: 3rem; }
-th { font-weight: 600; border-bottom-color: var(--ink); white-space: nowrap; }
-td.n, th.n { text-align: right; white-space: nowrap; }
+th { font-weight: 600; border-bottom-color: var(--ink); vertical-align: bottom; }
+td.n, th.n { text-align: right; } td.n { white-space: nowrap; }
 td:first-child { min-width: 8rem; } td.key { min-width: 0; white-space: nowrap; color: var(--quiet); }
 figure { margin: .6rem 0 1rem; } figure svg, figure img { display: block; width: 100%; height: auto; max-width: 66rem; }
 pre { white-space: pre-wrap; margin: 0; font: .82rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
@@ -62,8 +62,11 @@ details.question > summary { font-weight: 600; } .marks { font-weight: 400; colo
 .cell pre { margin-top: .3rem; max-height: 20rem; overflow-y: auto; } .cell .head { font-size: .82rem; }
 .cell .head b { display: block; } mark { background: #ffe08a; font-weight: 700; text-decoration: underline; padding: 0 .1em; }
 .gap { color: var(--quiet); font-style: italic; }
+.question.more { display: none; }
+body:has(#only-changing:checked) .question.changing, body:has(#only-reflecting:checked) .question.reflecting
+  { display: block; }
 body:has(#only-changing:checked) .question:not(.changing), body:has(#only-reflecting:checked) .question:not(.reflecting)
-  { display: none; }
+  { display: none !important; }
 @media (max-width: 46rem) { body { font-size: 15px; padding: .8rem .8rem 3rem; } figure svg, figure img { width: 44rem; }
   .grid { grid-auto-columns: 84%; } }
 @media print { body { max-width: none; font-size: 10pt; } nav, .filters { display: none; }

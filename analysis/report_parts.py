@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.folders import read_json
 from analysis.report_page import folded, listed, number, pairs, paragraph, table
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ FELL = 0.5  # a reward below this part of its best has collapsed
 FLAT = 0.9  # share of groups without a signal above which training stands still
 CUT = 0.5  # share of truncated responses that is worth a word
 FEW = 5  # steps below which an end is not judged
+SHORTEST = 10  # steps below which no collapse is looked for
 NAMED = 6  # runs that a warning names
 
 
@@ -52,7 +52,8 @@ def varied(runs: Runs) -> str | None:
         body += paragraph("In brackets: the number of runs with that value.", quiet=True)
     body += "<h3>The same in all</h3>" + pairs({k: v for k, v in fixed.items() if v != "not set"}) if fixed else ""
     each = [
-        {"run": run.name, "state": run.status, "last step": _last(runs, run), "of": run.settings.get("steps", ""),
+        {"run": run.name, "state": run.status + ", no longer asked for" * (not run.wanted),
+         "last step": _last(runs, run), "of": run.settings.get("steps", ""),
          "signature": run.result.get("signature", "")}
         for run in everyone
     ]  # fmt: skip
@@ -106,7 +107,7 @@ def environment(runs: Runs) -> str | None:
 
 
 def recorded(run: Run) -> dict[str, str]:
-    """What is known of where a run ran: its starts, and the frozen code of its sweep."""
+    """What is known of where a run ran, by its starts."""
     facts: dict[str, str] = {}
     newest = run.starts[-1] if run.starts else {}
     facts |= {key: str(newest[key]) for key in ("commit", "processor", "device", "ranks") if newest.get(key)}
@@ -116,9 +117,8 @@ def recorded(run: Run) -> dict[str, str]:
         facts["machine"] = " and ".join(hosts)
     if len(run.starts) > 1:
         facts["starts"] = str(len(run.starts))
-    code = read_json(run.path.parent / "sweep.json").get("code") if run.path else None
-    if isinstance(code, dict) and code.get("digest"):
-        facts["digest of the code"] = str(code["digest"])
+    if codes := list(dict.fromkeys(str(start["code"]) for start in run.starts if start.get("code"))):
+        facts["digest of the code"] = " then ".join(codes)  # of one that went on with other code, both
     return facts
 
 
@@ -221,7 +221,17 @@ def warnings(runs: Runs) -> str | None:
         named = [name for name in dict.fromkeys(names) if name]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         items.append(f"{', '.join(named[:NAMED])}{more}: {said}" if named else said)
-    return listed(items) or paragraph("None: every run is complete, none collapsed, and the grader had no errors.")
+    if items:
+        return listed(items)
+    tested = (
+        [len(part) for _, part in runs.steps.groupby("run", observed=True)] if "train/reward" in runs.metrics else []
+    )
+    said = "None: every run is complete"
+    if tested and min(tested) >= SHORTEST:
+        said += ", none collapsed"
+    elif tested:
+        said += f" (collapse is judged from {SHORTEST} steps on, which not all have)"
+    return paragraph(f"{said}, and {'the grader had no errors' if tested else 'no training was watched'}.")
 
 
 def alarms(runs: Runs) -> Iterator[tuple[str, str]]:
@@ -262,9 +272,9 @@ def _of_run(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
 def collapsed(reward: np.ndarray) -> str:
     """In words how a reward fell below half of its best, counted from 0 or the worst seen; "" if it did not. Means over a
     tenth of the run: single steps are noise, and a fall within their noise is none."""
-    from analysis.estimate import running_mean
+    from analysis.intervals import running_mean
 
-    if len(reward) < 10:
+    if len(reward) < SHORTEST:
         return ""
     window = max(3, int(len(reward) * LATE)) // 2 * 2 + 1
     smooth = running_mean(reward, window)

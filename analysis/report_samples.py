@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from analysis.report_page import UNFIT, folded, paragraph, text
@@ -16,12 +17,14 @@ from analysis.report_page import UNFIT, folded, paragraph, text
 if TYPE_CHECKING:
     from analysis.records import Run, Runs
 
-QUESTIONS = 12  # of a benchmark
+QUESTIONS = 12  # of a benchmark, drawn at random
+FILTERED = 12  # more of them, which the filters alone show: verdicts that change, responses that reflect
+SEED = 0  # of that draw
 BENCHMARKS = 6
 RUNS = 12  # followed: one of each group
 STEPS = 8  # of a run: the first, the last, evenly in between
 READ = 60_000  # responses that are looked at of a run
-KNOWN = 80  # questions of a benchmark among which the shown ones are chosen
+KNOWN = 80  # questions of a benchmark that are kept while reading, drawn at random
 HEAD, TAIL = 1500, 700  # characters of a response that are shown
 SHORT = 600  # of a question, a prompt, an answer
 BUDGET = 4_000_000  # bytes of all samples: the page stays below 10 MB
@@ -54,16 +57,17 @@ def samples(runs: Runs) -> str | None:
     """The section; None if no run has saved a response."""
     rows = chosen(runs)
     found: dict[str, dict[str, Followed]] = {}
+    every: dict[str, set[str]] = {}
     for label, run in rows.items():
         for row in _bounded(runs, run):
             benchmark = str(row["benchmark"])
             if benchmark not in found and len(found) >= BENCHMARKS + 1:
                 continue
-            add(found.setdefault(benchmark, {}), label, row)
+            every.setdefault(benchmark, set()).add(add(found.setdefault(benchmark, {}), label, row))
     measured = {name: of for name, of in found.items() if name}
     body, left = "", BUDGET
     for name, questions in (measured or found).items():
-        part, left = _benchmark(name, list(questions.values()), list(rows), left)
+        part, left = _benchmark(name, list(questions.values()), len(every[name]), list(rows), left)
         body += part
     if not body:
         return None
@@ -120,36 +124,53 @@ def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> None:
-    """Keep a response, if its question is among the first KNOWN."""
+def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> str:
+    """Keep a response, if its question is among the KNOWN that are drawn: those of the smallest hashes, so that the draw
+    depends on neither what was answered nor the order of reading. Returns the question's key."""
     question = _text(row.get("question", row.get("prompt")))
     key = str(row.get("id") or question)[:200]
     if key not in questions:
         if len(questions) >= KNOWN:
-            return
+            last = max(questions, key=drawn)
+            if drawn(key) > drawn(last):
+                return key
+            del questions[last]  # for good: the hashes that are kept only become smaller
         questions[key] = Followed(key, question, _text(row.get("reference")))
     kept = {name: row.get(name) for name in ("prompt", "answer", "correct", "outcome", "reason", "tokens", "reward")}
     kept["response"] = _text(row.get("response"))
     answers = questions[key].seen.setdefault((label, int(row["step"])), [])
     answers.append(kept if not answers else {"correct": kept["correct"]})
+    return key
 
 
-def _benchmark(name: str, questions: Sequence[Followed], rows: Sequence[str], left: int) -> tuple[str, int]:
-    """(HTML, bytes left) of the questions that were answered most often, those that say most first."""
-    ranked = sorted(questions, key=lambda of: (-len(of.seen), not of.changing, not of.reflecting))
+@lru_cache(maxsize=1 << 16)
+def drawn(key: str) -> bytes:
+    """The place of a question in the draw."""
+    return sha256(f"{SEED}-{key}".encode(errors="replace")).digest()
+
+
+def _benchmark(
+    name: str, questions: Sequence[Followed], number: int, rows: Sequence[str], left: int
+) -> tuple[str, int]:
+    """(HTML, bytes left) of questions drawn at random; behind the filters others of those that were read."""
+    ranked = sorted(questions, key=lambda of: drawn(of.id))
+    telling = [of for of in ranked[QUESTIONS:] if of.changing or of.reflecting]
     body, shown = "", 0
-    for question in ranked[:QUESTIONS]:
-        part = _question(question, rows, open_=shown == 0)
+    for i, question in enumerate([*ranked[:QUESTIONS], *telling[:FILTERED]]):
+        part = _question(question, rows, open_=shown == 0, more=i >= QUESTIONS)
         if len(part.encode()) > left:
             body += paragraph("More questions would make this page too large.", quiet=True)
             break
         left -= len(part.encode())
         body, shown = body + part, shown + 1
-    title = f"{name}: {shown} of {len(questions)} questions" if name else "Responses in training"
-    return f"<h3>{text(title)}</h3>\n{body}", left
+    kinds = [sum(of.changing for of in ranked), sum(of.reflecting for of in ranked)]
+    said = f"{min(shown, QUESTIONS)} of {number} questions, drawn at random (seed {SEED}). Of the {len(ranked)} that were kept "
+    said += f"the verdict changes in {kinds[0]}, and {kinds[1]} have a shown response that reflects; the filters show "
+    said += f"{max(0, shown - QUESTIONS)} more of these."
+    return f"<h3>{text(name or 'Responses in training')}</h3>\n{paragraph(said, quiet=True)}{body}", left
 
 
-def _question(of: Followed, rows: Sequence[str], open_: bool) -> str:
+def _question(of: Followed, rows: Sequence[str], open_: bool, more: bool = False) -> str:
     steps = evenly(sorted({step for _, step in of.seen}))
     mine = [row for row in rows if any(label == row for label, _ in of.seen)]
     lines = ""
@@ -158,7 +179,7 @@ def _question(of: Followed, rows: Sequence[str], open_: bool) -> str:
         prompt = next((_text(a[0].get("prompt")) for (label, _), a in of.seen.items() if label == row), "")
         asked = folded("its prompt", f"<pre>{text(cut(prompt, SHORT, SHORT))}</pre>") if prompt != of.question else ""
         lines += f'<h4>{text(row)}</h4>{asked}<div class="grid" tabindex="0">{cells}</div>\n'
-    kinds = "".join([" changing" * of.changing, " reflecting" * of.reflecting])
+    kinds = "".join([" changing" * of.changing, " reflecting" * of.reflecting, " more" * more])
     marks = "".join([" [verdict changes]" * of.changing, " [reflects]" * of.reflecting])
     short = cut(" ".join(of.question.split()), 160, 0)
     return (

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.folders import EVALUATE, TRAIN, Folder, find, load, shown
-from analysis.records import AXES, RUN, STEP, Note, Run, Runs, natural, wanted_of
+from analysis.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
 from zero.errors import InputError
 from zero.identity import PLACE, PLACES, flatten
 
@@ -71,7 +71,7 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
     for run, journal in zip(trained, kept, strict=True):
         notes += [Note(run.name, text) for text in (*journal.notes, *_unfinished(run, journal))]
     notes += _uneven(trained, kept)
-    return Runs(trained, _frame(trained, kept), notes, evaluated)
+    return Runs(trained, _frame(trained, kept), notes, evaluated, tuple(map(str, given)))
 
 
 def _search(place: Path, notes: list[Note]) -> list[Folder]:
@@ -99,6 +99,7 @@ def _run(folder: Folder, name: str) -> Run:
         folder.kind,
         str(folder.path),
         folder.starts,
+        folder.wanted,
     )
 
 
@@ -150,6 +151,8 @@ def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[
         axes = {axis: run.axes.get(axis, "") for axis in AXES}
         for key in differing:
             axes[key] = cell[key] if key in cell else shown(own[key]) if key in own else _short(own, key)
+        if not all(one.wanted for one in runs):  # two generations of a sweep are never one group
+            axes[WANTED] = "yes" if run.wanted else "no longer"
         made.append(replace(run, axes=axes))
     return made
 

@@ -17,14 +17,17 @@ PANELS = 6  # benchmarks that the figure shows; all are in the table
 def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
     """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
     from analysis import figures
+    from analysis.intervals import INTERVAL
 
     places = list(dict.fromkeys((start.model, start.benchmark) for start in begun))
     left_out, places = len(places) - PANELS, places[:PANELS]
     looks = figures.looks(sorted({start.template for start in begun}, key=lambda name: (name != reference, name)))
-    drawn = figures.figure(2, len(places))
+    trained = bool(((measured["kind"] == "train") & (measured["metric"] == "accuracy")).any())
+    across = 2 if trained else 1  # models that nobody trained have no curves
+    drawn = figures.figure(across, len(places))
     for i, (model, benchmark) in enumerate(places):
         mine = [start for start in begun if (start.model, start.benchmark) == (model, benchmark)]
-        bars, against = drawn.axes[2 * i], drawn.axes[2 * i + 1]
+        bars = drawn.axes[across * i]
         for at, start in enumerate(mine):
             how = looks[start.template]
             bars.bar(at - 0.2, start.accuracy, 0.38, color=how.colour)
@@ -34,6 +37,9 @@ def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figu
         bars.set_xticks(range(len(mine)), [figures.plain(start.template or "unknown") for start in mine], rotation=20)
         bars.set_ylim(0, 1)
         figures.finish(bars, "template", "share", f"{model} on {benchmark}, before training")
+        if not trained:
+            continue
+        against = drawn.axes[2 * i + 1]
         _lines(against, measured, model, benchmark, looks)
         target = next((start.accuracy for start in mine if start.template == reference), None)
         if target is not None:
@@ -43,8 +49,9 @@ def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figu
     more = f"; {left_out} more are in the table alone" if left_out > 0 else ""
     figures.caption(
         drawn,
-        "filled: accuracy with its 95 % interval over questions; hatched: share of responses with an answer; thick: mean over "
-        f"runs with its 95 % bootstrap interval over runs, where there are several{more}",
+        "filled: accuracy with its 95 % interval over questions; hatched: share of responses with an answer"
+        + (f"; thick: mean over seeds with its {INTERVAL}, where there are several" if trained else "")
+        + more,
     )
     return drawn
 
@@ -54,7 +61,7 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
     import numpy as np
 
     from analysis import figures
-    from analysis.estimate import band
+    from analysis.intervals import band, by_seed
 
     rows = measured[
         (measured["kind"] == "train") & (measured["metric"] == "accuracy") & (measured["model"] == model)
@@ -65,7 +72,8 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
         if part.empty:
             continue
         values = part.pivot_table(index="run", columns="step", values="value", aggfunc="mean", observed=True)
-        mean, low, high, _ = band(values.to_numpy(np.float64))
+        seeds = dict(zip(part["run"].astype(str), part["seed"].astype(str), strict=True))
+        mean, low, high, _ = band(by_seed(values.to_numpy(np.float64), [seeds[str(run)] for run in values.index]))
         if len(values) > 1:
             for one in values.to_numpy(np.float64):
                 there = np.isfinite(one)

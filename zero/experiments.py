@@ -58,6 +58,7 @@ class Experiment:
     lines: tuple[Line, ...]
     figures: tuple[str, ...] = ()
     claims: tuple[Any, ...] = ()
+    typed: tuple[str, ...] = ()  # what stood beside it on the command line: its claims were written for runs without
 
 
 def known() -> list[str]:
@@ -80,7 +81,10 @@ def expand(overrides: Sequence[str]) -> list[Experiment]:
     size = (values[SIZE] or [NANO])[-1]
     names = list(dict.fromkeys(name.strip() for text in values[KEY] for name in text.strip("[]").split(",")))
     found = [read(name, size) for name in (known() if names == [ALL] else names)]
-    return [replace(of, lines=tuple(dict.fromkeys(_typed(line, typed) for line in of.lines))) for of in found]
+    return [
+        replace(of, lines=tuple(dict.fromkeys(_typed(line, typed) for line in of.lines)), typed=tuple(typed))
+        for of in found
+    ]
 
 
 def read(name: str, size: str = NANO) -> Experiment:

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from analysis import claims
-from analysis.claims import NOT_SHOWN, SHOWN, UNDECIDED, Claim, Statistic, decide, verdict
-from analysis.estimate import Difference, Estimate
+from analysis.claims import Claim, Statistic
+from analysis.intervals import FEW, Estimate, over_seeds
 from analysis.records import Runs
 from analysis.runs import read
+from analysis.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdict, decide, judge, together, verdict
 from zero.errors import InputError
 
 GOOD: dict[str, Any] = {
@@ -34,7 +36,7 @@ def write(folder: Path, algo: str, seed: int, values: list[float], planned: int 
     (run / "result.json").write_text(json.dumps({"status": "finished", "steps": len(values)}))
 
 
-def made(folder: Path, effect: float, seeds: int = 4) -> Runs:
+def made(folder: Path, effect: float, seeds: int = FEW) -> Runs:
     """Algorithm b is `effect` tokens longer than a at every step; seeds differ by far more than that."""
     for seed in range(seeds):
         write(folder, "a", seed, [50.0 * seed + step for step in range(STEPS)])
@@ -47,37 +49,70 @@ def claim(**changes: Any) -> Claim:
     return claims._claim(GOOD | changes, "claims[0]")
 
 
+def spread(low: float, high: float) -> Estimate:
+    """Of five seeds, with this interval."""
+    half = over_seeds([-2.0, -1.0, 0.0, 1.0, 2.0])
+    assert half.high is not None and half.error is not None
+    middle, width = (low + high) / 2, (high - low) / 2
+    return Estimate(middle, low, high, 5, half.error * width / half.high)
+
+
 @pytest.mark.parametrize(
     ("direction", "smallest", "low", "high", "word"),
     [
         ("greater", 0, 0.1, 2, SHOWN), ("greater", 0, -0.1, 2, UNDECIDED), ("greater", 0, -2, -0.1, NOT_SHOWN),
-        ("greater", 0, 0, 2, UNDECIDED), ("greater", 0, 0, 0, NOT_SHOWN),
-        ("greater", 1, 1, 2, SHOWN), ("greater", 1, 0.5, 2, UNDECIDED), ("greater", 1, 0.1, 0.9, NOT_SHOWN),
-        ("less", 1, -2, -1, SHOWN), ("less", 1, -2, -0.5, UNDECIDED), ("less", 1, 1, 2, NOT_SHOWN),
-        ("same", 1, -0.9, 0.9, SHOWN), ("same", 1, -0.5, 1.5, UNDECIDED), ("same", 1, 1, 2, NOT_SHOWN),
-        ("same", 1, -2, -1.5, NOT_SHOWN), ("greater", 0, None, None, UNDECIDED),
+        ("greater", 0, 0, 0, NOT_SHOWN), ("greater", 1, 1.01, 2, SHOWN), ("greater", 1, 0.5, 2, UNDECIDED),
+        ("greater", 1, 0.1, 0.9, NOT_SHOWN), ("less", 1, -2, -1.01, SHOWN), ("less", 1, -2, -0.5, UNDECIDED),
+        ("less", 1, 1, 2, NOT_SHOWN), ("same", 1, -0.9, 0.9, SHOWN), ("same", 1, -0.5, 1.5, UNDECIDED),
+        ("same", 1, 1, 2, NOT_SHOWN), ("same", 1, -2, -1.5, NOT_SHOWN), ("greater", 1, 2, 2, SHOWN),
     ],
 )  # fmt: skip
-def test_the_interval_alone_decides(
-    direction: str, smallest: float, low: float | None, high: float | None, word: str
+def test_a_claim_by_itself_is_decided_by_its_interval(
+    direction: str, smallest: float, low: float, high: float, word: str
 ) -> None:
-    of = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), direction, smallest, 3)
-    measured = Difference(Estimate(0.0, low, high, 5), None, None, ())
-    assert decide(of, measured)[0] == word
+    of = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), direction, smallest)
+    found, _, p = decide(of, spread(low, high))
+    assert found == word and p is not None and (p <= 0.025) == (word == SHOWN)
 
 
 def test_too_few_seeds_decide_nothing() -> None:
-    measured = Difference(Estimate(5.0, 4.0, 6.0, 2), None, None, ("0", "1"))
-    word, why = decide(Claim("c", Statistic("m", "algo", ("a", "b"), "last"), "greater"), measured)
-    assert word == UNDECIDED
-    assert "2 pairs of seeds, 3 needed" in why
+    of = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), "greater")
+    word, why, p = decide(of, over_seeds([5.0, 5.1, 5.2, 5.3]))
+    assert (word, why, p) == (UNDECIDED, "4 pairs of seeds, 5 needed", None)
+    assert decide(of, over_seeds([5.0]))[0] == UNDECIDED
+
+
+def judged(ps: list[float | None]) -> list[Verdict]:
+    of = Claim("c", Statistic("m", None, (), "last"), "greater")
+    words = [UNDECIDED if p is None or p > 0.025 else SHOWN for p in ps]
+    return [Verdict(of, word, over_seeds([]), "", p=p) for word, p in zip(words, ps, strict=True)]
+
+
+def test_a_page_of_claims_shows_less_than_its_claims_one_by_one() -> None:
+    ps = [0.001, 0.02, 0.004, 0.3, None]
+    found = together(judged(ps))
+    assert [one.word for one in found] == [SHOWN, UNDECIDED, SHOWN, UNDECIDED, UNDECIDED]
+    assert [one.adjusted for one in found[:4]] == pytest.approx([0.005, 0.06, 0.016, 0.6]) and found[4].adjusted is None
+    assert "among 5 claims" in found[1].why and {one.family for one in found} == {5}
+    assert together(judged([0.02]))[0].word == SHOWN
+
+
+def test_of_pages_about_nothing_one_in_forty_shows_something() -> None:
+    """2,000 pages of 20 claims, five seeds each, true effect at the bound: 2.5 % of pages, where 39 % would show one of 20."""
+    from scipy.stats import t
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(1.0, 1.0, size=(2000, 20, 5))
+    ps = t.sf((values.mean(-1) - 1.0) / (values.std(-1, ddof=1) / 5**0.5), 4)
+    pages = [any(one.word == SHOWN for one in together(judged(list(page)))) for page in ps.tolist()]
+    assert 0.015 < np.mean(pages) < 0.036 and (ps <= 0.025).any(axis=1).mean() > 0.3
 
 
 @pytest.mark.parametrize(("effect", "word"), [(-5.0, SHOWN), (5.0, NOT_SHOWN), (-2.1, UNDECIDED)])
 def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path, effect: float, word: str) -> None:
     found = verdict(made(tmp_path, effect), claim())
-    assert (found.word, found.measured.difference.n) == (word, 4)
-    assert found.measured.difference.mean == pytest.approx(effect + 0.15)
+    assert (found.word, found.measured.n) == (word, FEW)
+    assert found.measured.mean == pytest.approx(effect + 0.2)
     assert found.notes == ()
 
 
@@ -98,8 +133,8 @@ def test_when_says_what_is_taken_of_a_run(tmp_path: Path, when: str, mean: float
     for seed in range(3):
         write(tmp_path, "a", seed, [float(step) for step in range(STEPS)])
     found = verdict(read(tmp_path), claim(direction="greater", statistic={"metric": "length/mean", "when": when}))
-    assert found.measured.difference.mean == pytest.approx(mean)
-    assert found.measured.difference.n == 3
+    assert found.measured.mean == pytest.approx(mean)
+    assert found.measured.n == 3
 
 
 def test_half_done_runs_and_runs_without_partner_are_left_out_and_named(tmp_path: Path) -> None:
@@ -108,11 +143,11 @@ def test_half_done_runs_and_runs_without_partner_are_left_out_and_named(tmp_path
     write(tmp_path, "b", 7, [0.0] * 3)
     write(tmp_path, "b", 8, [0.0] * STEPS)
     found = verdict(read(tmp_path), claim())
-    assert found.measured.difference.mean == pytest.approx(-4.85)
+    assert found.measured.mean == pytest.approx(-4.8)
     assert any(note.startswith("2 runs left out") for note in found.notes)
     assert any(note.startswith("1 run without a partner") for note in found.notes)
     early = verdict(read(tmp_path), claim(statistic=GOOD["statistic"] | {"when": "step 2"}))
-    assert early.measured.difference.n == 5  # a fixed step needs no finished run
+    assert early.measured.n == 6  # a fixed step needs no finished run
 
 
 def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
@@ -121,9 +156,9 @@ def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
             write(tmp_path, "a", seed, [shift + seed] * STEPS, template=template, lr=1e-6)
             write(tmp_path, "b", seed, [shift + seed - 4.0] * STEPS, template=template, lr=2e-6)  # goes with algo
     both = verdict(read(tmp_path), claim())
-    assert (both.measured.difference.mean, both.measured.difference.n) == (pytest.approx(-4), 3)
+    assert (both.measured.mean, both.measured.n) == (pytest.approx(-4), 3)
     only = verdict(read(tmp_path), claim(where={"template": "x"}))
-    assert only.measured.difference.mean == pytest.approx(-4)
+    assert only.measured.mean == pytest.approx(-4)
 
 
 @pytest.mark.parametrize(
@@ -165,3 +200,73 @@ def test_a_file_that_holds_no_claims_is_refused(tmp_path: Path, content: str) ->
     (tmp_path / "claims.yaml").write_text(content)
     with pytest.raises(InputError, match="--claims"):
         claims.read(tmp_path / "claims.yaml")
+
+
+def test_two_runs_of_one_seed_are_one_value_and_said(tmp_path: Path) -> None:
+    made(tmp_path, -5.0)
+    write(tmp_path, "b", 1, [50.0 + step - 105 for step in range(STEPS)])  # again, with another outcome
+    found = verdict(read(tmp_path), claim())
+    assert found.measured.n == FEW and found.measured.mean == pytest.approx(-4.8 + (-105 + 4.9) / 2 / FEW)
+    assert any("2 runs with the same settings (seed=1); their mean is one value" in note for note in found.notes)
+
+
+def test_a_seed_that_lacks_a_part_of_what_others_have_does_not_count(tmp_path: Path) -> None:
+    for template, value in (("x", 10.0), ("y", 30.0)):
+        for seed in range(6):
+            if (template, seed) != ("y", 5):
+                write(tmp_path, "a", seed, [value + seed] * STEPS, template=template)
+    own = claim(direction="greater", statistic={"metric": "length/mean"})
+    found = verdict(read(tmp_path), own)
+    assert (found.measured.mean, found.measured.n) == (22.0, 5)
+    assert "seed 5 left out: it lacks y" in found.notes
+    assert "the value of a seed is the mean over x; y" in found.notes
+
+
+def test_every_is_decided_where_it_is_least_favourable(tmp_path: Path) -> None:
+    for template, effect in (("x", 9.0), ("y", 1.0)):
+        for seed in range(FEW):
+            write(tmp_path, "a", seed, [20.0 + effect + 0.1 * seed] * STEPS, template=template)
+            write(tmp_path, "b", seed, [20.0] * STEPS, template=template)
+    own = {"direction": "greater", "statistic": GOOD["statistic"] | {"values": ["a", "b"]}}
+    runs = read(tmp_path)
+    mean, every = verdict(runs, claim(**own)), verdict(runs, claim(**own, every="template"))
+    assert (mean.word, mean.measured.mean) == (SHOWN, pytest.approx(5.2))
+    assert (every.word, every.measured.mean) == (NOT_SHOWN, pytest.approx(1.2))
+    assert "at template=y, the least favourable of x, y" in every.why
+    assert verdict(runs, claim(**own, smallest=0.5, every="template")).word == SHOWN
+
+
+def test_seeds_that_were_looked_at_do_not_count(tmp_path: Path) -> None:
+    found = verdict(made(tmp_path, -5.0, seeds=6), claim(seen=[0]))
+    assert (found.word, found.measured.n) == (SHOWN, 5)
+    assert "seed 0 left out: it was looked at before the claim was written down" in found.notes
+
+
+def test_cells_that_a_sweep_no_longer_wants_are_in_no_verdict(tmp_path: Path) -> None:
+    made(tmp_path, -5.0)
+    cells = {path.name: {"wanted": True} for path in tmp_path.iterdir()}
+    for seed in range(FEW):
+        write(tmp_path, "a", seed, [0.0] * STEPS, group_size=8)
+    for path in tmp_path.iterdir():
+        cells.setdefault(path.name, {"wanted": False})
+        (path / "cell.yaml").write_text(json.dumps({"config": yaml.safe_load((path / "config.yaml").read_text())}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"cells": cells}))
+    runs = read(tmp_path)
+    [found] = judge(runs, [claim()])
+    assert (found.word, found.measured.n, found.measured.mean) == (SHOWN, FEW, pytest.approx(-4.8))
+    assert "5 runs left out: of settings that the sweep no longer asks for" in found.notes
+    assert {run.axes["wanted"] for run in runs.runs} == {"yes", "no longer"}
+    assert sum("does not ask for" in note.text for note in runs.notes) == FEW
+
+
+def test_seeds_of_evaluations_are_redrawn_answers_and_that_is_said(tmp_path: Path) -> None:
+    for seed in range(FEW):
+        run = tmp_path / f"e{seed}"
+        run.mkdir()
+        settings = {"benchmarks": {}, "n": 1, "model": {"path": "m"}, "seed": seed}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+        numbers = {"b": {"eval/b/accuracy": 0.5 + 0.01 * seed}}
+        (run / "result.json").write_text(json.dumps({"status": "finished", "evaluation": numbers}))
+    own = claim(direction="greater", smallest=0.4, statistic={"metric": "eval/b/accuracy", "when": "first"})
+    found = verdict(read(tmp_path), own)
+    assert found.word == SHOWN and REDRAWN in found.notes

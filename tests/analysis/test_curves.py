@@ -18,6 +18,7 @@ import pytest
 from analysis import curves as asked
 from analysis.curves import curves, grouped, select
 from analysis.figures import COLOURS, caption, figure, finish, legend, line, look, looks, svg
+from analysis.intervals import over_seeds
 from analysis.records import Runs
 from analysis.runs import read
 from tests.analysis.test_runs import make
@@ -52,14 +53,15 @@ def test_the_table_is_mean_and_interval_of_each_group(folder: Path, runs: Runs) 
     seeds = [value(folder, f"grpo-{seed}", "train/reward", 7) for seed in range(3)]
     row = at.loc[("grpo", "train/reward", 7)]
     assert (row["mean"], row["n"]) == (pytest.approx(np.mean(seeds)), 3)
-    assert min(seeds) <= row["low"] <= row["mean"] <= row["high"] <= max(seeds)
+    of = over_seeds(seeds)
+    assert (row["low"], row["high"]) == (pytest.approx(of.low), pytest.approx(of.high))
     assert at.loc[("grpo", "train/reward", 20)]["n"] == 2  # a run that ended early is missing, and that is said
     alone = at.loc[("drgrpo", "eval/nano_math/accuracy", 20)]
     assert alone["mean"] == value(folder, "drgrpo-0", "eval/nano_math/accuracy", 20)
     assert alone["n"] == 1 and math.isnan(alone["low"]) and math.isnan(alone["high"])
-    assert "drgrpo (n = 1)" in answer.text and "one run: none" in answer.text
-    assert "n = 1 is one run" in answer.text
-    assert "fewer than 5 runs" in answer.text
+    assert "drgrpo (n = 1)" in answer.text and "one seed: none" in answer.text
+    assert "n = 1 is one seed" in answer.text
+    assert "fewer than 5 seeds" in answer.text
 
 
 def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
@@ -86,10 +88,30 @@ def test_groups_say_what_they_mix_and_what_changes_together(tmp_path: Path) -> N
     assert "prompts: not the same in all groups, but changing together with algo" in said
     assert "grpo (n = 2): its runs differ in optim.lr too" in said
     assert [group.label for group in grouped(runs, ["optim.lr"])] == [
-        "optim.lr=1e-06 (n = 2)",
-        "optim.lr=2e-06 (n = 2)",
-    ]
-    assert [group.label for group in grouped(runs, [])] == ["all runs (n = 4)"]
+        "optim.lr=1e-06 (n = 1)",
+        "optim.lr=2e-06 (n = 1)",
+    ]  # two algorithms with one seed are one seed
+    assert [group.label for group in grouped(runs, [])] == ["all runs (n = 2)"]
+
+
+def test_n_counts_seeds_whatever_runs_a_group_has(tmp_path: Path) -> None:
+    for template in ("none", "r1"):
+        for seed in range(3):
+            make(tmp_path / f"{template}-{seed}", "grpo", seed, steps=4, template={"name": template})
+    make(tmp_path / "again", "grpo", 0, steps=4, template={"name": "none"})
+    (tmp_path / "r1-2" / "config.yaml").unlink()
+    (tmp_path / "r1-2" / "metrics.jsonl").unlink()
+    runs = read(tmp_path)
+    [group] = grouped(runs, [])
+    assert group.label == "all runs (n = 3)" and len(group.runs) == 6
+    answer = curves(runs, ["train/reward"], by=[])
+    means = [np.mean([value(tmp_path, f"{t}-{s}", "train/reward", 3) for t in ("none", "r1") if f"{t}-{s}" != "r1-2"])
+             for s in (1, 2)]  # fmt: skip
+    first = [value(tmp_path, name, "train/reward", 3) for name in ("none-0", "r1-0", "again")]
+    row = answer.table.set_index("step").loc[3]
+    assert (row["n"], row["mean"]) == (3, pytest.approx(np.mean([np.mean(first), *means])))
+    assert "6 runs; those of one seed are averaged first, n counts seeds" in answer.text
+    assert "seed 2 lacks runs that others have" in answer.text
 
 
 def test_bad_input_is_one_line(runs: Runs) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis import experiments, paper, report
-from analysis.claims import judge, parse
+from analysis import experiments, paper, registered, report
+from analysis.claims import parse
 from analysis.curves import main as curves
 from analysis.experiments import main
 from analysis.runs import read
+from analysis.verdicts import judge
 from tests.synthetic import write_run
+from zero import experiments as zero_experiments
 
 LONGER = {
     "text": "GRPO's wrong answers are longer", "direction": "greater", "smallest": 3,
@@ -56,21 +58,21 @@ def evaluation(home: Path, name: str, template: str, seed: int, accuracy: float)
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("sweep")
-    lengths = [cell(home, f"{algo}-{seed}", algo, seed) for algo in ("grpo", "drgrpo") for seed in range(3)]
+    lengths = [cell(home, f"{algo}-{seed}", algo, seed) for algo in ("grpo", "drgrpo") for seed in range(5)]
     # another experiment's cells, of the same algorithms, in which nothing differs
-    other = [cell(home, f"other-{seed}", "grpo", seed, template="r1") for seed in range(3)]
+    other = [cell(home, f"other-{seed}", "grpo", seed, template="r1") for seed in range(5)]
     other += [
         cell(home, f"staged-{seed}", "grpo", seed, model="nano+sft", template="r1", model_from=f"other-{seed}")
-        for seed in range(3)
+        for seed in range(5)
     ]
     # a second experiment with a stage of its own: the models of both are called nano+sft
-    second = [cell(home, f"first-{seed}", "sft", seed, template="qwen_math") for seed in range(3)]
+    second = [cell(home, f"first-{seed}", "sft", seed, template="qwen_math") for seed in range(5)]
     second += [
         cell(home, f"second-{seed}", "grpo", seed, model="nano+sft", template="qwen_math", model_from=f"first-{seed}")
-        for seed in range(3)
+        for seed in range(5)
     ]
     starts = [
-        evaluation(home, f"{t}-{s}", t, s, 0.5 + 0.2 * (t == "r1") + 0.01 * s) for t in ("none", "r1") for s in range(3)
+        evaluation(home, f"{t}-{s}", t, s, 0.5 + 0.2 * (t == "r1") + 0.01 * s) for t in ("none", "r1") for s in range(5)
     ]
     named = {
         "lengths": {"title": "Lengths <b>", "cells": lengths, "claims": [LONGER], "figures": ["length/incorrect"]},
@@ -87,14 +89,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
     runs = read(sweep)
     every = {of.name: of for of in experiments.found([sweep])}
-    [longer] = experiments.verdicts(runs, every["lengths"])
-    assert longer.word == "shown" and longer.measured.difference.n == 3
-    [better] = experiments.verdicts(runs, every["starts"])
-    assert better.word == "shown" and better.measured.difference.mean == pytest.approx(0.2)
-    [later] = experiments.verdicts(runs, every["later"])
+    found = experiments.verdicts(runs, list(every.values()))
+    [longer] = found["lengths"]
+    assert longer.word == "shown" and longer.measured.n == 5
+    [better] = found["starts"]
+    assert better.word == "shown" and better.measured.mean == pytest.approx(0.2)
+    [later] = found["later"]
     assert later.word == "undecided"
     assert {run.name for run in runs.of(every["other"].cells).runs} == {
-        f"{n}-{s}" for n in ("other", "staged") for s in range(3)
+        f"{n}-{s}" for n in ("other", "staged") for s in range(5)
     }
 
 
@@ -104,7 +107,7 @@ def test_cells_that_start_from_others_are_one_group(sweep: Path) -> None:
     assert mine.varying() == ["model"], "the folder of each seed's model is no axis"
     claim = {**LONGER, "statistic": {**LONGER["statistic"], "axis": "model", "values": ["nano+sft", "nano"]}}  # type: ignore[dict-item]
     [verdict] = judge(mine, parse([claim | {"direction": "same"}], "x"))
-    assert verdict.measured.difference.n == 3 and verdict.measured.difference.mean == 0
+    assert verdict.measured.n == 5 and verdict.measured.mean == 0
 
 
 def test_all_claims_are_one_figure_and_one_table(
@@ -114,13 +117,13 @@ def test_all_claims_are_one_figure_and_one_table(
     said = capsys.readouterr().out
     assert "\n2 shown, 0 not shown, 1 undecided\n" in said
     drawn = (tmp_path / "experiments.svg").read_text()
-    for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 3", "undecided, n = 0"):
+    for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 5", "undecided, n = 0"):
         assert text in drawn
     assert len((tmp_path / "experiments.csv").read_text().splitlines()) == 4
     assert main([str(sweep), "--experiment", "starts", "--out", str(tmp_path), "--page", str(tmp_path / "P.md")]) == 0
     written = (tmp_path / "P.md").read_text()
     assert "## starts: Step 0\n" in written and "lengths" not in written and "was planted" in written
-    assert "| r1 is better | 0.2 | 0.2 to 0.2 | 0 | 3 | shown |" in written
+    assert "| r1 is better | 20.0 points | 20.0 to 20.0 | 0 points | 5 | 0 | shown |" in written
     assert "\n1 shown, 0 not shown" in capsys.readouterr().out
     assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
@@ -137,7 +140,7 @@ def test_the_paper_in_one_picture(
     )
     monkeypatch.setattr(paper, "PANELS", panels)
     assert paper.main([str(sweep), "--out", str(tmp_path)]) == 0
-    assert "Of one start: length/mean of experiment=other, 3 seeds" in capsys.readouterr().out
+    assert "Of one start: length/mean of experiment=other, 5 seeds" in capsys.readouterr().out
     drawn = (tmp_path / "paper.svg").read_text()
     assert "Lengths of two" in drawn and "drgrpo" in drawn and "was planted" in drawn and "Not there" not in drawn
     rows = (tmp_path / "paper.csv").read_text().splitlines()
@@ -148,6 +151,64 @@ def test_the_paper_in_one_picture(
     monkeypatch.setattr(paper, "PANELS", panels[2:])
     assert paper.main([str(sweep)]) == 2
     assert "holds none of the experiments absent" in capsys.readouterr().err
+
+
+def test_other_settings_than_those_of_the_experiment_are_marked(tmp_path: Path) -> None:
+    cells = [cell(tmp_path, f"{algo}-{seed}", algo, seed) for algo in ("grpo", "drgrpo") for seed in range(5)]
+    for name in cells:
+        (tmp_path / name / "starts.jsonl").write_text(json.dumps({"time": 1_699_999_000.0}) + "\n")
+    typed = ["seed=0,1", "steps=40", "tracker=jsonl"]
+    named = {
+        "name": "x",
+        "title": "X",
+        "size": "nano",
+        "cells": cells,
+        "claims": [LONGER],
+        "figures": [],
+        "typed": typed,
+    }
+    sweep = {"cells": {}, "experiments": {"fig6_length": named | {"registered": 1_700_000_000.0}}}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    [of] = experiments.found([tmp_path])
+    assert of.changed == ("seed=0,1", "steps=40")
+    assert of.command == "python -m zero.train -m experiment=fig6_length seed=0,1 steps=40 tracker=jsonl"
+    assert "**Not as registered:** run with seed=0,1 steps=40" in experiments.page(read(tmp_path), [of])
+    assert report.main([str(tmp_path)]) == 0
+    html = (tmp_path / "report.html").read_text()
+    assert "Reproduce with: python -m zero.train -m experiment=fig6_length seed=0,1 steps=40" in html
+    assert "Not as registered" in html and "AFTER the first start of these runs (2023-11-14 21:56 UTC)" in html
+
+
+def test_the_verdicts_as_sentences_of_a_readme(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- verdicts -->\nold\n<!-- /verdicts -->\nafter\n")
+    assert main([str(sweep), "--out", str(tmp_path), "--readme", str(readme)]) == 0
+    written = readme.read_text()
+    assert written.startswith("before\n<!-- verdicts -->\n- `later`. Undecided:") and written.endswith("-->\nafter\n")
+    assert "- `starts`. Shown: r1 is better (20.0 points, 20.0 to 20.0; n = 5)." in written and "old" not in written
+    readme.write_text("no marks")
+    assert main([str(sweep), "--out", str(tmp_path), "--readme", str(readme)]) == 2
+    assert "must hold a line <!-- verdicts -->" in capsys.readouterr().err
+
+
+def test_a_verdict_accounts_for_all_claims_whichever_is_shown(sweep: Path) -> None:
+    runs, every = read(sweep), experiments.found([sweep])
+    whole = experiments.page(runs, every)
+    alone = experiments.page(runs, every, "starts")
+    row = next(line for line in alone.splitlines() if line.startswith("| r1 is better"))
+    assert row in whole
+    assert {verdict.family for verdicts in experiments.verdicts(runs, every).values() for verdict in verdicts} == {3}
+
+
+def test_a_registered_claim_is_only_made_harder_by_an_edit() -> None:
+    name = "fig5_templates"
+    today = zero_experiments.read(name).claims[-1]
+    before = {key: value for key, value in today.items() if key not in ("every", "seen")} | {"text": "as it was"}
+    [claim] = registered.corrected(name, [before])
+    assert (claim["every"], claim["seen"], claim["text"]) == ("template", [0], today["text"])
+    [other] = registered.corrected(name, [before | {"smallest": 0.5}])
+    assert "every" not in other and other["text"] == "as it was"
+    assert registered.corrected("no such experiment", [before]) == (before,)
 
 
 def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +231,6 @@ def test_the_report_gives_each_experiment_its_part(sweep: Path, tmp_path: Path) 
         html.index(f'id="{name}"') for name in ("claims", "experiment-lengths", "experiment-starts", "samples", "costs")
     ]
     assert order == sorted(order)
-    assert "The claims were written down 2023-11-14 22:13 UTC, before the first step" in html
+    assert "The claims were written down 2023-11-14 22:13 UTC, before the first start" in html
     assert "None of its cells has begun." in html
     assert "analysis.curves" in html and "--experiment lengths" in html

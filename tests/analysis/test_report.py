@@ -151,10 +151,11 @@ def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> 
 def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path: Path) -> None:
     home = folder_of(tmp_path)
     cells = {name: {"name": name, "wanted": True} for name in ("grpo-s0", "grpo-s9")}
-    (home / "sweep.json").write_text(json.dumps({"cells": cells, "code": {"digest": "d1"}}))
+    (home / "sweep.json").write_text(json.dumps({"cells": cells, "code": {"digest": "of the newest copy"}}))
     for run in home.glob("*-s*"):
         start = {
             "commit": "feed" * 10,
+            "code": "d2" if run.name == "grpo-s1" else "d1",
             "device": "NVIDIA H200",
             "ranks": 4,
             "host": "node7",
@@ -163,7 +164,8 @@ def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path
         (run / "starts.jsonl").write_text(f"{json.dumps(start | {'ranks': 8})}\n{json.dumps(start)}\n")
     said = made(home).text
     assert "grpo-s9: is a cell of the sweep that has no folder yet" in said
-    for fact in ("feed" * 10, "d1", "NVIDIA H200", "node7", "2.13"):
+    assert "of the newest copy" not in said  # a run ran the code that its own start names
+    for fact in ("feed" * 10, "d1 (3 of 4 runs), d2 (1 of 4 runs)", "NVIDIA H200", "node7", "2.13"):
         assert fact in said
     hours = sum(metrics("grpo", 0, s, 20).get("time/step", 0.0) for s in range(21)) + 5 * 2.5
     assert f"{2 * 4 * hours / 3600:.4g} GPU" in said  # two seeds of an algorithm, four GPUs each
@@ -200,12 +202,12 @@ def test_evaluations_alone_make_a_page(tmp_path: Path) -> None:
         row = {"id": "q", "question": "1+1?", "response": f"two, by {template}", "correct": True, "reason": "correct"}
         (run / "completions_x.jsonl").write_text(json.dumps(row) + "\n")
     said = made(tmp_path).text
-    assert "0.250 to 0.750, questions" in said
+    assert "25.0 to 75.0 %, questions" in said
     assert "two, by r1" in said and "two, by none" in said
 
 
 def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
-    home = folder_of(tmp_path, seeds=3, steps=40)
+    home = folder_of(tmp_path, seeds=5, steps=40)
     statistic = {"metric": "length/incorrect", "axis": "algo", "values": ["drgrpo", "grpo"], "when": "last 5"}
     entry = {"text": "shorter <b>", "statistic": statistic, "direction": "less", "smallest": 10}
     (home / "claims.yaml").write_text(
@@ -214,7 +216,7 @@ def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
     page = made(home)
     verdicts = [a["class"] for t, a in page.tags if t == "span" and (a.get("class") or "").startswith("verdict")]
     assert verdicts == ["verdict shown", "verdict not-shown"]
-    assert "shorter <b>" in page.text and "first step of these runs" in page.text
+    assert "shorter <b>" in page.text and "first start of these runs" in page.text
 
 
 def test_the_lead_names_what_varied_and_benchmarks_once() -> None:
@@ -231,6 +233,43 @@ def test_samples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (home / "report.html").stat().st_size < 1_000_000
     monkeypatch.setattr(report_samples, "BUDGET", 5000)
     assert "More questions would make this page too large" in made(home).text
+
+
+def test_samples_are_drawn_at_random_and_the_page_says_so(tmp_path: Path) -> None:
+    """Of 200 questions one in ten changes its verdict and reflects; the dozen shown has no more of them than chance gives."""
+    home = folder_of(tmp_path, seeds=1)
+    for run in home.glob("*-s0"):
+        for step in (0, 20):
+            rows = []
+            for i in range(200):
+                telling = i % 10 == 0
+                answer = {"id": f"q{i}", "question": f"{i}?", "response": "wait, recheck" if telling else "two"}
+                rows.append(answer | {"correct": telling and step > 0, "reason": ""})
+            path = run / "completions" / f"eval_nano_math_{step:06d}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = report_samples.samples(read(home))
+    assert html is not None and "12 of 200 questions, drawn at random (seed 0)" in html
+    kinds = [a["class"] or "" for t, a in Page(html).tags if t == "details" and "question" in (a.get("class") or "")]
+    dozen, more = [k for k in kinds if "more" not in k], [k for k in kinds if "more" in k]
+    assert len(dozen) == 12 and sum("changing" in kind for kind in dozen) <= 5
+    assert more and all("changing" in kind for kind in more)
+    assert html == report_samples.samples(read(home))
+    shuffled = [{"id": f"q{i}", "step": 0} for i in np.random.default_rng(1).permutation(200)]
+    kept: dict[str, report_samples.Followed] = {}
+    for row in shuffled:
+        report_samples.add(kept, "a", row)
+    other: dict[str, report_samples.Followed] = {}
+    for row in sorted(shuffled, key=str):
+        report_samples.add(other, "a", row)
+    assert kept.keys() == other.keys() and len(kept) == report_samples.KNOWN
+
+
+def test_nothing_is_called_sound_that_was_not_looked_at(tmp_path: Path) -> None:
+    short = folder_of(tmp_path / "short", seeds=2, steps=6)
+    said = str(report_parts.warnings(read(short)))
+    assert "none collapsed" not in said and "collapse is judged from 10 steps on" in said
+    long = folder_of(tmp_path / "long", seeds=2, steps=12)
+    assert "none collapsed" in str(report_parts.warnings(read(long)))
 
 
 def test_a_heavy_drawing_becomes_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

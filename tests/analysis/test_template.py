@@ -82,7 +82,7 @@ def test_before_training_each_template_has_its_accuracy_answering_rate_and_drop(
     assert begun["n"].to_dict() == {"none": 2, "r1": 1, "qwen_math": 3}
     assert begun.loc["none", ["low", "high"]].tolist() == [0.4, 0.6]  # over questions: as many runs tell no more
     # paired over questions: 8 of 20 differ, so that the interval lies well above 0
-    assert 0.15 < begun.loc["qwen_math", "drop_low"] < 0.4 < begun.loc["qwen_math", "drop_high"] < 0.65
+    assert 0.1 < begun.loc["qwen_math", "drop_low"] < 0.4 < begun.loc["qwen_math", "drop_high"] < 0.65
     assert math.isnan(begun.loc["none", "drop_low"])
 
 

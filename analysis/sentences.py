@@ -1,0 +1,60 @@
+"""The verdicts of experiments as sentences, between two marks of a README: all its numbers come from the runs."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from analysis.registered import Experiment
+from analysis.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
+from zero.errors import InputError
+
+BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"
+WIDTH = 128  # characters of a line
+
+
+def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdict]]) -> str:
+    """An item for each experiment with claims: what is shown, what is undecided, what is not shown, with effects, intervals and
+    seeds."""
+    items = []
+    for of in every:
+        by_word: dict[str, list[str]] = {SHOWN: [], UNDECIDED: [], NOT_SHOWN: []}
+        for verdict in verdicts[of.name]:
+            by_word[verdict.word].append(_sentence(verdict))
+        told = [f"{word}: {'; '.join(said)}" for word, said in by_word.items() if said]
+        if told:
+            changed = f", run with {' '.join(of.changed)}" if of.changed else ""
+            item = f"- `{of.name}`{changed}. {'. '.join(one[:1].upper() + one[1:] for one in told)}."
+            items += textwrap.wrap(item, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(items)
+
+
+def _sentence(verdict: Verdict) -> str:
+    from analysis.experiments import in_units
+    from analysis.units import plain
+
+    of, (factor, unit) = verdict.measured, in_units(verdict)
+    text = verdict.claim.text[:1].lower() + verdict.claim.text[1:]
+    if not of.n:
+        return f"{text} (no run)"
+    said = f"{plain(of.mean, factor)} {unit}".strip()
+    if of.low is not None and of.high is not None:
+        said += f", {plain(of.low, factor)} to {plain(of.high, factor)}"
+    return f"{text} ({said}; n = {of.n})"
+
+
+def replace(path: Path, text: str) -> None:
+    """Put the sentences between the marks of a file. InputError for a file without both."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError("--readme", path, f"cannot be read ({error.strerror})") from None
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError("--readme", path, f"must hold a line {BEGIN} and, below it, a line {END}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    partial.replace(path)
