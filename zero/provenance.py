@@ -70,7 +70,7 @@ def other_engine(run_dir: Path, line: Start) -> str:
     now = {key: line[key] for key in ("engine", "engine_precision")}
     if not before or None in before[0].values() or before[0] == now:
         return ""
-    was, will = (" in ".join(engine.values()) for engine in (before[0], now))
+    was, will = (" in ".join(map(str, engine.values())) for engine in (before[0], now))
     return f"its samples came from {was} and come from {will} here: numbers differ from those of one machine"
 
 

@@ -82,7 +82,7 @@ def carry_out(
 
     world = World.join()
     start = provenance.start(choices, device_name(), world.size)
-    outcome = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
+    outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopRequest().listening() as stop:
         with nothing_is_garbage(), explained(run_dir, settings.current):
             parts = build(
