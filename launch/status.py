@@ -173,7 +173,7 @@ def retry(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Na
     """The failed cells, too: --failed says that it is meant."""
     if not options.failed:
         raise InputError(
-            "retry", "", "say --failed: a cell that failed by itself will do so again unless something changed"
+            "COMMAND", "retry", "say --failed: a cell that failed by itself will do so again unless something changed"
         )
     return start(folder, sweep, names, (*MISSING, state.FAILED))
 
@@ -231,7 +231,7 @@ def agreed(due: Sequence[str], of: Mapping[str, Status]) -> bool:
     what = f"{len(due)} cells ({state.counted({name: of[name] for name in due})}): {', '.join(due[:5])}"
     what += f" and {len(due) - 5} more" if len(due) > 5 else ""
     if not sys.stdin.isatty():
-        raise InputError("cancel", "", f"would end {what}; say --yes")
+        raise InputError("COMMAND", "cancel", f"would end {what}; say --yes")
     return input(f"cancel {what}? [y/N] ").strip().lower() in ("y", "yes")
 
 

@@ -29,6 +29,8 @@ from zero.errors import InputError
 
 # what the same line leaves as it is, and the command of launch.status that takes it up
 ENDED = {state.FAILED: "retry --failed", state.CANCELLED: "resume", state.STOPPED: "resume"}
+CHANGED = "the code has changed"
+REFROZEN = f"{CHANGED}: cells that start from now on run the present one"
 SHOWN = 20  # cells named one by one before a submission; a dry run names all
 
 
@@ -57,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                  "evaluate": options.evaluate}  # fmt: skip
         settings |= {key: value for key, value in given.items() if value is not None}
         prepared = prepare("train", overrides, settings, grid=options.grid, dry=options.dry_run)
+        if options.refreeze:
+            notes = [REFROZEN if note.startswith(CHANGED) else note for note in prepared.notes]
+            prepared = replace(prepared, notes=notes)
         tell(prepared, everything=options.dry_run)
         if options.dry_run:
             say(on_trial(prepared))
@@ -214,7 +219,7 @@ def changed_code(folder: Path) -> list[str]:
     if not frozen or frozen.get("digest") == digest():
         return []
     taken = when(float(frozen.get("time", 0)))
-    return [f"the code has changed; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
+    return [f"{CHANGED}; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
 
 
 def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:

@@ -6,7 +6,9 @@ class InputError(Exception):
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
         shown = str(value).replace("\n", "\\n")
-        super().__init__(f"{key}={shown[:200]}: {remedy}".replace("\n", "\\n"))
+        nothing = not shown and (key.isupper() or key.startswith("-"))  # a word of a command line that was not given
+        what = key if nothing else f"{key}={shown[:200]}"
+        super().__init__(f"{what}: {remedy}".replace("\n", "\\n"))
         self.key, self.value, self.remedy = key, value, remedy
 
 

@@ -105,5 +105,5 @@ def test_a_sweep_is_found_by_path_and_by_part_of_its_name(tmp_path: Path) -> Non
     (tmp_path / "algo-1a-quick").mkdir()
     (tmp_path / "algo-1a-quick" / records.SWEEP).write_text(json.dumps({}))
     assert records.find_sweep("algo-1a", home=tmp_path) == tmp_path / "algo-1a", "an exact name before a beginning"
-    with pytest.raises(InputError, match="is no sweep"):
+    with pytest.raises(InputError, match=r"^SWEEP: is no sweep"):
         records.find_sweep("", home=tmp_path)

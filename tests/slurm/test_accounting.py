@@ -75,12 +75,35 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened:
 
 def test_an_array_that_was_not_noted_is_found_again(lab: Path) -> None:
     folder = lab / "orphan"
-    jobs = slurm.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
+    slurm.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
+    jobs = [job.job for job in sweep.read_jobs(folder)]
     (folder / sweep.JOBS).unlink()  # as if the submitting process had been killed a moment earlier
     assert slurm.adopt(folder) == jobs and slurm.adopt(folder) == []
     assert sweep.task_ids(sweep.read_jobs(folder)) == {"a": [f"{jobs[0]}_0"], "b": [f"{jobs[0]}_1"]}
     slurm.cancel([f"{jobs[0]}_0", f"{jobs[0]}_1"])
     assert state(f"{jobs[0]}_0") in ("CANCELLED", "")
+
+
+def test_an_array_that_was_cancelled_before_it_started_is_cancelled_to_the_last_task(lab: Path) -> None:
+    folder = lab / "cancelled"
+    slurm.submit(folder, "cancelled", list("abcd"), settings(additional_parameters={"hold": True}))
+    tasks = [each[0] for each in sweep.task_ids(sweep.read_jobs(folder)).values()]
+    subprocess.run(["scancel", tasks[0].split("_")[0]], check=True)
+    until(lambda: all(state(task) == "CANCELLED" for task in tasks), 30)
+    until(lambda: len(slurm.accounts([tasks[0].split("_")[0]])) >= 1, 30)
+    past = slurm.accounts([tasks[0].split("_")[0]])
+    assert {slurm.of_task(past, task).state for task in tasks} == {"CANCELLED"}  # type: ignore[union-attr]
+
+
+def test_the_users_own_variables_of_sbatch_count(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "preempt")
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-9")  # of another submission
+    for folder, given, partition in ((lab / "theirs", {}, "preempt"), (lab / "typed", {"partition": "gpu"}, "gpu")):
+        slurm.submit(folder, folder.name, ["a"], settings(additional_parameters={"hold": True}, **given))
+        (job,) = sweep.read_jobs(folder)
+        words = ["squeue", "-h", "-r", "-j", job.job, "-o", "%K %P"]
+        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() == ["0", partition]
+        slurm.cancel([f"{job.job}_0"])
 
 
 BAD = {

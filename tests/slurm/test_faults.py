@@ -132,7 +132,8 @@ def test_a_thousand_cells_are_submitted_and_asked_for_at_once(lab: Path, happene
         happened[name.__name__].exception()  # this one is a measurement: nothing beside it
     names = [f"cell{i}" for i in range(1000)]
     began = time.monotonic()
-    jobs = slurm.submit(folder, "thousand", names, settings(additional_parameters={"hold": True}, array_parallelism=60))
+    slurm.submit(folder, "thousand", names, settings(additional_parameters={"hold": True}, array_parallelism=60))
+    jobs = sweep.read_jobs(folder)
     submitted = time.monotonic() - began
     tasks = sweep.task_ids(sweep.read_jobs(folder))
     began = time.monotonic()

@@ -49,7 +49,8 @@ def test_a_multirun_is_followed_to_its_end(lab: Path, happened: Happened) -> Non
     said = seen["first"]
     assert said.code == 0, f"{said}{told(folder)}"
     assert "sweep multirun: 5 cells, 0 finished, 5 to start" in said.out and str(folder) in said.out, said
-    assert "CPU-hours (at most: the time limit of one attempt)" in said.out and "disk: up to" in said.out, said
+    assert "time: unknown until a cell has made steps; an attempt has 0.17 h" in said.out, said
+    assert "disk: up to" in said.out, said
     assert "5 finished; python -m launch.status multirun" in said.out and said.err == "", said
     (smoke,), trained, evaluated = seen["jobs"]
     assert smoke.startswith("smoke-") and len(trained) == len(evaluated) == 2
@@ -168,7 +169,7 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     waiting = queued("thousand", "PENDING")
     shown = typed(*STATUS, folder)
     again = typed(*SUBMIT, "seed=range(0,250)", *line)
-    cancelled = typed(*STATUS, folder, "cancel")
+    cancelled = typed(*STATUS, folder, "cancel", "--yes")
     with capsys.disabled():
         for name, said in {"10 planned": few, "1,000 planned": plan, "submitted": submitted, "status": shown,
                            "the same line again": again, "cancelled": cancelled}.items():  # fmt: skip

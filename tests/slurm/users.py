@@ -98,7 +98,7 @@ def planned(said: Said) -> list[str]:
 
 def states(folder: Path, **environment: str) -> dict[str, str]:
     """What launch.status --json says of each cell."""
-    said = typed(*STATUS, folder, "--json", **environment)
+    said = typed(*STATUS, folder, "--json", "--all", **environment)
     assert said.code in (0, 1), said
     return {record["cell"]: record["state"] for record in map(json.loads, said.out.splitlines())}
 
@@ -135,7 +135,7 @@ def multirun(folder: Path) -> Facts:
     seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD))  # held: that they are new is enough
     seen["jobs edited"] = jobs(folder)
     seen["held"] = queued(folder.name, "PENDING")
-    seen["cancel"] = typed(*STATUS, folder, "cancel", "optim.lr=0.00002")  # the same number, written otherwise
+    seen["cancel"] = typed(*STATUS, folder, "cancel", "optim.lr=0.00002", "--yes")  # the same number, written otherwise
     seen["old after"], seen["states"] = contents(folder, old), states(folder)
     return seen
 
@@ -167,7 +167,7 @@ def abandoned(folder: Path) -> Facts:
     first, _, third = names
     reached(folder / first, 1)
     seen: Facts = {"names": names, "before": states(folder)}
-    seen["cancel"] = typed(*STATUS, folder, "cancel", "samples.groups=2|3")
+    seen["cancel"] = typed(*STATUS, folder, "cancel", "samples.groups=2|3", "--yes")
     until(lambda: sweep.read_attempts(folder / third), what=lambda: told(folder))
     until(lambda: "CANCELLED" in " ".join(queued(folder.name)), what=lambda: told(folder))  # no longer COMPLETING
     seen["cancelled"] = states(folder)
