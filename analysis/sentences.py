@@ -36,7 +36,8 @@ def _sentence(verdict: Verdict) -> str:
     from analysis.units import plain
 
     of, (factor, unit) = verdict.measured, in_units(verdict)
-    text = verdict.claim.text[:1].lower() + verdict.claim.text[1:]
+    text = verdict.claim.text
+    text = text[:1].lower() + text[1:] if text[1:2].islower() else text  # a name such as GRPO stays
     if not of.n:
         return f"{text} (no run)"
     said = f"{plain(of.mean, factor)} {unit}".strip()

@@ -186,6 +186,7 @@ def test_the_verdicts_as_sentences_of_a_readme(sweep: Path, tmp_path: Path, caps
     written = readme.read_text()
     assert written.startswith("before\n<!-- verdicts -->\n- `later`. Undecided:") and written.endswith("-->\nafter\n")
     assert "- `starts`. Shown: r1 is better (20.0 points, 20.0 to 20.0; n = 5)." in written and "old" not in written
+    assert "Shown: GRPO's wrong answers are longer (" in written
     readme.write_text("no marks")
     assert main([str(sweep), "--out", str(tmp_path), "--readme", str(readme)]) == 2
     assert "must hold a line <!-- verdicts -->" in capsys.readouterr().err
