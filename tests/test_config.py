@@ -142,3 +142,13 @@ def test_run_names_tell_runs_apart_and_stay_short() -> None:
     odd = run_name(choices, ["questions.path=/some where/" + "x" * 300])
     assert len(odd) <= 120 and "/" not in odd and " " not in odd
     assert odd != run_name(choices, ["questions.path=/some where/" + "x" * 301])
+
+
+@pytest.mark.parametrize("truncation", ["sampling.top_p=0.9", "sampling.top_k=20"])
+def test_an_engine_that_does_not_say_what_it_kept_refuses_to_train_on_it(truncation: str) -> None:
+    server = ["rollout=vllm_server", "rollout.url=http://localhost:1"]
+    with pytest.raises(InputError, match=truncation + r".*: this engine does not say"):
+        check("train", [*server, truncation])
+    check("train", server)
+    check("train", [truncation])
+    check("evaluate", [*server, truncation])

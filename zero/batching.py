@@ -27,7 +27,8 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
         own = torch.tensor(completion.own or (True,) * len(completion.ids))
         mask_NT[n, start:end] = own * float(completion.finished or not algo.mask_truncated)
-        sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,))
+        # Before a truncation, as the learner's are: cut alike, both would be divided by the same share.
+        sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,)) + torch.tensor(completion.kept or (0.0,))
     return Batch(
         ids_NT=ids_NT,
         mask_NT=mask_NT,
@@ -45,13 +46,12 @@ def rewards(groups: Sequence[Group]) -> Tensor:
 def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: tuple[int, ...]) -> Iterator[Batch]:
     """The batches of a step's optimizer steps: `updates` equal parts, `epochs` times, weighted anew over each part.
 
-    One update takes the batch as it is. Several draw their rows in an order that depends on `key` = (seed, step) alone;
-    the batch must then carry the old log-probabilities.
+    One update takes the batch as it is. Several draw their rows in an order that depends on `key` = (seed, step) alone, and from
+    the second on need the old log-probabilities.
     """
     if updates * epochs == 1:
         yield batch
         return
-    assert batch.old_NT is not None, "several updates per rollout need the log-probabilities before the first"
     rows = list(range(len(batch.length_N)))
     for epoch in range(epochs):
         random.Random(f"mini_batches/{key}/{epoch}").shuffle(rows)

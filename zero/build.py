@@ -12,7 +12,7 @@ import torch
 
 from zero import lens
 from zero.canary import Canary
-from zero.config import instantiate, options
+from zero.config import instantiate, options, without_facts
 from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark
@@ -48,7 +48,7 @@ def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokeni
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
     """The rollout engine; it receives weights by `sync`, never from disk."""
-    return instantiate(dict(settings), "rollout")(
+    return instantiate(without_facts(settings), "rollout")(
         config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
     )
 

@@ -89,6 +89,11 @@ def check_together(config: Mapping[str, Any]) -> None:
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
+        for key, off in (("top_p", 1.0), ("top_k", 0)):
+            if config["sampling"][key] != off and renormalizes(config["rollout"]):
+                remedy = "this engine does not say how much that keeps, and the learner must know"
+                remedy += f"; set it to {off:g}, or take rollout=native"
+                raise InputError(f"sampling.{key}", config["sampling"][key], remedy)
     questions = config.get("questions") or {}
     hub = questions.get("hub")
     if hub is not None and not (questions["path"] or hub["id"]):
@@ -112,6 +117,18 @@ def takes_weights(rollout: Mapping[str, Any]) -> bool:
     """Whether an engine samples from the weights it is given; one around another (`rollout.engine`) asks that one."""
     inner = rollout.get("engine")
     return bool(rollout.get("takes_weights", True)) and (inner is None or takes_weights(inner))
+
+
+def renormalizes(rollout: Mapping[str, Any]) -> bool:
+    """Whether an engine's log-probabilities are of what top-p and top-k keep, without a word of how much that is."""
+    inner = rollout.get("engine")
+    return bool(rollout.get("renormalizes", False)) or (inner is not None and renormalizes(inner))
+
+
+def without_facts(rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """An engine's settings without what its option says about it."""
+    kept = {key: value for key, value in rollout.items() if key != "renormalizes"}
+    return kept | ({"engine": without_facts(kept["engine"])} if kept.get("engine") else {})
 
 
 def instantiate(config: Any, key: str = "") -> Any:

@@ -58,6 +58,8 @@ class Completion:
     own: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
     tries: tuple[str, ...] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
     version: int = -1  # of the weights that made all of its tokens: the updates they had seen; -1: nobody sampled
+    # Logarithm of the share of the distribution that top-p and top-k kept at each token; empty: all of it, or nobody knows
+    kept: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
@@ -168,7 +170,8 @@ class Batch:
     mask_NT: Tensor  # float32, 1 on response tokens that the policy chose
     weight_NT: Tensor
     length_N: Tensor  # int64, prompt + response tokens
-    sampler_NT: Tensor | None = None  # the engine's log-probabilities, 0 outside the response; None: nobody sampled
+    # The engine's log-probabilities before a truncation, as the learner's are; 0 outside the response; None: nobody sampled
+    sampler_NT: Tensor | None = None
     reference_NT: Tensor | None = None  # the initial policy's log-probabilities, if the loss or a metric asks for them
     old_NT: Tensor | None = None  # learner's log-probabilities before the step's first update; None: this is the first
     value_NT: Tensor | None = None  # what a critic expects to be earned from token t on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -21,6 +22,12 @@ class NotFinite(Broken):
         if version > 0:
             cause = "an update drove the weights away: lower optim.lr, and continue from a checkpoint before it"
         super().__init__(f"the model's logits are not finite after {max(version, 0)} steps: {cause}")
+
+
+def refuse_infinite(logprobs: Sequence[float], version: int) -> None:
+    """NotFinite if a log-probability is none."""
+    if not all(map(isfinite, logprobs)):
+        raise NotFinite(version)
 
 
 class RolloutEngine(Protocol):

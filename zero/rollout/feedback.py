@@ -140,7 +140,8 @@ class FeedbackEngine:
         if len(answer.ids) <= room:
             return answer
         ids = answer.ids[:room]
-        return replace(answer, ids=ids, logprobs=answer.logprobs[:room], text=self._text(ids), finished=False)
+        logprobs, kept = answer.logprobs[:room], answer.kept[:room]
+        return replace(answer, ids=ids, logprobs=logprobs, kept=kept, text=self._text(ids), finished=False)
 
     def _joined(self, before: Completion, turn: tuple[int, ...], after: Completion, sampling: Sampling) -> Completion:
         """The episode with another try."""
@@ -155,6 +156,7 @@ class FeedbackEngine:
             own=(*own, *(False for _ in turn), *(True for _ in after.ids)),
             tries=(*before.tries, after.text),
             version=before.version,
+            kept=(*before.kept, *(0.0 for _ in turn), *after.kept) if after.kept else (),
         )
 
     @property

@@ -86,7 +86,7 @@ class NativeEngine:
         count, budget = len(prompts) * n, sampling.max_tokens
         uniform_TN = _uniforms(prompts, n, budget).T.contiguous().to(self.device)
         ids_NT = torch.zeros(count, budget, dtype=torch.int64, device=self.device)
-        logprob_NT = torch.zeros(count, budget, device=self.device)
+        logprob_NT, kept_NT = torch.zeros(2, count, budget, device=self.device)
         length_N = torch.full((count,), budget)
         finished_N = torch.zeros(count, dtype=torch.bool)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=self.device)
@@ -96,6 +96,8 @@ class NativeEngine:
         for t in range(budget):
             token, logprob = draw(logits, uniform_TN[t, rows], sampling)
             ids_NT[rows, t], logprob_NT[rows, t] = token, logprob
+            if truncates(sampling):
+                kept_NT[rows, t] = kept_share(logits, token, logprob, sampling.temperature)
             stopped = torch.isin(token, stop_ids)
             if sampling.stop:
                 stopped |= self._string_stops(token, ids_NT, rows, t, sampling.stop)
@@ -108,26 +110,36 @@ class NativeEngine:
                 if left == 0:
                     break
                 if left < COMPACT_BELOW * len(rows) and t + 1 < budget:
-                    kept = running.nonzero()[:, 0]
-                    self.decoder.keep(kept)
-                    rows, token, running = rows[kept], token[kept], running[kept]
+                    left_over = running.nonzero()[:, 0]
+                    self.decoder.keep(left_over)
+                    rows, token, running = rows[left_over], token[left_over], running[left_over]
             if t + 1 < budget:
                 logits = self.decoder.step(token)
-        return self._completions(ids_NT, logprob_NT, length_N, finished_N, sampling)
+        kept = kept_NT if truncates(sampling) else kept_NT[:, :0]
+        return self._completions(ids_NT, logprob_NT, kept, length_N, finished_N, sampling)
 
     def _completions(
-        self, ids_NT: Tensor, logprob_NT: Tensor, length_N: Tensor, finished_N: Tensor, sampling: Sampling
+        self,
+        ids_NT: Tensor,
+        logprob_NT: Tensor,
+        kept_NT: Tensor,
+        length_N: Tensor,
+        finished_N: Tensor,
+        sampling: Sampling,
     ) -> list[Completion]:
         if not bool(logprob_NT.isfinite().all()):
             raise NotFinite(self.version)
         lengths = length_N.tolist()
         ids = [row[:length] for row, length in zip(ids_NT.tolist(), lengths, strict=True)]
-        logprobs = [row[:length] for row, length in zip(logprob_NT.tolist(), lengths, strict=True)]
+        logprobs, shares = (
+            [row[:length] for row, length in zip(of_NT.tolist(), lengths, strict=True)]
+            for of_NT in (logprob_NT, kept_NT)
+        )
         spoken = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
         texts = self.tokenizer.batch_decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [
-            Completion(tuple(i), tuple(lp), text, done, version=self.version)
-            for i, lp, text, done in zip(ids, logprobs, texts, finished_N.tolist(), strict=True)
+            Completion(tuple(i), tuple(lp), text, done, version=self.version, kept=tuple(share))
+            for i, lp, share, text, done in zip(ids, logprobs, shares, texts, finished_N.tolist(), strict=True)
         ]
 
     def _string_stops(self, token: Tensor, ids_NT: Tensor, rows: Tensor, t: int, stops: tuple[str, ...]) -> Tensor:
@@ -181,15 +193,26 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
         return compiled.draw(logits_NV, uniform_N, sampling.temperature)
     if sampling.temperature != 1:
         logits_NV = logits_NV / sampling.temperature
-    if sampling.top_k > 0 or sampling.top_p < 1:
+    if truncates(sampling):
         logits_NV = truncate(logits_NV, sampling.top_k, sampling.top_p)
     logprob_NV = logits_NV.log_softmax(dim=-1)
     cdf_NV = logprob_NV.exp().cumsum(dim=-1)
     token_N = torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:], right=True)
-    token_N = token_N.clamp(
-        max=logits_NV.shape[1] - 1
-    )  # of what is no number all lie below; its log-probability says so
+    # All of a distribution that is none lies below: the last token, whose log-probability says so.
+    token_N = token_N.clamp(max=logits_NV.shape[1] - 1)
     return token_N[:, 0], logprob_NV.gather(1, token_N)[:, 0]
+
+
+def truncates(sampling: Sampling) -> bool:
+    """Whether tokens are left out before one is drawn."""
+    return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+
+
+def kept_share(logits_NV: Tensor, token_N: Tensor, logprob_N: Tensor, temperature: float) -> Tensor:
+    """The logarithm [N] of the share of the whole distribution that a truncation kept, from a token's log-probability in what was
+    kept."""
+    whole_NV = (logits_NV.float() / temperature).log_softmax(dim=-1)
+    return whole_NV.gather(1, token_N[:, None])[:, 0] - logprob_N
 
 
 def truncate(logits_NV: Tensor, top_k: int, top_p: float) -> Tensor:

@@ -1,8 +1,7 @@
 """The vLLM engine, in the learner's process.
 
-Each (prompt, sample) is a request of its own whose seed is a hash of the prompt's key and the sample, so a completion does not
-depend on what else is asked for; up to rounding, which may depend on what else is in the batch. Nothing is read from disk but
-the model's config and the tokenizer, from a folder written here: weights come by `sync`.
+Each (prompt, sample) is a request of its own, seeded by a hash of the prompt's key and the sample: but for rounding, a completion
+does not depend on what else is asked for. Nothing is read from disk but config and tokenizer, from a folder written here.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from contextlib import contextmanager, nullcontext
 from hashlib import blake2b
 from itertools import chain
 from logging import ERROR, getLogger
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +24,7 @@ from torch import Tensor, distributed
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import NotFinite
+from zero.rollout import refuse_infinite
 from zero.runtime import has_bfloat16
 from zero.vocabulary import write_model
 
@@ -264,7 +262,6 @@ Drawn = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether s
 
 def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, version: int) -> list[Completion]:
     """What a server of tokens returned, as completions. A stop string ends a response with the token that completes it.
-
     An incremental detokenizer finds one late if it holds back half a character behind it; so ids after it are cut here.
     """
 
@@ -278,8 +275,7 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
 
     completions = []
     for ids, logprobs, ended in drawn:
-        if not all(map(isfinite, logprobs)):
-            raise NotFinite(version)
+        refuse_infinite(logprobs, version)
         if sampling.stop and stopped(ids):
             early = stopped(ids[:-1])  # text and ids are looked at apart: the text may have ended before its last id
             end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
