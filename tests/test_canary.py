@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from tests.learner.test_torch import OPTIM
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algo import load as load_algo
 from zero.canary import Canary, Disagreement
+from zero.errors import InputError
 from zero.learner.torch import TorchLearner
+from zero.loop import refuse_coarser
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.native import NativeEngine
 from zero.runtime import World
@@ -33,16 +36,16 @@ def moved(seed: int) -> Any:
     return model
 
 
-def learner_of(model: Any) -> TorchLearner:
+def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
     return TorchLearner(
-        model, OPTIM, temperature=0.8, total_updates=1, vocabulary=596, micro_tokens=1000, autocast=False,
+        model, OPTIM, temperature=0.8, total_updates=1, vocabulary=596, micro_tokens=1000, autocast=mixed,
         gradient_checkpointing=False, keep_reference=False, device=torch.device("cpu"),
     )  # fmt: skip
 
 
-def listen(engine: NativeEngine, learner: TorchLearner, tokenizer: Any) -> float:
+def listen(engine: NativeEngine, learner: TorchLearner, tokenizer: Any, canary: Canary | None = None) -> float:
     sampling = Sampling(40, 0.8, top_p=0.5, stop_ids=(0,))  # what a truncation leaves out must not count
-    canary = Canary(1)
+    canary = canary or Canary(1)
     return canary.check(engine, learner, load_algo("drgrpo"), prompts_of(tokenizer), sampling, 7, World(), VERSION)
 
 
@@ -107,3 +110,43 @@ def test_a_cache_that_outlived_the_sync(tokenizer: Any) -> None:
     engine.sync(learner.weights(), VERSION)
     with pytest.raises(Disagreement, match="its prefix cache outlived the sync"):
         listen(engine, learner, tokenizer)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.07])
+def test_a_sync_that_changes_too_little(tokenizer: Any, share: float) -> None:
+    """Too small to be more than bfloat16's usual gap: the change since the first check tells."""
+    learner, canary = learner_of(moved(5)), Canary(1, mixed=True)
+    engine = engine_of(learner.model, tokenizer)
+    engine.sync(learner.weights(), VERSION)
+    listen(engine, learner, tokenizer, canary)
+    before = {name: weight.clone() for name, weight in learner.weights()}
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for parameter in learner.model.parameters():
+            parameter += 0.001 * torch.randn(parameter.shape, generator=generator)
+    engine.sync(((name, before[name] + share * (new - before[name])) for name, new in learner.weights()), VERSION)
+    if share == 1:
+        assert listen(engine, learner, tokenizer, canary) < 1e-4
+        return
+    assert listen(engine, learner, tokenizer, Canary(1, mixed=True)) < 0.1, "by itself it is within what may be"
+    with pytest.raises(
+        Disagreement, match=r"between step 5 and 5 .* moved by .* nats, the engine's by \d% of that: .*rounded"
+    ):
+        listen(engine, learner, tokenizer, canary)
+
+
+def test_rounding_is_not_called_a_cache(tokenizer: Any) -> None:
+    learner = learner_of(moved(7), mixed=True)
+    engine = engine_of(learner.model, tokenizer)
+    engine.sync(learner.weights(), VERSION)
+    usual = listen(engine, learner, tokenizer, Canary(1, mixed=True))
+    with pytest.raises(Disagreement, match=r"the two sides round differently; compare learner\.precision"):
+        listen(engine, learner, tokenizer, Canary(1, tolerance=usual / 2, mixed=True))
+
+
+def test_an_engine_that_must_round_what_the_learner_has_is_refused() -> None:
+    engine, learner = SimpleNamespace(dtype=torch.bfloat16), SimpleNamespace(dtype=torch.float32)
+    with pytest.raises(InputError, match=r"learner\.precision=float32: the engine holds weights in bfloat16"):
+        refuse_coarser(engine, learner)  # type: ignore[arg-type]
+    for theirs, ours in ((torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16), (None, torch.float32)):
+        refuse_coarser(SimpleNamespace(dtype=theirs), SimpleNamespace(dtype=ours))  # type: ignore[arg-type]

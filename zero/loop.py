@@ -23,7 +23,7 @@ from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.canary import Canary
 from zero.critic import Critic
-from zero.errors import Preempted
+from zero.errors import InputError, Preempted
 from zero.evaluation import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.failures import finite
 from zero.grading import Grader
@@ -122,8 +122,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
         with watch("lens"):
             seen = look(run.lens, run.algo, batch, groups, run.learner)
     with watch("update"):
-        parts = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
-        losses = [update(run, part) for part in parts]
+        losses = [update(run, part) for part in parts_of(run, batch, t)]
     with watch("rollout"):
         run.ahead.wait()
     with watch("sync"):
@@ -154,10 +153,19 @@ def whole_batch(run: Run, groups: Sequence[Group]) -> Batch:
     batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
     if run.algo.needs_reference:
         batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
-    if run.algo.needs_old or run.updates * run.epochs > 1:
+    if run.algo.needs_old:
         batch = replace(batch, old_NT=run.learner.logprobs(batch))
     values = run.critic.values(groups, batch) if run.critic else None
     return run.algo.credited(batch, rewards(groups), values)
+
+
+def parts_of(run: Run, batch: Batch, t: int) -> list[Batch]:
+    """The batches of the step's optimizer steps. The first is at the policy that the step began with: its ratios are 1. The others
+    carry that policy's log-probabilities, computed as they will be after the updates before them, so that a ratio tells what
+    these did and not how rows were cut."""
+    first, *others = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
+    learner, algo = run.learner, run.algo
+    return [replace(first, old_NT=None)] + [replace(b, old_NT=learner.logprobs(b, as_updated=algo)) for b in others]
 
 
 def update(run: Run, part: Batch) -> Metrics:
@@ -182,6 +190,7 @@ def train(run: Run, stop: StopRequest) -> list[Result]:
     hack = RewardHack.of(journal.read(run.dir) if run.world.first else ())
     results: list[Result] = []
     run.engine.sync(finite(run.learner.weights()), version=start)
+    refuse_coarser(run.engine, run.learner)
     if run.canary.every:
         listen(run, prompts_of(run, start, 0), start)
     if seen < 0:
@@ -226,6 +235,14 @@ def resume(run: Run) -> int:
     run.trackers.rewind(seen)
     run.begun(seen)
     return seen
+
+
+def refuse_coarser(engine: RolloutEngine, learner: Learner) -> None:
+    """InputError if the engine must round what the learner computes with: a small update would move one and not the other."""
+    if engine.dtype is not None and engine.dtype.itemsize < learner.dtype.itemsize:
+        coarse, fine = (str(dtype).removeprefix("torch.") for dtype in (engine.dtype, learner.dtype))
+        remedy = f"the engine holds weights in {coarse}, which rounds most of a small update away; set it to {coarse}"
+        raise InputError("learner.precision", fine, f"{remedy}, or rollout.precision (launch.serve --dtype) to {fine}")
 
 
 def listen(run: Run, prompts: Sequence[Prompt], version: int) -> float:

@@ -7,8 +7,9 @@ for a minute and ends in a page of text. `load_model` then loads it.
 Memory of training all parameters, beside activations and logits, in bytes for each:
 
     18  float32 weights 4, gradients 4, AdamW's two moments 8, and the copies of the weights that autocast makes for products
-        in bfloat16 2; or bfloat16 weights 2, float32 gradients 4, float32 weights 4 and moments 8, as DeepSpeed keeps them.
-        Without bfloat16 16. Source: Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1, with gradients in float32
+        in bfloat16 2 (beside embeddings and norms, which it does not round, exact ones stand, 4); or bfloat16 weights 2,
+        float32 gradients 4, float32 weights 4 and moments 8, as DeepSpeed keeps them. Without bfloat16 16. Source:
+        Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1, with gradients in float32
    + 4  the native rollout engine's own float32 weights
    + 4  the initial policy, where the algorithm compares with it, but not beside adapters (learner=lora)
 

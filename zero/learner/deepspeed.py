@@ -61,6 +61,7 @@ class DeepSpeedLearner:
         check(stage, offload_parameters)
         self.optim, self.total_updates, self.micro_tokens = optim, total_updates, micro_tokens
         self.device, self.world, self.updates = device, world, 0
+        self.dtype = torch.bfloat16 if autocast else torch.float32
         self.adapters = lora.onto(model, seed) if lora else None
         self.model = prepared(model, gradient_checkpointing)
         policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights have their precision
@@ -74,6 +75,8 @@ class DeepSpeedLearner:
         config = settings(stage, offload_optimizer, offload_parameters, autocast, optim.clip, device)
         self.engine = start(policy, optim, config, device, world)
         self.shards = Shards(self.engine, self.model, stage, world)
+        if self.adapters and stage == 3:
+            self.shards.used_by({layer: self.adapters.used(layer) for layer in self.adapters.layers.values()})
         for name, parameter in self.shards.trained() if exact else ():
             if name in exact:
                 self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed's have been bfloat16 once
@@ -81,16 +84,20 @@ class DeepSpeedLearner:
         self.reference = self.shards.copies(torch.device("cpu") if reference_offload else None) if copied else None
 
     @torch.no_grad()
-    def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
+    def logprobs(self, batch: Batch, *, reference: bool = False, as_updated: Algorithm | None = None) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         everyone = torch.ones(len(batch.length_N), dtype=torch.bool)
+        learns_N = everyone if as_updated is None else as_updated.learns_from(batch)
         with self._initial_policy() if reference else contextlib.nullcontext():
-            for rows, chunks in self._micro_batches(batch, everyone):
-                if rows is None:
-                    self._nothing(chunks)
-                    continue
-                part = batch.rows(rows).to(self.device)
-                out_NT[rows, : part.ids_NT.shape[1]] = self.engine(part.ids_NT, part.mask_NT, False, chunks)[0].cpu()
+            for learns in (True, False):
+                for rows, chunks in self._micro_batches(batch, learns_N == learns):
+                    if rows is None:
+                        self._nothing(chunks)
+                        continue
+                    part = batch.rows(rows).to(self.device)
+                    out_NT[rows, : part.ids_NT.shape[1]] = self.engine(part.ids_NT, part.mask_NT, False, chunks)[
+                        0
+                    ].cpu()
         self.world.add([out_NT])  # every rank has the rows of all
         return out_NT
 
@@ -182,7 +189,7 @@ class DeepSpeedLearner:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         self.shards.settle()
-        return self.adapters.weights(self.shards.whole) if self.adapters else self.shards.weights()
+        return self.adapters.weights(whole=self.shards.whole) if self.adapters else self.shards.weights()
 
     def save(self, path: Path) -> None:
         for name, tensors in (("policy", self.shards.masters()), ("policy_optimizer", self.shards.moments())):

@@ -1,7 +1,9 @@
 """Low-rank adapters: train W + (alpha / rank) B A with W frozen. LoRA, arXiv 2106.09685, through peft.
 
-The adapters stay inside the learner: whoever asks for weights gets plain ones, merged one matrix at a time. A is drawn
-from the run's seed and B is zero, so training starts at the base model exactly.
+The adapters stay inside the learner: whoever asks for weights gets plain ones, merged one matrix at a time, and rounded to
+the precision of the passes. The learner's own passes multiply with that very sum, not with W and B A apart: in bfloat16 most of
+a small B A is lost in rounding, and what samples would lag behind what learns. Gradients pass the rounding as if there were none.
+A is drawn from the run's seed and B is zero, so training starts at the base model exactly.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.autograd.function import Function
+from torch.nn.functional import linear
 
 from zero.errors import InputError
 
@@ -60,7 +65,9 @@ class Lora:
                 inject_adapter_in_model(config, model, NAME)
         except ValueError as error:
             raise InputError("learner.lora.targets", self.targets, f"peft refuses it ({str(error)[:200]})") from error
-        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            layer.forward = MethodType(_forward, layer)
         of_weight = {id(layer.base_layer.weight): layer for layer in layers}
         self._refuse_shared(model, layers)
         adapters = Adapters(
@@ -76,8 +83,13 @@ class Lora:
 
     def _refuse_shared(self, model: Any, layers: Sequence[Any]) -> None:
         """A change of a shared weight is none of one layer alone: it cannot be merged."""
+        from transformers.pytorch_utils import Conv1D
+
         uses = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
         for layer in layers:
+            if NAME in layer.lora_A and type(layer.base_layer) not in (torch.nn.Linear, Conv1D):
+                kind = type(layer.base_layer).__name__
+                raise InputError("learner.lora.targets", self.targets, f"{kind} is no linear layer; name others")
             if NAME not in layer.lora_A or uses.count(id(layer.base_layer.weight)) > 1:
                 remedy = "an embedding or a weight that two layers share can have no adapter; name other layers"
                 raise InputError("learner.lora.targets", self.targets, remedy)
@@ -92,14 +104,14 @@ class Adapters:
     plain: Mapping[str, Tensor]  # the base weights under the names that they had without adapters
     layers: Mapping[str, Any]  # the peft layer of each adapted weight, by the weight's plain name
 
-    def weights(self, whole: Whole | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Merged weights under their Hugging Face names, tied ones once. An adapted one is a new tensor, made when asked
-        for; the others are the base's own. `whole` gathers parameters of which each rank has a piece; then all are new."""
+    def weights(self, dtype: torch.dtype | None = None, whole: Whole | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Merged weights under their Hugging Face names, tied ones once, in `dtype`; None: each in its own. An adapted one is a
+        new tensor, made when asked for. `whole` gathers parameters of which each rank has a piece; then all are new."""
         for name, weight in self.plain.items():
             layer = self.layers.get(name)
             with whole([weight, *_own(layer)]) if whole else contextlib.nullcontext():
-                said = _merged(weight, layer) if layer else weight.detach()
-                yield name, said.clone() if whole and not layer else said
+                said = _sum(weight, layer) if layer else weight.detach()
+                yield name, said.to(dtype or weight.dtype, copy=bool(whole and not layer))
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -115,6 +127,10 @@ class Adapters:
     def parameters(self) -> list[Tensor]:
         """Those of the adapters."""
         return [parameter for layer in self.layers.values() for parameter in _own(layer)]
+
+    def used(self, layer: Any) -> list[Tensor]:
+        """The parameters that a pass through an adapted layer uses itself, without a call of the modules that hold them."""
+        return [*layer.base_layer.parameters(), *_own(layer)]
 
     def state(self) -> dict[str, Tensor]:
         """The adapters under peft's names, as they stand in its files; on the CPU."""
@@ -152,6 +168,63 @@ def _own(layer: Any) -> list[Tensor]:
     return [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight] if layer else []
 
 
+def _way(layer: Any) -> tuple[float, bool]:
+    """By how much B A counts, and whether the weight is stored [in, out]."""
+    return float(layer.scaling[NAME]), bool(layer.fan_in_fan_out)
+
+
 @torch.no_grad()
-def _merged(weight: Tensor, layer: Any) -> Tensor:
-    return weight + layer.get_delta_weight(NAME).to(weight.dtype)
+def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float, turned: bool) -> Tensor:
+    """W + scale x B A in float32, whatever the precision of the pass around."""
+    with torch.autocast(weight.device.type, enabled=False):
+        change = b.float() @ a.float() * scale
+        return weight.float() + (change.T if turned else change)
+
+
+def _sum(weight: Tensor, layer: Any) -> Tensor:
+    a, b = _own(layer)
+    return _merged(weight, a, b, *_way(layer))
+
+
+class _Adapted(Function):
+    """x [..., in] -> [..., out] with the merged weight, which is made again on the way back instead of being kept. The
+    gradients of A and B are those of the exact sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, turned: bool
+    ) -> Tensor:
+        kind = x.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        ctx.dtype, ctx.way = torch.get_autocast_dtype(kind) if mixed else weight.dtype, (scale, turned)
+        ctx.save_for_backward(x, weight, a, b)
+        merged = _merged(weight, a, b, scale, turned).to(ctx.dtype)
+        with torch.autocast(kind, enabled=False):
+            y: Tensor = linear(
+                x.to(ctx.dtype), merged.T if turned else merged, None if bias is None else bias.to(ctx.dtype)
+            )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        (scale, turned), dy = ctx.way, slopes[0].to(ctx.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            dx = None
+            if ctx.needs_input_grad[0]:
+                merged = _merged(weight, a, b, scale, turned).to(ctx.dtype)
+                dx = (dy @ (merged.T if turned else merged)).to(x.dtype)
+            rows, dy = x.to(ctx.dtype).flatten(0, -2), dy.flatten(0, -2)
+            db = (dy.T @ (rows @ a.to(ctx.dtype).T)).to(b.dtype) * scale
+            da = ((dy @ b.to(ctx.dtype)).T @ rows).to(a.dtype) * scale
+        return dx, None, None, da, db, None, None
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    """The forward pass of a peft layer."""
+    base = layer.base_layer
+    if layer.disable_adapters:
+        plain: Tensor = base(x)
+        return plain
+    y: Tensor = _Adapted.apply(x, base.weight, base.bias, *_own(layer), *_way(layer))
+    return y

@@ -50,15 +50,50 @@ def _buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-class Trained:
-    """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them."""
+def rounded_at_use(module: torch.nn.Module) -> set[torch.nn.Parameter]:
+    """The parameters that enter nothing but products of linear layers, which autocast computes in its own precision."""
+    from transformers.pytorch_utils import Conv1D
 
-    def __init__(self, module: torch.nn.Module, optim: Optim, total_updates: int, world: World) -> None:
+    users: dict[bool, set[torch.nn.Parameter]] = {True: set(), False: set()}
+    for each in module.modules():
+        users[type(each) in (torch.nn.Linear, Conv1D)].update(each.parameters(recurse=False))
+    return users[True] - users[False]
+
+
+class Trained:
+    """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them.
+
+    With `rounded` the module computes with weights rounded to bfloat16, under autocast. That rounds a linear layer's weights at
+    each use; all others (norms, embeddings) are kept rounded here, and what AdamW moves are exact copies of them, the masters.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, optim: Optim, total_updates: int, world: World, rounded: bool = False
+    ) -> None:
         self.module, self.optim, self.total_updates, self.world = module, optim, total_updates, world
+        self.masters: dict[torch.nn.Parameter, Tensor] = {}
+        if rounded:
+            at_use = rounded_at_use(module)
+            others = [p for p in module.parameters() if p not in at_use]
+            self.masters = {p: p.detach().clone() for p in others if p.requires_grad}
+            for parameter in others:
+                parameter.data.copy_(parameter.data.to(torch.bfloat16))
         self.optimizer = torch.optim.AdamW(
-            [p for _, p in self.parameters()], lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+            [self.exact(p) for _, p in self.parameters()],
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
         )
         self.updates = 0
+
+    def exact(self, parameter: torch.nn.Parameter) -> Tensor:
+        """What the optimizer moves and a checkpoint keeps: the parameter, or its master."""
+        return self.masters.get(parameter, parameter)
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        for parameter, master in self.masters.items():
+            parameter.copy_(master.to(torch.bfloat16))
 
     def parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Names and parameters; tied ones once."""
@@ -74,8 +109,11 @@ class Trained:
         rate = self.optim.rate(self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        for parameter, master in self.masters.items():
+            master.grad, parameter.grad = parameter.grad, None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._round()
         self.updates += 1
         return norm, rate
 
@@ -99,11 +137,11 @@ class Trained:
         """Parameters, moments and the number of updates as `name`.* in the folder `path`; the first rank writes."""
         if not self.world.first:
             return
-        store.write(path, name, self.parameters())
+        store.write(path, name, ((k, self.exact(parameter)) for k, parameter in self.parameters()))
         moments = (
             (f"{k}:{moment}", value)
             for k, parameter in self.parameters()
-            for moment, value in self.optimizer.state.get(parameter, {}).items()
+            for moment, value in self.optimizer.state.get(self.exact(parameter), {}).items()
         )
         store.write(path, f"{name}_optimizer", moments)
         (path / f"{name}.json").write_text(json.dumps({"updates": self.updates}))
@@ -113,10 +151,11 @@ class Trained:
         """Continue exactly where `save` was called. InputError if it was another module."""
         parameters = dict(self.parameters())
         for k, value in store.expected(path, name, parameters):
-            parameters[k].copy_(value)
+            self.exact(parameters[k]).copy_(value)
+        self._round()
         self.optimizer.state.clear()
         for key, value in store.read(path, f"{name}_optimizer"):
             k, _, moment = key.rpartition(":")
             device = value.device if moment == "step" else parameters[k].device
-            self.optimizer.state[parameters[k]][moment] = value.to(device)
+            self.optimizer.state[self.exact(parameters[k])][moment] = value.to(device)
         self.updates = json.loads((path / f"{name}.json").read_text())["updates"]

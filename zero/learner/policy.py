@@ -6,6 +6,7 @@ head runs over the response tokens in chunks and again in the backward pass: all
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
+from zero.errors import InputError
 from zero.learner import compiled, packed
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
@@ -99,17 +101,53 @@ class Policy(torch.nn.Module):
 
 
 def prepared(model: Any, gradient_checkpointing: bool) -> Any:
-    """The model without dropout (sampling knows none, and ratios must be 1 on policy), set to checkpoint or not."""
+    """The model without anything random (sampling knows none, and ratios must be 1 on policy), set to checkpoint or not.
+
+    InputError if two passes over the same tokens still differ.
+    """
     model.eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+    silence(model)
     if gradient_checkpointing:
         model.train()  # transformers checkpoints in training mode only
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not _repeats(model):
+            remedy = "two passes of this model differ: in training mode it draws random numbers; set it to false"
+            raise InputError("learner.gradient_checkpointing", True, remedy)
     return model
+
+
+def silence(model: Any) -> None:
+    """No dropout, no dropped layer, no jitter of a router: those of torch's modules, those that a model applies by a number of
+    its own, and those that it looks up in its config. The model's own config, which is exported, keeps its numbers."""
+    from transformers import PreTrainedConfig
+
+    quiet: dict[int, Any] = {}
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        _hush(module)
+        config = getattr(module, "config", None)
+        if module is not model and isinstance(config, PreTrainedConfig):
+            if id(config) not in quiet:
+                quiet[id(config)] = copy.copy(config)
+                _hush(quiet[id(config)])
+            module.config = quiet[id(config)]
+
+
+def _hush(holder: Any) -> None:
+    """Numbers whose name says that they are a probability of dropping, or a width of noise."""
+    for name, value in list(vars(holder).items()):
+        if ("drop" in name or "jitter" in name) and type(value) in (int, float) and value != 0:
+            setattr(holder, name, type(value)(0))
+
+
+@torch.no_grad()
+def _repeats(model: Any) -> bool:
+    """Whether two passes over the same tokens give the same logits."""
+    ids = torch.arange(8, device=model.device)[None]
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        first, second = (model(input_ids=ids, use_cache=False).logits for _ in range(2))
+    return torch.equal(first, second)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ all ranks meet: call them on all.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,14 @@ class Shards:
     def trained(self) -> Iterator[tuple[str, Parameter]]:
         """Names and parameters that have a master; tied ones once. The parameters may be without their data."""
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    def used_by(self, modules: Mapping[Any, Sequence[Tensor]]) -> None:
+        """Stage 3 gathers a module's own parameters for its pass: these too."""
+        from deepspeed.runtime.zero.partition_parameters import register_external_parameter
+
+        for module, parameters in modules.items():
+            for parameter in parameters:
+                register_external_parameter(module, parameter)
 
     def settle(self) -> None:
         """Let go of weights that were gathered for a forward pass, so that what is gathered next is what is stored."""

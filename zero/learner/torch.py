@@ -22,7 +22,7 @@ from zero.runtime import World
 
 class TorchLearner:
     """A Learner for any causal language model of transformers, its parameters in float32. With `lora` only adapters train,
-    drawn from `seed`."""
+    drawn from `seed`. With `autocast` passes are in bfloat16, with weights rounded to it: those are what `weights` gives."""
 
     def __init__(
         self,
@@ -43,24 +43,34 @@ class TorchLearner:
     ) -> None:
         self.temperature, self.vocabulary, self.micro_tokens = temperature, vocabulary, micro_tokens
         self.autocast, self.device, self.world = autocast, device, world
+        self.dtype = torch.bfloat16 if autocast else torch.float32
         self.adapters = lora.onto(model, seed) if lora else None
         self.model = prepared(model.to(device), gradient_checkpointing)
         self.policy = Policy(self.model, temperature, vocabulary, autocast)
         self.plain_head = self.policy.plain_head
+        self.trained = Trained(self.model, optim, total_updates, world, rounded=autocast)
         copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
         place = torch.device("cpu") if reference_offload else device
-        self.reference_state = {k: v.detach().clone().to(place) for k, v in self.weights()} if copied else None
-        self.trained = Trained(self.model, optim, total_updates, world)
+        self.reference_state = {k: v.to(place, torch.float32, copy=True) for k, v in self.weights()} if copied else None
 
     @torch.no_grad()
-    def logprobs(self, batch: Batch, *, reference: bool = False) -> Tensor:
+    def logprobs(self, batch: Batch, *, reference: bool = False, as_updated: Algorithm | None = None) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         with self._initial_policy() if reference else contextlib.nullcontext():
-            for rows in self.policy.parts(batch, self.world.share(batch.length_N), self.micro_tokens, self.device):
+            for rows, _ in self._cut(batch, as_updated):
                 part = batch.rows(rows)
                 out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
         self.world.add([out_NT])  # every rank has the rows of all
         return out_NT
+
+    def _cut(self, batch: Batch, algo: Algorithm | None) -> Iterator[tuple[Tensor, bool]]:
+        """This rank's micro-batches, and whether they learn. Rows without gradient, of which an update only wants the metrics, are
+        apart from the others: they cost a third."""
+        mine = self.world.share(batch.length_N)
+        learns_N = torch.ones(len(batch.length_N), dtype=torch.bool) if algo is None else algo.learns_from(batch)
+        for learns in (True, False):
+            for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
+                yield rows, learns
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
         tally = Tally(batch)
@@ -121,8 +131,8 @@ class TorchLearner:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         if self.adapters:
-            return self.adapters.weights()
-        return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
+            return self.adapters.weights(self.dtype)
+        return ((name, parameter.detach().to(self.dtype)) for name, parameter in self.model.named_parameters())
 
     def save(self, path: Path) -> None:
         self.trained.save(path, "policy")
@@ -136,4 +146,6 @@ class TorchLearner:
         if self.adapters:
             self.adapters.export(path)
         else:
-            self.model.save_pretrained(path)
+            known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}
+            self.model.save_pretrained(path, state_dict=dict(self.weights()) | buffers)
