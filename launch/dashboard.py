@@ -1,6 +1,7 @@
 """python -m launch.dashboard: MLflow's pages over the runs of this folder, with comparisons that are ready to look at.
 
-Serves the embedded store (runs/mlflow.db) on this machine only, until Ctrl-C. Training may go on meanwhile.
+Serves the embedded store (runs/mlflow.db) on this machine only, until Ctrl-C. Training may go on meanwhile. With --uri it
+prepares the same comparisons on an MLflow server that runs already, and prints their links.
 """
 
 from __future__ import annotations
@@ -8,50 +9,37 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
-import secrets
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 import zlib
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
+from launch.mlflow_server import LOOPBACK, refuse_taken_port, serve, show, shown_name, users
 from zero.errors import InputError
 from zero.tracking import AXES, GLOSSARY
 from zero.tracking.mlflow import TABLES
-from zero.tracking.store import SQLITE, artifact_root, import_mlflow
+from zero.tracking.store import SQLITE, import_mlflow, without_password
 
 MAIN = "comparison"  # the section of charts that is open; every other metric waits in a closed section
 SYSTEM = "System metrics"  # MLflow's own name for the family system/
 CHARTS = ("train/reward", "length/mean", "length/incorrect", "length/correct", "loss/entropy", "loss/grad_norm")
 COLOUR = "mlflow.runColor"  # where MLflow keeps the colour that a person chose for a run
 HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # told apart by colour-blind eyes, too
-# Light: without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and calls its vendor.
-ENVIRONMENT = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_SECONDS = 180  # a busy machine took 90
+PAGE = 1000  # runs that MLflow is asked for at once
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM. Returns the exit code: 2 if what was asked for cannot work."""
     options = parse(arguments)
     try:
+        if options.uri:
+            show(prepare(options.uri, options.experiment))
+            return 0
         store = find_store(options.runs)
         if not options.print_link:
             refuse_taken_port(options.host, options.port)
-        shown = "127.0.0.1" if options.host == "0.0.0.0" else options.host
-        links = seed_views(store, options.experiment, f"http://{shown}:{options.port}")
+        links = seed_views(store, options.experiment, f"http://{shown_name(options.host)}:{options.port}")
         if options.print_link:
             show(links)
             return 0
@@ -61,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "note: whoever reaches this address may read and change the runs; --login asks who they are",
                 file=sys.stderr,
             )
-        return serve(store, options.host, options.port, links, login)
+        return serve(store, options.host, options.port, links, login, options.allow)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,6 +64,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument(
+        "--allow", action="append", default=[], metavar="NAME", help="another name by which others reach this machine"
+    )
+    parser.add_argument(
+        "--uri", help="http://HOST:PORT of an MLflow server: prepare its pages and print their links; start nothing"
+    )
+    parser.add_argument(
         "--login", action="store_true", help="ask for a name and a password: MLflow's basic-auth app, user admin"
     )
     parser.add_argument("--experiment", default="zero", help="name that the runs were tracked under (default: zero)")
@@ -83,6 +77,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--print-link", action="store_true", help="prepare the views and print their links; start nothing"
     )
     return parser.parse_args(arguments)
+
+
+def prepare(uri: str, experiment: str) -> list[tuple[str, str]]:
+    """The links of `seed_views` on a server that somebody runs. InputError if it does not answer."""
+    import_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    if not uri.startswith(("http://", "https://")):
+        raise InputError("--uri", uri, "must be http://HOST:PORT of an MLflow server; --runs FOLDER serves a folder")
+    try:
+        return seed_views(uri, experiment, without_password(uri).rstrip("/"))
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        remedy = f"does not take it ({reason}); start the server, or set MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        raise InputError("--uri", without_password(uri), remedy) from error
 
 
 def find_store(runs: Path) -> str:
@@ -97,38 +106,6 @@ def find_store(runs: Path) -> str:
     return f"{SQLITE}{file}"
 
 
-def users(store: str) -> dict[str, str]:
-    """The environment of MLflow's basic-auth app. Its users lie beside the store; the first start makes `admin`, with the
-    password in MLFLOW_AUTH_ADMIN_PASSWORD or one that is made and printed here. InputError if the app is not installed."""
-    if find_spec("flask_wtf") is None:
-        raise InputError("--login", "", "MLflow's basic-auth app is not installed; pip install 'r1-zero-suite[auth]'")
-    folder = Path(store.removeprefix(SQLITE)).parent
-    database, settings = folder / "mlflow-users.db", folder / "mlflow-users.ini"
-    settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {SQLITE}{database}\nadmin_username = admin\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") or secrets.token_urlsafe(12)
-    if not database.exists():
-        made = "" if "MLFLOW_AUTH_ADMIN_PASSWORD" in os.environ else f", password {password}"
-        print(f"user admin{made}; more users: /signup of these pages")
-    return {
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only where there is no admin yet
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),  # of the forms of this server alone
-    }
-
-
-def refuse_taken_port(host: str, port: int) -> None:
-    """InputError if something listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError("--port", port, f"cannot be used ({error.strerror}); give another one") from error
-
-
 def seed_views(store: str, experiment_name: str, address: str) -> list[tuple[str, str]]:
     """Store a shared view for each comparison of the experiment's runs; returns (what it shows, link)."""
     import_mlflow()
@@ -136,7 +113,7 @@ def seed_views(store: str, experiment_name: str, address: str) -> list[tuple[str
 
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(experiment_name)
-    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'train'", max_results=1000) if experiment else []
+    runs = all_runs(client, experiment.experiment_id) if experiment else []
     if not experiment or not runs:
         names = ", ".join(e.name for e in client.search_experiments()) or "none"
         raise InputError("--experiment", experiment_name, f"has no training runs; there are the experiments {names}")
@@ -155,6 +132,18 @@ def seed_views(store: str, experiment_name: str, address: str) -> list[tuple[str
     if any(TABLES in run.data.tags for run in runs):
         links.append(("answers of the runs, side by side", f"{page}?compareRunsMode=ARTIFACT"))
     return links
+
+
+def all_runs(client: Any, experiment_id: str) -> list[Any]:
+    """Every training run of an experiment, a page at a time."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], "tags.kind = 'train'", max_results=PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
 def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
@@ -203,55 +192,6 @@ def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def serve(
-    store: str, host: str, port: int, links: Sequence[tuple[str, str]], login: Mapping[str, str] | None = None
-) -> int:
-    """Run the server until it ends or a signal comes, and leave no process behind. `login`: see `users`."""
-    folder = Path(store.removeprefix(SQLITE)).parent
-    log = folder / "mlflow-server.log"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    command += ["--workers", "1", "--artifacts-destination", str(artifact_root(store))]
-    command += ["--app-name", "basic-auth"] if login else []
-    signal.signal(signal.SIGTERM, _interrupt)
-    with log.open("w") as file:
-        server = subprocess.Popen(  # a session of its own: the server's own children go with it
-            command,
-            stdout=file,
-            stderr=file,
-            cwd=folder,
-            env={**os.environ, **ENVIRONMENT, **(login or {})},
-            start_new_session=True,
-        )
-    try:
-        if not _answers(server, links[0][1].split("/#")[0] + "/health"):
-            print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
-            return 1
-        show(links)
-        print("Ctrl-C stops the server.", flush=True)
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _stop(server)
-
-
-def show(links: Sequence[tuple[str, str]]) -> None:
-    """Print links a person can click."""
-    for text, link in links:
-        print(f"{text}:\n  {link}", flush=True)
-
-
 def _chart(metric: str) -> dict[str, Any]:
     return {
         "type": "LINE",
@@ -275,33 +215,6 @@ def _chart(metric: str) -> dict[str, Any]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": not metric.startswith("eval/"),  # few points: smoothed, they would be wrong
     }
-
-
-def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(health, timeout=2):
-                return True
-        except (URLError, OSError):
-            time.sleep(0.2)
-    return False
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server's whole session: politely, then not."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, sent)
-            server.wait(10)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from launch import serving
-from launch.dashboard import refuse_taken_port
+from launch.mlflow_server import refuse_taken_port
 from launch.place import Place
 from zero.errors import InputError
 from zero.models import find

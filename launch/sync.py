@@ -140,11 +140,13 @@ def bring(
 
 
 def claim(place: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
-    """Say under which token MLflow knows this cell: made from sweep and cell alone, so that whoever delivers, and however
-    often, finds the one run that there is."""
+    """Say under which token MLflow knows this cell: made from the cell and its first start, so that whoever delivers, and
+    however often, finds the one run that there is; a cell whose folder was deleted and that ran anew is another run."""
+    from zero import provenance
     from zero.tracking.store import without_password
 
-    token = sha256(f"{sweep.id or sweep.name}\n{cell.name}\n{cell.signature}".encode()).hexdigest()[:32]
+    first = json.dumps(provenance.starts(place)[:1], sort_keys=True)
+    token = sha256(f"{sweep.id or sweep.name}\n{cell.name}\n{cell.signature}\n{first}".encode()).hexdigest()[:32]
     link = records.read_json(place / LINK)
     if not {"run_id", "token", "delivered", "status"} <= link.keys():
         link = {"run_id": None, "token": token, "delivered": -1, "status": "running", "uri": without_password(uri)}

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from launch import dashboard
+from launch import dashboard, mlflow_server
 from tests.conftest import ROOT
 from tests.synthetic import empty_store, metrics
 from zero.tracking import MlflowTracker, Trackers
@@ -125,6 +125,8 @@ def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest
         for arguments, words in (
             (["--runs", str(tmp_path / "none")], "holds no mlflow.db; train first"),
             (["--runs", str(runs), "--port", str(port)], f"--port={port}: cannot be used (Address already in use)"),
+            (["--uri", f"http://127.0.0.1:{free_port()}"], "does not take it"),
+            (["--uri", "runs"], "must be http://HOST:PORT of an MLflow server"),
             (["--runs", str(runs), "--experiment", "other"], "no training runs; there are the experiments zero"),
         ):
             extra = [] if "--port" in arguments else ["--print-link"]
@@ -133,6 +135,17 @@ def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest
             assert words in said
             assert said.count("\n") == 1
     assert not (tmp_path / "none").exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_every_page_of_runs_is_prepared(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "PAGE", 3)
+    client = client_of(runs)
+    assert len(dashboard.all_runs(client, client.get_experiment_by_name("zero").experiment_id)) == 4
 
 
 def session_of(pid: int) -> list[int]:
@@ -161,12 +174,15 @@ def served(runs: Path, *more: str, **environment: str) -> tuple[subprocess.Popen
     return server, port, lines
 
 
-def asked(port: int, password: str | None = None) -> tuple[int, int]:
-    """The status of a search for runs, and how many there are."""
+def asked(port: int, password: str | None = None, name: str = "") -> tuple[int, int]:
+    """The status of a search for runs, and how many there are; `name`: what a browser calls this machine."""
     query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", query, {"Content-Type": "application/json"}
     )
+    if name:
+        request.add_header("Host", f"{name}:{port}")
+        request.add_header("Origin", f"http://{name}:{port}")
     if password is not None:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
     try:
@@ -179,8 +195,13 @@ def asked(port: int, password: str | None = None) -> tuple[int, int]:
 @pytest.mark.slow
 def test_who_has_no_password_sees_nothing(runs: Path) -> None:
     password = "correct horse battery"
-    server, port, lines = served(runs, "--login", MLFLOW_AUTH_ADMIN_PASSWORD=password)
+    open_to_all = ["--host", "0.0.0.0", "--allow", "lab.example.org"]
+    server, port, lines = served(runs, "--login", *open_to_all, MLFLOW_AUTH_ADMIN_PASSWORD=password)
     try:
+        assert f"http://{socket.getfqdn()}:{port}/#/experiments" in "".join(lines)
+        for name in (socket.gethostname(), socket.getfqdn(), "lab.example.org", "10.1.2.3"):
+            assert asked(port, password, name) == (200, 4), name
+        assert asked(port, password, "elsewhere.example.com")[0] == 403
         assert lines[0].startswith("user admin; ") and password not in "".join(lines)
         assert [asked(port), asked(port, "wrong"), asked(port, password)] == [(401, 0), (401, 0), (200, 4)]
     finally:
@@ -198,21 +219,25 @@ def test_a_login_needs_its_app_and_an_open_address_is_told(
     assert dashboard.main(["--runs", str(runs), "--port", "0"]) == 0 and not capsys.readouterr().err
     monkeypatch.delenv("MLFLOW_AUTH_ADMIN_PASSWORD", raising=False)
     (runs / "mlflow-users.ini").unlink(missing_ok=True)  # another test may have logged in
-    password = dashboard.users(dashboard.find_store(runs))["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    password = mlflow_server.users(dashboard.find_store(runs))["MLFLOW_AUTH_ADMIN_PASSWORD"]
     assert len(password) >= 12 and f"user admin, password {password};" in capsys.readouterr().out
-    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    monkeypatch.setattr(mlflow_server, "find_spec", lambda name: None)
     assert dashboard.main(["--runs", str(runs), "--port", "0", "--login"]) == 2
-    assert "pip install 'r1-zero-suite[auth]'" in capsys.readouterr().err
+    assert "pip install -e '.[auth]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_a_signal_and_leaves_nothing_behind(runs: Path, sent: signal.Signals) -> None:
+def test_it_serves_until_a_signal_and_leaves_nothing_behind(
+    runs: Path, sent: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
     server, port, _ = served(runs)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert b"MLflow" in page.read()
         assert asked(port) == (200, 4)
+        assert dashboard.main(["--uri", f"http://127.0.0.1:{port}/"]) == 0
+        assert f"http://127.0.0.1:{port}/#/experiments" in capsys.readouterr().out
         family = session_of(server.pid)
         assert len(family) >= 2
         server.send_signal(sent)

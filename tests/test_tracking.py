@@ -33,7 +33,8 @@ from zero.tracking import (
     waiting,
 )
 from zero.tracking import journal as journals
-from zero.tracking.store import absolute, default_store, without_password
+from zero.tracking import mlflow as mlflow_tracking
+from zero.tracking.store import absolute, dashboard_command, default_store, without_password
 
 STEPS = 20
 
@@ -467,6 +468,57 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
     assert len({run_of(uri, tmp_path / f"run{i}").info.run_id for i in range(count)}) == count
 
 
+def test_an_experiment_in_the_trash_is_told_at_once(
+    tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir := tmp_path / "trashed").mkdir()
+    tracker = MlflowTracker(run_dir, "r", {"kind": "train"}, store, experiment="trashed", patience=60.0, every=0.1)
+    client = client_of(store)
+    client.delete_experiment(client.create_experiment("trashed"))
+    trackers = Trackers(JsonlTracker(run_dir), [tracker])
+    trackers.rewind(-1)
+    trackers.metrics(metrics("drgrpo", 0, 0, 3), 0)
+    began = time.monotonic()
+    trackers.close("finished")
+    assert time.monotonic() - began < 50  # not the whole patience
+    told = capfd.readouterr().err
+    assert "experiment trashed is in MLflow's trash; restore it (" in told
+    assert "mlflow experiments restore -x" in told and "or set another tracker.experiment" in told
+    assert "1 steps wait in" in told
+
+
+SLOW = """
+    import json, sys, time
+    from pathlib import Path
+
+    path = Path(json.loads(sys.stdin.readline())["run"]["run_dir"]) / "mlflow.json"
+    while "close" not in json.loads(sys.stdin.readline()):
+        pass
+    for step in range(10):  # what a slow server is seen by: a little more each time
+        time.sleep(0.5)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"delivered": step}))
+"""
+
+
+@pytest.mark.parametrize("status", ["finished", "preempted"])
+def test_a_finished_run_waits_as_long_as_something_arrives(
+    tmp_path: Path, status: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mlflow_tracking, "FOLLOWER", (sys.executable, "-c", textwrap.dedent(SLOW)))
+    trackers = record(tmp_path, f"sqlite:///{tmp_path}/x.db", patience=3.0)
+    trackers.close(status)
+    told = capfd.readouterr().err  # five seconds in all: longer than the patience, which a pre-empted run has at most
+    assert ("(tracker.patience=3 s passed)" in told) is (status == "preempted"), told
+
+
+def test_what_to_type_to_see_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert dashboard_command(f"sqlite:///{tmp_path}/runs/mlflow.db") == "make dashboard"
+    assert dashboard_command(f"sqlite:///{tmp_path}/x/mlflow.db") == f"python -m launch.dashboard --runs {tmp_path}/x"
+    assert "launch.dashboard --uri http://lab:5000" in dashboard_command("http://lab:5000")
+    assert "journal alone" in dashboard_command(None)
+
+
 # --- MLflow, out of reach ---
 
 
@@ -483,7 +535,7 @@ def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capf
     assert looped < 1.0
     assert 0.9 < closed < 2.5
     said = capfd.readouterr().err
-    assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl; running the same command" in said
+    assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl (tracker.patience=1 s passed); running" in said
     assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
 
 

@@ -10,6 +10,7 @@ can change a number by itself, so nothing of it belongs to a run's identity.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
         "code": code_digest(),
         "versions": package_versions(),
         "host": platform.node(),
+        "user": user(),
         "processor": processor(),
         "kernels": library() is not None,  # the project's own (zero/kernels): without them the last digits are others
         "device": device,
@@ -104,6 +106,14 @@ def starts(run_dir: Path) -> list[Start]:
         if isinstance(line, dict):
             found.append(line)
     return found
+
+
+def user() -> str | None:
+    """Who started the run; None where the account has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None
 
 
 def processor() -> str:

@@ -303,6 +303,8 @@ def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path
 
 def where_to_look(run_dir: Path, before: str = "") -> None:
     """The last lines of a run; `before`: of one that had finished already."""
+    from zero.tracking import dashboard_command, stored_in
+
     if before:
         print(before)
     shown = run_dir.relative_to(Path.cwd()) if run_dir.is_relative_to(Path.cwd()) else run_dir
@@ -310,7 +312,7 @@ def where_to_look(run_dir: Path, before: str = "") -> None:
     print(f"  curves        {shown / 'curves.png'}")
     print(f"  model         {shown / 'model'}")
     print(f"  all metrics   {shown / 'metrics.jsonl'}")
-    print(f"  compare runs in MLflow:  make dashboard   (python -m launch.dashboard --runs {shown.parent})")
+    print(f"  compare runs in MLflow:  {dashboard_command(stored_in(run_dir))}")
 
 
 @hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="train")

@@ -19,10 +19,12 @@ from zero.provenance import Start
 from zero.records import Metrics
 from zero.tracking.glossary import GLOSSARY, describe, markdown
 from zero.tracking.journal import JsonlTracker
-from zero.tracking.mlflow import MlflowTracker, delivered, waiting
+from zero.tracking.mlflow import MlflowTracker, delivered, stored_in, waiting
+from zero.tracking.store import dashboard_command
 
 __all__ = [
-    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "View", "delivered", "describe", "markdown", "waiting",
+    "GLOSSARY", "JsonlTracker", "MlflowTracker", "Tracker", "Trackers", "View", "dashboard_command", "delivered", "describe",
+    "markdown", "stored_in", "waiting",
 ]  # fmt: skip
 
 AXES = ("algo", "template", "questions", "model")
@@ -147,6 +149,8 @@ def run_tags(start: Start, seed: int, signature: str) -> dict[str, str]:
     tags = {"kind": "train", "seed": str(seed), "signature": signature}
     tags |= {axis: start["choices"][axis] for axis in AXES if axis in start["choices"]}
     tags |= {key: str(start[key]) for key in ("host", "processor", "device", "ranks") if key in start}
+    if user := start.get("user"):
+        tags["mlflow.user"] = user
     if commit := start.get("commit"):
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("-dirty")}
     return tags | {f"version.{package}": version for package, version in start.get("versions", {}).items()}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zero.tracking.mlflow import Remote, say
+from zero.tracking.mlflow import InTrash, Remote, say
 from zero.tracking.store import import_mlflow
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts on a store that fails
@@ -57,9 +57,12 @@ class Follower:
             except Exception as error:
                 self._remote.disconnect()
                 if not failed:
-                    reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
+                    kind = "" if isinstance(error, InTrash) else f"{type(error).__name__}: "
+                    reason = f"{kind}{str(error).strip()}".split("\n")[0][:300]
                     say(f"cannot deliver ({reason}); the run goes on, metrics.jsonl holds everything")
                 failed = True
+                if status and isinstance(error, InTrash):  # waiting does not help
+                    os._exit(1)
                 # Before close, close interrupts the pause; after it, short pauses use up the run's patience.
                 if status:
                     time.sleep(min(pause, 2.0))

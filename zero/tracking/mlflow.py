@@ -84,16 +84,27 @@ class MlflowTracker:
         tell(self._started(), {"artifact": str(path.absolute())})
 
     def close(self, status: str) -> None:
-        """Deliver the rest and end the run as finished, preempted or failed; one line if that takes too long."""
+        """Deliver the rest and end the run as finished, preempted or failed; one line if that takes too long.
+
+        A finished run has time: it waits as long as something arrives, `patience` for each sign of that.
+        """
         follower = self._started()
         tell(follower, {"close": status})
-        try:
-            follower.wait(self._patience)
-        except subprocess.TimeoutExpired:
-            follower.kill()
+        before = _read_link(self._run_dir)
+        while True:
+            try:
+                follower.wait(self._patience)
+                break
+            except subprocess.TimeoutExpired:
+                now = _read_link(self._run_dir)
+                if status != "finished" or now == before:
+                    follower.kill()
+                    break
+                before = now
         if follower.wait():
             count = waiting(self._run_dir)
-            say(f"{count} steps wait in {self._run_dir / journal.FILE}; running the same command again delivers them")
+            what = f"{count} steps wait in {self._run_dir / journal.FILE}" if count else "it lacks the end of the run"
+            say(f"{what} (tracker.patience={self._patience:g} s passed); running the same command again delivers them")
 
     def _started(self) -> subprocess.Popen[str]:
         if self._follower is None:
@@ -116,6 +127,10 @@ def tell(follower: subprocess.Popen[str], line: Mapping[str, Any]) -> None:
     with suppress(OSError):
         follower.stdin.write(json.dumps(line) + "\n")
         follower.stdin.flush()
+
+
+class InTrash(Exception):
+    """Nothing can be delivered until a person acts; the message says how."""
 
 
 class Remote:
@@ -194,6 +209,12 @@ class Remote:
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             return None
+        if experiment.lifecycle_stage != "active":
+            restore = f"mlflow experiments restore -x {experiment.experiment_id}"
+            where = f"restore it (MLFLOW_TRACKING_URI={without_password(self._uri)} {restore})"
+            raise InTrash(
+                f"experiment {self._experiment} is in MLflow's trash; {where} or set another tracker.experiment"
+            )
         found = client.search_runs([experiment.experiment_id], f"tags.`zero.token` = '{self._link['token']}'")
         return found[0] if found else None
 
@@ -255,6 +276,8 @@ class Remote:
             if path.exists():
                 self._upload(path)
             self.artifacts.popleft()
+            self._link["files"] = self._link.get("files", 0) + 1
+            self._remember()
 
     def _list(self, folder: str | None) -> list[Any]:
         return list(self._client.list_artifacts(self._run_id, folder))
@@ -295,6 +318,11 @@ def delivered(run_dir: Path) -> bool:
     """Whether a finished run has nothing left to tell MLflow (also if it never used MLflow)."""
     link = _read_link(run_dir)
     return not link or (link["status"] == "finished" and waiting(run_dir) == 0)
+
+
+def stored_in(run_dir: Path) -> str | None:
+    """The uri of the store that a run went to, without a password; None if it never used MLflow."""
+    return _read_link(run_dir).get("uri")
 
 
 def table(path: Path) -> dict[str, Any]:

@@ -33,6 +33,16 @@ def artifact_root(uri: str) -> str | None:
     return (Path(uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
 
 
+def dashboard_command(uri: str | None) -> str:
+    """What shows the runs of a store side by side. `uri`: where a run went to; None: nowhere."""
+    if uri is None:
+        return "tracker=mlflow keeps them there; this run kept its journal alone"
+    if not uri.startswith(SQLITE):
+        return f"{uri}   (prepared pages: python -m launch.dashboard --uri {uri})"
+    runs = Path(uri.removeprefix(SQLITE)).parent
+    return "make dashboard" if runs == Path.cwd() / "runs" else f"python -m launch.dashboard --runs {runs}"
+
+
 def without_password(uri: str) -> str:
     """The uri as it may be written down."""
     return re.sub(r"//[^/@]*@", "//", uri)

@@ -1,0 +1,176 @@
+"""MLflow's own server over an embedded store: who may reach it under which name, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from zero.errors import InputError
+from zero.tracking.store import SQLITE, artifact_root
+
+# Light: without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and calls its vendor.
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERY = ("0.0.0.0", "::")  # hosts that stand for every address of this machine
+START_SECONDS = 180  # a busy machine took 90
+
+
+def users(store: str) -> dict[str, str]:
+    """The environment of MLflow's basic-auth app. Its users lie beside the store; the first start makes `admin`, with the
+    password in MLFLOW_AUTH_ADMIN_PASSWORD or one that is made and printed here. InputError if the app is not installed."""
+    if find_spec("flask_wtf") is None:
+        raise InputError(
+            "--login", "", "MLflow's basic-auth app is not installed; pip install -e '.[auth]' in this repository"
+        )
+    folder = Path(store.removeprefix(SQLITE)).parent
+    database, settings = folder / "mlflow-users.db", folder / "mlflow-users.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {SQLITE}{database}\nadmin_username = admin\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") or secrets.token_urlsafe(12)
+    if not database.exists():
+        made = "" if "MLFLOW_AUTH_ADMIN_PASSWORD" in os.environ else f", password {password}"
+        print(f"user admin{made}; more users: /signup of these pages")
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only where there is no admin yet
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),  # of the forms of this server alone
+    }
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """InputError if something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError("--port", port, f"cannot be used ({error.strerror}); give another one") from error
+
+
+def shown_name(host: str) -> str:
+    """The name of this machine in a link: its full one, if every address is served."""
+    return socket.getfqdn() if host in EVERY else host
+
+
+def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
+    """What a request may call this machine, so that pages of other sites cannot reach the server: its names and addresses,
+    and `more`. Private addresses are allowed where all are served, as MLflow does of itself."""
+    names = [host, *LOOPBACK, socket.gethostname(), socket.getfqdn(), *more]
+    if host in EVERY:
+        names += [*addresses(), "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
+    bracketed = [f"[{name}]" if ":" in name else name for name in names if name not in EVERY]
+    return list(dict.fromkeys(bracketed))
+
+
+def addresses() -> list[str]:
+    """The addresses that this machine's name stands for."""
+    try:
+        return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)))
+    except OSError:
+        return []
+
+
+def serve(
+    store: str,
+    host: str,
+    port: int,
+    links: Sequence[tuple[str, str]],
+    login: Mapping[str, str] | None = None,
+    more: Sequence[str] = (),
+) -> int:
+    """Run the server until it ends or a signal comes, and leave no process behind. `login`: see `users`; `more`: names of
+    this machine that it does not know itself."""
+    folder = Path(store.removeprefix(SQLITE)).parent
+    log = folder / "mlflow-server.log"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    command += ["--workers", "1", "--artifacts-destination", str(artifact_root(store))]
+    names = names_of_this_machine(host, more)
+    command += ["--allowed-hosts", ",".join(f"{name}{end}" for name in names for end in ("", f":{port}"))]
+    command += [
+        "--cors-allowed-origins",
+        ",".join(f"http://{name}:{port}" for name in names),
+    ]  # of its own pages' requests
+    command += ["--app-name", "basic-auth"] if login else []
+    signal.signal(signal.SIGTERM, _interrupt)
+    with log.open("w") as file:
+        server = subprocess.Popen(  # a session of its own: the server's own children go with it
+            command,
+            stdout=file,
+            stderr=file,
+            cwd=folder,
+            env={**os.environ, **ENVIRONMENT, **(login or {})},
+            start_new_session=True,
+        )
+    try:
+        at = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host
+        if not _answers(server, f"http://{at}:{port}/health"):
+            print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
+            return 1
+        show(links)
+        print("Ctrl-C stops the server.", flush=True)
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(server)
+
+
+def show(links: Sequence[tuple[str, str]]) -> None:
+    """Print links a person can click."""
+    for text, link in links:
+        print(f"{text}:\n  {link}", flush=True)
+
+
+def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(health, timeout=2):
+                return True
+        except (URLError, OSError):
+            time.sleep(0.2)
+    return False
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server's whole session: politely, then not."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, sent)
+            server.wait(10)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
