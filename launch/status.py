@@ -1,8 +1,7 @@
 """python -m launch.status [SWEEP [COMMAND] [PATTERN]]: what has become of a sweep's cells, from any machine that sees its
 folder, whoever submitted it. Without a SWEEP: all sweeps in runs/sweeps.
 
-  (none)           the table; --follow: until all is done; --json: one object a line. The table brings journals into MLflow
-                   meanwhile, in a process of its own (SWEEP/sync.log)
+  (none)           the table, which changes nothing; --follow: until all is done; --json: one object a line
   resume           submit what is missing, stopped or cancelled
   retry --failed   the same and what failed
   stop             let running cells save at the end of their step, and stay stopped
@@ -20,7 +19,6 @@ import argparse
 import csv
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +32,7 @@ from launch.nodes import bad_nodes
 from launch.states import Status
 from launch.submit import unwritten
 from launch.sweep import Sweep
+from launch.sync import undelivered
 from zero.errors import InputError
 
 COMMANDS = ("show", "resume", "retry", "stop", "cancel", "logs", "collect", "sync")
@@ -143,8 +142,8 @@ def show(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
         (console if console.is_terminal else Console(highlight=False, width=160)).print(table(sweep, of, names))
         for line in remarks(folder, of, len(asked) - len(names)):
             print(line)
-    if not options.json and any(status.step is not None for status in of.values()):
-        deliver_beside(folder)
+    if not options.json and (lacking := undelivered(folder, sweep, of)):
+        print(f"MLflow lacks {lacking} cells or their last steps: python -m launch.sync {folder.name}")
     return 1 if any(of[name].state in (state.FAILED, state.LOST) for name in names) else 0
 
 
@@ -292,16 +291,6 @@ def collect(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.
 def deliver(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """Journals into MLflow."""
     return deliver_states(folder, sweep, now(folder, sweep)[0])
-
-
-def deliver_beside(folder: Path) -> None:
-    """Start launch.sync and do not wait for it: MLflow takes a second and more for a run. Two at once do no harm."""
-    with (folder / "sync.log").open("wb") as out:
-        subprocess.Popen(
-            [sys.executable, "-m", "launch.sync", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
-        )  # fmt: skip
 
 
 def deliver_states(folder: Path, sweep: Sweep, of: Mapping[str, Status]) -> int:

@@ -94,6 +94,14 @@ def due(place: Path, cell: Cell, status: Status, uri: str) -> bool:
     return bool(last) and last[-1]["step"] > link.get("delivered", -1)
 
 
+def undelivered(folder: Path, sweep: Sweep, of: Mapping[str, Status]) -> int:
+    """Cells of which MLflow may lack something, and which do not report themselves."""
+    where = store(folder, sweep)
+    return sum(
+        of[name].step is not None and due(folder / name, cell, of[name], where) for name, cell in sweep.cells.items()
+    )
+
+
 def reports(place: Path) -> bool:
     """Whether the cell was given a tracker server of its own."""
     config = records.read_json(place / records.CELL).get("config") or {}

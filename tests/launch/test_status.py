@@ -16,14 +16,6 @@ from launch.states import Status
 from launch.sweep import Cell, Sweep
 
 
-@pytest.fixture(autouse=True)
-def delivered(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Sweeps whose journals were to be brought to MLflow meanwhile; tests/launch/test_sync.py has the real thing."""
-    folders: list[Path] = []
-    monkeypatch.setattr(status, "deliver_beside", folders.append)
-    return folders
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four cells: finished, failed, stopped, never started; and an evaluation that waits for the second."""
@@ -63,10 +55,8 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return taken
 
 
-def test_the_table_says_all_and_a_failure_is_an_exit_code(
-    folder: Path, delivered: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status.main([str(folder)]) == 1 and delivered == [folder]
+def test_the_table_says_all_and_a_failure_is_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(folder)]) == 1
     said = capsys.readouterr().out
     for words in ("0.500", "33", "4/4", "ValueError: [bold]no[/bold]", "for a-s1 failed", "1 finished, 1 failed"):
         assert words in said

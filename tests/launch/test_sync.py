@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from launch import states, status, sync
 from launch import sweep as records
 from launch.sweep import Cell, Sweep
 from tests.conftest import ROOT
+from zero import provenance
 
 
 @pytest.fixture(autouse=True)
@@ -149,11 +149,30 @@ def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path)
     assert sync.due(place, cell, ended, "http://host")
 
 
-def test_the_table_brings_the_journals_along_and_does_not_wait(tmp_path: Path) -> None:
+def test_the_table_writes_nothing_and_says_what_mlflow_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = made(tmp_path, 2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert status.main([str(folder)]) == 0
-    until = time.monotonic() + 120
-    while "2 cells brought up to date" not in (said := (folder / "sync.log").read_text()):
-        assert time.monotonic() < until, said
-        time.sleep(0.2)
-    assert deliver(folder) == (0, {})  # nothing is left to do
+    assert f"MLflow lacks 2 cells or their last steps: python -m launch.sync {folder.name}" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert deliver(folder)[0] == 2
+    assert status.main([str(folder)]) == 0
+    assert "MLflow lacks" not in capsys.readouterr().out
+
+
+def test_a_cell_that_ran_anew_in_a_new_folder_is_another_run(tmp_path: Path) -> None:
+    folder = made(tmp_path, 1)
+    (place,) = [path for path in folder.iterdir() if (path / "metrics.jsonl").exists()]
+    provenance.note(place, {"time": 1.0, "choices": {}, "code": "a"})
+    assert deliver(folder) == (1, {})
+    first = records.read_json(place / "mlflow.json")
+    (place / "mlflow.json").unlink()
+    assert deliver(folder)[1] == {}  # the link was lost: the run is found again by the cell and its first start
+    assert records.read_json(place / "mlflow.json")["run_id"] == first["run_id"]
+    for name in ("mlflow.json", "starts.jsonl"):  # a folder that was deleted, and a run with other code
+        (place / name).unlink()
+    provenance.note(place, {"time": 2.0, "choices": {}, "code": "b"})
+    assert deliver(folder) == (1, {})
+    assert records.read_json(place / "mlflow.json")["run_id"] != first["run_id"]
