@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 # A module may import its own layer's package and any lower layer. The longest matching prefix counts.
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitor": 0,
-    "zero.kernels": 0, "zero.tables": 0, "zero.files": 0,
+    "zero.kernels": 0, "zero.tables": 0, "zero.files": 0, "zero.prose": 0,
     "zero.records": 1, "zero.runtime": 1, "zero.families": 1, "zero.provenance": 1, "zero.signals": 1, "zero.lock": 1,
     "zero.algo": 2, "zero.template": 2, "zero.identity": 2, "zero.preflight": 2, "zero.published": 2,
     "zero.questions": 3,

@@ -353,6 +353,22 @@ def test_formula_field(text: str, formula: str | None) -> None:
         (".5", ".5"),
         ("none", None),
         ("\u0665", None),  # an Arabic digit
+        ("The final answer is $14{,}916$.", "14{,}916"),
+        ("The answer is $\\frac{3}{4}$.", "\\frac{3}{4}"),
+        ("so it is \\frac{3}{4}.", "\\frac{3}{4}"),
+        ("the area is 5 m^2", "5"),
+        ("that makes 1.5e3", "1.5e3"),
+        ("we get 3\\sqrt{2}", "3\\sqrt{2}"),
+        ("about 2.5 \\times 10^{3} in all", "2.5 \\times 10^{3}"),
+        ("it is 10^3", "10^3"),
+        ("1,000,000 in 3 steps. Answer: 7 apples, as x_1 and x_2 show", "7"),
+        ("The answer is 2x+3. It took 4 steps.", "2x+3"),
+        ("**Answer:** (B)", "(B)"),
+        ("The answer to 1+1 is x = 2.", "x = 2"),
+        ("The final answer is:\n$$x^2+1$$", "x^2+1"),
+        ("After 3 steps, the length is $2x+3$.", "2x+3"),
+        ("The answer is no solution.", "no solution"),
+        ("It costs $5 at first and then 7.", "7"),
     ],
 )
 def test_boxed_or_last_number(text: str, answer: str | None) -> None:

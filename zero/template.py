@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from zero.errors import InputError
+from zero.prose import first_number, prose_answer
 from zero.records import Prompt, Question
 
 Extract = Callable[[str], str | None]
@@ -32,11 +33,6 @@ _TAGGED = re.compile(r"</think>\s*<answer>")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _FORMULA = re.compile(r"""["']formula["']\s*:""")
 _FIELD = re.compile(r"""\s*(?:"(?P<double>[^"\n]*)"|'(?P<single>[^'\n]*)'|(?P<bare>[^"'\s,}][^\n,}]*))""")
-_NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"  # a minus sign, unless it subtracts
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?:/[0-9]+)?"
-)
 _ARITHMETIC = re.compile(
     r"(?<!\\)[0-9(](?:[0-9()+*/=.\u00d7\u00f7\u2212 \t-]|\\(?:times|div|cdot|left|right)(?![A-Za-z]))*"
 )
@@ -232,17 +228,14 @@ def formula_field(text: str) -> str | None:
 
 
 def boxed_or_last_number(text: str) -> str | None:
-    """For text in any form: the last box, else the number after the last `####` (the style of
-    GSM8K), else the last number of the text: 72, 1,234.5, -3, .5 or 3/4. None if there is no number either."""
+    """For text in any form: the last box, else the number after the last `####` (the style of GSM8K), else what the prose
+    gives (zero.prose): `The answer is 2x+3`, or the last number: 72, 1,234.5, -3, .5 or 3/4. None without any of these."""
     boxed = last_boxed(text)
     if boxed is not None:
         return boxed
     marked = text.rpartition("####")
-    after = _NUMBER.search(marked[2]) if marked[1] else None
-    if after:
-        return after.group()
-    found = deque(_NUMBER.finditer(text), maxlen=1)
-    return found[0].group() if found else None
+    after = first_number(marked[2]) if marked[1] else None
+    return after or prose_answer(text)
 
 
 def free_answer(text: str) -> str | None:

@@ -26,6 +26,46 @@ SEEDS += [
     "#### 1",
 ]
 SEEDS += ["</think>\n<answer>", "\0", "\u0665", "\u00b2", "\ud800"]
+SEEDS += [
+    "answer is ",
+    "answer to ",
+    "answer:",
+    "$1",
+    "\\frac",
+    "\\frac{1}{2}",
+    "\\sqrt{2}",
+    "1e",
+    "x10^",
+    "1{,}000",
+    "10^{3}",
+    "m^2 ",
+]
+SEEDS += [
+    "\\textcolor{red}{",
+    "{\\bf ",
+    "1\\over ",
+    "\\begin{cases}",
+    "\\begin{aligned}a&=b\\\\",
+    "\\underline{",
+    "] 1,2 [",
+    "A ",
+    "1 000 ",
+]
+SEEDS += [
+    "\u00bd",
+    "\u2075",
+    "\u221a",
+    "\u0305",
+    "*",
+    "**",
+    "kg m ",
+    "\\text{m} ",
+    " of the cake",
+    "=",
+    "5 x ",
+    "\\pm",
+    "0.33\\ldots",
+]
 TEXTS = [seed * (size // len(seed)) for seed in SEEDS for size in (150, 199, 499, 1999, LONG)]
 TEXTS += [before + seed * (150 // len(seed)) + after for seed in SEEDS for before, after in (("1", "x"), ("x", "1"))]
 TEXTS += ["9**9**9", "9**9**9**9+x", "1e999999999", "1e-999999999", "10^{999999999}", "1e" + "9" * 190]

@@ -11,6 +11,7 @@ from typing import Any
 
 from zero.errors import InputError
 from zero.questions import Checker, Finder, QuestionSet, Rows, splits
+from zero.questions.references import reference
 from zero.questions.sources import Placed, Row, rows_of
 from zero.records import Question
 from zero.template import free_answer
@@ -109,13 +110,11 @@ def _questions(
             if new:  # one row a response is how sampled solutions are mostly kept
                 solution, *more = [text for text in (known.solution, *known.more, *new) if text]
                 found[identity] = replace(known, solution=solution, more=tuple(more))
-            other = _answers(row.get(columns.answer), columns.mark, place)
+            other = _answers(row.get(columns.answer), columns, place)
             differs = bool(other) and not set(other) & set(known.answer)
             (contradicting if differs else repeated).append(f"{place} is {places[identity]}")
             continue
-        accepted = _answers(
-            _column(row, "questions.answer", columns.answer, columns.source, place), columns.mark, place
-        )
+        accepted = _answers(_column(row, "questions.answer", columns.answer, columns.source, place), columns, place)
         if not accepted:
             unanswered.append(place)
             continue
@@ -218,11 +217,11 @@ def _solutions(value: Any, column: str, place: str) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _answers(value: Any, mark: str | None, place: str) -> tuple[str, ...]:
-    """Every accepted answer as a text, without repetitions and empty ones."""
+def _answers(value: Any, columns: _Columns, place: str) -> tuple[str, ...]:
+    """Every accepted answer as a text, without its box, repetitions and empty ones."""
     values = value if isinstance(value, list) else [value]
-    texts = [_answer(one, mark, place) for one in values if one is not None]
-    return tuple(dict.fromkeys(text for text in texts if text))
+    texts = [_answer(one, columns.mark, place) for one in values if one is not None]
+    return tuple(dict.fromkeys(reference(text, columns.answer, place) for text in texts if text))
 
 
 def _answer(value: Any, mark: str | None, place: str) -> str:

@@ -8,7 +8,8 @@ import re
 
 _QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _MARKS = (("**", "**"), ("__", "__"), ("```", "```"), ("`", "`"), ("*", "*"), ("_", "_"))
-_MARKS += (('"', '"'), ("'", "'"), ("``", "''"))
+_QUOTED = (('"', '"'), ("'", "'"), ("``", "''"))
+_DELIMITED: tuple[tuple[str, str], ...] = (*_QUOTES, *_MARKS, *_QUOTED)
 _SPEAKING = frozenset("=:\\aArRcCeEfFhHiIsStT")
 _OPENING = frozenset("$\\*_`\"'")
 _SAYS = re.compile(
@@ -69,7 +70,7 @@ def undressed(text: str) -> str:
         if text.endswith((".", ";")) and not text.endswith(".."):
             text = text[:-1].rstrip()
         if text[:1] in _OPENING:
-            text = _without(text, _QUOTES + _MARKS) or text
+            text = _without(text, _DELIMITED) or text
         if text == before:
             break
     return text

@@ -122,7 +122,7 @@ def region(node: Node) -> Region:
 
 def _interval(node: Node) -> Region:
     low, high = node.parts
-    left, right = node.name
+    left, right = node.name[0], node.name[1]
     if low == negative(INFINITY) and high == INFINITY:
         return ALL
     if low == negative(INFINITY):
@@ -220,7 +220,7 @@ def _where(coefficients: tuple[Any, Any, Any], wanted: tuple[bool, bool, bool]) 
         return _reduced([-b / (2 * a)], [outer, at, outer])
     if square < 0:
         return ALL if outer else NONE
-    root = value_at(Node("root", (Node("letter", (), "x"), Node("number", (), "2"))), {"x": square})
+    root: Any = value_at(Node("root", (Node("letter", (), "x"), Node("number", (), "2"))), {"x": square})
     if not isinstance(root, Fraction) or not isinstance(a, Fraction):
         a, b, root = floating(a), floating(b), floating(root)
     ends = sorted([(-b - root) / (2 * a), (-b + root) / (2 * a)])

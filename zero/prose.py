@@ -1,0 +1,81 @@
+r"""The final answer of a response that has no box: the number or formula that its prose gives. Linear in the response.
+
+What follows the last `answer is` or `Answer:` counts, else the formula that ends the text, else its last number, as it is
+written: 14{,}916, `\frac{3}{4}`, `3\sqrt{2}`, 1.5e3, the 5 of `5 m^2`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+_LARGEST = 400  # characters of a statement that are looked at
+_LONGEST = 60  # of one that is taken as it stands
+_STATED = re.compile(
+    r"\b(?:answer|result|solution)(?:\*\*)?(?: to [^.\n]{0,80}?)?\s{0,3}(?:\bis\b|\bare\b|=|:)(?:\*\*)?:?",
+    re.IGNORECASE,
+)
+_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_LAST_FORMULA = re.compile(r"(?:\$\$([^$]{1,200})\$\$|(?<![\\$])\$([^$]{1,200})\$|\\\(([^()]{1,200})\\\))[\s.!*]*$")
+_NUMERAL = r"(?:(?:[0-9]{1,3}(?:(?:,|\{,\}|\\,|,\\!)[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_POWER = r"\^(?:\{-?[0-9]{1,9}\}|-?[0-9]{1,9})"
+_GROUP = r"\{[^{}]{1,40}\}"
+_FACTOR = (
+    rf"(?:\\[dt]?frac ?(?:{_GROUP}|[0-9]){{2}}|\\sqrt(?:\[[0-9]{{1,3}}\])?(?:{_GROUP}|[0-9])|"
+    r"\\pi(?![A-Za-z])|\u03c0|\u221a[0-9]{1,9})"
+)
+NUMBER = re.compile(
+    rf"(?:(?<![0-9A-Za-z)\]}}])[-\u2212])?"  # a minus sign, unless it subtracts
+    rf"(?:{_NUMERAL}(?:[eE][+-]?[0-9]{{1,9}}(?![0-9A-Za-z])|\s?(?:\\times|\\cdot|[x\u00d7*])\s?10{_POWER}|{_POWER})?"
+    rf"(?:/[0-9]+)?{_FACTOR}*|{_FACTOR}+)(?:/[0-9]+)?"
+)
+_RAISED = re.compile(r"[\^_]\{?\s?-?$")
+_SENTENCE_ENDS = re.compile(r"[.!;](?:\s|$)|\n|,\s(?=[A-Za-z]{3})")
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
+
+
+def prose_answer(text: str) -> str | None:
+    """The answer that a text without a box gives; None if there is no statement of one and no number in it."""
+    return _stated(text) or _last_formula(text) or last_number(text)
+
+
+def first_number(text: str) -> str | None:
+    """The first number of a text."""
+    number = NUMBER.search(text)
+    return number.group() if number else None
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text that is no exponent and no subscript."""
+    last = None
+    for number in NUMBER.finditer(text):
+        if not _RAISED.search(text[max(0, number.start() - 4) : number.start()]):
+            last = number.group()
+    return last
+
+
+def _stated(text: str) -> str | None:
+    """What the last statement of an answer gives, on its own line or on the next."""
+    statements = deque(_STATED.finditer(text), maxlen=1)
+    if not statements:
+        return None
+    start = statements[0].end()
+    said = text[start : start + _LARGEST].lstrip(" \t\n*")
+    formula = _FORMULA.match(said)
+    if formula:
+        return next(filter(None, formula.groups())).strip() or None
+    if last_number(said.partition("\n")[2]):
+        return None  # the work went on
+    end = _SENTENCE_ENDS.search(said)
+    said = (said[: end.start()] if end else said).strip(" \t*")
+    words = _WORD.findall(said)
+    number = NUMBER.search(said)
+    if said and len(said) <= _LONGEST and (not words if number else len(words) <= 3 and len(said.split()) <= 3):
+        return said
+    return number.group() if number else None
+
+
+def _last_formula(text: str) -> str | None:
+    """The formula between dollars that ends the text."""
+    formula = _LAST_FORMULA.search(text[-_LARGEST:])
+    return next(filter(None, formula.groups())).strip() if formula else None
