@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from zero.config import cells, check, run_name
+from zero.config import cells, check, check_solutions, run_name
 from zero.errors import InputError
 
 ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
@@ -29,6 +29,9 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("sampling.temperature=0", "sampling.temperature=0: training samples must differ"),
         ("sampling.top_p=0", "sampling.top_p=0: must be above 0"),
         ("optim.lr=nan", "optim.lr=nan: must be a number"),
+        ("optim.lr=1e400", "optim.lr=inf: must be a finite number"),
+        ("reward.parts.correct.weight=inf", "weight=inf: must be a finite number"),
+        ("seed=100000000000000000000", "seed=100000000000000000000: is too large"),
         ("optim.schedule=cos", "optim.schedule=cos: must be constant, linear or cosine"),
         ("group_size=1", "group_size=1: this algorithm compares siblings; it must be at least 2"),
         ("updates=3", "updates=3: must divide the 128 responses"),
@@ -47,6 +50,29 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
         for cell in cells([override]):
             check("train", cell)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["algo=sft"],
+            "rollout=NativeEngine: this algorithm imitates every response, right or wrong: add rollout=gold",
+        ),
+        (["rollout=gold"], "rollout=GoldEngine: reference solutions all earn the same, .*learns nothing"),
+        (["algo=reinforce_pp", "rollout=gold"], "learns nothing"),
+        (["algo=sft", "rollout=gold", "sampling.temperature=0.5"], "sampling.temperature=0.5: .*at temperature 1"),
+        (["algo=sft", "rollout=gold", "evaluation.temperature=0.5"], None),
+        (["algo=rft"], None),
+    ],
+)
+def test_who_imitates_wants_solutions_and_who_compares_does_not(overrides: list[str], message: str | None) -> None:
+    config = check("train", overrides)
+    if message is None:
+        check_solutions(config)
+        return
+    with pytest.raises(InputError, match=message):
+        check_solutions(config)
 
 
 def test_lists_may_have_any_length_but_not_other_types() -> None:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
 from zero import experiments, settings
-from zero.config import CONF, cells, check, explained, instantiate, quoted
+from zero.config import CONF, cells, check, check_solutions, explained, instantiate, quoted
 from zero.errors import InputError
 from zero.identity import flatten
 from zero.signals import SECOND_CTRL_C
@@ -54,6 +54,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
                 config = check(name, overrides)
                 if not arguments.cfg:  # to be run here
                     settings.check_installed(flatten(config))
+                    check_solutions(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -113,6 +113,30 @@ def check_together(config: Mapping[str, Any]) -> None:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
 
 
+def check_solutions(config: Mapping[str, Any]) -> None:
+    """An algorithm that imitates every response wants reference solutions, in their own distribution; one that compares
+    responses can learn nothing from those: they all earn the same. InputError for a config that is about to be run."""
+    if "algo" not in config:
+        return
+    algo, rollout = config["algo"], config["rollout"]
+    imitates = algo["advantage"]["_target_"] in settings.IMITATING
+    engines = [rollout["_target_"], (rollout.get("engine") or {}).get("_target_", "")]
+    reads = settings.SOLUTIONS in engines
+    if imitates and not reads and all(name.startswith("zero.rollout.") for name in filter(None, engines)):
+        remedy = (
+            "this algorithm imitates every response, right or wrong: add rollout=gold (solutions), or take algo=rft"
+        )
+        raise InputError("rollout", rollout["_target_"].rpartition(".")[2], remedy)
+    if imitates and reads and config["sampling"]["temperature"] != 1:
+        remedy = "solutions are learned as they are, at temperature 1; leave it out (evaluation.temperature is another)"
+        raise InputError("sampling.temperature", config["sampling"]["temperature"], remedy)
+    if reads and (algo["min_group"] > 1 or algo["advantage"]["_target_"] in settings.COMPARING):
+        remedy = (
+            "reference solutions all earn the same, so an algorithm that compares responses learns nothing; algo=sft"
+        )
+        raise InputError("rollout", rollout["_target_"].rpartition(".")[2], remedy)
+
+
 def takes_weights(rollout: Mapping[str, Any]) -> bool:
     """Whether an engine samples from the weights it is given; one around another (`rollout.engine`) asks that one."""
     inner = rollout.get("engine")
@@ -240,6 +264,8 @@ def keep(config: Mapping[str, Any], path: Path) -> None:
 def quoted(argument: str) -> str:
     """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
     key, _, value = argument.partition("=")
+    if key == "resume_with" and value[:1] not in ("'", '"', "{", "[") and "'" not in value:  # settings in themselves
+        return f"{key}='{value}'"
     plain = not set(value) & set("'\"\\,")
     return f"{key}='{value}'" if key in ("run", "run_dir", "model.path") and "=" in value and plain else argument
 

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero import identity, provenance
+from zero import identity, provenance, run_folder
 from zero.command import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
@@ -46,7 +46,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
     run_dir = Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute()
     known = run_dir / "config.yaml"
     if known.exists():
-        stored: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(known))  # type: ignore[assignment]
+        stored = run_folder.read_yaml(known)
         identity.refuse_if_different(_of_answers(stored), _of_answers(config), run_dir)
     _check(config)
     find(config["model"])
@@ -261,12 +261,12 @@ def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def read_run(folder: str) -> dict[str, Any]:
-    """The config of a training run. InputError if the folder is none."""
+    """The config of a training run as it has gone on. InputError if the folder is none."""
     path = Path(folder).expanduser() / "config.yaml"
-    stored: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
+    stored: Any = run_folder.read_yaml(path) if path.is_file() else None
     if not isinstance(stored, dict) or not {"algo", "evaluation", "steps"} <= stored.keys():
         raise InputError("run", folder, "is no folder of a training run: its config.yaml is missing or another's")
-    return stored
+    return run_folder.changed(stored, run_folder.recorded(path.parent))
 
 
 def chosen(overrides: Sequence[str]) -> set[str]:

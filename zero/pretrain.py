@@ -28,7 +28,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
-from zero import identity
+from zero import identity, run_folder
 from zero.command import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
@@ -69,8 +69,7 @@ def finished(out: Path, config: Mapping[str, Any]) -> bool:
     """Whether this run has come to its end in the folder. InputError if the folder belongs to anything else."""
     known = out / SETTINGS
     if known.exists():
-        stored = OmegaConf.to_container(OmegaConf.load(known))
-        identity.refuse_if_different(stored, own_settings(config), out)  # type: ignore[arg-type]
+        identity.refuse_if_different(run_folder.read_yaml(known), own_settings(config), out)
     elif (out / MODEL).exists() or (out / CHECKPOINTS).exists():
         raise InputError("out", out, "already holds a model or another run; choose another folder or remove it")
     return (out / MODEL).exists()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from math import isfinite
 from typing import Any
 
 from zero.errors import InputError
 
+LARGEST = 2**63 - 1
 _positive = (lambda v: v > 0, "must be above 0")
 _natural = (lambda v: v >= 0, "must be 0 or more")
 _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
@@ -51,6 +53,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# What conf/algo and conf/rollout name: advantages of every response whatever it earned; those that are 0 where all earn the
+# same, beside those of algorithms with a `min_group`; the engine whose responses are reference solutions
+IMITATING, COMPARING = ("zero.objective.every_response",), ("zero.objective.batch_whitened",)
+SOLUTIONS = "zero.rollout.gold.GoldEngine"
+
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
 NULLABLE = (
     "run_dir",
@@ -87,6 +94,10 @@ EXTRAS = {
 def check_value(key: str, value: Any, default: Any = None) -> None:
     """InputError if the value has not the default's type (None: any) or lies outside the setting's range."""
     _check_type(key, value, default)
+    if isinstance(value, float) and not isfinite(value):
+        raise InputError(key, value, "must be a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InputError(key, value, f"is too large for the machine's whole numbers; at most {LARGEST}")
     known = key.replace("rollout.engine.", "rollout.")  # an engine inside another
     if known in RANGES and value is not None and not RANGES[known][0](value):
         raise InputError(key, value, RANGES[known][1])

@@ -47,6 +47,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
 
     `choices` names the option of each group, `name` the run. Raises InputError and Preempted.
     """
+    configs.check_solutions(config)
     run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / name).absolute())
     settings, result = run_folder.settings_of(config, run_dir), run_folder.result_of(run_dir)
     config = settings.identity
@@ -76,8 +77,8 @@ def carry_out(
 ) -> dict[str, Any]:
     """The part of `run` that needs torch: build, train, export; the folder is ours alone."""
     with nothing_is_garbage():
+        import zero.loop  # noqa: F401 - torch from here on
         from zero.failures import explained
-        from zero.loop import train  # torch from here on
         from zero.runtime import World, device_name
 
     world = World.join()
@@ -89,33 +90,43 @@ def carry_out(
                 settings.current, run_dir, name, sets, start, **light, world=world, identity=settings.identity
             )
             parts = replace(parts, begun=partial(begin, settings, start, parts))
-        if settings.current["probe"]:
-            probe(parts)
-            world.part_ways()
-            return {"status": "probed"}
-        if world.first:  # from here on the folder belongs to these settings, questions and weights
-            configs.keep(settings.identity, run_dir / run_folder.CONFIG)
-            configs.keep(manifest(sets), run_dir / run_folder.QUESTIONS)
-            (run_dir / run_folder.WEIGHTS).write_text(parts.model + "\n")
-        stored = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
-        began, together = time.perf_counter(), True
-        try:
-            with explained(run_dir, settings.current):
-                results = train(parts, stop)
-                export(parts, stored)
-            outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
-        except (Preempted, KeyboardInterrupt) as asked:
-            outcome["status"], together = "preempted", isinstance(asked, Preempted)
-            raise
-        except GaveWay:
-            outcome["status"] = "gave way"
-            raise
-        finally:
-            outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
-            if world.first and outcome["status"] != "gave way":  # the folder is another copy's now
-                close(parts, outcome)
-            if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
-                world.part_ways()
+        if not settings.current["probe"]:
+            return trained(parts, settings, manifest(sets), outcome, stop)
+    probe(parts)
+    world.part_ways()
+    return {"status": "probed"}
+
+
+def trained(
+    parts: Run, settings: run_folder.Settings, questions: Mapping[str, Any], outcome: dict[str, Any], stop: StopRequest
+) -> dict[str, Any]:
+    """Train what is built, export the model, and close; the outcome, which result.json holds however this ends."""
+    from zero.failures import explained
+    from zero.loop import train
+
+    if parts.world.first:  # from here on the folder belongs to these settings, questions and weights
+        configs.keep(settings.identity, parts.dir / run_folder.CONFIG)
+        configs.keep(questions, parts.dir / run_folder.QUESTIONS)
+        (parts.dir / run_folder.WEIGHTS).write_text(parts.model + "\n")
+    stored = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
+    began, together = time.perf_counter(), True
+    try:
+        with explained(parts.dir, settings.current):
+            results = train(parts, stop)
+            export(parts, stored)
+        outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
+    except (Preempted, KeyboardInterrupt) as asked:
+        outcome["status"], together = "preempted", isinstance(asked, Preempted)
+        raise
+    except GaveWay:
+        outcome["status"] = "gave way"
+        raise
+    finally:
+        outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
+        if parts.world.first and outcome["status"] != "gave way":  # the folder is another copy's now
+            close(parts, outcome)
+        if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
+            parts.world.part_ways()
     return outcome
 
 
@@ -178,6 +189,10 @@ def build(
             f"prompts={config['prompts']}: {world.size} ranks cannot share them evenly; a multiple of {world.size} wastes no time"
         )
     device = prepare(config["threads"])
+    if device.type == "cpu" and not start.get("kernels", True):
+        tell(
+            "note: no C++ compiler here (c++, or CXX): half as much time again, and other last digits than with the kernels"
+        )
     algo, optim = configs.instantiate(config["algo"]), configs.instantiate(config["optim"])
     model, tokenizer, context = load_model(config["model"])
     digest = fingerprint(model, tokenizer)  # before adapters or an engine change the model

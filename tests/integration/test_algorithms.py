@@ -27,7 +27,8 @@ TINY = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_algorithm_learns_something_finite(name: str, tmp_path: Path) -> None:
-    train_here(tmp_path / "run", f"algo={name}", *TINY)
+    own = {"sft": ["rollout=gold"]}  # it imitates whatever it is given
+    train_here(tmp_path / "run", f"algo={name}", *TINY, *own.get(name, []))
     lines = journal(tmp_path / "run")[1:]
     assert [line["step"] for line in lines] == [1, 2]
     assert all(math.isfinite(line["loss/policy"]) for line in lines)

@@ -1,0 +1,202 @@
+"""How a run starts, stops, goes on and what it refuses: real runs, signals to real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import BASE
+from tests.integration.runs import journal, reproducible, train_here, weights
+from zero.config import check
+from zero.errors import Broken, InputError
+from zero.failures import explained
+
+TINY = ("steps=2", "prompts=4", "group_size=4", "evaluation.every=0", "sampling.max_tokens=24", "checkpoint.every=1",
+        "benchmarks.limit=4", "samples.every=0")  # fmt: skip
+
+
+def begin(*words: str) -> subprocess.Popen[str]:
+    """A program of this package, whose Ctrl-C is not ignored whatever started these tests."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def wait_for(path: Path, child: subprocess.Popen[str], lines: int = 0) -> None:
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert child.poll() is None, child.communicate()[0]
+        time.sleep(0.02)
+
+
+def test_ctrl_c_saves_once_and_stops_at_once_the_second_time(tmp_path: Path) -> None:
+    """Beside it: another process in the folder is told who has it; the same command says where it goes on."""
+    run_dir = tmp_path / "run"
+    words = ["zero.train", *TINY, "tracker=jsonl", f"run_dir={run_dir}", "steps=500", "checkpoint.every=0"]
+    child = begin(*words)
+    wait_for(run_dir / "metrics.jsonl", child, lines=2)
+    other = begin(*words).communicate()[0]
+    assert f"is in use by process {child.pid} on " in other and other.startswith("error: run_dir="), other
+    child.send_signal(signal.SIGINT)
+    text = child.communicate()[0]
+    assert child.returncode == 75 and "Traceback" not in text, text
+    assert "saving after this step; Ctrl-C again stops at once" in text
+    done = journal(run_dir)[-1]["step"]
+    assert f"Ctrl-C after step {done} of 500: saved; the same command continues" in text
+    child = begin(*words)
+    wait_for(run_dir / "metrics.jsonl", child, lines=done + 2)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    text = child.communicate()[0]
+    assert f"continues after step {done} of 500" in text and "Traceback" not in text
+    assert child.returncode in (130, 75)  # 75: the step ended between the two
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "preempted"
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_during_the_first_evaluation_saves_that(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    words = [*TINY, "benchmarks.limit=256", "questions.rows.heldout=256", "sampling.max_tokens=128"]
+    child = begin("zero.train", *words, "tracker=jsonl", f"run_dir={run_dir}")
+    wait_for(run_dir / "starts.jsonl", child, lines=1)
+    child.send_signal(signal.SIGHUP)
+    text = child.communicate()[0]
+    assert child.returncode == 75 and "SIGHUP after step 0 of 2: saved" in text, text
+    assert (run_dir / "checkpoints" / "step_000000").is_dir()
+    before = journal(run_dir)
+    train_here(run_dir, *words)
+    assert journal(run_dir)[0] == before[0]  # it was not evaluated again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["pretrain", "evaluate"])
+def test_ctrl_c_saves_in_the_other_programs_too(tmp_path: Path, program: str) -> None:
+    where = tmp_path / "folder"
+    words, file = {
+        "pretrain": ([f"out={where}", "corpus=nano_plain", "log_every=1", "sequences=2"], where / "pretrain.jsonl"),
+        "evaluate": ([f"run_dir={where}", "at_once=4"], where / "completions_nano_math.jsonl"),
+    }[program]
+    child = begin(f"zero.{program}", *words)
+    wait_for(file, child, lines=1)
+    child.send_signal(signal.SIGINT)
+    text = child.communicate()[0]
+    assert child.returncode == 75 and "Traceback" not in text and "saving after th" in text, text
+    assert "saved; the same command continues" in text
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps; copied before it is touched."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train_here(folder, *TINY)
+    return folder
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def test_a_finished_run_says_so_and_what_it_did_not_do(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_here(finished, *TINY, "tracker.lens=true")
+    shown = capsys.readouterr().out
+    assert shown.startswith("already finished on ") and "after 2 steps; nothing was run: tracker.lens=True" in shown
+    assert train_here(finished, *TINY, "debug=probe") == {"status": "probed"}
+    assert "the longest step fits" in capsys.readouterr().out
+
+
+def test_a_run_that_is_prolonged_equals_one_that_was_as_long_from_its_start(finished: Path, tmp_path: Path) -> None:
+    train_here(tmp_path / "long", *TINY, "steps=4")
+    train_here(finished, *TINY, "resume_with={steps:4}")
+    lines, straight = reproducible(finished), reproducible(tmp_path / "long")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert lines[3:] == straight[3:] and lines[1] == straight[1] and weights(finished) == weights(tmp_path / "long")
+    assert straight[2].items() <= lines[2].items()  # the end it had then was evaluated
+    starts = [json.loads(line) for line in (finished / "starts.jsonl").read_text().splitlines()]
+    assert [(s["after_step"], s.get("resume_with")) for s in starts] == [(0, None), (2, {"steps": 4})]
+    assert "steps: 2" in (finished / "config.yaml").read_text()  # what it began as
+    assert "steps: 4" in (finished / "config_000002.yaml").read_text()
+    before = journal(finished)
+    for more in ((), ("steps=4",)):  # the command that it began with, and one that says what it is by now
+        assert train_here(finished, *TINY, *more)["steps"] == 4
+    assert journal(finished) == before
+
+
+def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path: Path) -> None:
+    for words, message in {
+        "{algo.beta:0.1}": r"resume_with=algo.beta=0.1: is part of what the run is .*model.path=.*run/model",
+        "{prompts:8}": "prompts=8: is part of what the run is",
+        "{learner:lora}": "trains other weights",
+        "{optim.lt:0.1}": "no such setting; did you mean optim.lr",
+        "{optim.lr:-1}": "optim.lr=-1: must be above 0",
+        "{tracker.lens:true}": "give tracker.lens=True by itself",
+        "optim": "is no list of settings",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            train_here(finished, *TINY, f"resume_with={words}")
+    with pytest.raises(InputError, match="there is no run in"):
+        train_here(tmp_path / "new", *TINY, "resume_with={steps:4}")
+    with pytest.raises(
+        InputError, match=r"optim.lr: 0.0002 -> 0.1\); .*take them out and add resume_with='optim.lr=0.1'"
+    ):
+        train_here(finished, *TINY, "optim.lr=0.1")
+
+
+def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
+    words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "canary.every=0")
+    with pytest.raises(Broken, match=r"not finite.*in step 1: gradient norm .*add resume_with='optim.lr=1e\+29'"):
+        train_here(tmp_path / "run", *words)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # of step 1: its weights are the lost ones
+    train_here(tmp_path / "run", *words, "resume_with={optim.lr:1e-5}")
+    assert journal(tmp_path / "run")[-1]["loss/learning_rate"] == pytest.approx(1e-5)
+
+
+def test_memory_that_ran_out_is_one_line_with_what_needs_less(tmp_path: Path) -> None:
+    config = check("train", [])
+    needs_less = r"out of memory \(.*resume_with='learner.micro_tokens=1024 learner.gradient_checkpointing=true'"
+    with pytest.raises(Broken, match=needs_less), explained(tmp_path, config):
+        torch.empty(2**50)
+
+
+DAMAGE = {
+    "result.json": ('{"status": "fini', "its result.json is damaged .*remove that file"),
+    "config.yaml": ("steps: [2", "its config.yaml is damaged .*restore it"),
+    "questions.yaml": ("", "its questions.yaml is damaged"),
+    "checkpoints": ("[]", "no checkpoint is left that can be read .*step_000001, step_000002 are damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_folder_is_one_line_and_keeps_its_journal(finished: Path, name: str) -> None:
+    text, message = DAMAGE[name]
+    if name != "result.json":
+        (finished / "result.json").unlink()
+    paths = (finished / name).glob("*/manifest.json") if name == "checkpoints" else [finished / name]
+    for path in paths:
+        path.write_text(text)
+    before = journal(finished)
+    with pytest.raises(InputError, match=message):
+        train_here(finished, *TINY)
+    assert journal(finished) == before
+
+
+def test_a_model_that_changed_is_refused(tmp_path: Path) -> None:
+    base = Path(shutil.copytree(BASE, tmp_path / "base"))
+    words = (*TINY, "steps=1", f"model.path={base}", f"run_dir={tmp_path / 'run'}")
+    train_here(tmp_path / "run", *words)
+    (tmp_path / "run" / "result.json").unlink()
+    tensors = load_file(base / "model.safetensors")
+    next(iter(tensors.values()))[0, 7] += 1e-3
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"model.path=.*base: its model has changed since the run began"):
+        train_here(tmp_path / "run", *words)
