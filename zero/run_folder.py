@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -192,11 +193,16 @@ def doubts(settings: Settings, done: int) -> list[str]:
     return lines
 
 
-def note(run_dir: Path, start: provenance.Start, settings: Settings, done: int) -> None:
-    """Note a start after so many steps; all settings of one that changes some are kept beside config.yaml."""
-    line = start | {"after_step": done}
+def begin(run_dir: Path, start: provenance.Start, settings: Settings, done: int) -> None:
+    """Say after which step a run goes on (-1: it begins), and note this start; all settings of one that changes some are
+    kept beside config.yaml."""
+    if done >= 0:
+        print(f"continues after step {done} of {settings.current['steps']}", file=sys.stderr)
+    for doubt in doubts(settings, done):
+        print(f"note: {doubt}", file=sys.stderr)
+    line = start | {"after_step": max(done, 0)}
     if settings.changes:
-        configs.keep(settings.current, run_dir / f"config_{done:06d}.yaml")
+        configs.keep(settings.current, run_dir / f"config_{max(done, 0):06d}.yaml")
         line[KEY] = dict(settings.changes)
     provenance.note(run_dir, line)
 

@@ -89,7 +89,8 @@ def carry_out(
             parts = build(
                 settings.current, run_dir, name, sets, start, **light, world=world, identity=settings.identity
             )
-            parts = replace(parts, begun=partial(begin, settings, start, parts))
+            if world.first:
+                parts = replace(parts, begun=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:
             return trained(parts, settings, manifest(sets), outcome, stop)
     probe(parts)
@@ -128,19 +129,6 @@ def trained(
         if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
             parts.world.part_ways()
     return outcome
-
-
-def begin(settings: run_folder.Settings, start: provenance.Start, parts: Run, done: int) -> None:
-    """Say after which step the run goes on (-1: it begins), and note this start with what it changes."""
-    if not parts.world.first:
-        return
-    if done >= 0:
-        print(f"continues after step {done} of {parts.steps}", file=sys.stderr)
-    for doubt in run_folder.doubts(settings, done):
-        print(f"note: {doubt}", file=sys.stderr)
-    if other := provenance.other_engine(parts.dir, start):
-        print(f"note: {other}", file=sys.stderr)
-    run_folder.note(parts.dir, start, settings, max(done, 0))
 
 
 @contextmanager
