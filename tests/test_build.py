@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from zero.build import check_context, with_room
+from zero.build import check_context, precision_doubt, with_room
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader, Reward, Weighted, check_equal
@@ -73,3 +74,16 @@ def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
     assert capsys.readouterr().err == ""
     with pytest.raises(InputError, match=r"benchmarks=b: a prompt of \d+ tokens exceeds the context of 400"):
         check_context(bench(10, None), TEMPLATE, tokenizer, context=400)
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "doubted"),
+    [
+        ("cuda", {}, True), ("cpu", {}, False), ("cuda", {"precision": "bfloat16"}, False), ("cuda", {"tf32": True}, False),
+    ],
+)  # fmt: skip
+def test_full_float32_on_a_gpu_is_doubted(device: str, settings: dict[str, Any], doubted: bool) -> None:
+    config = {"learner": {"precision": "float32", "tf32": False} | settings}
+    doubt = precision_doubt(config, torch.device(device))
+    assert (doubt is not None) == doubted
+    assert doubt is None or ("learner.precision=bfloat16" in doubt and "learner.tf32=true" in doubt)

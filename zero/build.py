@@ -55,14 +55,15 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
 
 def make_canary(config: Config, device: torch.device) -> Canary:
     """What compares engine and learner."""
-    return Canary(config["canary"]["every"], config["canary"]["tolerance"], autocasts(config, device))
+    rounded = config["learner"]["tf32"] and device.type != "cpu"
+    return Canary(config["canary"]["every"], config["canary"]["tolerance"], autocasts(config, device) or rounded)
 
 
 def make_learner(
     config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device, world: World
 ) -> Any:
     """The learner around a loaded model."""
-    settings = {key: value for key, value in config["learner"].items() if key != "precision"}
+    settings = {key: value for key, value in config["learner"].items() if key not in ("precision", "tf32")}
     return instantiate(settings)(
         model=model,
         optim=optim,
@@ -113,6 +114,16 @@ def autocasts(config: Config, device: torch.device) -> bool:
     """Whether forward and backward passes are in bfloat16."""
     precision = config["learner"]["precision"]
     return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+
+
+def precision_doubt(config: Config, device: torch.device) -> str | None:
+    """What a user should know who computes in full float32 on a GPU, as few mean to; None if there is nothing to say."""
+    if device.type == "cpu" or autocasts(config, device) or config["learner"]["tf32"]:
+        return None
+    return (
+        "learner.precision=float32: products in full float32 leave a GPU's tensor cores idle and take several times as "
+        "long; set learner.precision=bfloat16, or learner.tf32=true to round float32 products to 10 bits"
+    )
 
 
 def make_benchmarks(

@@ -9,7 +9,9 @@ Memory of training all parameters, beside activations and logits, in bytes for e
     18  float32 weights 4, gradients 4, AdamW's two moments 8, and the copies of the weights that autocast makes for products
         in bfloat16 2 (beside embeddings and norms, which it does not round, exact ones stand, 4); or bfloat16 weights 2,
         float32 gradients 4, float32 weights 4 and moments 8, as DeepSpeed keeps them. Without bfloat16 16. Source:
-        Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1, with gradients in float32
+        Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1, with gradients in float32. On a GPU the torch learner's AdamW
+        steps in one kernel without temporaries; DeepSpeed's takes 4 more, for a moment, of what its rank steps, and each
+        bucket of its gradients holds up to 5e8 numbers
    + 4  the native rollout engine's own float32 weights
    + 4  the initial policy, where the algorithm compares with it, but not beside adapters (learner=lora)
 

@@ -27,14 +27,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 PATIENCE = timedelta(hours=2)
 
 
-def prepare(threads: int) -> torch.device:
+def prepare(threads: int, tf32: bool = False) -> torch.device:
     """Fix the number of CPU threads and pick the device. On a CPU one thread per process is fastest by far on a busy
-    machine; several processes use several cores better than several threads do."""
+    machine; several processes use several cores better than several threads do. With `tf32` a GPU's products of float32
+    are rounded to TF32."""
     torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         _keep_freed_memory()
         return torch.device("cpu")
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     return torch.device("cuda", torch.cuda.current_device())
 

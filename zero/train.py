@@ -176,7 +176,9 @@ def build(
         tell(
             f"prompts={config['prompts']}: {world.size} ranks cannot share them evenly; a multiple of {world.size} wastes no time"
         )
-    device = prepare(config["threads"])
+    device = prepare(config["threads"], config["learner"]["tf32"])
+    if doubt := make.precision_doubt(config, device):
+        tell(f"warning  {doubt}")
     if device.type == "cpu" and not start.get("kernels", True):
         tell(
             "note: no C++ compiler here (c++, or CXX): half as much time again, and other last digits than with the kernels"

@@ -117,7 +117,7 @@ def test_five_updates_are_those_of_the_torch_learner(
 def test_bfloat16_stays_within_what_its_digits_allow(two: list[dict[str, Any]], alone: dict[str, Gone]) -> None:
     """8 bits of mantissa: 2^-8 of a weight, and five steps of 1e-3 whose direction rounding may turn."""
     for rank in two:
-        for stage in (1, 2, 3):
+        for stage in ("1", "2", "3", "3, checkpointing"):
             found = Gone(**rank["gone"][f"bfloat16 {stage}"])
             assert all(w.dtype == torch.bfloat16 for w in found.weights.values())
             for theirs in (alone["bfloat16"], alone["usual"]):

@@ -147,6 +147,8 @@ def variants(world: World) -> Iterator[tuple[str, Gone]]:
         yield f"checkpointing {stage}", gone(make(DeepSpeedLearner, world, stage=stage, gradient_checkpointing=True))
     for stage in (1, 2, 3):
         yield f"bfloat16 {stage}", gone(make(DeepSpeedLearner, world, stage=stage, autocast=True))
+    both = {"autocast": True, "gradient_checkpointing": True}
+    yield "bfloat16 3, checkpointing", gone(make(DeepSpeedLearner, world, stage=3, **both))
 
 
 def on(learner: Learner, updates: int) -> dict[str, Tensor]:

@@ -207,6 +207,7 @@ class DeepSpeedLearner:
         for name, value in store.expected(path, "policy", parameters):
             self.shards.set_master(parameters[name], value.to(self.device))
             self.shards.set_weight(parameters[name], value.to(self.device))
+        self.shards.written()
         steps = [step for _, step in store.read(path, "policy_optimizer", ":step")]
         self.shards.begin_moments(max(steps, default=None))
         for moment in MOMENTS:

@@ -78,11 +78,11 @@ class Trained:
             self.masters = {p: p.detach().clone() for p in others if p.requires_grad}
             for parameter in others:
                 parameter.data.copy_(parameter.data.to(torch.bfloat16))
+        exact = [self.exact(p) for _, p in self.parameters()]
+        # One kernel for the step and no temporaries, which else are a copy of the parameters. A CPU's bits stay as they are.
+        self.fused = exact[0].device.type != "cpu"
         self.optimizer = torch.optim.AdamW(
-            [self.exact(p) for _, p in self.parameters()],
-            lr=optim.lr,
-            betas=optim.betas,
-            weight_decay=optim.weight_decay,
+            exact, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=self.fused or None
         )
         self.updates = 0
 
@@ -156,6 +156,6 @@ class Trained:
         self.optimizer.state.clear()
         for key, value in store.read(path, f"{name}_optimizer"):
             k, _, moment = key.rpartition(":")
-            device = value.device if moment == "step" else parameters[k].device
+            device = value.device if moment == "step" and not self.fused else parameters[k].device
             self.optimizer.state[self.exact(parameters[k])][moment] = value.to(device)
         self.updates = json.loads((path / f"{name}.json").read_text())["updates"]

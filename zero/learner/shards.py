@@ -45,6 +45,14 @@ class Shards:
         if self.cut:
             self.zero.parameter_offload.partition_all_parameters()
 
+    def written(self) -> None:
+        """Wait until what was written into weights is there. Stage 3 gathers them on a stream of its own, which does not wait
+        for the one that writes; on a CPU nothing is left to wait for."""
+        if self.cut:
+            from deepspeed.accelerator import get_accelerator
+
+            get_accelerator().synchronize()
+
     @contextlib.contextmanager
     def whole(self, parameters: Sequence[Tensor]) -> Iterator[None]:
         """Inside, the parameters have their data, in the precision of the forward pass."""
@@ -94,7 +102,7 @@ class Shards:
 
     @torch.no_grad()
     def set_weight(self, parameter: Parameter, value: Tensor) -> None:
-        """Keep this rank's part of the weight that the forward pass uses; `settle` first."""
+        """Keep this rank's part of the weight that the forward pass uses; `settle` first, and `written` in the end."""
         if self.cut:
             parameter.ds_tensor.data.copy_(self._part(parameter, value))  # type: ignore[attr-defined]
         else:
@@ -126,7 +134,9 @@ class Shards:
         """What this rank holds of every weight, copied to `place` or left where it is."""
         self.settle()
         held = {name: self._held(p).detach() for name, p in self.model.named_parameters()}
-        return {name: tensor.clone() if place is None else tensor.to(place, copy=True) for name, tensor in held.items()}
+        copied = {name: t.clone() if place is None else t.to(place, copy=True) for name, t in held.items()}
+        self.written()
+        return copied
 
     @contextlib.contextmanager
     def swapped(self, copies: dict[str, Tensor]) -> Iterator[None]:
@@ -136,6 +146,7 @@ class Shards:
         try:
             for name, parameter in self.model.named_parameters():
                 self._held(parameter).data = copies[name].to(current[name].device)
+            self.written()
             yield
         finally:
             self.settle()
