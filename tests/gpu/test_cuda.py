@@ -1,46 +1,87 @@
-"""On a CUDA device: engine and learner give what they give on the CPU. `make test-gpu` runs these."""
+"""On a device that is not the CPU, engine and learner give what they give on the CPU. `make test-gpu` runs these on CUDA; on
+the emulated accelerator they run everywhere, which at least shows that they can be run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import BASE
+from tests.emulated.accelerator import installed
+from tests.integration.runs import journal, train_here
 from tests.learner.test_torch import OPTIM, batch_of, gradient
 from tests.rollout.test_native import prompts_of, scored
 from tests.test_algo import load as load_algo
 from zero.learner.torch import TorchLearner
+from zero.models import load_model
 from zero.records import Sampling
 from zero.rollout.native import NativeEngine
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-def test_sampled_log_probabilities_are_those_of_the_model_on_the_cpu() -> None:
-    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    engine = NativeEngine(model.config, tokenizer, 256, 64, torch.float32, torch.device("cuda"))
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=CUDA)])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """As a run finds it."""
+    if request.param == "cuda":
+        yield torch.device("cuda", torch.cuda.current_device())
+    else:
+        with installed() as emulated:
+            yield emulated
+
+
+def loaded() -> tuple[Any, Any]:
+    """Model and tokenizer as a run loads them: on the CPU."""
+    model, tokenizer, _ = load_model({"path": str(BASE), "revision": None, "context": None})
+    return model, tokenizer
+
+
+def test_sampled_log_probabilities_are_those_of_the_model_on_the_cpu(device: torch.device) -> None:
+    model, tokenizer = loaded()
+    engine = NativeEngine(model.config, tokenizer, 256, 64, torch.float32, device)
     engine.sync(model.named_parameters(), version=0)
     prompts = prompts_of(tokenizer)
-    for prompt, group in zip(prompts, engine.generate(prompts, 8, Sampling(60, stop_ids=(0,))), strict=True):
+    for prompt, group in zip(prompts, engine.generate(prompts, 4, Sampling(20, stop_ids=(0,))), strict=True):
         for completion in group:
-            expected = scored(model, prompt, completion, 1.0, len(tokenizer))
+            expected = scored(model.eval(), prompt, completion, 1.0, len(tokenizer))
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_the_gradient_is_that_of_the_cpu(autocast: bool) -> None:
+def test_the_gradient_is_that_of_the_cpu(device: torch.device) -> None:
     algo = load_algo("drgrpo")
 
-    def on(device: str, autocast: bool) -> torch.Tensor:
-        model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    def on(place: torch.device, autocast: bool) -> torch.Tensor:
         learner = TorchLearner(
-            model, OPTIM, temperature=1.0, total_updates=1, vocabulary=500, micro_tokens=100, autocast=autocast,
-            gradient_checkpointing=False, keep_reference=False, device=torch.device(device),
+            loaded()[0], OPTIM, temperature=1.0, total_updates=1, vocabulary=500, micro_tokens=100, autocast=autocast,
+            gradient_checkpointing=False, keep_reference=False, device=place,
         )  # fmt: skip
         return gradient(learner, batch_of(algo), algo).cpu()
 
-    exact, ours = on("cpu", False), on("cuda", autocast)
-    error = float((ours - exact).norm() / exact.norm())
-    assert error < (0.05 if autocast else 1e-4)
+    exact = on(torch.device("cpu"), False)
+    for autocast, bound in ((False, 1e-4), (True, 0.05)):
+        assert float((on(device, autocast) - exact).norm() / exact.norm()) < bound
+
+
+@pytest.mark.parametrize("learner", ["torch", pytest.param("deepspeed", marks=[*CUDA, pytest.mark.engines])])
+def test_a_whole_run(device: torch.device, learner: str, tmp_path: Path) -> None:
+    """As users start it; on CUDA with DeepSpeed, too, which knows no emulated device."""
+    if learner == "deepspeed":
+        pytest.importorskip("deepspeed")
+        if device.type != "cuda":
+            pytest.skip("DeepSpeed knows no such device")
+    small = [
+        "steps=2",
+        "prompts=2",
+        "sampling.max_tokens=24",
+        "benchmarks.limit=4",
+        "debug=sync",
+        "algo=grpo",
+        "algo.beta=0.05",
+    ]
+    train_here(tmp_path / "run", *small, f"learner={learner}", "learner.precision=bfloat16", "rollout=native")
+    assert [line["step"] for line in journal(tmp_path / "run")] == [0, 1, 2]
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()

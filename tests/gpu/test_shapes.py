@@ -12,7 +12,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launch.shapes import ENGINE, TRAINING
 from tests.conftest import BASE, ROOT
+from tests.emulated.accelerator import installed
 from tests.gpu.shapes import qwen2_shape
 from tests.integration.runs import SMALL, reproducible
 from zero.batching import make_batch, rewards
 from zero.config import check, instantiate
+from zero.models import load_model
 from zero.records import Batch, Group, Outcome, Prompt, Question, Sampling, Verdict
 from zero.runtime import World
 
@@ -53,6 +56,7 @@ ENGINES = [pytest.mark.engines]
 CASES = [
     pytest.param(Case("cpu", "tiny"), id="cpu"),
     pytest.param(Case("cpu", "tiny", precision="bfloat16"), id="cpu-bfloat16"),
+    pytest.param(Case("emu", "tiny", precision="bfloat16"), id="emulated"),
     pytest.param(Case("cpu", "tiny", learner="deepspeed"), id="cpu-deepspeed", marks=ENGINES),
     pytest.param(Case("cpu", "tiny", rollout="vllm"), id="cpu-vllm", marks=ENGINES),
     pytest.param(Case("cuda", "0.5b", **REAL), id="0.5b", marks=CUDA),
@@ -72,8 +76,26 @@ def tokenizer_of(size: int) -> Any:
     return tokenizer
 
 
-def parts_of(case: Case) -> tuple[Any, Any, Any, Any]:
-    """(engine, learner, algorithm, model's config) as a run builds them, around random weights made on the device."""
+@pytest.fixture
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A size -> the folder of a random model of that size, in the precision that such models are published in."""
+
+    def folder_of(size: str) -> Path:
+        folder = tmp_path_factory.getbasetemp() / f"shape_{size}"
+        if not folder.exists():
+            shape = qwen2_shape(size)
+            torch.manual_seed(0)
+            with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+                model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+            model.to(torch.float32 if size == "tiny" else torch.bfloat16).save_pretrained(folder)
+            tokenizer_of(shape.vocab_size).save_pretrained(folder)
+        return folder
+
+    return folder_of
+
+
+def parts_of(case: Case, folder: Path) -> tuple[Any, Any, Any, Any]:
+    """(engine, learner, algorithm, model's config) as a run builds them, around a model as it loads it: on the CPU."""
     from zero import build
 
     overrides = [
@@ -81,15 +103,12 @@ def parts_of(case: Case) -> tuple[Any, Any, Any, Any]:
         f"learner.micro_tokens={case.micro}", "optim.lr=1e-4", "sampling.temperature=1.0",
     ]  # fmt: skip
     config = check("train", overrides)
-    shape, device = qwen2_shape(case.size), torch.device(case.device)
-    tokenizer = tokenizer_of(shape.vocab_size)
-    torch.manual_seed(0)
-    with device:
-        model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    device = torch.device(case.device)
+    model, tokenizer, _ = load_model({"path": str(folder), "revision": None, "context": None})
     algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
     engine = build.make_engine(config["rollout"], model, tokenizer, case.prompt + case.response, device)
     learner = build.make_learner(config, model, tokenizer, algo, optim, device, World())
-    return engine, learner, algo, shape
+    return engine, learner, algo, model.config
 
 
 def prompts_of(case: Case, vocabulary: int, step: int) -> list[Prompt]:
@@ -134,10 +153,11 @@ def note(numbers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_samples_learns_and_syncs_within_its_memory(case: Case) -> None:
+def test_a_step_samples_learns_and_syncs_within_its_memory(case: Case, folders: Callable[[str], Path]) -> None:
     for library in {case.learner, case.rollout} & {"deepspeed", "vllm"}:
         pytest.importorskip(library)
-    engine, learner, algo, shape = parts_of(case)
+    with installed() if case.device == "emu" else nullcontext():
+        engine, learner, algo, shape = parts_of(case, folders(case.size))
     parameters = sum(tensor.numel() for _, tensor in learner.weights())
     bound = 1e-3 if case.precision == "float32" else 0.05
     for step in range(2):  # the first pays for what is made once
@@ -171,12 +191,12 @@ def test_a_step_samples_learns_and_syncs_within_its_memory(case: Case) -> None:
 
 
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=ENGINES), pytest.param("cuda", marks=[*CUDA, *ENGINES])])
-def test_deepspeed_learns_what_torch_learns(device: str) -> None:
+def test_deepspeed_learns_what_torch_learns(device: str, folders: Callable[[str], Path]) -> None:
     pytest.importorskip("deepspeed")
     ended = []
     for learner_name in ("torch", "deepspeed"):
         case = Case(device, "tiny", learner=learner_name)
-        engine, learner, algo, shape = parts_of(case)
+        engine, learner, algo, shape = parts_of(case, folders("tiny"))
         engine.sync(learner.weights(), version=0)
         for step in range(2):
             groups = groups_of(engine, prompts_of(case, shape.vocab_size, step), case)
