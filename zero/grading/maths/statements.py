@@ -125,7 +125,7 @@ def _last(parts: Sequence[Node]) -> Node:
         return relation
     if named and len(parts) > 2 and all(map(is_variable, parts[:-1])):
         return Node("list", tuple(Node("relation", (side, parts[-1]), "=") for side in parts[:-1]), "")
-    if named:
+    if named and not (len(parts) > 2 and is_variable(parts[-1])):
         return Node("relation", (parts[0], parts[-1]), "=")
     return parts[-1] if len(known) == len(parts) else relation
 
@@ -145,7 +145,8 @@ def _rounds(exact: Node, decimal: Node) -> bool:
     below = Fraction(digits).denominator if re.fullmatch(r"[0-9/]+", digits) else 1
     places = next((k for k in range(30) if 10**k % below == 0), 30)
     with exactly():
-        return bool(abs(floating(value) - floating(written)) * 10**places <= 1)
+        size, shown = abs(floating(value)) * 10**places, abs(floating(written)) * 10**places
+        return bool(abs(size - shown) <= 0.5 or 0 <= size - shown < 1) and (value < 0) == (written < 0)
 
 
 def values_by_name(node: Node) -> dict[str, Node]:

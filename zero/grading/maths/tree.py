@@ -159,14 +159,28 @@ def _spelled(tokens: list[str]) -> list[str]:
             found.append(token)
         else:
             found += token
-    capitals = [token for token in tokens if token != "-"]
-    if len(capitals) > 1 and all(len(token) == 1 and token.isalpha() and token.isupper() for token in capitals):
-        between = tokens[1::2] if "-" in tokens else []
-        if len(capitals) > 2 and len(tokens) == 2 * len(capitals) - 1 and set(between) == {"-"}:
-            return ["-".join(capitals)]
-        if len(capitals) == len(tokens):
-            return ["".join(tokens)]
-    return found
+    if sum(map(_is_capital, found)) < 2:
+        return found
+    items: list[list[str]] = [[]]
+    for token in found:
+        if token in _BOUNDS:
+            items += [[token], []]
+        else:
+            items[-1].append(token)
+    return [token for item in items for token in _order(item)]
+
+
+def _is_capital(token: str) -> bool:
+    return len(token) == 1 and token.isalpha() and token.isupper()
+
+
+def _order(item: list[str]) -> list[str]:
+    """An item of capitals alone, or of three and more with a hyphen between them, as one token."""
+    if len(item) > 1 and all(map(_is_capital, item)):
+        return ["".join(item)]
+    if len(item) > 4 and len(item) % 2 and set(item[1::2]) == {"-"} and all(map(_is_capital, item[::2])):
+        return ["-".join(item[::2])]
+    return item
 
 
 def _begins(tokens: list[str], place: int) -> bool:

@@ -122,6 +122,8 @@ def same_unit(one: str, other: str) -> bool:
     """Whether two units agree; one may be left out unless it may be a factor (~)."""
     if one == other or one.lstrip("~") == other.lstrip("~") != "":
         return True
+    if one and other and (one.startswith(other + ":") or other.startswith(one + ":")):
+        return True  # 7 cubes and 7 green cubes
     return not (one and other) and "~" not in one + other
 
 
@@ -205,15 +207,18 @@ def _counted(plain: str) -> tuple[str, str]:
         words.pop()
     lowered = [word.lower() for word in words]
     if left.endswith("%") and is_numeric(left[:-1].rstrip("\\")) and "of" not in lowered:
-        return left[:-1].rstrip("\\ "), "percent^1"
+        return left[:-1].rstrip("\\ "), "percent^1:" + " ".join(lowered)
     if not is_numeric(left) or not any(c.isdigit() for c in left) or _NOT_COUNTED & set(lowered):
         return plain, ""
     if not _is_noun(words[-1]) or left.endswith(("^", "/", "*", "+", "-")):
         return plain, ""
     if lowered[0] in UNITS.keys() - {"in"}:
-        return left, f"{UNITS[lowered[0]]}^1"
-    head = lowered[lowered.index("of", 1) - 1] if "of" in lowered[1:] else lowered[-1]
-    return left, f"{_singular(head)}^1"
+        unit, more = UNITS[lowered[0]] + "^1", lowered[1:]
+        scale = {"celsius": "C", "fahrenheit": "F"}.get(more[0], "") if unit == "degree^1" and len(more) == 1 else ""
+        return left, unit + scale if scale or not more else f"{unit}:{' '.join(more)}"
+    place = lowered.index("of", 1) - 1 if "of" in lowered[1:] else len(lowered) - 1
+    more = lowered[:place] + lowered[place + 1 :]
+    return left, f"{_singular(lowered[place])}^1" + (f":{' '.join(more)}" if more else "")
 
 
 def _is_noun(word: str) -> bool:

@@ -16,7 +16,7 @@ SHORT_WORDS = frozenset(
     "jan feb mar apr may jun jul aug sep oct nov dec new old big low high top few win dne".split()
 )
 _TWO = frozenset(
-    "ad ah am an as at ax be by do ed eh ex go ha he hi ho id if in is it la lo ma me my no of oh ok on or ox pa pi re so "
+    "ad ah am an as at be by do ed eh ex go ha he hi ho id if in is it la lo ma me my no of oh ok on or ox pa pi re so "
     "to uh um up us we ya ye yo".split()
 )
 _PAIRS = ("ht", "bg", "lr", "ud", "nsew", "yn", "tf", "mf", "wl", "rgb")  # heads and tails, compass points, yes and no
