@@ -71,7 +71,6 @@ _REPLACED = (
     ),
     (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (_UNIT_RATIO, r" \1\2/\3\4"),
 )
 _BEHIND = re.compile(r"[0-9)\]}]$")  # what a unit may stand behind
 _OPERATORS = frozenset("+-*/")
@@ -139,12 +138,15 @@ def plain_form(text: str) -> str:
     """The normal form, but with a single space wherever the text had any."""
     text = undressed(_PRICE.sub(r"\\usd ", in_ascii(text)))  # first: the sign also delimits a formula
     if "\\" in text or "~" in text or "{" in text:
-        text = _REALS_WITHOUT.sub(r"\1\\mathbb{R}\\setminus ", text)
+        if "R" in text:
+            text = _REALS_WITHOUT.sub(r"\1\\mathbb{R}\\setminus ", text)
+        upright = "\\t" in text or "\\m" in text or "\\o" in text or "\\h" in text
         text = bare(text)
         for pattern, by in _REPLACED:
             text = pattern.sub(by, text)
-        for _ in range(2):  # \text{\textbf{B}}
-            text = _TEXT.sub(_upright, text) if "{" in text else text
+        if upright:
+            text = _UNIT_RATIO.sub(r" \1\2/\3\4", text)
+            text = _TEXT.sub(_upright, _TEXT.sub(_upright, text))  # twice: \text{\textbf{B}}
         text = undressed(text.replace("\\usd ", "$"))
     text = introduced(" ".join(text.split()))
     if not text.endswith(".."):

@@ -220,7 +220,9 @@ def _where(coefficients: tuple[Any, Any, Any], wanted: tuple[bool, bool, bool]) 
         return _reduced([-b / (2 * a)], [outer, at, outer])
     if square < 0:
         return ALL if outer else NONE
-    root: Any = value_at(Node("root", (Node("letter", (), "x"), Node("number", (), "2"))), {"x": square})
+    root = value_at(Node("root", (Node("letter", (), "x"), Node("number", (), "2"))), {"x": square})
+    if root is None:
+        raise NoRegion("no root")
     if not isinstance(root, Fraction) or not isinstance(a, Fraction):
         a, b, root = floating(a), floating(b), floating(root)
     ends = sorted([(-b - root) / (2 * a), (-b + root) / (2 * a)])
