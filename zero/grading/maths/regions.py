@@ -193,7 +193,7 @@ def _turned(sign: str) -> str:
 
 def _polynomial(node: Node, name: str) -> tuple[Any, Any, Any]:
     """a, b, c of a x^2 + b x + c, if the node is that."""
-    at = [value_at(node, {name: x}) for x in (Fraction(0), Fraction(1), Fraction(-1))]
+    at: list[Any] = [value_at(node, {name: x}) for x in (Fraction(0), Fraction(1), Fraction(-1))]
     if any(value is None for value in at):
         raise NoRegion("no value")
     c, one, minus = at if all(isinstance(value, Fraction) for value in at) else map(floating, at)

@@ -8,8 +8,12 @@ The rules, on top of those of zero.grading.maths.exact; everything below a colle
   (1,2) is ordered and is neither of them; [1,2] is not (1,2); a column is the tuple of its entries;
 - an equation whose one side is a name, x=5 or f(x)=x+1, is its other side if the other answer is no equation. Two
   equations are equal if one is a multiple of the other, and functions also if only the argument is renamed throughout;
+- a name in front of a value and the steps that lead to it may be left out (zero.grading.maths.statements), and x=1, y=2
+  is (1,2); sets of reals are compared as sets, however they are written (zero.grading.maths.regions);
 - inequalities likewise, by positive multiples; x<2 is `(-\infty,2)`;
-- a known unit may be left out on one side; words are equal as they stand; 101_2 is a numeral and equals nothing else.
+- several plus-minus signs are independent unless minus-plus ties them: `\pm1\pm\sqrt2` is four numbers;
+- a unit may be left out on one side (zero.grading.maths.units); words are equal as they stand, and so are letters in a
+  row, unless they can only be a product (zero.grading.maths.words); 101_2 is a numeral and equals nothing else.
 What is no answer at all (sums, integrals, prose) can only be equal as a string, up to dressing.
 
 math-verify (0.9) is not asked: it compares rounded decimals, drops bases and lower-cases letters, and its work has no bound.
