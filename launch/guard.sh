@@ -43,6 +43,7 @@ guard_end() {
     guard_halt "a cell failed (exit $code on $guard_node) and launcher.fail_fast is set"
     return
   fi
+  if [ "$code" = 2 ] && [ -n "$cell_folder" ] && began; then return; fi # bad input, in the cell's own words: no node's fault
   [ "$guard_quick" -gt 0 ] && [ $((SECONDS - guard_began)) -lt 60 ] || return
   rows=$(guard_rows) || return
   bad=$(($(guard_bad "$guard_node" <<<"$rows") + 1)) all=$(($(guard_bad "" <<<"$rows") + 1))

@@ -121,5 +121,7 @@ def ended(prepared: Prepared, of: Mapping[str, Status]) -> int:
     bad = [name for name, cell in sweep.cells.items() if cell.wanted and of[name].state != state.FINISHED]
     for name in bad[:10]:
         print(f"{of[name].state}: {name}: {of[name].line or 'see launch.status logs'}", file=sys.stderr)
+    if why := handover.halted(folder):
+        print(f"halted: {why}; python -m launch.status {folder.name} resume goes on", file=sys.stderr)
     print(f"{state.counted(of)}; python -m launch.status {folder.name}")
     return 1 if bad else 0

@@ -190,7 +190,8 @@ def start(folder: Path, sweep: Sweep, names: Sequence[str], which: Sequence[str]
         for name in due:
             (folder / name / records.CANCELLED).unlink(missing_ok=True)
             records.clear_stop(folder / name)
-        (folder / HALTED).unlink(missing_ok=True)
+        if due:
+            (folder / HALTED).unlink(missing_ok=True)
         taken = hand_over(folder, sweep, of, due, backend)
     wait = len(unsubmitted(folder))
     print(

@@ -283,7 +283,8 @@ def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> Pr
                 records.freeze_cell(folder, cell)
         records.write_sweep(folder, replace(prepared.sweep, code=code))
         if start:
-            (folder / HALTED).unlink(missing_ok=True)
+            if prepared.missing:
+                (folder / HALTED).unlink(missing_ok=True)
             taken = hand_over(folder, prepared.sweep, prepared.states, prepared.missing, prepared.backend)
             say(submitted(folder, len(taken), prepared.backend))
     return prepared

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch import cluster, executor, nodes, slurm
+from launch import cluster, executor, local, nodes, slurm
+from launch.backends import OURS
 from launch.batch import Settings
+from launch.cells import launcher_settings
 from launch.cluster import gpus_of, private
 from launch.slurm import Task, exit_of, followers, number, patient
 from zero.errors import InputError
@@ -78,6 +82,27 @@ def test_the_batch_file_comes_from_submitit_without_a_slurm(tmp_path: Path, monk
     assert "-m submitit.core._submit" in text.splitlines()[-1] and flags(text)["array"] == "0-2"
     assert flags(text)["job-name"] == "0123abcd-grpo-drgrpo", "squeue shows the first eight letters"
     assert list(tmp_path.iterdir()) == [] and dict(os.environ) == before
+
+
+def test_no_private_name_of_submitit_is_used() -> None:
+    tree = ast.parse(Path(executor.__file__).read_text())
+    names = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert "map_array" in names and not [name for name in names if name.startswith("_")]
+
+
+def test_the_defaults_of_settings_are_those_of_the_yaml() -> None:
+    ours = {
+        key: value for key, value in launcher_settings(["hydra/launcher=slurm"], "slurm").items() if key not in OURS
+    }
+    assert (
+        replace(Settings.of(ours), additional_parameters=None) == Settings()
+        and ours.keys() == asdict(Settings()).keys()
+    )
+    ours = {
+        key: value for key, value in launcher_settings(["hydra/launcher=local"], "local").items() if key not in OURS
+    }
+    assert local.settings_of(ours) == local.LEAST and ours.keys() == local.LEAST.keys()
 
 
 def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
