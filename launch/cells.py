@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -44,7 +45,7 @@ class Base:
     resolved: dict[str, Any]
     flat: dict[str, Any]
     raw: dict[str, Any]
-    read: str  # the text of all its interpolations
+    read: frozenset[str]  # what its interpolations name
     choices: dict[str, str]
     good: bool  # as it is; if not, a setting may still mend it: model.path of model=hf
 
@@ -274,7 +275,8 @@ def make_base(root: str, group: Sequence[str]) -> Base:
     del composed["hydra"]
     OmegaConf.set_struct(composed, True)
     raw: Any = OmegaConf.to_container(composed, resolve=False)
-    read = " ".join(str(value) for value in identity.flatten(raw).values() if "${" in str(value))
+    text = " ".join(str(value) for value in identity.flatten(raw).values() if "${" in str(value))
+    read = frozenset(part.partition("}")[0].strip() for part in text.split("${")[1:])
     try:
         resolved: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException:
@@ -293,14 +295,22 @@ def simple(base: Base, override: Override) -> list[str] | None:
         isinstance(value, str) and ("${" in value or "???" in value)
     ):
         return None
-    if any(part in base.read for part in path):  # it may be read by another setting
+    if any(may_read(text, path) for text in base.read):
         return None
     at: Any = base.raw
     for part in path:
         if not isinstance(at, dict) or part not in at:
             return None
         at = at[part]
-    return None if isinstance(at, dict | list) or "${" in str(at) or at == "???" else path
+    return None if isinstance(at, dict | list) or at == "???" else path
+
+
+def may_read(reference: str, path: Sequence[str]) -> bool:
+    """Whether what stands between ${ and } may be the setting at a path, hold it, or lie in it."""
+    if not re.fullmatch(r"\w[\w.]*", reference):  # relative, or a resolver's
+        return any(part in reference for part in path)
+    one, other = f"{reference}.", f"{'.'.join(path)}."
+    return one.startswith(other) or other.startswith(one)
 
 
 def apply(base: Base, values: Sequence[str]) -> dict[str, Any] | None:

@@ -176,3 +176,12 @@ def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
                        "seed=range(0,21)", "optim.lr=1e-6,2e-6,3e-6,4e-6"])  # fmt: skip
     assert len(made.cells) == 1008
     assert time.process_time() - began < 10
+
+
+def test_a_setting_whose_default_is_read_from_elsewhere_is_set_at_once() -> None:
+    """optim.lr is ${model.recipe.lr}: what is typed replaces it, and nobody reads optim.lr."""
+    base = cells.make_base("train", ())
+    paths = {key: cells.simple(base, configs.parsed(f"{key}=1")) for key in ("optim.lr", "model.recipe.lr", "seed")}
+    assert paths == {"optim.lr": ["optim", "lr"], "model.recipe.lr": None, "seed": ["seed"]}
+    assert cells.may_read("questions", ["questions", "rows"]) and cells.may_read("a.b.c", ["a"])
+    assert not cells.may_read("model.recipe.lr", ["optim", "lr"]) and cells.may_read(".lr", ["optim", "lr"])
