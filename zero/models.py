@@ -207,12 +207,15 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
     logging.disable_progress_bar()
     how = {"revision": source.revision or "main", "trust_remote_code": False}  # no code of a repository is ever run
+    model: Any
+    loaded: Mapping[str, Any] = {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **how)
         if weights:
-            model, loaded = AutoModelForCausalLM.from_pretrained(
+            whole: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, dtype=torch.float32, output_loading_info=True, **how
             )
+            model, loaded = whole
         else:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **how))

@@ -66,10 +66,11 @@ def settings_of(config: Mapping[str, Any], run_dir: Path) -> Settings:
         if wished:
             raise InputError(KEY, shown(wished), f"there is no run in {run_dir} yet; give the settings themselves")
         return Settings(config, config, {}, config)
+    kept: Mapping[str, Any]
     original = settings_kept(run_dir)
     earlier = recorded(run_dir)
     if earlier and identity.science(config) == identity.science(changed(original, earlier)):
-        kept, before = original, config  # the settings as they are by now, typed in full
+        kept, before = original, dict(config)  # the settings as they are by now, typed in full
     else:
         refuse_if_different(original, config, run_dir)
         kept, before = config, changed(config, earlier)

@@ -2,6 +2,7 @@
 
 glossary.py   what each number is called, its unit and meaning
 journal.py    metrics.jsonl, the truth
+link.py       mlflow.json, how far that is in MLflow
 mlflow.py     MLflow, which follows the journal;  follower.py: in a process of its own
 store.py      where MLflow keeps it
 """
@@ -19,7 +20,8 @@ from zero.provenance import Start
 from zero.records import Metrics
 from zero.tracking.glossary import GLOSSARY, describe, markdown
 from zero.tracking.journal import JsonlTracker
-from zero.tracking.mlflow import MlflowTracker, delivered, stored_in, waiting
+from zero.tracking.link import delivered, stored_in, waiting
+from zero.tracking.mlflow import MlflowTracker
 from zero.tracking.store import dashboard_command
 
 __all__ = [

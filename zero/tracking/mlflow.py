@@ -28,9 +28,9 @@ from typing import Any
 
 from zero.records import Metrics
 from zero.tracking import journal
+from zero.tracking.link import LINK, read_link, waiting
 from zero.tracking.store import absolute, artifact_root, create_schema, default_store, without_password
 
-LINK = "mlflow.json"
 METRICS_A_CALL, PARAMS_A_CALL, VALUE_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # limits of MLflow 3
 STATUS = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's pages know that an artifact is a table
@@ -90,13 +90,13 @@ class MlflowTracker:
         """
         follower = self._started()
         tell(follower, {"close": status})
-        before = _read_link(self._run_dir)
+        before = read_link(self._run_dir)
         while True:
             try:
                 follower.wait(self._patience)
                 break
             except subprocess.TimeoutExpired:
-                now = _read_link(self._run_dir)
+                now = read_link(self._run_dir)
                 if status != "finished" or now == before:
                     follower.kill()
                     break
@@ -141,8 +141,13 @@ class Remote:
         self.artifacts: deque[Path] = deque()
         self._run_dir, self._uri, self._experiment, self._run_name = Path(run_dir), uri, experiment, run_name
         self._tags = {key_of(name): value[:TAG_LENGTH] for name, value in tags.items()}
-        self._link = {"uri": without_password(uri), "run_id": None, "token": uuid.uuid4().hex, "delivered": -1}
-        self._link |= _read_link(self._run_dir) | {"uri": without_password(uri), "status": "running"}
+        self._link: dict[str, Any] = {
+            "uri": without_password(uri),
+            "run_id": None,
+            "token": uuid.uuid4().hex,
+            "delivered": -1,
+        }
+        self._link |= read_link(self._run_dir) | {"uri": without_password(uri), "status": "running"}
         self._remember()  # the token first: a run whose creation was cut short by a kill is found by it
         self._client: Any = None
         self._run_id = ""
@@ -308,38 +313,12 @@ class Remote:
         partial.replace(path)
 
 
-def waiting(run_dir: Path) -> int:
-    """Steps in the journal that are not known to be in MLflow; 0 if the run does not use MLflow."""
-    link = _read_link(run_dir)
-    return sum(line["step"] > link["delivered"] for line in journal.read(run_dir)) if link else 0
-
-
-def delivered(run_dir: Path) -> bool:
-    """Whether a finished run has nothing left to tell MLflow (also if it never used MLflow)."""
-    link = _read_link(run_dir)
-    return not link or (link["status"] == "finished" and waiting(run_dir) == 0)
-
-
-def stored_in(run_dir: Path) -> str | None:
-    """The uri of the store that a run went to, without a password; None if it never used MLflow."""
-    return _read_link(run_dir).get("uri")
-
-
 def table(path: Path) -> dict[str, Any]:
     """Rows of a JSON Lines file in the form that MLflow's pages show as a table."""
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: {"question": 0, "response": 1}.get(name, 2))  # the pages compare the second column
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
-
-
-def _read_link(run_dir: Path) -> dict[str, Any]:
-    """What mlflow.json holds; a damaged file counts as none."""
-    try:
-        link = json.loads((run_dir / LINK).read_text())
-        return link if {"run_id", "token", "delivered", "status"} <= link.keys() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
 
 
 def key_of(name: str) -> str:
