@@ -31,7 +31,7 @@ from zero import experiments, identity, settings
 from zero.config import parsed
 from zero.errors import InputError
 
-OURS = ("run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
+OURS = ("name", "run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
 SMOKE_STEPS = 2
 MODEL_OF = "after:"  # in the identity of a cell: the model of the cell with this signature
 TRAINING, ROOTS = "train", ("train", "evaluate")  # entry points whose runs can be cells
@@ -159,6 +159,7 @@ def make_cell(
     root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base], same: frozenset[str] = frozenset()
 ) -> Cell:
     """One cell, checked; `bases` remembers what was composed before, with `same`. InputError if it cannot be."""
+    typed = configs.canonical(root, typed)
     for text in typed:
         if parsed(text).key_or_group in OURS:
             raise InputError(
@@ -169,7 +170,7 @@ def make_cell(
     values = {parsed(text).key_or_group: str(parsed(text).get_value_element_as_str()) for text in typed}
     axes = {axis: choices[axis] for axis in configs.AXES if axis in choices} | {"seed": str(config["seed"])} | values
     return Cell(
-        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        name=f"{configs.run_name(root, choices, typed)}-{signature[:6]}",
         root=root,
         overrides=tuple(typed),
         choices=choices,
@@ -189,7 +190,7 @@ def starting_from(first: Cell, cell: Cell, typed: Sequence[str]) -> Cell:
     signature = identity.signature(config)
     return replace(
         cell,
-        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        name=f"{configs.run_name(cell.root, choices, typed)}-{signature[:6]}",
         choices=choices,
         signature=signature,
         axes={**cell.axes, "model": choices["model"]},
@@ -327,7 +328,10 @@ def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted:
     """Whether zero.config.check would pass the settings. `trusted`: it passed those of the base (flat), so that only what
     differs is looked at. Settings that the base has not are left to it."""
     try:
-        for key, value in identity.flatten(config).items():
+        flat = identity.flatten(config)
+        if base.keys() - flat.keys():  # something was taken away
+            return False
+        for key, value in flat.items():
             if key not in base:
                 return False
             if not trusted or value != base[key] or type(value) is not type(base[key]):
