@@ -28,6 +28,7 @@ from launch.lines import asked, settled, swept
 from launch.sweep import Cell, default_name
 from zero import config as configs
 from zero import experiments, identity, settings
+from zero.compose import ERRORS, unresolved
 from zero.config import parsed
 from zero.errors import InputError
 
@@ -262,19 +263,12 @@ def resolve(
 
 def make_base(root: str, group: Sequence[str]) -> Base:
     """Compose group choices alone. InputError as for a single run, whose check they pass."""
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(configs.CONF), version_base="1.3"):
-            composed = compose(root, overrides=list(group), return_hydra_config=True)
-    except HydraException:
+        composed, picked = unresolved(root, group)
+    except ERRORS:
         configs.check(root, list(group))  # says what is wrong
         raise
-    except ValueError as error:  # Hydra's own, for a group that is set to what is no name
-        raise InputError("command line", " ".join(group), str(error).splitlines()[0]) from error
-    choices = {k: str(v) for k, v in composed.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-    OmegaConf.set_struct(composed, False)
-    del composed["hydra"]
-    OmegaConf.set_struct(composed, True)
+    choices = {k: str(v) for k, v in picked.items() if not k.startswith("hydra/")}
     raw: Any = OmegaConf.to_container(composed, resolve=False)
     text = " ".join(str(value) for value in identity.flatten(raw).values() if "${" in str(value))
     read = frozenset(part.partition("}")[0].strip() for part in text.split("${")[1:])

@@ -122,6 +122,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise InputError(
             "questions.path", "null", "is required; give questions.path=FILE or questions.hub.id=OWNER/NAME"
         )
+    if config["model"].get("path") == "":
+        raise InputError("model.path", "", "is empty; give a Hugging Face model folder or a hub id")
     path = str(config["model"].get("path", ""))
     if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
         what = "is a file" if Path(path).expanduser().is_file() else "no such folder"

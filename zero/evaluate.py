@@ -50,7 +50,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
         identity.refuse_if_different(_of_answers(stored), _of_answers(config), run_dir)
     _check(config)
     find(config["model"])
-    light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
+    light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config)
     subjects = steps_of(config)
     configs.writable_folder(run_dir)
