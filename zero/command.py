@@ -124,7 +124,10 @@ def refuse_sweep(name: str, text: str) -> None:
         return
     key, value = key_of(text), text.partition("=")[2]
     default = None if key in experiments.KEY else select(_defaults(name), key)
-    remedy = {list: f", or make it one list: {key}=[{value}]", str: f", or put quotes in quotes: {key}=\"'{value}'\""}
+    remedy: dict[Any, str] = {
+        list: f", or make it one list: {key}=[{value}]",
+        str: f", or put quotes in quotes: {key}=\"'{value}'\"",
+    }
     hint = remedy.get(type(default), "") if options_of(key) == () else ""
     raise InputError(key, value, f"several values are a sweep; add -m{hint}")
 

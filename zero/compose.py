@@ -266,7 +266,7 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> InputErr
     if reads := re.search(r"Interpolation key '([^']*)' not found", text):
         key = str(getattr(error, "full_key", "") or next((k for k, v in values.items() if reads[1] in v), name))
         return InputError(key, values.get(key, ""), f"${{{reads[1]}}} names no setting")
-    if mixed := re.search(r"Cannot merge DictConfig with ListConfig (\S+)", f"{text} {cause}"):
+    if mixed := re.search(r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)", f"{text} {cause}"):
         return InputError(mixed[1], values.get(mixed[1], ""), f"is a list; {mixed[1]}=[VALUE]")
     key = str(getattr(cause, "full_key", "") or "")
     entry = re.search(r"merging override '?([^=\s]+)=", text)
