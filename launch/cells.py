@@ -80,7 +80,8 @@ def plan(
         raise InputError(
             "hydra/launcher", f"zero.{root}", "cells of a sweep are zero.train, or zero.evaluate without more"
         )
-    overrides = [text for text in overrides if not is_hydras(text)]
+    overrides = configs.tidied([text for text in overrides if not is_hydras(text)], several=True)
+    evaluate = None if evaluate is None else configs.tidied(evaluate, several=False)
     named = experiments.expand(overrides) if experiments.is_named(overrides) else []
     lines = asked(overrides, grid, root, named)
     made: dict[str, Cell] = {}

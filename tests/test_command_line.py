@@ -169,7 +169,7 @@ def test_a_bad_command_line_exits_with_2_before_anything_starts(
         command.command_line("train", lambda: pytest.fail("it started"))
     shown = capsys.readouterr()
     assert end.value.code == 2 and shown.out == ""
-    assert shown.err.startswith(f"error: {key}=") and shown.err.count("\n") == 1
+    assert shown.err.startswith((f"error: {key}=", f"error: {key}: ")) and shown.err.count("\n") == 1
     if key in ("algo", "seed", "optim.lr", "model.path") and "--help" not in arguments:
         assert "add -m" in shown.err
     if "submitit" in arguments[0]:

@@ -46,6 +46,7 @@ __all__ = [
     "parsed",
     "quoted",
     "run_name",
+    "tidied",
 ]
 _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|takes .* positional|multiple values for")
 LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own

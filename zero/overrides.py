@@ -210,13 +210,18 @@ def _quoted_path(value: str, last: str, several: bool) -> str:
         return value
     path = _at_home(text)
     if _exists(path) or not text:
-        return in_quotes(path)
+        return _as_text(path)
     if (text[0], text[-1]) in (("[", "]"), ("{", "}")) or _CALL.fullmatch(text):
         return value
     parts = pieces(text)
     if len(parts) > 1 and (several or last not in OUTPUTS):
         return ",".join(_quoted_path(part, last, several) for part in parts)
-    return in_quotes(path)
+    return _as_text(path)
+
+
+def _as_text(path: str) -> str:
+    """A path in quotes, unless it is read as itself without them."""
+    return path if _parses(f"x={path}") and parsed(f"x={path}").value() == path else in_quotes(path)
 
 
 def _exists(path: str) -> bool:
