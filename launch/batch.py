@@ -20,6 +20,7 @@ LISTS = ("setup", "teardown", "srun_args")
 LEAST = {"nodes": 1, "tasks_per_node": 1, "cpus_per_task": 1, "timeout_min": 1, "signal_delay_s": 0, "requeues": 0,
          "gpus_per_node": 0, "array_parallelism": 0, "mem_gb": 0, "poll_s": 0.1, "patience_s": 1, "most_queued": 0,
          "quick_failures": 0}  # fmt: skip
+WHOLE = LEAST.keys() - {"timeout_min", "mem_gb", "poll_s", "patience_s"}
 IGNORED = ("_target_", "defaults")
 FLAGS = ("shared", "fail_fast")
 
@@ -108,6 +109,9 @@ def checked(key: str, value: Any) -> Any:
     if key in LEAST:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"hydra.launcher.{key}", value, "must be a number")
+        if key in WHOLE and value != int(value):
+            raise InputError(f"hydra.launcher.{key}", value, "must be a whole number")
+        value = int(value) if key in WHOLE else value
         if value < LEAST[key]:
             raise InputError(f"hydra.launcher.{key}", value, f"must be at least {LEAST[key]}")
     elif key in FLAGS and not isinstance(value, bool):

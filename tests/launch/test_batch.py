@@ -23,6 +23,7 @@ from zero.errors import InputError
 BAD = {
     "unknown": ({"partion": "gpu"}, r"hydra.launcher.partion=gpu: no such setting; did you mean partition"),
     "too few": ({"nodes": 0}, "hydra.launcher.nodes=0: must be at least 1"),
+    "half a node": ({"nodes": 1.5}, "hydra.launcher.nodes=1.5: must be a whole number"),
     "no number": ({"mem_gb": "much"}, "hydra.launcher.mem_gb=much: must be a number"),
     "not finite": ({"mem_gb": float("nan")}, "hydra.launcher.mem_gb=nan: must be a number"),
     "no list": ({"setup": "module load cuda"}, "hydra.launcher.setup=module load cuda: must be a list"),
