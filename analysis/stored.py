@@ -92,7 +92,7 @@ def _run(run: Any, uri: str) -> Run:
 
 def _start(tags: Mapping[str, str]) -> dict[str, Any]:
     """What zero.tracking.run_tags kept of the newest start."""
-    made: dict[str, Any] = {key: tags[key] for key in ("host", "processor", "device") if key in tags}
+    made: dict[str, Any] = {key: tags[key] for key in ("code", "host", "processor", "device") if key in tags}
     made |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
     made |= {"commit": tags["git_commit"]} if "git_commit" in tags else {}
     versions = {key.partition(".")[2]: value for key, value in tags.items() if key.startswith("version.")}

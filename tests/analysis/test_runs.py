@@ -280,7 +280,7 @@ def test_a_store_knows_the_newest_start_as_the_folder_does() -> None:
     begun = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
     known = stored._start(run_tags(begun, 0, "abc"))
     assert known == {
-        key: begun[key] for key in ("host", "processor", "device", "ranks", "versions", "commit") if begun[key]
+        key: begun[key] for key in ("code", "host", "processor", "device", "ranks", "versions", "commit") if begun[key]
     }
 
 

@@ -150,7 +150,7 @@ def run_tags(start: Start, seed: int, signature: str) -> dict[str, str]:
     """What runs are searched and grouped by. Runs are flat, never nested: MLflow's charts hide nested ones."""
     tags = {"kind": "train", "seed": str(seed), "signature": signature}
     tags |= {axis: start["choices"][axis] for axis in AXES if axis in start["choices"]}
-    tags |= {key: str(start[key]) for key in ("host", "processor", "device", "ranks") if key in start}
+    tags |= {key: str(start[key]) for key in ("code", "host", "processor", "device", "ranks") if key in start}
     if user := start.get("user"):
         tags["mlflow.user"] = user
     if commit := start.get("commit"):
