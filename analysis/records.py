@@ -25,7 +25,8 @@ EVAL = re.compile(r"^eval/([^/]+)/(.+)$")
 class Run:
     """One training run, or one evaluation of a model. `axes`: AXES and whatever else differs between these runs.
 
-    `settings`: flat, resolved, keys as typed. `path`: its folder; None if it is read from MLflow, as `source` says.
+    `settings`: flat, resolved, keys as typed, as they are by now. `path`: its folder; None if it is read from MLflow, as
+    `source` says.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Run:
     source: str = ""
     starts: Sequence[Mapping[str, Any]] = ()  # see zero/provenance.py
     wanted: bool = True  # False: a cell of other settings than the newest line of its sweep asks for
+    changed: Mapping[str, str] = field(default_factory=dict)  # of settings that a start changed: "1e-06 then 1e-05"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:  # neither costs --help its second
     from analysis.journals import Journal
 
 COLUMNS = (RUN, STEP, "name", "kind", "benchmark", "metric", "value")  # what no setting may be called as a column
-MODEL_PATH = "model.path"
+MODEL_PATH, STEPS = "model.path", "steps"
 OF_AXES = (*AXES[:5], "rollout", "benchmarks", "critic")  # settings below these may follow from an axis
 URI = re.compile(r"^(sqlite|postgresql|mysql|https?)[+\w]*://", re.ASCII)
 
@@ -88,7 +90,13 @@ def _search(place: Path, notes: list[Note]) -> list[Folder]:
 
 
 def _run(folder: Folder, name: str) -> Run:
-    settings = flatten(folder.config) if folder.config else {}
+    history = _history(folder)
+    settings = history[-1] if history else {}
+    changed = {}
+    for key in settings:
+        values = [value for value, _ in groupby(shown(then[key]) for then in history if key in then)]
+        if len(values) > 1:
+            changed[key] = " then ".join(values)
     return Run(
         name,
         folder.path,
@@ -100,7 +108,23 @@ def _run(folder: Folder, name: str) -> Run:
         str(folder.path),
         folder.starts,
         folder.wanted,
+        changed,
     )
+
+
+def _history(folder: Folder) -> list[dict[str, Any]]:
+    """The flat settings with which a run began, and those after each start that changed some (zero/run_folder.py)."""
+    from zero.run_folder import KEY, changed
+
+    if not folder.config:
+        return []
+    config, history = folder.config, [flatten(folder.config)]
+    for start in folder.starts:
+        if isinstance(changes := start.get(KEY), dict):
+            with suppress(InputError, LookupError, TypeError):  # of a damaged folder, or an option that is gone
+                config = changed(config, changes)
+                history.append(flatten(config))
+    return history
 
 
 def _typed(folders: Sequence[Folder], i: int) -> Mapping[str, str]:
@@ -144,17 +168,29 @@ def _names(paths: Sequence[Path], others: Sequence[str]) -> list[str]:
 
 def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[Run]:
     """The runs with AXES and every other setting that differs between them, as strings."""
-    flat = [{key: value for key, value in run.settings.items() if not _place(key)} for run in runs]
+    flat = [{key: value for key, value in (run.settings | _until_now(run)).items() if not _place(key)} for run in runs]
     differing = _differing(runs, flat, typed)
     made = []
     for run, own, cell in zip(runs, flat, typed, strict=True):
         axes = {axis: run.axes.get(axis, "") for axis in AXES}
         for key in differing:
-            axes[key] = cell[key] if key in cell else shown(own[key]) if key in own else _short(own, key)
+            axes[key] = (
+                cell[key]
+                if key in cell and key not in run.changed
+                else shown(own[key])
+                if key in own
+                else _short(own, key)
+            )
         if not all(one.wanted for one in runs):  # two generations of a sweep are never one group
             axes[WANTED] = "yes" if run.wanted else "no longer"
         made.append(replace(run, axes=axes))
     return made
+
+
+def _until_now(run: Run) -> dict[str, str]:
+    """Settings under which only the later steps were made: such a run is no run of the new value, nor of the old one. One
+    that was prolonged is a run of its present length."""
+    return {key: text for key, text in run.changed.items() if key != STEPS}
 
 
 def _place(key: str) -> bool:
@@ -246,7 +282,9 @@ def _frame(runs: Sequence[Run], journals: Sequence[Journal]) -> pd.DataFrame:
 
 def _unfinished(run: Run, journal: Journal) -> Iterable[str]:
     """Whether a run is still going, or ended early."""
-    planned, last = run.settings.get("steps"), int(journal.steps[-1]) if len(journal.steps) else None
+    if changes := ", ".join(f"{key}={text}" for key, text in run.changed.items()):
+        yield f"went on with other settings: {changes}"
+    planned, last = run.settings.get(STEPS), int(journal.steps[-1]) if len(journal.steps) else None
     of = f" of {planned}" if planned else ""
     at = "no step" if last is None else f"step {last}{of}"
     if run.status == "running":

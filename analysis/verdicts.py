@@ -91,7 +91,7 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
     if looked_at := [run for run in chosen if run.axes.get("seed") in claim.seen]:
         seeds = ", ".join(dict.fromkeys(run.axes["seed"] for run in looked_at))
         notes.append(f"seed {seeds} left out: it was looked at before the claim was written down")
-    chosen = [run for run in chosen if run not in looked_at]
+    chosen = compared = [run for run in chosen if run not in looked_at]
     if short := [run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _needed(of.when)]:
         notes.append(f"{_runs(len(short))} left out: too short for {of.when!r}")
     chosen = [run for run in chosen if run not in short]
@@ -108,23 +108,24 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
         measured, said = _measured(ended, claim, known)
         word, why, p = decide(claim, measured)
         return Verdict(claim, word, measured, why, (*notes, *said), p)
-    return _every(ended, claim, known, notes)
+    kinds = {run.kind for run in ended if (run.name, of.metric) in known}
+    values = dict.fromkeys(run.axes.get(claim.every, "") for run in compared if run.kind in kinds)
+    return _every(ended, claim, known, notes, list(values))
 
 
-def _every(ended: Sequence[Run], claim: Claim, known: Any, notes: list[str]) -> Verdict:
-    """The verdict of the least favourable value of the axis `every`: the claim holds if it holds there."""
+def _every(ended: Sequence[Run], claim: Claim, known: Any, notes: list[str], values: Sequence[str]) -> Verdict:
+    """The verdict of the least favourable of the values of the axis `every`: the claim holds if it holds there. One of which
+    no run has ended yet is undecided."""
     assert claim.every is not None
     found = []
-    for value in dict.fromkeys(run.axes.get(claim.every, "") for run in ended):
+    for value in values:
         measured, said = _measured([run for run in ended if run.axes.get(claim.every, "") == value], claim, known)
         word, why, p = decide(claim, measured)
         notes += [f"{claim.every}={value}: {text}" for text in said]
         found.append((word == SHOWN, word != NOT_SHOWN, -2.0 if p is None else -p, value, measured, why, word, p))
     *_, value, measured, why, word, p = min(found, key=lambda one: one[:3])
-    values = ", ".join(str(one[3]) for one in found)
-    return Verdict(
-        claim, word, measured, f"{why} at {claim.every}={value}, the least favourable of {values}", tuple(notes), p
-    )
+    why += f" at {claim.every}={value}, the least favourable of {', '.join(values)}"
+    return Verdict(claim, word, measured, why, tuple(notes), p)
 
 
 def decide(claim: Claim, measured: Estimate) -> tuple[str, str, float | None]:

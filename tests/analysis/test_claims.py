@@ -222,6 +222,25 @@ def test_a_seed_that_lacks_a_part_of_what_others_have_does_not_count(tmp_path: P
     assert "the value of a seed is the mean over x; y" in found.notes
 
 
+def test_a_run_that_was_prolonged_ends_at_its_present_last_step(tmp_path: Path) -> None:
+    runs = made(tmp_path, -5.0)
+    for i, run in enumerate(runs.runs):
+        assert run.path
+        changes = {"steps": 20} | ({"learner.max_norm": 2.0} if i == 0 else {})
+        line = {"after_step": STEPS, "resume_with": changes}
+        config = yaml.safe_load((run.path / "config.yaml").read_text()) | {"learner": {"max_norm": 1.0}}
+        (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+        (run.path / "starts.jsonl").write_text(json.dumps({"after_step": 0}) + "\n" + json.dumps(line) + "\n")
+    longer = read(tmp_path)
+    assert {run.settings["steps"] for run in longer.runs} == {20} and "steps" not in longer.axes
+    assert {run.axes["learner.max_norm"] for run in longer.runs} == {"1 then 2", "1"}
+    assert any("holds 10 of 20 steps" in note.text for note in longer.notes)
+    assert any(note.text == "went on with other settings: steps=10 then 20" for note in longer.notes)
+    found = verdict(longer, claim())
+    assert found.word == UNDECIDED and f"{2 * FEW} runs left out: not at their last step yet" in found.notes
+    assert verdict(longer, claim(statistic=GOOD["statistic"] | {"when": "step 10"})).measured.n == FEW - 1
+
+
 def test_every_is_decided_where_it_is_least_favourable(tmp_path: Path) -> None:
     for template, effect in (("x", 9.0), ("y", 1.0)):
         for seed in range(FEW):
@@ -234,6 +253,10 @@ def test_every_is_decided_where_it_is_least_favourable(tmp_path: Path) -> None:
     assert (every.word, every.measured.mean) == (NOT_SHOWN, pytest.approx(1.2))
     assert "at template=y, the least favourable of x, y" in every.why
     assert verdict(runs, claim(**own, smallest=0.5, every="template")).word == SHOWN
+    for seed in range(FEW):
+        write(tmp_path, "a", seed, [90.0], template="z")
+    early = verdict(read(tmp_path), claim(**own, smallest=0.5, every="template"))
+    assert early.word == UNDECIDED and "0 pairs of seeds" in early.why and "at template=z" in early.why
 
 
 def test_seeds_that_were_looked_at_do_not_count(tmp_path: Path) -> None:
