@@ -104,7 +104,7 @@ class Reader(Formulas):
         node = self._sum()
         while self._next in ("\\cup", "\\cap", "\\setminus"):
             sign = self._take()
-            other = self._sum()
+            node, other = _as_set(node), _as_set(self._sum())
             if sign == "\\cup":
                 node = Node("union", (*(node.parts if node.kind == "union" else (node,)), other))
             else:
@@ -170,3 +170,14 @@ class Reader(Formulas):
         if self._raw() != kind or len({len(row) for row in rows}) > 1:
             raise ValueError("no matrix")
         return Node("matrix", tuple(Node("row", tuple(scalar(cell) for cell in row)) for row in rows))
+
+
+def _as_set(node: Node) -> Node:
+    r"""A number beside a sign of sets is the set of it, for plain braces also group: `{1, 2} \cup {3}`."""
+    return Node("set", (node,)) if _is_number(node) else node
+
+
+def _is_number(node: Node) -> bool:
+    if node.kind == "letter":
+        return node.name in tree.CONSTANTS
+    return node.kind not in tree.COLLECTIONS and all(map(_is_number, node.parts))

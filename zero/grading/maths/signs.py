@@ -20,7 +20,8 @@ _COMMANDS = """∈ in|∉ notin|∅ emptyset|∪ cup|∩ cap|∖ setminus|≤ le
 → to|⟶ to|↦ to|⇒ Rightarrow|⟹ Rightarrow|∴ therefore|± pm|∓ mp|∞ infty|× times|✕ times|✖ times|⨯ times|· cdot|⋅ cdot|
 ∙ cdot|• cdot|⊂ subset|⊆ subseteq|⊥ perp|∥ parallel|∠ angle|∡ angle|△ triangle|⌊ lfloor|⌋ rfloor|⌈ lceil|⌉ rceil|
 ⟨ langle|⟩ rangle|〈 langle|〉 rangle|… ldots|⋯ ldots|∂ partial|∇ nabla|∑ sum|∏ prod|∫ int|∧ land|∨ lor|¬ neg|∀ forall|
-∃ exists|ℝ mathbb{R}|ℤ mathbb{Z}|ℕ mathbb{N}|ℚ mathbb{Q}|ℂ mathbb{C}|€ euro|£ pounds|¥ yen|₹ rupee|ℏ hbar|ℓ ell|□ square"""
+∃ exists|ℝ mathbb{R}|ℤ mathbb{Z}|ℕ mathbb{N}|ℚ mathbb{Q}|ℂ mathbb{C}|€ euro|£ pounds|¥ yen|₹ rupee|ℏ hbar|ℓ ell|□ square|
+￡ pounds|￥ yen"""
 _PLAIN = """− -|– -|— -|‐ -|‑ -|﹣ -|∗ *|÷ /|∕ /|⁄ /|∣ \\||¦ \\||‖ \\parallel|′ '|’ '|‘ '|″ ''|“ "|” "|« "|» "|、 ,|。 .|
 【 [|】 ]|° ^\\circ |º ^\\circ |˚ ^\\circ |℃ ^\\circ C|℉ ^\\circ F|Å angstrom|\u212b angstrom|¢  cents|％ %|﹪ %|≪ <|≫ >"""
 _INVISIBLE = (
