@@ -12,9 +12,18 @@ help:  ## this list
 
 setup: $(READY)  ## create .venv with everything the demo and the tests need
 
+# An interpreter that the dependencies cannot have is refused before pip looks for versions that do not exist.
+FITS := 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: PYTHON=$(PYTHON): is Python %d.%d; Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
+# $(call install,VENV,ARGUMENTS): pip says what went wrong, and its exit code ends make
+define install
+@$(PYTHON) -c $(FITS)
+$(PYTHON) -m venv $(1)
+$(call pip,$(1),$(2))
+endef
+pip = $(1)/bin/python -m pip install --quiet --progress-bar off $(2)
+
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[dev]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(call install,$(VENV),-e '.[dev]' -c constraints.txt)
 	$(VENV)/bin/python -c 'import torch, transformers, hydra, mlflow, pytest'
 	touch $(READY)
 
@@ -29,9 +38,8 @@ test-slow: setup  ## minutes each: kill -9 at ten random moments and what else i
 
 ENGINES := .venv-engines
 $(ENGINES)/.ready: tests/engines/requirements.txt
-	$(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python -m pip install --quiet --progress-bar off --no-deps -r $< 2>&1 | grep -v 'is ignored: it is' || true
-	DS_BUILD_OPS=0 $(ENGINES)/bin/python -m pip install --quiet --progress-bar off --no-deps --no-build-isolation deepspeed==0.19.8 2>&1 | grep -v 'is ignored: it is' || true
+	$(call install,$(ENGINES),--no-deps -r $<)
+	DS_BUILD_OPS=0 $(call pip,$(ENGINES),--no-deps --no-build-isolation deepspeed==0.19.8)
 	$(ENGINES)/bin/python -c 'import vllm, deepspeed, pytest'
 	touch $@
 
@@ -64,7 +72,7 @@ STEPS_GSM ?= 10
 STEPS_COUNTDOWN ?= 60
 MINUTES ?= 30
 check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K and on Countdown
-	$(VENV)/bin/python -m pip install --quiet --progress-bar off -e '.[gguf]' -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(call pip,$(VENV),-e '.[gguf]' -c constraints.txt)
 	$(PY) -m tests.real.check_real --gsm8k '$(GSM8K)' --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
 
 DATA ?= ../shared/data
@@ -81,8 +89,7 @@ check-browser: setup  ## the MLflow comparison and the report in a real browser 
 
 TRL := .venv-trl
 $(TRL)/.ready: constraints.txt
-	$(PYTHON) -m venv $(TRL)
-	$(TRL)/bin/python -m pip install --quiet --progress-bar off trl==1.16.0 torch==2.13.0 hydra-core==1.3.8 -c constraints.txt 2>&1 | grep -v 'is ignored: it is' || true
+	$(call install,$(TRL),trl==1.16.0 torch==2.13.0 hydra-core==1.3.8 -c constraints.txt)
 	$(TRL)/bin/python -c 'import trl, torch, hydra'
 	touch $@
 

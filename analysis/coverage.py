@@ -296,7 +296,7 @@ def answered(settings: Sequence[str], out: Path | None) -> Path:
         if "benchmarks" not in typed:
             given |= {"benchmarks": "heldout"} | ({} if "questions" in typed else {"questions": "nano_math"})
     asked = [f"{key}={value}" for key, value in (given | typed).items()]
-    name = configs.run_name({key: typed[key] for key in configs.AXES if key in typed}, asked)
+    name = configs.run_name("evaluate", {key: typed[key] for key in configs.AXES if key in typed}, asked)
     folder = (out or Path(place or Path("runs") / "coverage" / name)).expanduser().absolute()
     if set(str(folder)) & set("'\\$"):
         raise InputError("out", folder, "must have no quotes, backslashes or dollar signs in its path")

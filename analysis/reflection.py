@@ -121,7 +121,7 @@ def plan_of(arguments: Sequence[str]) -> Plan:
     temperatures = temperatures_of(("1.0" if trained else TEN) if said == "null" else said)
     step = theirs.pop("step", "all") if trained else None
     asked = [f"{key}={value}" for key, value in (_defaults(theirs, trained) | theirs).items()]
-    name = configs.run_name({key: theirs[key] for key in configs.AXES if key in theirs}, asked)
+    name = configs.run_name("evaluate", {key: theirs[key] for key in configs.AXES if key in theirs}, asked)
     out = Path(mine.pop("out", "").strip("'\"") or Path("runs") / "reflection" / name).expanduser().absolute()
     if set(str(out)) & set("'\\$"):
         raise InputError("out", out, "must have no quotes, backslashes or dollar signs in its path")

@@ -28,10 +28,11 @@ from launch.lines import asked, settled, swept
 from launch.sweep import Cell, default_name
 from zero import config as configs
 from zero import experiments, identity, settings
+from zero.compose import ERRORS, unresolved
 from zero.config import parsed
 from zero.errors import InputError
 
-OURS = ("run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
+OURS = ("name", "run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
 SMOKE_STEPS = 2
 MODEL_OF = "after:"  # in the identity of a cell: the model of the cell with this signature
 TRAINING, ROOTS = "train", ("train", "evaluate")  # entry points whose runs can be cells
@@ -79,7 +80,8 @@ def plan(
         raise InputError(
             "hydra/launcher", f"zero.{root}", "cells of a sweep are zero.train, or zero.evaluate without more"
         )
-    overrides = [text for text in overrides if not is_hydras(text)]
+    overrides = configs.tidied([text for text in overrides if not is_hydras(text)], several=True)
+    evaluate = None if evaluate is None else configs.tidied(evaluate, several=False)
     named = experiments.expand(overrides) if experiments.is_named(overrides) else []
     lines = asked(overrides, grid, root, named)
     made: dict[str, Cell] = {}
@@ -159,6 +161,7 @@ def make_cell(
     root: str, typed: Sequence[str], bases: dict[tuple[str, ...], Base], same: frozenset[str] = frozenset()
 ) -> Cell:
     """One cell, checked; `bases` remembers what was composed before, with `same`. InputError if it cannot be."""
+    typed = configs.canonical(root, typed)
     for text in typed:
         if parsed(text).key_or_group in OURS:
             raise InputError(
@@ -170,7 +173,7 @@ def make_cell(
     values = {parsed(text).key_or_group: str(parsed(text).get_value_element_as_str()) for text in typed}
     axes = {axis: choices[axis] for axis in configs.AXES if axis in choices} | {"seed": str(config["seed"])} | values
     return Cell(
-        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        name=f"{configs.run_name(root, choices, typed)}-{signature[:6]}",
         root=root,
         overrides=tuple(typed),
         choices=choices,
@@ -190,7 +193,7 @@ def starting_from(first: Cell, cell: Cell, typed: Sequence[str]) -> Cell:
     signature = identity.signature(config)
     return replace(
         cell,
-        name=f"{configs.run_name(choices, typed)}-{signature[:6]}",
+        name=f"{configs.run_name(cell.root, choices, typed)}-{signature[:6]}",
         choices=choices,
         signature=signature,
         axes={**cell.axes, "model": choices["model"]},
@@ -262,19 +265,12 @@ def resolve(
 
 def make_base(root: str, group: Sequence[str]) -> Base:
     """Compose group choices alone. InputError as for a single run, whose check they pass."""
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(configs.CONF), version_base="1.3"):
-            composed = compose(root, overrides=list(group), return_hydra_config=True)
-    except HydraException:
+        composed, picked = unresolved(root, group)
+    except ERRORS:
         configs.check(root, list(group))  # says what is wrong
         raise
-    except ValueError as error:  # Hydra's own, for a group that is set to what is no name
-        raise InputError("command line", " ".join(group), str(error).splitlines()[0]) from error
-    choices = {k: str(v) for k, v in composed.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-    OmegaConf.set_struct(composed, False)
-    del composed["hydra"]
-    OmegaConf.set_struct(composed, True)
+    choices = {k: str(v) for k, v in picked.items() if not k.startswith("hydra/")}
     raw: Any = OmegaConf.to_container(composed, resolve=False)
     text = " ".join(str(value) for value in identity.flatten(raw).values() if "${" in str(value))
     read = frozenset(part.partition("}")[0].strip() for part in text.split("${")[1:])
@@ -328,7 +324,10 @@ def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted:
     """Whether zero.config.check would pass the settings. `trusted`: it passed those of the base (flat), so that only what
     differs is looked at. Settings that the base has not are left to it."""
     try:
-        for key, value in identity.flatten(config).items():
+        flat = identity.flatten(config)
+        if base.keys() - flat.keys():  # something was taken away
+            return False
+        for key, value in flat.items():
             if key not in base:
                 return False
             if not trusted or value != base[key] or type(value) is not type(base[key]):

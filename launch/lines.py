@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from zero import experiments
-from zero.config import parsed
+from zero.config import parsed, tidied
 from zero.errors import InputError
 from zero.experiments import Experiment, Line
 
@@ -30,7 +30,7 @@ def asked(overrides: Sequence[str], grid: str | None, root: str, named: Sequence
     if named:
         return [Asked(line, of.root, of.name) for of in named for line in of.lines]
     lines = read_grid(grid) if grid else [[]]
-    return [Asked(Line(tuple(experiments.merged(line, overrides))), root) for line in lines]
+    return [Asked(Line(tuple(tidied(experiments.merged(line, overrides), several=True))), root) for line in lines]
 
 
 def read_grid(grid: str) -> list[list[str]]:

@@ -148,6 +148,8 @@ def prepare(
     evaluate = shlex.split(evaluate) if isinstance(evaluate, str) else evaluate
     plan_ = plan(overrides, grid=grid, evaluate=evaluate, smoke=bool(settings.get("smoke")), root=root)
     name = str(settings.get("name") or plan_.name)
+    if "/" in name or name.startswith("."):
+        raise InputError("hydra.launcher.name", name, "must be one word; hydra.launcher.folder=FOLDER is where it lies")
     folder = Path(settings.get("folder") or records.HOME / name).expanduser().absolute()
     refuse_unwritable(folder)
     notes = list(plan_.notes)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from zero.config import cells, check, check_solutions, run_name
+from zero.config import cells, check, check_solutions
 from zero.errors import InputError
 
 ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
@@ -29,7 +28,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("sampling.temperature=0", "sampling.temperature=0: training samples must differ"),
         ("sampling.top_p=0", "sampling.top_p=0: must be above 0"),
         ("optim.lr=nan", "optim.lr=nan: must be a number"),
-        ("optim.lr=1e400", "optim.lr=inf: must be a finite number"),
+        ("optim.lr=1e400", "optim.lr=1e400: must be a finite number"),
         ("reward.parts.correct.weight=inf", "weight=inf: must be a finite number"),
         ("seed=100000000000000000000", "seed=100000000000000000000: is too large"),
         ("optim.schedule=cos", "optim.schedule=cos: must be constant, linear or cosine"),
@@ -42,7 +41,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("model=hf", r"model.path=\?\?\?: is required"),
         ("questions=file", "questions.path=null: is required"),
         ("learner.gradient_checkpointing=3", "must be true or false"),
-        ("seed=1=2", "command line=seed=1=2: mismatched input"),
+        ("seed=1=2", "seed=1=2: must be a whole number"),
     ],
 )
 def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
@@ -90,7 +89,6 @@ def test_lists_may_have_any_length_but_not_other_types() -> None:
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["seed=abc"], ["algo=nope"], ["-m", "seed=0,x"]])
 def test_help_and_errors_answer_without_torch(flags: list[str], tmp_path: Path) -> None:
     """`-X importtime` lists every module that is imported."""
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "zero.train", *flags],
         cwd=ROOT,
@@ -98,7 +96,6 @@ def test_help_and_errors_answer_without_torch(flags: list[str], tmp_path: Path) 
         text=True,
         timeout=60,
     )
-    assert time.monotonic() - began < 30  # about one second on a quiet machine
     assert done.returncode == (0 if flags[0].startswith("--") else 2)
     for module in ("torch", "transformers", "mlflow", "numpy", "matplotlib"):
         assert f" {module}\n" not in done.stderr, module
@@ -158,16 +155,6 @@ def test_a_multirun_is_every_combination() -> None:
     assert cells(["algo=grpo,drgrpo", "seed=0,1,2", "hydra/launcher=basic"]) == [
         [f"algo={algo}", f"seed={seed}"] for algo in ALGOS for seed in (0, 1, 2)
     ]
-
-
-def test_run_names_tell_runs_apart_and_stay_short() -> None:
-    choices = {"algo": "grpo", "template": "r1", "questions": "nano_math", "model": "nano", "tracker": "mlflow"}
-    name = run_name(choices, ["algo=grpo", "seed=3", "tracker=jsonl", "steps=5", "optim.lr=1e-4"])
-    assert name == "grpo-r1-nano_math-nano-s3-optim.lr=0.0001-steps=5"
-    assert run_name(choices, ["algo=grpo"]) == "grpo-r1-nano_math-nano-s0"
-    odd = run_name(choices, ["questions.path=/some where/" + "x" * 300])
-    assert len(odd) <= 120 and "/" not in odd and " " not in odd
-    assert odd != run_name(choices, ["questions.path=/some where/" + "x" * 301])
 
 
 @pytest.mark.parametrize("truncation", ["sampling.top_p=0.9", "sampling.top_k=20"])

@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from string import Template
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from zero import experiments, settings
-from zero.config import CONF, cells, check, check_solutions, explained, instantiate, quoted
-from zero.errors import InputError
+from zero.compose import canonical, defaults, explained, select
+from zero.config import CONF, cells, check, check_solutions, instantiate
+from zero.errors import Broken, InputError
+from zero.help import help_text
 from zero.identity import flatten
+from zero.naming import check_name
+from zero.overrides import key_of, options_of, parsed, tidied
 from zero.signals import SECOND_CTRL_C
+from zero.suggest import nearest
+
+EXIT_FAILED, EXIT_INPUT = 1, 2
+PLAIN = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # settings of Hydra's own that do something here
+NO_COMPLETION = "cannot complete `python -m`; --help lists all groups and settings"
+
+_failures: list[tuple[str, Exception]] = []  # cells of this process' multirun that failed
 
 
 def command_line(name: str, main: Callable[[], None]) -> None:
@@ -38,26 +49,29 @@ def command_line(name: str, main: Callable[[], None]) -> None:
 def _run(name: str, main: Callable[[], None]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     try:
-        arguments = get_args_parser().parse_args()
-        if experiments.is_named(arguments.overrides):
-            arguments = of_experiment(name, arguments)
+        if "--version" in sys.argv[1:]:
+            print(version())
+            return
+        arguments = argument_parser().parse_args()
+        if arguments.shell_completion:
+            raise InputError("--shell-completion", "", NO_COMPLETION)
         if arguments.help:
             print(help_text(name, arguments.overrides))
             return
-        told = arguments.hydra_help or arguments.info or arguments.shell_completion
-        if not (told or arguments.cfg) and (launch := sweep_launcher(arguments.overrides)):
+        launch = sweep_launcher(arguments.overrides)
+        arguments = readable(name, arguments, several=arguments.multirun or launch is not None)
+        if experiments.is_named(arguments.overrides):
+            arguments = of_experiment(name, arguments)
+            launch = sweep_launcher(arguments.overrides)
+        asked = arguments.hydra_help or arguments.info
+        if not (asked or arguments.cfg) and launch:
             sys.exit(launch(root=name, overrides=arguments.overrides))
-        if not told:
-            for overrides in cells(arguments.overrides):
-                config = check(name, overrides)
-                if not arguments.cfg:  # to be run here
-                    settings.check_installed(flatten(config))
-                    check_solutions(config)
+        if not asked:
+            check_all(name, arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_INPUT)
     if arguments.cfg and not arguments.resolve:
         sys.argv.append("--resolve")  # what the run would take, not where it comes from
     GlobalHydra.instance().clear()
@@ -66,28 +80,129 @@ def _run(name: str, main: Callable[[], None]) -> None:
     except SystemExit as end:
         leave(end.code)
         raise
+    except HydraException as error:  # of its own options, such as --config-name
+        print(f"error: {explained(name, arguments.overrides, error)}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    finally:
+        tell_failures()
+    if _failures:
+        leave(_exit_code())
+        sys.exit(_exit_code())
     leave(0)
 
 
-def help_text(name: str, overrides: Sequence[str]) -> str:
-    """What `--help` says: the text of conf/NAME.yaml with all choices and settings filled in. Hydra's own listing of the
-    choices takes three times as long as everything else: it copies its whole state for each group."""
+def argument_parser() -> ArgumentParser:
+    """Hydra's, whose own objections are one line, too."""
+    parser: ArgumentParser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError("command line", " ".join(sys.argv[1:]), f"{message}; --help lists all")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def readable(name: str, arguments: Namespace, several: bool) -> Namespace:
+    """The arguments as Hydra takes them, also in sys.argv. InputError for several values where there is no sweep, and for
+    Hydra's own settings that would do nothing."""
+    typed = list(arguments.overrides)
+    refuse_hydras_own(typed, arguments.multirun)
+    texts = tidied(typed, several)
+    if not several:
+        for text in texts:
+            if key_of(text) not in (experiments.KEY, experiments.SIZE):
+                refuse_sweep(name, text)
+    if not experiments.is_named(texts):
+        texts = canonical(name, texts)
+    sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + texts
+    return Namespace(**(vars(arguments) | {"overrides": texts}))
+
+
+def refuse_sweep(name: str, text: str) -> None:
+    """InputError if an override has several values."""
+    if not parsed(text).is_sweep_override():
+        return
+    key, value = key_of(text), text.partition("=")[2]
+    default = None if key in experiments.KEY else select(_defaults(name), key)
+    remedy: dict[Any, str] = {
+        list: f", or make it one list: {key}=[{value}]",
+        str: f", or put quotes in quotes: {key}=\"'{value}'\"",
+    }
+    hint = remedy.get(type(default), "") if options_of(key) == () else ""
+    raise InputError(key, value, f"several values are a sweep; add -m{hint}")
+
+
+def _defaults(name: str) -> dict[str, Any]:
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(name, overrides=list(overrides), return_hydra_config=True)
-    except HydraException as error:
-        raise explained(name, overrides, error) from error
-    groups = {folder.relative_to(CONF).as_posix(): sorted(path.stem for path in folder.glob("*.yaml"))
-              for folder in sorted(CONF.rglob("*/"))}  # fmt: skip
-    listed = "".join(
-        f"{group}: {', '.join(options)}\n"
-        for group, options in groups.items()
-        if options and not group.startswith("hydra")
-    )
-    template = config.hydra.help.template
-    with open_dict(config):
-        del config["hydra"]
-    return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONFIG=OmegaConf.to_yaml(config))
+        return defaults(name)
+    except InputError:
+        return {}
+
+
+def refuse_hydras_own(overrides: Sequence[str], multirun: bool) -> None:
+    """InputError for settings of Hydra's own that this command passes over, and for a launcher that there is not."""
+    keys = {key_of(text): text.partition("=")[2] for text in overrides if key_of(text).startswith("hydra")}
+    known = ["basic", *options_of("hydra/launcher")]
+    for key, value in keys.items():
+        if key == "hydra/launcher":
+            if value not in known:
+                raise InputError(key, value, f"no such launcher{nearest(value, known)}; there are {', '.join(known)}")
+        elif key.startswith("hydra.launcher."):
+            if keys.get("hydra/launcher", "basic") == "basic" and not experiments.is_named(overrides):
+                raise InputError(
+                    key, value, f"belongs to a launcher; add {' or '.join(f'hydra/launcher={k}' for k in known[1:])}"
+                )
+        elif not (key.startswith(PLAIN) or (key == "hydra.sweep.dir" and multirun)):
+            remedy = "is Hydra's own and does nothing here; run_dir, name and hydra.launcher.folder say where things go"
+            raise InputError(key, value, remedy)
+        elif keys.get("hydra/launcher", "basic") != "basic":
+            raise InputError(key, value, f"does nothing under hydra/launcher={keys['hydra/launcher']}")
+
+
+def check_all(name: str, arguments: Namespace) -> None:
+    """Every cell of the line. InputError for the first that cannot be."""
+    names: list[str] = []
+    of_line = cells(arguments.overrides)
+    for overrides in of_line:
+        config = check(name, overrides)
+        check_name(config.get("name"))
+        names += [config["name"]] if config.get("name") else []
+        if not arguments.cfg:  # to be run here
+            settings.check_installed(flatten(config))
+            check_solutions(config)
+    if len(set(names)) < len(names):
+        raise InputError("name", names[0], f"is one run's, and this line has {len(of_line)}; leave it out")
+
+
+def failed(error: InputError | Broken) -> None:
+    """A job that ends with an error of one line: exits, or, in a multirun, lets the other cells run."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED)
+    label = " ".join(HydraConfig.get().overrides.task) or "the run"
+    print(f"error: {error} ({label}); the other runs go on", file=sys.stderr)
+    _failures.append((label, error))
+
+
+def tell_failures() -> None:
+    """The report of a multirun of which something failed."""
+    if _failures:
+        print(f"{len(_failures)} {'run' if len(_failures) == 1 else 'runs'} of this line failed:", file=sys.stderr)
+    for label, error in _failures:
+        print(f"  {label}: {error}", file=sys.stderr)
+
+
+def _exit_code() -> int:
+    return EXIT_INPUT if all(isinstance(error, InputError) for _, error in _failures) else EXIT_FAILED
+
+
+def version() -> str:
+    """Our own version, and those of what decides a run's numbers."""
+    import tomllib
+    from importlib.metadata import version as of
+
+    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["project"]
+    return f"{project['name']} {project['version']} (Hydra {of('hydra-core')}, torch {of('torch')})"
 
 
 def of_experiment(root: str, arguments: Namespace) -> Namespace:
@@ -104,7 +219,7 @@ def of_experiment(root: str, arguments: Namespace) -> Namespace:
     if named[0].root != root:
         raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
     sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + found[0]
-    return get_args_parser().parse_args()
+    return readable(root, argument_parser().parse_args(), several=False)
 
 
 def leave(code: Any) -> None:

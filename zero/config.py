@@ -1,75 +1,98 @@
 """From settings to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
 
-the nearest valid names in its errors, impossible values refused before torch is imported, every cell of a multirun
-checked before the first one starts, and the name of a run's folder. Used by the composition roots only.
+impossible values refused before torch is imported, and each part of a config built. What was typed is made readable in
+zero/overrides.py, composed in zero/compose.py. Used by the composition roots only.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from hashlib import sha256
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
-from zero import recipes, settings
-from zero.errors import InputError
-from zero.identity import PLACE, PLACES, flatten
-
-LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
-CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
-AXES = ("algo", "template", "questions", "model")
-OmegaConf.register_new_resolver(
-    "recipe", lambda path, key: recipes.of_path(path and model_folder(str(path)), key), replace=True
+from zero import settings
+from zero.compose import (
+    canonical,
+    choices_among,
+    compose_config,
+    composing,
+    defaults,
+    model_folder,
+    no_such,
+    plain,
+    refuse_no_options,
+    select,
 )
+from zero.errors import InputError
+from zero.identity import flatten
+from zero.naming import AXES, run_name
+from zero.overrides import CONF, PART, cells, is_choice, key_of, parsed, plain_value, quoted, tidied
 
-
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config `conf/NAME.yaml` under command-line overrides. InputError names what is wrong and the nearest names."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            config = compose(name, overrides=list(overrides))
-            OmegaConf.resolve(config)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explained(name, overrides, error) from error
-    return config
+__all__ = [
+    "AXES",
+    "CONF",
+    "canonical",
+    "cells",
+    "check",
+    "compose_config",
+    "model_folder",
+    "parsed",
+    "quoted",
+    "run_name",
+    "tidied",
+]
+_WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|takes .* positional|multiple values for")
+LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
 
 
 def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose, then refuse keys that do not exist, wrong types and impossible values. Returns plain containers."""
-    chosen = [o for o in overrides if _is_choice(o)]
-    config = _plain(compose_config(name, overrides))
-    flat = flatten(config)
-    defaults = flat if len(chosen) == len(overrides) else flatten(_plain(compose_config(name, chosen)))
-    for key, value in flat.items():
-        if value == "???":
-            raise InputError(key, value, f"is required; add {key}=VALUE")
-        item = re.sub(r"\.\d+$", ".0", key)  # lists may have any length; their items are like the first one
-        if not key.startswith(settings.OPEN) and not any(
-            item == known or key.startswith(known + ".") for known in defaults
-        ):
-            raise InputError(key, value, "no such setting" + _nearest(key, list(defaults)))
-        settings.check_value(key, value, defaults.get(item))
+    typed = canonical(name, overrides)
+    refuse_no_options(name, typed)
+    config = plain(compose_config(name, typed))
+    base, flat = defaults(name, choices_among(typed)), flatten(config)
+    values = {key_of(text): plain_value(text) for text in tidied(overrides, several=False) if not is_choice(text)}
+
+    def unknown(key: str, value: Any) -> InputError:
+        word = next((word for word in values if key == word or key.startswith(word + ".")), key)
+        return InputError(word, values.get(word, value), no_such(name, word, values.get(word, ""), base))
+
+    try:
+        for key in values:  # what was typed is to blame, not what reads it
+            if key in flat and (default := select(base, key)) is not None:
+                settings.check_tree(key, flat[key], default, unknown)
+        settings.check_tree("", config, base, unknown)
+    except InputError as error:
+        if error.key in values:
+            raise InputError(error.key, values[error.key], error.remedy) from None
+        raise
+    check_reward(config.get("reward") or {})
     check_together(config)
     return config
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+def check_reward(reward: Mapping[str, Any]) -> None:
+    """InputError unless each part of the reward is a weight and a function; the function is looked for when it is built."""
+    parts = reward.get("parts")
+    for name, part in parts.items() if isinstance(parts, Mapping) else ():
+        key, short = f"{PART}{name}", f"'+{PART}{name}=MODULE.FUNCTION'"
+        if not isinstance(part, Mapping) or part.get("_target_") != "zero.grading.Weighted":
+            raise InputError(key, settings.typed(part), f"must be the dotted path of a function: {short}")
+        weight, function = part.get("weight", 1.0), part.get("part")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < settings.INF:
+            raise InputError(f"{key}.weight", settings.typed(weight), "must be a finite number")
+        if not isinstance(function, Mapping) or not isinstance(function.get("_target_"), str):
+            raise InputError(f"{key}.part", settings.typed(function), f"must be a function: {short}")
+        for unknown in part.keys() - {"_target_", "weight", "part"}:
+            remedy = f"no such setting; arguments of the function are {key}.part.NAME=VALUE"
+            raise InputError(f"{key}.{unknown}", settings.typed(part[unknown]), remedy)
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -100,9 +123,12 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise InputError(
             "questions.path", "null", "is required; give questions.path=FILE or questions.hub.id=OWNER/NAME"
         )
+    if config["model"].get("path") == "":
+        raise InputError("model.path", "", "is empty; give a Hugging Face model folder or a hub id")
     path = str(config["model"].get("path", ""))
     if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
-        raise InputError("model.path", path, "no such folder; give a Hugging Face model folder or a hub id")
+        what = "is a file" if Path(path).expanduser().is_file() else "no such folder"
+        raise InputError("model.path", path, f"{what}; give a Hugging Face model folder or a hub id")
     folder = Path(model_folder(path))
     if folder.is_dir() and path and not (folder / "config.json").is_file():
         raise InputError(
@@ -173,25 +199,29 @@ def instantiate(config: Any, key: str = "") -> Any:
         text = str(error)
         lost = re.search(r"Error locating target '([^']*)'|Error loading '([^']*)'", text.replace("\\'", "'"))
         place = re.search(r"full_key: (\S+)", text)
+        where = ".".join(part for part in (key, place[1] if place else "") if part) or "config"
         if lost:
-            where = ".".join(part for part in (key, place[1] if place else "") if part)
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
-            raise InputError(where or "config", lost[1] or lost[2], remedy) from None
+            raise InputError(where, lost[1] or lost[2], remedy) from None
+        if isinstance(error.__cause__, TypeError) and _WRONG_CALL.search(str(error.__cause__)):
+            hint = "; add _partial_: true if it is a function to be called later" if "missing" in text else ""
+            raise InputError(where, _target(config, place[1] if place else ""), f"{error.__cause__}{hint}") from None
         raise
+
+
+def _target(config: Any, place: str) -> str:
+    """The function or class that stands at a place of a config."""
+    chosen = select(config, place) if place else config
+    return str(chosen.get("_target_", "")) if isinstance(chosen, Mapping) else str(chosen)
 
 
 def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of conf/GROUP, by name, as it would stand in this checked config. A running Hydra task is left alone."""
-    found, running = {}, GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for path in sorted((CONF / group).glob("*.yaml")):
-                option = OmegaConf.create({**config, group: compose(f"{group}/{path.stem}")[group]})
-                found[path.stem] = _plain(option)[group]
-    finally:
-        if running is not None:
-            GlobalHydra.instance().initialize(running)
+    found = {}
+    with composing():
+        for path in sorted((CONF / group).glob("*.yaml")):
+            option = OmegaConf.create({**config, group: compose(f"{group}/{path.stem}")[group]})
+            found[path.stem] = plain(option)[group]
     return found
 
 
@@ -208,38 +238,6 @@ def benchmark_set(key: str, config: Any) -> Any:
         raise InputError(
             error.key.replace("questions", f"benchmarks.sets.{key}", 1), error.value, error.remedy
         ) from error
-
-
-def model_folder(path: str) -> str:
-    """A model path as given, or under the repository, where the embedded model lies; a hub id stays as it is."""
-    for candidate in (Path(path).expanduser(), CONF.parent / path):
-        if candidate.is_dir():
-            return str(candidate)
-    return path
-
-
-@lru_cache(maxsize=4096)
-def parsed(text: str) -> Override:
-    """One override, parsed once. InputError if it is none."""
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise InputError("command line", text, str(error).splitlines()[0]) from error
-
-
-def run_name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
-    """What distinguishes a run, as a folder name: its axes, its seed, then every other setting that was changed."""
-    values = {o.key_or_group: str(o.get_value_element_as_str()) for o in map(parsed, overrides)}
-    seed = values.pop("seed", "0")
-    kept = {
-        k: v
-        for k, v in values.items()
-        if k not in (*AXES, *PLACES) and k.split(".")[0] not in PLACE and not k.startswith("hydra")
-    }
-    parts = [choices[axis] for axis in AXES if axis in choices] + [f"s{seed}"]
-    parts += [f"{key}={value}" for key, value in sorted(kept.items())]
-    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(parts))
-    return name if len(name) <= 120 else f"{name[:107]}-{sha256(name.encode()).hexdigest()[:12]}"
 
 
 def writable_folder(path: Path) -> Path:
@@ -261,68 +259,7 @@ def keep(config: Mapping[str, Any], path: Path) -> None:
     partial.replace(path)
 
 
-def quoted(argument: str) -> str:
-    """run=FOLDER with the folder in quotes if its name holds `=`, as the names of runs do: Hydra wants it so."""
-    key, _, value = argument.partition("=")
-    if key == "resume_with" and value[:1] not in ("'", '"', "{", "[") and "'" not in value:  # settings in themselves
-        return f"{key}='{value}'"
-    plain = not set(value) & set("'\"\\,")
-    return f"{key}='{value}'" if key in ("run", "run_dir", "model.path") and "=" in value and plain else argument
-
-
-def cells(overrides: Sequence[str]) -> list[list[str]]:
-    """The override lists of a multirun, without Hydra's own settings; a single run is one cell."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise InputError("command line", " ".join(overrides), str(error).splitlines()[0]) from error
-    ours = [o for o in parsed if not o.key_or_group.startswith("hydra")]
-    sweeping = [o for o in ours if o.is_sweep_override()]
-    if not sweeping:
-        return [[o.input_line or "" for o in ours]]
-    return [list(cell) for batch in BasicSweeper.split_arguments(ours, max_batch_size=None) for cell in batch]
-
-
 def choices_of_run() -> tuple[dict[str, str], list[str]]:
     """Inside a Hydra task: the option chosen for each group, and the overrides as typed."""
     hydra = HydraConfig.get()
     return {k: str(v) for k, v in hydra.runtime.choices.items()}, list(hydra.overrides.task)
-
-
-def _is_choice(text: str) -> bool:
-    return (CONF / parsed(text).key_or_group).is_dir()
-
-
-def explained(name: str, overrides: Sequence[str], error: Exception) -> InputError:
-    """Hydra's message as one line, with the nearest names."""
-    text = " ".join(str(error).split())
-    if missing := re.search(r"Could not find '([\w]+)/(\S+?)'", text):
-        group, option = missing.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return InputError(group, option, f"no such option{_nearest(option, options)}; there are {', '.join(options)}")
-    if unknown := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
-        key = unknown.group(1) or unknown.group(2)
-        known = list(flatten(_plain_unresolved(name, [text for text in overrides if _is_choice(text)])))
-        value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
-        return InputError(key, value, "no such setting" + _nearest(key, known) + "; --help lists all")
-    if required := re.search(r"Missing mandatory value: (\S+)", text):
-        return InputError(required.group(1), "???", f"is required; add {required.group(1)}=VALUE")
-    return InputError("config", name, text)
-
-
-def _plain_unresolved(name: str, choices: Sequence[str]) -> Any:
-    try:
-        return OmegaConf.to_container(compose(name, overrides=list(choices)), resolve=False)
-    except HydraException:  # a choice is wrong too; its own error comes once this one is mended
-        return OmegaConf.to_container(compose(name), resolve=False)
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    """'; did you mean ...' from close spellings of the whole name or of its last part."""
-    close = difflib.get_close_matches(key, known, n=3)
-    leaf = {k.rsplit(".", 1)[-1]: k for k in known if "_target_" not in k}
-    last = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=3)
-    close += [leaf[name] for name in last if leaf[name] not in close]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else ""

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity, provenance, run_folder
-from zero.command import command_line
+from zero.command import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models import find
@@ -50,7 +50,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
         identity.refuse_if_different(_of_answers(stored), _of_answers(config), run_dir)
     _check(config)
     find(config["model"])
-    light = {key: configs.instantiate(config[key]) for key in ("template", "reward")}
+    light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config)
     subjects = steps_of(config)
     configs.writable_folder(run_dir)
@@ -298,10 +298,9 @@ def task(config: DictConfig) -> None:
     try:
         typed = chosen(overrides)
         named = {k: v for k, v in choices.items() if v != "None" and (config.run is None or k in typed)}
-        run(with_run(config, overrides), configs.run_name(named, overrides), named)
+        run(with_run(config, overrides), config.name or configs.run_name("evaluate", named, overrides), named)
     except (InputError, Broken) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        failed(error)
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(75)  # EX_TEMPFAIL

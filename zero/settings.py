@@ -9,6 +9,7 @@ from typing import Any
 
 from zero.errors import InputError
 
+INF = float("inf")
 LARGEST = 2**63 - 1
 _positive = (lambda v: v > 0, "must be above 0")
 _natural = (lambda v: v >= 0, "must be 0 or more")
@@ -82,7 +83,20 @@ OPEN = (
     "questions.hub.",
     "corpus.stages.",
     "rollout.extra",
+    "template.variables.",
 )
+# What a setting may be that is null by default, by the last word of its name; a function is a mapping with `_target_`
+OPTIONAL: dict[str, str] = {
+    **dict.fromkeys("context limit tokens max_rows train".split(), "a whole number"),
+    **dict.fromkeys("largest_advantage tolerance epochs cap".split(), "a number"),
+    **dict.fromkeys(
+        "run_dir run name out path folder uri url sweep revision split config id answer_after published model dtype".split(),
+        "text",
+    ),
+    **dict.fromkeys("correction credit critic row lora".split(), "a function"),
+    **dict.fromkeys("where columns variables".split(), "a mapping"),
+}
+EITHER = ("targets", "target", "heldout", "train")  # last words of settings that may be of several types
 
 # Parts that need a package which is no dependency of ours: the package, and our extra that brings it
 EXTRAS = {
@@ -92,15 +106,61 @@ EXTRAS = {
 
 
 def check_value(key: str, value: Any, default: Any = None) -> None:
-    """InputError if the value has not the default's type (None: any) or lies outside the setting's range."""
+    """InputError if the value has not the default's type (None: that of OPTIONAL) or lies outside the setting's range."""
     _check_type(key, value, default)
     if isinstance(value, float) and not isfinite(value):
         raise InputError(key, value, "must be a finite number")
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int | float) and abs(value) > LARGEST:
         raise InputError(key, value, f"is too large for the machine's whole numbers; at most {LARGEST}")
     known = key.replace("rollout.engine.", "rollout.")  # an engine inside another
-    if known in RANGES and value is not None and not RANGES[known][0](value):
-        raise InputError(key, value, RANGES[known][1])
+    if known in RANGES and value is not None:
+        _check_range(key, value, *RANGES[known])
+
+
+def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any], InputError]) -> None:
+    """InputError for whatever in a config differs in shape or type from the config of its choices alone, or is no such
+    setting: `unknown` makes that error of its key and value."""
+    if value == "???" or (default == "???" and value in (None, "")):
+        raise InputError(key, value, f"is required; add {key}=VALUE")
+    if isinstance(default, Mapping) and default:
+        if not isinstance(value, Mapping):
+            if value is None and (key in NULLABLE or key.startswith(OPEN)):
+                return
+            first = next((name for name in default if not name.startswith("_")), next(iter(default)))
+            raise InputError(
+                key, typed(value), f"holds settings of its own; give one of them, such as {key}.{first}=..."
+            )
+        for name in default.keys() - value.keys():
+            below = f"{key}.{name}" if key else name
+            if not below.startswith(OPEN):
+                raise InputError(f"~{below}", "", "is needed and cannot be taken away; give it another value")
+        for name, entry in value.items():
+            below = f"{key}.{name}" if key else str(name)
+            if name in default:
+                check_tree(below, entry, default[name], unknown)
+            elif below.startswith(OPEN):
+                check_tree(below, entry, None, unknown)
+            else:
+                raise unknown(below, entry)
+    elif isinstance(default, list):
+        if not isinstance(value, list):
+            raise InputError(key, typed(value), f"is a list; {key}=[{typed(value) if value else 'VALUE'}]")
+        sample = default[0] if default else ""
+        for i, item in enumerate(value):
+            if isinstance(item, str | int | float | None) or isinstance(sample, Mapping | list):
+                check_tree(f"{key}.{i}", item, sample, unknown)
+    elif isinstance(value, Mapping | list):
+        if isinstance(default, Mapping) and not isinstance(value, Mapping):
+            raise InputError(key, value, f"must be a mapping: '{key}={{NAME: VALUE}}'")
+        if default is not None and not isinstance(default, Mapping) and not _of_any_type(key):
+            what = "several settings" if isinstance(value, Mapping) else "a list"
+            raise InputError(key, value, f"must be {TYPES.get(type(default), 'one value')}, not {what}")
+        if default is None:
+            _check_optional(key, value)
+        for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check_tree(f"{key}.{name}", entry, None, unknown)
+    else:
+        check_value(key, value, default)
 
 
 def check_installed(flat: Mapping[str, Any]) -> None:
@@ -112,13 +172,62 @@ def check_installed(flat: Mapping[str, Any]) -> None:
                 raise InputError(group, extra, f"{package} is not installed: pip install 'r1-zero-suite[{extra}]'")
 
 
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _of_any_type(key: str) -> bool:
+    return key.rpartition(".")[2] in EITHER
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed on a command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_range(key: str, value: Any, fits: Callable[[Any], bool], words: str) -> None:
+    try:
+        good = fits(value)
+    except TypeError:
+        good = False
+    if not good:
+        raise InputError(key, typed(value), words)
+
+
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if default is None or default == "???" or (value is None and key in NULLABLE):
-        return
+    if default is None:
+        return _check_optional(key, value)
+    if default == "???" or (value is None and key in NULLABLE) or _of_any_type(key):
+        return None
     kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
     right = kinds is None or (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool))
     if isinstance(default, float) and isinstance(value, float | int) and value != value:
         right = False
     if not right:
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type(default)]
-        raise InputError(key, value, f"must be {words}, like the default {default}")
+        raise InputError(key, typed(value), f"must be {TYPES[type(default)]}, like the default {typed(default)}")
+    return None
+
+
+def _check_optional(key: str, value: Any) -> None:
+    """A setting that is null by default, or one of the user's own."""
+    last = key.rpartition(".")[2]
+    kind = OPTIONAL.get(last, "")
+    if value is None or not kind or _of_any_type(key) or (last == "name" and key != "name"):
+        return
+    if key.startswith(OPEN) and key not in OPEN:  # the user's own
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    fits = {
+        "a whole number": number and isinstance(value, int),
+        "a number": number and abs(value) != INF,
+        "text": isinstance(value, str),
+        "a function": isinstance(value, Mapping) and "_target_" in value,
+        "a mapping": isinstance(value, Mapping),
+    }
+    if not fits[kind]:
+        words = {
+            "a function": f"must be null or a function: '{key}={{_target_: MODULE.FUNCTION, _partial_: true}}'",
+            "a mapping": f"must be null or a mapping: '{key}={{NAME: VALUE}}'",
+        }
+        raise InputError(key, typed(value), words.get(kind, f"must be null or {kind}"))

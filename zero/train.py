@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zero import config as configs
 from zero import identity, provenance, run_folder
-from zero.command import command_line
+from zero.command import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models import export_dtype, find, store_as
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from zero.template import AnyTemplate
     from zero.tracking import Trackers
 
-EXIT_BROKEN, EXIT_INPUT, EXIT_PREEMPTED = 1, 2, 75
+EXIT_PREEMPTED = 75
 
 
 def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -326,10 +326,10 @@ def task(config: DictConfig) -> float | None:
     choices, overrides = configs.choices_of_run()
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        outcome = run(plain, choices, configs.run_name(choices, overrides))
+        outcome = run(plain, choices, plain["name"] or configs.run_name("train", choices, overrides))
     except (InputError, Broken) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INPUT if isinstance(error, InputError) else EXIT_BROKEN)
+        failed(error)
+        return None
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)

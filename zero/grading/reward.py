@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +44,11 @@ class Reward:
         for name, weighted in self.parts.items():
             if not name.isidentifier():
                 raise InputError("reward.parts", name, "a part's name must be one word of letters, digits and _")
+            if not callable(getattr(weighted, "part", None)):
+                what = getattr(weighted, "part", weighted)
+                raise InputError(
+                    f"reward.parts.{name}", what, f"is no function; '+reward.parts.{name}=MODULE.FUNCTION'"
+                )
             if not math.isfinite(weighted.weight):
                 raise InputError(f"reward.parts.{name}.weight", weighted.weight, "must be a finite number")
         if self.truncated not in ("incorrect", "grade"):
@@ -67,7 +73,7 @@ class Reward:
         try:
             value = weighted.weight * float(weighted.part(response))
         except Exception as error:
-            what = f"raised {type(error).__name__}: {error}"
+            what = f"raised {type(error).__name__}{_line_of(error)}: {error}"
             raise self._broken(name, weighted, what, response) from error
         if not math.isfinite(value):
             raise self._broken(name, weighted, f"gave {value}", response)
@@ -76,6 +82,13 @@ class Reward:
     def _broken(self, name: str, weighted: Weighted, what: str, response: Response) -> InputError:
         where = f"on a response to question {response.question.id} ({response.text[:60]!r}...)"
         function = getattr(weighted.part, "func", weighted.part)
-        return InputError(
-            f"reward.parts.{name}", getattr(function, "__name__", function), f"{what} {where}; mend that function"
-        )
+        code = getattr(function, "__code__", None)
+        place = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
+        named = getattr(function, "__name__", function)
+        return InputError(f"reward.parts.{name}", named, f"{what} {where}; mend that function{place}")
+
+
+def _line_of(error: Exception) -> str:
+    """Where the error arose: the last line of a function that is not of a library's own."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if "site-packages" not in frame.filename]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,0 +1,212 @@
+"""What users type: right values of every kind pass, and every mistake is one line that names the key, with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from zero import command
+from zero.config import cells, check
+from zero.errors import InputError
+from zero.overrides import parsed, quoted, tidied
+
+WRONG = {  # command line -> what its one line begins with, and a word that it holds
+    "train": [
+        ("alg=grpo", "alg=grpo: ", "did you mean algo=grpo?"),
+        ("question=nano_math", "question=nano_math: ", "did you mean questions=nano_math"),
+        ("dataset=nano_math", "dataset=", "questions"), ("batch_size=8", "batch_size=8: ", "prompts"),
+        ("num_generations=8", "num_generations=8: ", "group_size"), ("lr=1e-4", "lr=1e-4: ", "optim.lr?"),
+        ("trainer.max_steps=5", "trainer.max_steps=5: ", "steps"), ("model_name=x", "model_name=x: ", "model.path"),
+        ("max_length=9", "max_length=9: ", "sampling.max_tokens"), ("kl_coef=0.1", "kl_coef=0.1: ", "algo.beta?"),
+        ("temperature=1", "temperature=1: ", "sampling.temperature"), ("beta=1", "beta=1: ", "algo.beta"),
+        ("optimizer=muon", "optimizer=muon: ", "no choice of this command"),
+        ("grpo", "command line=grpo", "algo=grpo?"),
+        ("algo=", "algo=: ", "no such option"), ("algo=null", "algo=null: ", "is needed"),
+        ("~algo", "algo=null: ", "is needed"),
+        ("algo=5", "algo=5: ", "no such option"), ("algo=[grpo,dapo]", "algo=", "one option"),
+        ("+algo=grpo", "algo=", "exists"),
+        ("++algo=grpo", "algo=grpo: ", "exists already"), ("debug=null", "debug=null: ", "leave it out"),
+        ("template=qwen-math", "template=qwen-math: ", "qwen_math"), ("+corpus=text", "corpus=text: ", "no choice"),
+        ("algo.correction=xx", "algo.correction=xx: ", "a function"), ("algo.kl=5", "algo.kl=5: ", "algo.kl._target_"),
+        ("seed=", "seed=: ", "whole number"), ("seed=null", "seed=null: ", "whole number"),
+        ("seed=true", "seed=true: ", "whole"),
+        ("seed=[1]", "seed=[1]: ", "not a list"), ("seed={a:1}", "seed={a:1}: ", "not several settings"),
+        ("seed=1" + "0" * 20, "seed=1", "too large"), ("seed=1=2", "seed=1=2: ", "whole number"),
+        ("~seed", "~seed=", "needed"),
+        ("+seed=1", "seed=1: ", "without +"), ("~foo", "foo=", "no such setting"),
+        ("steps=1.5", "steps=1.5: ", "whole number"),
+        ("steps.x=3", "steps.x=3: ", "one value"), ("steps=${foo}", "steps=${foo}: ", "names no setting"),
+        ("steps=${seed", "steps=${seed: ", "cannot be"), ("steps=-3", "steps=-3: ", "above 0"),
+        ("steps=3,", "steps=3,: ", "comma"),
+        ("optim.lr=inf", "optim.lr=inf: ", "finite"), ("optim.lr=1e400", "optim.lr=1e400: ", "finite"),
+        ("optim.lr=interval(1,2)", "optim.lr=interval(1,2): ", "without values"),
+        ("seed=range(5,1)", "seed=", "no values"),
+        ("optim.betas=[a,b]", "optim.betas.0=a: ", "a number"), ("checkpoint=5", "checkpoint=5: ", "checkpoint.every"),
+        ("seed=range(0,9999999)", "command line=", "at most"),
+        ("algo=glob(x*)", "algo=glob(x*): ", "matches no option"),
+        ("seed=glob(*)", "seed=glob(*): ", "group"), ("run_dir=[a,b]", "run_dir=[a,b]: ", "text"),
+        ("run_dir={a:1}", "run_dir={a:1}: ", "text"), ("canary.tolerance=x", "canary.tolerance=x: ", "a number"),
+        ("model.stop=null", "model.stop=null: ", "is a list"), ("model.stop={a:1}", "model.stop={a:1}: ", "is a list"),
+        ("sampling.max_tokens=2.5", "sampling.max_tokens=2.5: ", "whole number"),
+        ("1a=3", "1a=3: ", "no name of a setting"),
+        ("a..b=1", "a..b=1: ", "no name of a setting"), ("+foo=[1", "foo=[1: ", "no such setting"),
+        ("model.path=", "model.path=", "empty"),
+        ("questions.path=x.jsonl", "questions.path=x.jsonl: ", "questions=file"),
+        ("reward=my.f", "reward=my.f: ", "no such option"),
+        *((f"+reward.parts.mine={value}", "reward.parts.mine", "MODULE.FUNCTION")
+          for value in ("5", "f", "null", "[a.b]", "{}", "", "true")),
+        ("+reward.parts.mine._target_=my.f", "reward.parts.mine", "MODULE.FUNCTION"),
+        ("+reward.parts.mine.weight=1", "reward.parts.mine", "MODULE.FUNCTION"),
+        ("+reward.parts.mine=my.f +reward.parts.mine.weight=abc", "reward.parts.mine.weight=abc: ", "finite number"),
+        ("+reward.parts.mine=my.f +reward.parts.mine.strict=1", "reward.parts.mine.strict=1: ", "part.NAME=VALUE"),
+        ("reward.parts=my.f", "reward.parts=my.f: ", "settings of its own"),
+    ],
+    "evaluate": [
+        ("k=[1,x]", "k.1=x: ", "whole number"), ("k=", "k=: ", "is a list"), ("k=null", "k=null: ", "is a list"),
+        ("k=2", "k=2: ", "n is 1"), ("algo=grpo", "algo=grpo: ", "no choice"),
+        ("num_samples=8", "num_samples=8: ", "mean n?"),
+        ("questions=null", "questions=null: ", "leave it out"), ("benchmarks=nan", "benchmarks=nan: ", "nano"),
+        ("~k", "~k=: ", "needed"),
+    ],
+    "pretrain": [
+        ("", "out=???: ", "is required"), ("out=null", "out=null: ", "is required"), ("out=", "out=: ", "is required"),
+        ("out=x lr=1e-4", "lr=1e-4: ", "optimizer."), ("out=x optimizer=adam", "optimizer=adam: ", "adamw"),
+        ("out=x output_dir=5", "output_dir=5: ", "out?"), ("out=x algo=grpo", "algo=grpo: ", "no choice"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_that_names_the_key(name: str) -> None:
+    for line, begins, word in WRONG[name]:
+        with pytest.raises(InputError) as caught:
+            for cell in cells(line.split()):
+                check(name, cell)
+        text = str(caught.value)
+        assert text.startswith(begins) and word in text and "\n" not in text, (line, text)
+
+
+RIGHT = [  # command line, setting, value
+    ("steps=3e3", "steps", 3000), ("steps=1e2", "steps", 100), ("optim.lr=1", "optim.lr", 1.0),
+    ("run_dir=5", "run_dir", "5"),
+    ("template.text=5", "template.text", "5"), ("model.stop=foo", "model.stop", ["foo"]),
+    ("run_dir=F/müller", "run_dir", "F/müller"),
+    ("run_dir=F/a,b", "run_dir", "F/a,b"), ("run_dir=F/a=[(b)]{c}#'d", "run_dir", "F/a=[(b)]{c}#'d"),
+    ("run_dir=~/x", "run_dir", os.path.expanduser("~/x")),
+    ("tracker.uri=http://h:1/?a=b&c", "tracker.uri", "http://h:1/?a=b&c"),
+    (r'template.stop=["\n\n"]', "template.stop", ["\n\n"]),
+    (r"template.text={question}\nA:", "template.text", "{question}\nA:"),
+    (r"template.text={question}$\nu$", "template.text", r"{question}$\nu$"),
+    ("template.text=Lösung:{question}", "template.text", "Lösung:{question}"),
+    ("model=hf model.path=zero/nano/base", "model.path", "zero/nano/base"),
+    ("questions=file questions.path=x.jsonl", "questions.path", "x.jsonl"),
+    ("learner=lora learner.lora.targets=[q_proj]", "learner.lora.targets", ["q_proj"]),
+    ("~reward.parts.correct +reward.parts.a=m.f", "seed", 0),
+    ("+reward.parts.mine=m.f +reward.parts.mine.weight=0.1", "reward.parts.mine.weight", 0.1),
+    ("+reward.parts.mine.weight=0.1 reward.parts.mine=m.f", "reward.parts.mine.weight", 0.1),
+    ("reward.parts.mine=a.m.f +reward.parts.mine.part.n=3", "reward.parts.mine.part",
+     {"_target_": "a.m.f", "_partial_": True, "n": 3}),
+]  # fmt: skip
+
+
+def test_what_is_meant_is_understood() -> None:
+    for line, key, wanted in RIGHT:
+        (cell,) = cells(tidied(line.split(), several=False))
+        value = check("train", cell)
+        for word in key.split("."):
+            value = value[word]
+        assert value == wanted and type(value) is type(wanted), (line, value)
+    assert check("evaluate", ["n=8", "k=2"])["k"] == [2]
+
+
+@pytest.mark.parametrize(
+    "path", ["F/a b", "a=b(c)", "it's", 'say "x"', "{x}", "[x]", "a#b", "ü,ö", "x\\", "$HOME", "a:b", "null", "007"]
+)
+@pytest.mark.parametrize(
+    "key", ["questions.path", "run_dir", "model.path", "corpus.path", "out", "run", "benchmarks.sets.x.path"]
+)
+def test_a_path_arrives_as_it_is(key: str, path: str, tmp_path: Path) -> None:
+    folder = tmp_path / path
+    folder.mkdir(parents=True)
+    for several in (False, True):  # it exists, so that a comma is no sweep
+        text = tidied([f"{key}={folder}"], several)[0]
+        assert parsed(text).value() == str(folder) and tidied([text], several) == [text]
+
+
+def test_a_comma_between_paths_that_are_none_together_is_a_sweep() -> None:
+    assert [parsed(*cell).value() for cell in cells(["model.path=F/a=1,F/b=2"])] == ["F/a=1", "F/b=2"]
+    assert parsed(quoted("out=F/a,b")).value() == "F/a,b"
+
+
+def test_glob_is_the_options_that_match() -> None:
+    assert cells(["algo=glob(grpo*)", "seed=0,1"])[:2] == [["algo=grpo", "seed=0"], ["algo=grpo", "seed=1"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["algo=grpo,drgrpo"], "algo"), (["seed=range(3)"], "seed"), (["optim.lr=1e-3,1e-4"], "optim.lr"),
+        (["algo=glob(grpo*)"], "algo"), (["model.path=a/b,c/d"], "model.path"),
+        (["experiment=fig6_length", "seed=0,1"], "seed"),
+        (["hydra/launcher=submitit_slurm"], "hydra/launcher"), (["hydra/launcher=foo", "-m"], "hydra/launcher"),
+        (["hydra/sweeper=optuna", "-m"], "hydra/sweeper"), (["hydra.sweep.dir=x"], "hydra.sweep.dir"),
+        (["hydra.job.name=x"], "hydra.job.name"), (["hydra.launcher.at_once=2", "-m"], "hydra.launcher.at_once"),
+        (["hydra.sweep.dir=x", "hydra/launcher=local", "-m"], "hydra.sweep.dir"), (["--foo"], "command line"),
+        (["-sc", "install=bash"], "--shell-completion"), (["name=a/b"], "name"), (["name=x", "seed=0,1", "-m"], "name"),
+        (["--help", "algo=nope"], "algo"),
+    ],
+)  # fmt: skip
+def test_a_bad_command_line_exits_with_2_before_anything_starts(
+    arguments: list[str], key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit) as end:
+        command.command_line("train", lambda: pytest.fail("it started"))
+    shown = capsys.readouterr()
+    assert end.value.code == 2 and shown.out == ""
+    assert shown.err.startswith((f"error: {key}=", f"error: {key}: ")) and shown.err.count("\n") == 1
+    if key in ("algo", "seed", "optim.lr", "model.path") and "--help" not in arguments:
+        assert "add -m" in shown.err
+    if "submitit" in arguments[0]:
+        assert "did you mean slurm?" in shown.err
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "pretrain"])
+def test_several_values_without_m_name_it_for_every_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *(["out=x"] if name == "pretrain" else []), "seed=0,1"])
+    with pytest.raises(SystemExit):
+        command.command_line(name, lambda: pytest.fail("it started"))
+    assert "seed=0,1: several values are a sweep; add -m" in capsys.readouterr().err
+
+
+def test_help_lists_what_the_command_has_and_says_what_settings_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--help", "algo=grpo"])
+    command.command_line("train", lambda: None)
+    shown = capsys.readouterr().out
+    lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
+    assert "# questions of a step" in lines["prompts"] and "# coefficient of an entropy bonus" in lines["entropy"]
+    assert not {"corpus", "optimizer", "parts"} & {line.partition(":")[0] for line in shown.splitlines()}
+    monkeypatch.setattr(sys, "argv", ["train", "--version"])
+    command.command_line("train", lambda: None)
+    assert capsys.readouterr().out.startswith("r1-zero-suite ")
+
+
+def test_a_bad_cell_of_a_multirun_lets_the_others_run(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a=1.jsonl", "b.jsonl")]
+    done = subprocess.run(
+        [sys.executable, "-m", "zero.train", "-m", "questions=file", f"questions.path={files[0]},{files[1]}",
+         f"hydra.sweep.dir={tmp_path}/sweep"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "2 runs of this line failed:" in done.stderr
+    assert all(f"{file}: no such file" in done.stderr.partition("failed:")[2] for file in files), done.stderr

@@ -1,0 +1,78 @@
+"""Names of runs: short, telling, and never the same for two runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from zero.config import canonical, check
+from zero.errors import InputError
+from zero.identity import signature
+from zero.naming import LONGEST, check_name, run_name
+
+CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "tracker": "mlflow"}
+FILE = CHOICES | {"questions": "file"}
+START = "drgrpo-none-nano_math-nano-s"
+
+
+def named(*overrides: str, choices: dict[str, str] = CHOICES) -> str:
+    return run_name("train", choices, canonical("train", overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), START + "0"),
+        (("algo=drgrpo", "seed=3", "tracker=jsonl", "steps=5", "optim.lr=1e-4"), START + "3-optim.lr=0.0001-steps=5"),
+        (("steps=100", "optim.clip=1", "optim=adamw", "checkpoint.every=3", "name=x"), START + "0"),
+        (("optim.betas=[0.9,0.99]",), START + "0-optim.betas=0.9+0.99"),
+        (("algo.largest_advantage=2", "learner=lora"), START + "0-algo.largest_advantage=2-learner=lora"),
+    ],
+)
+def test_a_name_holds_what_differs_from_the_default(overrides: tuple[str, ...], name: str) -> None:
+    assert named(*overrides) == name
+
+
+def test_paths_and_structures_are_shortened() -> None:
+    file = named("questions=file", "questions.path=/home/someone/q.jsonl", "questions.answer=answer", choices=FILE)
+    assert file.startswith("drgrpo-none-file-nano-s0-questions.path=q-")
+    assert named("+reward.parts.mine=my_module.gentle").startswith(START + "0-reward.parts.mine=gentle-")
+    assert "=tidy-" in named(
+        "+reward.parts.mine={_target_:zero.grading.Weighted,part:{_target_:hydra.utils.get_method,path:m.tidy}}"
+    )
+
+
+def test_the_cut_hides_nothing_that_differs() -> None:
+    long = [
+        f"template.text={'x' * 300}",
+        f"tracker.sweep={'y' * 50}",
+        f"model.stop=[{'z' * 90}]",
+        "optim.weight_decay=0.125",
+    ]
+    one, two = named(*long, "steps=7"), named(*long, "steps=8")
+    assert "steps=7" in one and "steps=8" in two and "weight_decay=0.125" in one and max(len(one), len(two)) <= LONGEST
+
+
+def test_different_settings_never_share_a_name() -> None:
+    lines = [
+        [], ["steps=5"], ["sampling.max_tokens=64"], ["sampling.max_tokens=64", "evaluation.max_tokens=128"],
+        ["evaluation.max_tokens=64"], ["template.text='a b {question}'"], ["template.text='a_b {question}'"],
+        ["template.stop=[a]"], ["template.stop=[b]"], ["template.stop=['a+b']"], ["template.stop=[a,b]"],
+        ["+reward.parts.mine=a.f"], ["+reward.parts.mine=b.f"], ["+reward.parts.mine=a.f", "+reward.parts.mine.weight=0.5"],
+        ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:2.0}"],
+        ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:3.0}"],
+        [f"template.text={'x' * 300}1"], [f"template.text={'x' * 300}2"], ["optim.lr=1e-4"], ["optim.lr=1e-5"],
+        ["model.path=zero/nano/base"], ["model.path=zero/nano/plain"], ["template.text='steps=5'"], ["template.text=''"],
+    ]  # fmt: skip
+    configs = [signature(check("train", line)) for line in lines]
+    names = [named(*line) for line in lines]
+    assert {(a, b) for a, x in enumerate(names) for b, y in enumerate(names) if x == y} == {
+        (a, b) for a, x in enumerate(configs) for b, y in enumerate(configs) if x == y
+    }
+
+
+def test_a_name_of_ones_own_is_no_part_of_the_identity() -> None:
+    assert signature(check("train", ["name=mine"])) == signature(check("train", []))
+    check_name("mine-2")
+    for wrong in ("../x", "a/b", "", ".hidden", "x" * (LONGEST + 1)):
+        with pytest.raises(InputError, match="name="):
+            check_name(wrong)

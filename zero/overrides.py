@@ -1,0 +1,263 @@
+"""The arguments KEY=VALUE of a command line: what was meant, before Hydra's grammar sees it.
+
+Hydra reads a value as a small language, in which a path with a comma or an umlaut is an error. `tidy` quotes what must be
+quoted, and writes our own short forms out; what it gives it leaves as it is when it sees it again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+from zero.errors import InputError
+from zero.suggest import nearest
+
+CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
+PATHS = (
+    "path",
+    "run_dir",
+    "run",
+    "out",
+    "folder",
+    "dir",
+    "url",
+    "uri",
+)  # last words of settings that are one path or address
+OUTPUTS = ("run_dir", "out", "folder", "dir")  # those that need not exist
+PART = "reward.parts."  # +reward.parts.NAME=MODULE.FUNCTION is a part of weight 1
+MOST = 100_000  # cells of one line
+
+_ARGUMENT = re.compile(r"(\+{0,2}|~)([^=+~]*)(?:=(.*))?", re.DOTALL)
+_CALL = re.compile(r"(?:choice|range|sort|shuffle|tag|glob|interval|str|int|float|bool)\s*\(.*\)", re.DOTALL)
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_LINE_END = re.compile(r"(?<!\\)\\([nt])(?![a-z])")  # \nu and \theta are TeX, \n and \nQuestion are not
+
+
+def key_of(argument: str) -> str:
+    """The group or setting that an argument is about."""
+    return argument.partition("=")[0].lstrip("+~").partition("@")[0].strip()
+
+
+def tidy(argument: str, several: bool) -> str:
+    """One argument as Hydra takes it: paths and unreadable texts in quotes, `~` as the home folder, glob() as the options that
+    it means, our short forms written out. `several`: commas separate the values of a sweep. InputError if it is none."""
+    match = _ARGUMENT.fullmatch(argument)
+    if not match or not match[2].strip() or (match[3] is None and match[1] != "~"):
+        known = [group for group in option_groups() if argument in options_of(group)]
+        hint = f"; did you mean {' or '.join(f'{g}={argument}' for g in known[:3])}?" if known else ""
+        raise InputError("command line", argument, f"must be KEY=VALUE{hint or '; --help lists all'}")
+    if match[3] is None:
+        return argument
+    if not _parses(f"{match[1]}{match[2]}=0"):
+        raise InputError(match[2], match[3], "is no name of a setting; names are words with dots between")
+    prefix, key, value = match[1], match[2], match[3]
+    name = key.partition("@")[0].strip()
+    if name.startswith(PART):
+        prefix, value = _reward_part(prefix, name, value)
+    last = name.rpartition(".")[2]
+    if last == "stop" or name.startswith("template."):
+        value = _LINE_END.sub(lambda found: {"n": "\n", "t": "\t"}[found[1]], value)
+    if last in PATHS:
+        value = _quoted_path(value, last, several)
+    if name == "resume_with" and value[:1] not in (
+        "'",
+        '"',
+        "{",
+        "[",
+    ):  # settings in themselves, whatever is between them
+        value = in_quotes(value)
+    if several and "," in value and not all(piece.strip() for piece in pieces(value)):
+        raise InputError(name, value, "a value is missing before, between or behind the commas")
+    if not _parses(f"{prefix}{key}={value}"):
+        value = ",".join(_readable(prefix + key, piece) for piece in (pieces(value) if several else [value]))
+    text = f"{prefix}{key}={value}"
+    return _without_glob(text, key, name) if _CALL.fullmatch(value) else text
+
+
+def tidied(arguments: Sequence[str], several: bool) -> list[str]:
+    """All arguments, each tidy; what defines a part of the reward stands before its weight."""
+    texts = [tidy(argument, several) for argument in arguments]
+    defines = [text for text in texts if key_of(text).startswith(PART) and "_target_:zero.grading.Weighted" in text]
+    return [*defines, *(text for text in texts if text not in defines)]
+
+
+def plain_value(argument: str) -> str:
+    """What was typed behind `=`, without quotes around it."""
+    value = argument.partition("=")[2]
+    if value[:1] in ("'", '"') and _parses(f"x={value}") and isinstance(text := parsed(f"x={value}").value(), str):
+        return text
+    return value
+
+
+def quoted(argument: str) -> str:
+    """One argument that stands for one value."""
+    return tidy(argument, several=False)
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar writes it."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def pieces(value: str) -> list[str]:
+    """What stands between the commas outside of quotes and brackets."""
+    found, start, depth, quote = list[str](), 0, 0, ""
+    for i, char in enumerate(value):
+        if quote:
+            quote = "" if char == quote and value[i - 1] != "\\" else quote
+        elif char in "'\"" and not value[start:i].strip():
+            quote = char
+        elif char in "[{(":
+            depth += 1
+        elif char in "]})":
+            depth -= 1
+        elif char == "," and depth <= 0:
+            found.append(value[start:i])
+            start = i + 1
+    return [*found, value[start:]]
+
+
+def cells(arguments: Sequence[str]) -> list[list[str]]:
+    """The arguments of each run of a multirun, without Hydra's own; a single run is one. InputError if it has none."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    ours = [o for o in map(parsed, tidied(arguments, several=True)) if not o.key_or_group.startswith("hydra")]
+    sizes = [_size(o) for o in ours if o.is_sweep_override()]
+    if not sizes:
+        return [[o.input_line or "" for o in ours]]
+    total = 1
+    for size in sizes:
+        total *= size
+    if total > MOST:
+        raise InputError("command line", " ".join(arguments), f"is {total} runs; at most {MOST} in one line")
+    return [list(cell) for batch in BasicSweeper.split_arguments(ours, max_batch_size=None) for cell in batch]
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Override:
+    """One override, parsed once. InputError if it is none."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError, TypeError) as error:
+        key, _, value = text.partition("=")
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(key.lstrip("+~") or "command line", value, f"cannot be read ({reason})") from error
+
+
+@lru_cache(maxsize=1)
+def option_groups() -> tuple[str, ...]:
+    """Every folder of conf/ with options."""
+    return tuple(sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*/") if any(path.glob("*.yaml"))))
+
+
+@lru_cache(maxsize=64)
+def options_of(group: str) -> tuple[str, ...]:
+    """The options of conf/GROUP."""
+    return tuple(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+
+
+def is_choice(text: str) -> bool:
+    """Whether an override chooses the option of a group, and so which files are composed."""
+    return key_of(text) in option_groups()
+
+
+def _size(override: Override) -> int:
+    """The number of values of a sweep. InputError for one that has none."""
+    key, value = override.key_or_group, override.value()
+    typed = (override.input_line or "").partition("=")[2]
+    if isinstance(value, IntervalSweep):
+        remedy = f"is a range without values; give some: {key}=A,B,C or {key}=range(FIRST,END,STEP)"
+        raise InputError(key, typed, remedy)
+    try:
+        if isinstance(value, RangeSweep):
+            steps = value.range()
+            size = len(steps) if isinstance(steps, range) else sum(1 for _ in itertools.islice(steps, MOST + 1))
+        else:
+            size = len(list(override.sweep_string_iterator()))
+    except (HydraException, ValueError, TypeError, ArithmeticError) as error:
+        raise InputError(key, typed, f"has no values ({error})") from error
+    if not size:
+        raise InputError(key, typed, "has no values")
+    return size
+
+
+def _parses(text: str) -> bool:
+    try:
+        parsed(text)
+    except InputError:
+        return False
+    return True
+
+
+def _readable(key: str, value: str) -> str:
+    return value if _parses(f"{key}={value}") else in_quotes(value)
+
+
+def _quoted_path(value: str, last: str, several: bool) -> str:
+    """A path, or several with commas between, in quotes. What begins as a list or a mapping is left to the check of types."""
+    text = value.strip()
+    if text.startswith(("'", '"')) and text.endswith(text[0]) and len(text) > 1:
+        inner = text[1:-1]
+        return in_quotes(_at_home(inner)) if inner.startswith("~") else value
+    if text.lower() in ("null", "???") or "${" in text:
+        return value
+    path = _at_home(text)
+    if _exists(path) or not text:
+        return _as_text(path)
+    if (text[0], text[-1]) in (("[", "]"), ("{", "}")) or _CALL.fullmatch(text):
+        return value
+    parts = pieces(text)
+    if len(parts) > 1 and (several or last not in OUTPUTS):
+        return ",".join(_quoted_path(part, last, several) for part in parts)
+    return _as_text(path)
+
+
+def _as_text(path: str) -> str:
+    """A path in quotes, unless it is read as itself without them."""
+    return path if _parses(f"x={path}") and parsed(f"x={path}").value() == path else in_quotes(path)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
+def _at_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # no such user
+        return path
+
+
+def _reward_part(prefix: str, name: str, value: str) -> tuple[str, str]:
+    """`+reward.parts.NAME=MODULE.FUNCTION` written out; other settings of parts may be new or not."""
+    depth = name.removeprefix(PART).count(".")
+    functions = pieces(value)
+    if depth or not all(_DOTTED.fullmatch(piece.strip()) for piece in functions):
+        return ("++" if prefix != "~" and depth else prefix), value
+    inside = "{{_target_:zero.grading.Weighted,weight:1.0,part:{{_target_:{},_partial_:true}}}}"
+    return "++", ",".join(inside.format(piece.strip()) for piece in functions)
+
+
+def _without_glob(text: str, key: str, name: str) -> str:
+    """glob(...) as the options that match; other functions stay."""
+    value = parsed(text).value()
+    if not isinstance(value, Glob):
+        return text
+    typed = text.partition("=")[2]
+    options = options_of(name)
+    if not options:
+        raise InputError(name, typed, f"glob() chooses among the options of a group{nearest(name, option_groups())}")
+    chosen = value.filter(list(options))
+    if not chosen:
+        raise InputError(name, typed, f"matches no option; there are {', '.join(options)}")
+    return f"{text.partition('=')[0]}={','.join(chosen)}"
