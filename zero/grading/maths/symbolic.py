@@ -32,11 +32,22 @@ from zero.grading.maths.exact import (
     plain_form,
     without_choice,
 )
-from zero.grading.maths.formula import constant_ratio, same_value
+from zero.grading.maths.formula import constant_ratio, names, same_value
 from zero.grading.maths.latex import read
 from zero.grading.maths.regions import EMPTY, REALS, as_intervals, is_order, same_region
 from zero.grading.maths.statements import in_order, is_name, is_variable, settled, spoken_name, unnumbered
-from zero.grading.maths.tree import COLLECTIONS, FLIPPED, NAMED, Node, difference, members, product, spelled_out, tells
+from zero.grading.maths.tree import (
+    COLLECTIONS,
+    CONSTANTS,
+    FLIPPED,
+    NAMED,
+    Node,
+    difference,
+    members,
+    product,
+    spelled_out,
+    tells,
+)
 from zero.grading.maths.units import same_unit, without_unit
 from zero.grading.maths.words import MOST_WORDS, SHORT_WORDS, folded, is_run, same_run
 
@@ -117,6 +128,13 @@ def _is_phrase(plain: str) -> bool:
     return any(len(run) > 3 or run.lower() in SHORT_WORDS or (len(run) > 1 and run.istitle()) for run in runs)
 
 
+def _is_part_or_set(one: Node, other: Node) -> bool:
+    r"""Whether `one` may be a fractional part, `\{x\}`, beside a formula without such brackets."""
+    if one.kind != "set" or len(one.parts) != 1 or COLLECTIONS & {one.parts[0].kind, other.kind}:
+        return False
+    return any(not name.startswith("()") for name in names(one) - CONSTANTS)
+
+
 def same(a: Node, b: Node) -> bool:
     """Whether two trees are the same answer."""
     if a == b:
@@ -133,7 +151,7 @@ def same(a: Node, b: Node) -> bool:
     a, b = _flat(a, b), _flat(b, a)
     kinds = {a.kind, b.kind}
     if kinds & {"list", "set"}:
-        if tells(a) != tells(b):
+        if tells(a) != tells(b) or any(map(_is_part_or_set, (a, b), (b, a))):
             return False
         return _same_members(members(a), members(b), a.kind == b.kind == "set")
     if not kinds & COLLECTIONS:

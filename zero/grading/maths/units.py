@@ -104,8 +104,10 @@ _NOT_COUNTED = frozenset(  # words that change the number, or that make the whol
     "trillion from between through till until except times sqrt sin cos tan log exp pi theta alpha beta omega "
     "lambda infty frac infinity maybe perhaps east west north south left right up down upward downward eastward westward "
     "northeast northwest southeast southwest clockwise counterclockwise anticlockwise increase decrease loss profit gain "
-    "debt deficit".split()
+    "debt deficit tens hundreds thousands millions billions trillions lakh lakhs crore crores scores grosses couples "
+    "fold doubled tripled quadrupled halved".split()
 )
+_ORDINAL = re.compile(r"(?:teen|tie|illion|eleven|twelf|hundred|thousand)ths?")  # 3 sixteenths
 _ADVERBS = frozenset("old tall long wide high deep thick each apart total altogether away ago".split())
 _NUMERIC = re.compile(
     r"(?:[0-9.,+*/^!(){}\[\] $-]|\\(?:frac|sqrt|pi|times|cdot|div|binom|circ|pm|ln|log|%|\$)(?![A-Za-z])|\bpi\b|\be\b(?=\^))+"
@@ -209,6 +211,8 @@ def _counted(plain: str) -> tuple[str, str]:
     if left.endswith("%") and is_numeric(left[:-1].rstrip("\\")) and "of" not in lowered:
         return left[:-1].rstrip("\\ "), "percent^1:" + " ".join(lowered)
     if not is_numeric(left) or not any(c.isdigit() for c in left) or _NOT_COUNTED & set(lowered):
+        return plain, ""
+    if any(map(_ORDINAL.search, lowered)):
         return plain, ""
     if not _is_noun(words[-1]) or left.endswith(("^", "/", "*", "+", "-")):
         return plain, ""
