@@ -2,7 +2,7 @@
 
 Where Slurm is, as a job, which this command waits for (launch/serve_job.py; launcher.partition=gpu launcher.nodes=2 and so
 on); elsewhere, or with launcher=local, here until Ctrl-C or SIGTERM, for this machine only unless told otherwise: whoever
-reaches a server may replace its weights. Needs vLLM: pip install 'r1-zero-suite[vllm]'.
+reaches a server may replace its weights. Needs vLLM: pip install -e '.[vllm]'.
 Exit codes: 0 it serves, or was stopped by a signal; 2 bad input; else vLLM's own.
 """
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--stop", "launcher=local", "ends a server that is a job; one started here ends with Ctrl-C"
             )
         if find_spec("vllm") is None:
-            raise InputError("launch.serve", "vllm", "vLLM is not installed; pip install 'r1-zero-suite[vllm]'")
+            raise InputError("launch.serve", "vllm", "vLLM is not installed; pip install -e '.[vllm]'")
         place = Place.here(os.environ)
         if place.first:
             options.port = serving.free_port(options.host) if options.port == 0 else options.port or PORT

@@ -32,7 +32,7 @@ def test_without_vllm_it_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
-    assert "pip install 'r1-zero-suite[vllm]'" in one_line(capsys, str(BASE))
+    assert "pip install -e '.[vllm]'" in one_line(capsys, str(BASE))
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def check(stage: int, offload_parameters: bool) -> None:
     if offload_parameters and stage != 3:
         raise InputError("learner.offload_parameters", True, "only stage 3 cuts parameters; set learner.stage=3")
     if importlib.util.find_spec("deepspeed") is None:
-        raise InputError("learner", "deepspeed", "DeepSpeed is not installed; pip install 'r1-zero-suite[deepspeed]'")
+        raise InputError("learner", "deepspeed", "DeepSpeed is not installed; pip install -e '.[deepspeed]'")
 
 
 def settings(

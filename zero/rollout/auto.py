@@ -37,7 +37,7 @@ def auto_engine(
     if device.type == "cuda" and find_spec("vllm") is not None:
         return VllmEngine(**shared, **of_vllm)
     if device.type == "cuda" and os.environ.get("RANK", "0") == "0":
-        remedy = "pip install 'r1-zero-suite[vllm]', or wait for the native engine"
+        remedy = "pip install -e '.[vllm]', or wait for the native engine"
         print(f"rollout=auto: a GPU, and vLLM is not installed: {remedy}", file=sys.stderr)
     native: Any = NativeEngine(**shared)
     return native

@@ -204,7 +204,7 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise
-        remedy = "vLLM is not installed; pip install 'r1-zero-suite[vllm]'"
+        remedy = "vLLM is not installed; pip install -e '.[vllm]'"
         raise InputError("rollout", "vllm", remedy) from error
     except ValueError as error:
         raise InputError("rollout", "vllm", f"vLLM refuses the model or the settings: {_reason(error)}") from error
