@@ -41,6 +41,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("model=hf", r"model.path=\?\?\?: is required"),
         ("questions=file", "questions.path=null: is required"),
         ("learner.gradient_checkpointing=3", "must be true or false"),
+        ("tracker.uri=http://bob:secret@lab:5000", "tracker.uri=http://...@lab:5000: names a user with a password"),
         ("seed=1=2", "seed=1=2: must be a whole number"),
     ],
 )

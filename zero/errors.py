@@ -1,11 +1,15 @@
 """The ways a run ends early that its own words explain."""
 
+import re
+
+PASSWORD = re.compile(r"//[^/@\s]*:[^/@\s]*@")  # of a uri that names a user: it is never printed
+
 
 class InputError(Exception):
     """What the user gave cannot work: one line that names the key, its value and the remedy. Exit code 2."""
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
-        shown = str(value).replace("\n", "\\n")
+        shown = PASSWORD.sub("//...@", str(value)).replace("\n", "\\n")
         nothing = not shown and (key.isupper() or key.startswith("-"))  # a word of a command line that was not given
         what = key if nothing else f"{key}={shown[:200]}"
         super().__init__(f"{what}: {remedy}".replace("\n", "\\n"))

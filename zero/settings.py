@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from math import isfinite
 from typing import Any
 
-from zero.errors import InputError
+from zero.errors import PASSWORD, InputError
 
 INF = float("inf")
 LARGEST = 2**63 - 1
@@ -105,6 +105,9 @@ EXTRAS = {
 }
 
 
+SECRETS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the variable of key_env, instead"
+
+
 def check_value(key: str, value: Any, default: Any = None) -> None:
     """InputError if the value has not the default's type (None: that of OPTIONAL) or lies outside the setting's range."""
     _check_type(key, value, default)
@@ -112,6 +115,9 @@ def check_value(key: str, value: Any, default: Any = None) -> None:
         raise InputError(key, value, "must be a finite number")
     if isinstance(value, int | float) and abs(value) > LARGEST:
         raise InputError(key, value, f"is too large for the machine's whole numbers; at most {LARGEST}")
+    if isinstance(value, str) and PASSWORD.search(value):
+        remedy = "names a user with a password, which would lie in every file of the run; " + SECRETS
+        raise InputError(key, value, remedy)
     known = key.replace("rollout.engine.", "rollout.")  # an engine inside another
     if known in RANGES and value is not None:
         _check_range(key, value, *RANGES[known])
@@ -169,7 +175,7 @@ def check_installed(flat: Mapping[str, Any]) -> None:
         for prefix, (package, extra) in EXTRAS.items():
             if key.endswith("_target_") and str(target).startswith(prefix) and find_spec(package) is None:
                 group = key.removesuffix("._target_")
-                raise InputError(group, extra, f"{package} is not installed: pip install 'r1-zero-suite[{extra}]'")
+                raise InputError(group, extra, f"{package} is not installed: pip install -e '.[{extra}]'")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
