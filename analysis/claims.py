@@ -73,7 +73,7 @@ class Claim:
         of += f", at every {self.every}" if self.every else ""
         if self.direction == "same":
             return f"{self.statistic}{of}: within +-{self.smallest:g}"
-        sign, size = (">", self.smallest) if self.direction == "greater" else ("<", -self.smallest)
+        sign, size = (">", self.smallest) if self.direction == "greater" else ("<", 0 - self.smallest)
         return f"{self.statistic}{of}: {sign} {size:g}"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 LEVEL = 0.95
 FEW = 5  # seeds below which no claim is decided unless it says otherwise, and a reader is told how few there are
+ROUNDING = 1e-12  # relative: numbers nearer to each other than that differ by rounding alone
 EXACT = 14  # seeds up to which every sign pattern is tried: 2^14
 INTERVAL = "95 % interval over seeds (Student's t)"
 
@@ -110,11 +111,16 @@ def paired(first: dict[str, float], second: dict[str, float], level: float = LEV
     Keys are seeds. A seed that only one has, or a NaN, makes no pair: `pairs` says which there are.
     """
     shared = [s for s in first if s in second and math.isfinite(first[s]) and math.isfinite(second[s])]
-    differences = [first[s] - second[s] for s in shared]
+    differences = [difference(first[s], second[s]) for s in shared]
     estimate = over_seeds(differences, level)
     if len(shared) < 2:
         return Difference(estimate, None, None, tuple(shared))
     return Difference(estimate, sign_flip(differences, seed=seed), 2.0 ** (1 - len(shared)), tuple(shared))
+
+
+def difference(first: float, second: float) -> float:
+    """first - second; 0 where they differ by rounding alone, which would be the same in all seeds and so never by chance."""
+    return 0.0 if math.isclose(first, second, rel_tol=ROUNDING) else first - second
 
 
 def p_above(measured: Estimate, bound: float) -> float:
@@ -124,8 +130,8 @@ def p_above(measured: Estimate, bound: float) -> float:
 
     if measured.error is None:
         raise ValueError("a test needs two seeds or more")
-    distance = measured.mean - bound
-    if measured.error == 0:
+    distance = difference(measured.mean, bound)
+    if measured.error <= ROUNDING * abs(measured.mean):
         return 0.0 if distance > 0 else 1.0
     return float(stdtr(measured.n - 1, -distance / measured.error))
 

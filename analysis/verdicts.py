@@ -194,7 +194,7 @@ def _window(text: str, steps: Sequence[int]) -> list[int]:
 
 def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate, list[str]]:
     """The effect over seeds, and what must be said of it."""
-    from analysis.intervals import over_seeds
+    from analysis.intervals import difference, over_seeds
 
     of, when = claim.statistic, When(claim.statistic.when)
     if of.axis:
@@ -210,7 +210,7 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
         found, without, said = singles(ended, known, of.metric, when)
         said += [f"{', '.join(without)}: no {of.metric} ({of.when})"] if without else []
     first, second, unlike = by_seed(found)
-    values = [first[seed] - second[seed] for seed in first]
+    values = [difference(first[seed], second[seed]) for seed in first]
     return over_seeds(values), [*said, *unlike, *_averaged(found)]
 
 

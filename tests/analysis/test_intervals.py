@@ -47,6 +47,13 @@ def test_the_interval_is_that_of_scipy() -> None:
         p_above(Estimate(1.0, None, None, 1), 0.0)
 
 
+def test_rounding_is_no_effect() -> None:
+    assert p_above(over_seeds([0.52 - 0.5] * 5), 0.02) == 1 and p_above(over_seeds([0.52 - 0.5] * 5), 0.0199) == 0
+    assert p_above(over_seeds([0.1 + 0.2, 0.3, 0.3, 0.3, 0.3]), 0.3) == 1
+    noisy = paired({str(seed): 0.1 + 0.2 for seed in range(5)}, {str(seed): 0.3 for seed in range(5)})
+    assert (noisy.difference.mean, noisy.p) == (0.0, 1.0)
+
+
 def test_holm_adjusts_for_a_family() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == [] and holm([0.7, 0.6]) == [1.0, 1.0]
