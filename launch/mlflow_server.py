@@ -55,8 +55,14 @@ def users(store: str) -> dict[str, str]:
 
 
 def refuse_taken_port(host: str, port: int) -> None:
-    """InputError if something listens there already."""
-    with socket.socket() as probe:
+    """InputError if something listens there already, or the machine has no such address."""
+    if not 0 < port < 1 << 16:
+        raise InputError("--port", port, "must be a number from 1 to 65535")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise InputError("--host", host, f"is no address of this machine ({error.strerror})") from error
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
         try:
             probe.bind((host, port))
@@ -66,7 +72,12 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 def shown_name(host: str) -> str:
     """The name of this machine in a link: its full one, if every address is served."""
-    return socket.getfqdn() if host in EVERY else host
+    return socket.getfqdn() if host in EVERY else bracketed(host)
+
+
+def bracketed(name: str) -> str:
+    """A name or address as it stands before :PORT."""
+    return f"[{name}]" if ":" in name else name
 
 
 def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
@@ -75,8 +86,7 @@ def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
     names = [host, *LOOPBACK, socket.gethostname(), socket.getfqdn(), *more]
     if host in EVERY:
         names += [*addresses(), "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
-    bracketed = [f"[{name}]" if ":" in name else name for name in names if name not in EVERY]
-    return list(dict.fromkeys(bracketed))
+    return list(dict.fromkeys(bracketed(name) for name in names if name not in EVERY))
 
 
 def addresses() -> list[str]:
@@ -130,7 +140,7 @@ def serve(
             start_new_session=True,
         )
     try:
-        at = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host
+        at = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, bracketed(host))
         if not _answers(server, f"http://{at}:{port}/health"):
             print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
             return 1

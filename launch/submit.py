@@ -26,6 +26,7 @@ from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, 
 from launch.states import Status
 from launch.sweep import Cell, Sweep
 from zero.errors import InputError
+from zero.settings import check_value
 
 # what the same line leaves as it is, and the command of launch.status that takes it up
 ENDED = {state.FAILED: "retry --failed", state.CANCELLED: "resume", state.STOPPED: "resume"}
@@ -229,6 +230,8 @@ def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
     share: without a server that answers, a cell keeps its journal, and launch.sync brings it to MLflow."""
     settings = (cell.config or {}).get("tracker", {})
     uri = settings.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:  # it will stand in sweep.json and in every cell
+        check_value("MLFLOW_TRACKING_URI", uri)
     if "_target_" not in settings or not uri:
         return None, uri
     if not str(uri).startswith(("http://", "https://")):

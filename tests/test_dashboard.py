@@ -23,6 +23,7 @@ import pytest
 from launch import dashboard, mlflow_server
 from tests.conftest import ROOT
 from tests.synthetic import empty_store, metrics
+from zero.errors import InputError
 from zero.tracking import MlflowTracker, Trackers
 
 AXES = {"template": "qwen_math", "questions": "nano_math", "model": "nano"}
@@ -140,6 +141,33 @@ def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", 70000, "--port=70000: must be a number from 1 to 65535"),
+        ("no such host", 5000, "--host=no such host: is no address of this machine"),
+    ],
+)
+def test_an_address_that_cannot_be(host: str, port: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mlflow_server.refuse_taken_port(host, port)
+
+
+def test_an_address_of_version_6_is_one() -> None:
+    assert mlflow_server.shown_name("::1") == "[::1]" and mlflow_server.shown_name("127.0.0.1") == "127.0.0.1"
+    assert "[fd00::2]" in mlflow_server.names_of_this_machine("fd00::2", [])
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port={port}: cannot be used"):
+            mlflow_server.refuse_taken_port("::1", port)
+    mlflow_server.refuse_taken_port("::1", port)
 
 
 def test_every_page_of_runs_is_prepared(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

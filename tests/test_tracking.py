@@ -282,6 +282,8 @@ def test_where_the_store_lies(tmp_path: Path) -> None:
     assert absolute("sqlite:///x/y.db") == f"sqlite:///{Path.cwd()}/x/y.db"
     assert absolute("sqlite:////x/y.db") == "sqlite:////x/y.db"
     assert without_password("http://me:secret@host:1/x") == "http://host:1/x"
+    assert without_password("postgresql+psycopg://me:s@cret@host/db?a=b@c") == "postgresql+psycopg://host/db?a=b@c"
+    assert without_password("sqlite:////me@home/mlflow.db") == "sqlite:////me@home/mlflow.db"
 
 
 # --- MLflow, embedded ---

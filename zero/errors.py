@@ -2,7 +2,7 @@
 
 import re
 
-PASSWORD = re.compile(r"//[^/@\s]*:[^/@\s]*@")  # of a uri that names a user: it is never printed
+PASSWORD = re.compile(r"//[^/?#\s]*:[^/?#\s]*@")  # of a uri that names a user: it is never printed
 
 
 class InputError(Exception):

@@ -360,6 +360,17 @@ def test_compute_nodes_open_no_store_of_their_own(
     assert cell.config and "_target_" not in cell.config["tracker"]
 
 
+@pytest.mark.parametrize("typed", [[], ["tracker=jsonl"]])
+def test_no_password_of_the_environment_is_written_down(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, typed: list[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s@cret@127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"MLFLOW_TRACKING_URI=http://\.\.\.@127.0.0.1:9: names a user with a password"
+    ):
+        prepared(tmp_path / "s", "seed=0", *typed)
+
+
 def test_a_dry_run_tells_all_and_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "s"
     code = submit.main(["algo=grpo,drgrpo", "launcher=local", "seed=0", "--dry-run", "--folder", str(folder)])

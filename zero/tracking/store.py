@@ -45,7 +45,7 @@ def dashboard_command(uri: str | None) -> str:
 
 def without_password(uri: str) -> str:
     """The uri as it may be written down."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"^([\w+.-]+://)[^/?#]*@", r"\1", uri)
 
 
 def create_schema(uri: str) -> None:
