@@ -105,6 +105,7 @@ def between_of(subjects: Sequence[Run], text: str | None) -> Between:
     axis, first, second = axis.strip(), first.strip(), second.strip()
     if axis not in values:
         raise InputError("--between", text, f"no such axis; there are {', '.join(axes)}")
+    first, second = (as_listed(value, values[axis]) for value in (first, second))
     if axis == "seed" or not comma or "," in second or first == second:
         raise InputError("--between", text, "must be AXIS=FIRST,SECOND with two different values, and not the seed")
     for value in (first, second):
@@ -112,6 +113,21 @@ def between_of(subjects: Sequence[Run], text: str | None) -> Between:
             listed = ", ".join(values[axis][:12])
             raise InputError("--between", text, f"no run has {axis}={value or 'none'}; there are {listed}")
     return sides_between(subjects, axis, first, second)
+
+
+def as_listed(value: str, known: Iterable[str]) -> str:
+    """A value as the runs have it: 1e-4 is their 0.0001."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    for other in known:
+        try:
+            if value not in known and float(other) == number:
+                return other
+        except ValueError:
+            continue
+    return value
 
 
 def sides_between(subjects: Sequence[Run], axis: str, first: str, second: str) -> Between:

@@ -235,9 +235,9 @@ def benchmark_set(key: str, config: Any) -> Any:
     try:
         return instantiate(config)
     except InputError as error:
-        raise InputError(
-            error.key.replace("questions", f"benchmarks.sets.{key}", 1), error.value, error.remedy
-        ) from error
+        here = f"benchmarks.sets.{key}"
+        remedy = error.remedy.replace("questions.", f"{here}.")
+        raise InputError(error.key.replace("questions", here, 1), error.value, remedy) from error
 
 
 def writable_folder(path: Path) -> Path:

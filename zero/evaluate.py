@@ -141,7 +141,7 @@ def load_questions(config: Config) -> dict[str, QuestionSet]:
                 "takes the held-out rows of a question set: name one (questions=...) or a training run (run=FOLDER)"
             )
             raise InputError(f"benchmarks.sets.{name}", "null", remedy)
-    sets = {json.dumps(entry, sort_keys=True): configs.instantiate(entry) for entry in wanted.values()}
+    sets = {json.dumps(entry, sort_keys=True): configs.benchmark_set(name, entry) for name, entry in wanted.items()}
     refuse_namesakes(sets.values())
     return sets
 

@@ -259,7 +259,8 @@ def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: 
     """
     firsts = [{row["question"]: row for row in reversed(rows)} for rows in (before, after)]
     questions = [q for q in dict.fromkeys(row["question"] for row in before) if q in firsts[1]][:count]
-    parts: list[Any] = [Text(f"the first {len(questions)} held-out questions, before and after", "bold")]
+    title = "the first held-out question" if len(questions) == 1 else f"the first {len(questions)} held-out questions"
+    parts: list[Any] = [Text(f"{title}, before and after", "bold")]
     for question in questions:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=9, style="dim")

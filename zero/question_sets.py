@@ -29,9 +29,12 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     tested: dict[str, list[Question]] = {}
     for held in sets.values():  # the training set may be a benchmark's too, with other rows
         tested.setdefault(held.name, []).extend(held.rows.heldout)
+    everything = sets[training].rows.train
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
-        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
+        why = "each of its questions is tested, too" if everything else "none is left beside the held-out ones"
+        remedy = "other benchmarks, or other questions" if everything else "a lower heldout, or more questions"
+        raise InputError("questions", questions.name, f"holds no question to train on: {why}; give it {remedy}")
     known = run_dir / run_folder.QUESTIONS
     before = run_folder.read_yaml(known, ("training", "tested")) if known.exists() else None
     if before is not None and before != manifest(sets):

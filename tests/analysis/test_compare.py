@@ -14,7 +14,7 @@ import pytest
 
 from analysis.compare import compare, main, over
 from analysis.figures import svg
-from analysis.pairs import Pair
+from analysis.pairs import Pair, as_listed
 from analysis.runs import read
 from tests.analysis.test_runs import make
 from tests.analysis.test_template import evaluated
@@ -195,3 +195,10 @@ def test_evaluations_are_compared_where_there_are_no_training_runs(tmp_path: Pat
         evaluated(tmp_path / of, of, accuracy, 1.0)
     row = rows(compare(read(tmp_path), "template=none,r1"), "all")["eval/b/accuracy"]
     assert row["difference"] == pytest.approx(0.3) and row["n"] == 1 and math.isnan(row["low"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "listed"), [("1e-4", "0.0001"), ("0.0001", "0.0001"), ("2", "2"), ("grpo", "grpo"), ("3", "3")]
+)
+def test_numbers_of_between_are_found_however_they_are_written(typed: str, listed: str) -> None:
+    assert as_listed(typed, ["0.0001", "0.001", "2", "grpo"]) == listed
