@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from launch import freeze
 from tests.conftest import BASE, ROOT
-from zero import provenance
+from zero import provenance, run_folder
 from zero.config import check, instantiate
 
 
@@ -57,7 +57,9 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert provenance.code_digest() != before
 
 
-def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(tmp_path: Path) -> None:
+def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = check("train", ["model=hf", f"model.path={BASE}"])["rollout"]
     engine = instantiate(settings)(
         config=AutoConfig.from_pretrained(BASE),
@@ -75,3 +77,6 @@ def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(tm
     elsewhere = here | {"engine": "VllmEngine", "engine_precision": "bfloat16"}
     said = provenance.other_engine(tmp_path, elsewhere)
     assert "from NativeEngine in float32 and come from VllmEngine in bfloat16" in said
+    steps = {"steps": 2}
+    run_folder.begin(tmp_path, elsewhere, run_folder.Settings(steps, steps, {}, steps), 1)
+    assert f"note: {said}" in capsys.readouterr().err

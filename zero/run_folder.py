@@ -201,6 +201,8 @@ def begin(run_dir: Path, start: provenance.Start, settings: Settings, done: int)
         print(f"continues after step {done} of {settings.current['steps']}", file=sys.stderr)
     for doubt in doubts(settings, done):
         print(f"note: {doubt}", file=sys.stderr)
+    if other := provenance.other_engine(run_dir, start):
+        print(f"note: {other}", file=sys.stderr)
     line = start | {"after_step": max(done, 0)}
     if settings.changes:
         configs.keep(settings.current, run_dir / f"config_{max(done, 0):06d}.yaml")
