@@ -250,11 +250,12 @@ def test_tables_of_text(tmp_path: Path, name: str) -> None:
         ("a.csv", b'problem,answer\n"q,1\n', "line 2: unexpected end of data"),
         ("a.csv", b"problem,answer\ncaf\xe9,1\n", "line 2 is not UTF-8"),
         ("a.csv", b"problem,answer\n" + b"9" * 200_000 + b",1\n", "line 2: field larger than field limit"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "cannot be read"),
         ("a.jsonl.gz", LINES.encode(), "cannot be read .Not a gzipped file"),
         ("a.xlsx", b"PK", ".xlsx is not read; save the rows as one of .parquet, .jsonl, .json, .csv"),
         ("a.zip", b"PK", ".zip is not read"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "content",
 )
 def test_what_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
