@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from launch import serve, serve_job, serving
+from launch import executor, serve, serve_job, serving
 from launch.batch import Settings
 from launch.place import Place
 from tests.conftest import BASE, ROOT
@@ -159,9 +159,8 @@ def test_the_gpus_of_a_job_hold_one_model() -> None:
 
 def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
     typed = ["model=nano", "--context=100", "--tensor-parallel=4"]
-    text = serve_job.script(
-        settings_of_job(setup=["module load x"], teardown=["rm y"]), typed, tmp_path, tmp_path / "e.json", 0
-    )
+    settings = settings_of_job(setup=["module load x"], teardown=["rm y"])
+    text = executor.text(serve_job.order_of(settings, typed, tmp_path, tmp_path / "e.json", 0))
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=True).returncode == 0
     (line,) = (line for line in text.splitlines() if line.startswith("srun "))
     assert "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
@@ -171,7 +170,7 @@ def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
         and "#SBATCH --gpus-per-node=4" in text
         and text.index("module load") < text.index(line)
     )
-    assert text.rstrip().endswith("code=$?\nrm y\nexit $code")
+    assert f"{line}\ncode=$?\nrm y\nexit $code\n}}\n" in text  # of the function that the last line calls
 
 
 def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:

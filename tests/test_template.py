@@ -375,6 +375,13 @@ def test_boxed_or_last_number(text: str, answer: str | None) -> None:
     assert boxed_or_last_number(text) == answer
 
 
+@pytest.mark.parametrize("end", ["\\", "\\bo", "\\boxed", "\\boxed{", "\\boxed{84", "\\frac{8", "\\f"])
+def test_a_statement_that_was_cut_gives_no_answer_of_its_own(end: str) -> None:
+    text = " 68-1=67.\n67+17=84.\nThe answer is " + end
+    assert free_answer(text) == ("8" if end == "\\frac{8" else "84")
+    assert free_answer("The answer is \\pi.") == "\\pi" and free_answer("The answer is \\infty") == "\\infty"
+
+
 def test_free_answer_takes_a_closed_tag_first() -> None:
     assert free_answer("<answer> (1 + 2) / 3 </answer> \\boxed{4} 5") == "(1 + 2) / 3"
     assert free_answer("<answer> \\boxed{4} 5") == "4"

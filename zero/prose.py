@@ -31,6 +31,9 @@ NUMBER = re.compile(
 )
 _RAISED = re.compile(r"[\^_]\{?\s?-?$")
 _SENTENCE_ENDS = re.compile(r"[.!;](?:\s|$)|\n|,\s(?=[A-Za-z]{3})")
+_BEGUN = re.compile(
+    r"\\(?:b(?:o(?:x(?:ed?)?)?)?|[dt]?f(?:r(?:ac?)?)?|s(?:q(?:rt?)?)?|l(?:e(?:ft?)?)?|t(?:e(?:xt?)?)?|[dt])?"
+)
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 
 
@@ -68,6 +71,8 @@ def _stated(text: str) -> str | None:
         return None  # the work went on
     end = _SENTENCE_ENDS.search(said)
     said = (said[: end.start()] if end else said).strip(" \t*")
+    if said.count("{") != said.count("}") or _BEGUN.fullmatch(said):
+        return None  # the response was cut in the middle of it
     words = _WORD.findall(said)
     number = NUMBER.search(said)
     if said and len(said) <= _LONGEST and (not words if number else len(words) <= 3 and len(said.split()) <= 3):
