@@ -33,8 +33,8 @@ from tests.engines.contract import (
     shaken,
 )
 from zero.errors import InputError
-from zero.records import Prompt, Question, Sampling
-from zero.rollout.vllm import LEFT_ALONE, Ranks, VllmEngine, completions_of, engine_ranks, seed_of
+from zero.records import Sampling
+from zero.rollout.vllm import LEFT_ALONE, VllmEngine, completions_of, engine_ranks, seed_of
 
 pytestmark = pytest.mark.engines
 CPU = torch.device("cpu")
@@ -180,41 +180,8 @@ def test_settings_that_cannot_work_are_refused(plain: Subject, tokenizer: Any) -
 
 def test_a_missing_vllm_is_one_line(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(InputError, match=r"rollout=vllm: vLLM is not installed; pip install 'r1-zero-suite\[vllm\]'"):
+    with pytest.raises(InputError, match=r"rollout=vllm: vLLM is not installed; pip install -e '\.\[vllm\]'"):
         engine_of(model_of("tied", tokenizer), tokenizer)
-
-
-def test_memory_is_the_learners_outside_of_awake() -> None:
-    """The order of calls on a GPU, where sleeping takes place. A sync wakes the weights alone; what is awake is not woken: a
-    tag that does not sleep makes vLLM refuse the whole call, with no more than a warning."""
-    calls: list[Any] = []
-    engine = object.__new__(VllmEngine)
-    engine.sleeps, engine.asleep, engine.ranks = True, set(), Ranks(1, 1)
-    engine.llm = SimpleNamespace(
-        sleep=lambda level: calls.append(("sleep", level)),
-        wake_up=lambda tags: calls.append(("wake", *tags)),
-        collective_rpc=lambda name, args: calls.append((name, *args)),
-        reset_prefix_cache=lambda: True,
-    )
-    engine._rest()
-    with pytest.raises(RuntimeError, match="inside awake"):
-        engine.generate([Prompt(Question("", ("",), ""), "", (1,), (0,))], 1, SAMPLING)
-    engine.sync((), 0)
-    engine.sync((), 1)
-    for _ in range(2):
-        with engine.awake():
-            assert not engine.asleep
-    took, slept = ("take_over", ()), ("sleep", 1)
-    assert calls == [
-        slept,
-        ("wake", "weights"),
-        took,
-        took,
-        ("wake", "kv_cache"),
-        slept,
-        ("wake", "weights", "kv_cache"),
-        slept,
-    ]
 
 
 def test_seeds_belong_to_a_key_and_a_sample() -> None:

@@ -16,7 +16,7 @@ from zero.learner.zero_engine import check, settings
     [
         (0, False, r"learner\.stage=0: must be 1, 2 or 3"),
         (2, True, r"learner\.offload_parameters=True: only stage 3"),
-        (3, True, r"learner=deepspeed: DeepSpeed is not installed; pip install 'r1-zero-suite\[deepspeed\]'"),
+        (3, True, r"learner=deepspeed: DeepSpeed is not installed; pip install -e '\.\[deepspeed\]'"),
     ],
 )
 def test_what_cannot_work_is_one_clear_line(

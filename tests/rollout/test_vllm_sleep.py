@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from zero.records import Prompt, Question, Sampling
 from zero.rollout.vllm import VllmEngine
 
 
@@ -55,6 +56,13 @@ def test_weights_are_kept_only_for_a_use_before_the_next_sync() -> None:
         *("wake weights kv_cache", "sleep 2"),
         *("wake weights", "take_over", "wake kv_cache", "sleep 1"),
     ]
+
+
+def test_nothing_is_sampled_while_it_sleeps() -> None:
+    made, _ = engine([])
+    made.sync([], 0)
+    with pytest.raises(RuntimeError, match=r"inside awake\(\)"):
+        made.generate([Prompt(Question("", ("",), ""), "", (1,), (0,))], 1, Sampling(4))
 
 
 def test_a_model_with_tensors_of_its_own_keeps_all() -> None:
