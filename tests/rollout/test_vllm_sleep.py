@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zero.records import Prompt, Question, Sampling
-from zero.rollout.vllm import VllmEngine
+from zero.rollout.vllm import Ranks, VllmEngine
 
 
 class Llm:
@@ -33,7 +33,7 @@ class Llm:
 def engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
     """As its constructor leaves it: asleep, and without weights that are worth anything."""
     made, llm = VllmEngine.__new__(VllmEngine), Llm()
-    made.llm, made.sleeps, made.loose = llm, True, loose
+    made.llm, made.sleeps, made.loose, made.ranks = llm, True, loose, Ranks(1, 1)
     made._rest(keep=False)
     return made, llm.calls
 
