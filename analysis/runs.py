@@ -168,7 +168,9 @@ def _names(paths: Sequence[Path], others: Sequence[str]) -> list[str]:
 
 def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[Run]:
     """The runs with AXES and every other setting that differs between them, as strings."""
-    flat = [{key: value for key, value in (run.settings | _until_now(run)).items() if not _place(key)} for run in runs]
+    flat = [
+        {key: value for key, value in {**run.settings, **_until_now(run)}.items() if not _place(key)} for run in runs
+    ]
     differing = _differing(runs, flat, typed)
     made = []
     for run, own, cell in zip(runs, flat, typed, strict=True):
