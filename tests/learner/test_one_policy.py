@@ -33,9 +33,9 @@ from zero.rollout.native import NativeEngine
 ROWS, PROMPT, LENGTH, UPDATES = 16, 8, 40, 6
 
 
-def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False) -> TorchLearner:
-    """The shipped model as a published one is stored: in bfloat16."""
-    model: Any = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16).float()
+def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False, model: Any = None) -> TorchLearner:
+    """The shipped model as a published one is stored, in bfloat16; or another."""
+    model = model or AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16).float()
     return TorchLearner(
         model, Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0), temperature=1.0, total_updates=UPDATES, vocabulary=600,
         micro_tokens=4000, autocast=mixed, gradient_checkpointing=checkpointing, keep_reference=False, device=torch.device("cpu"),
@@ -93,6 +93,16 @@ def test_small_updates_move_the_sampler_as_they_move_the_learner(
     gaps = [float((a - b)[mask].abs().mean()) for a, b in seen]
     assert slope == pytest.approx(1, abs=0.05 if mixed else 1e-3)
     assert max(gaps) < (1.3 * gaps[0] if mixed else 2e-5)
+
+
+def test_a_head_of_its_own_is_rounded_in_products_as_engines_get_it(tokenizer: Any) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(BASE, tie_word_embeddings=False, dtype=torch.float32)
+    own = model.get_input_embeddings().weight.detach() * (1 + 2**-9)  # between two numbers of bfloat16
+    model.lm_head.weight = torch.nn.Parameter(own)
+    learner, batch = learner_of(1e-4, lora=False, mixed=True, model=model), batch_of()
+    exact = learner.logprobs(batch)
+    model.lm_head.weight.data = model.lm_head.weight.data.bfloat16().float()
+    assert torch.equal(exact, learner.logprobs(batch))
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "adapters"])

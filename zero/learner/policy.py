@@ -83,7 +83,10 @@ class Policy(torch.nn.Module):
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         plain = compiled.is_plain(head) and head.bias is None
-        if self.packs(ids.device) and plain and compiled.can_compile(self.model.base_model):
+        quick = (
+            self.packs(ids.device) and plain and not self.autocast
+        )  # autocast rounds the head's weights, C++ does not
+        if quick and compiled.can_compile(self.model.base_model):
             picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
