@@ -220,7 +220,9 @@ def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     with composing():
         for path in sorted((CONF / group).glob("*.yaml")):
-            option = OmegaConf.create({**config, group: compose(f"{group}/{path.stem}")[group]})
+            whole = "override /" in path.read_text()  # it chooses an option of another group, which must be there
+            composed = compose("train", [f"{group}={path.stem}"]) if whole else compose(f"{group}/{path.stem}")
+            option = OmegaConf.create({**config, group: composed[group]})
             found[path.stem] = plain(option)[group]
     return found
 

@@ -43,7 +43,8 @@ def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         if disk_is_full(error):
             raise no_space(run_dir, "its files") from error
         if isinstance(error, FloatingPointError):
-            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config)}") from error
+            setting = "algo.critic.optim" if "algo.critic.optim" in str(error) else "optim"
+            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config, setting)}") from error
         if is_memory(error):
             raise Broken(f"{_where(run_dir)}: out of memory ({_first(error)}); {_smaller(error, config)}") from error
         raise
@@ -67,17 +68,17 @@ def _where(run_dir: Path) -> str:
     return "before the first step" if done is None else f"step {done + 1}"
 
 
-def _slower(run_dir: Path, config: Mapping[str, Any]) -> str:
-    last, rate = _last_line(run_dir), config["optim"]["lr"]
+def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim") -> str:
+    """What lets the run go on; `setting`: of the optimizer whose steps were too long."""
+    optim = config["algo"]["critic"]["optim"] if setting != "optim" else config["optim"]
+    last, rate = _last_line(run_dir), optim["lr"]
     norm, used = last.get("loss/grad_norm"), last.get("loss/learning_rate")
     seen = ""
     if last.get("step"):
         shown = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {used or 0:.3g}"
         seen = f"in step {last['step']}: {shown}; "
     again = "from the last checkpoint" if any((run_dir / "checkpoints").glob("step_*")) else "from the start"
-    return (
-        f"{seen}the same command would meet it again: add resume_with='optim.lr={rate / 10:.3g}' and it goes on {again}"
-    )
+    return f"{seen}the same command would meet it again: add resume_with='{setting}.lr={rate / 10:.3g}' and it goes on {again}"
 
 
 def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:

@@ -149,10 +149,10 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
     """InputError if a run with this config cannot go on with this change."""
     typed, flat = shown({key: value}), identity.flatten(config)
     if key in GROUPS:
-        found = configs.options(key, config)
-        if value not in found:
-            raise InputError(KEY, typed, f"no such option; there are {', '.join(found)}")
-        if found[value].get("lora") != config[key].get("lora"):
+        options = configs.options(key, config)
+        if not isinstance(value, str) or value not in options:
+            raise InputError(KEY, typed, f"no such option; there are {', '.join(options)}")
+        if ("lora" in options[value]) != ("lora" in config[key]):  # their size stays what it is
             raise InputError(KEY, typed, f"trains other weights; {_fork(run_dir)}")
         return
     known = key in flat or any(name.startswith(f"{key}.") for name in flat)
@@ -164,7 +164,11 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
         close = difflib.get_close_matches(key, list(filter(adjustable, flat)), n=3)
         raise InputError(KEY, typed, "no such setting" + (f"; did you mean {' or '.join(close)}?" if close else ""))
     for name, leaf in identity.flatten(value, key).items():
-        settings.check_value(name, leaf, flat.get(re.sub(r"\.\d+$", ".0", name)))
+        item = re.sub(r"\.\d+$", ".0", name)  # a list's items are like its first one
+        if item not in flat:
+            form = "one value" if key in flat else "a list, or several settings"
+            raise InputError(KEY, typed, f"{key} is {form}")
+        settings.check_value(name, leaf, flat[item])
 
 
 def _fork(run_dir: Path) -> str:
@@ -252,6 +256,13 @@ def result_of(run_dir: Path) -> dict[str, Any] | None:
         )
         raise InputError("run_dir", run_dir, remedy) from error
     return result
+
+
+def refuse_without_checkpoints(result: Mapping[str, Any] | None, run_dir: Path) -> None:
+    """InputError if a finished run is to go on whose checkpoints were removed: it would start over, and lose its journal."""
+    if result and result["status"] == "finished" and not any((run_dir / "checkpoints").glob("step_*")):
+        remedy = "has finished, and its checkpoints are gone; train on from its weights"
+        raise InputError("run_dir", run_dir, f"{remedy}: model.path={run_dir / 'model'} run_dir=NEW_FOLDER")
 
 
 def read_yaml(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:

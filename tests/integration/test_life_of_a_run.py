@@ -19,9 +19,13 @@ from tests.integration.runs import journal, reproducible, train_here, weights
 from zero.config import check
 from zero.errors import Broken, InputError
 from zero.failures import explained
+from zero.learner.optim import Optim, Trained
+from zero.run_folder import changed, refuse_unless_adjustable
+from zero.runtime import World
 
 TINY = ("steps=2", "prompts=4", "group_size=4", "evaluation.every=0", "sampling.max_tokens=24", "checkpoint.every=1",
         "benchmarks.limit=4", "samples.every=0")  # fmt: skip
+CRITIC = "algo.critic.optim"
 
 
 def begin(*words: str) -> subprocess.Popen[str]:
@@ -159,6 +163,25 @@ def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_pat
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # of step 1: its weights are the lost ones
     train_here(tmp_path / "run", *words, "resume_with={optim.lr:1e-5}")
     assert journal(tmp_path / "run")[-1]["loss/learning_rate"] == pytest.approx(1e-5)
+
+
+def test_adapters_go_on_with_another_learner_and_keep_their_size() -> None:
+    config = check("train", ["learner=lora", "learner.lora.rank=4"])
+    refuse_unless_adjustable("learner", "deepspeed_lora", config, Path("run"))
+    learner = changed(config, {"learner": "deepspeed_lora"})["learner"]
+    assert learner["_target_"] == "zero.learner.deepspeed.DeepSpeedLearner" and learner["lora"]["rank"] == 4
+    assert learner["stage"] == 2 and learner["micro_tokens"] == config["learner"]["micro_tokens"]
+    with pytest.raises(InputError, match="trains other weights"):
+        refuse_unless_adjustable("learner", "deepspeed", config, Path("run"))
+
+
+def test_a_critic_that_is_lost_blames_the_rate_of_the_critic(tmp_path: Path) -> None:
+    critic = Trained(torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC)
+    critic.module(torch.full((1, 1), torch.nan)).sum().backward()
+    config = check("train", ["algo=ppo", f"{CRITIC}.lr=0.1"])
+    message = f"is nan: lower {CRITIC}.lr; .* add resume_with='{CRITIC}.lr=0.01'"
+    with pytest.raises(Broken, match=message), explained(tmp_path, config):
+        critic.step()
 
 
 def test_memory_that_ran_out_is_one_line_with_what_needs_less(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class ValueModel:
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
         both = torch.nn.ModuleDict({"body": self.body, "head": self.head})
-        self.trained = Trained(both, optim, parts.total_updates, parts.world)
+        self.trained = Trained(both, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:

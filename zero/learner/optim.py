@@ -68,8 +68,15 @@ class Trained:
     """
 
     def __init__(
-        self, module: torch.nn.Module, optim: Optim, total_updates: int, world: World, rounded: bool = False
+        self,
+        module: torch.nn.Module,
+        optim: Optim,
+        total_updates: int,
+        world: World,
+        rounded: bool = False,
+        setting: str = "optim",
     ) -> None:
+        self.setting = setting  # where `optim` stands in the config
         self.module, self.optim, self.total_updates, self.world = module, optim, total_updates, world
         self.masters: dict[torch.nn.Parameter, Tensor] = {}
         if rounded:
@@ -105,7 +112,9 @@ class Trained:
         self._share_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr")
+            raise FloatingPointError(
+                f"the gradient norm of optimizer step {self.updates} is {norm}: lower {self.setting}.lr"
+            )
         rate = self.optim.rate(self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
