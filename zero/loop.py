@@ -231,6 +231,10 @@ def resume(run: Run) -> int:
     seen = -1
     if found:
         seen, path = found
+        if seen > run.steps:
+            raise InputError(
+                "steps", run.steps, f"the run has taken {seen} steps already; give that number or a higher one"
+            )
         run.load(path, seen)
     run.trackers.rewind(seen)
     run.begun(seen)

@@ -57,6 +57,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
             deliver(config, choices, run_dir, name)
             where_to_look(run_dir, run_folder.finished_before(settings, result, run_dir))
         return result
+    if not settings.current["probe"]:
+        run_folder.refuse_without_checkpoints(result, run_dir)
     find(config["model"])  # a model that cannot be had is known in seconds
     light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)

@@ -141,6 +141,9 @@ def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path:
         "{algo.beta:0.1}": r"resume_with=algo.beta=0.1: is part of what the run is .*model.path=.*run/model",
         "{prompts:8}": "prompts=8: is part of what the run is",
         "{learner:lora}": "trains other weights",
+        "'learner=[torch]'": "no such option; there are deepspeed, ",
+        "{optim.betas:0.9}": "optim.betas=0.9: optim.betas is a list",
+        "'learner.micro_tokens={a: 1}'": "learner.micro_tokens is one value",
         "{optim.lt:0.1}": "no such setting; did you mean optim.lr",
         "{optim.lr:-1}": "optim.lr=-1: must be above 0",
         "{tracker.lens:true}": "give tracker.lens=True by itself",
@@ -173,6 +176,20 @@ def test_adapters_go_on_with_another_learner_and_keep_their_size() -> None:
     assert learner["stage"] == 2 and learner["micro_tokens"] == config["learner"]["micro_tokens"]
     with pytest.raises(InputError, match="trains other weights"):
         refuse_unless_adjustable("learner", "deepspeed", config, Path("run"))
+
+
+def test_a_run_cannot_go_on_where_its_checkpoints_are_gone_or_further(finished: Path) -> None:
+    before = journal(finished)
+    (finished / "result.json").write_text('{"status": "preempted", "steps": 2}')
+    with pytest.raises(InputError, match="steps=1: the run has taken 2 steps already"):
+        train_here(finished, *TINY, "resume_with={steps:1}")
+    (finished / "result.json").write_text('{"status": "finished", "steps": 2}')
+    shutil.rmtree(finished / "checkpoints")
+    with pytest.raises(
+        InputError, match=r"its checkpoints are gone; train on from its weights: model.path=.*run/model"
+    ):
+        train_here(finished, *TINY, "resume_with={steps:4}")
+    assert journal(finished) == before
 
 
 def test_a_critic_that_is_lost_blames_the_rate_of_the_critic(tmp_path: Path) -> None:

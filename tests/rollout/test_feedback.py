@@ -246,7 +246,9 @@ def test_in_a_chat_the_message_is_the_users_turn(tokenizer: Any, end: int, closi
     assert [got.ids[i] for i in range(len(got.ids)) if got.own[i]].count(end) == 2
 
 
-@pytest.mark.parametrize("format", ["{{ messages[0].content }}", "{{ raise_exception('no') }}"])
+@pytest.mark.parametrize(
+    "format", ["{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ messages[1].content + 5 }}"]
+)
 def test_a_chat_format_without_several_turns_is_refused(tokenizer: Any, format: str) -> None:
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = format

@@ -177,16 +177,14 @@ class FeedbackEngine:
 def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:
     """What the model's chat format puts between two turns of the assistant: the end of the first, `turn` without outer
     white space as the user's, the beginning of the second. InputError if the format does not keep turns as they are."""
-    from jinja2 import TemplateError
-
     content = turn.strip()
     said = [("user", "?"), ("assistant", _MARK), ("user", content)]
     messages = [{"role": role, "content": text} for role, text in said]
     remedy = "the model's chat format has no such conversation; choose a template of plain text"
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
-    except (TemplateError, ValueError) as error:
-        raise InputError("rollout", "feedback", f"{remedy} ({error})") from error
+    except Exception as error:  # the template is a program from elsewhere
+        raise InputError("rollout", "feedback", f"{remedy} ({type(error).__name__}: {error})") from error
     after: str = text.rpartition(_MARK)[2]
     if _MARK not in text or content not in after:
         raise InputError("rollout", "feedback", remedy)
