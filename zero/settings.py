@@ -113,7 +113,7 @@ def check_value(key: str, value: Any, default: Any = None) -> None:
     _check_type(key, value, default)
     if isinstance(value, float) and not isfinite(value):
         raise InputError(key, value, "must be a finite number")
-    if isinstance(value, int | float) and abs(value) > LARGEST:
+    if isinstance(value, int if not isinstance(default, int) else int | float) and abs(value) > LARGEST:
         raise InputError(key, value, f"is too large for the machine's whole numbers; at most {LARGEST}")
     if isinstance(value, str) and PASSWORD.search(value):
         remedy = "names a user with a password, which would lie in every file of the run; " + SECRETS

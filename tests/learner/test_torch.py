@@ -51,7 +51,9 @@ def batch_of(algo: Algorithm, groups: list[Group] | None = None) -> Batch:
 def gradient(learner: TorchLearner, batch: Batch, algo: Algorithm) -> torch.Tensor:
     """The gradient `update` hands to the optimizer, caught before the step."""
     caught: list[torch.Tensor] = []
-    learner.trained.optimizer.step = lambda: caught.extend(p.grad.flatten().clone() for p in learner.model.parameters())  # type: ignore
+    learner.trained.optimizer.step = lambda: caught.extend(
+        learner.trained.exact(p).grad.flatten().clone() for p in learner.model.parameters()
+    )  # type: ignore
     learner.update(batch, algo)
     return torch.cat(caught)
 
