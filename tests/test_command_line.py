@@ -57,7 +57,12 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("a..b=1", "a..b=1: ", "no name of a setting"), ("+foo=[1", "foo=[1: ", "no such setting"),
         ("model.path=", "model.path=", "empty"),
         ("questions.path=x.jsonl", "questions.path=x.jsonl: ", "questions=file"),
-        ("reward=my.f", "reward=my.f: ", "no such option"),
+        ("reward=my.f", "reward=my.f: ", "type +reward.parts.mine=my.f;"),
+        ("questions=./q.jsonl", "questions=./q.jsonl: ", "type questions=file questions.path=./q.jsonl;"),
+        ("model=Qwen/Qwen2.5-1.5B", "model=", "type model=hf model.path=Qwen/Qwen2.5-1.5B;"),
+        ("benchmarks.sets.math500.path=x", "benchmarks.sets.math500.path=x: ", "add benchmarks=math500"),
+        ("debug.probe=1", "debug.probe=1: ", "debug=probe has it"),
+        ("algo = grpo", "command line=algo: ", "without spaces"), ("algo: grpo", "command line=algo:: ", "without spaces"),
         *((f"+reward.parts.mine={value}", "reward.parts.mine", "MODULE.FUNCTION")
           for value in ("5", "f", "null", "[a.b]", "{}", "", "true")),
         ("+reward.parts.mine._target_=my.f", "reward.parts.mine", "MODULE.FUNCTION"),
@@ -76,6 +81,8 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
     "pretrain": [
         ("", "out=???: ", "is required"), ("out=null", "out=null: ", "is required"), ("out=", "out=: ", "is required"),
         ("out=x lr=1e-4", "lr=1e-4: ", "optimizer."), ("out=x optimizer=adam", "optimizer=adam: ", "adamw"),
+        ("out=x corpus=text", "corpus.path=???: ", "is required"),
+        ("out=x corpus=x.txt", "corpus=x.txt: ", "type corpus=text corpus.path=x.txt;"),
         ("out=x output_dir=5", "output_dir=5: ", "out?"), ("out=x algo=grpo", "algo=grpo: ", "no choice"),
     ],
 }  # fmt: skip
@@ -122,6 +129,12 @@ def test_what_is_meant_is_understood() -> None:
             value = value[word]
         assert value == wanted and type(value) is type(wanted), (line, value)
     assert check("evaluate", ["n=8", "k=2"])["k"] == [2]
+    corpus = check("pretrain", ["out=x", "corpus=text", "corpus.path=x.txt"])["corpus"]
+    assert corpus["stages"]["text"]["documents"]["path"] == "x.txt"
+    assert (
+        check("pretrain", ["out=x", "corpus=text", "corpus.path=x.txt", "corpus.tokens=2e3"])["corpus"]["tokens"]
+        == 2000
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,6 +197,15 @@ def test_several_values_without_m_name_it_for_every_command(
     with pytest.raises(SystemExit):
         command.command_line(name, lambda: pytest.fail("it started"))
     assert "seed=0,1: several values are a sweep; add -m" in capsys.readouterr().err
+
+
+def test_settings_may_stand_on_both_sides_of_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "algo=grpo,drgrpo", "-m", "seed=0,1"])
+    started: list[list[str]] = []
+    command.command_line("train", lambda: started.append(sys.argv[1:]))
+    assert [sorted(arguments) for arguments in started] == [["-m", "algo=grpo,drgrpo", "seed=0,1"]]
 
 
 def test_help_lists_what_the_command_has_and_says_what_settings_are(

@@ -53,7 +53,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
         if "--version" in sys.argv[1:]:
             print(version())
             return
-        arguments = argument_parser().parse_args()
+        arguments = argument_parser().parse_intermixed_args()
         if arguments.shell_completion:
             raise InputError("--shell-completion", "", NO_COMPLETION)
         if arguments.help:
@@ -219,7 +219,7 @@ def of_experiment(root: str, arguments: Namespace) -> Namespace:
     if named[0].root != root:
         raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
     sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + found[0]
-    return readable(root, argument_parser().parse_args(), several=False)
+    return readable(root, argument_parser().parse_intermixed_args(), several=False)
 
 
 def leave(code: Any) -> None:

@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from zero import recipes, settings
 from zero.errors import InputError
@@ -134,7 +134,26 @@ def _composed(name: str, choices: tuple[str, ...]) -> Composed:
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    return Composed(config, plain(config), raw, picked)
+    return Composed(config, _resolved(config, raw), raw, picked)
+
+
+def _resolved(config: DictConfig, raw: Any) -> dict[str, Any]:
+    """A config as plain containers; what is read from a setting that the command line has yet to give is ???, too."""
+    try:
+        return plain(config)
+    except InterpolationToMissingValueError:
+        placeholder = "<to be given>"
+        filled = plain(OmegaConf.create(_replaced(raw, "???", placeholder)))
+        return _replaced(filled, placeholder, "???")  # type: ignore[no-any-return]
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """Nested containers with one text replaced wherever it is a whole value."""
+    if isinstance(value, Mapping):
+        return {key: _replaced(inner, old, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner, old, new) for inner in value]
+    return new if value == old else value
 
 
 def defaults(name: str, choices: Sequence[str] = (), raw: bool = False) -> dict[str, Any]:
@@ -192,8 +211,20 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
             raise InputError(group, typed, f"takes one option; there are {', '.join(options)}")
         for option in value if isinstance(value, list) else [value]:
             if option is not None and str(option) not in options:
-                where = nearest(str(option), options) if option != "" else ""
+                where = _instead(group, str(option)) or (nearest(str(option), options) if option != "" else "")
                 raise InputError(group, typed, f"no such option{where}; there are {', '.join(options)}")
+
+
+def _instead(group: str, value: str) -> str:
+    """What to type for a function, a file or an id given where an option's name belongs, or ''."""
+    path = "/" in value or re.search(r"\.(jsonl?|parquet|csv|tsv|txt)$", value)
+    remedies = {
+        "reward": f"+reward.parts.mine={value}" if re.fullmatch(r"\w+(\.\w+)+", value) else "",
+        "model": f"model=hf model.path={value}" if path else "",
+        "questions": f"questions=file questions.path={value}" if path else "",
+        "corpus": f"corpus=text corpus.path={value}" if path else "",
+    }
+    return f"; type {remedies[group]}" if remedies.get(group) else ""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -220,6 +251,9 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
         return "no such setting; --help lists all"
     if isinstance(select(known, key), Mapping):
         return f"has no such setting; +{key}.NAME=VALUE adds one"
+    benchmark = re.match(r"benchmarks\.sets\.(\w+)\.", key)
+    if benchmark and benchmark[1] in options_of("benchmarks"):
+        return f"is a setting of a benchmark that is not chosen here; add benchmarks={benchmark[1]}"
     if key.startswith(settings.OPEN):
         return f"is new; +{key}=VALUE adds it"
     group, _, rest = key.partition(".")
@@ -228,7 +262,8 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
         o for o in groups_of(name).get(group, ()) if rest and line.search((CONF / group / f"{o}.yaml").read_text())
     ]
     if having:
-        return f"no such setting of this option; {' and '.join(f'{group}={option}' for option in having[:3])} have it"
+        names = " and ".join(f"{group}={option}" for option in having[:3])
+        return f"no such setting of this option; {names} {'has' if len(having) == 1 else 'have'} it"
     hint = suggestion(key, value, list(flatten(known)), groups)
     return f"no such setting{hint or '; --help lists all'}"
 

@@ -203,6 +203,9 @@ def instantiate(config: Any, key: str = "") -> Any:
         if lost:
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
             raise InputError(where, lost[1] or lost[2], remedy) from None
+        if uncallable := re.search(r"Expected a callable target, got '(.*)' of type '(\w+)'", text):
+            target = _target(config, place[1] if place else "")
+            raise InputError(where, target, f"is no function but of type {uncallable[2]}") from None
         if isinstance(error.__cause__, TypeError) and _WRONG_CALL.search(str(error.__cause__)):
             hint = "; add _partial_: true if it is a function to be called later" if "missing" in text else ""
             raise InputError(where, _target(config, place[1] if place else ""), f"{error.__cause__}{hint}") from None

@@ -43,7 +43,11 @@ def check_name(name: Any) -> None:
     if name is None:
         return
     if not re.fullmatch(r"\w[\w.=+ -]*", str(name)) or len(str(name)) > LONGEST:
-        raise InputError("name", name, f"must be one word of letters, digits and . _ - + =, at most {LONGEST} long")
+        raise InputError(
+            "name",
+            name,
+            f"must be of letters, digits, spaces and . _ - + =, begin with a letter or digit, and be at most {LONGEST} long",
+        )
 
 
 def _is_place(key: str) -> bool:

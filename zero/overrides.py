@@ -50,7 +50,9 @@ def tidy(argument: str, several: bool) -> str:
     it means, our short forms written out. `several`: commas separate the values of a sweep. InputError if it is none."""
     match = _ARGUMENT.fullmatch(argument)
     if not match or not match[2].strip() or (match[3] is None and match[1] != "~"):
-        known = [group for group in option_groups() if argument in options_of(group)]
+        known = [group for group in option_groups() if argument in options_of(group) and group != "parts"]
+        if argument.strip("=: ") in option_groups() or argument == "=":
+            raise InputError("command line", argument, "must be KEY=VALUE, without spaces around =")
         hint = f"; did you mean {' or '.join(f'{g}={argument}' for g in known[:3])}?" if known else ""
         raise InputError("command line", argument, f"must be KEY=VALUE{hint or '; --help lists all'}")
     if match[3] is None:

@@ -65,6 +65,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "template.system": "system_prompt system",
         "reward": "reward_fn reward_func reward_funcs reward_function verifier grader scorer rewards reward_model",
         "run_dir out": "output_dir save_dir exp_dir out_dir log_dir ckpt_dir save_path output logdir workdir outdir",
+        "resume_with": "resume_from_checkpoint resume_from auto_resume resume_mode",
         "name": "run_name exp_name experiment_name wandb_name",
         "evaluation.every": "eval_steps eval_every eval_interval test_freq eval_freq eval_strategy",
         "checkpoint.every": "save_steps save_freq save_every save_interval checkpoint_interval checkpoint_every",
