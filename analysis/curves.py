@@ -92,11 +92,14 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
     import difflib
     import fnmatch
 
+    from zero.tracking.glossary import GLOSSARY
+
     found: dict[str, None] = {}
     for name in metrics:
         matching = [known for known in runs.metrics if fnmatch.fnmatchcase(known, name)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
-            close = difflib.get_close_matches(name, runs.metrics, n=3)
+            names = dict.fromkeys([*runs.metrics, *(known for known in GLOSSARY if "*" not in known)])
+            close = difflib.get_close_matches(name, names, n=3)  # of the runs only what was asked for has been read
             hint = f"; did you mean {' or '.join(close)}?" if close else "; python -m zero.tracking lists metrics"
             raise InputError("--metrics", name, f"no run has it{hint}")
         found |= dict.fromkeys(matching)
@@ -112,7 +115,11 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     keys = runs.varying() if by is None else list(by)
     for axis in keys:
         if axis not in runs.axes:
-            raise InputError("--by", axis, f"no such axis; there are {', '.join(runs.axes)}")
+            raise InputError(
+                "--by",
+                axis,
+                f"no such axis; there are {', '.join(runs.axes)}; settings that differ between the runs are axes, too",
+            )
     together: dict[tuple[str, ...], list[Run]] = {}
     for run in runs.runs:
         together.setdefault(tuple(run.axes.get(axis, "") for axis in keys), []).append(run)

@@ -77,7 +77,11 @@ def template(
     axes = [a for a in (runs.varying() if by is None else by) if a not in ("template", "model")]
     for axis in axes:
         if axis not in runs.axes:
-            raise InputError("--by", axis, f"no such axis; there are {', '.join(runs.axes)}")
+            raise InputError(
+                "--by",
+                axis,
+                f"no such axis; there are {', '.join(runs.axes)}; settings that differ between the runs are axes, too",
+            )
     measured = runs.evaluations()
     there = sorted(set(measured["benchmark"].astype(str)))
     if benchmark is not None and benchmark not in there:

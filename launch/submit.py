@@ -179,7 +179,12 @@ def prepare(
     of = look(folder, sweep, backend) if old else state.states(folder, sweep, {})
     missing = startable(sweep, of, state.missing(sweep, of, MISSING))
     if backend.here or not dry:
-        backend.check(folder, max(1, len(missing)))
+        try:
+            backend.check(folder, max(1, len(missing)))
+        except InputError as error:
+            if not dry or error.key not in ("sweep", "hydra/launcher"):  # where it lies, a controller that is silent
+                raise
+            notes.append(f"a submission would be refused: {error}")
     else:
         notes.append("no Slurm on this machine: not checked against a controller, nor what runs or waits there now")
     unwanted = [name for name, cell in cells.items() if not cell.wanted and of[name].live]

@@ -36,11 +36,12 @@ class Cluster:
     taken: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     words: dict[str, Any] = field(default_factory=dict)
     refuses: str = ""
+    key: str = "launcher.partition"
     room: int = 10_000
 
     def check(self, folder: Path, count: int) -> None:
         if self.refuses:
-            raise InputError("launcher.partition", "x", self.refuses)
+            raise InputError(self.key, "x", self.refuses)
 
     def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> list[str]:
         fit = list(cells)[: self.room]
@@ -191,6 +192,19 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: C
     with pytest.raises(InputError, match="cannot be written"):
         prepared(tmp_path / "file" / "s", "algo=grpo")
     assert not folder.exists() and cluster.taken == []
+
+
+def test_a_dry_run_tells_where_a_submission_could_not_be(tmp_path: Path, cluster: Cluster) -> None:
+    def dry() -> submit.Prepared:
+        return submit.prepare("train", ["seed=0"], LOCAL | {"folder": str(tmp_path / "s")}, dry=True)
+
+    cluster.refuses, cluster.key = "lies on /tmp", "sweep"
+    assert dry().notes[-1] == "a submission would be refused: sweep=x: lies on /tmp"
+    with pytest.raises(InputError, match="lies on /tmp"):
+        prepared(tmp_path / "s", "seed=0")
+    cluster.key = "launcher.partition"
+    with pytest.raises(InputError, match="launcher.partition"):
+        dry()
 
 
 def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:

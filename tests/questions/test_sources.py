@@ -113,7 +113,7 @@ def broken(folder: Path, kind: str) -> Path:
         ("parquet", "a.parquet is no readable Parquet file"),
         ("saved", "is no readable save_to_disk folder"),
         ("unsaved", "is no readable save_to_disk folder"),
-        ("empty", "holds no .parquet, .jsonl or .json file"),
+        ("empty", "holds no .parquet, .jsonl, .json, .csv or .tsv file"),
     ],
 )
 def test_broken_containers_are_one_line(tmp_path: Path, kind: str, message: str) -> None:
@@ -127,7 +127,7 @@ def test_a_split_must_be_chosen_and_be_there(tmp_path: Path) -> None:
     for split in (None, "dev"):
         with pytest.raises(InputError, match=rf"questions.split={split}: .* holds test, train; choose one"):
             list(rows_of(str(path), None, split))
-    with pytest.raises(InputError, match=r"no file dev.parquet, .jsonl or .json"):
+    with pytest.raises(InputError, match=r"no file dev.parquet, .jsonl, .json or .csv"):
         list(rows_of(str(tmp_path), None, "dev"))
 
 

@@ -95,7 +95,11 @@ def _folder(given: str, path: Path, split: str | None) -> Placed:
         if files:
             break
     else:
-        wanted = "no .parquet, .jsonl or .json file" if split is None else f"no file {split}.parquet, .jsonl or .json"
+        wanted = (
+            "no .parquet, .jsonl, .json, .csv or .tsv file"
+            if split is None
+            else f"no file {split}.parquet, .jsonl, .json or .csv"
+        )
         raise InputError("questions.path", given, f"the folder holds {wanted}; give a file")
     for file in files:
         yield from _file(given, file, f" of {file.name}" if len(files) > 1 else "")
