@@ -87,11 +87,7 @@ def _axes(evaluated: Sequence[Run], by: Sequence[str] | None) -> list[str]:
     there = list(dict.fromkeys([*(axis for run in evaluated for axis in run.axes), RUN]))
     for axis in by or ():
         if axis not in there:
-            raise InputError(
-                "--by",
-                axis,
-                f"no such axis; there are {', '.join(there)}; settings that differ between the runs are axes, too",
-            )
+            raise InputError("--by", axis, f"no such axis; there are {', '.join(there)}")
     if by is not None:
         return list(by)
     return [a for a in there if a not in APART and len({_value(run, a) for run in evaluated}) > 1]

@@ -144,7 +144,7 @@ def _resolved(config: DictConfig, raw: Any) -> dict[str, Any]:
     except InterpolationToMissingValueError:
         placeholder = "<to be given>"
         filled = plain(OmegaConf.create(_replaced(raw, "???", placeholder)))
-        return _replaced(filled, placeholder, "???")  # type: ignore[no-any-return]
+        return _replaced(filled, placeholder, "???")
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
