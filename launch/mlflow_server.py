@@ -56,8 +56,8 @@ def users(store: str) -> dict[str, str]:
 
 def refuse_taken_port(host: str, port: int) -> None:
     """InputError if something listens there already, or the machine has no such address."""
-    if not 0 < port < 1 << 16:
-        raise InputError("--port", port, "must be a number from 1 to 65535")
+    if not 0 <= port < 1 << 16:  # 0: any that is free
+        raise InputError("--port", port, "must be a number up to 65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:

@@ -146,7 +146,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("host", "port", "message"),
     [
-        ("127.0.0.1", 70000, "--port=70000: must be a number from 1 to 65535"),
+        ("127.0.0.1", 70000, "--port=70000: must be a number up to 65535"),
         ("no such host", 5000, "--host=no such host: is no address of this machine"),
     ],
 )
