@@ -104,7 +104,7 @@ class MlflowTracker:
         if follower.wait():
             count = waiting(self._run_dir)
             what = f"{count} steps wait in {self._run_dir / journal.FILE}" if count else "it lacks the end of the run"
-            say(f"{what} (tracker.patience={self._patience:g} s passed); running the same command again delivers that")
+            say(f"{what} (tracker.patience={self._patience:g} s passed); running the same command again delivers them")
 
     def _started(self) -> subprocess.Popen[str]:
         if self._follower is None:
