@@ -8,7 +8,6 @@ tracker server by itself is left to it while it lives. Run where the store is: a
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from launch import states as state
 from launch import sweep as records
+from launch.lock import lock
 from launch.states import Status
 from launch.sweep import Cell, Sweep
 from zero.errors import InputError
@@ -61,8 +61,7 @@ def sync(folder: Path, sweep: Sweep, of: Mapping[str, Status], uri: str | None =
     once it may, and never makes a second run."""
     where = store(folder, sweep, uri)
     sent, failed = 0, {}
-    with (folder / ".syncing").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+    with lock(folder / ".syncing", waits=lambda owner: None):  # released with the process, also by a kill
         for name, cell in sweep.cells.items():
             if not due(folder / name, cell, of[name], where):
                 continue
