@@ -199,6 +199,7 @@ class Teller:
 
 class Words:
     bos_token_id = None
+    all_special_tokens: tuple[str, ...] = ()
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return [len(word) for word in text.split()]
