@@ -4,16 +4,16 @@ launch/cell.sh). submitit writes the file around them: launch/executor.py.
 
 from __future__ import annotations
 
-import difflib
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from zero.errors import InputError
+from zero.suggest import near
 
 GUARD = Path(__file__).resolve().parent / "guard.sh"
 LISTS = ("setup", "teardown", "srun_args")
@@ -22,6 +22,35 @@ LEAST = {"nodes": 1, "tasks_per_node": 1, "cpus_per_task": 1, "timeout_min": 1, 
          "quick_failures": 0}  # fmt: skip
 WHOLE = LEAST.keys() - {"timeout_min", "mem_gb", "poll_s", "patience_s"}
 IGNORED = ("_target_", "defaults")
+# What sbatch, submitit and others call our settings
+FOREIGN = {
+    word: target
+    for target, words in {
+        "timeout_min": "time t time_min time_limit timelimit timeout walltime max_time hours minutes",
+        "mem_gb": "mem memory ram mem_per_node mem_per_cpu mem_per_gpu memory_gb gb",
+        "cpus_per_task": "cpus c cpu ncpus num_cpus cpus_per_gpu cores threads cpus_per_node",
+        "gpus_per_node": "gpus g gpu ngpus num_gpus gres gpus_per_task n_gpus gpus_per_job devices",
+        "tasks_per_node": "ntasks n tasks ntasks_per_node num_tasks ntasks_per_gpu ranks world_size",
+        "nodes": "nnodes num_nodes n_nodes min_nodes nodes_per_job",
+        "partition": "p queue partitions",
+        "account": "a project bank allocation",
+        "qos": "q priority quality_of_service",
+        "constraint": "constraints features feature prefer",
+        "nodelist": "w hosts hostlist node",
+        "exclude": "x bad_nodes",
+        "array_parallelism": "array at_once max_parallel max_concurrent n_jobs jobs max_jobs max_workers parallel concurrency",
+        "most_queued": "max_queued max_submit queue_size",
+        "signal_delay_s": "signal signal_delay grace grace_time",
+        "setup": "modules module conda env_setup init prolog pre_run setup_commands env",
+        "srun_args": "container container_image srun",
+        "requeues": "requeue retries max_requeue max_num_timeout max_requeues restarts",
+        "additional_parameters": "sbatch sbatch_args extra extra_args slurm_additional_parameters",
+        "folder": "submitit_folder output log_dir chdir",
+        "name": "job_name j",
+        "python": "interpreter executable slurm_python",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
 FLAGS = ("shared", "fail_fast")
 
 
@@ -41,7 +70,7 @@ class Settings:
     constraint: str | None = None
     nodelist: str | None = None
     exclude: str | None = None
-    array_parallelism: int = 0  # cells at once; 0: no limit
+    array_parallelism: int = 0  # cells of one submission at once; 0: no limit
     most_queued: int = 0  # cells in the queue at once; 0: as many as Slurm takes
     signal_delay_s: int = 120  # warned so long before the time limit: one step and a checkpoint must fit
     setup: tuple[str, ...] = ()  # shell lines before the cell: module load, conda activate, export
@@ -67,8 +96,7 @@ class Settings:
             if key in IGNORED:
                 continue
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=2)
-                hint = f"; did you mean {' or '.join(close)}?" if close else ""
+                hint = meant(key, (*known, "folder", "name"))
                 remedy = f"no such setting{hint} (any flag of sbatch: hydra.launcher.additional_parameters.FLAG)"
                 raise InputError(f"hydra.launcher.{key}", value, remedy)
             values[key] = checked(key, value)
@@ -96,6 +124,13 @@ class Settings:
         return self.nodes * self.gpus_per_node
 
 
+def meant(key: str, known: Iterable[str]) -> str:
+    """'; did you mean ...' for a name that is no setting of a launcher: what others call one of `known`, or a close spelling."""
+    word = key.lower().replace("-", "_").removeprefix("slurm_")
+    names = [name for name in (word, FOREIGN.get(word, "")) if name in known] or near(word, list(known))
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
 def checked(key: str, value: Any) -> Any:
     """A setting in its own type."""
     if value is None:
@@ -108,7 +143,11 @@ def checked(key: str, value: Any) -> Any:
         return tuple(value)
     if key in LEAST:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"hydra.launcher.{key}", value, "must be a number")
+            example = {
+                "timeout_min": " of minutes, such as 90 for 1:30:00",
+                "mem_gb": " of gigabytes, such as 16 for 16G",
+            }
+            raise InputError(f"hydra.launcher.{key}", value, f"must be a number{example.get(key, '')}")
         if key in WHOLE and value != int(value):
             raise InputError(f"hydra.launcher.{key}", value, "must be a whole number")
         value = int(value) if key in WHOLE else value

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launch.lines import asked, settled, swept
-from launch.sweep import Cell, default_name
+from launch.sweep import Cell, cell_id, default_name
 from zero import config as configs
 from zero import experiments, identity, settings
 from zero.compose import ERRORS, unresolved
@@ -224,7 +224,7 @@ def evaluation_of(cell: Cell, overrides: Sequence[str]) -> Cell:
     )
 
 
-def placed(cell: Cell, folder: Path, tracker: str | None) -> Cell:
+def placed(cell: Cell, folder: Path, tracker: str | None, sweep_id: str = "") -> Cell:
     """The cell as it runs in this sweep: its run_dir, and the tracker that compute nodes may use (None: the journal)."""
     if cell.root != TRAINING:  # of a cell that has trained, or of whatever its overrides name
         where = [f"run={folder / cell.after}"] if cell.after else []
@@ -234,7 +234,8 @@ def placed(cell: Cell, folder: Path, tracker: str | None) -> Cell:
     if cell.model_from:
         config["model"] = dict(config["model"]) | {"path": str(folder / cell.model_from / "model")}
     lens = {key: config["tracker"][key] for key in configs.LENS}
-    config["tracker"] = dict(config["tracker"]) | {"uri": tracker, "sweep": folder.name} if tracker else lens
+    names = {"uri": tracker, "sweep": folder.name, "cell": cell_id(sweep_id, cell.name)}
+    config["tracker"] = dict(config["tracker"]) | names if tracker else lens
     return replace(cell, config=config)
 
 

@@ -141,7 +141,7 @@ def freeze_again(folder: Path, sweep: Sweep, names: Iterable[str]) -> None:
                     "its folder is gone, and its settings have changed in conf/ since; submit the sweep's line again"
                 )
                 raise InputError("CELL", name, remedy)
-            cell = replace(cell, config=placed(replace(fresh, name=name), folder, tracker).config)
+            cell = replace(cell, config=placed(replace(fresh, name=name), folder, tracker, sweep.id).config)
         records.freeze_cell(folder, cell)
 
 

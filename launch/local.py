@@ -21,11 +21,20 @@ from typing import Any
 from launch import lock, states
 from launch import sweep as records
 from launch.backends import Backend
+from launch.batch import meant
 from launch.states import Task
 from zero.errors import InputError
 
 FOLDER = "local"  # of a sweep: names of the cells of each submission, and what its supervisor printed
 LEAST: dict[str, Any] = {"at_once": 2, "devices": None, "requeues": 5, "python": None}  # settings and defaults
+HERE = {
+    "gpus": "devices",
+    "gpu": "devices",
+    "gpus_per_node": "devices",
+    "cuda_visible_devices": "devices",
+} | dict.fromkeys(
+    "array_parallelism n_jobs jobs max_workers max_parallel max_jobs parallel concurrency".split(), "at_once"
+)  # what other launchers call these settings
 LOOK = 0.2  # seconds between two looks at the processes
 
 
@@ -84,7 +93,8 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
     for key, value in given.items():
         if key not in LEAST and key not in OURS:
-            raise InputError(f"hydra.launcher.{key}", value, f"no such setting; there are {', '.join(LEAST)}")
+            hint = meant(HERE.get(key, key), LEAST)
+            raise InputError(f"hydra.launcher.{key}", value, f"no such setting{hint}; there are {', '.join(LEAST)}")
     found = LEAST | {key: value for key, value in given.items() if key in LEAST and value is not None}
     for key in ("at_once", "requeues"):
         if not isinstance(found[key], int) or isinstance(found[key], bool) or found[key] < (key == "at_once"):

@@ -143,6 +143,7 @@ def prepare(
     """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
     arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
     from launch.cells import placed, plan
+    from zero.config import refuse_unwritable
 
     backend = backend_of(settings)
     evaluate = settings.get("evaluate")
@@ -152,12 +153,14 @@ def prepare(
     if "/" in name or name.startswith("."):
         raise InputError("hydra.launcher.name", name, "must be one word; hydra.launcher.folder=FOLDER is where it lies")
     folder = Path(settings.get("folder") or records.HOME / name).expanduser().absolute()
-    refuse_unwritable(folder)
+    refuse_unwritable(folder, "hydra.launcher.folder")
     notes = list(plan_.notes)
+    refuse_lost_rewards(plan_.cells.values(), settings, notes)
     first = next(cell for cell in plan_.cells.values() if cell.config)
     tracker, store = tracker_of(first, notes)
     old = records.read_sweep(folder) if (folder / records.SWEEP).exists() else None
-    cells = {cell.name: placed(cell, folder, tracker) for cell in plan_.cells.values()}
+    id_ = old.id if old else uuid.uuid4().hex
+    cells = {cell.name: placed(cell, folder, tracker, id_) for cell in plan_.cells.values()}
     registered = register(plan_.experiments, old, notes)
     if old:
         for stale in (cell for name, cell in old.cells.items() if name not in cells):
@@ -172,7 +175,7 @@ def prepare(
         settings=kept | {"store": store},
         code=old.code if old else {},
         overrides=tuple(overrides),
-        id=old.id if old else uuid.uuid4().hex,
+        id=id_,
         experiment=str((first.config or {}).get("tracker", {}).get("experiment") or "zero"),
         experiments=registered,
     )
@@ -212,11 +215,21 @@ def when(clock: float) -> str:
     return time.strftime("%d %b %H:%M", time.localtime(clock))
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """InputError if the folder cannot be made or written; nothing is made."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError("hydra.launcher.folder", folder, f"cannot be written ({existing}); choose another")
+def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], notes: list[str]) -> None:
+    """InputError for a reward whose functions cannot be had; a note if cells have an environment of their own."""
+    from zero.config import instantiate
+
+    rewards: list[Any] = [None]
+    for cell in cells:
+        if (reward := (cell.config or {}).get("reward")) in rewards:
+            continue
+        rewards.append(reward)
+        try:
+            instantiate(reward, "reward")
+        except InputError as error:
+            if not settings.get("python") and not settings.get("setup"):
+                raise
+            notes.append(f"the cells' own environment must have what this one lacks: {error}")
 
 
 def changed_code(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ Records and pure functions: nobody is asked here, nothing is started.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -157,6 +158,11 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
     cells = {name: {k: v for k, v in asdict(cell).items() if k != "config"} for name, cell in sweep.cells.items()}
     record = asdict(replace(sweep, cells={})) | {"cells": cells}
     write_whole(folder / SWEEP, json.dumps(record, indent=1, default=str) + "\n")
+
+
+def cell_id(sweep_id: str, name: str) -> str:
+    """What is the same for every life of a cell, and nothing else's: what MLflow knows it by."""
+    return hashlib.sha256(f"{sweep_id}\n{name}".encode()).hexdigest()[:32]
 
 
 def read_sweep(folder: Path) -> Sweep:

@@ -112,6 +112,7 @@ def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) ->
     from zero import provenance
     from zero.identity import science
     from zero.tracking import AXES, run_tags
+    from zero.tracking import mlflow as follower
 
     place = folder / cell.name
     claim(place, sweep, cell, uri)
@@ -119,6 +120,7 @@ def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) ->
     start = (provenance.starts(place) or [{}])[-1] | {"choices": cell.choices}
     start |= {"commit": start.get("commit") or sweep.code.get("commit")}
     tags = run_tags(start, config["seed"], cell.signature) | {"sweep": sweep.name, "cell": cell.name}
+    tags |= {follower.CELL: records.cell_id(sweep.id or sweep.name, cell.name)}
     tags |= {f"axis.{axis}": value for axis, value in cell.axes.items()}
     flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
     params = {axis: cell.choices[axis] for axis in AXES if axis in cell.choices} | flat

@@ -46,7 +46,11 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("optim.lr=inf", "optim.lr=inf: ", "finite"), ("optim.lr=1e400", "optim.lr=1e400: ", "finite"),
         ("optim.lr=interval(1,2)", "optim.lr=interval(1,2): ", "without values"),
         ("seed=range(5,1)", "seed=", "no values"),
-        ("optim.betas=[a,b]", "optim.betas.0=a: ", "a number"), ("checkpoint=5", "checkpoint=5: ", "checkpoint.every"),
+        ("optim.betas=[a,b]", "optim.betas.0=a: ", "a number"),
+        *((f"{optim}.betas={value} algo=ppo", f"{optim}.betas=", "two numbers")
+          for optim in ("optim", "algo.critic.optim") for value in ("[0.9]", "[]", "[0.9,0.95,0.99]", "[0.9,1.0]", "[-1,0.9]")),
+        ("questions=countdown questions.rows.counts=[]", "questions.rows.counts=", "above 0"),
+        ("checkpoint=5", "checkpoint=5: ", "checkpoint.every"),
         ("seed=range(0,9999999)", "command line=", "at most"),
         ("algo=glob(x*)", "algo=glob(x*): ", "matches no option"),
         ("seed=glob(*)", "seed=glob(*): ", "group"), ("run_dir=[a,b]", "run_dir=[a,b]: ", "text"),
@@ -72,7 +76,8 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("reward.parts=my.f", "reward.parts=my.f: ", "settings of its own"),
     ],
     "evaluate": [
-        ("k=[1,x]", "k.1=x: ", "whole number"), ("k=", "k=: ", "is a list"), ("k=null", "k=null: ", "is a list"),
+        ("k=[1,x]", "k.1=x: ", "whole number"), ("k=[]", "k=[]: ", "1 or more"), ("k=[0]", "k=[0]: ", "1 or more"),
+        ("k=", "k=: ", "is a list"), ("k=null", "k=null: ", "is a list"),
         ("k=2", "k=2: ", "n is 1"), ("algo=grpo", "algo=grpo: ", "no choice"),
         ("num_samples=8", "num_samples=8: ", "mean n?"),
         ("questions=null", "questions=null: ", "leave it out"), ("benchmarks=nan", "benchmarks=nan: ", "nano"),

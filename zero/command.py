@@ -26,10 +26,10 @@ from zero.help import help_text
 from zero.identity import flatten
 from zero.naming import check_name
 from zero.overrides import key_of, options_of, parsed, tidied
-from zero.signals import SECOND_CTRL_C
+from zero.signals import SECOND_CTRL_C, GaveWay
 from zero.suggest import nearest
 
-EXIT_FAILED, EXIT_INPUT = 1, 2
+EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76
 PLAIN = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # settings of Hydra's own that do something here
 NO_COMPLETION = "cannot complete `python -m`; --help lists all groups and settings"
 
@@ -80,6 +80,10 @@ def _run(name: str, main: Callable[[], None]) -> None:
     except SystemExit as end:
         leave(end.code)
         raise
+    except GaveWay as error:
+        print(f"{error}; nothing more is written here", file=sys.stderr)
+        leave(EXIT_GAVE_WAY)
+        sys.exit(EXIT_GAVE_WAY)
     except HydraException as error:  # of its own options, such as --config-name
         print(f"error: {explained(name, arguments.overrides, error)}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
@@ -162,6 +166,7 @@ def refuse_hydras_own(overrides: Sequence[str], multirun: bool) -> None:
 def check_all(name: str, arguments: Namespace) -> None:
     """Every cell of the line. InputError for the first that cannot be."""
     names: list[str] = []
+    rewards: list[Any] = [None]
     of_line = cells(arguments.overrides)
     for overrides in of_line:
         config = check(name, overrides)
@@ -170,6 +175,11 @@ def check_all(name: str, arguments: Namespace) -> None:
         if not arguments.cfg:  # to be run here
             settings.check_installed(flatten(config))
             check_solutions(config)
+            if (
+                reward := config.get("reward")
+            ) not in rewards:  # a function that there is not, before anything is loaded
+                instantiate(reward, "reward")
+                rewards.append(reward)
     if len(set(names)) < len(names):
         raise InputError("name", names[0], f"is one run's, and this line has {len(of_line)}; leave it out")
 

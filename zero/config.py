@@ -245,6 +245,13 @@ def benchmark_set(key: str, config: Any) -> Any:
         raise InputError(error.key.replace("questions", here, 1), error.value, remedy) from error
 
 
+def refuse_unwritable(path: Path, key: str = "run_dir") -> None:
+    """InputError if a folder cannot be made or written; nothing is made."""
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(key, path, f"cannot be written ({existing}); choose another")
+
+
 def writable_folder(path: Path) -> Path:
     """Create the folder and prove that files can be written there, or an InputError on run_dir."""
     try:

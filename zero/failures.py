@@ -3,6 +3,7 @@ with what to change so that the run can go on."""
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
     except NotFinite as error:
         if not _last_line(run_dir).get("step"):
             raise  # the model's own weights: no rate is to blame
-        raise Broken(f"{error}; {_slower(run_dir, config)}") from error
+        raise Broken(f"{error}; {_slower(run_dir, config, lost=error.version)}") from error
     except (InputError, Broken):
         raise
     except Exception as error:
@@ -44,7 +45,7 @@ def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
             raise no_space(run_dir, "its files") from error
         if isinstance(error, FloatingPointError):
             setting = "algo.critic.optim" if "algo.critic.optim" in str(error) else "optim"
-            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config, setting)}") from error
+            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config, setting, _lost(run_dir))}") from error
         if is_memory(error):
             raise Broken(f"{_where(run_dir)}: out of memory ({_first(error)}); {_smaller(error, config)}") from error
         raise
@@ -55,6 +56,11 @@ def is_memory(error: BaseException) -> bool:
     words = str(error).lower()
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or (isinstance(error, RuntimeError | OSError) and any(text in words for text in MEMORY))
+
+
+def steps_done(run_dir: Path) -> int:
+    """The last step that the journal holds; 0 before the first."""
+    return int(_last_line(run_dir).get("step", 0))
 
 
 def _last_line(run_dir: Path) -> dict[str, Any]:
@@ -68,8 +74,20 @@ def _where(run_dir: Path) -> str:
     return "before the first step" if done is None else f"step {done + 1}"
 
 
-def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim") -> str:
-    """What lets the run go on; `setting`: of the optimizer whose steps were too long."""
+def _lost(run_dir: Path) -> float:
+    """The step before the first of those, at the journal's end, whose updates were skipped: its update led there."""
+    lost = math.inf
+    with suppress(InputError, OSError, ValueError):
+        for line in reversed(journal.read(run_dir)):
+            if not line.get("loss/skipped_updates") and not line.get("critic/skipped_updates"):
+                break
+            lost = line["step"] - 1
+    return lost
+
+
+def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim", lost: float = math.inf) -> str:
+    """What lets the run go on; `setting`: of the optimizer whose steps were too long. The checkpoints from step `lost` on
+    hold weights that no rate can save."""
     optim = config["algo"]["critic"]["optim"] if setting != "optim" else config["optim"]
     last, rate = _last_line(run_dir), optim["lr"]
     norm, used = last.get("loss/grad_norm"), last.get("loss/learning_rate")
@@ -77,8 +95,11 @@ def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim") ->
     if last.get("step"):
         shown = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {used or 0:.3g}"
         seen = f"in step {last['step']}: {shown}; "
-    again = "from the last checkpoint" if any((run_dir / "checkpoints").glob("step_*")) else "from the start"
-    return f"{seen}the same command would meet it again: add resume_with='{setting}.lr={rate / 10:.3g}' and it goes on {again}"
+    saved = sorted((run_dir / "checkpoints").glob("step_*"))
+    bad = [path for path in saved if int(path.name.removeprefix("step_")) >= lost]
+    again = f"from checkpoint {saved[-len(bad) - 1].name}" if len(saved) > len(bad) else "from the start"
+    remove = f"remove {' '.join(map(str, bad))}, whose weights are lost already, and " if bad else ""
+    return f"{seen}the same command would meet it again: {remove}add resume_with='{setting}.lr={rate / 10:.3g}': it goes on {again}"
 
 
 def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
     """Own an existing folder inside. InputError on `key` that names the owner if another process has it.
 
     Of the ranks of a run the first one owns it for all. The lock ends with its process, however that ends. A file system
-    without locks is trusted as far as the file goes: an owner of this machine that is dead owns nothing.
+    without locks is trusted as far as the file goes: an owner of this machine that is dead owns nothing. A folder in which
+    nothing was kept goes with its lock.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -40,6 +41,10 @@ def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
+            if os.listdir(folder) == [FILE] and _is(handle, folder / FILE):
+                (folder / FILE).unlink()
+                folder.rmdir()
+        with suppress(OSError):
             os.ftruncate(handle, 0)
             os.close(handle)
 
@@ -47,6 +52,7 @@ def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
 def _locked(path: Path, folder: Path, key: str) -> int:
     """The open file, locked, with our name in it."""
     while True:
+        folder.mkdir(parents=True, exist_ok=True)  # it may just have gone with the last owner's lock
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         owner = _read(handle)
         try:

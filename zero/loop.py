@@ -285,10 +285,12 @@ def keep_samples(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
 
 
 def average(updates: Sequence[Metrics]) -> Metrics:
-    """Metrics of a step from those of its optimizer steps: means; largest values stay the largest."""
-    return {
-        name: (max if name.endswith("_max") else fmean)([update[name] for update in updates]) for name in updates[0]
+    """Metrics of a step from those of its optimizer steps: means; largest values stay the largest, and what was skipped adds up."""
+    names = dict.fromkeys(name for update in updates for name in update)
+    ways = {
+        name: max if name.endswith("_max") else sum if name.endswith("skipped_updates") else fmean for name in names
     }
+    return {name: way([update[name] for update in updates if name in update]) for name, way in ways.items()}
 
 
 def due(done: int, every: int, last: int) -> bool:

@@ -41,7 +41,9 @@ ADJUSTABLE = tuple(
     for key in "max_rows batched_tokens cache_gib memory tensor_parallel prefix_caching eager sleep precision".split()
 )
 FIXED = ("learner.lora",)  # what is trained
-GROUPS = ("learner", "optim")
+GROUPS = (
+    "learner",
+)  # its options compute the same numbers; those of optim differ in settings, which are changed by name
 WATCHING = ("tracker", "checkpoint", "canary")  # settings that do something while steps are taken, and change no number
 BETWEEN = re.compile(r"[\s,]+(?=[\w.]+=)")  # where a list of KEY=VALUE may be cut
 
@@ -158,6 +160,9 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
     known = key in flat or any(name.startswith(f"{key}.") for name in flat)
     if known and key.split(".")[0] in identity.PLACE:
         raise InputError(KEY, typed, f"is no part of what a run is; give {typed} by itself")
+    below = [name for name in flat if name.startswith(f"{key}.") and adjustable(name)]
+    if below and not adjustable(key):
+        raise InputError(KEY, typed, f"holds settings of its own; give those that change, such as {below[0]}=VALUE")
     if not adjustable(key) and (known or (configs.CONF / key.split(".")[0]).is_dir()):
         raise InputError(KEY, typed, f"is part of what the run is and cannot change in its folder; {_fork(run_dir)}")
     if not known:
@@ -169,6 +174,7 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
             form = "one value" if key in flat else "a list, or several settings"
             raise InputError(KEY, typed, f"{key} is {form}")
         settings.check_value(name, leaf, flat[item])
+    settings.check_list(key, value)
 
 
 def _fork(run_dir: Path) -> str:

@@ -54,6 +54,21 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# What a list must be, by the last word of its name
+LISTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "betas": (
+        lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+        "must be two numbers, each 0 or more and below 1, such as [0.9,0.95]",
+    ),
+    "k": (
+        lambda v: bool(v) and all(each >= 1 for each in v),
+        "must be numbers of answers, each 1 or more, such as [1,8]",
+    ),
+    **dict.fromkeys(
+        ("counts", "digits"), (lambda v: bool(v) and min(v) > 0, "must be whole numbers above 0, such as [3,4]")
+    ),
+}
+
 # What conf/algo and conf/rollout name: advantages of every response whatever it earned; those that are 0 where all earn the
 # same, beside those of algorithms with a `min_group`; the engine whose responses are reference solutions
 IMITATING, COMPARING = ("zero.objective.every_response",), ("zero.objective.batch_whitened",)
@@ -155,6 +170,7 @@ def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any],
         for i, item in enumerate(value):
             if isinstance(item, str | int | float | None) or isinstance(sample, Mapping | list):
                 check_tree(f"{key}.{i}", item, sample, unknown)
+        check_list(key, value)
     elif isinstance(value, Mapping | list):
         if isinstance(default, Mapping) and not isinstance(value, Mapping):
             raise InputError(key, value, f"must be a mapping: '{key}={{NAME: VALUE}}'")
@@ -167,6 +183,12 @@ def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any],
             check_tree(f"{key}.{name}", entry, None, unknown)
     else:
         check_value(key, value, default)
+
+
+def check_list(key: str, value: Any) -> None:
+    """InputError if a list has not the length, or the numbers, that its setting needs."""
+    if (last := key.rpartition(".")[2]) in LISTS and isinstance(value, list):
+        _check_range(key, value, *LISTS[last])
 
 
 def check_installed(flat: Mapping[str, Any]) -> None:

@@ -48,7 +48,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     `choices` names the option of each group, `name` the run. Raises InputError and Preempted.
     """
     configs.check_solutions(config)
-    run_dir = configs.writable_folder(Path(config["run_dir"] or Path("runs") / name).absolute())
+    run_dir = Path(config["run_dir"] or Path("runs") / name).absolute()
+    configs.refuse_unwritable(run_dir)
     settings, result = run_folder.settings_of(config, run_dir), run_folder.result_of(run_dir)
     config = settings.identity
     done = result is not None and result["status"] == "finished" and result.get("steps", 0) >= settings.current["steps"]
@@ -62,7 +63,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], name: str) -> dic
     find(config["model"])  # a model that cannot be had is known in seconds
     light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets = load_questions(config, run_dir)
-    with owned(run_dir):
+    with owned(configs.writable_folder(run_dir)):
         outcome = carry_out(settings, choices, run_dir, name, sets, light)
     if outcome["status"] == "finished" and os.environ.get("RANK", "0") == "0":
         where_to_look(run_dir)
@@ -104,7 +105,7 @@ def trained(
     parts: Run, settings: run_folder.Settings, questions: Mapping[str, Any], outcome: dict[str, Any], stop: StopRequest
 ) -> dict[str, Any]:
     """Train what is built, export the model, and close; the outcome, which result.json holds however this ends."""
-    from zero.failures import explained
+    from zero.failures import explained, steps_done
     from zero.loop import train
 
     if parts.world.first:  # from here on the folder belongs to these settings, questions and weights
@@ -112,6 +113,7 @@ def trained(
         configs.keep(questions, parts.dir / run_folder.QUESTIONS)
         (parts.dir / run_folder.WEIGHTS).write_text(parts.model + "\n")
     stored = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
+    outcome["target_steps"] = parts.steps
     began, together = time.perf_counter(), True
     try:
         with explained(parts.dir, settings.current):
@@ -125,7 +127,7 @@ def trained(
         outcome["status"] = "gave way"
         raise
     finally:
-        outcome |= {"steps": parts.steps, "seconds": round(time.perf_counter() - began, 1)}
+        outcome |= {"steps": steps_done(parts.dir), "seconds": round(time.perf_counter() - began, 1)}
         if parts.world.first and outcome["status"] != "gave way":  # the folder is another copy's now
             close(parts, outcome)
         if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be

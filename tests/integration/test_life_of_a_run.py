@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from launch.cells import launcher_settings
+from launch.submit import prepare
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
+from zero.algo import Algorithm
+from zero.command import command_line
 from zero.config import check
 from zero.errors import Broken, InputError
 from zero.failures import explained
-from zero.learner.optim import Optim, Trained
+from zero.learner.optim import LOST, Optim, Trained
 from zero.run_folder import changed, refuse_unless_adjustable
 from zero.runtime import World
 
@@ -64,7 +70,9 @@ def test_ctrl_c_saves_once_and_stops_at_once_the_second_time(tmp_path: Path) -> 
     text = child.communicate()[0]
     assert f"continues after step {done} of 500" in text and "Traceback" not in text
     assert child.returncode in (130, 75)  # 75: the step ended between the two
-    assert json.loads((run_dir / "result.json").read_text())["status"] == "preempted"
+    result = json.loads((run_dir / "result.json").read_text())
+    assert (result["status"], result["target_steps"]) == ("preempted", 500)
+    assert result["steps"] == journal(run_dir)[-1]["step"]
 
 
 @pytest.mark.slow
@@ -80,6 +88,25 @@ def test_a_closed_terminal_during_the_first_evaluation_saves_that(tmp_path: Path
     before = journal(run_dir)
     train_here(run_dir, *words)
     assert journal(run_dir)[0] == before[0]  # it was not evaluated again
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_a_program_whose_folder_another_copy_took_over_gives_way_in_one_line(tmp_path: Path, program: str) -> None:
+    """An evaluation as training: exit code 76, no result, and what was answered before is kept."""
+    (tmp_path / "lease").write_text('{"token": "theirs"}')
+    words = {
+        "train": [*TINY, "tracker=jsonl"],
+        "evaluate": ["benchmarks.limit=8", "at_once=4", "sampling.max_tokens=8"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", f"zero.{program}", *words[program], f"run_dir={tmp_path / 'run'}"], text=True,
+        capture_output=True, env=os.environ | {"ZERO_LEASE": f"{tmp_path / 'lease'}:ours"},
+    )  # fmt: skip
+    assert done.returncode == 76 and "Traceback" not in done.stderr, done.stderr
+    assert "theirs has taken this run over; nothing more is written here" in done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+    if program == "evaluate":
+        assert len((tmp_path / "run" / "completions_heldout.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
@@ -139,6 +166,8 @@ def test_a_run_that_is_prolonged_equals_one_that_was_as_long_from_its_start(fini
 def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path: Path) -> None:
     for words, message in {
         "{algo.beta:0.1}": r"resume_with=algo.beta=0.1: is part of what the run is .*model.path=.*run/model",
+        "optim=lora": r"optim=lora: holds settings of its own; give those that change, such as optim.lr=VALUE",
+        "samples=3": "samples=3: holds settings of its own; .* such as samples.every=VALUE",
         "{prompts:8}": "prompts=8: is part of what the run is",
         "{learner:lora}": "trains other weights",
         "'learner=[torch]'": "no such option; there are deepspeed, ",
@@ -161,9 +190,13 @@ def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path:
 
 def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
     words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "canary.every=0")
-    with pytest.raises(Broken, match=r"not finite.*in step 1: gradient norm .*add resume_with='optim.lr=1e\+29'"):
+    lost = tmp_path / "run" / "checkpoints" / "step_000001"
+    message = rf"not finite.*in step 1: gradient norm .*: remove {lost}, whose .* add resume_with='optim.lr=1e\+29': .* the start"
+    with pytest.raises(Broken, match=message):
         train_here(tmp_path / "run", *words)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")  # of step 1: its weights are the lost ones
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["steps"], result["target_steps"]) == ("failed", 1, 2)
+    shutil.rmtree(lost)
     train_here(tmp_path / "run", *words, "resume_with={optim.lr:1e-5}")
     assert journal(tmp_path / "run")[-1]["loss/learning_rate"] == pytest.approx(1e-5)
 
@@ -194,11 +227,76 @@ def test_a_run_cannot_go_on_where_its_checkpoints_are_gone_or_further(finished: 
 
 def test_a_critic_that_is_lost_blames_the_rate_of_the_critic(tmp_path: Path) -> None:
     critic = Trained(torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC)
-    critic.module(torch.full((1, 1), torch.nan)).sum().backward()
     config = check("train", ["algo=ppo", f"{CRITIC}.lr=0.1"])
-    message = f"is nan: lower {CRITIC}.lr; .* add resume_with='{CRITIC}.lr=0.01'"
+    for step in (2, 3, 4):
+        (tmp_path / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
+    lines = [{"step": step} | ({"critic/skipped_updates": 1.0} if step > 3 else {}) for step in range(5)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    message = (
+        f"is nan, and 7 before it were not finite: lower {CRITIC}.lr; .* remove .*step_000003 .*step_000004, whose "
+    )
+    message += f".* add resume_with='{CRITIC}.lr=0.01': it goes on from checkpoint step_000002"
     with pytest.raises(Broken, match=message), explained(tmp_path, config):
-        critic.step()
+        for _ in range(LOST):
+            critic.module(torch.full((1, 1), torch.nan)).sum().backward()
+            critic.step()
+
+
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted_and_a_resumed_run_does_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, seen = Algorithm.loss, 0
+
+    def broken(self: Algorithm, *arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        value, sums = loss(self, *arguments)
+        return value * (torch.nan if seen in bad else 1.0), sums
+
+    monkeypatch.setattr(Algorithm, "loss", broken)
+    bad = range(0)
+    train_here(tmp_path / "counts", *TINY, "steps=1")
+    a_step, words = seen, (*TINY, "steps=3", "checkpoint.every=1", "checkpoint.keep=9")
+    seen, bad = 0, range(a_step + 1, 2 * a_step + 1)
+    train_here(tmp_path / "whole", *words)
+    lines = journal(tmp_path / "whole")
+    assert [line.get("loss/skipped_updates") for line in lines] == [None, None, 1.0, None]
+    assert lines[2]["loss/grad_norm"] is None and lines[3]["loss/grad_norm"] > 0
+    assert "gradient norm of optimizer step 1 is nan: skipped" in capsys.readouterr().err
+    first, second = (tmp_path / "whole" / "checkpoints" / f"step_00000{i}" / "policy.safetensors" for i in (1, 2))
+    assert first.read_bytes() == second.read_bytes()
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step_000003")
+    (tmp_path / "resumed" / "result.json").unlink()
+    bad = range(0)
+    train_here(tmp_path / "resumed", *words)
+    assert reproducible(tmp_path / "resumed") == reproducible(tmp_path / "whole")
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = "reward.parts.mine=nomod.f: nothing of that name can be imported"
+    words = ["+reward.parts.mine=nomod.f", f"run_dir={tmp_path / 'run'}"]
+    for argv in (words, ["-m", "+reward.parts.mine=nomod.f", "seed=0,1"]):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", ["train", *argv])
+            command_line("train", lambda: pytest.fail("it started"))
+        assert end.value.code == 2 and lost.split("=")[1] in capsys.readouterr().err
+    for more in (
+        ("+reward.parts.mine=nomod.f",),
+        ("model.context=4",),
+        ("algo.credit={_target_: nomod.f, _partial_: true}",),
+    ):
+        with pytest.raises(InputError):
+            train_here(tmp_path / "run", *TINY, *more)
+        assert not (tmp_path / "run").exists(), more
+    for launcher in ("local", "slurm"):
+        with pytest.raises(InputError, match=r"nomod\.f: nothing of that name"):
+            prepare(
+                "train", [words[0], "seed=0,1"], launcher_settings([f"hydra/launcher={launcher}"], launcher), dry=True
+            )
+        own = {**launcher_settings([f"hydra/launcher={launcher}"], launcher), "python": "apptainer exec i.sif python"}
+        assert "nomod.f" in " ".join(prepare("train", [words[0], "seed=0,1"], own, dry=True).notes)
 
 
 def test_memory_that_ran_out_is_one_line_with_what_needs_less(tmp_path: Path) -> None:

@@ -22,6 +22,21 @@ from zero.errors import InputError
 
 BAD = {
     "unknown": ({"partion": "gpu"}, r"hydra.launcher.partion=gpu: no such setting; did you mean partition"),
+    **{
+        f"sbatch's {word}": ({word: 1}, f"hydra.launcher.{word}=1: no such setting; did you mean {ours}")
+        for word, ours in {
+            "time": "timeout_min",
+            "mem": "mem_gb",
+            "cpus-per-gpu": "cpus_per_task",
+            "gpus": "gpus_per_node",
+            "ntasks": "tasks_per_node",
+            "queue": "partition",
+            "slurm_partition": "partition",
+            "job_name": "name",
+            "max_num_timeout": "requeues",
+        }.items()
+    },
+    "hours": ({"timeout_min": "1:00:00"}, "hydra.launcher.timeout_min=1:00:00: must be a number of minutes"),
     "too few": ({"nodes": 0}, "hydra.launcher.nodes=0: must be at least 1"),
     "half a node": ({"nodes": 1.5}, "hydra.launcher.nodes=1.5: must be a whole number"),
     "no number": ({"mem_gb": "much"}, "hydra.launcher.mem_gb=much: must be a number"),

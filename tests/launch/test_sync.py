@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,22 @@ def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> 
     assert deliver(folder) == (1, {})
     ((run, points),) = runs(folder)
     assert run.info.status == "FINISHED" and sorted(points) == list(range(9))
+
+
+def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path) -> None:
+    folder = made(tmp_path, 2)
+    assert deliver(folder) == (2, {})
+    before = {run.info.run_name: run.info.run_id for run, _ in runs(folder)}
+    cell = records.read_cell(folder, "a-s0")
+    shutil.rmtree(folder / cell.name)
+    records.freeze_cell(folder, cell)
+    records.append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
+    journal(folder / cell.name, range(3))
+    records.write_json(folder / cell.name / records.RESULT, {"status": "finished"})
+    assert deliver(folder) == (1, {})
+    there = {run.info.run_name: (run.info.run_id, sorted(points)) for run, points in runs(folder)}
+    assert there["a-s1"] == (before["a-s1"], list(range(6)))
+    assert there["a-s0"][0] != before["a-s0"] and there["a-s0"][1] == [0, 1, 2]
 
 
 def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:

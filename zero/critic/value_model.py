@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zero.critic import Parts
 from zero.learner import packed
-from zero.learner.optim import Optim, Trained
+from zero.learner.optim import Optim, Trained, of_update
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
 
@@ -65,8 +65,7 @@ class ValueModel:
             "critic/loss": sum(said["loss"] for said in self.world.every({"loss": total})) / tokens,
             "critic/value": float(values.sum()) / tokens,
             "critic/explained_variance": 1 - missed / spread if spread > 1e-12 else 0.0,
-            "critic/grad_norm": norm,
-            "critic/learning_rate": rate,
+            **of_update("critic", norm, rate),
         }
 
     def _parts(self, batch: Batch) -> list[Tensor]:

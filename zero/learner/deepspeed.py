@@ -25,7 +25,7 @@ from zero.batching import micro_batches
 from zero.errors import InputError
 from zero.learner import store
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim
+from zero.learner.optim import Optim, of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
 from zero.learner.probe import Probed, Slopes, probe
 from zero.learner.shards import MOMENTS, Shards
@@ -60,7 +60,7 @@ class DeepSpeedLearner:
     ) -> None:
         check(stage, offload_parameters)
         self.optim, self.total_updates, self.micro_tokens = optim, total_updates, micro_tokens
-        self.device, self.world, self.updates = device, world, 0
+        self.device, self.world, self.updates, self.skipped = device, world, 0, 0
         self.dtype = torch.bfloat16 if autocast else torch.float32
         self.adapters = lora.onto(model, seed) if lora else None
         self.model = prepared(model, gradient_checkpointing)
@@ -120,7 +120,7 @@ class DeepSpeedLearner:
                     self.engine.backward(loss * self.world.size)  # it takes the mean over ranks
         metrics = tally.metrics(self.world)
         norm, rate = self._step(bool(learns_N.any()))
-        return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
+        return metrics | of_update("loss", norm, rate)
 
     def _step(self, learned: bool) -> tuple[float, float]:
         """Returns (norm before clipping, learning rate). Where nobody learned, no momentum and no decay move anything."""
@@ -130,11 +130,13 @@ class DeepSpeedLearner:
             for group in self.engine.optimizer.param_groups:
                 group["lr"] = rate
             self.engine.step()
-            norm = float(self.engine.get_global_grad_norm())
-            if self.engine.optimizer.overflow or not math.isfinite(norm):
+            overflow = self.engine.optimizer.overflow  # then DeepSpeed has moved nothing, and its norm is an older one
+            norm = math.nan if overflow else float(self.engine.get_global_grad_norm())
+            if not overflow and not math.isfinite(norm):
                 raise FloatingPointError(
                     f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr"
                 )
+            self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, "optim", self.world)
         self.updates += 1
         return norm, rate
 
@@ -199,7 +201,7 @@ class DeepSpeedLearner:
                 for _ in tensors:  # they are gathered from all ranks
                     pass
         if self.world.first:
-            (path / "policy.json").write_text(json.dumps({"updates": self.updates}))
+            (path / "policy.json").write_text(json.dumps({"updates": self.updates, "skipped": self.skipped}))
 
     def load(self, path: Path) -> None:
         self.shards.settle()
@@ -213,7 +215,8 @@ class DeepSpeedLearner:
         for moment in MOMENTS:
             for key, value in store.read(path, "policy_optimizer", f":{moment}"):
                 self.shards.set_moment(parameters[key.removesuffix(f":{moment}")], moment, value.to(self.device))
-        self.updates = json.loads((path / "policy.json").read_text())["updates"]
+        counts = json.loads((path / "policy.json").read_text())
+        self.updates, self.skipped = counts["updates"], counts.get("skipped", 0)
 
     def export(self, path: Path) -> None:
         """The first rank holds the whole model in its CPU memory for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 from zero.learner import store
+from zero.records import Metrics
 from zero.runtime import World
 
+# Updates skipped one after another, their gradients not finite: a batch may be to blame for some, the policy is for so many
+LOST = 8
 BUCKET = 25 * 2**20  # bytes of gradients that ranks add up at once
 
 
@@ -36,6 +40,25 @@ class Optim:
         progress = (update - self.warmup) / max(1, total - self.warmup)
         shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
         return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
+
+
+def of_update(kind: str, norm: float, rate: float) -> Metrics:
+    """The metrics of one optimizer step, under KIND/: one whose norm is not finite was skipped."""
+    metrics = {f"{kind}/grad_norm": norm, f"{kind}/learning_rate": rate}
+    return metrics if math.isfinite(norm) else metrics | {f"{kind}/skipped_updates": 1.0}
+
+
+def skipped_in_a_row(before: int, norm: float, update: int, setting: str, world: World) -> int:
+    """How many updates in a row are skipped by now, `before` of them earlier: a gradient whose norm is not finite moves nothing.
+    FloatingPointError if they are too many."""
+    if math.isfinite(norm):
+        return 0
+    words = f"the gradient norm of optimizer step {update} is {norm}"
+    if before + 1 >= LOST:
+        raise FloatingPointError(f"{words}, and {before} before it were not finite: lower {setting}.lr")
+    if world.first:
+        print(f"warning  {words}: skipped, no weight moves", file=sys.stderr)
+    return before + 1
 
 
 def _buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
@@ -91,7 +114,7 @@ class Trained:
         self.optimizer = torch.optim.AdamW(
             exact, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=self.fused or None
         )
-        self.updates = 0
+        self.updates, self.skipped = 0, 0  # the second: in a row, until now
 
     def exact(self, parameter: torch.nn.Parameter) -> Tensor:
         """What the optimizer moves and a checkpoint keeps: the parameter, or its master."""
@@ -107,15 +130,21 @@ class Trained:
         return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
     def step(self) -> tuple[float, float]:
-        """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate)."""
+        """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate). Nothing moves if the norm is
+        not finite; the schedule goes on."""
         parameters = [p for _, p in self.parameters()]
         self._share_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient norm of optimizer step {self.updates} is {norm}: lower {self.setting}.lr"
-            )
+        self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, self.setting, self.world)
         rate = self.optim.rate(self.updates, self.total_updates)
+        if not self.skipped:
+            self._move(rate)
+        for parameter in parameters:
+            parameter.grad = None
+        self.updates += 1
+        return norm, rate
+
+    def _move(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for parameter, master in self.masters.items():
@@ -123,8 +152,6 @@ class Trained:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._round()
-        self.updates += 1
-        return norm, rate
 
     def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Give every rank the sum. A rank that had nothing to learn from adds zeros; a parameter without a gradient on any
@@ -153,7 +180,7 @@ class Trained:
             for moment, value in self.optimizer.state.get(self.exact(parameter), {}).items()
         )
         store.write(path, f"{name}_optimizer", moments)
-        (path / f"{name}.json").write_text(json.dumps({"updates": self.updates}))
+        (path / f"{name}.json").write_text(json.dumps({"updates": self.updates, "skipped": self.skipped}))
 
     @torch.no_grad()
     def load(self, path: Path, name: str) -> None:
@@ -167,4 +194,5 @@ class Trained:
             k, _, moment = key.rpartition(":")
             device = value.device if moment == "step" and not self.fused else parameters[k].device
             self.optimizer.state[self.exact(parameters[k])][moment] = value.to(device)
-        self.updates = json.loads((path / f"{name}.json").read_text())["updates"]
+        counts = json.loads((path / f"{name}.json").read_text())
+        self.updates, self.skipped = counts["updates"], counts.get("skipped", 0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zero.algo import Algorithm
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim, Trained
+from zero.learner.optim import Optim, Trained, of_update
 from zero.learner.policy import Policy, prepared
 from zero.learner.probe import Probed, Slopes, probe
 from zero.learner.sums import Tally
@@ -86,7 +86,7 @@ class TorchLearner:
                 tally.add(part, logprob_NT, entropy_NT, loss, sums)
         metrics = tally.metrics(self.world)
         norm, rate = self.trained.step()
-        return metrics | {"loss/grad_norm": norm, "loss/learning_rate": rate}
+        return metrics | of_update("loss", norm, rate)
 
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
         """What `algorithms` other losses would do to this policy: see zero.learner.probe.probe. Changes nothing."""

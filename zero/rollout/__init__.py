@@ -18,6 +18,7 @@ class NotFinite(Broken):
     """The sampler's distribution is none: NaN or infinity among the logits."""
 
     def __init__(self, version: int) -> None:
+        self.version = version
         cause = "a weight of the model, or what becomes of it in this precision, is no number; check model.path"
         if version > 0:
             cause = "an update drove the weights away: lower optim.lr, and continue from a checkpoint before it"

@@ -36,6 +36,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "loss/kl": ("nats/token", "mean estimated KL divergence from the reference policy; absent without a reference"),
     "loss/clip_fraction": ("share", "response tokens whose probability ratio is clipped"),
     "loss/grad_norm": ("norm", "L2 norm of the gradient before clipping"),
+    "loss/skipped_updates": (
+        "updates",
+        "optimizer steps that moved nothing, as the norm of the gradient was not finite; absent in a step without any",
+    ),
     "loss/learning_rate": ("1/update", "learning rate of the optimizer"),
     "critic/loss": ("reward^2", "mean loss of a learned critic over response tokens: half the squared error, clipped"),
     "critic/value": ("reward", "mean value that a learned critic gave the states of the step's responses"),
@@ -44,6 +48,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
         "variance of returns that a learned critic explained; below 0: worse than none",
     ),
     "critic/grad_norm": ("norm", "L2 norm of the critic's gradient before clipping"),
+    "critic/skipped_updates": (
+        "updates",
+        "optimizer steps that moved nothing of the critic, as its gradient was not finite; absent in a step without any",
+    ),
     "critic/learning_rate": ("1/update", "learning rate of the critic's optimizer"),
     "critic/tokens": ("tokens", "tokens sampled to estimate values, beyond the step's own responses"),
     "mismatch/correction": (

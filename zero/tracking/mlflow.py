@@ -34,6 +34,7 @@ from zero.tracking.store import absolute, artifact_root, create_schema, default_
 METRICS_A_CALL, PARAMS_A_CALL, VALUE_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # limits of MLflow 3
 STATUS = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's pages know that an artifact is a table
+CELL = "zero.cell"  # the tag that says whose life a run is
 FOLLOWER = (sys.executable, "-m", "zero.tracking.follower")
 ROOT = Path(__file__).resolve().parents[2]
 # A scheduler signals every process of a job; the run saves, closes and so ends its follower
@@ -43,8 +44,9 @@ FOR_THE_RUN = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 class MlflowTracker:
     """One MLflow run for one run folder. Nothing it does blocks; `close` waits at most `patience` seconds.
 
-    `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`:
-    seconds between deliveries. `sweep`: a tag. Needs the journal: metrics are read from it, not from the calls.
+    `uri`: sqlite:///FILE or http://HOST; None takes MLFLOW_TRACKING_URI, else `default_store(run_dir)`. `every`: seconds
+    between deliveries. `sweep`, `cell`: tags; the second is shared by all lives of a cell whose folder was deleted in between.
+    Needs the journal: metrics are read from it, not from the calls.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class MlflowTracker:
         uri: str | None = None,
         experiment: str = "zero",
         sweep: str | None = None,
+        cell: str | None = None,
         patience: float = 15.0,
         every: float = 2.0,
     ) -> None:
         uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(run_dir))
-        tags = dict(tags) | ({"sweep": sweep} if sweep else {})
+        tags = dict(tags) | ({"sweep": sweep} if sweep else {}) | ({CELL: cell} if cell else {})
         self._run_dir, self._patience = run_dir.absolute(), patience
         self._run: dict[str, Any] = {"run_dir": str(self._run_dir), "uri": uri}
         self._run |= {"experiment": experiment, "run_name": run_name, "tags": tags}
@@ -184,6 +187,7 @@ class Remote:
         run = self._find_run(client) or self._create_run(client)
         self._run_id = self._link["run_id"] = run.info.run_id
         self._remember()
+        self._retire_earlier(client, run.info.experiment_id)
         if run.info.status != "RUNNING":
             client.update_run(self._run_id, status="RUNNING")
         params = [Param(name, value) for name, value in self.params.items() if name not in run.data.params]
@@ -222,6 +226,14 @@ class Remote:
             )
         found = client.search_runs([experiment.experiment_id], f"tags.`zero.token` = '{self._link['token']}'")
         return found[0] if found else None
+
+    def _retire_earlier(self, client: Any, experiment: str) -> None:
+        """Runs of other lives of this cell go to MLflow's trash: their folder is deleted, and tables count the cell once."""
+        if cell := self._tags.get(CELL):
+            for run in client.search_runs([experiment], f"tags.`{CELL}` = '{cell}'"):
+                if run.info.run_id != self._run_id:
+                    client.set_tag(run.info.run_id, "zero.superseded_by", self._run_id)
+                    client.delete_run(run.info.run_id)
 
     def _create_run(self, client: Any) -> Any:
         from mlflow.exceptions import MlflowException
