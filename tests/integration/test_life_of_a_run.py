@@ -213,7 +213,9 @@ def test_checkpoints_that_hold_the_lost_weights_are_named(tmp_path: Path) -> Non
     for place, ending in zip(places, ("the start", "checkpoint step_000001"), strict=True):
         place.mkdir(parents=True)
         lost = int(place.name[-1])
-        message = rf"not finite after {lost} steps.*: remove {place}, whose weights are lost.* add resume_with=.*{ending}$"
+        message = (
+            rf"not finite after {lost} steps.*: remove {place}, whose weights are lost.* add resume_with=.*{ending}$"
+        )
         with pytest.raises(Broken, match=message), explained(tmp_path, check("train", [])):
             raise NotFinite(lost)
 
