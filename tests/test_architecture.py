@@ -27,6 +27,7 @@ LAYERS = {
     "zero.suggest": 1, "zero.overrides": 2, "zero.compose": 8, "zero.naming": 8, "zero.help": 8,
     "zero.config": 8, "zero.command": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
     "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8, "zero.pretrain_model": 8, "zero.vocabulary": 1,
+    "zero.generation": 1,
     "launch": 9, "analysis": 9,
 }  # fmt: skip
 # Heavy or special libraries, and the only files that may name them.

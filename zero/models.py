@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from functools import cache
 from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from zero.config import CONF, model_folder
 from zero.errors import InputError
+from zero.generation import ends_of, make_storable
 from zero.vocabulary import check_tokenizer
 
 if TYPE_CHECKING:
@@ -196,7 +196,6 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
 
     import torch
     import transformers.utils
-    from safetensors import SafetensorError
 
     # It would import scikit-learn and scipy, seconds, for assisted decoding and for boxes in pictures: nothing here.
     transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
@@ -219,11 +218,14 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
         else:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **how))
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever transformers and its libraries make of files that others wrote
         raise InputError("model.path", config["path"], _broken(error)) from error
     check_tokenizer(tokenizer, model.config, config["path"])
     if weights:
         _check_weights(model, loaded, config["path"])
+        make_storable(model)
     if found := commit(config):
         print(f"model {config['path']}: commit {found}", file=sys.stderr)
     return model, tokenizer, context_of(config["context"], model.config)
@@ -232,10 +234,11 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
 def context_of(wanted: int | None, config: Any) -> int:
     """The context length in tokens: what the user wants, within the model's own limit if its config names one."""
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if wanted is None and not isinstance(most, int):
+    most = most if isinstance(most, int) and most > 0 else None  # -1 of models without one
+    if wanted is None and most is None:
         remedy = "the model's config names no limit; give one: model.context=2048"
         raise InputError("model.context", "null", remedy)
-    if wanted is not None and isinstance(most, int) and wanted > most:
+    if wanted is not None and most is not None and wanted > most:
         raise InputError("model.context", wanted, f"the model's own limit is {most} tokens; set it within that")
     return wanted or int(most or 0)
 
@@ -243,6 +246,10 @@ def context_of(wanted: int | None, config: Any) -> int:
 def _broken(error: Exception) -> str:
     """What is wrong with a model's files, in one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[1].strip()}"
+    elif isinstance(error, TypeError | AttributeError | AssertionError | ArithmeticError):
+        lines[0] = f"{type(error).__name__}: {lines[0]}"
     if "ignore_mismatched_sizes" in lines[0]:
         return "its weights have other shapes than its config.json says; the files of two models are mixed"
     if type(error).__name__ in ("SafetensorError", "UnpicklingError"):
@@ -251,9 +258,14 @@ def _broken(error: Exception) -> str:
 
 
 def _check_weights(model: Any, loaded: Mapping[str, Any], path: str) -> None:
-    """Refuse weights that are missing, which transformers replaces by random numbers, and NaN or infinite ones."""
+    """Refuse quantized weights, missing ones, which transformers replaces by random numbers, and NaN or infinite ones."""
     import torch
 
+    if quantized := getattr(model.config, "quantization_config", None):
+        kind = getattr(quantized, "quant_method", "") or "integers of few bits"
+        raise InputError(
+            "model.path", path, f"its weights are quantized ({kind}) and cannot be trained; take the original"
+        )
     if missing := sorted(loaded["missing_keys"]):
         remedy = f"its files lack {len(missing)} weights ({missing[0]}, ...); copy or download all of them again"
         raise InputError("model.path", path, remedy)
@@ -272,14 +284,8 @@ def commit(config: Config) -> str | None:
 
 
 def configured_ends(config: Config) -> set[int]:
-    """The end tokens of the model's generation config, if it has one. Call it once the model has been loaded."""
-    from transformers import GenerationConfig
-
-    try:
-        found = GenerationConfig.from_pretrained(_kept(config), local_files_only=True).eos_token_id
-    except OSError:
-        return set()  # a folder without a generation config
-    return {i for i in (found if isinstance(found, list) else [found]) if i is not None}
+    """The end tokens that the model's files name. Call it once the model has been loaded."""
+    return ends_of(_kept(config))
 
 
 def _kept(config: Config) -> str:

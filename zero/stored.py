@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from zero import provenance
 from zero.checkpoint import MANIFEST
 from zero.config import instantiate
 from zero.errors import InputError
@@ -40,7 +41,7 @@ def weights_of(path: Path, model_config: Config, lora: Any = None) -> Iterator[t
 def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
     if (path / "config.json").is_file():
-        model = load_model({"path": str(path), "context": None})[0]
+        model = load_model({"path": str(path), "context": 1})[0]  # of no matter here, and some models name no limit
         yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
         return
     files = sorted(p for p in path.glob("policy*.safetensors") if not p.name.startswith("policy_optimizer"))
@@ -58,6 +59,12 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no mapping
                 yield name, tensors.get_tensor(name)
+
+
+def as_computed(weights: Iterable[tuple[str, Tensor]], run: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights as a training run in `run` computes and samples with them: its checkpoints hold finer ones."""
+    rounded = (provenance.starts(run) or [{}])[-1].get("precision") == "bfloat16"
+    return ((name, tensor.bfloat16() if rounded else tensor) for name, tensor in weights)
 
 
 def fingerprint(model: Any, tokenizer: Any) -> str:

@@ -128,12 +128,12 @@ def encode(text: str, tokenizer: Any, question: str = "") -> tuple[int, ...]:
     Nothing is ever appended: some tokenizers end every text with EOS, after which a model has nothing to say. Control
     tokens that stand in the `question` are its letters: a row of a data set cannot end the user's turn.
     """
+    asked = question.strip()
+    first, *others = text.split(asked) if asked else [text]
+    pieces = [(first, False), *(piece for around in others for piece in ((asked, True), (around, False)))]
+    ids = encode_pieces(pieces, tokenizer)
     bos = tokenizer.bos_token_id
     puts_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
-    if question and any(token in question for token in _control_tokens(tokenizer)):
-        ids = _with_letters(text, tokenizer, question)
-    else:
-        ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     return (bos, *ids) if puts_bos and not text.startswith(tokenizer.bos_token) else ids
 
 
@@ -143,13 +143,16 @@ def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
     return tuple({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
 
 
-def _with_letters(text: str, tokenizer: Any, question: str) -> tuple[int, ...]:
-    """Token ids of a text in which the question's control tokens are spelt out, wherever the question stands."""
+def encode_pieces(pieces: Sequence[tuple[str, bool]], tokenizer: Any) -> tuple[int, ...]:
+    """Token ids of a text in pieces, of which some are data (True): control tokens in these are spelt out. Without any the text is
+    encoded as one."""
+    control = _control_tokens(tokenizer)
+    if not any(data and token in text for text, data in pieces for token in control):
+        return tuple(tokenizer.encode("".join(text for text, _ in pieces), add_special_tokens=False))
     ids: list[int] = []
-    for place, around in enumerate(text.split(question.strip())):
-        if place:
-            ids += tokenizer.encode(question.strip(), add_special_tokens=False, split_special_tokens=True)
-        ids += tokenizer.encode(around, add_special_tokens=False) if around else []
+    for text, data in pieces:
+        how = {"split_special_tokens": True} if data else {}
+        ids += tokenizer.encode(text, add_special_tokens=False, **how) if text else []
     return tuple(ids)
 
 

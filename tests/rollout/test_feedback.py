@@ -179,6 +179,14 @@ def test_braces_and_hostile_texts_are_only_text(tokenizer: Any) -> None:
     assert f"<|endoftext|>{{message}} \\frac{{1}}{{2}}? {SAID}!{RIGHT}" in got.text
 
 
+def test_control_tokens_in_a_message_are_its_letters(tokenizer: Any) -> None:
+    hostile = lambda answer, question: None if answer else "you wrote <|endoftext|>"  # noqa: E731
+    [[got]] = feedback(tokenizer, NONE, RIGHT, explain=hostile).generate(
+        [prompt(tokenizer)], 1, Sampling(100, stop_ids=(EOS,))
+    )
+    assert "you wrote <|endoftext|>" in got.text and got.ids.count(EOS) == 2  # the end of each try
+
+
 def test_what_the_verifier_or_the_extractor_raises_ends_an_episode_and_says_so(tokenizer: Any) -> None:
     def broken(answer: str | None, question: Question) -> str | None:
         raise ArithmeticError("boom")

@@ -56,6 +56,14 @@ def test_the_budget_cuts_a_solution(tokenizer: Any) -> None:
     assert gold(tokenizer).generate([prompt(TRAINING)], 1, Sampling(len(whole.ids)))[0][0] == whole
 
 
+def test_control_tokens_in_a_solution_are_its_letters(tokenizer: Any) -> None:
+    end = tokenizer.eos_token
+    question = Question("2+3?", (f"5{end}",), "q", f"2+3=5.{end} {{answer}}")
+    [[said]] = gold(tokenizer, f" {{solution}}{end}{{answer}}").generate([prompt(TRAINING, question)], 1, Sampling(200))
+    assert said.ids.count(tokenizer.eos_token_id) == 2  # the form's own, and the end
+    assert said.text == f" 2+3=5.{end} {{answer}}{end}5{end}" and tokenizer.decode(said.ids[:-1]) == said.text
+
+
 def test_evaluation_is_sampled(tokenizer: Any) -> None:
     engine = gold(tokenizer)
     assert engine.generate([prompt(EVALUATION)], 1, Sampling(8))[0][0].text == "sampled"

@@ -25,10 +25,11 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Question, Sampling
 from zero.rollout import RolloutEngine
+from zero.template import encode_pieces
 
 Explain = Callable[[str | None, Question], str | None]  # (extracted answer, question) -> message; None: it is right
 MESSAGE, QUESTION = "{message}", "{question}"
-_SLOTS = re.compile(f"{re.escape(MESSAGE)}|{re.escape(QUESTION)}")
+_SLOTS = re.compile(f"({re.escape(MESSAGE)}|{re.escape(QUESTION)})")
 _MARK = "THE-TRY-STANDS-HERE"
 
 
@@ -126,9 +127,10 @@ class FeedbackEngine:
         text = self.turn
         if episode.ids[-1] in sampling.stop_ids:  # the format closes the turn; the try has done so itself
             text = text.removeprefix(self._text(episode.ids[-1:]))
-        # in one pass: what fills a slot may look like one
-        filled = _SLOTS.sub(lambda slot: message if slot.group() == MESSAGE else question.text, text)
-        return tuple(self.tokenizer.encode(filled, add_special_tokens=False))
+        filled = {MESSAGE: message, QUESTION: question.text}  # in one pass: what fills a slot may look like one
+        return encode_pieces(
+            [(filled.get(piece, piece), piece in filled) for piece in _SLOTS.split(text)], self.tokenizer
+        )
 
     def _room(self, prompt: Prompt, episode: Completion, turn: tuple[int, ...], sampling: Sampling) -> int:
         """Tokens that are left for a try after the turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +14,10 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.records import TRAINING, Completion, Prompt, Sampling
 from zero.rollout import RolloutEngine
+from zero.template import encode_pieces
 
 SOLUTION, ANSWER = "{solution}", "{answer}"
+_SLOTS = re.compile(r"(\{solution\}|\{answer\})")
 
 
 class GoldEngine:
@@ -28,6 +31,9 @@ class GoldEngine:
     def __init__(self, engine: Callable[..., RolloutEngine], form: str, tokenizer: Any, **parts: Any) -> None:
         if SOLUTION not in form and ANSWER not in form:
             raise InputError("rollout.form", form, f"must hold {SOLUTION} or {ANSWER}")
+        if tokenizer.eos_token_id is None:
+            remedy = "its tokenizer has no end-of-text token, with which solutions end; set one"
+            raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
         self.engine, self.form, self.tokenizer = engine(tokenizer=tokenizer, **parts), form, tokenizer
         self.staleness, self.apart = 0, False  # solutions know no weights
 
@@ -42,8 +48,10 @@ class GoldEngine:
         if SOLUTION in self.form and not solution:
             remedy = "rollout=gold trains on solutions; name their column (questions.solution), or use another set"
             raise InputError("questions", f"question {question.id} has no solution", remedy)
-        text = self.form.replace(ANSWER, question.answer[0]).replace(SOLUTION, solution)
-        ids = (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+        filled = {ANSWER: question.answer[0], SOLUTION: solution}
+        pieces = [(filled.get(piece, piece), piece in filled) for piece in _SLOTS.split(self.form)]
+        text = "".join(piece for piece, _ in pieces)
+        ids = (*encode_pieces(pieces, self.tokenizer), self.tokenizer.eos_token_id)
         if len(ids) <= sampling.max_tokens:
             return Completion(ids, (), text, True)
         kept = ids[: sampling.max_tokens]
