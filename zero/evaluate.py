@@ -91,7 +91,7 @@ def measure(
     from zero.models import load_model
     from zero.preflight import preflight
     from zero.runtime import prepare
-    from zero.stored import watched, weights_of
+    from zero.stored import as_computed, watched, weights_of
 
     device = prepare(config["threads"])
     theirs = not configs.takes_weights(config["rollout"])  # a server's own model, whatever weights lie here
@@ -118,6 +118,7 @@ def measure(
             own = ((n, p.detach()) for n, p in model.named_parameters())
             lora = read_run(config["run"])["learner"].get("lora") if config["run"] else None
             weights = own if path is None else weights_of(path, config["model"], lora)
+            weights = as_computed(weights, Path(config["run"]).expanduser()) if config["run"] else weights
         engine.sync(watched(weights, fingerprint), version=step or 0)
         refuse_other_weights(folder, fingerprint.hexdigest())
         results[step] = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -19,8 +20,9 @@ from tests.conftest import ROOT
 from tests.integration.runs import journal, train_here
 from zero.config import CONF, check, quoted
 from zero.errors import InputError
-from zero.evaluate import run, with_run
+from zero.evaluate import read_run, run, with_run
 from zero.provenance import FILE as STARTS
+from zero.stored import as_computed, weights_of
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SMALL = ["benchmarks.limit=24", "n=2", "k=[1,2]", "sampling=default", "sampling.max_tokens=48", "at_once=8"]
@@ -112,6 +114,31 @@ def test_checkpoints_measure_as_the_run_itself_did(trained: Path, tmp_path: Path
     lines = [json.loads(t) for t in (tmp_path / "all/step_000004/completions_nano_math.jsonl").read_text().splitlines()]
     saved = (trained / "completions" / "eval_nano_math_000004.jsonl").read_text().splitlines()
     assert lines == [json.loads(text) for text in saved]
+
+
+@pytest.mark.parametrize("learner", ["torch", "lora"])
+def test_what_a_run_rounds_is_measured_rounded(learner: str, tmp_path: Path) -> None:
+    """A checkpoint holds finer weights than those that the run computed with and exported."""
+    tiny = ["steps=1", "prompts=2", "group_size=1", "benchmarks.limit=2", "optim.warmup=1", "checkpoint.every=1"]
+    run_dir = tmp_path / "run"
+    train_here(
+        run_dir,
+        *tiny,
+        "algo=sft",
+        "rollout=gold",
+        f"learner={learner}",
+        "learner.precision=bfloat16",
+        "model.dtype=float32",
+    )
+    config = read_run(str(run_dir))
+
+    def weights(folder: str) -> dict[str, Any]:
+        return dict(weights_of(run_dir / folder, config["model"], config["learner"].get("lora")))
+
+    kept, exported = weights("checkpoints/step_000001"), weights("model")
+    assert kept.keys() == exported.keys() and any(not torch.equal(kept[name], exported[name]) for name in kept)
+    seen = dict(as_computed(kept.items(), run_dir))
+    assert all(torch.equal(seen[name].float(), exported[name].float()) for name in kept)
 
 
 def test_a_step_of_a_run_and_the_trained_model(trained: Path, tmp_path: Path) -> None:

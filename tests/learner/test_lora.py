@@ -20,6 +20,7 @@ from zero.config import check, instantiate
 from zero.errors import InputError
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner
+from zero.models import store_as
 from zero.runtime import World
 
 LORA = Lora(4, 8, "all-linear")
@@ -176,6 +177,15 @@ def test_export_is_a_plain_model_and_an_adapter_that_peft_loads(tiny_folder: Pat
     lora_learner(tiny_folder, updates=3).export(tmp_path / "twin")
     for file in ("model.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
         assert (tmp_path / "model" / file).read_bytes() == (tmp_path / "twin" / file).read_bytes()
+
+
+def test_what_is_exported_is_what_was_computed_with(tiny_folder: Path, tmp_path: Path) -> None:
+    """Also where the model is stored in finer numbers than those of the passes."""
+    learner = lora_learner(tiny_folder, updates=3, autocast=True)
+    learner.export(tmp_path / "model")
+    store_as(tmp_path / "model", torch.float32)
+    exported = dict(plain_model(tmp_path / "model").named_parameters())
+    assert all(torch.equal(weight.float(), exported[name]) for name, weight in learner.weights())
 
 
 @pytest.mark.parametrize("family", ["llama"])

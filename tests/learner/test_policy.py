@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from tests.conftest import tiny_config
 from tests.learner.test_torch import OPTIM, batch_of, groups_of
@@ -64,6 +64,14 @@ def test_chunks_change_no_value_and_no_gradient(tiny_folder: Path, entropy: bool
     more = said(Policy(model, 0.8, 500, autocast=False), batch(), entropy, chunks=tokens + 3)  # some without a token
     for ours, expected in zip(more, whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cap_on_logits_is_seen_before_anything_has_come_near_it() -> None:
+    capped = Gemma2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+                          num_key_value_heads=1, head_dim=16)  # fmt: skip
+    for config, plain in ((capped, False), (tiny_config("llama", 64), True)):
+        torch.manual_seed(0)
+        assert Policy(AutoModelForCausalLM.from_config(config).eval(), 1.0, 64, autocast=False).plain_head is plain
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])

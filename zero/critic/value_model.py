@@ -27,7 +27,8 @@ class ValueModel:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
         self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
-        width = parts.model.config.get_text_config().hidden_size
+        head = parts.model.get_output_embeddings()  # as wide as what the body gives, which a model may project
+        width = parts.model.config.get_text_config().hidden_size if head is None else head.weight.shape[-1]
         self.head = torch.nn.Linear(width, 1).to(self.device)
         generator = torch.Generator().manual_seed(parts.seed)
         with torch.no_grad():

@@ -231,7 +231,7 @@ class DeepSpeedLearner:
         if not self.world.first:
             return
         if self.adapters:
-            self.adapters.export_whole(path, whole, adapters)
+            self.adapters.export(path, whole, adapters)
         else:
             known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
             buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}

@@ -139,12 +139,9 @@ class Adapters:
         found = get_peft_model_state_dict(self.model, adapter_name=NAME)
         return {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in found.items()}
 
-    def export(self, path: Path) -> None:
-        """The merged model as a Hugging Face folder, and the adapters in peft's format in its subfolder `adapter`."""
-        self.export_whole(path, {name: weight.cpu() for name, weight in self.weights()}, self.state())
-
-    def export_whole(self, path: Path, merged: Mapping[str, Tensor], adapters: dict[str, Tensor]) -> None:
-        """The same from what `weights` and `state` gave."""
+    def export(self, path: Path, merged: Mapping[str, Tensor], adapters: dict[str, Tensor]) -> None:
+        """The merged model as a Hugging Face folder, and the adapters in peft's format in its subfolder `adapter`: what `weights`
+        (in the precision of the passes) and `state` gave."""
         known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}
         self.model.save_pretrained(path, state_dict=dict(merged) | buffers)

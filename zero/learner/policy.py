@@ -21,6 +21,8 @@ from zero.records import Batch
 
 HEAD_NUMBERS = 2**27  # logits that may exist at once: 512 MiB in float32, and a few temporaries of that size
 
+LOUD = 1e3
+
 
 class Policy(torch.nn.Module):
     """A causal language model of transformers that says how likely given response tokens are.
@@ -157,12 +159,17 @@ def _repeats(model: Any) -> bool:
 def _head_is_plain(model: Any) -> bool:
     """Whether the logits are just the output embedding of the last hidden state (some models scale or cap them).
 
-    Then only response positions need logits. Measured on a few tokens rather than known by name.
+    Then only response positions need logits. Measured on a few tokens rather than known by name, with logits made so large that
+    they would meet a cap: those of a model with random weights are far from it until it has learnt something.
     """
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return False
     ids = torch.arange(4, device=model.device)[None]
-    logits = model(input_ids=ids, use_cache=False).logits
-    by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    loud = head.register_forward_hook(lambda module, given, logits: logits * LOUD)
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+        by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    finally:
+        loud.remove()
     return by_hand.shape == logits.shape and bool(torch.allclose(by_hand, logits, rtol=1e-4, atol=1e-5))

@@ -144,7 +144,8 @@ class TorchLearner:
         if not self.world.first:
             return
         if self.adapters:
-            self.adapters.export(path)
+            merged = {name: weight.cpu() for name, weight in self.weights()}
+            self.adapters.export(path, merged, self.adapters.state())
         else:
             known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
             buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}

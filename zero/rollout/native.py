@@ -147,7 +147,8 @@ class NativeEngine:
         candidates = self.pieces(stops)[token]
         window = max(len(stop.encode()) for stop in stops) + 8  # a token carries at least one byte of the stop string
         for i in candidates.nonzero()[:, 0].tolist():
-            tail = self.tokenizer.decode(ids_NT[rows[i], max(0, t + 1 - window) : t + 1], skip_special_tokens=False)
+            ids = ids_NT[rows[i], max(0, t + 1 - window) : t + 1]
+            tail = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             candidates[i] = any(stop in tail for stop in stops)
         return candidates
 
