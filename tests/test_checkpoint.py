@@ -31,6 +31,14 @@ def test_the_newest_sound_one_is_found_and_only_keep_remain(tmp_path: Path) -> N
     assert checkpoint.newest(tmp_path, warn=pytest.fail) == (30, tmp_path / "step_000030")  # type: ignore[arg-type]
 
 
+def test_steps_beyond_a_million_come_after_those_before(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000, 1_000_001):
+        checkpoint.save(tmp_path, step, writer(str(step)), keep=2)  # type: ignore[arg-type]
+    (tmp_path / "step_by_hand").mkdir()
+    assert {p.name for p in tmp_path.iterdir()} == {"step_1000000", "step_1000001", "step_by_hand"}
+    assert checkpoint.newest(tmp_path, warn=pytest.fail) == (1_000_001, tmp_path / "step_1000001")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
     for step in (10, 20):

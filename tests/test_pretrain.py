@@ -416,15 +416,15 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("value", ["null", '["a", "b"]', '{"a": 1}', "true"])
+@pytest.mark.parametrize("value", ["null", "NaN", "Infinity", '["a", "b"]', '{"a": 1}', "true"])
 def test_what_is_no_text_is_never_trained_on(tmp_path: Path, value: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('\ufeff{"text": "x", "more": 5}\n' * 200 + f'{{"text": {value}, "more": 5}}\n')
-    if value == "null":
+    if value in ("null", "NaN"):
         corpus = read_documents(str(file), "text+more", 0)
         assert set(corpus.texts) == {"x\n5"}
         assert corpus.notes == (f"corpus {file}: left out 1 rows without text in text+more: {file}:201",)
-        file.write_text('{"text": "x"}\n{"text": null}\n')
+        file.write_text(f'{{"text": "x"}}\n{{"text": {value}}}\n')
         with pytest.raises(InputError, match=r"corpus\.fields=text: 1 of 2 rows hold no text there, the first is .*:2"):
             read_documents(str(file), "text", 0)
     else:

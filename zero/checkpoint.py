@@ -106,7 +106,9 @@ def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step_*") if path.is_dir())
+    """The checkpoints in the order of their steps, of which those beyond 999,999 have longer names."""
+    paths = [path for path in folder.glob("step_*") if path.is_dir() and path.name.removeprefix("step_").isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,16 +95,18 @@ def read_documents(path: str, fields: str, seed: int) -> Texts:
 
 
 def _join(line: str, fields: Sequence[str], place: str) -> str | None:
-    """The text of a row's fields; None if one of them is null or all are blank. Numbers are text; lists and objects are refused."""
+    """The text of a row's fields; None if one of them is null (or NaN, a table's word for it) or all are blank. Finite numbers are
+    text; lists, objects and infinite numbers are refused."""
     try:
         values = [json.loads(line.lstrip("\ufeff"))[field] for field in fields]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
     for field, value in zip(fields, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        odd = isinstance(value, bool) or not isinstance(value, str | int | float | None)
+        if odd or (isinstance(value, float) and math.isinf(value)):
             remedy = f"its {field} is {json.dumps(value)[:40]}, no text; write one text for each document"
             raise InputError("corpus.fields", field, f"{place}: {remedy}")
-    if None in values or not any(str(value).strip() for value in values):
+    if any(value is None or value != value for value in values) or not any(str(value).strip() for value in values):
         return None
     text = "\n".join(map(str, values))
     try:

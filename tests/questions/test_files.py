@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from zero.config import check, instantiate
@@ -119,6 +122,20 @@ def test_a_few_rows_without_answer_are_left_out_and_named(tmp_path: Path) -> Non
     rows = table(write(tmp_path, *many(150), {"problem": "no answer", "answer": ""}), heldout=0)
     assert len(rows.train) == 150
     assert rows.notes == ("left out 1 without an answer: line 151",)
+
+
+def test_where_takes_integers_larger_than_any_float(tmp_path: Path) -> None:
+    row = {"problem": "p", "answer": "1", "n": 10**400}
+    assert len(table(write(tmp_path, row), where={"n": [1, None]}, heldout=0).train) == 1
+    with pytest.raises(InputError, match="no row meets"):
+        table(write(tmp_path, row), where={"n": [None, 1.5]}, heldout=0)
+
+
+def test_where_takes_decimals(tmp_path: Path) -> None:
+    levels = pa.array([Decimal("1.50"), Decimal("2.50"), None], pa.decimal128(5, 2))
+    pq.write_table(pa.table({"problem": ["p", "q", "r"], "answer": ["1"] * 3, "level": levels}), tmp_path / "a.parquet")
+    rows = table(str(tmp_path / "a.parquet"), where={"level": [1.5, 2]}, heldout=0).train
+    assert [row.text for row in rows] == ["p"]
 
 
 MIXED = [

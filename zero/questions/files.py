@@ -163,9 +163,10 @@ def _conditions(where: Mapping[str, list[Any]] | None) -> list[Condition]:
 
 def _within(low: float | None, high: float | None, value: Any) -> bool:
     """ValueError if the value is no number, nor a text that is one."""
-    if not (_is_number(value) or isinstance(value, str)):
+    if not (_is_number(value) or isinstance(value, str | Decimal)):
         raise ValueError(value)
-    return (low is None or low <= float(value)) and (high is None or float(value) <= high)
+    number = float(value) if isinstance(value, str) else value  # an integer may be larger than any float
+    return (low is None or low <= number) and (high is None or number <= high)
 
 
 def _is_number(value: Any) -> bool:
