@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch import sweep
+from launch import states, sweep
 from launch.place import Place, free_port, newer
 from zero.errors import InputError, Preempted
 from zero.signals import GaveWay
@@ -111,7 +111,7 @@ def not_to_run(folder: Path, cell: sweep.Cell, place: Place) -> tuple[str, int]:
     if sweep.asked_by_user(folder):
         return "was asked to stop; python -m launch.status SWEEP resume takes it up again", sweep.EXIT_PREEMPTED
     holder = sweep.read_json(folder / sweep.LEASE)
-    if newer(str(holder.get("token", "")), place.token) or alive_here(holder, place):
+    if newer(str(holder.get("token", "")), place.token) or alive_here(folder, holder, place):
         return f"belongs to a newer copy ({holder['token']} on {holder.get('host')})", sweep.EXIT_GAVE_WAY
     return "", 0
 
@@ -134,15 +134,12 @@ def last_attempt(folder: Path) -> dict[str, Any]:
     return (sweep.read_attempts(folder) or [{}])[-1]
 
 
-def alive_here(holder: dict[str, Any], place: Place) -> bool:
+def alive_here(folder: Path, holder: dict[str, Any], place: Place) -> bool:
     """Without Slurm: whether the copy that owns the cell still runs on this machine (its process holds ZERO_LEASE)."""
     token, pid = str(holder.get("token", "")), holder.get("pid")
     if place.job or token == place.token or token != f"{os.uname().nodename}.{pid}":
         return False
-    try:
-        return b"launch.cell" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    return states.is_process(int(pid or 0), folder)
 
 
 def begin(folder: Path, place: Place) -> dict[str, Any]:
@@ -246,7 +243,9 @@ def run(folder: Path, cell: sweep.Cell) -> int:
 
         train({**(cell.config or {}), "run_dir": str(folder)}, cell.choices, cell.name)
         return sweep.EXIT_FINISHED
-    sys.argv = [cell.root, *(o for o in cell.overrides if not o.startswith("run_dir=")), f"run_dir='{folder}'"]
+    from zero.overrides import quoted
+
+    sys.argv = [cell.root, *(o for o in cell.overrides if not o.startswith("run_dir=")), quoted(f"run_dir={folder}")]
     import_module(f"zero.{cell.root}").main()
     return sweep.EXIT_FINISHED
 

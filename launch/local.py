@@ -261,7 +261,7 @@ def cancel(folder: Path, cells: Sequence[str], tasks: Iterable[str]) -> None:
     for name in cells:
         last = (records.read_attempts(folder / name) or [{}])[-1]
         here = last.get("host") == os.uname().nodename and "exit" not in last
-        if here and states.of_cell_process(int(last["pid"]), folder / name):
+        if here and states.is_process(int(last["pid"]), folder / name):
             with suppress(ProcessLookupError):
                 os.kill(int(last["pid"]), signal.SIGTERM)
 

@@ -143,7 +143,7 @@ def order_of(
     home = folder / FOLDER
     flags: dict[str, str | bool] = {
         "comment": f"{MARK}{mark}",
-        "output": str(home / "%A_%a.out"),  # until the cell is known, then CELL/log/slurm.out
+        "output": f"{str(home).replace('%', '%%')}/%A_%a.out",  # until the cell is known, then CELL/log/slurm.out
     }
     if dependency:
         flags |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from launch import sweep as records
 from launch.sweep import Cell, Sweep
+from zero.files import open_regular
 
 FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
 FAILED, CANCELLED, STOPPED, LOST, WAITING = "failed", "cancelled", "stopped", "lost", "waiting"
@@ -173,17 +174,24 @@ def alive(last: Mapping[str, Any], place: Path, host: str, now: float, patient: 
     if last.get("job"):
         return patient
     if last.get("host") == host:
-        return of_cell_process(int(last.get("pid") or 0), place)
+        return is_process(int(last.get("pid") or 0), place)
     return now - max(float(last["time"]), last_sign(place)) < SILENCE
 
 
-def of_cell_process(pid: int, place: Path) -> bool:
-    """Whether a process of this machine is the attempt, and not another one that was given its number later."""
+def is_process(pid: int, cell_dir: Path) -> bool:
+    """Whether a process of this machine is an attempt of this very cell, and not another one that was given its number later: of
+    another cell, or of the cell of the same name in another sweep."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        line = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        if "launch.cell" not in line or cell_dir.name not in line:
+            return False
+        here = os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         return False
-    return b"launch.cell" in b" ".join(line[:6]) and place.name.encode() in line
+    sweep = os.path.realpath(cell_dir.parent)
+    return any(
+        os.path.realpath(os.path.join(here, word)) == sweep for word in line[line.index("launch.cell") + 1 :] if word
+    )
 
 
 def last_sign(place: Path) -> float:
@@ -234,7 +242,7 @@ def numbers(place: Path, cell: Cell) -> dict[str, Any]:
 def tail(path: Path) -> list[dict[str, Any]]:
     """The whole lines at the end of a journal; damaged ones are left out."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
             raw = file.read().split(b"\n")
@@ -244,7 +252,7 @@ def tail(path: Path) -> list[dict[str, Any]]:
     for line in raw[1 if size > TAIL else 0 : -1]:  # neither the first, cut by us, nor the last, torn by a kill
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             found.append(record)

@@ -154,6 +154,7 @@ def prepare(
         raise InputError("hydra.launcher.name", name, "must be one word; hydra.launcher.folder=FOLDER is where it lies")
     folder = Path(settings.get("folder") or records.HOME / name).expanduser().absolute()
     refuse_unwritable(folder, "hydra.launcher.folder")
+    refuse_cut(folder)
     notes = list(plan_.notes)
     refuse_lost_rewards(plan_.cells.values(), settings, notes)
     first = next(cell for cell in plan_.cells.values() if cell.config)
@@ -230,6 +231,13 @@ def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], note
             if not settings.get("python") and not settings.get("setup"):
                 raise
             notes.append(f"the cells' own environment must have what this one lacks: {error}")
+
+
+def refuse_cut(folder: Path) -> None:
+    """InputError if cells could not run the copy of the code that lies in the folder."""
+    if os.pathsep in str(folder):
+        remedy = f"holds a {os.pathsep!r}, and PYTHONPATH cannot name its code; choose another folder"
+        raise InputError("hydra.launcher.folder", folder, remedy)
 
 
 def changed_code(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ Records and pure functions: nobody is asked here, nothing is started.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.errors import InputError
+from zero.files import read_regular
 
 HOME = Path("runs/sweeps")
 SWEEP, CODE, JOBS = "sweep.json", "code", "jobs.jsonl"
@@ -110,35 +112,42 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file; {} if there is none, or what is there is no object."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        record = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """One line at the end of a file, on disk when this returns; a line torn by a kill before it stays its own."""
+    """One line at the end of a file, on disk when this returns; a line torn by a kill before it stays its own. OSError (a full
+    disk takes a part of it, and says nothing) passes and leaves the file as it was."""
     with path.open("ab+", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         torn = False
         if end:
             file.seek(end - 1)
             torn = file.read(1) != b"\n"
-        file.write((b"\n" if torn else b"") + json.dumps(record, default=str).encode() + b"\n")
-        os.fsync(file.fileno())
+        line = (b"\n" if torn else b"") + json.dumps(record, default=str).encode() + b"\n"
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines; torn and damaged lines are left out."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             found.append(record)
@@ -324,6 +333,6 @@ def asked_by_user(folder: Path) -> bool:
 def stop_text(folder: Path) -> str:
     """What stands in the stop file: why, and of a batch script's the copy that is meant; "" without one."""
     try:
-        return (folder / STOP).read_text(errors="replace")
+        return read_regular(folder / STOP).decode(errors="replace")
     except OSError:
         return ""

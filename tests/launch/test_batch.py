@@ -90,6 +90,11 @@ def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
     assert not said.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
 
 
+def test_signs_of_slurm_in_the_name_of_a_folder_are_its_letters(tmp_path: Path) -> None:
+    said = flags(executor.text(slurm.order_of(tmp_path / "100%A", "job", 1, Settings(), "0" * 12)))
+    assert said["output"] == f"{tmp_path}/100%%A/slurm/%A_%a.out"
+
+
 def test_the_batch_file_comes_from_submitit_without_a_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves nothing behind: neither files nor variables."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin" if not cluster.installed() else str(tmp_path / "nothing"))

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from launch.place import PORTS, Place, first_node, free_port, newer
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config import check
+from zero.overrides import plain_value
 from zero.signals import GaveWay, StopRequest
 
 NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}
@@ -136,6 +138,17 @@ def test_another_entry_point_says_what_is_wrong(folder: Path) -> None:
     assert "benchmarks=nonsense: no such option" in sweep.read_json(folder / "c" / sweep.ERROR)["line"]
 
 
+@pytest.mark.parametrize("name", ["it's here", "a b", "x=[1],{y}", "m\u00fcller ~"])
+def test_a_folder_of_any_name_is_handed_to_another_entry_point(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(cells, "import_module", lambda _: SimpleNamespace(main=lambda: seen.extend(sys.argv)))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    assert cells.run(tmp_path / name, sweep.Cell("c", "evaluate", ("n=2", "run_dir=old"), {}, "")) == 0
+    assert seen[:2] == ["evaluate", "n=2"] and plain_value(seen[2]) == str(tmp_path / name)
+
+
 def test_a_warning_that_comes_before_the_cell_runs_is_kept(folder: Path) -> None:
     place = Place(job="12_0", restart=3)
     sweep.ask_to_stop(folder / "c", "signal 12_0.2")
@@ -169,12 +182,13 @@ def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
-    mine = ["launch.cell"]  # a process whose command line says so
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *mine]) as other:
-        sweep.write_json(folder / "c" / sweep.LEASE, {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid})
-        time.sleep(0.2)
-        assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place())[1] == 76
-        other.kill()
+    for owner, code in ((["launch.cell", str(folder), "c"], 76), (["launch.cell", str(folder), "d"], 0)):
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
+            lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}  # or what has its number by now
+            sweep.write_json(folder / "c" / sweep.LEASE, lease)
+            time.sleep(0.2)
+            assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place())[1] == code
+            other.kill()
     assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place()) == ("", 0)
 
 

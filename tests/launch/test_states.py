@@ -111,11 +111,21 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
     place.mkdir()
     cell = Cell("my-cell", "train", (), {}, "")
     assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "launch.cell", "x", "my-cell"])
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "launch.cell", str(tmp_path), "my-cell"]
+    sleeper = subprocess.Popen(words)
     try:
         begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)
         time.sleep(0.3)
         assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].live
+        linked, other = (
+            tmp_path / "linked",
+            tmp_path / "other",
+        )  # another path to the sweep; a sweep with a cell of that name
+        linked.symlink_to(tmp_path)
+        assert states.states(linked, sweep_of(cell), {})["my-cell"].live
+        (other / "my-cell").mkdir(parents=True)
+        begun(other / "my-cell", job="", host=socket.gethostname(), pid=sleeper.pid)
+        assert states.states(other, sweep_of(cell), {})["my-cell"].state == "lost"
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -124,6 +134,15 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
     (place / records.ATTEMPTS).unlink()
     begun(place, job="", host=socket.gethostname(), pid=os.getpid())  # its number belongs to another process now
     assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
+
+
+def test_a_pipe_in_a_cell_is_not_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "my-cell"
+    place.mkdir()
+    for name in ("metrics.jsonl", records.ATTEMPTS, records.RESULT):
+        os.mkfifo(place / name)
+    cell = Cell("my-cell", "train", (), {}, "")
+    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
 
 
 def test_what_waits_says_for_whom(tmp_path: Path) -> None:

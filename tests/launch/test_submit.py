@@ -189,6 +189,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: C
     with pytest.raises(InputError, match="no such partition"):
         prepared(folder, "algo=grpo,drgrpo")
     (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="PYTHONPATH cannot name its code"):
+        prepared(tmp_path / "10:30", "algo=grpo")
     with pytest.raises(InputError, match="cannot be written"):
         prepared(tmp_path / "file" / "s", "algo=grpo")
     assert not folder.exists() and cluster.taken == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,22 @@ def test_lines_survive_a_torn_one(tmp_path: Path) -> None:
     assert records.read_lines(path) == [{"n": 1}]
     records.append_line(path, {"n": 3})
     assert records.read_lines(path) == [{"n": 1}, {"n": 3}]
+
+
+def test_a_line_that_the_disk_takes_only_in_part_is_no_line(tmp_path: Path) -> None:
+    """A write that meets the end of the disk, here of what a file may hold, returns as if all were well."""
+    path = tmp_path / "lines.jsonl"
+    records.append_line(path, {"n": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 8, before[1]))
+        with pytest.raises(OSError, match="space"):
+            records.append_line(path, {"job": "12", "cells": ["a", "b"]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b'{"n": 1}\n'
 
 
 def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
