@@ -62,6 +62,7 @@ def compare(
         found[metric], lost = pairs(sides, wanted, known, metric, where)
         if lost:
             said.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
+        said += _cut(metric, where, found[metric])
         rows += _rows(metric, where, found[metric], level)
         said += by_seed(found[metric])[2]
     if not any(found.values()):
@@ -120,6 +121,17 @@ def _rows(metric: str, where: At, of: Sequence[Pair], level: float) -> list[dict
             "first_step": min(p.steps[0] for p in mine), "last_step": max(p.steps[-1] for p in mine),
         })  # fmt: skip
     return rows
+
+
+def _cut(metric: str, where: At, of: Sequence[Pair]) -> list[str]:
+    """What must be said of pairs that have no value in a part of the steps asked for: their means are of fewer steps."""
+    if where.last is None or not of:
+        return []
+    spans = sorted({(pair.steps[0], pair.steps[-1]) for pair in of})
+    if len(spans) == 1 and spans[0][1] >= where.last:
+        return []
+    named = ", ".join(f"{first} to {last}" for first, last in spans[:4]) + (", ..." if len(spans) > 4 else "")
+    return [f"{metric}: of {where} the pairs have steps {named}"]
 
 
 def _holm(rows: Sequence[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +60,18 @@ def _axes(run: Run, trained: Mapping[str, Run]) -> dict[str, str]:
     if run.kind == TRAIN:
         return dict(run.axes)
     folder = str(run.settings.get("run") or "")
-    of = next((other for other in trained.values() if folder and _same(folder, other)), None)
+    of = _run_of(folder, list(trained.values())) if folder else None
     mine = {axis: value for axis, value in run.axes.items() if value}
     return {**(of.axes if of else {}), **mine, **({"seed": of.axes["seed"]} if of else {})}
 
 
-def _same(folder: str, run: Run) -> bool:
-    """Whether a folder as written in a config is a run's; the place it was written from may be another."""
-    return run.path is not None and (
-        Path(folder).expanduser().resolve() == run.path.resolve() or Path(folder).name == run.path.name
-    )
+def _run_of(folder: str, trained: Sequence[Run]) -> Run | None:
+    """The run of a folder as written in a config. The place it was written from may be another: then the only one of that name;
+    None if several are."""
+    placed = [(run, run.path) for run in trained if run.path is not None]
+    exact = [run for run, path in placed if Path(folder).expanduser().resolve() == path.resolve()]
+    named = [run for run, path in placed if Path(folder).name == path.name]
+    return exact[0] if exact else named[0] if len(named) == 1 else None
 
 
 def _entries(run: Run) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -180,9 +180,20 @@ def running_mean(values_T: Sequence[float] | np.ndarray, window: int) -> np.ndar
     if half == 0 or count == 0:
         return values.copy()
     there = np.isfinite(values)
-    starts, stops = np.maximum(np.arange(count) - half, 0), np.minimum(np.arange(count) + half + 1, count)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(there, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(there)])
-    number = counts[stops] - counts[starts]
+    sums, number = (_window_sums(np.where(there, of, 0.0), 2 * half + 1) for of in (values, 1.0))
     with np.errstate(invalid="ignore"):
-        return np.where(number > 0, (sums[stops] - sums[starts]) / number, np.nan)
+        return np.where(number > 0, sums / number, np.nan)
+
+
+def _window_sums(values_T: np.ndarray, width: int) -> np.ndarray:
+    """The sum over the odd `width` of places around each of [T]. Of the values in its window alone: in differences of one running
+    sum a single huge value would drown all that follow it."""
+    count, half = len(values_T), width // 2
+    blocks = -(-(count + 2 * half) // width)
+    padded = np.zeros(blocks * width)
+    padded[half : half + count] = values_T
+    rows = padded.reshape(blocks, width)
+    ahead = np.cumsum(rows[:, ::-1], axis=1)[:, ::-1].ravel()  # from a place to the end of its block
+    behind = np.cumsum(rows, axis=1).ravel()  # from the beginning of a block to a place
+    first = np.arange(count)
+    return np.where(first % width == 0, ahead[first], ahead[first] + behind[first + width - 1])

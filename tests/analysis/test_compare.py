@@ -145,6 +145,9 @@ def test_what_changes_together_with_the_axis_and_what_is_missing_is_said(tmp_pat
     assert "train/reward: 1 pair without a value at step 8: left out" in answer.text
     row = rows(answer, "all")["train/reward"]
     assert (row["n"], row["difference"], row["p"]) == (2, 0.0, 1.0)
+    window = compare(read(tmp_path), "algo=grpo,drgrpo", ["train/reward"], at="3-8").text
+    assert "train/reward: of mean of steps 3 to 8 the pairs have steps 3 to 4, 3 to 8" in window
+    assert "the pairs have steps" not in compare(read(tmp_path), "algo=grpo,drgrpo", ["train/reward"], at="2-4").text
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,7 @@ def test_a_running_mean_is_that_of_its_window(values: list[float], window: int) 
         assert (math.isnan(value) and not near) or value == pytest.approx(np.mean(near), rel=1e-6, abs=1e-3)
     with pytest.raises(ValueError, match="window 0"):
         running_mean(values, 0)
+
+
+def test_a_huge_value_is_in_no_window_but_its_own() -> None:
+    assert running_mean([0.5, 0.5, 1e20, *[0.5] * 5], 3)[4:].tolist() == [0.5] * 4

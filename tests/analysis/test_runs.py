@@ -233,6 +233,20 @@ def test_a_sweep_its_evaluations_and_its_missing_cells(tmp_path: Path) -> None:
     assert sorted(set(trained["step"])) == [0, 5, 10, 15, 20] and len(trained) == 10
 
 
+@pytest.mark.parametrize(("folder", "seed"), [("b/run", "2"), ("elsewhere/run", "7")])
+def test_of_two_runs_of_one_name_the_one_that_was_evaluated_counts(tmp_path: Path, folder: str, seed: str) -> None:
+    for home, algo, own in (("a", "grpo", 1), ("b", "drgrpo", 2)):
+        make(tmp_path / home / "run", algo, own)
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    config = {"benchmarks": {"limit": 8}, "n": 1, "run": str(tmp_path / folder), "step": 20, "seed": 7}
+    (evaluation / "config.yaml").write_text(yaml.safe_dump(config))
+    numbers = {"status": "finished", "evaluation": {"math500": {"eval/math500/accuracy": 0.5}}}
+    (evaluation / "result.json").write_text(json.dumps(numbers))
+    table = read(tmp_path).evaluations()
+    assert set(table[table["kind"] == "evaluate"]["seed"]) == {seed}
+
+
 def test_result_json_speaks_where_the_journal_is_silent(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
     entry = {"nano_math": {"eval/nano_math/accuracy": -1.0}, "other": {"eval/other/accuracy": 0.25}}
