@@ -177,7 +177,7 @@ def cell_id(sweep_id: str, name: str) -> str:
 def read_sweep(folder: Path) -> Sweep:
     """What is wanted. InputError if the folder is no sweep."""
     try:
-        record = json.loads((folder / SWEEP).read_bytes())
+        record = json.loads(read_regular(folder / SWEEP))
         cells = {name: _cell(entry) for name, entry in record.pop("cells").items()}
         return Sweep(**(record | {"cells": cells, "overrides": tuple(record["overrides"])}))
     except OSError as error:
