@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import uuid
@@ -46,6 +47,13 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
     for old in folder.glob(".code.old.*"):
         shutil.rmtree(old, ignore_errors=True)
     return record
+
+
+def refuse_cut(folder: Path) -> None:
+    """InputError if cells could not run the copy of the code that lies in the folder."""
+    if os.pathsep in str(folder):
+        remedy = f"holds a {os.pathsep!r}, and PYTHONPATH cannot name its code; choose another folder"
+        raise InputError("hydra.launcher.folder", folder, remedy)
 
 
 def digest(root: Path = ROOT) -> str:

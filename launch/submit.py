@@ -143,6 +143,7 @@ def prepare(
     """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
     arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
     from launch.cells import placed, plan
+    from launch.freeze import refuse_cut
     from zero.config import refuse_unwritable
 
     backend = backend_of(settings)
@@ -231,13 +232,6 @@ def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], note
             if not settings.get("python") and not settings.get("setup"):
                 raise
             notes.append(f"the cells' own environment must have what this one lacks: {error}")
-
-
-def refuse_cut(folder: Path) -> None:
-    """InputError if cells could not run the copy of the code that lies in the folder."""
-    if os.pathsep in str(folder):
-        remedy = f"holds a {os.pathsep!r}, and PYTHONPATH cannot name its code; choose another folder"
-        raise InputError("hydra.launcher.folder", folder, remedy)
 
 
 def changed_code(folder: Path) -> list[str]:
