@@ -24,7 +24,7 @@ LAYERS = {
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5, "zero.rounds": 4, "zero.failures": 6,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.settings": 2, "zero.recipes": 1, "zero.experiments": 2, "zero.models": 8, "zero.stored": 8, "zero.length_probe": 8,
-    "zero.suggest": 1, "zero.overrides": 2, "zero.compose": 8, "zero.naming": 8, "zero.help": 8,
+    "zero.aliases": 0, "zero.suggest": 1, "zero.overrides": 2, "zero.compose": 8, "zero.naming": 8, "zero.help": 8,
     "zero.config": 8, "zero.command": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
     "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8, "zero.pretrain_model": 8, "zero.vocabulary": 1,
     "zero.generation": 1,

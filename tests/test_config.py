@@ -57,10 +57,11 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
     [
         (
             ["algo=sft"],
-            "rollout=NativeEngine: this algorithm imitates every response, right or wrong: add rollout=gold",
+            "rollout=native: this algorithm imitates every response, right or wrong: add rollout=gold",
         ),
-        (["rollout=gold"], "rollout=GoldEngine: reference solutions all earn the same, .*learns nothing"),
+        (["rollout=gold"], "rollout=gold: reference solutions all earn the same, .*learns nothing"),
         (["algo=reinforce_pp", "rollout=gold"], "learns nothing"),
+        (["algo=ppo", "rollout=gold"], "has a critic to predict that learns nothing"),
         (["algo=sft", "rollout=gold", "sampling.temperature=0.5"], "sampling.temperature=0.5: .*at temperature 1"),
         (["algo=sft", "rollout=gold", "evaluation.temperature=0.5"], None),
         (["algo=rft"], None),

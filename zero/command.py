@@ -25,7 +25,7 @@ from zero.errors import Broken, InputError
 from zero.help import help_text
 from zero.identity import flatten
 from zero.naming import check_name
-from zero.overrides import key_of, options_of, parsed, tidied
+from zero.overrides import key_of, options_of, parsed, refuse_doubled, tidied
 from zero.signals import SECOND_CTRL_C, GaveWay
 from zero.suggest import nearest
 
@@ -54,8 +54,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
             print(version())
             return
         arguments = argument_parser().parse_intermixed_args()
-        if arguments.shell_completion:
-            raise InputError("--shell-completion", "", NO_COMPLETION)
+        refuse_flags(arguments)
         if arguments.help:
             print(help_text(name, arguments.overrides))
             return
@@ -106,10 +105,26 @@ def argument_parser() -> ArgumentParser:
     return parser
 
 
+def refuse_flags(arguments: Namespace) -> None:
+    """InputError for flags of Hydra's that cannot do here what they promise."""
+    if arguments.shell_completion:
+        raise InputError("--shell-completion", "", NO_COMPLETION)
+    for flag in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if value := getattr(arguments, flag):
+            remedy = "the configs are those of this package; choose with GROUP=OPTION, change with KEY=VALUE"
+            raise InputError(f"--{flag.replace('_', '-')}", value, remedy)
+    for flag in ("resolve", "package"):
+        if getattr(arguments, flag) and not arguments.cfg:
+            raise InputError(f"--{flag}", "", "belongs to --cfg job; leave it out to run")
+    if arguments.run and arguments.multirun:
+        raise InputError("--run", "", "and --multirun are given; leave one out")
+
+
 def readable(name: str, arguments: Namespace, several: bool) -> Namespace:
     """The arguments as Hydra takes them, also in sys.argv. InputError for several values where there is no sweep, and for
     Hydra's own settings that would do nothing."""
     typed = list(arguments.overrides)
+    refuse_doubled(typed)
     refuse_hydras_own(typed, arguments.multirun)
     texts = tidied(typed, several)
     if not several:

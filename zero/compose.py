@@ -19,12 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from zero import recipes, settings
+from zero.aliases import TARGETS
 from zero.errors import InputError
 from zero.identity import flatten
 from zero.overrides import CONF, in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
 from zero.suggest import nearest, suggestion
 
 ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a composition
+ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands
+MANY = 24  # options that a message lists
 MERGED = "benchmarks"  # the group of which several options may be taken at once
 HIDDEN = ("hydra", "parts")  # folders of conf/ that are no choices of a command line
 
@@ -195,14 +198,15 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
         if not is_choice(text):
             continue
         override, group = parsed(text), key_of(text)
-        options, typed = options_of(group), text.partition("=")[2]
+        options, typed = options_of(group), plain_value(text)
         given = default_choices(name).get(group, "None")
         if override.is_sweep_override():
             raise InputError(group, typed, "several values are a sweep; add -m")
         value = override.value()
         if group.startswith(HIDDEN) or (group not in groups and override.package is None):
             known = {k: v for k, v in groups.items() if k != group}
-            raise InputError(group, typed, f"is no choice of this command{suggestion(group, typed, [], known)}")
+            hint = suggestion(group, typed, [], known) or _of_another_command(name, group, typed)
+            raise InputError(group, typed, f"is no choice of this command{hint}")
         if value is None and given == "None":
             raise InputError(group, typed or "null", "is what it is by itself; leave it out")
         if override.is_delete() or value is None:
@@ -212,7 +216,8 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
         for option in value if isinstance(value, list) else [value]:
             if option is not None and str(option) not in options:
                 where = _instead(group, str(option)) or (nearest(str(option), options) if option != "" else "")
-                raise InputError(group, typed, f"no such option{where}; there are {', '.join(options)}")
+                listed = ", ".join(options) if len(options) <= MANY else f"{len(options)}, which --help lists"
+                raise InputError(group, typed, f"no such option{where}; there are {listed}")
 
 
 def _instead(group: str, value: str) -> str:
@@ -259,13 +264,26 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
     group, _, rest = key.partition(".")
     line = re.compile(rf"^{re.escape(rest.partition('.')[0])}:", re.MULTILINE)
     having = [
-        o for o in groups_of(name).get(group, ()) if rest and line.search((CONF / group / f"{o}.yaml").read_text())
+        o
+        for o in (groups_of(name)[group] if group in default_choices(name) else ())
+        if rest and line.search((CONF / group / f"{o}.yaml").read_text())
     ]
     if having:
         names = " and ".join(f"{group}={option}" for option in having[:3])
         return f"no such setting of this option; {names} {'has' if len(having) == 1 else 'have'} it"
     hint = suggestion(key, value, list(flatten(known)), groups)
-    return f"no such setting{hint or '; --help lists all'}"
+    return f"no such setting{hint or _of_another_command(name, key, value) or '; --help lists all'}"
+
+
+def _of_another_command(name: str, key: str, value: str) -> str:
+    """Where a setting is to be had that the config NAME has not, under whatever name, or ''."""
+    for other in ROOTS:
+        known = list(flatten(defaults(other))) if other != name else []
+        if key in known or (known and key in groups_of(other)):
+            return f"; python -m zero.{other} has it"
+        if known and key in TARGETS and (hint := suggestion(key, value, known, groups_of(other))):
+            return f" of this command; python -m zero.{other}{hint.replace('; did you mean', ' has', 1).rstrip('?')}"
+    return ""
 
 
 def explained(name: str, overrides: Sequence[str], error: Exception) -> InputError:

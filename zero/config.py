@@ -33,7 +33,7 @@ from zero.compose import (
 from zero.errors import InputError
 from zero.identity import flatten
 from zero.naming import AXES, run_name
-from zero.overrides import CONF, PART, cells, is_choice, key_of, parsed, plain_value, quoted, tidied
+from zero.overrides import CONF, PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
 
 __all__ = [
     "AXES",
@@ -61,7 +61,7 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     values = {key_of(text): plain_value(text) for text in tidied(overrides, several=False) if not is_choice(text)}
 
     def unknown(key: str, value: Any) -> InputError:
-        word = next((word for word in values if key == word or key.startswith(word + ".")), key)
+        word = next((word for word in values if f"{key}.".startswith(f"{word}.") or word.startswith(f"{key}.")), key)
         return InputError(word, values.get(word, value), no_such(name, word, values.get(word, ""), base))
 
     try:
@@ -102,11 +102,14 @@ def check_together(config: Mapping[str, Any]) -> None:
         if group < fewest:
             raise InputError("group_size", group, f"this algorithm compares siblings; it must be at least {fewest}")
         rows = config["prompts"] * group
+        if rows > settings.MOST_ROWS:
+            key = "prompts" if config["prompts"] >= group else "group_size"
+            raise InputError(key, config[key], f"makes {rows} responses a step; at most {settings.MOST_ROWS}")
         if rows % config["updates"]:
             raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
         if not takes_weights(config["rollout"]):
             remedy = "takes no weights, so it cannot sample for training: python -m zero.evaluate alone, or rollout=vllm_server"
-            raise InputError("rollout", config["rollout"]["_target_"].rpartition(".")[2], remedy)
+            raise InputError("rollout", _engine(config["rollout"]), remedy)
         if config["rollout"].get("staleness") and config["algo"]["refills"]:
             remedy = "this algorithm draws again after grading, which cannot be done a step ahead; algo.refills=0 or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
@@ -152,15 +155,22 @@ def check_solutions(config: Mapping[str, Any]) -> None:
         remedy = (
             "this algorithm imitates every response, right or wrong: add rollout=gold (solutions), or take algo=rft"
         )
-        raise InputError("rollout", rollout["_target_"].rpartition(".")[2], remedy)
+        raise InputError("rollout", _engine(rollout), remedy)
     if imitates and reads and config["sampling"]["temperature"] != 1:
         remedy = "solutions are learned as they are, at temperature 1; leave it out (evaluation.temperature is another)"
         raise InputError("sampling.temperature", config["sampling"]["temperature"], remedy)
-    if reads and (algo["min_group"] > 1 or algo["advantage"]["_target_"] in settings.COMPARING):
-        remedy = (
-            "reference solutions all earn the same, so an algorithm that compares responses learns nothing; algo=sft"
-        )
-        raise InputError("rollout", rollout["_target_"].rpartition(".")[2], remedy)
+    compares = algo["min_group"] > 1 or algo["advantage"]["_target_"] in settings.COMPARING
+    if reads and (compares or algo["critic"]):
+        how = "compares responses" if compares else "has a critic to predict that"
+        remedy = f"reference solutions all earn the same, so an algorithm that {how} learns nothing; algo=sft"
+        raise InputError("rollout", _engine(rollout), remedy)
+
+
+def _engine(rollout: Mapping[str, Any]) -> str:
+    """The option of conf/rollout that this engine is, else the name of its class."""
+    line = f"_target_: {rollout['_target_']}\n"
+    options = [option for option in options_of("rollout") if line in (CONF / "rollout" / f"{option}.yaml").read_text()]
+    return options[0] if options else str(rollout["_target_"]).rpartition(".")[2]
 
 
 def takes_weights(rollout: Mapping[str, Any]) -> bool:

@@ -49,6 +49,8 @@ def tidy(argument: str, several: bool) -> str:
     """One argument as Hydra takes it: paths and unreadable texts in quotes, `~` as the home folder, glob() as the options that
     it means, our short forms written out. `several`: commas separate the values of a sweep. InputError if it is none."""
     match = _ARGUMENT.fullmatch(argument)
+    if match and match[2].strip() and match[2] != match[2].strip():
+        raise InputError("command line", argument, "must be KEY=VALUE, without spaces around =")
     if not match or not match[2].strip() or (match[3] is None and match[1] != "~"):
         known = [group for group in option_groups() if argument in options_of(group) and group != "parts"]
         if argument.strip("=: ") in option_groups() or argument == "=":
@@ -88,6 +90,15 @@ def tidied(arguments: Sequence[str], several: bool) -> list[str]:
     texts = [tidy(argument, several) for argument in arguments]
     defines = [text for text in texts if key_of(text).startswith(PART) and "_target_:zero.grading.Weighted" in text]
     return [*defines, *(text for text in texts if text not in defines)]
+
+
+def refuse_doubled(arguments: Sequence[str]) -> None:
+    """InputError for a setting that has two values: which one was meant?"""
+    known: dict[str, str] = {}
+    for text in arguments:
+        head, value = text.partition("=")[0].lstrip("+").strip(), text.partition("=")[2]
+        if known.setdefault(head, value) != value:
+            raise InputError(head, value, f"is given twice, as {head}={known[head]} too; leave one out")
 
 
 def plain_value(argument: str) -> str:

@@ -11,6 +11,7 @@ from zero.errors import PASSWORD, InputError
 
 INF = float("inf")
 LARGEST = 2**63 - 1
+MOST_ROWS = 10_000_000  # responses of a step: more is a slip of the finger, and no memory holds it
 _positive = (lambda v: v > 0, "must be above 0")
 _natural = (lambda v: v >= 0, "must be 0 or more")
 _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")

@@ -3,85 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
-MOST = 3  # names that an error proposes
-CLOSE = 0.6  # similarity from which a spelling is close
+from zero.aliases import NEEDS, REMARKS, TARGETS
 
-# What other libraries and papers call our settings; of several targets those that the command has are proposed.
-ALIASES: dict[str, tuple[str, ...]] = {
-    word: tuple(targets.split())
-    for targets, words in {
-        "questions": "dataset data dataset_name train_dataset train_data task env environment problems prompts_data",
-        "questions.path": "data_path dataset_path train_file train_files data_files file",
-        "benchmarks": "eval_dataset val_dataset test_dataset eval_data test_data val_files test_set eval_set",
-        "benchmarks.limit": "max_eval_samples eval_samples",
-        "prompts sequences": "batch_size train_batch_size per_device_train_batch_size rollout_batch_size num_prompts "
-        "global_batch_size prompts_per_step batch bs",
-        "group_size n": "num_generations n_samples num_samples samples_per_prompt n_samples_per_prompt rollout_n "
-        "generations num_return_sequences num_rollouts group num_completions",
-        "optim.lr optimizer.matrices.lr": "lr learning_rate actor_lr",
-        "optim.weight_decay": "weight_decay wd",
-        "optim.warmup warmup": "warmup_steps warmup_ratio lr_warmup_steps num_warmup_steps",
-        "optim.schedule": "lr_scheduler lr_scheduler_type scheduler lr_schedule",
-        "optim.clip clip": "max_grad_norm grad_clip clip_grad gradient_clipping grad_norm clip_grad_norm",
-        "optim.betas": "adam_betas adam_beta1 adam_beta2 adam_beta",
-        "optim optimizer": "optimizer optimiser optim",
-        "model.path": "model_name model_name_or_path model_path pretrained pretrained_model base_model hf_model policy "
-        "actor_model",
-        "model.dtype dtype": "torch_dtype model_dtype dtype",
-        "model.context length": "max_model_len max_prompt_length context_length max_seq_len max_seq_length block_size",
-        "sampling.max_tokens length": "max_length max_new_tokens max_tokens max_completion_length max_response_length "
-        "response_length generate_max_len max_gen_len max_len completion_length",
-        "sampling.temperature": "temperature temp",
-        "sampling.top_p": "top_p",
-        "sampling.top_k": "top_k",
-        "template.stop": "stop stop_strings stop_sequences stop_words",
-        "algo.beta": "beta kl_coef kl_coeff init_kl_coef kl_loss_coef kl_beta kl_weight kl_penalty kl",
-        "algo.entropy": "entropy_coef entropy_coeff ent_coef entropy_bonus entropy_loss_coef",
-        "algo.surrogate.low algo.surrogate.high": "epsilon eps clip_range cliprange clip_eps clip_ratio clip_epsilon "
-        "eps_clip cliprange_low clip_ratio_low epsilon_low",
-        "algo.surrogate.high": "epsilon_high clip_ratio_high cliprange_high clip_high",
-        "algo": "algorithm loss_type loss advantage_estimator adv_estimator method trainer objective",
-        "algo.credit.gamma": "gamma discount",
-        "algo.credit.lam": "lam lambda gae_lambda lmbda",
-        "updates": "mini_batch_size ppo_mini_batch_size gradient_accumulation_steps num_minibatches grad_accum "
-        "num_mini_batches",
-        "learner.micro_tokens micro_sequences": "micro_batch_size micro_train_batch_size ppo_micro_batch_size "
-        "micro_batch ppo_max_token_len_per_gpu max_tokens_per_batch",
-        "epochs corpus.epochs": "num_epochs ppo_epochs num_iterations num_ppo_epochs mu max_epochs num_train_epochs "
-        "total_epochs inner_epochs",
-        "steps": "max_steps num_steps total_steps train_steps iterations num_train_steps training_steps "
-        "total_training_steps n_steps total_episodes",
-        "rollout": "engine backend sampler inference use_vllm vllm generator rollout_engine",
-        "rollout.tensor_parallel": "tensor_parallel_size tp tp_size vllm_tensor_parallel_size",
-        "rollout.memory": "gpu_memory_utilization vllm_gpu_memory_utilization",
-        "learner": "use_peft peft lora use_lora strategy deepspeed fsdp",
-        "learner.lora.rank": "lora_rank lora_r peft_r",
-        "learner.lora.alpha": "lora_alpha peft_alpha",
-        "learner.gradient_checkpointing": "gradient_checkpointing activation_checkpointing",
-        "learner.precision": "precision bf16 fp16 mixed_precision",
-        "template": "prompt_template chat_template prompt prompt_type apply_chat_template prompt_style",
-        "template.system": "system_prompt system",
-        "reward": "reward_fn reward_func reward_funcs reward_function verifier grader scorer rewards reward_model",
-        "run_dir out": "output_dir save_dir exp_dir out_dir log_dir ckpt_dir save_path output logdir workdir outdir",
-        "resume_with": "resume_from_checkpoint resume_from auto_resume resume_mode",
-        "name": "run_name exp_name experiment_name wandb_name",
-        "evaluation.every": "eval_steps eval_every eval_interval test_freq eval_freq eval_strategy",
-        "checkpoint.every": "save_steps save_freq save_every save_interval checkpoint_interval checkpoint_every",
-        "checkpoint.keep": "save_total_limit max_ckpt_to_keep keep_checkpoints max_checkpoints",
-        "tracker": "logging logger report_to wandb use_wandb mlflow tensorboard log_with",
-        "seed": "random_seed rng_seed data_seed",
-        "threads": "num_threads num_workers cpus n_threads",
-        "tracker.uri": "tracking_uri mlflow_uri mlflow_tracking_uri",
-        "corpus": "text_data",
-        "corpus.path": "text text_path text_file",
-        "model": "model_config",
-        "run": "ckpt checkpoint_path run_folder resume load_path checkpoint",
-        "hydra/launcher": "launcher",
-    }.items()
-    for word in words.split()
-}
+MOST = 3  # names that an error proposes
+CLOSE, TYPO = 0.6, 0.76  # similarity from which a spelling is close, or a slip of the finger
+INTERNAL = ("model.recipe.", "template.extract.", "questions.check.", "benchmarks.sets.")  # not proposed: rarely meant
+GENERIC = {
+    "path",
+    "file",
+    "name",
+    "enable",
+    "type",
+    "url",
+    "host",
+    "n",
+}  # last words that say little without those before
+FILLERS = {"every", "max", "min", "num", "total", "size", "use", "per", "train", "eval", "model", "name", "path", "top"}
 
 
 def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
@@ -89,33 +29,90 @@ def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, 
     each group, which come first."""
     word = key.strip("+~ ").replace("-", "_").lower()
     last = word.rpartition(".")[2].rpartition("/")[2]
-    names = [*groups, *known]
-    exists = {*names, *(name.rpartition(".")[0] for name in known)}
-    known = [name for name in known if not name.rpartition(".")[2].startswith("_")]
-    found = [target for target in ALIASES.get(word, ()) if target in exists]
-    holding = [group for group, options in groups.items() if value in options and "/" not in group]
-    if "." not in word and not found:
+    if remark := REMARKS.get(word) or REMARKS.get(last):
+        return f"; {remark}"
+    exists = {*groups, *known, *_sections(known)}
+    known = [name for name in known if not name.rpartition(".")[2].startswith("_") and not name.startswith(INTERNAL)]
+    aliases = _aliases([word], exists, groups)
+    names = list(aliases)
+    holding = [group for group, options in groups.items() if _option(value, options) and "/" not in group]
+    if "." not in word and not aliases:
         close = near(word, list(groups))
-        found += [group for group in close if group in holding] + close
+        names += [group for group in close if group in holding] + close
     if value and len(holding) <= 2:
-        found += holding
-    found += [target for target in ALIASES.get(last, ()) if target in exists]
-    if not found or word not in ALIASES:
-        found += _spelled(word, last, known)
-    best = list(dict.fromkeys(found))[:MOST]
-    shown = [f"{name}={value}" if value in groups.get(name, ()) else name for name in best]
+        names += holding
+    if "." in word and not aliases:
+        above = word.split(".")[-2::-1] if last in GENERIC else []
+        same = [
+            target for target in _aliases([last], exists, groups) if target.startswith(word.rpartition(".")[0] + ".")
+        ]
+        names += same or _elsewhere(word, known) or _aliases([*above, last], exists, groups)
+    if not names:
+        names += _spelled(word, last, known)
+    best = list(dict.fromkeys(names))[:MOST]
+    shown = [f"{name}={option}" if (option := _option(value, groups.get(name, ()))) else name for name in best]
     return f"; did you mean {' or '.join(shown)}?" if shown else ""
 
 
+def _option(value: str, options: Sequence[str]) -> str:
+    """The option that a value means, also with other dashes and capitals than ours, or ''."""
+    plain = {re.sub(r"[\W_]", "", option).lower(): option for option in options}
+    return value if value in options else plain.get(re.sub(r"[\W_]", "", value).lower() or "-", "")
+
+
+def _aliases(words: Sequence[str], exists: set[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the first of the words that is an alias stands for in this command."""
+    for word in words:
+        if names := [text for target in TARGETS.get(word, ()) if (text := _reachable(target, exists, groups))]:
+            return names
+    return []
+
+
+def _sections(known: Sequence[str]) -> set[str]:
+    """Whatever holds settings."""
+    return {name[: match.start()] for name in known for match in re.finditer(r"\.", name)}
+
+
+def _reachable(target: str, exists: set[str], groups: Mapping[str, Sequence[str]]) -> str:
+    """A target of an alias if this command has it, with the choice that it needs, or ''."""
+    name = target.partition("=")[0]
+    if name in exists:
+        return target
+    need = next((choice for begins, choice in NEEDS.items() if name.startswith(begins)), "")
+    return f"{target} (with {need})" if need.partition("=")[0] in groups else ""
+
+
+def _elsewhere(word: str, known: Sequence[str]) -> list[str]:
+    """A setting under a section that is another library's, or misspelt: actor.optim.lr, reward.part.mine."""
+    words = word.split(".")
+    for first in range(1, len(words) - 1):
+        if (name := ".".join(words[first:])) in known:
+            return [name]
+    sections = _sections(known)
+    for cut in range(len(words) - 1, 0, -1):
+        section, below = ".".join(words[:cut]), ".".join(words[cut:])
+        if section in sections:  # the last word is the one that is wrong
+            leaves = [name.removeprefix(f"{section}.") for name in known if name.startswith(f"{section}.")]
+            return [f"{section}.{leaf}" for leaf in difflib.get_close_matches(below, leaves, n=MOST, cutoff=CLOSE)]
+        if close := difflib.get_close_matches(section, sorted(sections), n=1, cutoff=TYPO + 0.05):
+            new = f"{close[0]}.{below}"
+            return [new if new in known else f"+{new}"] if new in known or close[0] == "reward.parts" else []
+    return []
+
+
 def _spelled(word: str, last: str, known: Sequence[str]) -> list[str]:
-    """Settings of a close spelling, of the whole name or of its last word."""
-    found = difflib.get_close_matches(word, known, n=MOST, cutoff=CLOSE)
+    """Settings of a close spelling, of the whole name or of its last word; then those that share a word of it."""
+    names = difflib.get_close_matches(word, known, n=MOST, cutoff=TYPO if "." in word else CLOSE)
     leaves: dict[str, str] = {}
     for name in known:
-        leaves.setdefault(
-            name.rpartition(".")[2], name
-        )  # the first: those of the command itself come before deeper ones
-    return found + [leaves[leaf] for leaf in near(last, list(leaves))]
+        leaf = name.rpartition(".")[2]
+        leaves.setdefault(leaf, name)  # the first: those of the command itself come before deeper ones
+    close = difflib.get_close_matches(last, list(leaves), n=MOST, cutoff=TYPO)
+    if len(last) > 2:
+        close += [leaf for leaf in leaves if leaf.startswith(last)]
+    tokens = {token for token in last.split("_") if len(token) > 2} - FILLERS
+    close += [leaf for leaf in leaves if tokens & set(leaf.split("_"))]
+    return names + [leaves[leaf] for leaf in close]
 
 
 def near(word: str, names: Sequence[str]) -> list[str]:
