@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.conftest import ROOT
 from tests.synthetic import answer, empty_store, metrics
 from zero.errors import InputError
 from zero.provenance import package_versions, start
+from zero.rollout.http import Client, EngineDied
 from zero.tracking import (
     GLOSSARY,
     JsonlTracker,
@@ -34,6 +36,7 @@ from zero.tracking import (
 )
 from zero.tracking import journal as journals
 from zero.tracking import mlflow as mlflow_tracking
+from zero.tracking.follower import why
 from zero.tracking.store import absolute, dashboard_command, default_store, without_password
 
 STEPS = 20
@@ -573,6 +576,19 @@ def follower_of(trackers: Trackers) -> int:
     assert isinstance(tracker, MlflowTracker)
     assert tracker._follower
     return tracker._follower.pid
+
+
+def test_a_dead_address_is_named_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(requests.ConnectionError) as caught:
+        requests.get(uri, timeout=5)
+    assert why(caught.value, uri) == f"nothing answers at {uri}: start MLflow there, or give another tracker.uri"
+    assert why(ValueError("a\nb"), uri) == "ValueError: a"
+    with pytest.raises(
+        EngineDied, match=f"{uri}: nothing answers there .*refused.*; start the server, or mend the url"
+    ):
+        Client(uri, timeout=5, most=1).get("/models")
 
 
 @pytest.mark.slow

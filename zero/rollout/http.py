@@ -23,6 +23,9 @@ LONGEST_ANSWER = 64 * 2**20  # bytes: a completion of 100,000 tokens with its lo
 LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
 
 
+UNREACHED = ("ConnectionRefusedError", "gaierror", "OSError: [Errno 113]", "OSError: [Errno 101]")  # no host, no route
+
+
 class EngineDied(Broken):
     """The server cannot go on: it refuses connections, fails, says nothing for too long, or something incomprehensible."""
 
@@ -77,6 +80,7 @@ class Client:
         self.url, self.timeout = url.rstrip("/"), timeout
         self.session = requests.Session()
         self.session.trust_env = proxies
+        self._answered = False  # once
         self.session.auth = lambda request: request  # no password out of ~/.netrc in the place of the key
         if key:
             self.session.headers["Authorization"] = f"Bearer {key}"
@@ -131,11 +135,15 @@ class Client:
         except Timeout as error:
             raise _Silent(f"no answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
         except (RequestException, OSError) as error:
-            raise _Lost(f"lost while it was asked for {path} ({_first(error)})") from error
+            reason = _first(error)
+            if not self._answered and reason.startswith(UNREACHED):
+                raise _Lost(f"nothing answers there ({reason}); start the server, or mend the url") from error
+            raise _Lost(f"lost while it was asked for {path} ({reason})") from error
         except Exception as error:  # urllib3's own, when a connection breaks in the middle of an answer
             if "Timeout" in type(error).__name__:
                 raise _Silent(f"no whole answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
             raise _Lost(f"lost while it answered {path} ({_first(error)})") from error
+        self._answered = True
         if not 200 <= status < 300:
             said = " ".join(raw[:400].decode("utf-8", "replace").split())
             raise Refused(status, said, float(wait) if wait.isascii() and wait.isdigit() else 0.0)

@@ -57,8 +57,7 @@ class Follower:
             except Exception as error:
                 self._remote.disconnect()
                 if not failed:
-                    kind = "" if isinstance(error, InTrash) else f"{type(error).__name__}: "
-                    reason = f"{kind}{str(error).strip()}".split("\n")[0][:300]
+                    reason = why(error, self._remote.uri)
                     say(f"cannot deliver ({reason}); the run goes on, metrics.jsonl holds everything")
                 failed = True
                 if status and isinstance(error, InTrash):  # waiting does not help
@@ -69,6 +68,15 @@ class Follower:
                 else:
                     self._wake.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def why(error: Exception, uri: str) -> str:
+    """What keeps the store from taking the run, in one line, with the remedy where the cause is plain."""
+    text = str(error).strip()
+    if "ConnectionPool(" in text:  # of an HTTP client: refused, no such host, no route
+        return f"nothing answers at {uri}: start MLflow there, or give another tracker.uri"
+    kind = "" if isinstance(error, InTrash) else f"{type(error).__name__}: "
+    return f"{kind}{text}".split("\n")[0][:300]
 
 
 def main() -> None:

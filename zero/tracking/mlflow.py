@@ -159,6 +159,11 @@ class Remote:
         self._swept = False  # whether files of an earlier life were looked for
         self._tables: list[dict[str, str]] = []
 
+    @property
+    def uri(self) -> str:
+        """Where the store is, without a password."""
+        return without_password(self._uri)
+
     def disconnect(self) -> None:
         """Forget the connection: the next delivery asks MLflow what it holds."""
         self._client = None
