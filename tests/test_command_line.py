@@ -176,7 +176,7 @@ def test_glob_is_the_options_that_match() -> None:
         (["hydra.job.name=x"], "hydra.job.name"), (["hydra.launcher.at_once=2", "-m"], "hydra.launcher.at_once"),
         (["hydra.sweep.dir=x", "hydra/launcher=local", "-m"], "hydra.sweep.dir"), (["--foo"], "command line"),
         (["-sc", "install=bash"], "--shell-completion"), (["name=a/b"], "name"), (["name=x", "seed=0,1", "-m"], "name"),
-        (["--help", "algo=nope"], "algo"), (["steps=2", "steps=3"], "steps"), (["algo=grpo", "algo=ppo", "-m"], "algo"),
+        (["--help", "algo=nope"], "algo"), (["algo=grpo", "algo=ppo", "-m"], "algo"),
         (["--config-name=x"], "--config-name"), (["--config-path=/tmp"], "--config-path"), (["-cd", "/tmp"], "--config-dir"),
         (["--resolve"], "--resolve"), (["-p", "x"], "--package"), (["--run", "-m"], "--run"), (["algo =grpo"], "command line"),
         (["prompts=1000000000000"], "prompts"), (["algo=ppo", "rollout=gold"], "rollout"),
@@ -214,6 +214,16 @@ def test_settings_may_stand_on_both_sides_of_a_flag(
     started: list[list[str]] = []
     command.command_line("train", lambda: started.append(sys.argv[1:]))
     assert [sorted(arguments) for arguments in started] == [["-m", "algo=grpo,drgrpo", "seed=0,1"]]
+
+
+def test_of_a_setting_given_twice_the_last_counts_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "steps=2", "steps=3"])
+    started: list[list[str]] = []
+    command.command_line("train", lambda: started.append(sys.argv[1:]))
+    assert started == [["steps=2", "steps=3"]] and check("train", started[0])["steps"] == 3
+    assert capsys.readouterr().err == "steps is given twice, 2 and 3: the last one counts\n"
 
 
 def test_help_lists_what_the_command_has_and_says_what_settings_are(

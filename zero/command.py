@@ -25,7 +25,7 @@ from zero.errors import Broken, InputError
 from zero.help import help_text
 from zero.identity import flatten
 from zero.naming import check_name
-from zero.overrides import key_of, options_of, parsed, refuse_doubled, tidied
+from zero.overrides import doubled, key_of, options_of, parsed, tidied
 from zero.signals import SECOND_CTRL_C, GaveWay
 from zero.suggest import nearest
 
@@ -124,7 +124,8 @@ def readable(name: str, arguments: Namespace, several: bool) -> Namespace:
     """The arguments as Hydra takes them, also in sys.argv. InputError for several values where there is no sweep, and for
     Hydra's own settings that would do nothing."""
     typed = list(arguments.overrides)
-    refuse_doubled(typed)
+    for note in doubled(typed):
+        print(note, file=sys.stderr)
     refuse_hydras_own(typed, arguments.multirun)
     texts = tidied(typed, several)
     if not several:

@@ -92,13 +92,19 @@ def tidied(arguments: Sequence[str], several: bool) -> list[str]:
     return [*defines, *(text for text in texts if text not in defines)]
 
 
-def refuse_doubled(arguments: Sequence[str]) -> None:
-    """InputError for a setting that has two values: which one was meant?"""
+def doubled(arguments: Sequence[str]) -> list[str]:
+    """What to say of settings that are given twice with two values: the last one counts, as Hydra has it. InputError for a choice."""
     known: dict[str, str] = {}
+    notes = []
     for text in arguments:
-        head, value = text.partition("=")[0].lstrip("+").strip(), text.partition("=")[2]
-        if known.setdefault(head, value) != value:
-            raise InputError(head, value, f"is given twice, as {head}={known[head]} too; leave one out")
+        key, value = text.partition("=")[0].lstrip("+").strip(), text.partition("=")[2]
+        earlier = known.get(key, value)
+        if earlier != value and key in option_groups():
+            raise InputError(key, value, f"is given twice, as {key}={earlier} too; leave one out")
+        if earlier != value:
+            notes.append(f"{key} is given twice, {earlier} and {value}: the last one counts")
+        known[key] = value
+    return notes
 
 
 def plain_value(argument: str) -> str:
