@@ -93,7 +93,7 @@ def tidied(arguments: Sequence[str], several: bool) -> list[str]:
 
 
 def doubled(arguments: Sequence[str]) -> list[str]:
-    """What to say of settings that are given twice with two values: the last one counts, as Hydra has it. InputError for a choice."""
+    """What to say of settings with two values: the last one counts, as Hydra has it. InputError for a choice given twice."""
     known: dict[str, str] = {}
     notes = []
     for text in arguments:

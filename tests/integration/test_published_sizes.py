@@ -19,7 +19,8 @@ from zero.train import run
 
 # What a CPU and two steps replace: engines, budget, hub sets; keys, or beginnings of keys
 REPLACED = (
-    "size", "model", "learner", "rollout.memory", "rollout.engine.memory", "rollout@", "benchmarks", "steps", "prompts", "group_size", "updates", "seed",
+    "size", "model", "learner", "rollout.memory", "rollout.engine.memory", "rollout@", "benchmarks",
+    "steps", "prompts", "group_size", "updates", "seed",
     "sampling.max_tokens", "evaluation", "questions.train", "optim.warmup",
 )  # fmt: skip
 BUDGET = [
