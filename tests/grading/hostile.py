@@ -65,6 +65,16 @@ SEEDS += [
     "5 x ",
     "\\pm",
     "0.33\\ldots",
+    "5 (five) ",
+    "twenty-",
+    "\\underbrace{5}_{",
+    "\\stackrel{?}{=}",
+    "1.000",
+    "5 cm = ",
+    "5\\% = ",
+    "\\text{a, ",
+    "2 h 3 min ",
+    "; (x) ",
 ]
 TEXTS = [seed * (size // len(seed)) for seed in SEEDS for size in (150, 199, 499, 1999, LONG)]
 TEXTS += [before + seed * (150 // len(seed)) + after for seed in SEEDS for before, after in (("1", "x"), ("x", "1"))]

@@ -12,7 +12,7 @@ MOST_WORDS = 20  # of a reference; real ones in words have up to twelve
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}")
 _FORMULA = re.compile(r"\$[^$]*\$|\\[A-Za-z]+(?:\{[^{}]*\})?")
 _SENTENCES = re.compile(r"[.!?]\s+[A-Z]|[.!?:]\s*\n|\n\s*\n")
-_BETWEEN_BOXES = re.compile(r"(?:\s|[,;.$]|and|or)*")
+_BETWEEN_BOXES = re.compile(r"(?:\s|[,;.$\\]|and|or|text|q?quad)*")  # what is in braces is left out
 
 
 def reference(text: str, column: str, place: str) -> str:

@@ -41,6 +41,15 @@ def test_any_reference_will_do() -> None:
     assert check_equal("1/2", Question("", ("0.3", "0.5"), "q"))
 
 
+@pytest.mark.parametrize(
+    "dress", ["\\boxed{5}", "#### 5", "$\\boxed{5}$", "<answer>5</answer>", "2+3=5, so \\boxed{5}."]
+)
+def test_a_reference_comes_out_of_its_dress(dress: str) -> None:
+    assert math_equal("five", dress)
+    assert not math_equal("2", dress)
+    assert math_equal("2,1", "\\boxed{1} \\text{ or } \\boxed{2}") and not math_equal("2", "\\boxed{1} or \\boxed{2}")
+
+
 def test_a_hostile_answer_is_not_equal_and_costs_no_more_than_its_limit() -> None:
     for answer in ("9**9**9**9+x", "x" * 200_000, "((((" * 5000, "\0", "\ud800", "__import__('os').system('false')"):
         for mode in ("strict", "qwen_fast", "qwen_slow"):

@@ -36,8 +36,12 @@ def test_pairs_of_a_kind(kind: str) -> None:
 
 
 TEXTS = list(dict.fromkeys(text for _, *both, _ in PAIRS for text in both))
-# where a digit or letter says nothing: colours and spacing, steps, words behind a number, 1^2, ends inside another interval
-IDLE = "color space phantom tag = of\\ the increase degrees balls 1^ or |x| cap sqrt{1 ceil\\ 2 ]\\cup[ ]\\ u\\ [ x> x<"
+# where a digit or letter says nothing: labels, notes, colours and spacing, steps, words behind a number, 1^2, ends inside
+# another interval
+IDLE = (
+    "brace{ (five color space phantom tag = of\\ the increase degrees balls 1^ or |x| cap sqrt{1 ceil\\ 2 ]\\cup[ ]\\ u\\ [ "
+    "x> x<"
+)
 IDLE_PIECES = tuple(piece.replace("\0", " ") for piece in IDLE.replace("\\ ", "\0").split())
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from zero.errors import InputError
 from zero.grading.maths.exact import exact_equal
 from zero.grading.pool import Sandboxed
+from zero.questions.references import reference as out_of_dress
 from zero.records import Outcome, Question
 
 
@@ -26,7 +27,7 @@ def check_equal(answer: str, question: Question) -> bool:
 
 def _exact(answer: str, question: Question) -> bool | None:
     """True or False where no algebra is needed, else None."""
-    said = [exact_equal(answer, reference) for reference in question.answer]
+    said = [exact_equal(answer, undressed_reference(reference)) for reference in question.answer]
     return True if True in said else None if None in said else False
 
 
@@ -34,7 +35,17 @@ def strict(answer: str, question: Question) -> bool:
     """Strict equality with any of the references; may take long. For worker processes."""
     from zero.grading.maths.symbolic import strict_equal
 
-    return any(strict_equal(answer, reference) for reference in question.answer)
+    return any(strict_equal(answer, undressed_reference(reference)) for reference in question.answer)
+
+
+def undressed_reference(reference: str) -> str:
+    """A reference out of its box, its `####` or its tags, and out of a solution that holds one; others as they are."""
+    if "\\boxed" not in reference and "####" not in reference and "</answer>" not in reference:
+        return reference
+    try:
+        return out_of_dress(reference, "", "")
+    except InputError:  # a box that is empty or never closes
+        return reference
 
 
 def qwen_fast(answer: str, question: Question) -> bool:

@@ -10,12 +10,15 @@ _QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _MARKS = (("**", "**"), ("__", "__"), ("```", "```"), ("`", "`"), ("*", "*"), ("_", "_"))
 _QUOTED = (('"', '"'), ("'", "'"), ("``", "''"))
 _DELIMITED: tuple[tuple[str, str], ...] = (*_QUOTES, *_MARKS, *_QUOTED)
-_SPEAKING = frozenset("=:\\aArRcCeEfFhHiIsStT")
+_SPEAKING = frozenset("=:\\*aArRcCeEfFhHiIsStToO")
 _OPENING = frozenset("$\\*_`\"'")
 _SAYS = re.compile(
-    r"(?:\\(?:approx|therefore|because|Rightarrow|Longrightarrow|implies|iff|to|rightarrow)(?![A-Za-z])|[=:]|"
-    r"(?:(?:so|thus|hence|therefore|and|i\.e\.),? )?(?:the )?(?:final |correct |right )?(?:answer|solution|result)"
+    r"(?:\\(?:approx|simeq|sim(?= ?[-0-9.\\])|therefore|because|Rightarrow|Longrightarrow|implies|iff|to|rightarrow)"
+    r"(?![A-Za-z])|[=:]|"
+    r"(?:(?:so|thus|hence|therefore|and|i\.e\.),? )?(?:the )?(?:final |correct |right )?"
+    r"(?:answer|solution|result|(?:option|choice)(?= is|:| ?=))"
     r"(?: is|:| ?=)(?: ?:)?(?![A-Za-z])|(?:so|thus|hence|therefore),? (?=[^A-Za-z]|[A-Za-z] ?=)|"
+    r"(?:answer|option|choice) (?=\(?[A-J]\)?$)|\*\*(?:the )?(?:final )?answer(?: is)?:?\*\*:?|"
     r"(?:about|approximately|approx\.?|roughly|around|exactly|circa|ca\.) (?=[-+$\\.0-9])) ?",
     re.IGNORECASE,
 )
@@ -29,9 +32,15 @@ _SWITCHES = frozenset(
     "itshape rmfamily sffamily displaystyle textstyle scriptstyle scriptscriptstyle limits nolimits nonumber notag "
     "mathstrut strut centering noindent boldmath color".split()
 ) - {"cal"}
+_BRACED = frozenset({"underbrace", "overbrace"})
+_BRACE_LABEL = re.compile(r"\s*[_^]\s*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|\\[A-Za-z]+|[^\\{}\s])")
+_DOTS = re.compile(r"\\[lc]?dots|\.\.")
+_OVER_SIGN = re.compile(  # \stackrel{?}{=}
+    r"\\(?:overset|underset|stackrel) ?\{(?:[^{}]|\{[^{}]*\})*\} ?\{ ?(=|<|>|\\(?:le|ge|leq|geq|approx|equiv)) ?\}"
+)
 _DRESSED = re.compile(
     r"\\(?:"
-    + "|".join(sorted(_UNWRAPPED | _SWITCHES | {"over", "choose", "fcolorbox"}, key=len, reverse=True))
+    + "|".join(sorted(_UNWRAPPED | _SWITCHES | {"over", "choose", "fcolorbox", *_BRACED}, key=len, reverse=True))
     + r")(?![A-Za-z])"
 )
 _PIECE = re.compile(r"\\([A-Za-z]+)|\\.|[{}]|[^\\{}]+", re.DOTALL)
@@ -57,7 +66,7 @@ _BEGINS_SIDE = re.compile(r"^(?:[=<>]|\\(?:le|ge|leq|geq|approx|equiv)(?![A-Za-z
 _SPACING = re.compile(
     r"\\(?:hspace|vspace|tag|label|[hv]?phantom)\*?\{[^{}]*\}|\\(?:kern|mkern|hskip|mskip) ?-?[0-9.]+ ?(?:mu|em|pt|ex|cm)|"
     r"\\(?:enspace|enskip|thinspace|medspace|thickspace|negthinspace|hfill|nobreakspace|allowbreak|null)(?![A-Za-z])|\\>|"
-    r"\s*\\(?:blacksquare|qed|checkmark|qedsymbol|Box)\s*$"
+    r"\s*\\\\\s*$|\s*\\(?:blacksquare|qed|checkmark|qedsymbol|Box)\s*$"
 )
 
 
@@ -99,6 +108,8 @@ def bare(text: str) -> str:
     if "\\begin" in text:
         text = _ENVIRONMENT.sub(_aligned, _ONE_SIDED.sub(r"\1", text))
     text = _SPACING.sub(" ", text)
+    if "set{" in text or "rel{" in text:
+        text = _OVER_SIGN.sub(r"\1 ", text)
     return _rewritten(text) if _DRESSED.search(text) else text
 
 
@@ -129,10 +140,10 @@ def _piecewise(rows: list[str]) -> bool:
 class _Group:
     """An open brace: whether it is kept, and where its content begins."""
 
-    __slots__ = ("infix", "kept", "start")
+    __slots__ = ("braced", "infix", "kept", "start")
 
-    def __init__(self, kept: bool, start: int) -> None:
-        self.kept, self.start, self.infix = kept, start, False
+    def __init__(self, kept: bool, start: int, braced: str = "") -> None:
+        self.kept, self.start, self.braced, self.infix = kept, start, braced, False
 
 
 def _rewritten(text: str) -> str:
@@ -153,6 +164,10 @@ def _rewritten(text: str) -> str:
                 position = opens.end()
                 groups.append(_Group(_needed(out), len(out)))
                 out.append("{" if groups[-1].kept else "")
+        elif name in _BRACED and (opens := _OPENS.match(text, position)):
+            position = opens.end()
+            groups.append(_Group(True, len(out), name))
+            out.append("{")
         elif name in _SWITCHES:
             out.append(" ")
         elif name in _INFIX:
@@ -182,8 +197,14 @@ def _rewritten(text: str) -> str:
             ):
                 out[group.start], group.kept = "{" + out[group.start], True
             out.append("}" if group.kept else "")
+            if group.braced and _DOTS.search("".join(out[group.start :])):
+                out[group.start] = f"\\{group.braced}{{"  # how many there are is what its label says
+            elif group.braced and (label := _BRACE_LABEL.match(text, position)):
+                position = label.end()
         else:
             out.append(piece[0])
+    if len(groups) > 1:
+        return text  # broken: a group that never closes may have been cut
     if groups[-1].infix:
         out.append("}")
     return "".join(out)

@@ -22,6 +22,7 @@ from fractions import Fraction
 from zero.grading.maths.dressing import bare, introduced, undressed
 from zero.grading.maths.signs import in_ascii
 from zero.grading.maths.units import UNITS, same_unit, spelled, without_unit
+from zero.grading.maths.wording import reworded
 from zero.grading.maths.words import folded, is_run
 
 LONGEST_NUMBER = 200  # characters; more is compared as a string. Also keeps int() far below its limit of 4,300 digits
@@ -49,9 +50,11 @@ _FRAC = re.compile(
 
 _BLANK = r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z])|[~\s])"
 _LABEL = re.compile(
-    rf"(?:\\(?:text|textbf|mathrm|mathbf)\{{\(([A-J])\)\}}{_BLANK}*|\(([A-J])\){_BLANK}+|([A-J])[.:)]{_BLANK}+)"
+    rf"(?:\\(?:text|textbf|mathrm|mathbf)\{{(?:\(([A-J])\)|([A-J])[.:)])[:.]?{_BLANK}*\}}{_BLANK}*|"
+    rf"\*\*(?:\(([A-J])\)|([A-J])[.:)])\*\*{_BLANK}*|\(([A-J])\){_BLANK}+|([A-J])[.:)]{_BLANK}+)"
     r"(?![=+*/^_<>,;\s]|-\s|\\[A-Za-z]*(?:cup|cap|times|cdot|pm|in|le|ge|to)(?![A-Za-z])|(?:and|or) )(?=.)"
 )
+_LABELLED = frozenset("\\(*ABCDEFGHIJ")
 _CHOICE = re.compile(r"\(?([A-Za-z])\)")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
@@ -72,6 +75,8 @@ _REPLACED = (
     (re.compile(r"\\[,:; ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
 )
+_SIGN = re.compile(r"(?<![\^_A-Za-z])\{ ?(\\times|\\cdot|[=<>.:]) ?\}")  # 6{\times}10^{3}, 1{.}5
+_GROUPED = re.compile(r"\{ ?(?:\\(?:times|cdot)|[=<>.:])|\\not ?=")
 _BEHIND = re.compile(r"[0-9)\]}]$")  # what a unit may stand behind
 _OPERATORS = frozenset("+-*/")
 _SPACED = re.compile(r"(?<![0-9.,^_{/])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])(?! ?/)")  # 1 000 000
@@ -125,7 +130,7 @@ def without_choice(answer: str, reference: str) -> tuple[str, str] | bool:
 
 
 def _choice(text: str) -> tuple[str, str]:
-    found = _LABEL.match(text)
+    found = _LABEL.match(text) if text[:1] in _LABELLED else None
     return (next(filter(None, found.groups())), text[found.end() :]) if found else ("", text)
 
 
@@ -144,6 +149,8 @@ def plain_form(text: str) -> str:
         text = bare(text)
         for pattern, by in _REPLACED:
             text = pattern.sub(by, text)
+        if _GROUPED.search(text):
+            text = _SIGN.sub(r"\1 ", text).replace("\\not=", "\\ne ").replace("\\not =", "\\ne ")
         if upright:
             text = _UNIT_RATIO.sub(r" \1\2/\3\4", text)
             text = _TEXT.sub(_upright, _TEXT.sub(_upright, text))  # twice: \text{\textbf{B}}
@@ -157,6 +164,9 @@ def plain_form(text: str) -> str:
         text = _CROSS.sub(r"\\times ", text)
     if "=" in text:
         text = _INDEXED.sub(r"\1_{\2}", text)
+    if "+/-" in text:
+        text = text.replace("+/-", "\\pm ")
+    text = reworded(text)
     choice = _CHOICE.fullmatch(text)
     return choice[1] if choice else text
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from zero.grading.maths import numerals, tree
 from zero.grading.maths.exact import LARGEST_EXPONENT, LONGEST_NUMBER
 from zero.grading.maths.tree import SIGNS, Node, negative, product, quotient, scalar
+from zero.grading.maths.wording import base_of
 
 DEEPEST = 40  # nested brackets, arguments and exponents; each costs about ten Python frames
 _PRIMES = re.compile(r"\^(?:('+)|\{('+)\})")
@@ -94,7 +95,7 @@ class Formulas(ABC):
             elif sign == "_":
                 if node.kind != "number":
                     raise ValueError("a subscript to a formula")
-                node = Node("letter", (), f"{node.name}_{self._raw()}")  # a numeral in a base
+                node = Node("letter", (), f"{node.name}_{base_of(self._raw())}")  # a numeral in a base
             elif sign == "'":
                 node = product(node, Node("letter", (), "'"))
             elif raised:
@@ -212,7 +213,8 @@ class Formulas(ABC):
             return Node("call", (scalar(self._atom()),), "mod")
         if name in tree.FIGURES:
             while self._next[:1].isalpha() or self._next == "_":
-                name += self._take() + (self._raw() if self._next == "{" else "")
+                sign = self._take()
+                name += sign + (self._raw() if sign == "_" or self._next == "{" else "")
             return Node("letter", (), name)
         if name in tree.ACCENTS:
             return self._letter(f"{name}{{{self._raw()}}}", True)

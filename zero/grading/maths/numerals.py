@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from zero.grading.maths.exact import LONGEST_NUMBER
 
-PERIODS = frozenset({"\\overline", "\\dot", "\\ldots"})
+PERIODS = frozenset({"\\overline", "\\dot", "\\ldots", "("})
 _MIXED = re.compile(r"\\frac(\{[0-9]+\}|[0-9])(\{[0-9]+\}|[0-9])|([0-9]+)/([0-9]+)")
 _REPEATED = re.compile(r"([0-9]{1,40}?)\1+$")
 
@@ -19,6 +19,9 @@ def period(digits: str, tokens: Sequence[str]) -> tuple[Fraction, int]:
     if tokens[0] == "\\overline":
         run, taken = _group(tokens[1:])
         return _recurring(digits, run), taken + 1
+    if tokens[0] == "(":  # 0.1(6), as much of Europe writes it
+        closed = len(tokens) > 2 and tokens[2] == ")" and tokens[1].isdigit() and tokens[3:4] != ["^"]
+        return (_recurring(digits, tokens[1]), 3) if closed else (Fraction(0), 0)
     if tokens[0] == "\\dot":
         run, taken = _group(tokens[1:])
         taken += 1

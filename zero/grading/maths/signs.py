@@ -21,9 +21,9 @@ _COMMANDS = """∈ in|∉ notin|∅ emptyset|∪ cup|∩ cap|∖ setminus|≤ le
 ∙ cdot|• cdot|⊂ subset|⊆ subseteq|⊥ perp|∥ parallel|∠ angle|∡ angle|△ triangle|⌊ lfloor|⌋ rfloor|⌈ lceil|⌉ rceil|
 ⟨ langle|⟩ rangle|〈 langle|〉 rangle|… ldots|⋯ ldots|∂ partial|∇ nabla|∑ sum|∏ prod|∫ int|∧ land|∨ lor|¬ neg|∀ forall|
 ∃ exists|ℝ mathbb{R}|ℤ mathbb{Z}|ℕ mathbb{N}|ℚ mathbb{Q}|ℂ mathbb{C}|€ euro|£ pounds|¥ yen|₹ rupee|ℏ hbar|ℓ ell|□ square|
-￡ pounds|￥ yen"""
+￡ pounds|￥ yen|Ø emptyset|⌀ emptyset|⟂ perp|≃ simeq|≅ cong"""
 _PLAIN = """− -|– -|— -|‐ -|‑ -|﹣ -|∗ *|÷ /|∕ /|⁄ /|∣ \\||¦ \\||‖ \\parallel|′ '|’ '|‘ '|″ ''|“ "|” "|« "|» "|、 ,|。 .|
-【 [|】 ]|° ^\\circ |º ^\\circ |˚ ^\\circ |℃ ^\\circ C|℉ ^\\circ F|Å angstrom|\u212b angstrom|¢  cents|％ %|﹪ %|≪ <|≫ >"""
+【 [|】 ]|° ^\\circ |º ^\\circ |˚ ^\\circ |℃ ^\\circ C|℉ ^\\circ F|ⅈ i|ⅇ e|Å angstrom|\u212b angstrom|¢  cents|％ %|﹪ %|≪ <|≫ >"""
 _INVISIBLE = (
     "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2061\u2062\u2063\u2064\ufe0e\ufe0f"
 )
@@ -44,7 +44,7 @@ def _table() -> dict[int, str]:
 
 
 _TABLE = _table()
-_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni", strict=True))
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣʸᵏᵐᵗᵃᵇ", "0123456789+-=()nixykmtab", strict=True))
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₒₓₙₖₘᵢⱼ", "0123456789+-=()aeoxnkmij", strict=True))
 _FRACTIONS = {chr(code): unicodedata.normalize("NFKC", chr(code)).split("\u2044") for code in (*range(0xBC, 0xBF),)}
 _FRACTIONS |= {chr(code): unicodedata.normalize("NFKC", chr(code)).split("\u2044") for code in range(0x2150, 0x215F)}

@@ -19,7 +19,8 @@ _ABOUT_FIGURES = FUNCTIONS - {"exp"}
 _SUBSCRIPT = re.compile(r"([A-Za-z]|\\[A-Za-z]+)_([0-9A-Za-z]{1,3})")
 _SPOKEN = re.compile(
     r"(?:(?:P|Pr|\\Pr|E|Var|Cov|Corr|SD|\\mathbb\{[EP]\}) ?[(\[].*[)\]]|\\(?:lim|sum|prod|int)(?![A-Za-z]).*|"
-    r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' -]*)"
+    r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' -]*|"
+    r"\\?(?:max|min|sup|inf|gcd|lcm|hcf|GCD|LCM|HCF)(?![A-Za-z])[^0-9=]*)"
 )
 
 
@@ -93,6 +94,14 @@ def _is_figure(node: Node) -> bool:
         or (node.name[0] == "\\" and node.name != "\\circ")
         or "_" in node.name
     )
+
+
+def once(node: Node) -> Node:
+    r"""`\frac52 or 2.5` as the number that is said twice."""
+    if node.kind != "list" or node.name != "or" or COLLECTIONS & {part.kind for part in node.parts}:
+        return node
+    first = node.parts[0]
+    return first if all(same_value(first, part) for part in node.parts[1:]) else node
 
 
 def settled(node: Node) -> Node:
@@ -210,6 +219,6 @@ def in_order(a: Node, b: Node) -> tuple[Node, Node]:
         else:
             one = Node("list", tuple(found.values()))
         return (other, one) if turned else (one, other)
-    if values_by_name(a) or values_by_name(b):
+    if values_by_name(a) or values_by_name(b) or (a.kind == b.kind == "relation" and a.parts[0] != b.parts[0]):
         return spread(a), spread(b)
     return a, b

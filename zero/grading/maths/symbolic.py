@@ -11,6 +11,9 @@ The rules, on top of those of zero.grading.maths.exact; everything below a colle
 - a name in front of a value and the steps that lead to it may be left out (zero.grading.maths.statements), and x=1, y=2
   is (1,2); sets of reals are compared as sets, however they are written (zero.grading.maths.regions);
 - inequalities likewise, by positive multiples; x<2 is `(-\infty,2)`;
+- letters and words listed in one `\text{...}` are in order, and so is what is repeated or said in turn (true, false);
+- numbers in words are numbers, and a note in brackets that only repeats one says nothing (zero.grading.maths.wording); of
+  `\frac16 \approx 16.7\%` the exact side counts (zero.grading.maths.sides);
 - several plus-minus signs are independent unless minus-plus ties them: `\pm1\pm\sqrt2` is four numbers;
 - a unit may be left out on one side (zero.grading.maths.units); words are equal as they stand, and so are letters in a
   row, unless they can only be a product (zero.grading.maths.words); 101_2 is a numeral and equals nothing else.
@@ -26,7 +29,6 @@ import re
 from collections.abc import Sequence
 
 from zero.grading.maths.exact import (
-    LONGEST_NUMBER,
     compact,
     exact_equal,
     plain_form,
@@ -34,13 +36,14 @@ from zero.grading.maths.exact import (
 )
 from zero.grading.maths.formula import constant_ratio, names, same_value
 from zero.grading.maths.latex import read
-from zero.grading.maths.regions import EMPTY, REALS, as_intervals, is_order, same_region
-from zero.grading.maths.statements import in_order, is_name, is_variable, settled, spoken_name, unnumbered
+from zero.grading.maths.phrases import phrase
+from zero.grading.maths.regions import as_intervals, is_order, same_region
+from zero.grading.maths.sides import compound, readings
+from zero.grading.maths.statements import in_order, is_name, is_variable, once, settled, spoken_name, unnumbered
 from zero.grading.maths.tree import (
     COLLECTIONS,
     CONSTANTS,
     FLIPPED,
-    NAMED,
     Node,
     difference,
     members,
@@ -49,22 +52,11 @@ from zero.grading.maths.tree import (
     tells,
 )
 from zero.grading.maths.units import same_unit, without_unit
-from zero.grading.maths.words import MOST_WORDS, SHORT_WORDS, folded, is_run, same_run
+from zero.grading.maths.words import folded, is_run, same_order, same_run
 
+LONGEST_TEXT = 10_000  # characters; no dress is so long
 MOST_MEMBERS = 60  # of two lists that differ: each is compared with each
-_PHRASE = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z0-9'-]+)*")
-_ARTICLE = re.compile(r"^(?:the )?(?:set of )?")
-_PHRASES = {
-    phrase: node
-    for node, phrases in (
-        (REALS, "all real numbers|all reals|any real number|every real number|all real x|all real values|real numbers|"
-                "any real x|all real values of x|x is any real number|any number in R|all x"),
-        (EMPTY, "no solution|no solutions|no real solution|no real solutions|empty set|null set|no real roots|"
-                "no real root|no such x|there is no solution|there are no solutions|no values|no real number"),
-        (Node("word", (), "dne"), "does not exist|doesn't exist|it does not exist|limit does not exist"),
-    )
-    for phrase in phrases.split("|")
-}  # fmt: skip
+_SEGMENT = re.compile(r"\\overline\{([A-Z]{2})\}")
 
 
 def strict_equal(answer: str, reference: str) -> bool:
@@ -73,10 +65,24 @@ def strict_equal(answer: str, reference: str) -> bool:
     said = exact_equal(answer, reference)
     if said is not None:
         return said
+    if len(reference) > LONGEST_TEXT:
+        return False
+    if len(answer) > LONGEST_TEXT:
+        raise ValueError("too long")
     sides = without_choice(answer.strip(), reference.strip())
     if isinstance(sides, bool):
         return sides
-    a_plain, b_plain = (plain_form(side) for side in sides)
+    ordered = same_order(*sides)
+    if ordered is not None:
+        return ordered
+    a_plain, b_plain = map(plain_form, sides)
+    if (parts := compound(a_plain)) and parts == compound(b_plain):
+        return True
+    a_forms, b_forms = readings(a_plain), readings(b_plain)
+    return any(_same_plain(one, other) for one in a_forms for other in b_forms)
+
+
+def _same_plain(a_plain: str, b_plain: str) -> bool:
     a, a_unit = reading(a_plain)
     try:
         b, b_unit = reading(b_plain)
@@ -102,9 +108,8 @@ def _same_without_units(a_plain: str, b_plain: str) -> bool:
 
 def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
     """(tree, unit or "") of a plain form. ValueError if it cannot be read."""
-    if _is_phrase(plain):
-        said = folded(compact(plain))
-        return _PHRASES.get(_ARTICLE.sub("", said), Node("word", (), said)), ""
+    if (said := phrase(plain)) is not None:
+        return said, ""
     name, rest = spoken_name(plain)
     if name:
         value, unit = reading(rest, thousands)
@@ -120,14 +125,6 @@ def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
     return (node, unit) if node.kind in COLLECTIONS else (product(node, Node("letter", (), "\\circ")), "")
 
 
-def _is_phrase(plain: str) -> bool:
-    """Whether a text of letters is words and not a product: ab is one, Abe, able and `no` are not."""
-    if len(plain) > LONGEST_NUMBER or plain.count(" ") >= MOST_WORDS or not _PHRASE.fullmatch(plain):
-        return False
-    runs = [run for run in plain.split() if run not in NAMED and run not in ("or", "and")]
-    return any(len(run) > 3 or run.lower() in SHORT_WORDS or (len(run) > 1 and run.istitle()) for run in runs)
-
-
 def _is_part_or_set(one: Node, other: Node) -> bool:
     r"""Whether `one` may be a fractional part, `\{x\}`, beside a formula without such brackets."""
     if one.kind != "set" or len(one.parts) != 1 or COLLECTIONS & {one.parts[0].kind, other.kind}:
@@ -139,7 +136,7 @@ def same(a: Node, b: Node) -> bool:
     """Whether two trees are the same answer."""
     if a == b:
         return True
-    a, b = settled(a), settled(b)
+    a, b = settled(once(a)), settled(once(b))
     regional = same_region(a, b)
     if regional is not None:
         return regional
@@ -166,12 +163,19 @@ def same(a: Node, b: Node) -> bool:
 
 
 def _same_scalar(a: Node, b: Node) -> bool:
+    a, b = _segment(a), _segment(b)
     if a.kind == b.kind == "letter" and is_run(a.name) and is_run(b.name):
         return same_run(a.name, b.name)
     if a.kind == b.kind == "letter":
         return a.name == b.name or (min(len(a.name), len(b.name)) > 1 and folded(a.name) == folded(b.name))
     a, b = spelled_out(a), spelled_out(b)
     return not (_plain(a) and _undone(b)) and not (_plain(b) and _undone(a)) and same_value(a, b)
+
+
+def _segment(node: Node) -> Node:
+    r"""A segment `\overline{AB}` by its ends alone, AB."""
+    segment = _SEGMENT.fullmatch(node.name) if node.kind == "letter" else None
+    return Node("letter", (), segment[1]) if segment else node
 
 
 def _united(node: Node) -> Sequence[Node]:
@@ -224,9 +228,9 @@ def _distinct(nodes: Sequence[Node]) -> Sequence[Node]:
     return [*kept, *nodes[MOST_MEMBERS + 1 :]]
 
 
-def _right(node: Node) -> Node | None:
+def _right(node: Node, also: str = "") -> Node | None:
     """What an equation x=5 or a membership says about a name; None for anything else."""
-    if node.kind != "relation" or node.name not in ("=", "\\in"):
+    if node.kind != "relation" or node.name not in ("=", "\\in", also):
         return None
     left, right = node.parts
     if is_name(left):
@@ -253,7 +257,7 @@ def _bare(node: Node, other: Node) -> Node:
         if node.kind == other.kind == "relation" and node.name == "\\in" and is_order(other):
             return node.parts[1] if node.parts[0] in other.parts else node
         return node
-    rights = [_right(part) for part in members(node)]
+    rights = [_right(part, "\\equiv") for part in members(node)]
     told = [right for right in rights if right is not None]
     if not told or len(told) < len(rights) or len({part.parts[0] for part in members(node)}) > 1:
         return node
@@ -261,7 +265,10 @@ def _bare(node: Node, other: Node) -> Node:
 
 
 def _flat(node: Node, other: Node) -> Node:
-    """A column as a tuple, beside a tuple."""
+    """A column as a tuple, beside a tuple; a list of rows in brackets as a matrix, beside one."""
+    shapes = {(row.kind, row.name, len(row.parts)) for row in node.parts} if other.kind == "matrix" else set()
+    if node.kind == "tuple" and len(shapes) == 1 and shapes.pop()[:2] == ("tuple", "[]"):
+        return Node("matrix", tuple(Node("row", row.parts) for row in node.parts))
     if node.kind == "matrix" and other.kind == "tuple" and all(len(row.parts) == 1 for row in node.parts):
         return Node("tuple", tuple(row.parts[0] for row in node.parts), "()")
     return node

@@ -30,7 +30,8 @@ COLLECTIONS = frozenset("tuple set list union operation builder ratio matrix row
 RELATIONS = frozenset("= < > \\le \\ge \\ne \\in \\approx \\equiv \\to \\sim \\mid \\perp \\parallel".split())
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
-    "arctanh ln log lg exp arg det gcd lcm max min deg dim abs arsinh arcosh artanh asin acos atan tg ctg cosec arctg".split()
+    "arctanh ln log lg exp arg det gcd lcm max min deg dim abs arsinh arcosh artanh asin acos atan tg ctg cosec arctg "
+    "cis floor ceil ceiling".split()
 )
 ALIASES = {
     "abs": "|",
@@ -39,6 +40,9 @@ ALIASES = {
     "artanh": "arctanh",
     "asin": "arcsin",
     "acos": "arccos",
+    "floor": "\\lfloor",
+    "ceil": "\\lceil",
+    "ceiling": "\\lceil",
 }
 ALIASES |= {"atan": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "arctg": "arctan"}
 NAMED = FUNCTIONS - {"arg", "det", "deg", "dim", "tg"} | {
@@ -78,7 +82,8 @@ _RENAMED = dict(
     \lvert |;\rvert |;\lbrace \{;\rbrace \};\varnothing \emptyset;\degree \circ;\times *;\cdot *;\ast *;\div /;\prime ';
     \tbinom \binom;\dbinom \binom;\colon :;\rightarrow \to;\mapsto \to;\cdots \ldots;\dots \ldots;\bmod \pmod;** ^;
     \mod \pmod;\widehat \hat;\bar \overline;\overrightarrow \vec;infinity \infty;and ,;or or;\land ,;\lor or;
-    \backslash \setminus;\| |;\Vert |;\lVert |;\rVert |;\R \mathbb{R}""".split(";")
+    \backslash \setminus;\| |;\Vert |;\lVert |;\rVert |;\R \mathbb{R};
+    \simeq \approx;\approxeq \approx;\doteq \approx""".split(";")
 )
 _VARIANTS = {"\\varphi": "\\phi", "\\varepsilon": "\\epsilon", "\\vartheta": "\\theta", "\\varrho": "\\rho"}
 _BOUNDS = RELATIONS | {*SEPARATORS, ":"}
@@ -91,7 +96,7 @@ _UNION = re.compile(
 )
 _OUTWARD = re.compile(r"([][(])([^][;,]+[;,][^][;,]+)([])[])")
 _TOKEN = re.compile(
-    r"\s+|(?P<number>(?:[0-9]+(?:\.[0-9]+|\.(?=\s*\\(?:overline|bar|dot)))?|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![0-9A-Za-z^_.]))?)"
+    r"\s+|(?P<number>(?:[0-9]+(?:\.[0-9]+|\.(?=\s*\\(?:overline|bar|dot)|\([0-9]+\)))?|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![0-9A-Za-z^_.]))?)"
     r"|\\[A-Za-z]+|\\.|(?P<letters>[A-Za-z]+)|<=|>=|!=|\*\*|.",
     re.DOTALL,
 )

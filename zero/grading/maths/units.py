@@ -64,7 +64,8 @@ _STUCK = {"mm", "cm", "km", "kg"}  # the short ones that may stand right behind 
 _LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)(?: ?\^ ?(?:\{ ?(-?[0-9]) ?\}|(-?[0-9])))?$")
 _JOINT = re.compile(r"(?:\\cdot|\\times|\*)\s*$")
 _PREFIXES = ((" square", 2), (" sq", 2), (" sq.", 2), (" cubic", 3))
-_CLOCK = re.compile(r"(?: ?([ap])\.m| ([ap])m)$")
+_PER_BOTH = re.compile(r"/ ?\(([A-Za-z]+)(?: ?\\cdot ?| ?\* ?| )([A-Za-z]+)\)$")  # J/(kg K)
+_CLOCK = re.compile(r"(?: ?([ap])\.m| ([ap])m)$", re.IGNORECASE)
 _DEGREES = re.compile(r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?: ?([CF]))?$")
 _COINS = {
     "euro": "euro",
@@ -150,7 +151,7 @@ def without_unit(plain: str) -> tuple[str, str]:
     if (coin_behind := _COIN_BEHIND.search(plain)) and plain[: coin_behind.start()][-1:].isdigit():
         return plain[: coin_behind.start()], (_COINS[coin_behind[1]] if coin_behind[1] else "dollar") + "^1"
     if clock := _CLOCK.search(plain):
-        return plain[: clock.start()], f"{clock[1] or clock[2]}.m."
+        return plain[: clock.start()], f"{(clock[1] or clock[2]).lower()}.m."
     if (sign := _SIGNS.search(plain)) and is_numeric(plain[: sign.start()]):
         return plain[: sign.start()], f"mu{sign[1]}^1" if sign[1] else "ohm^1"
     known = _known(plain)
@@ -159,6 +160,8 @@ def without_unit(plain: str) -> tuple[str, str]:
 
 def _known(plain: str) -> tuple[str, str] | None:
     powers: dict[str, int] = {}
+    if plain.endswith(")"):
+        plain = _PER_BOTH.sub(r"/\1/\2", plain)
     words = plain.split(" ")
     while len(words) > 2 and words[-1] in _ADVERBS:
         words.pop()

@@ -117,8 +117,12 @@ def _power(node: Node, parts: list[Number], at: Point) -> Number:
 
 def _root(node: Node, parts: list[Number], at: Point) -> Number:
     of, index = parts
-    if not isinstance(index, Fraction) or index.denominator != 1 or not 0 < index <= 1000:
+    if isinstance(index, mpc) or index <= 0 or index > 1000:
         raise Undefined("no such root")
+    if not isinstance(index, Fraction) or index.denominator != 1:
+        if _has_letters_above(node.parts[0]):
+            raise Undefined("of an even root, the absolute value; of an odd one, the number itself")
+        return power(of, 1 / index, at)
     if isinstance(of, Fraction) and of >= 0 and index == 2:
         above, below = math.isqrt(of.numerator), math.isqrt(of.denominator)
         return (
@@ -127,6 +131,11 @@ def _root(node: Node, parts: list[Number], at: Point) -> Number:
     if not isinstance(of, mpc) and of < 0 and index % 2:
         return -power(-of, 1 / index, at)
     return power(of, 1 / index, at)
+
+
+def _has_letters_above(node: Node) -> bool:
+    """Whether an exponent in the tree is anything but a number."""
+    return (node.kind == "power" and node.parts[1].kind != "number") or any(map(_has_letters_above, node.parts))
 
 
 def power(base: Number, exponent: Number, at: Point) -> Number:
@@ -234,6 +243,7 @@ _KINDS: dict[str, Callable[[Node, list[Number], Point], Number]] = {
 _LOGARITHMS = frozenset({"log", "ln", "lg"})
 _OF_ONE: dict[str, Callable[[mpf], Number]] = {
     **{name: getattr(mp, name) for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp".split()},
+    "cis": lambda x: mp.expj(x),
     **{"arc" + name: getattr(mp, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
 }
 _OF_REALS: dict[str, Callable[[list[Number]], Number]] = {

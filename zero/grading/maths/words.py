@@ -22,6 +22,42 @@ _TWO = frozenset(
 _PAIRS = ("ht", "bg", "lr", "ud", "nsew", "yn", "tf", "mf", "wl", "rgb")  # heads and tails, compass points, yes and no
 _UNKNOWNS = frozenset("kmnpqrtuvwxyz")
 _WORD = re.compile(r"[A-Za-z]+")
+_UPRIGHT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|sf)|mbox|operatorname) ?\{([^{}]*)\}")
+_DIVIDES = re.compile(r"\s*[,;]\s*(?:and\s+)?|\s+and\s+")
+_COMMA = re.compile("[,;]")
+_LETTERS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)*")
+_JUDGEMENTS = frozenset(
+    "true false yes no odd even neither both positive negative increasing decreasing rational irrational t f y n".split()
+)
+
+
+def same_order(one: str, other: str) -> bool | None:
+    r"""Whether two texts that list the same letters or words in an order that matters list them in the same; None of others.
+
+    It matters inside one `\text{...}`, as for `\text{B, A, C}`, but not for two words; where one is repeated; and for what is
+    said of several things in turn (true, false).
+    """
+    if not ("," in one or ";" in one or " and " in one or "\\" in one or "\\" in other):
+        return None
+    (a_upright, a), (b_upright, b) = _listed(one), _listed(other)
+    if not a or not b or len(a) != len(b):
+        return None
+    a, b = ([folded(item) for item in items] for items in (a, b))
+    if len(a) == 1:
+        return a == b if (a_upright or b_upright) and is_run(a[0]) and is_run(b[0]) else None
+    if sorted(a) != sorted(b):
+        return None
+    upright = (a_upright or b_upright) and _COMMA.search(one + other) is not None
+    upright = upright and (len(a) > 2 or all(len(item) <= LONGEST_RUN for item in a))
+    return a == b if upright or len(set(a)) < len(a) or {item.lower() for item in a} <= _JUDGEMENTS else None
+
+
+def _listed(text: str) -> tuple[bool, list[str]]:
+    """(whether all of it is upright, the words and letters that are listed); none if there is anything else."""
+    text = text.strip().removeprefix("$").removesuffix("$").strip().rstrip(".")
+    upright = _UPRIGHT.fullmatch(text)
+    items = _DIVIDES.split((upright[1] if upright else text)[:400].strip().rstrip("."))
+    return upright is not None, items if all(map(_LETTERS.fullmatch, items)) else []
 
 
 def is_run(name: str) -> bool:
