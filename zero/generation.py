@@ -11,11 +11,8 @@ def ends_of(folder: str) -> set[int]:
 
     try:
         found = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-    ):  # none, or one that is no object: it was passed over when the model was loaded
+    except (OSError, TypeError, ValueError):
+        # none, or one that is no object: it was passed over when the model was loaded
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         found = getattr(config, "eos_token_id", None)
     return {i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int)}
