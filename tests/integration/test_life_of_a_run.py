@@ -56,7 +56,7 @@ def test_ctrl_c_saves_once_and_stops_at_once_the_second_time(tmp_path: Path) -> 
     child = begin(*words)
     wait_for(run_dir / "metrics.jsonl", child, lines=2)
     other = begin(*words).communicate()[0]
-    assert f"is in use by process {child.pid} on " in other and other.startswith("error: run_dir="), other
+    assert f"error: run_dir={run_dir}: is in use by process {child.pid} on " in other.splitlines()[-1], other
     child.send_signal(signal.SIGINT)
     text = child.communicate()[0]
     assert child.returncode == 75 and "Traceback" not in text, text
