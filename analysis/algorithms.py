@@ -86,8 +86,8 @@ def cells(names: Sequence[str], seeds: int, steps: int, runs: Path, extra: Seque
 
 def unchanged(todo: Sequence[Cell]) -> Iterator[Cell]:
     """The cells that finished under the very settings they would have now. zero.train itself judges all others."""
-    from zero.config import check
-    from zero.identity import signature
+    from zero.config.check import check
+    from zero.config.identity import signature
 
     configs: dict[
         str, Mapping[str, Any]

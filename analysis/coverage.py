@@ -280,7 +280,7 @@ def answered(settings: Sequence[str], out: Path | None) -> Path:
     """Have the questions of a model or a run answered at every temperature; returns the folder of it all. Everything is
     checked first that can be without a model. Raises InputError, or Broken if zero.evaluate fails."""
     from analysis import reflection
-    from zero import config as configs
+    from zero.config import check as configs
 
     typed = dict(configs.quoted(setting).partition("=")[::2] for setting in settings)
     for key in ("run_dir", TEMPERATURE):

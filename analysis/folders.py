@@ -200,7 +200,7 @@ def _options(axis: str) -> dict[str, dict[str, Any]]:
 
 def _nearest(axis: str, section: Mapping[str, Any]) -> str:
     """The option of conf/AXIS from which the fewest settings differ; "unknown" if more than half of them do."""
-    from zero.identity import flatten
+    from zero.config.identity import flatten
 
     key = (axis, json.dumps(section, sort_keys=True, default=str))
     if key not in _matched:
@@ -227,7 +227,7 @@ def _flat_options(axis: str) -> dict[str, dict[str, str]]:
 
 
 def _with_defaults(raw: Mapping[str, Any]) -> dict[str, str]:
-    from zero.identity import flatten
+    from zero.config.identity import flatten
 
     flat: dict[str, str] = {}
     for entry in raw.get("defaults", ()):

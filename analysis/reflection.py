@@ -29,7 +29,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero import config as configs
+from zero.config import check as configs
 from zero.errors import Broken, InputError
 from zero.files import read_regular
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from analysis.folders import SWEEP, read_json
 from analysis.records import Runs
+from zero.config.experiments import KEY, NANO, SIZE, key_of
+from zero.config.identity import PLACE
 from zero.errors import InputError
-from zero.experiments import KEY, NANO, SIZE, key_of
-from zero.identity import PLACE
 
 COUNTED = ("statistic", "direction", "smallest", "where")  # of a claim: what it says in numbers
 LAUNCHER = re.compile(r"[+~]*(hydra|launcher)[./@]")
@@ -83,7 +83,7 @@ def _experiment(name: str, of: Mapping[str, Any], line: Sequence[Any]) -> Experi
 def corrected(name: str, claims: Sequence[Any]) -> tuple[Any, ...]:
     """The claims as registered; where conf/experiment has one of the same statistic, direction and size today, with its words
     and with what makes it harder: `every` axis at which it must hold, seeds that had been `seen`."""
-    from zero.experiments import read
+    from zero.config.experiments import read
 
     try:
         today = [entry for entry in read(name).claims if isinstance(entry, dict)]

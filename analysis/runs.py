@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.folders import EVALUATE, TRAIN, Folder, find, load, shown
 from analysis.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
+from zero.config.identity import PLACE, PLACES, flatten
 from zero.errors import InputError
-from zero.identity import PLACE, PLACES, flatten
 
 if TYPE_CHECKING:  # neither costs --help its second
     import pandas as pd

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from tests.synthetic import metrics
-from zero.config import check
+from zero.config.check import check
 
 METRICS = 40
 READ = """

@@ -78,7 +78,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     from tempfile import TemporaryDirectory
 
     from zero import provenance
-    from zero.config import check, instantiate
+    from zero.config.check import check, instantiate
     from zero.loop import step
     from zero.questions import QuestionSet, Rows
     from zero.runtime import World

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from zero.config.suggest import near
 from zero.errors import InputError
-from zero.suggest import near
 
 GUARD = Path(__file__).resolve().parent / "guard.sh"
 LISTS = ("setup", "teardown", "srun_args")

@@ -243,7 +243,7 @@ def run(folder: Path, cell: sweep.Cell) -> int:
 
         train({**(cell.config or {}), "run_dir": str(folder)}, cell.choices, cell.name)
         return sweep.EXIT_FINISHED
-    from zero.overrides import quoted
+    from zero.config.overrides import quoted
 
     sys.argv = [cell.root, *(o for o in cell.overrides if not o.startswith("run_dir=")), quoted(f"run_dir={folder}")]
     import_module(f"zero.{cell.root}").main()

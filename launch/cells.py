@@ -26,10 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launch.lines import asked, settled, swept
 from launch.sweep import Cell, cell_id, default_name
-from zero import config as configs
-from zero import experiments, identity, settings
-from zero.compose import ERRORS, unresolved
-from zero.config import parsed
+from zero.config import check as configs
+from zero.config import experiments, identity
+from zero.config import limits as settings
+from zero.config.check import parsed
+from zero.config.compose import ERRORS, unresolved
 from zero.errors import InputError
 
 OURS = ("name", "run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
@@ -322,7 +323,7 @@ def apply(base: Base, values: Sequence[str]) -> dict[str, Any] | None:
 
 
 def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted: bool) -> bool:
-    """Whether zero.config.check would pass the settings. `trusted`: it passed those of the base (flat), so that only what
+    """Whether zero.config.check.check would pass the settings. `trusted`: it passed those of the base (flat), so that only what
     differs is looked at. Settings that the base has not are left to it."""
     try:
         flat = identity.flatten(config)

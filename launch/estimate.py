@@ -16,8 +16,8 @@ from launch import sweep as records
 from launch.backends import Backend
 from launch.states import CANCELLED, FAILED, FINISHED, STOPPED, Status
 from launch.sweep import Sweep
-from zero.config import model_folder
-from zero.recipes import parameters
+from zero.config.check import model_folder
+from zero.config.recipes import parameters
 
 GIB = 2**30
 MASTER, MOMENTS = 4, 8  # bytes of a parameter in a checkpoint: float32 weights, two moments of Adam

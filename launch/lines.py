@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from zero import experiments
-from zero.config import parsed, tidied
+from zero.config import experiments
+from zero.config.check import parsed, tidied
+from zero.config.experiments import Experiment, Line
 from zero.errors import InputError
-from zero.experiments import Experiment, Line
 
 
 @dataclass(frozen=True)

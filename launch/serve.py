@@ -103,7 +103,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def read(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The model's settings, path and revision among them, and the launcher's overrides as Hydra wants them."""
     from launch.submit import shorthand
-    from zero.config import CONF, check
+    from zero.config.check import CONF, check
 
     launcher = [shorthand(word) for word in words if word.startswith(LAUNCHER)]
     rest = [word for word in words if not word.startswith(LAUNCHER)]

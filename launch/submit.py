@@ -25,8 +25,8 @@ from launch.backends import Backend, backend_of
 from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, unsubmitted
 from launch.states import Status
 from launch.sweep import Cell, Sweep
+from zero.config.limits import check_value
 from zero.errors import InputError
-from zero.settings import check_value
 
 # what the same line leaves as it is, and the command of launch.status that takes it up
 ENDED = {state.FAILED: "retry --failed", state.CANCELLED: "resume", state.STOPPED: "resume"}
@@ -144,7 +144,7 @@ def prepare(
     arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
     from launch.cells import placed, plan
     from launch.freeze import refuse_cut
-    from zero.config import refuse_unwritable
+    from zero.config.check import refuse_unwritable
 
     backend = backend_of(settings)
     evaluate = settings.get("evaluate")
@@ -219,7 +219,7 @@ def when(clock: float) -> str:
 
 def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], notes: list[str]) -> None:
     """InputError for a reward whose functions cannot be had; a note if cells have an environment of their own."""
-    from zero.config import instantiate
+    from zero.config.check import instantiate
 
     rewards: list[Any] = [None]
     for cell in cells:
@@ -294,7 +294,7 @@ def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> Pr
     """Write the sweep's folder and start what is missing; what was found to be so under the sweep's lock. `start` False: only
     write. InputError if another one does it now."""
     from launch.freeze import freeze
-    from zero.config import writable_folder
+    from zero.config.check import writable_folder
 
     folder = writable_folder(prepared.folder)
     with alone(folder):

@@ -110,7 +110,7 @@ def reports(place: Path) -> bool:
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:
     """All that the journal of one cell holds and MLflow does not; its settings, tags and files. Whatever fails is raised."""
     from zero import provenance
-    from zero.identity import science
+    from zero.config.identity import science
     from zero.tracking import AXES, run_tags
     from zero.tracking import mlflow as follower
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from zero.algo import Algorithm
 from zero.batching import make_batch
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.objective import truncated_importance
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 

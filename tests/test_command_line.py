@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from zero import command
-from zero.config import cells, check
+from zero.config import cli as command
+from zero.config.check import cells, check
+from zero.config.overrides import parsed, quoted, tidied
 from zero.errors import InputError
-from zero.overrides import parsed, quoted, tidied
 
 WRONG = {  # command line -> what its one line begins with, and a word that it holds
     "train": [

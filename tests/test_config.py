@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from zero.config import cells, check, check_solutions
+from zero.config.check import cells, check, check_solutions
 from zero.errors import InputError
 
 ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")

@@ -14,7 +14,7 @@ from analysis.folders import shown
 from launch import cells
 from launch.sweep import Cell
 from tests.conftest import ROOT
-from zero import experiments
+from zero.config import experiments
 from zero.errors import InputError
 from zero.tracking import describe
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from zero.config import check
+from zero.config.check import check
+from zero.config.identity import refuse_if_different, science, signature
 from zero.errors import InputError
-from zero.identity import refuse_if_different, science, signature
 
 
 def test_equal_science_has_one_signature_however_it_was_asked_for() -> None:

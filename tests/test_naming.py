@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from zero.config import canonical, check
+from zero.config.check import canonical, check
+from zero.config.identity import signature
+from zero.config.naming import LONGEST, check_name, run_name
 from zero.errors import InputError
-from zero.identity import signature
-from zero.naming import LONGEST, check_name, run_name
 
 CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "tracker": "mlflow"}
 FILE = CHOICES | {"questions": "file"}

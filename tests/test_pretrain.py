@@ -27,8 +27,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from zero import config as configs
 from zero import pretrain as pretraining
+from zero.config import check as configs
 from zero.errors import Broken, InputError, Preempted
 from zero.pretrain import run
 from zero.pretrain_data import Batches, Place, Stage, Texts, question_documents, read_documents

@@ -12,8 +12,8 @@ import yaml
 from launch.plan import CARDS, Plan, plan
 from launch.shapes import SHAPES
 from tests.conftest import BASE, ROOT
-from zero import recipes
-from zero.config import check
+from zero.config import recipes
+from zero.config.check import check
 from zero.preflight import settings_doubts
 
 MATHS = "questions=math_12k"

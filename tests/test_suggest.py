@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from zero.aliases import NEEDS, REMARKS, TARGETS
-from zero.compose import ROOTS, defaults, groups_of, no_such
-from zero.identity import flatten
-from zero.overrides import options_of
-from zero.suggest import _sections
+from zero.config.aliases import NEEDS, REMARKS, TARGETS
+from zero.config.compose import ROOTS, defaults, groups_of, no_such
+from zero.config.identity import flatten
+from zero.config.overrides import options_of
+from zero.config.suggest import _sections
 
 WORDS = {  # command -> what is typed -> what the answer holds
     "train": """

@@ -12,7 +12,7 @@ import torch
 
 from zero import lens
 from zero.canary import Canary
-from zero.config import instantiate, options, without_facts
+from zero.config.check import instantiate, options, without_facts
 from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark

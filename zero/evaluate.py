@@ -21,9 +21,10 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from zero import config as configs
-from zero import identity, provenance, run_folder
-from zero.command import command_line, failed
+from zero import provenance, run_folder
+from zero.config import check as configs
+from zero.config import identity
+from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models import find

@@ -33,7 +33,7 @@ from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero.config import CONF, model_folder
+from zero.config.check import CONF, model_folder
 from zero.errors import InputError
 from zero.generation import ends_of, make_storable
 from zero.vocabulary import check_tokenizer

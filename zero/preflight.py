@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zero import recipes
+from zero.config import recipes
 from zero.records import Prompt, Sampling
 
 SHOWN = (360, 240)  # characters of a long prompt's beginning and end; one that is hardly longer is shown whole

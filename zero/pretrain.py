@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from zero import config as configs
-from zero import identity, run_folder
-from zero.command import command_line
+from zero import run_folder
+from zero.config import check as configs
+from zero.config import identity
+from zero.config.cli import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage

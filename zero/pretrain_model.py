@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from zero import config as configs
+from zero.config import check as configs
 from zero.errors import InputError
 from zero.pretrain_data import Source
 

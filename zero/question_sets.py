@@ -8,8 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from zero import config as configs
 from zero import run_folder
+from zero.config import check as configs
 from zero.errors import InputError
 from zero.questions import QuestionSet, refuse_namesakes
 from zero.records import Question

@@ -26,8 +26,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from zero import config as configs
-from zero import identity, provenance, settings
+from zero import provenance
+from zero.config import check as configs
+from zero.config import identity
+from zero.config import limits as settings
 from zero.errors import InputError
 
 CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.txt", "result.json"

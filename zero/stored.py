@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zero import provenance
 from zero.checkpoint import MANIFEST
-from zero.config import instantiate
+from zero.config.check import instantiate
 from zero.errors import InputError
 from zero.models import load_model
 

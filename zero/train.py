@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from zero import config as configs
-from zero import identity, provenance, run_folder
-from zero.command import command_line, failed
+from zero import provenance, run_folder
+from zero.config import check as configs
+from zero.config import identity
+from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models import export_dtype, find, store_as

@@ -23,7 +23,7 @@ from analysis.figures import svg
 from analysis.runs import read
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
-from zero.config import check
+from zero.config.check import check
 from zero.errors import Broken, InputError
 
 SMALL = ["n=4", "questions.rows.train=64", "questions.rows.heldout=8", "sampling.max_tokens=64"]
@@ -176,7 +176,7 @@ def test_a_model_and_a_run_are_asked_as_they_should(tmp_path: Path, monkeypatch:
     assert answered(["model=nano", f"out={tmp_path / 'a'}"], None) == tmp_path / "a"
     assert list(plans[0].temperatures) == [i / 10 for i in range(1, 11)] and not plans[0].steps
     assert plans[0].asked == ["n=8", "sampling=default", "benchmarks=heldout", "questions=nano_math", "model=nano"]
-    monkeypatch.setattr("zero.config.check", lambda *_: {})  # there is no such run
+    monkeypatch.setattr("zero.config.check.check", lambda *_: {})  # there is no such run
     answered(["run=runs/x", "temperatures=0.5,1", "n=2"], tmp_path / "b")
     assert plans[1].steps == ["0", "all"] and plans[1].asked == ["run=runs/x", "n=2"]  # its own questions
 

@@ -16,7 +16,7 @@ from analysis.experiments import main
 from analysis.runs import read
 from analysis.verdicts import judge
 from tests.synthetic import write_run
-from zero import experiments as zero_experiments
+from zero.config import experiments as zero_experiments
 
 LONGER = {
     "text": "GRPO's wrong answers are longer", "direction": "greater", "smallest": 3,

@@ -13,7 +13,7 @@ import pytest
 from analysis import judge as judging
 from analysis.judge import Instruction, Judge, Reply, category, connect, last_digit, shortened, yes_or_no
 from tests.rollout.stub_server import Say, Stub, in_turn, serving
-from zero.config import compose_config, instantiate
+from zero.config.check import compose_config, instantiate
 from zero.errors import Broken, InputError
 from zero.rollout import http
 

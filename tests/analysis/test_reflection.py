@@ -20,7 +20,7 @@ from tests.analysis.test_judge import chat
 from tests.conftest import ROOT
 from tests.integration.runs import train_here
 from tests.rollout.stub_server import Say, serving
-from zero.config import compose_config, instantiate
+from zero.config.check import compose_config, instantiate
 from zero.errors import Broken, InputError
 from zero.reflection import KEYWORDS
 

@@ -25,7 +25,7 @@ from analysis.records import AXES, Runs
 from analysis.runs import read
 from tests.synthetic import answer, empty_store, write_run
 from zero import provenance
-from zero.config import check
+from zero.config.check import check
 from zero.errors import InputError
 from zero.tracking import JsonlTracker, MlflowTracker, Trackers, run_tags
 from zero.tracking import journal as zero_journal

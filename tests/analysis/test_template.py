@@ -17,7 +17,7 @@ from analysis.runs import read
 from analysis.template import main, template
 from tests.analysis.test_runs import make
 from tests.integration.runs import train_here
-from zero.config import check
+from zero.config.check import check
 from zero.errors import InputError
 
 BENCHMARK = "b"

@@ -64,7 +64,7 @@ def make_runs(folder: Path) -> Path:
     import yaml
 
     from tests.synthetic import write_run
-    from zero.config import check
+    from zero.config.check import check
 
     for algo in ("grpo", "drgrpo"):
         config = check("train", [f"algo={algo}", "steps=60"])

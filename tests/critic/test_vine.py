@@ -11,7 +11,7 @@ import torch
 from tests.integration.runs import SMALL
 from zero import provenance
 from zero.batching import make_batch
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.critic import Parts
 from zero.critic.vine import Vine
 from zero.loop import Run

@@ -17,7 +17,7 @@ from typing import Any
 from tests.conftest import BASE, ROOT
 from tests.data import sets
 from tests.data.grading import _balanced, swaps
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.grading import Sandboxed, check_maths, check_qwen_fast, check_qwen_slow
 from zero.questions import QuestionSet
 from zero.records import Outcome, Question

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.questions import QuestionSet
 

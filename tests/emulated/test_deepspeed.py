@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.emulated.accelerator import DeviceTensor
 from tests.learner.test_torch import batch_of
 from zero import build
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.learner import deepspeed as learners
 from zero.learner.optim import Optim
 from zero.learner.policy import Policy

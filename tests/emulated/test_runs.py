@@ -16,7 +16,7 @@ from tests.emulated.accelerator import DEVICE
 from tests.integration.runs import journal, reproducible, train_here, weights
 from tests.integration.test_evaluate import evaluate_here
 from zero import pretrain, runtime
-from zero.config import check
+from zero.config.check import check
 from zero.records import Response
 
 TINY = [

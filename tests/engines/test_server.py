@@ -22,7 +22,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.engines.contract import CHECKS, CONTEXT, TEXTS, Subject, differences, model_of, prompts_of, shaken
-from zero.config import check
+from zero.config.check import check
 from zero.errors import InputError
 from zero.records import Sampling
 from zero.rollout.http import EngineDied

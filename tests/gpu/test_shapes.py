@@ -28,7 +28,7 @@ from tests.emulated.accelerator import installed
 from tests.gpu.shapes import qwen2_shape
 from tests.integration.runs import SMALL, reproducible
 from zero.batching import make_batch, rewards
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.models import load_model
 from zero.records import Batch, Group, Outcome, Prompt, Question, Sampling, Verdict
 from zero.runtime import World

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from zero.config import check
+from zero.config.check import check
 from zero.train import run
 
 SMALL = [

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import BASE
 from tests.integration.runs import SMALL, journal, killed, reproducible, train_here, weights
 from tests.test_algo import NAMES
-from zero.config import check
+from zero.config.check import check
 from zero.train import run
 
 TINY = [

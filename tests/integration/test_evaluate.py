@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.conftest import ROOT
 from tests.integration.runs import journal, train_here
-from zero.config import CONF, check, quoted
+from zero.config.check import CONF, check, quoted
 from zero.errors import InputError
 from zero.evaluate import read_run, run, with_run
 from zero.provenance import FILE as STARTS

@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.integration.runs import journal, reproducible, start, texts, train_here, weights
-from zero.config import CONF, check, instantiate, options
+from zero.config.check import CONF, check, instantiate, options
 from zero.errors import InputError
 from zero.tracking import describe
 

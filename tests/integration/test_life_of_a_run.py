@@ -21,8 +21,8 @@ from launch.submit import prepare
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
 from zero.algo import Algorithm
-from zero.command import command_line
-from zero.config import check
+from zero.config.check import check
+from zero.config.cli import command_line
 from zero.errors import Broken, InputError
 from zero.failures import explained
 from zero.learner.optim import LOST, Optim, Trained

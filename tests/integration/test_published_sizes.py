@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Conf
 
 from tests.conftest import BASE
 from tests.integration.runs import journal
-from zero import experiments
-from zero.config import cells, check
+from zero.config import experiments
+from zero.config.check import cells, check
 from zero.train import run
 
 # What a CPU and two steps replace: engines, budget, hub sets; keys, or beginnings of keys

@@ -200,7 +200,7 @@ def test_own_questions_from_a_file(tmp_path: Path) -> None:
     rows = [{"q": f"Start with {i}, add 1. What is the result?", "a": i + 1} for i in range(40)]
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    from zero.config import check
+    from zero.config.check import check
     from zero.train import run
 
     options = ["questions=file", f"questions.path={file}", "questions.question=q", "questions.answer=a",
@@ -219,7 +219,7 @@ def sums(path: Path, count: int, extra: str = "") -> str:
 
 
 def train_on_file(run_dir: Path, *overrides: str) -> None:
-    from zero.config import check
+    from zero.config.check import check
     from zero.train import run
 
     tiny = ["questions=file", "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=16",
@@ -271,7 +271,7 @@ def test_a_question_file_that_changed_is_refused(tmp_path: Path) -> None:
 def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, message: str) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(f'{{"problem": "What is {i}?", "answer": {i}}}\n' for i in range(20)))
-    from zero.config import check
+    from zero.config.check import check
     from zero.train import run
 
     options = [

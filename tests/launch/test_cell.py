@@ -22,8 +22,8 @@ from launch import sweep
 from launch.place import PORTS, Place, first_node, free_port, newer
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
-from zero.config import check
-from zero.overrides import plain_value
+from zero.config.check import check
+from zero.config.overrides import plain_value
 from zero.signals import GaveWay, StopRequest
 
 NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}

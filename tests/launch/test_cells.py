@@ -9,8 +9,8 @@ import pytest
 
 from launch import cells
 from tests.conftest import ROOT
-from zero import config as configs
-from zero import identity
+from zero.config import check as configs
+from zero.config import identity
 from zero.errors import InputError
 
 LINES = {

@@ -11,8 +11,8 @@ from launch import plan as plans
 from launch.cells import plan as cells_of
 from launch.plan import CARDS, decode_seconds, learner_gb, main, node_of, plan
 from launch.shapes import SHAPES
-from zero import experiments
-from zero.config import check
+from zero.config import experiments
+from zero.config.check import check
 from zero.errors import InputError
 
 SMALL, LARGE = SHAPES["qwen2_5_math_1_5b"], SHAPES["qwen2_5_math_7b"]

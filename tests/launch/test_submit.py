@@ -23,7 +23,7 @@ from launch.backends import Backend
 from launch.states import Status
 from launch.sweep import Cell, Sweep
 from tests.conftest import ROOT
-from zero import experiments
+from zero.config import experiments
 from zero.errors import InputError
 
 LOCAL = {"backend": "launch.local.backend"}

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.learner.test_torch import batch_of, gradient, learner_of
 from tests.test_algo import load as load_algo
 from zero.build import make_learner
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner

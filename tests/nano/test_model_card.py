@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from zero import config as configs
+from zero.config import check as configs
 from zero.evaluate import run
 
 FOLDER = Path(__file__).parents[2] / "zero/nano"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zero.algo import Algorithm
 from zero.batching import make_batch, rewards
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.questions import QuestionSet
 from zero.questions.files import table

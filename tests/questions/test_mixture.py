@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zero import config as configs
+from zero.config import check as configs
 from zero.errors import InputError
 from zero.grading import Grader, Reward, Weighted
 from zero.grading.countdown import check_countdown

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.questions import published, splits
 from zero.questions.files import table

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.rollout.stub_server import Say, Stub, completion, in_turn, serving
-from zero.config import check, instantiate
+from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.records import EVALUATION, Prompt, Question, Sampling
 from zero.rollout import http

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from zero.identity import science
+from zero.config.identity import science
 from zero.provenance import Start
 from zero.records import Metrics
 from zero.tracking.glossary import GLOSSARY, describe, markdown

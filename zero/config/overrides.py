@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from zero.config.suggest import nearest
 from zero.errors import InputError
-from zero.suggest import nearest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
 PATHS = (

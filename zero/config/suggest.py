@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from zero.aliases import NEEDS, REMARKS, TARGETS
+from zero.config.aliases import NEEDS, REMARKS, TARGETS
 
 MOST = 3  # names that an error proposes
 CLOSE, TYPO = 0.6, 0.76  # similarity from which a spelling is close, or a slip of the finger

@@ -13,10 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from zero.compose import choices_among, default_choices, defaults, select
+from zero.config.compose import choices_among, default_choices, defaults, select
+from zero.config.identity import PLACE, PLACES
+from zero.config.overrides import PATHS, is_choice, parsed
 from zero.errors import InputError
-from zero.identity import PLACE, PLACES
-from zero.overrides import PATHS, is_choice, parsed
 
 AXES = ("algo", "template", "questions", "model")
 OVERLAYS = ("size", "debug")  # groups that change what the others are by default

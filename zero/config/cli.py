@@ -18,16 +18,17 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from zero import experiments, settings
-from zero.compose import canonical, defaults, explained, select
-from zero.config import CONF, cells, check, check_solutions, instantiate
+from zero.config import experiments
+from zero.config import limits as settings
+from zero.config.check import CONF, cells, check, check_solutions, instantiate
+from zero.config.compose import canonical, defaults, explained, select
+from zero.config.help import help_text
+from zero.config.identity import flatten
+from zero.config.naming import check_name
+from zero.config.overrides import doubled, key_of, options_of, parsed, tidied
+from zero.config.suggest import nearest
 from zero.errors import Broken, InputError
-from zero.help import help_text
-from zero.identity import flatten
-from zero.naming import check_name
-from zero.overrides import doubled, key_of, options_of, parsed, tidied
 from zero.signals import SECOND_CTRL_C, GaveWay
-from zero.suggest import nearest
 
 EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76
 PLAIN = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # settings of Hydra's own that do something here

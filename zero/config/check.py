@@ -1,7 +1,7 @@
 """From settings to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
 
 impossible values refused before torch is imported, and each part of a config built. What was typed is made readable in
-zero/overrides.py, composed in zero/compose.py. Used by the composition roots only.
+zero/config/overrides.py, composed in zero/config/compose.py. Used by the composition roots only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from zero import settings
-from zero.compose import (
+from zero.config import limits as settings
+from zero.config.compose import (
     canonical,
     choices_among,
     compose_config,
@@ -30,10 +30,10 @@ from zero.compose import (
     refuse_no_options,
     select,
 )
+from zero.config.identity import flatten
+from zero.config.naming import AXES, run_name
+from zero.config.overrides import CONF, PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
 from zero.errors import InputError
-from zero.identity import flatten
-from zero.naming import AXES, run_name
-from zero.overrides import CONF, PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
 
 __all__ = [
     "AXES",

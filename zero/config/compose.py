@@ -18,12 +18,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from zero import recipes, settings
-from zero.aliases import TARGETS
+from zero.config import limits as settings
+from zero.config import recipes
+from zero.config.aliases import TARGETS
+from zero.config.identity import flatten
+from zero.config.overrides import CONF, in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
+from zero.config.suggest import nearest, suggestion
 from zero.errors import InputError
-from zero.identity import flatten
-from zero.overrides import CONF, in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
-from zero.suggest import nearest, suggestion
 
 ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a composition
 ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands

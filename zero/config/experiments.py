@@ -106,7 +106,7 @@ def read(name: str, size: str = NANO) -> Experiment:
         unknown = sorted(set(stored) - KEYS) + sorted(set(of_size) - {"base", "cells"})
         title = str(stored["title"])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(KEY, path, f"is not as zero/experiments.py describes ({error})") from error
+        raise InputError(KEY, path, f"is not as zero/config/experiments.py describes ({error})") from error
     if unknown or root not in ROOTS:
         raise InputError(KEY, path, f"has an unknown key or root ({', '.join(unknown) or root})")
     claims = tuple(stored.get("claims") or ()) if size == NANO else ()
