@@ -148,7 +148,7 @@ def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: fl
 
 
 def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: bool) -> tuple[float, float]:
-    """(what stays between updates, the most in an update), GB of one GPU: bytes of a parameter as zero/models.py and ZeRO
+    """(what stays between updates, the most in an update), GB of one GPU: bytes of a parameter as zero/models/load.py and ZeRO
     (arXiv 1910.02054) count them, and the activations of a micro-batch."""
     stage, lora = learner.get("stage", 0), learner.get("lora")
     trained = shape.adapters(lora["rank"]) if lora else shape.parameters

@@ -23,7 +23,7 @@ from launch import serving
 from launch.mlflow_server import refuse_taken_port
 from launch.place import Place
 from zero.errors import InputError
-from zero.models import find
+from zero.models.load import find
 
 LAUNCHER = ("launcher=", "launcher.", "hydra/launcher=", "hydra.launcher.")
 PORT = 8000
@@ -139,7 +139,7 @@ def prepare(model: Mapping[str, Any], folder: Path) -> Path:
     """Write into `folder` what vLLM reads of the model, its vocabulary cut to the tokenizer's; where its weights lie."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from zero.vocabulary import write_model
+    from zero.models.vocabulary import write_model
 
     source, name = find(model), model["path"]
     path = source.path if Path(source.path).is_dir() else download(source.path, source.revision)

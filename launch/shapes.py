@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-TRAINING, ENGINE, CACHED = 18, 4, 2  # bytes: see zero/models.py
+TRAINING, ENGINE, CACHED = 18, 4, 2  # bytes: see zero/models/load.py
 CARDS = (16, 24, 48, 80, 141)  # GB of memory that GPUs are sold with
 ROOM = 1.2  # for activations, logits and the cache
 

@@ -13,12 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.conftest import tiny_config
-from zero import models
 from zero.errors import InputError
-from zero.generation import ends_of
-from zero.models import load_model
+from zero.models import load as models
+from zero.models.generation import ends_of
+from zero.models.load import load_model
+from zero.models.weights import stored_weights
 from zero.rollout.gold import GoldEngine
-from zero.stored import stored_weights
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.conftest import BASE, ROOT
 from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving
 from zero.errors import InputError
-from zero.models import cached, configured_ends, export_dtype, find, load_model, store_as
+from zero.models.load import cached, configured_ends, export_dtype, find, load_model, store_as
 
 FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
 OWN = ("hf", "nano", "nano_plain", "nano_domain", "nano_search")  # a model of the user's, and the embedded ones
@@ -116,7 +116,7 @@ def test_what_cannot_be_a_model_is_refused_without_asking_anyone(config: dict[st
 ASK = """
 import sys, time
 from zero.errors import InputError
-from zero.models import find
+from zero.models.load import find
 for name in sys.argv[1:]:
     path, _, revision = name.partition("@")
     began = time.perf_counter()
@@ -129,7 +129,7 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
 LOAD = """
 import sys
-from zero.models import configured_ends, load_model
+from zero.models.load import configured_ends, load_model
 config = {"path": sys.argv[1], "revision": None, "context": 100}
 model, tokenizer, context = load_model(config)
 print(sum(p.double().abs().sum().item() for p in model.parameters()), len(tokenizer), context, configured_ends(config))

@@ -12,10 +12,10 @@ import torch
 
 from tests.conftest import BASE, tiny_config
 from zero.errors import InputError
-from zero.models import load_model
+from zero.models.load import load_model
+from zero.models.vocabulary import check_ids, check_tokenizer, vocabulary_size
 from zero.records import Prompt, Question, Sampling
 from zero.rollout.native import NativeEngine
-from zero.vocabulary import check_ids, check_tokenizer, vocabulary_size
 
 EOS = 21  # of `holed`
 
@@ -131,7 +131,7 @@ def test_a_limit_that_the_config_does_not_name_is_asked_for(tmp_path: Path) -> N
     assert load_model({"path": str(tmp_path / "m"), "context": None}, weights=False)[2] == 64
     with pytest.raises(InputError, match=r"model\.context=65: the model's own limit is 64 tokens"):
         load_model({"path": str(tmp_path / "m"), "context": 65}, weights=False)
-    from zero.models import context_of
+    from zero.models.load import context_of
 
     class Unlimited:
         def get_text_config(self) -> Any:

@@ -18,13 +18,13 @@ from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
 from zero.lens import Lens
-from zero.models import configured_ends
+from zero.models.load import configured_ends
+from zero.models.vocabulary import vocabulary_size
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import World, has_bfloat16
 from zero.template import AnyTemplate
-from zero.vocabulary import vocabulary_size
 
 Config = Mapping[str, Any]
 ENOUGH = 200  # rows that are too long, to know that the settings are wrong

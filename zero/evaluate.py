@@ -27,7 +27,7 @@ from zero.config import identity
 from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
-from zero.models import find
+from zero.models.load import find
 from zero.questions import refuse_namesakes
 from zero.signals import StopRequest
 
@@ -89,10 +89,10 @@ def measure(
     """The results of every benchmark, by step (None: the model itself). Preempted, every answer kept, if `stop` says so."""
     from zero import build
     from zero.evaluation import evaluate_in_parts
-    from zero.models import load_model
+    from zero.models.load import load_model
+    from zero.models.weights import as_computed, watched, weights_of
     from zero.preflight import preflight
     from zero.runtime import prepare
-    from zero.stored import as_computed, watched, weights_of
 
     device = prepare(config["threads"])
     theirs = not configs.takes_weights(config["rollout"])  # a server's own model, whatever weights lie here

@@ -13,7 +13,7 @@ from zero.pretrain_data import Source
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
-    from zero.models import load_model
+    from zero.models.load import load_model
 
     model, tokenizer, context = load_model(config["model"])
     if config["length"] > context:

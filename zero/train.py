@@ -26,7 +26,7 @@ from zero.config import identity
 from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
-from zero.models import export_dtype, find, store_as
+from zero.models.load import export_dtype, find, store_as
 from zero.question_sets import as_key, load_questions, manifest
 from zero.signals import GaveWay, StopRequest
 
@@ -164,11 +164,11 @@ def build(
     from zero.ahead import Ahead
     from zero.grading import Grader
     from zero.loop import Run
-    from zero.models import load_model
+    from zero.models.load import load_model
+    from zero.models.weights import fingerprint
     from zero.preflight import preflight, settings_doubts
     from zero.progress import Progress
     from zero.runtime import World, prepare
-    from zero.stored import fingerprint
     from zero.tracking import Trackers
 
     world = world or World()

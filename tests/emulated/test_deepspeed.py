@@ -22,7 +22,7 @@ from zero.config.check import check, instantiate
 from zero.learner import deepspeed as learners
 from zero.learner.optim import Optim
 from zero.learner.policy import Policy
-from zero.models import load_model
+from zero.models.load import load_model
 from zero.runtime import World
 
 

@@ -17,7 +17,7 @@ from tests.learner.test_torch import OPTIM, batch_of, gradient
 from tests.rollout.test_native import prompts_of, scored
 from tests.test_algo import load as load_algo
 from zero.learner.torch import TorchLearner
-from zero.models import load_model
+from zero.models.load import load_model
 from zero.records import Sampling
 from zero.rollout.native import NativeEngine
 

@@ -29,7 +29,7 @@ from tests.gpu.shapes import qwen2_shape
 from tests.integration.runs import SMALL, reproducible
 from zero.batching import make_batch, rewards
 from zero.config.check import check, instantiate
-from zero.models import load_model
+from zero.models.load import load_model
 from zero.records import Batch, Group, Outcome, Prompt, Question, Sampling, Verdict
 from zero.runtime import World
 

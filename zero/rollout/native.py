@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from zero.errors import InputError
+from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import NotFinite, compiled
 from zero.rollout.decoder import Decoder, make_decoder
-from zero.vocabulary import check_ids, vocabulary_size
 
 COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
 

@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from zero.errors import InputError
+from zero.models.vocabulary import highest_id
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.http import (
     CONNECT_SECONDS,
@@ -34,7 +35,6 @@ from zero.rollout.http import (
     in_parallel,
 )
 from zero.rollout.vllm import completions_of, rooms_of, seed_of
-from zero.vocabulary import highest_id
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
 FIRST = Patience(

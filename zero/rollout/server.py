@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from zero.errors import InputError
+from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.exchange import Exchange, Server, plain
 from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.runtime import World
-from zero.vocabulary import vocabulary_size
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
 AGAIN = Patience(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, distributed
 
 from zero.errors import InputError
+from zero.models.vocabulary import write_model
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import refuse_infinite
 from zero.runtime import has_bfloat16
-from zero.vocabulary import write_model
 
 COLDEST = 0.01  # vLLM raises a temperature below this one to it
 BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have

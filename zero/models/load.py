@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 
 from zero.config.check import CONF, model_folder
 from zero.errors import InputError
-from zero.generation import ends_of, make_storable
-from zero.vocabulary import check_tokenizer
+from zero.models.generation import ends_of, make_storable
+from zero.models.vocabulary import check_tokenizer
 
 if TYPE_CHECKING:
     import torch

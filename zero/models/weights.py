@@ -15,7 +15,7 @@ from zero import provenance
 from zero.checkpoint import MANIFEST
 from zero.config.check import instantiate
 from zero.errors import InputError
-from zero.models import load_model
+from zero.models.load import load_model
 
 Config = Mapping[str, Any]
 SMALL = 2**26  # values of a model that are all looked at: a fifth of a second
