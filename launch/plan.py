@@ -33,7 +33,7 @@ from typing import Any
 from launch import sweep as records
 from launch.shapes import SHAPES, Shape
 from zero.errors import InputError
-from zero.preflight import settings_doubts
+from zero.monitoring.preflight import settings_doubts
 from zero.tables import as_text
 
 GB, TERA = 1e9, 1e12

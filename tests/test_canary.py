@@ -15,10 +15,10 @@ from tests.conftest import BASE
 from tests.learner.test_torch import OPTIM
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algo import load as load_algo
-from zero.canary import Canary, Disagreement
 from zero.errors import InputError
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser
+from zero.monitoring.sync_check import Canary, Disagreement
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.native import NativeEngine
 from zero.runtime import World

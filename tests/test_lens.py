@@ -19,7 +19,7 @@ from zero.algo import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
 from zero.learner.probe import Probed, probe
-from zero.lens import Lens, cosine, difficulty_bias, length_bias, look, make_lens, slopes, split
+from zero.monitoring.algorithm_lens import Lens, cosine, difficulty_bias, length_bias, look, make_lens, slopes, split
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
 WITHOUT_CRITIC = [name for name in NAMES if load_algo(name).critic is None]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from zero.monitor import RISE, RewardHack, reward_hack
+from zero.monitoring.reward_hacking import RISE, RewardHack, reward_hack
 from zero.records import Metrics
 
 Shape = Callable[[int], tuple[float, float]]  # step -> expected (accuracy, share in form)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zero.preflight import doubts, preflight
+from zero.monitoring.preflight import doubts, preflight
 from zero.records import Prompt, Question, Sampling
 from zero.template import encode
 

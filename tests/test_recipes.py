@@ -14,7 +14,7 @@ from launch.shapes import SHAPES
 from tests.conftest import BASE, ROOT
 from zero.config import recipes
 from zero.config.check import check
-from zero.preflight import settings_doubts
+from zero.monitoring.preflight import settings_doubts
 
 MATHS = "questions=math_12k"
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from zero import lens
-from zero.canary import Canary
 from zero.config.check import instantiate, options, without_facts
 from zero.critic import Parts
 from zero.errors import InputError
 from zero.evaluation import Benchmark
 from zero.grading import Grader
-from zero.lens import Lens
 from zero.models.load import configured_ends
 from zero.models.vocabulary import vocabulary_size
+from zero.monitoring import algorithm_lens as lens
+from zero.monitoring.algorithm_lens import Lens
+from zero.monitoring.sync_check import Canary
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine

@@ -91,7 +91,7 @@ def measure(
     from zero.evaluation import evaluate_in_parts
     from zero.models.load import load_model
     from zero.models.weights import as_computed, watched, weights_of
-    from zero.preflight import preflight
+    from zero.monitoring.preflight import preflight
     from zero.runtime import prepare
 
     device = prepare(config["threads"])

@@ -21,15 +21,15 @@ from zero import checkpoint
 from zero.ahead import Ahead
 from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
-from zero.canary import Canary
 from zero.critic import Critic
 from zero.errors import InputError, Preempted
 from zero.evaluation import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.failures import finite
 from zero.grading import Grader
 from zero.learner import Learner
-from zero.lens import Lens, look
-from zero.monitor import RewardHack
+from zero.monitoring.algorithm_lens import Lens, look
+from zero.monitoring.reward_hacking import RewardHack
+from zero.monitoring.sync_check import Canary
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine

@@ -166,7 +166,7 @@ def build(
     from zero.loop import Run
     from zero.models.load import load_model
     from zero.models.weights import fingerprint
-    from zero.preflight import preflight, settings_doubts
+    from zero.monitoring.preflight import preflight, settings_doubts
     from zero.progress import Progress
     from zero.runtime import World, prepare
     from zero.tracking import Trackers
