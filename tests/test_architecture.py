@@ -12,15 +12,15 @@ from tests.conftest import ROOT
 # A module may import its own layer's package and any lower layer. The longest matching prefix counts.
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitoring.reward_hacking": 0,
-    "zero.kernels": 0, "zero.tables": 0, "zero.files": 0, "zero.prose": 0,
-    "zero.records": 1, "zero.runtime": 1, "zero.families": 1, "zero.provenance": 1, "zero.signals": 1, "zero.lock": 1,
+    "zero.cpu.kernels": 0, "zero.tables": 0, "zero.files": 0, "zero.prose": 0,
+    "zero.records": 1, "zero.runtime": 1, "zero.cpu.architectures": 1, "zero.provenance": 1, "zero.signals": 1, "zero.lock": 1,
     "zero.algo": 2, "zero.template": 2, "zero.config.identity": 2, "zero.monitoring.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
     "zero.learner.optim": 5, "zero.learner.probe": 5, "zero.monitoring.algorithm_lens": 6, "zero.critic": 5,
     "zero.critic.value_model": 6, "zero.critic.vine": 6, "zero.ahead": 5, "zero.monitoring.sync_check": 5,
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5, "zero.rollout.auto": 6,
-    "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.learner.packed": 5, "zero.learner.deepspeed": 5,
+    "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.cpu.packing": 5, "zero.learner.deepspeed": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5, "zero.rounds": 4, "zero.failures": 6,
     "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
     "zero.config.limits": 2, "zero.config.recipes": 1, "zero.config.experiments": 2, "zero.models.load": 8, "zero.models.weights": 8, "zero.length_probe": 8,

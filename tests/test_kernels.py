@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from zero import kernels
+from zero.cpu import kernels
 
 COMPILER = shutil.which("c++")
 

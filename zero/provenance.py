@@ -24,8 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from zero.cpu.kernels import library
 from zero.files import read_regular
-from zero.kernels import library
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
-from zero.kernels import library
-from zero.learner import compiled, packed
+from zero.cpu import layers as compiled
+from zero.cpu import packing as packed
+from zero.cpu.kernels import library
 from zero.learner.lora import Lora
 from zero.learner.policy import Policy
 from zero.objective import logprob_and_entropy

@@ -16,7 +16,7 @@ from tests.conftest import tiny_config
 from tests.learner.test_torch import OPTIM, batch_of, groups_of
 from tests.test_algo import load as load_algo
 from zero.batching import make_batch
-from zero.learner import compiled
+from zero.cpu import layers as compiled
 from zero.learner.policy import Policy
 from zero.learner.torch import TorchLearner
 from zero.records import Batch

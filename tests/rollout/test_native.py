@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import BASE
+from zero.cpu import decoder as compiled
+from zero.cpu.decoder import CompiledDecoder
+from zero.cpu.kernels import library
 from zero.errors import InputError
-from zero.kernels import library
 from zero.records import Completion, Prompt, Question, Sampling
-from zero.rollout import NotFinite, compiled
+from zero.rollout import NotFinite
 from zero.rollout import decoder as decoders
-from zero.rollout.compiled import CompiledDecoder
 from zero.rollout.decoder import FusedDecoder, TransformersDecoder
 from zero.rollout.native import NativeEngine, draw, truncate
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zero.cpu import packing as packed
 from zero.critic import Parts
-from zero.learner import packed
 from zero.learner.optim import Optim, Trained, of_update
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
+from zero.cpu import layers as compiled
+from zero.cpu import packing as packed
 from zero.errors import InputError
-from zero.learner import compiled, packed
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
 

@@ -1,4 +1,4 @@
-"""One decoding step for a batch of rows: for the Llama and Qwen families a compiled one (zero/rollout/compiled.py) or a fused
+"""One decoding step for a batch of rows: for the Llama and Qwen families a compiled one (zero/cpu/decoder.py) or a fused
 one in torch, transformers' own for the rest.
 
 All keep a key-value cache between calls:
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zero.cpu.architectures import has_plain_layers
+from zero.cpu.decoder import CompiledDecoder, can_compile
 from zero.errors import InputError
-from zero.families import has_plain_layers
-from zero.rollout.compiled import CompiledDecoder, can_compile
 
 
 class Decoder(Protocol):

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zero.cpu import decoder as compiled
 from zero.errors import InputError
 from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import NotFinite, compiled
+from zero.rollout import NotFinite
 from zero.rollout.decoder import Decoder, make_decoder
 
 COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows

@@ -1,8 +1,8 @@
 """The project's arithmetic in C++, for float32 on one thread of a CPU: built by the machine's own compiler when it is first asked
 for, and kept in the user's cache. Without a compiler everything runs on torch alone, only slower.
 
-    decode.cpp   a forward pass of a few rows with a cache of keys and values           zero/rollout/compiled.py
-    train.cpp    a layer over a packed batch, forward and backward, and any product     zero/learner/compiled.py
+    decode.cpp   a forward pass of a few rows with a cache of keys and values           zero/cpu/decoder.py
+    train.cpp    a layer over a packed batch, forward and backward, and any product     zero/cpu/layers.py
     tiles.h      what both stand on
 """
 

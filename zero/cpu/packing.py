@@ -7,7 +7,7 @@ The tokens of a batch [N, T] are laid in one row, every distinct prompt once and
 All products with weights run over that row. Attention alone needs responses as such: those of like length form a padded
 block whose queries see the keys of their prompt, shared, and their own up to themselves. The gradient of a shared prompt is
 the sum over its responses by itself. In a step of 16 questions x 8 answers half to four fifths of all tokens are copies of
-prompts. Where zero/learner/compiled.py can, it computes the layers; else they are the model's own modules (so that adapters
+prompts. Where zero/cpu/layers.py can, it computes the layers; else they are the model's own modules (so that adapters
 work), and only their arrangement is ours.
 """
 
@@ -23,8 +23,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from zero.batching import micro_batches
-from zero.families import has_plain_layers
-from zero.learner import compiled
+from zero.cpu import layers as compiled
+from zero.cpu.architectures import has_plain_layers
 from zero.records import Batch
 
 ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens

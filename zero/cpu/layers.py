@@ -1,5 +1,5 @@
 """A layer over a packed batch, and the output head, in C++ (zero/kernels) as functions that autograd knows: for float32 on
-one thread of a CPU. What zero/learner/packed.py computes with the model's own modules, but for rounding.
+one thread of a CPU. What zero/cpu/packing.py computes with the model's own modules, but for rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from zero.kernels import constant, library
+from zero.cpu.kernels import constant, library
 
 WEIGHTS = "norm qkv bias out mlp_norm gate_up down".split()
 KEPT = "x qkv logsum mixed mid gated".split()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from zero.kernels import constant, library
+from zero.cpu.kernels import constant, library
 
 PREFILL = 4096  # tokens of prompts in a call
 

@@ -1,6 +1,6 @@
-// A layer of a Llama or Qwen2 over the tokens of a packed batch, forward and backward; called by zero/learner/compiled.py.
+// A layer of a Llama or Qwen2 over the tokens of a packed batch, forward and backward; called by zero/cpu/layers.py.
 //
-// The tokens of prompts and of responses lie in one row of M (zero/learner/packed.py). A segment is a stretch of it whose
+// The tokens of prompts and of responses lie in one row of M (zero/cpu/packing.py). A segment is a stretch of it whose
 // tokens see a prefix, lying elsewhere, and those of the segment up to themselves. All matrices are row by row; the weights are
 // those of torch, [out, in].
 

@@ -1,4 +1,4 @@
-// One forward pass of a Llama or Qwen2 over tokens whose keys and values go into a cache; called by zero/rollout/compiled.py.
+// One forward pass of a Llama or Qwen2 over tokens whose keys and values go into a cache; called by zero/cpu/decoder.py.
 //
 // Weights are kept as panels [out / PANEL, in, PANEL], and so is the cache of each row and key head: keys [blocks of PANEL
 // positions][D][PANEL], values [D / PANEL][positions][PANEL]. Attention is then the same loop as the products.

@@ -1,4 +1,4 @@
-"""Which models have the layers that the project's own arithmetic knows: zero/rollout/decoder.py, zero/learner/packed.py."""
+"""Which models have the layers that the project's own arithmetic knows: zero/rollout/decoder.py, zero/cpu/packing.py."""
 
 from __future__ import annotations
 
