@@ -26,7 +26,7 @@ LAYERS = {
     "zero.config.limits": 2, "zero.config.recipes": 1, "zero.config.experiments": 2, "zero.models.load": 8, "zero.models.weights": 8, "zero.length_probe": 8,
     "zero.config.aliases": 0, "zero.config.suggest": 1, "zero.config.overrides": 2, "zero.config.compose": 8, "zero.config.naming": 8, "zero.config.help": 8,
     "zero.config.check": 8, "zero.config.cli": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
-    "zero.pretrain_data": 8, "zero.run_folder": 8, "zero.question_sets": 8, "zero.pretrain_model": 8, "zero.models.vocabulary": 1,
+    "zero.pretrain.data": 8, "zero.run_folder": 8, "zero.question_sets": 8, "zero.pretrain.model": 8, "zero.models.vocabulary": 1,
     "zero.models.generation": 1,
     "launch": 9, "analysis": 9,
 }  # fmt: skip

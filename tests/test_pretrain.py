@@ -27,11 +27,11 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from zero import pretrain as pretraining
 from zero.config import check as configs
 from zero.errors import Broken, InputError, Preempted
-from zero.pretrain import run
-from zero.pretrain_data import Batches, Place, Stage, Texts, question_documents, read_documents
+from zero.pretrain import __main__ as pretraining
+from zero.pretrain.__main__ import run
+from zero.pretrain.data import Batches, Place, Stage, Texts, question_documents, read_documents
 from zero.questions import QuestionSet, Rows
 from zero.records import Question
 

@@ -15,8 +15,9 @@ import torch
 from tests.emulated.accelerator import DEVICE
 from tests.integration.runs import journal, reproducible, train_here, weights
 from tests.integration.test_evaluate import evaluate_here
-from zero import pretrain, runtime
+from zero import runtime
 from zero.config.check import check
+from zero.pretrain import __main__ as pretrain
 from zero.records import Response
 
 TINY = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from zero.config import check as configs
 from zero.errors import InputError
-from zero.pretrain_data import Source
+from zero.pretrain.data import Source
 
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """python -m zero.pretrain out=FOLDER: next-token training, of a new nano base or on from any causal language model.
 
-One loop for both: documents -> ids -> one stream cut into sequences -> cross-entropy (zero/pretrain_data.py). The stages of
+One loop for both: documents -> ids -> one stream cut into sequences -> cross-entropy (zero/pretrain/data.py). The stages of
 the corpus share one learning-rate schedule. The same config on the same machine gives the same weights, however often the
 run was stopped, killed and started again by the same command:
 
@@ -33,8 +33,8 @@ from zero.config import identity
 from zero.config.cli import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
-from zero.pretrain_data import Batches, Place, Source, Stage, budget, make_stage
-from zero.pretrain_model import create, load, make_optimizers
+from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
+from zero.pretrain.model import create, load, make_optimizers
 from zero.signals import StopRequest
 
 if TYPE_CHECKING:
