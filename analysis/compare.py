@@ -18,7 +18,7 @@ from analysis.answer import Answer, command, names, parser
 from analysis.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from analysis.units import plain, scale
 from zero.errors import InputError
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     import pandas as pd

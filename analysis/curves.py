@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.answer import Answer, command, names, parser
 from analysis.units import plain, scale
 from zero.errors import InputError
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,7 @@ from analysis.sentences import replace, sentences
 from analysis.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
 from analysis.verdicts import verdict as by_itself
 from zero.errors import InputError
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     from analysis.records import Runs

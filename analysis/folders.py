@@ -15,8 +15,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from zero import provenance
 from zero.files import read_regular
+from zero.tracking import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
 CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
@@ -39,7 +39,7 @@ NO_CHOICE = ("", "None")
 @dataclass(frozen=True)
 class Folder:
     """One run folder. `axes`: the option of each axis; `typed`: what the line of its sweep set for this cell;
-    `starts`: zero/provenance.py."""
+    `starts`: zero/tracking/provenance.py."""
 
     path: Path
     kind: str  # TRAIN or EVALUATE

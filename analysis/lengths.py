@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.answer import Answer, command, names, parser
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
 from zero.errors import InputError
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     from analysis.records import Runs

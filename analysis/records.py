@@ -37,7 +37,7 @@ class Run:
     result: Mapping[str, Any]
     kind: str = TRAIN
     source: str = ""
-    starts: Sequence[Mapping[str, Any]] = ()  # see zero/provenance.py
+    starts: Sequence[Mapping[str, Any]] = ()  # see zero/tracking/provenance.py
     wanted: bool = True  # False: a cell of other settings than the newest line of its sweep asks for
     changed: Mapping[str, str] = field(default_factory=dict)  # of settings that a start changed: "1e-06 then 1e-05"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
 from zero.errors import InputError
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     import pandas as pd

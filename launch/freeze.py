@@ -11,9 +11,9 @@ from typing import Any
 
 from launch.sweep import CODE, write_json
 from zero.errors import InputError
-from zero.provenance import FROZEN as RECORD
-from zero.provenance import digest as digest_of
-from zero.provenance import git_commit, sources
+from zero.tracking.provenance import FROZEN as RECORD
+from zero.tracking.provenance import digest as digest_of
+from zero.tracking.provenance import git_commit, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,5 +57,5 @@ def refuse_cut(folder: Path) -> None:
 
 
 def digest(root: Path = ROOT) -> str:
-    """That of the code as it is now: zero/provenance.py."""
+    """That of the code as it is now: zero/tracking/provenance.py."""
     return digest_of(root)

@@ -34,7 +34,7 @@ from launch import sweep as records
 from launch.shapes import SHAPES, Shape
 from zero.errors import InputError
 from zero.monitoring.preflight import settings_doubts
-from zero.tables import as_text
+from zero.tracking.text_table import as_text
 
 GB, TERA = 1e9, 1e12
 MFU = 0.4  # of the update, at best about what public trainers reach on these cards

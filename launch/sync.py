@@ -109,9 +109,8 @@ def reports(place: Path) -> bool:
 
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:
     """All that the journal of one cell holds and MLflow does not; its settings, tags and files. Whatever fails is raised."""
-    from zero import provenance
     from zero.config.identity import science
-    from zero.tracking import AXES, run_tags
+    from zero.tracking import AXES, provenance, run_tags
     from zero.tracking import mlflow as follower
 
     place = folder / cell.name
@@ -151,7 +150,7 @@ def bring(
 def claim(place: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
     """Say under which token MLflow knows this cell: made from the cell and its first start, so that whoever delivers, and
     however often, finds the one run that there is; a cell whose folder was deleted and that ran anew is another run."""
-    from zero import provenance
+    from zero.tracking import provenance
     from zero.tracking.store import without_password
 
     first = json.dumps(provenance.starts(place)[:1], sort_keys=True)

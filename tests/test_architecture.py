@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 # A module may import its own layer's package and any lower layer. The longest matching prefix counts.
 LAYERS = {
     "zero.objective": 0, "zero.errors": 0, "zero.statistics": 0, "zero.reflection": 0, "zero.monitoring.reward_hacking": 0,
-    "zero.cpu.kernels": 0, "zero.tables": 0, "zero.files": 0, "zero.prose": 0,
-    "zero.records": 1, "zero.runtime": 1, "zero.cpu.architectures": 1, "zero.provenance": 1, "zero.signals": 1, "zero.lock": 1,
+    "zero.cpu.kernels": 0, "zero.tracking.text_table": 0, "zero.files": 0, "zero.prose": 0,
+    "zero.records": 1, "zero.runtime": 1, "zero.cpu.architectures": 1, "zero.tracking.provenance": 1, "zero.signals": 1, "zero.lock": 1,
     "zero.algo": 2, "zero.template": 2, "zero.config.identity": 2, "zero.monitoring.preflight": 2, "zero.published": 2,
     "zero.questions": 3,
     "zero.nano": 4, "zero.grading": 4, "zero.batching": 4, "zero.rollout": 4, "zero.learner": 4,
@@ -22,7 +22,7 @@ LAYERS = {
     "zero.rollout.decoder": 5, "zero.rollout.native": 5, "zero.rollout.gold": 5, "zero.rollout.auto": 6,
     "zero.learner.torch": 5, "zero.learner.policy": 5, "zero.cpu.packing": 5, "zero.learner.deepspeed": 5,
     "zero.evaluation": 5, "zero.tracking": 5, "zero.checkpoint": 5, "zero.rounds": 4, "zero.failures": 6,
-    "zero.loop": 7, "zero.curves": 7, "zero.progress": 7,
+    "zero.loop": 7, "zero.tracking.curves_png": 7, "zero.tracking.terminal": 7,
     "zero.config.limits": 2, "zero.config.recipes": 1, "zero.config.experiments": 2, "zero.models.load": 8, "zero.models.weights": 8, "zero.length_probe": 8,
     "zero.config.aliases": 0, "zero.config.suggest": 1, "zero.config.overrides": 2, "zero.config.compose": 8, "zero.config.naming": 8, "zero.config.help": 8,
     "zero.config.check": 8, "zero.config.cli": 8, "zero.build": 8, "zero.train": 8, "zero.evaluate": 8, "zero.pretrain": 8,
@@ -57,7 +57,7 @@ CONFINED = {
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},
     "datasets": {"zero.questions.sources"},
     "pyarrow": {"zero.questions.sources", "analysis.journals"},
-    "matplotlib": {"zero.curves", "analysis"},
+    "matplotlib": {"zero.tracking.curves_png", "analysis"},
 }
 SOURCES = sorted(p for top in ("zero", "launch", "analysis") for p in (ROOT / top).rglob("*.py"))
 

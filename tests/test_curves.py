@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.synthetic import write_run
-from zero.curves import draw
 from zero.tracking import JsonlTracker
+from zero.tracking.curves_png import draw
 
 
 def size_of(png: Path) -> tuple[int, int]:
@@ -72,5 +72,5 @@ def test_the_picture_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_importing_loads_no_matplotlib() -> None:
-    code = "import sys, zero.curves; assert 'matplotlib' not in sys.modules"
+    code = "import sys, zero.tracking.curves_png; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from tests.conftest import ROOT
 from tests.synthetic import answer, metrics, write_run
-from zero import progress
-from zero.progress import Progress, report, sparkline
 from zero.tracking import JsonlTracker, Trackers
+from zero.tracking import terminal as progress
+from zero.tracking.terminal import Progress, report, sparkline
 
 STEPS = 40
 
@@ -29,7 +29,7 @@ WATCHED = """
     from pathlib import Path
     from types import SimpleNamespace
     from tests.synthetic import metrics
-    from zero.progress import Progress
+    from zero.tracking.terminal import Progress
     from zero.tracking import JsonlTracker, Trackers
 
     run_dir, steps = Path(sys.argv[1]), 40

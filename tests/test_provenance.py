@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoTokenizer
 
 from launch import freeze
 from tests.conftest import BASE, ROOT
-from zero import provenance, run_folder
+from zero import run_folder
 from zero.config.check import check, instantiate
+from zero.tracking import provenance
 
 
 def test_every_start_is_a_line_and_a_torn_one_is_left_out(tmp_path: Path) -> None:

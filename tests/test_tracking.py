@@ -22,7 +22,6 @@ import requests
 from tests.conftest import ROOT
 from tests.synthetic import answer, empty_store, metrics
 from zero.errors import InputError
-from zero.provenance import package_versions, start
 from zero.rollout.http import Client, EngineDied
 from zero.tracking import (
     GLOSSARY,
@@ -37,6 +36,7 @@ from zero.tracking import (
 from zero.tracking import journal as journals
 from zero.tracking import mlflow as mlflow_tracking
 from zero.tracking.follower import why
+from zero.tracking.provenance import package_versions, start
 from zero.tracking.store import absolute, dashboard_command, default_store, without_password
 
 STEPS = 20

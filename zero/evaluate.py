@@ -21,7 +21,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from zero import provenance, run_folder
+from zero import run_folder
 from zero.config import check as configs
 from zero.config import identity
 from zero.config.cli import command_line, failed
@@ -30,6 +30,7 @@ from zero.lock import owned
 from zero.models.load import find
 from zero.questions import refuse_namesakes
 from zero.signals import StopRequest
+from zero.tracking import provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,8 +214,8 @@ def outcome_of(config: Config, results: Mapping[int | None, Sequence[Result]]) -
 def show(config: Config, results: Mapping[int | None, Sequence[Result]], template: str) -> None:
     """The tables, and where the published scores come from."""
     from zero.evaluation import macro
-    from zero.progress import benchmark_tables, make_console, steps_table
     from zero.published import figures
+    from zero.tracking.terminal import benchmark_tables, make_console, steps_table
 
     console = make_console()
     plain = console.options.ascii_only

@@ -26,11 +26,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from zero import provenance
 from zero.config import check as configs
 from zero.config import identity
 from zero.config import limits as settings
 from zero.errors import InputError
+from zero.tracking import provenance
 
 CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.txt", "result.json"
 KEY = "resume_with"

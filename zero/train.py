@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from zero import provenance, run_folder
+from zero import run_folder
 from zero.config import check as configs
 from zero.config import identity
 from zero.config.cli import command_line, failed
@@ -29,6 +29,7 @@ from zero.lock import owned
 from zero.models.load import export_dtype, find, store_as
 from zero.question_sets import as_key, load_questions, manifest
 from zero.signals import GaveWay, StopRequest
+from zero.tracking import provenance
 
 if TYPE_CHECKING:
     import torch
@@ -167,9 +168,9 @@ def build(
     from zero.models.load import load_model
     from zero.models.weights import fingerprint
     from zero.monitoring.preflight import preflight, settings_doubts
-    from zero.progress import Progress
     from zero.runtime import World, prepare
     from zero.tracking import Trackers
+    from zero.tracking.terminal import Progress
 
     world = world or World()
 
@@ -272,7 +273,7 @@ def export(parts: Run, dtype: torch.dtype) -> None:
 
 def close(parts: Run, outcome: Mapping[str, Any]) -> None:
     """Write result.json and curves.png, and let the trackers deliver what they hold."""
-    from zero.curves import draw
+    from zero.tracking.curves_png import draw
 
     result = parts.dir / "result.json"
     try:

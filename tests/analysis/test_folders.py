@@ -63,7 +63,7 @@ def test_a_file_that_never_ends_costs_that_file_alone(
     monkeypatch.setattr(read_regular, "__defaults__", (1 << 24,))
     monkeypatch.setattr(lines_of, "__defaults__", (1 << 20,))
     monkeypatch.setattr("analysis.folders.LARGEST_RECORD", 1 << 20)
-    monkeypatch.setattr("zero.provenance.LARGEST", 1 << 20)
+    monkeypatch.setattr("zero.tracking.provenance.LARGEST", 1 << 20)
     endless(tmp_path / "s0" / name, kind)
     runs = read(tmp_path)
     assert [run.name for run in runs.runs] == ["s0", "s1"]

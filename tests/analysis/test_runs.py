@@ -24,10 +24,9 @@ from analysis.folders import axes_of
 from analysis.records import AXES, Runs
 from analysis.runs import read
 from tests.synthetic import answer, empty_store, write_run
-from zero import provenance
 from zero.config.check import check
 from zero.errors import InputError
-from zero.tracking import JsonlTracker, MlflowTracker, Trackers, run_tags
+from zero.tracking import JsonlTracker, MlflowTracker, Trackers, provenance, run_tags
 from zero.tracking import journal as zero_journal
 
 

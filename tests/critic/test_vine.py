@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.integration.runs import SMALL
-from zero import provenance
 from zero.batching import make_batch
 from zero.config.check import check, instantiate
 from zero.critic import Parts
@@ -17,6 +16,7 @@ from zero.critic.vine import Vine
 from zero.loop import Run
 from zero.records import TRAINING, VALUE, Completion, Group, Prompt, Sampling
 from zero.runtime import World
+from zero.tracking import provenance
 from zero.train import build, load_questions
 
 

@@ -17,7 +17,7 @@ from tests.emulated.accelerator import DEVICE, installed
 def device() -> Iterator[torch.device]:
     """The device, on which all runs compute meanwhile. Curves are not drawn: a third of a tiny run's time."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("zero.curves.draw", lambda run_dir: run_dir / "config.yaml")
+    patch.setattr("zero.tracking.curves_png.draw", lambda run_dir: run_dir / "config.yaml")
     before = DEVICE.operations
     with installed() as emulated:
         yield emulated

@@ -22,7 +22,7 @@ from zero.config.check import CONF, check, quoted
 from zero.errors import InputError
 from zero.evaluate import read_run, run, with_run
 from zero.models.weights import as_computed, weights_of
-from zero.provenance import FILE as STARTS
+from zero.tracking.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SMALL = ["benchmarks.limit=24", "n=2", "k=[1,2]", "sampling=default", "sampling.max_tokens=48", "at_once=8"]

@@ -16,7 +16,7 @@ from launch import states, status, sync
 from launch import sweep as records
 from launch.sweep import Cell, Sweep
 from tests.conftest import ROOT
-from zero import provenance
+from zero.tracking import provenance
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from zero import provenance
 from zero.checkpoint import MANIFEST
 from zero.config.check import instantiate
 from zero.errors import InputError
 from zero.models.load import load_model
+from zero.tracking import provenance
 
 Config = Mapping[str, Any]
 SMALL = 2**26  # values of a model that are all looked at: a fifth of a second

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zero.config.identity import science
-from zero.provenance import Start
 from zero.records import Metrics
 from zero.tracking.glossary import GLOSSARY, describe, markdown
 from zero.tracking.journal import JsonlTracker
 from zero.tracking.link import delivered, stored_in, waiting
 from zero.tracking.mlflow import MlflowTracker
+from zero.tracking.provenance import Start
 from zero.tracking.store import dashboard_command
 
 __all__ = [
@@ -52,7 +52,7 @@ class Tracker(Protocol):
 
 
 class View(Protocol):
-    """What a person watches: zero.progress.Progress."""
+    """What a person watches: zero.tracking.terminal.Progress."""
 
     def metrics(self, values: Metrics, step: int) -> None: ...
     def evaluation(self, step: int, results: Sequence[Any]) -> None: ...
