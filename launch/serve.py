@@ -165,8 +165,8 @@ def download(model: str, revision: str | None) -> str:
 
 def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str, Any]:
     """vLLM's flags; None: a flag without a value."""
-    from zero.rollout.exchange import EXTENSION
     from zero.rollout.vllm import BLOCK, GIB
+    from zero.rollout.weight_sync import EXTENSION
 
     flags: dict[str, Any] = {
         "model": folder,

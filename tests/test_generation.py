@@ -18,7 +18,7 @@ from zero.models import load as models
 from zero.models.generation import ends_of
 from zero.models.load import load_model
 from zero.models.weights import stored_weights
-from zero.rollout.gold import GoldEngine
+from zero.rollout.solutions import GoldEngine
 
 
 @pytest.fixture(scope="module")

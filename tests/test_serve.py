@@ -79,7 +79,9 @@ def test_the_flags_that_the_engine_depends_on(tmp_path: Path) -> None:
     for cuda in (False, True):
         flags = serve.settings(options, tmp_path, cuda)
         assert flags["logprobs-mode"] == "processed_logprobs" and flags["generation-config"] == "vllm"
-        assert flags["worker-extension-cls"] == "zero.rollout.exchange.ServerReceiver" and "enable-scale-out" in flags
+        assert (
+            flags["worker-extension-cls"] == "zero.rollout.weight_sync.ServerReceiver" and "enable-scale-out" in flags
+        )
         assert flags["host"] == "127.0.0.1" and flags["served-model-name"] == "zero/nano/base"
         assert flags["max-num-batched-tokens"] == flags["max-model-len"] == 512  # a whole prompt at least
         assert ("gpu-memory-utilization" in flags) == cuda and ("no-enable-chunked-prefill" in flags) != cuda

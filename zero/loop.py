@@ -18,7 +18,6 @@ from statistics import fmean
 from typing import Any
 
 from zero import checkpoint
-from zero.ahead import Ahead
 from zero.algo import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic import Critic
@@ -33,6 +32,7 @@ from zero.monitoring.sync_check import Canary
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
+from zero.rollout.prefetch import Ahead
 from zero.rounds import Rounds
 from zero.runtime import World
 from zero.signals import StopRequest

@@ -162,12 +162,12 @@ def build(
     """Every part of a run, each from its own piece of the config; those that need no torch come made. `identity`: the
     settings that the run began with, if it goes on with others."""
     from zero import build as make
-    from zero.ahead import Ahead
     from zero.grading import Grader
     from zero.loop import Run
     from zero.models.load import load_model
     from zero.models.weights import fingerprint
     from zero.monitoring.preflight import preflight, settings_doubts
+    from zero.rollout.prefetch import Ahead
     from zero.runtime import World, prepare
     from zero.tracking import Trackers
     from zero.tracking.terminal import Progress

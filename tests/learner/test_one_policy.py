@@ -20,7 +20,6 @@ from tests.learner.test_torch import batch_of as tiny_batch
 from tests.learner.test_torch import learner_of as tiny_learner
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algo import load as load_algo
-from zero.ahead import _completion as completion_of
 from zero.batching import make_batch
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
@@ -29,6 +28,7 @@ from zero.loop import parts_of
 from zero.objective import sequence_correction, token_correction
 from zero.records import Batch, Group, Sampling
 from zero.rollout.native import NativeEngine
+from zero.rollout.prefetch import _completion as completion_of
 
 ROWS, PROMPT, LENGTH, UPDATES = 16, 8, 40, 6
 

@@ -23,10 +23,10 @@ from tests.conftest import ROOT, tiny_config
 from tests.rollout.stub_server import Say, Stub, in_turn, serving
 from zero.errors import InputError
 from zero.records import Prompt, Question, Sampling
-from zero.rollout import exchange
-from zero.rollout.exchange import Exchange, Server, ServerReceiver, plain
+from zero.rollout import weight_sync as exchange
 from zero.rollout.http import Client, EngineDied
 from zero.rollout.server import ServerEngine
+from zero.rollout.weight_sync import Exchange, Server, ServerReceiver, plain
 
 CPU = torch.device("cpu")
 WAYS = ("file", "group")

@@ -33,7 +33,7 @@ from zero.records import (
     Sampling,
     Verdict,
 )
-from zero.rollout.feedback import FeedbackEngine
+from zero.rollout.multi_turn import FeedbackEngine
 from zero.rollout.native import NativeEngine
 from zero.template import last_boxed
 

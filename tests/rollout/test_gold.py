@@ -8,7 +8,7 @@ import pytest
 
 from zero.errors import InputError
 from zero.records import EVALUATION, TRAINING, Completion, Prompt, Question, Sampling
-from zero.rollout.gold import GoldEngine
+from zero.rollout.solutions import GoldEngine
 
 QUESTION = Question("2+3?", ("5", "5.0"), "q", "2+3=5.\nThe answer is \\boxed{5}.")
 

@@ -73,7 +73,7 @@ LISTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 # What conf/algo and conf/rollout name: advantages of every response whatever it earned; those that are 0 where all earn the
 # same, beside those of algorithms with a `min_group`; the engine whose responses are reference solutions
 IMITATING, COMPARING = ("zero.objective.every_response",), ("zero.objective.batch_whitened",)
-SOLUTIONS = "zero.rollout.gold.GoldEngine"
+SOLUTIONS = "zero.rollout.solutions.GoldEngine"
 
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
 NULLABLE = (

@@ -20,9 +20,9 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout.exchange import Exchange, Server, plain
 from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
+from zero.rollout.weight_sync import Exchange, Server, plain
 from zero.runtime import World
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
@@ -39,7 +39,7 @@ class ServerEngine:
 
     config, tokenizer, context, device    as for any engine; `config` is a PretrainedConfig
     url           of the server, or its endpoint file
-    transport     how weights get there: file or group, see zero.rollout.exchange
+    transport     how weights get there: file or group, see zero.rollout.weight_sync
     folder        for transport=file: one that the server sees too
     timeout       seconds without any answer after which the server counts as dead
     concurrency   requests at once of this rank

@@ -91,7 +91,7 @@ class VllmEngine:
             enforce_eager=eager or device.type == "cpu",
             generation_config="vllm",  # sampling is the caller's alone
             logprobs_mode="processed_logprobs",
-            worker_extension_cls="zero.rollout.worker.WeightReceiver",
+            worker_extension_cls="zero.rollout.vllm_worker.WeightReceiver",
         )
         if device.type == "cpu":
             # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")

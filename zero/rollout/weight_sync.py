@@ -22,10 +22,10 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.rollout.http import Aside, Client, EngineDied, Refused
-from zero.rollout.link import GLANCE, Link, Weights, until
-from zero.rollout.worker import WeightReceiver
+from zero.rollout.process_group import GLANCE, Link, Weights, until
+from zero.rollout.vllm_worker import WeightReceiver
 
-EXTENSION = "zero.rollout.exchange.ServerReceiver"
+EXTENSION = "zero.rollout.weight_sync.ServerReceiver"
 SHARD = 256 * 2**20  # bytes of weights in a file, or one weight if that has more
 AHEAD = 2  # files that the server has not read yet
 
