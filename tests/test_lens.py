@@ -18,7 +18,7 @@ from tests.test_algo import load as load_algo
 from zero.algo import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
-from zero.learner.probe import Probed, probe
+from zero.learner.gradient_probe import Probed, probe
 from zero.monitoring.algorithm_lens import Lens, cosine, difficulty_bias, length_bias, look, make_lens, slopes, split
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 

@@ -12,7 +12,7 @@ from tests.integration.runs import SMALL
 from zero.batching import make_batch
 from zero.config.check import check, instantiate
 from zero.critic import Parts
-from zero.critic.vine import Vine
+from zero.critic.monte_carlo import Vine
 from zero.loop import Run
 from zero.records import TRAINING, VALUE, Completion, Group, Prompt, Sampling
 from zero.runtime import World

@@ -25,7 +25,8 @@ from tests.learner.test_torch import batch_of
 from tests.test_algo import load as load_algo
 from zero.algo import Algorithm
 from zero.errors import InputError
-from zero.learner import Learner, zero_engine
+from zero.learner import Learner
+from zero.learner import deepspeed_setup as zero_engine
 from zero.learner.deepspeed import DeepSpeedLearner
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.learner.test_torch import batch_of, groups_of, learner_of
 from tests.test_algo import load as load_algo
 from zero.batching import make_batch
-from zero.learner.probe import Probed, probe
+from zero.learner.gradient_probe import Probed, probe
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
 from zero.runtime import World

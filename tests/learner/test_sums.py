@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from zero.errors import InputError
-from zero.learner import store
-from zero.learner.sums import mismatch
+from zero.learner import tensor_files as store
+from zero.learner.token_metrics import mismatch
 
 
 def test_mismatch_is_what_it_says_token_by_token() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zero.errors import InputError
-from zero.learner.zero_engine import check, settings
+from zero.learner.deepspeed_setup import check, settings
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ from torch import Tensor
 from zero.algo import Algorithm
 from zero.batching import micro_batches
 from zero.errors import InputError
-from zero.learner import store
+from zero.learner import tensor_files as store
+from zero.learner.deepspeed_setup import check, settings, start
+from zero.learner.deepspeed_shards import MOMENTS, Shards
+from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
-from zero.learner.probe import Probed, Slopes, probe
-from zero.learner.shards import MOMENTS, Shards
-from zero.learner.sums import Tally
-from zero.learner.zero_engine import check, settings, start
+from zero.learner.token_metrics import Tally
 from zero.records import Batch, Metrics
 from zero.runtime import World
 
@@ -158,7 +158,7 @@ class DeepSpeedLearner:
         return logprob_NT.sum() * 0.0
 
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
-        """What `algorithms` other losses would do to this policy: see zero.learner.probe.probe. Changes nothing."""
+        """What `algorithms` other losses would do to this policy: see zero.learner.gradient_probe.probe. Changes nothing."""
         if self.shards.cut:
             raise InputError(
                 "tracker.lens", True, "needs whole weights on every rank; set learner.stage=2, or leave it off"

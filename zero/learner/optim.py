@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zero.learner import store
+from zero.learner import tensor_files as store
 from zero.records import Metrics
 from zero.runtime import World
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from zero.algo import Algorithm
+from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, Trained, of_update
 from zero.learner.policy import Policy, prepared
-from zero.learner.probe import Probed, Slopes, probe
-from zero.learner.sums import Tally
+from zero.learner.token_metrics import Tally
 from zero.records import Batch, Metrics
 from zero.runtime import World
 
@@ -89,7 +89,7 @@ class TorchLearner:
         return metrics | of_update("loss", norm, rate)
 
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
-        """What `algorithms` other losses would do to this policy: see zero.learner.probe.probe. Changes nothing."""
+        """What `algorithms` other losses would do to this policy: see zero.learner.gradient_probe.probe. Changes nothing."""
         return probe(
             self.model,
             batch,

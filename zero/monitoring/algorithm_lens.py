@@ -1,7 +1,7 @@
 """The algorithm lens: what other algorithms would have done with the same responses, seen at the policy that made them.
 
 Every loss is a sum over response tokens, so all that tells one algorithm from another in a step's first update is the slope
-c = d loss / d log p that it puts on each token. From the slopes come a probe of its gradient (zero/learner/probe.py), to
+c = d loss / d log p that it puts on each token. From the slopes come a probe of its gradient (zero/learner/gradient_probe.py), to
 compare with the run's own, and how its weight |c| splits over answers. The run itself is never touched.
 
 The two biases of arXiv 2503.20783, section 3.1, are read off |c| with everything else held equal:
@@ -23,7 +23,7 @@ from torch import Tensor
 from zero.algo import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
-from zero.learner.probe import Probed
+from zero.learner.gradient_probe import Probed
 from zero.records import Batch, Group, Metrics
 
 UNANIMOUS = 0.25  # a group is nearly unanimous if at most this share of its answers is right, or wrong
