@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zero.errors import InputError
 from zero.grading.countdown import countdown_correct, read_expression
-from zero.grading.feedback import explain
+from zero.grading.explain import explain
 from zero.records import Question
 
 

@@ -17,7 +17,7 @@ from zero.errors import InputError
 from zero.grading import Grader, Reward, Weighted
 from zero.grading.countdown import check_countdown
 from zero.grading.maths import check_equal
-from zero.grading.mixed import mixture_set
+from zero.grading.mixture_checker import mixture_set
 from zero.grading.rewards import correctness
 from zero.questions import QuestionSet, Rows
 from zero.questions.mixture import Mixture

@@ -19,7 +19,7 @@ from tests.conftest import BASE
 from tests.test_template import CHATML
 from zero.batching import make_batch
 from zero.errors import InputError
-from zero.grading.feedback import explain
+from zero.grading.explain import explain
 from zero.objective import generalized_advantage, token_mean
 from zero.records import (
     EVALUATION,

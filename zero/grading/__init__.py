@@ -5,8 +5,8 @@ from __future__ import annotations
 from zero.grading.countdown import check_countdown, countdown_correct
 from zero.grading.grader import Grader
 from zero.grading.maths import check_equal, check_maths, check_qwen_fast, check_qwen_slow, math_equal
-from zero.grading.pool import Sandboxed, check_many
 from zero.grading.reward import Reward, Weighted
+from zero.grading.sandbox import Sandboxed, check_many
 
 __all__ = [
     "Grader",

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from zero.grading.pool import check_many
 from zero.grading.reward import Reward
+from zero.grading.sandbox import check_many
 from zero.questions import Checker, Finder
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Verdict
 

@@ -1,4 +1,4 @@
-"""Several question sets as one, by weights. zero.grading.mixed puts one together, checker included.
+"""Several question sets as one, by weights. zero.grading.mixture_checker puts one together, checker included.
 
 Places of a run are dealt to the parts by Tijdeman's rule ("The chairman assignment problem", Discrete Mathematics 32, 1980):
 after any number of places every part has had its exact share to within less than one question, so that over any stretch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zero.grading.maths.compat import _is_formula, _repeats, plain, qwen_fast, qwen_slow, stripped
 from zero.grading.maths.compat_latex import Unreadable, plain_text
+from zero.grading.maths.understand_r1_zero import _is_formula, _repeats, plain, qwen_fast, qwen_slow, stripped
 
 # answer, reference, fast, slow
 ORDINARY = [

@@ -1,7 +1,7 @@
 """Checks under limits that no answer can exceed: in processes of their own, killed and replaced.
 
 A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `Sandboxed` and
-never imported here. Limits are CPU seconds and memory, set by the kernel (zero/grading/worker.py); wall time is only a
+never imported here. Limits are CPU seconds and memory, set by the kernel (zero/grading/sandbox_worker.py); wall time is only a
 backstop. A worker that dies, of whatever, makes one answer a timeout and is replaced in milliseconds.
 """
 
@@ -157,7 +157,7 @@ class Worker:
 
 
 class Crew:
-    """The process that forks workers (zero/grading/worker.py) and `size` of those at work."""
+    """The process that forks workers (zero/grading/sandbox_worker.py) and `size` of those at work."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:
         self._control, theirs = socket.socketpair()
@@ -166,7 +166,7 @@ class Crew:
             path or os.getcwd() for path in sys.path
         )  # what is importable here is importable there
         environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
-        command = [sys.executable, "-m", "zero.grading.worker", str(theirs.fileno()), *modules]
+        command = [sys.executable, "-m", "zero.grading.sandbox_worker", str(theirs.fileno()), *modules]
         self._parent = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._size = size
