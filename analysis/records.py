@@ -114,7 +114,7 @@ class Runs:
         return table(self)
 
     def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
-        """Sampled responses as zero.evaluation.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
+        """Sampled responses as zero.benchmark.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
         in the order of steps. Damaged lines are left out and noted."""
         from analysis.evaluated import completions
 

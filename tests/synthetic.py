@@ -101,7 +101,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process e
 
 
 def answer(i: int, correct: bool) -> dict[str, object]:
-    """One row as zero.evaluation.rows makes it."""
+    """One row as zero.benchmark.rows makes it."""
     said = str(3 * i + (0 if correct else 1))
     return {
         "question": f"What is {i} + {2 * i}?",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch
 from zero.config.check import check, instantiate
 from zero.objective import truncated_importance

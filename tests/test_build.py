@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from zero.benchmark import Benchmark
 from zero.build import check_context, precision_doubt, with_room
 from zero.errors import InputError
-from zero.evaluation import Benchmark
 from zero.grading import Grader, Reward, Weighted, check_equal
 from zero.questions import QuestionSet, Rows
 from zero.records import Prompt, Question, Sampling

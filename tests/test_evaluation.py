@@ -13,8 +13,7 @@ import yaml
 from rich.console import Console
 
 from tests.conftest import ROOT
-from zero.errors import InputError
-from zero.evaluation import (
+from zero.benchmark import (
     Benchmark,
     Result,
     Row,
@@ -27,6 +26,7 @@ from zero.evaluation import (
     summarize,
     votes,
 )  # fmt: skip
+from zero.errors import InputError
 from zero.grading import Grader, Reward, Weighted
 from zero.published import figures
 from zero.questions import QuestionSet, Rows

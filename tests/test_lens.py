@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.learner.test_torch import learner_of
 from tests.test_algo import NAMES
 from tests.test_algo import load as load_algo
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
 from zero.learner.gradient_probe import Probed, probe

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.records import Batch, Group
 
 

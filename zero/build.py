@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, without_facts
 from zero.critic import Parts
 from zero.errors import InputError
-from zero.evaluation import Benchmark
 from zero.grading import Grader
 from zero.models.load import configured_ends
 from zero.models.vocabulary import vocabulary_size

@@ -35,7 +35,7 @@ from zero.tracking import provenance
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zero.evaluation import Result
+    from zero.benchmark import Result
     from zero.questions import QuestionSet
 
 Config = Mapping[str, Any]
@@ -89,7 +89,7 @@ def measure(
 ) -> dict[int | None, list[Result]]:
     """The results of every benchmark, by step (None: the model itself). Preempted, every answer kept, if `stop` says so."""
     from zero import build
-    from zero.evaluation import evaluate_in_parts
+    from zero.benchmark import evaluate_in_parts
     from zero.models.load import load_model
     from zero.models.weights import as_computed, watched, weights_of
     from zero.monitoring.preflight import preflight
@@ -197,7 +197,7 @@ def tell(stop: StopRequest, label: str, done: int, all_: int) -> None:
 
 def outcome_of(config: Config, results: Mapping[int | None, Sequence[Result]]) -> dict[str, Any]:
     """What result.json holds; `evaluation` and `macro` are those of the last step."""
-    from zero.evaluation import macro
+    from zero.benchmark import macro
 
     entries = {
         step: {
@@ -213,7 +213,7 @@ def outcome_of(config: Config, results: Mapping[int | None, Sequence[Result]]) -
 
 def show(config: Config, results: Mapping[int | None, Sequence[Result]], template: str) -> None:
     """The tables, and where the published scores come from."""
-    from zero.evaluation import macro
+    from zero.benchmark import macro
     from zero.published import figures
     from zero.tracking.terminal import benchmark_tables, make_console, steps_table
 

@@ -18,11 +18,11 @@ from statistics import fmean
 from typing import Any
 
 from zero import checkpoint
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
+from zero.benchmark import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.critic import Critic
 from zero.errors import InputError, Preempted
-from zero.evaluation import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.failures import finite
 from zero.grading import Grader
 from zero.learner import Learner

@@ -247,7 +247,7 @@ def build(
 
 def probe(parts: Run) -> None:
     """Say what the longest possible step takes; nothing is kept of it."""
-    from zero.length_probe import longest_step
+    from zero.memory_probe import longest_step
 
     longest_step(parts, print if parts.world.first else lambda line: None)
     if parts.world.first:

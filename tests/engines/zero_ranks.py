@@ -23,7 +23,7 @@ from tests.conftest import tiny_config
 from tests.learner.ranks import CPU, OPTIM, Case, cases, play
 from tests.learner.test_torch import batch_of
 from tests.test_algo import load as load_algo
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.errors import InputError
 from zero.learner import Learner
 from zero.learner import deepspeed_setup as zero_engine

@@ -20,7 +20,7 @@ from launch.cells import launcher_settings
 from launch.submit import prepare
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.config.check import check
 from zero.config.cli import command_line
 from zero.errors import Broken, InputError

@@ -18,7 +18,7 @@ from tests.conftest import tiny_config
 from tests.learner.test_torch import groups_of
 from tests.test_algo import NAMES
 from tests.test_algo import load as load_algo
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic import Parts
 from zero.critic.value_model import ValueModel

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.test_algo import load as load_algo
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
 from zero.learner.optim import Optim, _buckets
 from zero.learner.torch import TorchLearner

@@ -39,7 +39,7 @@ from tests.peers.sides import (
     their_steps,
     their_trainer,
 )  # fmt: skip
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import rewards
 from zero.objective import batch_whitened, group_mean, group_zscore, leave_one_out
 from zero.records import Batch

@@ -17,7 +17,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 import torch
 from torch import Tensor
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.config.check import check, instantiate
 from zero.learner.optim import Optim

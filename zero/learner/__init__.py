@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 from torch import dtype as Dtype  # `import torch` here would stand where the module zero.learner.torch is looked for
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.records import Batch, Metrics
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import micro_batches
 from zero.errors import InputError
 from zero.learner import tensor_files as store

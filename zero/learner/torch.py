@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, Trained, of_update

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from zero.algo import Algorithm
+from zero.algorithm import Algorithm
 from zero.batching import make_batch
 from zero.errors import Broken
 from zero.learner import Learner

@@ -72,7 +72,7 @@ class Progress:
             self._print(self._line(step))
 
     def evaluation(self, step: int, results: Sequence[Any]) -> None:
-        """Show benchmark results (zero.evaluation.Result); a table before the first step, lines later."""
+        """Show benchmark results (zero.benchmark.Result); a table before the first step, lines later."""
         values = {name: value for result in results for name, value in result.metrics().items()}
         if step == 0 and values:
             self._print(evaluation_table([("before", values)], self._ascii))
@@ -255,7 +255,7 @@ def steps_table(steps: Mapping[int, Mapping[str, Any]], plain: bool = False) -> 
 def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
     """The first `count` questions, not chosen ones, with the first answer to each before and after; long texts are cut.
 
-    Rows are those of zero.evaluation.rows; the moments are matched by question.
+    Rows are those of zero.benchmark.rows; the moments are matched by question.
     """
     firsts = [{row["question"]: row for row in reversed(rows)} for rows in (before, after)]
     questions = [q for q in dict.fromkeys(row["question"] for row in before) if q in firsts[1]][:count]
