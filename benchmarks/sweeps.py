@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from launch import states, sweep
-from launch.cells import placed, plan
 from launch.slurm import Task
+from launch.sweep import files as sweep
+from launch.sweep import states
+from launch.sweep.cells import placed, plan
 from launch.sync import sync
 
 SIZES = (100, 1000, 10000)

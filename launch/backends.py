@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.states import Task
+from launch.sweep.states import Task
 from zero.errors import InputError
 
 # settings of conf/hydra/launcher that are the sweep's, not those of the place where it runs
@@ -64,8 +64,8 @@ def slurm(given: Mapping[str, Any]) -> Backend:
     """Arrays of Slurm. InputError for a setting that it does not have."""
     from launch import cluster, executor, nodes
     from launch import slurm as scheduler
-    from launch import sweep as records
     from launch.batch import Settings
+    from launch.sweep import files as records
 
     settings = Settings.of(given)
 

@@ -34,7 +34,7 @@ ask_to_stop() {
 trap ask_to_stop USR2 TERM
 
 run() { # one step of Slurm with all ranks of the cell; sets code
-  srun "${srun_args[@]}" "${python[@]}" -u -m launch.cell "$sweep" "$cell" &
+  srun "${srun_args[@]}" "${python[@]}" -u -m launch.sweep.attempt "$sweep" "$cell" &
   local step=$!
   while :; do # a trap ends `wait` early
     wait "$step"
@@ -66,7 +66,7 @@ for again in 1 2 3; do # srun's own failure, "Unable to confirm allocation" and 
 done
 case $code in
 0 | 75 | 76) ;; # said by the cell itself
-*) "${python[@]}" -m launch.cell "$sweep" "$cell" --ended "$code" ;; # notes it if the cell could not
+*) "${python[@]}" -m launch.sweep.attempt "$sweep" "$cell" --ended "$code" ;; # notes it if the cell could not
 esac
 say ": ended with $code"
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import sweep as records
 from launch.backends import Backend
-from launch.states import CANCELLED, FAILED, FINISHED, STOPPED, Status
-from launch.sweep import Sweep
+from launch.sweep import files as records
+from launch.sweep.files import Sweep
+from launch.sweep.states import CANCELLED, FAILED, FINISHED, STOPPED, Status
 from zero.config.check import model_folder
 from zero.config.recipes import parameters
 

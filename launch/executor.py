@@ -55,7 +55,7 @@ class Refused(Exception):
 
 def attempt(sweep: str, cell: str) -> int:
     """What is submitted: one attempt of one cell."""
-    from launch.cell import main
+    from launch.sweep.attempt import main
 
     return main([sweep, cell])
 

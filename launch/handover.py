@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import lock
-from launch import states as state
-from launch import sweep as records
 from launch.backends import Backend, backend_of
-from launch.states import Status
-from launch.sweep import Sweep
+from launch.sweep import files as records
+from launch.sweep import states as state
+from launch.sweep.files import Sweep
+from launch.sweep.states import Status
 from zero.errors import InputError
 
 UNSUBMITTED, HALTED = (
@@ -126,7 +126,7 @@ def freeze_again(folder: Path, sweep: Sweep, names: Iterable[str]) -> None:
     gone = [name for name in names if not (folder / name / records.CELL).exists()]
     if not gone:
         return
-    from launch.cells import TRAINING, make_cell, placed, starting_from
+    from launch.sweep.cells import TRAINING, make_cell, placed, starting_from
 
     uris = (records.read_json(folder / name / records.CELL).get("config") for name in sweep.cells if name not in gone)
     tracker = next((config["tracker"].get("uri") for config in uris if config and "tracker" in config), None)

@@ -18,11 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from launch import lock, states
-from launch import sweep as records
+from launch import lock
 from launch.backends import Backend
 from launch.batch import meant
-from launch.states import Task
+from launch.sweep import files as records
+from launch.sweep import states
+from launch.sweep.states import Task
 from zero.errors import InputError
 
 FOLDER = "local"  # of a sweep: names of the cells of each submission, and what its supervisor printed
@@ -235,7 +236,7 @@ def start(folder: Path, name: str, settings: Mapping[str, Any], device: object) 
     records.log_path(folder / name, 0).parent.mkdir(parents=True, exist_ok=True)
     with (folder / name / records.LOG / "start.out").open("ab") as out:  # until its own log is open
         return subprocess.Popen(
-            [interpreter(settings), "-m", "launch.cell", str(folder), name],
+            [interpreter(settings), "-m", "launch.sweep.attempt", str(folder), name],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment(folder, device), start_new_session=True,
         )  # fmt: skip
 

@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launch import handover, local, submit, table
-from launch import states as state
-from launch import sweep as records
-from launch.states import Status
+from launch import handover, local, submit
 from launch.submit import Prepared
+from launch.sweep import files as records
+from launch.sweep import states as state
+from launch.sweep import table
+from launch.sweep.states import Status
 from zero.errors import InputError
 
 AGAIN = (state.PENDING, state.WAITING, state.PREEMPTED)  # what is submitted anew while someone watches
@@ -26,7 +27,7 @@ EXIT_INTERRUPTED = 130
 def launch(*, root: str, overrides: Sequence[str]) -> int:
     """Run a multirun of python -m zero.ROOT to its end, where hydra/launcher=X says. Returns 0 if every cell finished, 1 if
     not, 2 for bad input, 75 or 130 if asked to stop."""
-    from launch.cells import launcher_settings
+    from launch.sweep.cells import launcher_settings
 
     try:
         prepared = submit.prepare(root, overrides, launcher_settings(overrides, default="local"))

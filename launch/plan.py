@@ -30,8 +30,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch import sweep as records
 from launch.shapes import SHAPES, Shape
+from launch.sweep import files as records
 from zero.errors import InputError
 from zero.monitoring.preflight import settings_doubts
 from zero.tracking.text_table import as_text
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", action="store_true", help=f"on {', '.join(map(str, SCALE))} of the node's cards")
     options = parser.parse_intermixed_args(arguments)
     try:
-        from launch.cells import plan as cells_of
+        from launch.sweep.cells import plan as cells_of
 
         gpus, card = node_of(options.node)
         cells = distinct(cells_of(options.overrides).cells.values())

@@ -120,7 +120,7 @@ def read(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
 
 def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The settings of the job; None: serve here. In a job already, here is where it is to serve."""
-    from launch.cells import launcher_settings
+    from launch.sweep.cells import launcher_settings
 
     slurm = shutil.which("sbatch") is not None and "SLURM_JOB_ID" not in os.environ
     if not overrides and not slurm:

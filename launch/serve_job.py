@@ -21,7 +21,7 @@ from typing import Any
 from launch import cluster, executor, slurm
 from launch.backends import OURS
 from launch.batch import Settings
-from launch.sweep import read_json, write_json, write_whole
+from launch.sweep.files import read_json, write_json, write_whole
 from zero.errors import InputError
 
 HOME = Path("runs/servers")

@@ -21,7 +21,7 @@ from typing import Any
 
 from launch.place import Place
 from launch.place import free_port as meeting_port
-from launch.sweep import read_json, write_json
+from launch.sweep.files import read_json, write_json
 from zero.errors import InputError
 
 ENVIRONMENT = {

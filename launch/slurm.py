@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from launch import batch, executor, sweep
+from launch import batch, executor
 from launch.batch import Settings
+from launch.sweep import files as sweep
 from zero.errors import InputError
 
 FOLDER = (

@@ -24,14 +24,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import states as state
-from launch import sweep as records
 from launch.backends import Backend, backend_of
 from launch.handover import HALTED, MISSING, alone, halted, hand_over, look, startable, unsubmitted
 from launch.nodes import bad_nodes
-from launch.states import Status
 from launch.submit import unwritten
-from launch.sweep import Sweep
+from launch.sweep import files as records
+from launch.sweep import states as state
+from launch.sweep.files import Sweep
+from launch.sweep.states import Status
 from launch.sync import undelivered
 from zero.errors import InputError
 
@@ -127,7 +127,7 @@ def show(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
     from rich.console import Console
 
     from launch.multirun import at_rest
-    from launch.table import follow, table, tidy
+    from launch.sweep.table import follow, table, tidy
 
     of, backend = now(folder, sweep)
     asked, names = names, shown_cells(sweep, of, names, options.all)
@@ -267,7 +267,7 @@ def logs(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
 
 def collect(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """One row a cell: axes, state, last training numbers, and every number of its result."""
-    from launch.table import tidy
+    from launch.sweep.table import tidy
 
     of, _ = now(folder, sweep)
     names = shown_cells(sweep, of, names, options.all)

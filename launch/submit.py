@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch import states as state
-from launch import sweep as records
 from launch.backends import Backend, backend_of
 from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, unsubmitted
-from launch.states import Status
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep import states as state
+from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import Status
 from zero.config.limits import check_value
 from zero.errors import InputError
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Submit or tell. Returns the exit code."""
     options = parse(arguments)
     try:
-        from launch.cells import launcher_settings
+        from launch.sweep.cells import launcher_settings
 
         overrides = [shorthand(text) for text in options.overrides]
         settings = launcher_settings(overrides, default="slurm")
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--dry-run", action="store_true", help="say what would be submitted, write the sbatch files, stop"
     )
     parser.add_argument(
-        "--grid", metavar="FILE", help="list of cells that is no product: a .yaml file (launch/lines.py)"
+        "--grid", metavar="FILE", help="list of cells that is no product: a .yaml file (launch/sweep/lines.py)"
     )
     parser.add_argument(
         "--evaluate", metavar="OVERRIDES", help="'step=all benchmarks=nano': evaluate each finished cell"
@@ -142,8 +142,8 @@ def prepare(
 ) -> Prepared:
     """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
     arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
-    from launch.cells import placed, plan
-    from launch.freeze import refuse_cut
+    from launch.sweep.cells import placed, plan
+    from launch.sweep.freeze import refuse_cut
     from zero.config.check import refuse_unwritable
 
     backend = backend_of(settings)
@@ -236,7 +236,7 @@ def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], note
 
 def changed_code(folder: Path) -> list[str]:
     """A note if the code was edited since it was frozen for this sweep."""
-    from launch.freeze import RECORD, digest
+    from launch.sweep.freeze import RECORD, digest
 
     frozen = records.read_json(folder / records.CODE / RECORD)
     if not frozen or frozen.get("digest") == digest():
@@ -293,7 +293,7 @@ def tell(prepared: Prepared, everything: bool) -> None:
 def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> Prepared:
     """Write the sweep's folder and start what is missing; what was found to be so under the sweep's lock. `start` False: only
     write. InputError if another one does it now."""
-    from launch.freeze import freeze
+    from launch.sweep.freeze import freeze
     from zero.config.check import writable_folder
 
     folder = writable_folder(prepared.folder)

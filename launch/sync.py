@@ -16,11 +16,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from launch import states as state
-from launch import sweep as records
 from launch.lock import lock
-from launch.states import Status
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep import states as state
+from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import Status
 from zero.errors import InputError
 
 ENDS = {state.FINISHED: "finished", state.FAILED: "failed", state.CANCELLED: "failed", state.LOST: "failed"}

@@ -42,7 +42,7 @@ COMPOSING = {
     "zero.evaluate",
     "zero.pretrain",
     "zero.run_folder",
-    "launch.cells",
+    "launch.sweep.cells",
 }
 CONFINED = {
     **dict.fromkeys(("hydra", "omegaconf"), COMPOSING),

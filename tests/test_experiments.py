@@ -11,8 +11,8 @@ import pytest
 
 from analysis.claims import parse
 from analysis.folders import shown
-from launch import cells
-from launch.sweep import Cell
+from launch.sweep import cells
+from launch.sweep.files import Cell
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from launch import freeze
+from launch.sweep import freeze
 from tests.conftest import BASE, ROOT
 from zero import run_folder
 from zero.config.check import check, instantiate

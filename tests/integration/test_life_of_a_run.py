@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from launch.cells import launcher_settings
 from launch.submit import prepare
+from launch.sweep.cells import launcher_settings
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
 from zero.algorithm import Algorithm

@@ -15,9 +15,9 @@ import pytest
 from launch import cluster, executor, local, nodes, slurm
 from launch.backends import OURS
 from launch.batch import Settings
-from launch.cells import launcher_settings
 from launch.cluster import gpus_of, private
 from launch.slurm import Task, exit_of, followers, number, patient
+from launch.sweep.cells import launcher_settings
 from zero.errors import InputError
 
 BAD = {

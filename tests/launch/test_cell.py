@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import cell as cells
-from launch import sweep
 from launch.place import PORTS, Place, first_node, free_port, newer
+from launch.sweep import attempt as cells
+from launch.sweep import files as sweep
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config.check import check
@@ -106,7 +106,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "launch.cell", str(folder), "c", *words], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-m", "launch.sweep.attempt", str(folder), "c", *words], cwd=ROOT, text=True, capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
@@ -182,7 +182,10 @@ def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
-    for owner, code in ((["launch.cell", str(folder), "c"], 76), (["launch.cell", str(folder), "d"], 0)):
+    for owner, code in (
+        (["launch.sweep.attempt", str(folder), "c"], 76),
+        (["launch.sweep.attempt", str(folder), "d"], 0),
+    ):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
             lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}  # or what has its number by now
             sweep.write_json(folder / "c" / sweep.LEASE, lease)

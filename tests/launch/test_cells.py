@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import cells
+from launch.sweep import cells
 from tests.conftest import ROOT
 from zero.config import check as configs
 from zero.config import identity

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from launch import local, multirun, states
-from launch import sweep as records
-from launch.sweep import Cell, Sweep
+from launch import local, multirun
+from launch.sweep import files as records
+from launch.sweep import states
+from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
 from zero.errors import InputError
 
@@ -151,7 +152,7 @@ def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
     folder, _ = made(tmp_path, "brief-launch.cell", "ok-1", "ok-2")
     settings = local.settings_of({"python": python, "at_once": 2, "devices": [0, 1]})
     with subprocess.Popen(
-        [sys.executable, str(tmp_path / "toy.py"), "launch.cell", str(folder), "brief-launch.cell"],
+        [sys.executable, str(tmp_path / "toy.py"), "launch.sweep.attempt", str(folder), "brief-launch.cell"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": str(ROOT)},
     ) as stray:
         until(lambda: records.read_attempts(folder / "brief-launch.cell"))

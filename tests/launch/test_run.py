@@ -15,7 +15,7 @@ import pytest
 
 from analysis import report
 from launch import status, submit
-from launch import sweep as records
+from launch.sweep import files as records
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL, reproducible, train_here, weights
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from launch import states
-from launch import sweep as records
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep import states
+from launch.sweep.files import Cell, Sweep
 
 OLD, NEW = 100_000.0, 100_500.0  # before and after the scheduler's patience has run out
 JOB = "7_0"
@@ -111,7 +111,7 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
     place.mkdir()
     cell = Cell("my-cell", "train", (), {}, "")
     assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
-    words = [sys.executable, "-c", "import time; time.sleep(60)", "launch.cell", str(tmp_path), "my-cell"]
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "launch.sweep.attempt", str(tmp_path), "my-cell"]
     sleeper = subprocess.Popen(words)
     try:
         begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from launch import status, table
-from launch import sweep as records
-from launch.states import Status
-from launch.sweep import Cell, Sweep
+from launch import status
+from launch.sweep import files as records
+from launch.sweep import table
+from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import Status
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from launch import freeze, handover, lock, multirun, submit
-from launch import states as state
-from launch import sweep as records
+from launch import handover, lock, multirun, submit
 from launch.backends import Backend
-from launch.states import Status
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep import freeze
+from launch.sweep import states as state
+from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import Status
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError

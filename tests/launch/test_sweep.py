@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import sweep as records
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep.files import Cell, Sweep
 from zero.errors import InputError
 
 

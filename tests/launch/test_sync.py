@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from launch import states, status, sync
-from launch import sweep as records
-from launch.sweep import Cell, Sweep
+from launch import status, sync
+from launch.sweep import files as records
+from launch.sweep import states
+from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
 from zero.tracking import provenance
 

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import cells, slurm, sweep
+from launch import slurm
 from launch.batch import Settings
+from launch.sweep import cells
+from launch.sweep import files as sweep
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 
@@ -106,7 +108,7 @@ def straight(folder: Path, line: Sequence[str]) -> Path:
     """The undisturbed run of a cell, in a process of its own and without Slurm."""
     names = make(folder, [line])
     done = subprocess.run(
-        [sys.executable, "-m", "launch.cell", str(folder), names[0]], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-m", "launch.sweep.attempt", str(folder), names[0]], cwd=ROOT, text=True, capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr + told(folder)

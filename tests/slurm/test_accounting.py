@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from launch import slurm, sweep
+from launch import slurm
 from launch.cluster import check
+from launch.sweep import files as sweep
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import LONG, attempts, ended, make, reached, settings, state, submit, told, until
 from zero.errors import InputError

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from launch import slurm, sweep
+from launch import slurm
+from launch.sweep import files as sweep
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts
 from tests.slurm.sweeps import LONG, attempts, settings, straight, told

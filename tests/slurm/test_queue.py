@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from launch import handover, nodes, slurm, sweep
+from launch import handover, nodes, slurm
+from launch.sweep import files as sweep
 from tests.slurm.sweeps import settings, state, told, until
 from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where
 
@@ -23,7 +24,7 @@ OVER = "RUNNING,PENDING,COMPLETING"
 def toy(folder: Path, lines: str) -> str:
     """An interpreter whose cells are these lines of shell; whatever else it is to run, it does."""
     program = folder.with_name(f"{folder.name}-python")
-    mine = f'case "$*" in *launch.cell*--ended*) exit 0 ;; *launch.cell*) ;; *) exec {sys.executable} "$@" ;; esac'
+    mine = f'case "$*" in *launch.sweep.attempt*--ended*) exit 0 ;; *launch.sweep.attempt*) ;; *) exec {sys.executable} "$@" ;; esac'
     program.write_text(f"#!/bin/bash\n{mine}\n{lines}\n")
     program.chmod(0o755)
     return str(program)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import sweep
+from launch.sweep import files as sweep
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from tests.slurm.sweeps import state, told, until

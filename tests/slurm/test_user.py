@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launch import sweep
+from launch.sweep import files as sweep
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import straight, told
 from tests.slurm.users import HOLD, MULTIRUN, REFUSED, SCENARIOS, STATUS, STEADY, SUBMIT, cell, queued, typed, where

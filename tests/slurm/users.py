@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import sweep
+from launch.sweep import files as sweep
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from tests.slurm.sweeps import reached, told, until

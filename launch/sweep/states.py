@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch import sweep as records
-from launch.sweep import Cell, Sweep
+from launch.sweep import files as records
+from launch.sweep.files import Cell, Sweep
 from zero.files import open_regular
 
 FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
@@ -183,14 +183,16 @@ def is_process(pid: int, cell_dir: Path) -> bool:
     another cell, or of the cell of the same name in another sweep."""
     try:
         line = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
-        if "launch.cell" not in line or cell_dir.name not in line:
+        if "launch.sweep.attempt" not in line or cell_dir.name not in line:
             return False
         here = os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         return False
     sweep = os.path.realpath(cell_dir.parent)
     return any(
-        os.path.realpath(os.path.join(here, word)) == sweep for word in line[line.index("launch.cell") + 1 :] if word
+        os.path.realpath(os.path.join(here, word)) == sweep
+        for word in line[line.index("launch.sweep.attempt") + 1 :]
+        if word
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m launch.cell SWEEP CELL: one attempt of one cell, on a node of a cluster or on this machine.
+"""python -m launch.sweep.attempt SWEEP CELL: one attempt of one cell, on a node of a cluster or on this machine.
 
 Several ranks (srun) run the same line; the first one writes. Exit codes: 0 finished, 1 failed (traceback in the cell's
 log and error.json), 2 bad input, 75 pre-empted and saved, or not to be run, 76 another copy owns the cell.
@@ -20,8 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch import states, sweep
 from launch.place import Place, free_port, newer
+from launch.sweep import files as sweep
+from launch.sweep import states
 from zero.errors import InputError, Preempted
 from zero.signals import GaveWay
 
@@ -41,7 +42,7 @@ TRAINING = "train"  # the root whose loop asks for stop file and lease at the en
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one attempt; the exit code."""
-    parser = argparse.ArgumentParser("python -m launch.cell", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("python -m launch.sweep.attempt", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     parser.add_argument("cell", help="name of the cell")
     parser.add_argument("--ended", type=int, metavar="CODE", help="note that this attempt's processes died of CODE")

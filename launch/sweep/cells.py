@@ -24,8 +24,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launch.lines import asked, settled, swept
-from launch.sweep import Cell, cell_id, default_name
+from launch.sweep.files import Cell, cell_id, default_name
+from launch.sweep.lines import asked, settled, swept
 from zero.config import check as configs
 from zero.config import experiments, identity
 from zero.config import limits as settings

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch import states as state
-from launch.states import STATES, Status
-from launch.sweep import Cell, Sweep
+from launch.sweep import states as state
+from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import STATES, Status
 
 COLOURS = {
     state.RUNNING: "green", state.FINISHED: "blue", state.FAILED: "red", state.LOST: "red", state.CANCELLED: "magenta",

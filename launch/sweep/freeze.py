@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from launch.sweep import CODE, write_json
+from launch.sweep.files import CODE, write_json
 from zero.errors import InputError
 from zero.tracking.provenance import FROZEN as RECORD
 from zero.tracking.provenance import digest as digest_of
@@ -23,7 +23,7 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
 
     `replace`: take the present code although another is there. The copy appears whole or not at all.
     """
-    from launch.sweep import read_json
+    from launch.sweep.files import read_json
 
     target = folder / CODE
     if (target / RECORD).exists() and not replace:
