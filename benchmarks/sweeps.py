@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from launch.slurm import Task
+from launch.places.slurm import Task
 from launch.sweep import files as sweep
 from launch.sweep import states
 from launch.sweep.cells import placed, plan

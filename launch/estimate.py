@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.backends import Backend
+from launch.places.backends import Backend
 from launch.sweep import files as records
 from launch.sweep.files import Sweep
 from launch.sweep.states import CANCELLED, FAILED, FINISHED, STOPPED, Status

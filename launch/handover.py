@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import lock
-from launch.backends import Backend, backend_of
+from launch.places.backends import Backend, backend_of
 from launch.sweep import files as records
 from launch.sweep import states as state
 from launch.sweep.files import Sweep

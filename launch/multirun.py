@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launch import handover, local, submit
+from launch import handover, submit
+from launch.places import local
 from launch.submit import Prepared
 from launch.sweep import files as records
 from launch.sweep import states as state

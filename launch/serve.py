@@ -126,7 +126,7 @@ def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     if not overrides and not slurm:
         return None
     settings = launcher_settings(overrides, default="slurm" if slurm else "local")
-    if settings["backend"] == "launch.backends.slurm":
+    if settings["backend"] == "launch.places.backends.slurm":
         return settings
     for text in overrides:
         key, _, value = text.partition("=")

@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import cluster, executor, slurm
-from launch.backends import OURS
-from launch.batch import Settings
+from launch.places import executor, slurm
+from launch.places import slurm_checks as cluster
+from launch.places.backends import OURS
+from launch.places.slurm_script import Settings
 from launch.sweep.files import read_json, write_json, write_whole
 from zero.errors import InputError
 

@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.backends import Backend, backend_of
 from launch.handover import HALTED, MISSING, alone, halted, hand_over, look, startable, unsubmitted
-from launch.nodes import bad_nodes
+from launch.places.backends import Backend, backend_of
+from launch.places.nodes import bad_nodes
 from launch.submit import unwritten
 from launch.sweep import files as records
 from launch.sweep import states as state

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch.backends import Backend, backend_of
 from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, unsubmitted
+from launch.places.backends import Backend, backend_of
 from launch.sweep import files as records
 from launch.sweep import states as state
 from launch.sweep.files import Cell, Sweep

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from launch import executor, serve, serve_job, serving
-from launch.batch import Settings
+from launch import serve, serve_job, serving
 from launch.place import Place
+from launch.places import executor
+from launch.places.slurm_script import Settings
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 

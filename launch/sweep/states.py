@@ -33,7 +33,7 @@ SIGNALS_TO_GO = (143, 75, 76)  # exit codes of attempts that may be followed by 
 
 
 class Task(Protocol):
-    """What the scheduler says of one task: launch.slurm has it."""
+    """What the scheduler says of one task: launch.places.slurm has it."""
 
     @property
     def state(self) -> str: ...

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from launch import cluster, executor, local, nodes, slurm
-from launch.backends import OURS
-from launch.batch import Settings
-from launch.cluster import gpus_of, private
-from launch.slurm import Task, exit_of, followers, number, patient
+from launch.places import executor, local, nodes, slurm
+from launch.places import slurm_checks as cluster
+from launch.places.backends import OURS
+from launch.places.slurm import Task, exit_of, followers, number, patient
+from launch.places.slurm_checks import gpus_of, private
+from launch.places.slurm_script import Settings
 from launch.sweep.cells import launcher_settings
 from zero.errors import InputError
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from launch import local, multirun
+from launch import multirun
+from launch.places import local
 from launch.sweep import files as records
 from launch.sweep import states
 from launch.sweep.files import Cell, Sweep

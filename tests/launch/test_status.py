@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cells["eval"] = Cell("eval", "evaluate", (), {}, "", {"algo": "a", "seed": "1"}, after="a-s1")
     for cell in cells.values():
         records.freeze_cell(home, cell)
-    records.write_sweep(home, Sweep("s", cells, {"backend": "launch.local.backend"}))
+    records.write_sweep(home, Sweep("s", cells, {"backend": "launch.places.local.backend"}))
     for name, code in (("a-s0", 0), ("a-s1", 1), ("b-s0", 75)):
         number = records.begin_attempt(home / name, "", 0)
         records.end_attempt(home / name, number, code)

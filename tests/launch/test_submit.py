@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from launch import handover, lock, multirun, submit
-from launch.backends import Backend
+from launch.places.backends import Backend
 from launch.sweep import files as records
 from launch.sweep import freeze
 from launch.sweep import states as state
@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
 
-LOCAL = {"backend": "launch.local.backend"}
+LOCAL = {"backend": "launch.places.local.backend"}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import slurm
+from launch.places import slurm
 from launch.sweep import files as sweep
 from tests.slurm.sweeps import LONG, attempts, ended, make, reached, state, step, submit, told, until
 

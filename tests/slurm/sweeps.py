@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import slurm
-from launch.batch import Settings
+from launch.places import slurm
+from launch.places.slurm_script import Settings
 from launch.sweep import cells
 from launch.sweep import files as sweep
 from tests.conftest import ROOT

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from launch import slurm
-from launch.cluster import check
+from launch.places import slurm
+from launch.places.slurm_checks import check
 from launch.sweep import files as sweep
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import LONG, attempts, ended, make, reached, settings, state, submit, told, until

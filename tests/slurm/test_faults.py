@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from launch import slurm
+from launch.places import slurm
 from launch.sweep import files as sweep
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts

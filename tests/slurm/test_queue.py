@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from launch import handover, nodes, slurm
+from launch import handover
+from launch.places import nodes, slurm
 from launch.sweep import files as sweep
 from tests.slurm.sweeps import settings, state, told, until
 from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where

@@ -1,4 +1,4 @@
-"""python -m launch.local SWEEP NAMES: run cells of a sweep on this machine, some at a time, each in a process of its own.
+"""python -m launch.places.local SWEEP NAMES: run cells of a sweep on this machine, some at a time, each in a process of its own.
 
 `launch.submit ... hydra/launcher=local` starts it in the background; a multirun runs it in front. Cells outlive it if it
 is killed; asked to stop (Ctrl-C, SIGTERM), it asks its cells to save first. The states are those of a sweep on Slurm.
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import lock
-from launch.backends import Backend
-from launch.batch import meant
+from launch.places.backends import Backend
+from launch.places.slurm_script import meant
 from launch.sweep import files as records
 from launch.sweep import states
 from launch.sweep.states import Task
@@ -41,7 +41,7 @@ LOOK = 0.2  # seconds between two looks at the processes
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cells; 0 once none is left, 75 if asked to stop before."""
-    parser = argparse.ArgumentParser("python -m launch.local", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("python -m launch.places.local", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     parser.add_argument("names", type=Path, help="file with the names of cells, one a line")
     options = parser.parse_args(arguments)
@@ -66,7 +66,7 @@ def backend(given: Mapping[str, Any]) -> Backend:
         records.write_whole(names, "".join(f"{cell}\n" for cell in cells))
         with names.with_suffix(".out").open("wb") as out:
             subprocess.Popen(
-                [sys.executable, "-m", "launch.local", str(folder), str(names)],
+                [sys.executable, "-m", "launch.places.local", str(folder), str(names)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment(folder), start_new_session=True,
             )  # fmt: skip
         return cells
@@ -90,7 +90,7 @@ def no_scheduler(tasks: Iterable[str]) -> Mapping[str, Task] | None:
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Checked settings of conf/hydra/launcher/local.yaml; the sweep's own are passed over."""
-    from launch.backends import OURS
+    from launch.places.backends import OURS
 
     for key, value in given.items():
         if key not in LEAST and key not in OURS:

@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from launch.batch import Settings
+from launch.places.slurm_script import Settings
 
 if TYPE_CHECKING:
     import submitit

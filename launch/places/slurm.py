@@ -1,4 +1,4 @@
-"""All that is said to Slurm: arrays, one question for all cells, cancel, requeue (checks before: launch/cluster.py).
+"""All that is said to Slurm: arrays, one question for all cells, cancel, requeue (checks before: launch/places/slurm_checks.py).
 
 Each call is bounded (sbatch by its own patience). sacct is asked only for what squeue has forgotten, and may be missing. What
 no one knows is reported as unknown: a job submitted or seen a moment ago may still be on its way, so only the caller, who has a
@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from launch import batch, executor
-from launch.batch import Settings
+from launch.places import executor
+from launch.places import slurm_script as batch
+from launch.places.slurm_script import Settings
 from launch.sweep import files as sweep
 from zero.errors import InputError
 

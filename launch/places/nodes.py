@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from launch.batch import Settings
-from launch.slurm import FOLDER, call
+from launch.places.slurm import FOLDER, call
+from launch.places.slurm_script import Settings
 
 LEAST_MEMORY = 2  # GB of a rank: the embedded model trains in 0.6
 

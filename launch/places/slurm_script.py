@@ -1,5 +1,5 @@
 """What a sweep asks of Slurm: the settings, checked, and the lines that a batch file runs (launch/guard.sh, the setup lines,
-launch/cell.sh). submitit writes the file around them: launch/executor.py.
+launch/cell.sh). submitit writes the file around them: launch/places/executor.py.
 """
 
 from __future__ import annotations

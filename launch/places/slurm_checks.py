@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import executor
-from launch.batch import Settings
-from launch.slurm import LIMITED, Unreachable, call, most_tasks, number, order_of
+from launch.places import executor
+from launch.places.slurm import LIMITED, Unreachable, call, most_tasks, number, order_of
+from launch.places.slurm_script import Settings
 from zero.errors import InputError
 
 

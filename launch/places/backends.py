@@ -49,12 +49,12 @@ class Backend:
 
 def backend_of(settings: Mapping[str, Any]) -> Backend:
     """The place that the settings name. InputError if they are not its own."""
-    path = str(settings.get("backend") or "launch.local.backend")
+    path = str(settings.get("backend") or "launch.places.local.backend")
     module, _, name = path.rpartition(".")
     try:
         make = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        remedy = "must be the path of a function that gives a launch.backends.Backend"
+        remedy = "must be the path of a function that gives a launch.places.backends.Backend"
         raise InputError("hydra.launcher.backend", path, remedy) from error
     made: Backend = make({key: value for key, value in settings.items() if key not in OURS})
     return made
@@ -62,9 +62,10 @@ def backend_of(settings: Mapping[str, Any]) -> Backend:
 
 def slurm(given: Mapping[str, Any]) -> Backend:
     """Arrays of Slurm. InputError for a setting that it does not have."""
-    from launch import cluster, executor, nodes
-    from launch import slurm as scheduler
-    from launch.batch import Settings
+    from launch.places import executor, nodes
+    from launch.places import slurm as scheduler
+    from launch.places import slurm_checks as cluster
+    from launch.places.slurm_script import Settings
     from launch.sweep import files as records
 
     settings = Settings.of(given)
