@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.mlflow_server import LOOPBACK, refuse_taken_port, serve, show, shown_name, users
+from launch.serving.mlflow_server import LOOPBACK, refuse_taken_port, serve, show, shown_name, users
 from zero.errors import InputError
 from zero.tracking import AXES, GLOSSARY
 from zero.tracking.mlflow import TABLES

@@ -1,6 +1,6 @@
 """python -m launch.plan experiment=fig6_length size=paper --node 8xA100-40G: does a cell fit, and what will it take? On paper.
 
-Takes what zero.train -m takes. Nothing runs and nothing is fetched: architectures are those of launch/shapes.py. Memory of a
+Takes what zero.train -m takes. Nothing runs and nothing is fetched: architectures are those of launch/cost/shapes.py. Memory of a
 GPU of P parameters, L layers, width H, in the time of the update: weights, gradients, masters and moments as the learner cuts
 them (below), and the activations of one micro-batch; in the time of sampling: the learner's state, for what it does not
 offload stays, beside the share that the engine takes. Time of a step: sampling, update and weight sync in turn:
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.shapes import SHAPES, Shape
+from launch.cost.shapes import SHAPES, Shape
 from launch.sweep import files as records
 from zero.errors import InputError
 from zero.monitoring.preflight import settings_doubts

@@ -1,6 +1,6 @@
 """python -m launch.serve model=NAME: vLLM's own server for a model, as rollout=vllm_server and rollout=openai want it.
 
-Where Slurm is, as a job, which this command waits for (launch/serve_job.py; launcher.partition=gpu launcher.nodes=2 and so
+Where Slurm is, as a job, which this command waits for (launch/serving/job.py; launcher.partition=gpu launcher.nodes=2 and so
 on); elsewhere, or with launcher=local, here until Ctrl-C or SIGTERM, for this machine only unless told otherwise: whoever
 reaches a server may replace its weights. Needs vLLM: pip install -e '.[vllm]'.
 Exit codes: 0 it serves, or was stopped by a signal; 2 bad input; else vLLM's own.
@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launch import serving
-from launch.mlflow_server import refuse_taken_port
 from launch.place import Place
+from launch.serving import server as serving
+from launch.serving.mlflow_server import refuse_taken_port
 from zero.errors import InputError
 from zero.models.load import find
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, launcher = read(options.words)
         options.model = str(model["path"])
         if job := slurm_settings(launcher):
-            from launch import serve_job
+            from launch.serving import job as serve_job
 
             return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
         if options.stop:

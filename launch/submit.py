@@ -266,7 +266,7 @@ def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
 
 def tell(prepared: Prepared, everything: bool) -> None:
     """The plan, in lines: how many cells, which, what they cost."""
-    from launch.estimate import estimate, lines
+    from launch.cost.estimate import estimate, lines
 
     wanted = [name for name, cell in prepared.sweep.cells.items() if cell.wanted]
     done = sum(prepared.states[name].state == state.FINISHED for name in wanted)

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from launch import dashboard, mlflow_server
+from launch import dashboard
+from launch.serving import mlflow_server
 from tests.conftest import ROOT
 from tests.synthetic import empty_store, metrics
 from zero.errors import InputError

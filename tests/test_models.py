@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from launch.shapes import SHAPES
+from launch.cost.shapes import SHAPES
 from tests.conftest import BASE, ROOT
 from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving

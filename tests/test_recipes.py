@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from launch.cost.shapes import SHAPES
 from launch.plan import CARDS, Plan, plan
-from launch.shapes import SHAPES
 from tests.conftest import BASE, ROOT
 from zero.config import recipes
 from zero.config.check import check

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from launch import serve, serve_job, serving
+from launch import serve
 from launch.place import Place
 from launch.places import executor
 from launch.places.slurm_script import Settings
+from launch.serving import job as serve_job
+from launch.serving import server as serving
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 

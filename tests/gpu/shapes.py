@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.shapes import QWEN_0_5B, QWEN_1_5B, _qwen
+from launch.cost.shapes import QWEN_0_5B, QWEN_1_5B, _qwen
 
 
 def qwen2_shape(size: str) -> Any:

@@ -22,7 +22,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launch.shapes import ENGINE, TRAINING
+from launch.cost.shapes import ENGINE, TRAINING
 from tests.conftest import BASE, ROOT
 from tests.emulated.accelerator import installed
 from tests.gpu.shapes import qwen2_shape

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from launch import plan as plans
+from launch.cost.shapes import SHAPES
 from launch.plan import CARDS, decode_seconds, learner_gb, main, node_of, plan
-from launch.shapes import SHAPES
 from launch.sweep.cells import plan as cells_of
 from zero.config import experiments
 from zero.config.check import check

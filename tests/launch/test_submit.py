@@ -397,7 +397,7 @@ def test_a_dry_run_tells_all_and_submits_nothing(tmp_path: Path, capsys: pytest.
 
 
 def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) -> None:
-    from launch.estimate import estimate, parameters
+    from launch.cost.estimate import estimate, parameters
 
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1,2", "steps=10"), start=False)
