@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from analysis.folders import read_json
+from analysis.reader.folders import read_json
 from zero.errors import InputError
 from zero.files import read_regular
 

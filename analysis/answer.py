@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.records import Note, Runs
+    from analysis.reader.records import Note, Runs
 
 EXIT_FINE, EXIT_INPUT = 0, 2
 SAID = 12  # notes that the terminal shows
@@ -54,11 +54,11 @@ def command(
 
     def work() -> None:
         from analysis import figures
-        from analysis.runs import read
+        from analysis.reader.runs import read
 
         runs = read(options.places, metrics)
         if options.experiment:
-            from analysis.registered import only
+            from analysis.reader.experiments import only
 
             runs = only(options.places, options.experiment, runs)
         answer = ask(runs)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.folders import LARGEST_RECORD
+from analysis.reader.folders import LARGEST_RECORD
 from zero.errors import InputError
 from zero.files import read_regular
 
@@ -154,6 +154,6 @@ def _statistic(entry: Any, key: str) -> Statistic:
 
 
 def _typed(value: Any) -> str:
-    from analysis.folders import shown
+    from analysis.reader.folders import shown
 
     return shown(value)

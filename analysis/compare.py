@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
 from analysis.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
-from analysis.units import plain, scale
+from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.intervals import Difference
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
 
 METRICS = ("train/reward", "train/accuracy", "eval/*/accuracy", "length/mean", "length/correct", "length/incorrect")
 COLUMNS = 2
@@ -43,7 +43,7 @@ def compare(
     first, second, difference, low, high (empty: one seed), n (seeds), pairs, p, smallest_p, p_holm (over the metrics'
     main rows). InputError for an axis, value, metric or step that there is not, and if no two runs make a pair.
     """
-    from analysis.records import Note
+    from analysis.reader.records import Note
 
     where = at_of(at)
     everyone = runs.runs or runs.evaluated

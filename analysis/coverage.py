@@ -26,7 +26,7 @@ from zero.tracking.text_table import as_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 TEMPERATURE, RUN = "sampling.temperature", "run"
 APART = ("seed", TEMPERATURE, "n", "at_once", "k", "step")  # of these no groups are made
@@ -136,7 +136,7 @@ def _count(runs: Runs, axes: Sequence[str], benchmark: str | None) -> tuple[dict
 
 
 def _label(run: Run, axes: Sequence[str]) -> str:
-    from analysis.records import AXES
+    from analysis.reader.records import AXES
 
     words = [(_value(run, a) or "none") if a in (*AXES[:5], RUN) else f"{a}={_value(run, a)}" for a in axes]
     return ", ".join(words) or "all"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
-from analysis.units import plain, scale
+from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 METRICS = ("train/reward", "eval/*/accuracy", "length/mean", "length/incorrect")
 COLUMNS = 2
@@ -110,7 +110,7 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
 
 def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     """The runs by the values of the axes `by`, in the order of these values. InputError for an axis that does not exist."""
-    from analysis.records import AXES, natural
+    from analysis.reader.records import AXES, natural
 
     keys = runs.varying() if by is None else list(by)
     for axis in keys:
@@ -198,7 +198,7 @@ def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds:
 
 def unit(metric: str) -> str:
     """The unit of a metric, "" for one that the glossary does not know."""
-    from analysis.units import unit_of
+    from analysis.reader.units import unit_of
 
     return unit_of(metric)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
 from analysis.claims import parse
-from analysis.registered import Experiment, found
+from analysis.reader.experiments import Experiment, found
 from analysis.sentences import replace, sentences
 from analysis.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
 from analysis.verdicts import verdict as by_itself
@@ -24,7 +24,7 @@ from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
 
 COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
 MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
@@ -109,7 +109,7 @@ def of_table(text: str) -> str:
 
 
 def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
-    from analysis.units import plain
+    from analysis.reader.units import plain
 
     measured, (factor, unit) = verdict.measured, in_units(verdict)
     low, high = measured.low, measured.high
@@ -134,7 +134,7 @@ def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
 
 def in_units(verdict: Verdict) -> tuple[float, str]:
     """(factor, unit) in which the effect of a claim is shown."""
-    from analysis.units import scale
+    from analysis.reader.units import scale
 
     statistic = verdict.claim.statistic
     return scale(statistic.metric, statistic.axis is not None or statistic.when.startswith("change"))

@@ -19,7 +19,7 @@ from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
 
 TRAINING = {
     "length/mean": "all responses", "length/correct": "correct responses", "length/incorrect": "incorrect responses",
@@ -120,7 +120,7 @@ def _level_panels(
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
     from analysis import figures
     from analysis.intervals import over_seeds
-    from analysis.records import natural
+    from analysis.reader.records import natural
 
     rows = []
     order = sorted({level for *_, level in at_level}, key=natural)

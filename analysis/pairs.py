@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 Series = Mapping[int, float]
 Key = tuple[str, ...]
@@ -148,7 +148,7 @@ def sides_between(subjects: Sequence[Run], axis: str, first: str, second: str) -
 
 def series(runs: Runs, subjects: Sequence[Run], only: str | None = None) -> dict[tuple[str, str], dict[int, float]]:
     """The finite values by (run, metric): of the journals, and of what result.json alone holds. `only`: of this metric."""
-    from analysis.records import EVAL
+    from analysis.reader.records import EVAL
 
     mine = {run.name for run in subjects}
     known: dict[tuple[str, str], dict[int, float]] = {}
@@ -299,7 +299,7 @@ def _meanseries(several: Sequence[Series]) -> Series:
 
 
 def words(settings: Mapping[str, str], axes: Sequence[str]) -> str:
-    from analysis.records import AXES
+    from analysis.reader.records import AXES
 
     bare = AXES[:5]
     return ", ".join((settings[a] or "none") if a in bare else f"{a}={settings[a]}" for a in axes if a in settings)

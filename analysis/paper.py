@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
 from analysis.curves import Group, curve, curve_rows, grouped, unit
-from analysis.registered import Experiment, found
+from analysis.reader.experiments import Experiment, found
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
 
 WIDTH, HEIGHT, COLUMNS = 4.6, 3.1, 3  # inches of a panel, panels of a row
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.records import Runs
-    from analysis.registered import Experiment
+    from analysis.reader.experiments import Experiment
+    from analysis.reader.records import Runs
     from analysis.report_page import Part, Request
     from analysis.verdicts import Verdict
 
@@ -49,7 +49,7 @@ class Report:
 def sections(request: Request) -> list[Section]:
     """All sections, in the order of the page. A new question of analysis/ is one line here or in report_figures."""
     from analysis import report_claims, report_figures, report_parts
-    from analysis.registered import found
+    from analysis.reader.experiments import found
     from analysis.report_samples import samples
 
     if (every := found(request.places)) and request.claims is None:
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        from analysis.runs import read
+        from analysis.reader.runs import read
 
         request, path = request_of(options)
         runs = read(options.places)

@@ -12,7 +12,7 @@ from analysis.report_parts import when
 from analysis.verdicts import RATES
 
 if TYPE_CHECKING:
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
     from analysis.verdicts import Verdict
 
 
@@ -50,7 +50,7 @@ def _claim(verdict: Verdict) -> str:
 def measured(verdict: Verdict) -> str:
     """The effect with its unit, its interval, n and p."""
     from analysis.experiments import in_units
-    from analysis.units import plain
+    from analysis.reader.units import plain
 
     of, (factor, unit) = verdict.measured, in_units(verdict)
     if not of.n:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analysis.experiments import experiments
-from analysis.registered import Experiment
+from analysis.reader.experiments import Experiment
 from analysis.report_claims import judged
 from analysis.report_page import paragraph
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
     from analysis.report_page import Request
     from analysis.verdicts import Verdict
 

@@ -14,7 +14,7 @@ from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.answer import Answer
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
     from analysis.report_page import Request
 
 HEALTH = (
@@ -124,7 +124,7 @@ def _comparisons(runs: Runs, request: Request) -> str | None:
 
 
 def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
-    from analysis.records import natural
+    from analysis.reader.records import natural
 
     for axis in dict.fromkeys(axis for run in subjects for axis in run.axes):
         values = sorted({run.axes.get(axis, "") for run in subjects}, key=natural)
@@ -206,7 +206,7 @@ def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
 def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
     """A row for each benchmark. Runs whose last evaluation is at another step are counted in it, and the steps are named."""
     from analysis.intervals import by_seed, over_seeds
-    from analysis.units import percent
+    from analysis.reader.units import percent
 
     for benchmark, part in measured.groupby("benchmark", sort=True, observed=True):
         ordered = part.sort_values("step", kind="stable")

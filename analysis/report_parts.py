@@ -15,7 +15,7 @@ from analysis.report_page import folded, listed, number, pairs, paragraph, table
 if TYPE_CHECKING:
     import numpy as np
 
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 ERRORS = {
     "unparsed": "answers that the checker cannot read", "timed_out": "answers on which the checker hit its limit",
@@ -41,7 +41,7 @@ def varied(runs: Runs) -> str | None:
     for axis in axes:
         counts = Counter(run.axes.get(axis) or "not set" for run in everyone)
         if len(counts) > 1:
-            from analysis.records import natural
+            from analysis.reader.records import natural
 
             values = sorted(counts, key=natural)
             rows.append({"varied": axis, "values": ", ".join(f"{value} ({counts[value]})" for value in values[:40])})
@@ -129,8 +129,8 @@ def _order(key: str) -> tuple[int, str]:
 
 def _settings(everyone: Sequence[Run]) -> list[dict[str, Any]]:
     """Every setting with its value, or with all its values."""
-    from analysis.folders import shown
-    from analysis.records import natural
+    from analysis.reader.folders import shown
+    from analysis.reader.records import natural
 
     rows = []
     for key in dict.fromkeys(key for run in everyone for key in run.settings):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.report_page import UNFIT, folded, paragraph, text
 
 if TYPE_CHECKING:
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 QUESTIONS = 12  # of a benchmark, drawn at random
 FILTERED = 12  # more of them, which the filters alone show: verdicts that change, responses that reflect
@@ -117,7 +117,7 @@ def _peek(runs: Runs, run: Run) -> Iterator[bool]:
 def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for count, row in enumerate(runs.completions(run)):
         if count >= READ:
-            from analysis.records import Note
+            from analysis.reader.records import Note
 
             runs.notes.append(Note(run.name, f"more than {READ} saved responses: the rest are not among the samples"))
             return
@@ -229,7 +229,7 @@ def reflections() -> re.Pattern[str]:
     """Every keyword of reflection: those that training counts and all pools of conf/reflection.yaml."""
     import yaml
 
-    from analysis.folders import CONF
+    from analysis.reader.folders import CONF
     from zero.reflection import KEYWORDS
 
     words = set(KEYWORDS)

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.registered import Experiment
+from analysis.reader.experiments import Experiment
 from analysis.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
 from zero.errors import InputError
 
@@ -33,7 +33,7 @@ def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdi
 
 def _sentence(verdict: Verdict) -> str:
     from analysis.experiments import in_units
-    from analysis.units import plain
+    from analysis.reader.units import plain
 
     of, (factor, unit) = verdict.measured, in_units(verdict)
     text = verdict.claim.text

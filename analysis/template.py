@@ -24,7 +24,7 @@ from zero.tracking.text_table import as_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records import Runs
+    from analysis.reader.records import Runs
 
 METRICS = ("eval/*/accuracy*", "eval/*/formatted")
 REFERENCE = "none"

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from analysis.claims import WHEN, Claim
-from analysis.folders import EVALUATE
 from analysis.pairs import Series, by_seed, pairs, series, sides_between, sides_of, singles, unpaired
+from analysis.reader.folders import EVALUATE
 from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.intervals import Estimate
     from analysis.pairs import Pair
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 SHOWN, NOT_SHOWN, UNDECIDED = "shown", "not shown", "undecided"
 ALPHA = 0.025  # one-sided: where a 95 % interval ends

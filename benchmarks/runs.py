@@ -23,7 +23,7 @@ METRICS = 40
 READ = """
 import resource, sys, time
 began = time.perf_counter()
-from analysis.runs import read
+from analysis.reader.runs import read
 runs = read([sys.argv[1]])
 took = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -46,7 +46,7 @@ COMPOSING = {
 }
 CONFINED = {
     **dict.fromkeys(("hydra", "omegaconf"), COMPOSING),
-    "mlflow": {"zero.tracking", "launch", "analysis.stored"},
+    "mlflow": {"zero.tracking", "launch", "analysis.reader.mlflow"},
     "vllm": {"zero.rollout"},
     "deepspeed": {"zero.learner"},
     "requests": {"zero.rollout.http"},
@@ -56,7 +56,7 @@ CONFINED = {
     "math_verify": {"zero.grading.maths.understand_r1_zero"},
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},
     "datasets": {"zero.questions.sources"},
-    "pyarrow": {"zero.questions.sources", "analysis.journals"},
+    "pyarrow": {"zero.questions.sources", "analysis.reader.journals"},
     "matplotlib": {"zero.tracking.curves_png", "analysis"},
 }
 SOURCES = sorted(p for top in ("zero", "launch", "analysis") for p in (ROOT / top).rglob("*.py"))

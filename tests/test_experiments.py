@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import parse
-from analysis.folders import shown
+from analysis.reader.folders import shown
 from launch.sweep import cells
 from launch.sweep.files import Cell
 from tests.conftest import ROOT

@@ -13,8 +13,8 @@ import yaml
 from analysis import claims
 from analysis.claims import Claim, Statistic
 from analysis.intervals import FEW, Estimate, over_seeds
-from analysis.records import Runs
-from analysis.runs import read
+from analysis.reader.records import Runs
+from analysis.reader.runs import read
 from analysis.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdict, decide, judge, together, verdict
 from zero.errors import InputError
 

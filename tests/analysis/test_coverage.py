@@ -20,7 +20,7 @@ import yaml
 from analysis import reflection
 from analysis.coverage import answered, coverage, is_setting, main
 from analysis.figures import svg
-from analysis.runs import read
+from analysis.reader.runs import read
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.config.check import check

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis import experiments, paper, registered, report
+from analysis import experiments, paper, report
 from analysis.claims import parse
 from analysis.curves import main as curves
 from analysis.experiments import main
-from analysis.runs import read
+from analysis.reader import experiments as registered
+from analysis.reader.runs import read
 from analysis.verdicts import judge
 from tests.synthetic import write_run
 from zero.config import experiments as zero_experiments

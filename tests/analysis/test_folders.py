@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.reader.runs import read
 from analysis.report import main as report
-from analysis.runs import read
 from tests.analysis.test_runs import make
 from tests.integration.runs import train_here
 from tests.synthetic import empty_store
@@ -62,7 +62,7 @@ def test_a_file_that_never_ends_costs_that_file_alone(
         make(tmp_path / f"s{seed}", "grpo", seed)
     monkeypatch.setattr(read_regular, "__defaults__", (1 << 24,))
     monkeypatch.setattr(lines_of, "__defaults__", (1 << 20,))
-    monkeypatch.setattr("analysis.folders.LARGEST_RECORD", 1 << 20)
+    monkeypatch.setattr("analysis.reader.folders.LARGEST_RECORD", 1 << 20)
     monkeypatch.setattr("zero.tracking.provenance.LARGEST", 1 << 20)
     endless(tmp_path / "s0" / name, kind)
     runs = read(tmp_path)

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from analysis import report_page, report_parts, report_samples
+from analysis.reader.runs import read
 from analysis.report import main
 from analysis.report_parts import collapsed
-from analysis.runs import read
 from tests.synthetic import metrics, write_run
 
 HOSTILE = '</pre></script><script>alert(1)</script><img src=x onerror="alert(1)"> double-check \ud800\x00\u202e &amp;'

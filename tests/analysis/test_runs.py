@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis import journals, stored
-from analysis.folders import axes_of
-from analysis.records import AXES, Runs
-from analysis.runs import read
+from analysis.reader import journals
+from analysis.reader import mlflow as stored
+from analysis.reader.folders import axes_of
+from analysis.reader.records import AXES, Runs
+from analysis.reader.runs import read
 from tests.synthetic import answer, empty_store, write_run
 from zero.config.check import check
 from zero.errors import InputError

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from analysis.figures import svg
-from analysis.runs import read
+from analysis.reader.runs import read
 from analysis.template import main, template
 from tests.analysis.test_runs import make
 from tests.integration.runs import train_here

@@ -1,4 +1,4 @@
-"""What analyses speak of: a run, a remark on it, and many runs as one table. analysis/runs.py reads them."""
+"""What analyses speak of: a run, a remark on it, and many runs as one table. analysis/reader/runs.py reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.folders import TRAIN
+from analysis.reader.folders import TRAIN
 from zero.errors import InputError
 
 if TYPE_CHECKING:  # it would cost --help its second
@@ -109,14 +109,14 @@ class Runs:
 
         Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
         """
-        from analysis.evaluated import table
+        from analysis.reader.benchmarks import table
 
         return table(self)
 
     def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
         """Sampled responses as zero.benchmark.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
         in the order of steps. Damaged lines are left out and noted."""
-        from analysis.evaluated import completions
+        from analysis.reader.benchmarks import completions
 
         return completions(self, self.run(run) if isinstance(run, str) else run)
 

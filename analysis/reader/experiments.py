@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.folders import SWEEP, read_json
-from analysis.records import Runs
+from analysis.reader.folders import SWEEP, read_json
+from analysis.reader.records import Runs
 from zero.config.experiments import KEY, NANO, SIZE, key_of
 from zero.config.identity import PLACE
 from zero.errors import InputError

@@ -22,15 +22,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.folders import EVALUATE, TRAIN, Folder, find, load, shown
-from analysis.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
+from analysis.reader.folders import EVALUATE, TRAIN, Folder, find, load, shown
+from analysis.reader.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
 from zero.config.identity import PLACE, PLACES, flatten
 from zero.errors import InputError
 
 if TYPE_CHECKING:  # neither costs --help its second
     import pandas as pd
 
-    from analysis.journals import Journal
+    from analysis.reader.journals import Journal
 
 COLUMNS = (RUN, STEP, "name", "kind", "benchmark", "metric", "value")  # what no setting may be called as a column
 MODEL_PATH, STEPS = "model.path", "steps"
@@ -49,7 +49,7 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
     folders, stored = [], []
     for place in given:
         if URI.match(str(place)):
-            from analysis.stored import read_store
+            from analysis.reader.mlflow import read_store
 
             stored += read_store(str(place), wanted)
         else:
@@ -135,7 +135,7 @@ def _journals(folders: Sequence[Folder], wanted: Callable[[str], bool]) -> list[
     """The journals of training runs, several read at once; empty ones for the rest."""
     import os
 
-    from analysis import journals
+    from analysis.reader import journals
 
     def one(folder: Folder) -> Journal:
         return journals.read(folder.path, wanted) if folder.kind == TRAIN else journals.empty()

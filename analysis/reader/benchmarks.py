@@ -1,4 +1,4 @@
-"""What runs measured on benchmarks, and what they answered: the parts of analysis/runs.py that few readers need."""
+"""What runs measured on benchmarks, and what they answered: the parts of analysis/reader/runs.py that few readers need."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.folders import TRAIN
+from analysis.reader.folders import TRAIN
 from zero.files import lines_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records import Run, Runs
+    from analysis.reader.records import Run, Runs
 
 OF_TRAINING = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")
 OF_EVALUATION = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
@@ -25,7 +25,7 @@ def table(runs: Runs) -> pd.DataFrame:
     """See Runs.evaluations."""
     import pandas as pd
 
-    from analysis.records import EVAL
+    from analysis.reader.records import EVAL
 
     trained = {run.name: run for run in runs.runs}
     rows: list[tuple[str, str, int, str, float]] = []
@@ -86,7 +86,7 @@ def _entries(run: Run) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str, float]]:
     """The numbers of result.json's `evaluation` and `macro`."""
-    from analysis.records import EVAL
+    from analysis.reader.records import EVAL
 
     if not isinstance(entry, dict):
         return []
@@ -105,10 +105,10 @@ def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str,
 
 def completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     """See Runs.completions."""
-    from analysis.records import Note
+    from analysis.reader.records import Note
 
     if run.path is None:
-        from analysis.stored import stored_completions
+        from analysis.reader.mlflow import stored_completions
 
         yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
         return

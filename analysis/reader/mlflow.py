@@ -1,4 +1,4 @@
-"""Runs out of an MLflow store, in the form in which analysis/runs.py has them from folders.
+"""Runs out of an MLflow store, in the form in which analysis/reader/runs.py has them from folders.
 
 Runs, params and tags come in one search. Points come in bulk: from an embedded SQLite file by one query for each run, from
 a server or another database by one call for each metric and up to 100 runs. What was not finite is not in MLflow.
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis import journals
-from analysis.evaluated import OF_TRAINING
-from analysis.folders import AXES, axes_of
-from analysis.journals import Journal
-from analysis.records import Run
+from analysis.reader import journals
+from analysis.reader.benchmarks import OF_TRAINING
+from analysis.reader.folders import AXES, axes_of
+from analysis.reader.journals import Journal
+from analysis.reader.records import Run
 from zero.errors import InputError
 from zero.tracking.store import SQLITE, absolute, import_mlflow, without_password
 
