@@ -239,8 +239,8 @@ def summary(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """(mean, low, high) over seeds, as everywhere in analysis/: analysis/intervals.py. A single value has no interval."""
-    from analysis.intervals import over_seeds
+    """(mean, low, high) over seeds, as everywhere in analysis/: analysis/stats/intervals.py. A single value has no interval."""
+    from analysis.stats.intervals import over_seeds
 
     of = over_seeds(values)
     return (rounded(of.mean), rounded(of.low), rounded(of.high)) if of.n else (None, None, None)

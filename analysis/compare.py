@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, names, parser
-from analysis.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from analysis.reader.units import plain, scale
+from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.intervals import Difference
     from analysis.reader.records import Runs
+    from analysis.stats.intervals import Difference
 
 METRICS = ("train/reward", "train/accuracy", "eval/*/accuracy", "length/mean", "length/correct", "length/incorrect")
 COLUMNS = 2
@@ -95,7 +95,7 @@ def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
 
 def over(of: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
     """The difference over seeds, and both means; pairs of one seed are averaged first."""
-    from analysis.intervals import paired
+    from analysis.stats.intervals import paired
 
     first, second, _ = by_seed(of)
     return paired(first, second, level), sum(first.values()) / len(first), sum(second.values()) / len(second)
@@ -136,7 +136,7 @@ def _cut(metric: str, where: At, of: Sequence[Pair]) -> list[str]:
 
 def _holm(rows: Sequence[dict[str, Any]]) -> None:
     """Holm's adjustment over the tests of the rows of all pairs: one a metric."""
-    from analysis.intervals import holm
+    from analysis.stats.intervals import holm
 
     tested = [row for row in rows if row["kind"] == "all" and row["p"] is not None]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
@@ -145,7 +145,7 @@ def _holm(rows: Sequence[dict[str, Any]]) -> None:
 
 def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What must be said beside the numbers."""
-    from analysis.intervals import FEW
+    from analysis.stats.intervals import FEW
 
     said = [
         f"{axis} changes with {wanted.axis} ({left or 'none'}, {right or 'none'}): the differences may be its own"

@@ -150,7 +150,7 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
     """One metric of one group; empty if none of its runs has it."""
     import numpy as np
 
-    from analysis.intervals import band, by_seed, running_mean
+    from analysis.stats.intervals import band, by_seed, running_mean
 
     of = [run.name for run in group.runs]
     there = runs.steps["run"].isin(of) & runs.steps[metric].notna() if metric in runs.steps else []
@@ -205,7 +205,7 @@ def unit(metric: str) -> str:
 
 def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
     """What lines and bands are, in words."""
-    from analysis.intervals import INTERVAL
+    from analysis.stats.intervals import INTERVAL
 
     parts = ["thick: mean over the seeds of a group"]
     if any(len(set(group.seeds)) > 1 for group in groups):
@@ -224,7 +224,7 @@ def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> st
 
 def remarks(groups: Sequence[Group]) -> list[str]:
     """What must be said beside the numbers."""
-    from analysis.intervals import FEW
+    from analysis.stats.intervals import FEW
 
     said = []
     if groups and groups[0].along:

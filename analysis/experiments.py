@@ -3,7 +3,7 @@
 python -m analysis.experiments SWEEP... [--experiment NAME] [--page FILE.md] [--readme FILE.md]
 
 SWEEP is a folder that `python -m zero.train -m experiment=NAME` (or launch.submit) has made: it keeps the claims as they
-were written down before the first cell ran. Verdicts: analysis/verdicts.py; each accounts for all claims of the sweeps given.
+were written down before the first cell ran. Verdicts: analysis/stats/verdicts.py; each accounts for all claims of the sweeps given.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.answer import Answer, command, parser
-from analysis.claims import parse
 from analysis.reader.experiments import Experiment, found
 from analysis.sentences import replace, sentences
-from analysis.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
-from analysis.verdicts import verdict as by_itself
+from analysis.stats.claims import parse
+from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
+from analysis.stats.verdicts import verdict as by_itself
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 

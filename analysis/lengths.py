@@ -119,8 +119,8 @@ def _level_panels(
 ) -> list[dict[str, Any]]:
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
     from analysis import figures
-    from analysis.intervals import over_seeds
     from analysis.reader.records import natural
+    from analysis.stats.intervals import over_seeds
 
     rows = []
     order = sorted({level for *_, level in at_level}, key=natural)

@@ -3,7 +3,7 @@
 python -m analysis.report FOLDER... [--claims FILE] [--by algo,template] [--window 11] [--out FILE]
 
 Writes FOLDER/report.html: one file under 10 MB that works offline, without scripts and without requests. The same folder
-gives the same page. Claims are those of FOLDER/claims.yaml, as analysis/claims.py describes them.
+gives the same page. Claims are those of FOLDER/claims.yaml, as analysis/stats/claims.py describes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analysis.reader.experiments import Experiment
     from analysis.reader.records import Runs
     from analysis.report_page import Part, Request
-    from analysis.verdicts import Verdict
+    from analysis.stats.verdicts import Verdict
 
 FILE = "report.html"
 LARGEST = 10_000_000  # bytes of a page
@@ -135,10 +135,10 @@ def write(path: Path, html: str) -> None:
 def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
     """(what is asked, where the page goes). InputError for claims that are not there."""
     from analysis.answer import names
-    from analysis.claims import FILE as CLAIMS
-    from analysis.claims import read as read_claims
     from analysis.curves import check_window
     from analysis.report_page import Request
+    from analysis.stats.claims import FILE as CLAIMS
+    from analysis.stats.claims import read as read_claims
 
     check_window(options.window)
     first = Path(options.places[0]).expanduser()

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from analysis.report_page import listed, paragraph, text
 from analysis.report_parts import when
-from analysis.verdicts import RATES
+from analysis.stats.verdicts import RATES
 
 if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
-    from analysis.verdicts import Verdict
+    from analysis.stats.verdicts import Verdict
 
 
 def claims(runs: Runs, file: Path | None) -> str | None:
     """Each claim with its statistic, what was measured, and the verdict."""
-    from analysis.claims import read
-    from analysis.verdicts import judge
+    from analysis.stats.claims import read
+    from analysis.stats.verdicts import judge
 
     if file is None:
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)

@@ -15,7 +15,7 @@ from zero.errors import InputError
 if TYPE_CHECKING:
     from analysis.reader.records import Runs
     from analysis.report_page import Request
-    from analysis.verdicts import Verdict
+    from analysis.stats.verdicts import Verdict
 
 
 def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> str | None:

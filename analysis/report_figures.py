@@ -205,8 +205,8 @@ def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
 
 def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
     """A row for each benchmark. Runs whose last evaluation is at another step are counted in it, and the steps are named."""
-    from analysis.intervals import by_seed, over_seeds
     from analysis.reader.units import percent
+    from analysis.stats.intervals import by_seed, over_seeds
 
     for benchmark, part in measured.groupby("benchmark", sort=True, observed=True):
         ordered = part.sort_values("step", kind="stable")

@@ -272,7 +272,7 @@ def _of_run(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
 def collapsed(reward: np.ndarray) -> str:
     """In words how a reward fell below half of its best, counted from 0 or the worst seen; "" if it did not. Means over a
     tenth of the run: single steps are noise, and a fall within their noise is none."""
-    from analysis.intervals import running_mean
+    from analysis.stats.intervals import running_mean
 
     if len(reward) < SHORTEST:
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.reader.experiments import Experiment
-from analysis.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
+from analysis.stats.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
 from zero.errors import InputError
 
 BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"

@@ -17,7 +17,7 @@ PANELS = 6  # benchmarks that the figure shows; all are in the table
 def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
     """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
     from analysis import figures
-    from analysis.intervals import INTERVAL
+    from analysis.stats.intervals import INTERVAL
 
     places = list(dict.fromkeys((start.model, start.benchmark) for start in begun))
     left_out, places = len(places) - PANELS, places[:PANELS]
@@ -61,7 +61,7 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
     import numpy as np
 
     from analysis import figures
-    from analysis.intervals import band, by_seed
+    from analysis.stats.intervals import band, by_seed
 
     rows = measured[
         (measured["kind"] == "train") & (measured["metric"] == "accuracy") & (measured["model"] == model)

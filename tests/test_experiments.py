@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import parse
 from analysis.reader.folders import shown
+from analysis.stats.claims import parse
 from launch.sweep import cells
 from launch.sweep.files import Cell
 from tests.conftest import ROOT

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis import claims
-from analysis.claims import Claim, Statistic
-from analysis.intervals import FEW, Estimate, over_seeds
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
-from analysis.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdict, decide, judge, together, verdict
+from analysis.stats import claims
+from analysis.stats.claims import Claim, Statistic
+from analysis.stats.intervals import FEW, Estimate, over_seeds
+from analysis.stats.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdict, decide, judge, together, verdict
 from zero.errors import InputError
 
 GOOD: dict[str, Any] = {

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from analysis import experiments, paper, report
-from analysis.claims import parse
 from analysis.curves import main as curves
 from analysis.experiments import main
 from analysis.reader import experiments as registered
 from analysis.reader.runs import read
-from analysis.verdicts import judge
+from analysis.stats.claims import parse
+from analysis.stats.verdicts import judge
 from tests.synthetic import write_run
 from zero.config import experiments as zero_experiments
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.intervals import Estimate, band, by_seed, holm, over_seeds, p_above, paired, running_mean, sign_flip
+from analysis.stats.intervals import Estimate, band, by_seed, holm, over_seeds, p_above, paired, running_mean, sign_flip
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from analysis.figures import svg
-from analysis.intervals import over_seeds
 from analysis.lengths import lengths
 from analysis.lengths import main as command
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
+from analysis.stats.intervals import over_seeds
 from tests.analysis.test_runs import make
 from zero.errors import InputError
 from zero.nano.world import rows

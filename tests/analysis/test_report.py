@@ -327,5 +327,5 @@ def test_help_is_quick() -> None:
     )
     assert "FOLDER" in done.stdout
     assert time.monotonic() - began < 5
-    loaded = "import sys, analysis.report, analysis.claims; print({'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
+    loaded = "import sys, analysis.report, analysis.stats.claims; print({'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "set()"

@@ -7,7 +7,7 @@
     nano: {base: [questions=nano_math]}           # what a size adds to base; its cells, if any, replace those above
     paper: {base: [questions=math_12k, ...]}      # beside conf/size/paper.yaml
     figures: [length/incorrect]                   # metrics that the report draws for it
-    claims: [...]                                 # what size=nano is expected to show: analysis/claims.py
+    claims: [...]                                 # what size=nano is expected to show: analysis/stats/claims.py
 
 A cell may start from the model that another one has trained, of the same seed:
 

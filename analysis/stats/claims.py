@@ -14,7 +14,7 @@ The statistic is the mean over seeds of first - second, of runs that agree in ev
 is the mean of the runs themselves. Values of one seed (of several templates, say) are averaged first. `when`: first, last,
 change (last - first), mean (of all steps), step 100, last 20 (the mean of the last 20 steps), change from 1-5 to 16-20
 (between the means of those steps, bounds included; one step: 20), always over steps that both runs of a pair have. Verdicts:
-analysis/verdicts.py.
+analysis/stats/verdicts.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WHEN = re.compile(
     re.ASCII,
 )
 KEYS = {"text", "statistic", "direction", "smallest", "fewest", "where", "every", "seen"}
-FEWEST = 5  # as analysis.intervals.FEW, which --help need not wait for
+FEWEST = 5  # as analysis.stats.intervals.FEW, which --help need not wait for
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def read(path: Path) -> list[Claim]:
         raise InputError("--claims", path, f"is no yaml ({str(error).splitlines()[0]})") from None
     entries = content.get("claims") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise InputError("--claims", path, "must hold a list `claims`, as analysis/claims.py describes")
+        raise InputError("--claims", path, "must hold a list `claims`, as analysis/stats/claims.py describes")
     return parse(entries, "claims")
 
 

@@ -1,6 +1,6 @@
 """Verdicts: what runs say of claims that were written down before them.
 
-A claim's own numbers are its effect, the 95 % interval over seeds (analysis/intervals.py) and p: the one-sided p of the t test that
+A claim's own numbers are its effect, the 95 % interval over seeds (analysis/stats/intervals.py) and p: the one-sided p of the t test that
 the effect is beyond the smallest one that counts, on the claim's side; of `same` the larger p of the two one-sided tests. At most
 0.025 means that all of the interval is there.
 
@@ -18,15 +18,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis.claims import WHEN, Claim
-from analysis.pairs import Series, by_seed, pairs, series, sides_between, sides_of, singles, unpaired
 from analysis.reader.folders import EVALUATE
+from analysis.stats.claims import WHEN, Claim
+from analysis.stats.pairs import Series, by_seed, pairs, series, sides_between, sides_of, singles, unpaired
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.intervals import Estimate
-    from analysis.pairs import Pair
     from analysis.reader.records import Run, Runs
+    from analysis.stats.intervals import Estimate
+    from analysis.stats.pairs import Pair
 
 SHOWN, NOT_SHOWN, UNDECIDED = "shown", "not shown", "undecided"
 ALPHA = 0.025  # one-sided: where a 95 % interval ends
@@ -63,7 +63,7 @@ def judge(runs: Runs, claims: Sequence[Claim]) -> list[Verdict]:
 
 def together(alone: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of one page: each accounts for all of them, those without runs too."""
-    from analysis.intervals import holm
+    from analysis.stats.intervals import holm
 
     made = []
     adjusted = holm([1.0 if verdict.p is None else verdict.p for verdict in alone])
@@ -77,7 +77,7 @@ def together(alone: Sequence[Verdict]) -> list[Verdict]:
 
 def verdict(runs: Runs, claim: Claim) -> Verdict:
     """What the runs say of one claim, taken by itself."""
-    from analysis.intervals import over_seeds
+    from analysis.stats.intervals import over_seeds
 
     notes: list[str] = []
     of = claim.statistic
@@ -130,7 +130,7 @@ def _every(ended: Sequence[Run], claim: Claim, known: Any, notes: list[str], val
 
 def decide(claim: Claim, measured: Estimate) -> tuple[str, str, float | None]:
     """(word, reason, p) of a claim by itself."""
-    from analysis.intervals import p_above
+    from analysis.stats.intervals import p_above
 
     n, low, high = measured.n, measured.low, measured.high
     if n < claim.fewest or low is None or high is None:
@@ -160,7 +160,7 @@ def decide(claim: Claim, measured: Estimate) -> tuple[str, str, float | None]:
 
 @dataclass(frozen=True)
 class When:
-    """What a claim takes of a run, of the steps that both runs of a pair have: see analysis/claims.py."""
+    """What a claim takes of a run, of the steps that both runs of a pair have: see analysis/stats/claims.py."""
 
     text: str
 
@@ -194,7 +194,7 @@ def _window(text: str, steps: Sequence[int]) -> list[int]:
 
 def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate, list[str]]:
     """The effect over seeds, and what must be said of it."""
-    from analysis.intervals import difference, over_seeds
+    from analysis.stats.intervals import difference, over_seeds
 
     of, when = claim.statistic, When(claim.statistic.when)
     if of.axis:
