@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis import experiments, paper, report
+from analysis import experiments, paper
 from analysis.curves import main as curves
 from analysis.experiments import main
 from analysis.reader import experiments as registered
 from analysis.reader.runs import read
+from analysis.report import __main__ as report
 from analysis.stats.claims import parse
 from analysis.stats.verdicts import judge
 from tests.synthetic import write_run

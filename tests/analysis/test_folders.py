@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.reader.runs import read
-from analysis.report import main as report
+from analysis.report.__main__ import main as report
 from tests.analysis.test_runs import make
 from tests.integration.runs import train_here
 from tests.synthetic import empty_store

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis import report_page, report_parts, report_samples
 from analysis.reader.runs import read
-from analysis.report import main
-from analysis.report_parts import collapsed
+from analysis.report import page as report_page
+from analysis.report import samples as report_samples
+from analysis.report import sections as report_parts
+from analysis.report.__main__ import main
+from analysis.report.sections import collapsed
 from tests.synthetic import metrics, write_run
 
 HOSTILE = '</pre></script><script>alert(1)</script><img src=x onerror="alert(1)"> double-check \ud800\x00\u202e &amp;'

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/browser"), help="folder for the screenshots")
     options = parser.parse_args()
     install()
-    from analysis.report import main as report
+    from analysis.report.__main__ import main as report
 
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:

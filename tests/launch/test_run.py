@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from analysis import report
+from analysis.report import __main__ as report
 from launch import status, submit
 from launch.sweep import files as records
 from tests.conftest import ROOT

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.report_page import listed, paragraph, text
-from analysis.report_parts import when
+from analysis.report.page import listed, paragraph, text
+from analysis.report.sections import when
 from analysis.stats.verdicts import RATES
 
 if TYPE_CHECKING:

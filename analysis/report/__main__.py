@@ -22,7 +22,7 @@ from zero.errors import InputError
 if TYPE_CHECKING:
     from analysis.reader.experiments import Experiment
     from analysis.reader.records import Runs
-    from analysis.report_page import Part, Request
+    from analysis.report.page import Part, Request
     from analysis.stats.verdicts import Verdict
 
 FILE = "report.html"
@@ -48,9 +48,11 @@ class Report:
 
 def sections(request: Request) -> list[Section]:
     """All sections, in the order of the page. A new question of analysis/ is one line here or in report_figures."""
-    from analysis import report_claims, report_figures, report_parts
     from analysis.reader.experiments import found
-    from analysis.report_samples import samples
+    from analysis.report import claims as report_claims
+    from analysis.report import figures as report_figures
+    from analysis.report import sections as report_parts
+    from analysis.report.samples import samples
 
     if (every := found(request.places)) and request.claims is None:
         return of_experiments(request, every)
@@ -69,10 +71,10 @@ def sections(request: Request) -> list[Section]:
 def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Section]:
     """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself, with verdicts that
     account for the claims of all."""
-    from analysis import report_parts
     from analysis.experiments import verdicts
-    from analysis.report_experiments import experiment, summary
-    from analysis.report_samples import samples
+    from analysis.report import sections as report_parts
+    from analysis.report.experiments import experiment, summary
+    from analysis.report.samples import samples
 
     known: list[dict[str, list[Verdict]]] = []
 
@@ -98,8 +100,8 @@ def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Sectio
 def report(runs: Runs, request: Request) -> Report:
     """The page. A section that fails says so on the page and costs nothing else; warnings are made last, for the others
     may find damaged files."""
-    from analysis.report_page import Part, page, paragraph
-    from analysis.report_parts import lead
+    from analysis.report.page import Part, page, paragraph
+    from analysis.report.sections import lead
 
     wanted = sections(request)
     made: dict[str, Part] = {}
@@ -136,7 +138,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
     """(what is asked, where the page goes). InputError for claims that are not there."""
     from analysis.answer import names
     from analysis.curves import check_window
-    from analysis.report_page import Request
+    from analysis.report.page import Request
     from analysis.stats.claims import FILE as CLAIMS
     from analysis.stats.claims import read as read_claims
 

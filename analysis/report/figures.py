@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.report_page import drawing, paragraph, table, text
+from analysis.report.page import drawing, paragraph, table, text
 from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.answer import Answer
     from analysis.reader.records import Run, Runs
-    from analysis.report_page import Request
+    from analysis.report.page import Request
 
 HEALTH = (
     "loss/entropy", "loss/grad_norm", "groups/zero_advantage", "length/truncated", "reflection/share",

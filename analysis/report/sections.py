@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.report_page import folded, listed, number, pairs, paragraph, table
+from analysis.report.page import folded, listed, number, pairs, paragraph, table
 
 if TYPE_CHECKING:
     import numpy as np

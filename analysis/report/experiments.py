@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from analysis.experiments import experiments
 from analysis.reader.experiments import Experiment
-from analysis.report_claims import judged
-from analysis.report_page import paragraph
+from analysis.report.claims import judged
+from analysis.report.page import paragraph
 from zero.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.reader.records import Runs
-    from analysis.report_page import Request
+    from analysis.report.page import Request
     from analysis.stats.verdicts import Verdict
 
 
 def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> str | None:
     """Every claim in one figure, all of the page's together."""
-    from analysis.report_figures import again, shown
+    from analysis.report.figures import again, shown
 
     if not any(of.claims for of in every):
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)
@@ -31,7 +31,7 @@ def experiment(
     runs: Runs, request: Request, of: Experiment, verdicts: Callable[[Runs, str], Sequence[Verdict]]
 ) -> str | None:
     """One experiment: its claims with the verdicts of the page, its curves, its benchmarks, from its own cells."""
-    from analysis import report_figures as figures
+    from analysis.report import figures
 
     mine, asked = runs.of(of.cells), replace(request, experiment=of.name)
     if not mine.runs and not mine.evaluated:

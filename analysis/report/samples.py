@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from analysis.report_page import UNFIT, folded, paragraph, text
+from analysis.report.page import UNFIT, folded, paragraph, text
 
 if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
