@@ -279,7 +279,7 @@ def _lines(axis: Any, rows: Sequence[Mapping[str, Any]], across: str, of: str, n
 def answered(settings: Sequence[str], out: Path | None) -> Path:
     """Have the questions of a model or a run answered at every temperature; returns the folder of it all. Everything is
     checked first that can be without a model. Raises InputError, or Broken if zero.evaluate fails."""
-    from analysis import reflection
+    from analysis.reflection import __main__ as reflection
     from zero.config import check as configs
 
     typed = dict(configs.quoted(setting).partition("=")[::2] for setting in settings)

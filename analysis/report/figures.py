@@ -153,7 +153,7 @@ def coverage_of(runs: Runs, request: Request) -> str | None:
 
 def _reflection(request: Request) -> str | None:
     """What analysis.reflection left in or below the folders."""
-    from analysis import reflection
+    from analysis.reflection import __main__ as reflection
 
     body = ""
     for place in request.places:

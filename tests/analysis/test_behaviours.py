@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from analysis.behaviours import (
+from analysis.reflection.behaviours import (
     HARD,
     LURES,
     SUPERFICIAL,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from analysis import judge as judging
-from analysis.judge import Instruction, Judge, Reply, category, connect, last_digit, shortened, yes_or_no
+from analysis.reflection import judge as judging
+from analysis.reflection.judge import Instruction, Judge, Reply, category, connect, last_digit, shortened, yes_or_no
 from tests.rollout.stub_server import Say, Stub, in_turn, serving
 from zero.config.check import compose_config, instantiate
 from zero.errors import Broken, InputError

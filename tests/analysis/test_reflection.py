@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import reflection
-from analysis import reflection_tables as tables
-from analysis.judge import Instruction
-from analysis.reflection import plan_of, read_rows, stored, temperatures_of
+from analysis.reflection import __main__ as reflection
+from analysis.reflection import tables
+from analysis.reflection.__main__ import plan_of, read_rows, stored, temperatures_of
+from analysis.reflection.judge import Instruction
 from tests.analysis.test_judge import chat
 from tests.conftest import ROOT
 from tests.integration.runs import train_here

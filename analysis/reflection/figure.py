@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from analysis import figures
-from analysis.behaviours import Behaviour
+from analysis.reflection.behaviours import Behaviour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

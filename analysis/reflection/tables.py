@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.behaviours import SUPERFICIAL, Behaviour, by_rule, is_chain, known_traces
+from analysis.reflection.behaviours import SUPERFICIAL, Behaviour, by_rule, is_chain, known_traces
 from zero.statistics import mean_interval, ratio_interval
 
 if TYPE_CHECKING:
-    from analysis.judge import Instruction, Judge
+    from analysis.reflection.judge import Instruction, Judge
 
 PLACE = ["benchmark", "step", "temperature"]  # what is counted together
 QUESTION = ["benchmark", "id"]

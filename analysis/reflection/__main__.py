@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # --help and bad input are answered without them
     from pandas import DataFrame
 
     from analysis.answer import Answer
-    from analysis.judge import Instruction, Judge
+    from analysis.reflection.judge import Instruction, Judge
 
 OWN = ("temperatures", "out", "pool", "pools", "traces", "judge", "instructions")  # keys of conf/reflection.yaml
 TEN = "0.1,...,1.0"
@@ -249,7 +249,7 @@ def examine(
 ) -> Findings:
     """Every table from responses: step, temperature, benchmark, id, sample, question, reference, text, correct, outcome,
     finished. Raises InputError or Broken of the judge."""
-    from analysis import reflection_tables as tables
+    from analysis.reflection import tables
 
     labelled = tables.labelled(frame, pool, meta, judge, instructions)
     questions = tables.questions(labelled)
@@ -279,7 +279,7 @@ def write(findings: Findings, out: Path) -> Path:
 def shown(findings: Findings) -> Answer:
     """The findings as every question of analysis/ gives them."""
     from analysis.answer import Answer
-    from analysis.reflection_figure import draw
+    from analysis.reflection.figure import draw
 
     return Answer(draw(findings.tables), findings.tables["reflection"], findings.text)
 
@@ -288,7 +288,7 @@ def stored(out: Path) -> Findings:
     """What `write` left in a folder. InputError if it is not all there."""
     import pandas as pd
 
-    from analysis.reflection_tables import summary
+    from analysis.reflection.tables import summary
 
     try:
         tables = {name: pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in TABLES}

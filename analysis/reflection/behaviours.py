@@ -129,7 +129,7 @@ class Trace:
 
 def known_traces(count: int, seed: int = 0) -> list[Trace]:
     """`count` traces, as many of each behaviour. A pure function of its arguments."""
-    rng = random.Random(f"analysis.behaviours/{seed}")
+    rng = random.Random(f"analysis.reflection.behaviours/{seed}")
     traces = []
     for i in range(count):
         question = DRAWS["math"](rng)
