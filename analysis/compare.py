@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, names, parser
+from analysis.cli import Answer, command, names, parser
 from analysis.reader.units import plain, scale
 from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
@@ -200,7 +200,7 @@ def _frame(rows: Sequence[Mapping[str, Any]], wanted: Between) -> pd.DataFrame:
 
 def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str, level: float) -> Figure:
     """A panel for each metric: differences with intervals, pairs as faint points, a line at zero."""
-    from analysis import figures
+    from analysis import style as figures
     from analysis.curves import unit
 
     across = min(COLUMNS, len(metrics))

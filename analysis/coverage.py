@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, names, parser
+from analysis.cli import Answer, command, names, parser
 from zero.errors import Broken, InputError
 from zero.tracking.text_table import as_text
 
@@ -235,7 +235,7 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _draw(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Any:
     """A row for each benchmark: of one group, all k against temperature, and pass@k against k; of several, accuracy and the
     largest k against temperature."""
-    from analysis import figures
+    from analysis import style as figures
 
     groups = list(dict.fromkeys((row["group"], row["step"]) for row in rows))
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
@@ -263,7 +263,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Any:
 
 def _lines(axis: Any, rows: Sequence[Mapping[str, Any]], across: str, of: str, name: Any) -> None:
     """One line for each value of `of`, against `across`."""
-    from analysis import figures
+    from analysis import style as figures
 
     for i, value in enumerate(dict.fromkeys(row[of] for row in rows)):
         mine = sorted((row for row in rows if row[of] == value), key=lambda row: row[across])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, names, parser
+from analysis.cli import Answer, command, names, parser
 from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -65,7 +65,7 @@ def curves(
 ) -> Answer:
     """Every metric (names may hold * and ?) against steps, grouped `by` axes (None: all that differ but the seed), each
     run smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has."""
-    from analysis import figures
+    from analysis import style as figures
 
     chosen, groups = select(runs, metrics), grouped(runs, by)
     check_window(window)
@@ -176,7 +176,7 @@ def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds:
     """Draw one metric of all groups. Returns the stride: only every so many steps are drawn of long curves."""
     import numpy as np
 
-    from analysis import figures
+    from analysis import style as figures
 
     every = 1
     for i, of in enumerate(list(made.values())[:LINES]):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, parser
+from analysis.cli import Answer, command, parser
 from analysis.reader.experiments import Experiment, found
 from analysis.sentences import replace, sentences
 from analysis.stats.claims import parse
@@ -144,7 +144,7 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
     """A row for each claim: its text, then effect and interval against the bound, each row in its own unit."""
     import textwrap
 
-    from analysis import figures
+    from analysis import style as figures
 
     drawn = figures.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
     family = judged[0][1].family

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, names, parser
+from analysis.cli import Answer, command, names, parser
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -41,7 +41,7 @@ def lengths(
     The table holds curves as analysis.curves has them, and rows with a level: mean tokens of the answers of that level and
     verdict, over runs. InputError for a benchmark that no run was measured on.
     """
-    from analysis import figures
+    from analysis import style as figures
 
     check_window(window)
     groups = grouped(runs, by)
@@ -118,7 +118,7 @@ def _level_panels(
     axes: Sequence[Any], groups: Sequence[Group], at_level: Mapping[At, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
-    from analysis import figures
+    from analysis import style as figures
     from analysis.reader.records import natural
     from analysis.stats.intervals import over_seeds
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, parser
+from analysis.cli import Answer, command, parser
 from analysis.curves import Group, curve, curve_rows, grouped, unit
 from analysis.reader.experiments import Experiment, found
 from zero.errors import InputError
@@ -57,7 +57,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
     """All panels whose experiment is there. InputError if none is."""
     import pandas as pd
 
-    from analysis import figures
+    from analysis import style as figures
 
     known = {of.name: of for of in every}
     mine = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from analysis.answer import Answer, command, names, parser
+from analysis.cli import Answer, command, names, parser
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 

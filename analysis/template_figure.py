@@ -16,7 +16,7 @@ PANELS = 6  # benchmarks that the figure shows; all are in the table
 
 def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
     """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
-    from analysis import figures
+    from analysis import style as figures
     from analysis.stats.intervals import INTERVAL
 
     places = list(dict.fromkeys((start.model, start.benchmark) for start in begun))
@@ -60,7 +60,7 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
     """Accuracy of the training runs of each template."""
     import numpy as np
 
-    from analysis import figures
+    from analysis import style as figures
     from analysis.stats.intervals import band, by_seed
 
     rows = measured[

@@ -36,7 +36,7 @@ from zero.files import read_regular
 if TYPE_CHECKING:  # --help and bad input are answered without them
     from pandas import DataFrame
 
-    from analysis.answer import Answer
+    from analysis.cli import Answer
     from analysis.reflection.judge import Instruction, Judge
 
 OWN = ("temperatures", "out", "pool", "pools", "traces", "judge", "instructions")  # keys of conf/reflection.yaml
@@ -268,8 +268,8 @@ def examine(
 
 def write(findings: Findings, out: Path) -> Path:
     """All tables and the figure, into a folder; returns the path of the figure."""
-    from analysis.answer import write_table
-    from analysis.figures import save
+    from analysis.cli import write_table
+    from analysis.style import save
 
     for name, table in findings.tables.items():
         write_table(table, out / f"{name}.csv")
@@ -278,7 +278,7 @@ def write(findings: Findings, out: Path) -> Path:
 
 def shown(findings: Findings) -> Answer:
     """The findings as every question of analysis/ gives them."""
-    from analysis.answer import Answer
+    from analysis.cli import Answer
     from analysis.reflection.figure import draw
 
     return Answer(draw(findings.tables), findings.tables["reflection"], findings.text)

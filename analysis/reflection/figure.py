@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from analysis import figures
+from analysis import style as figures
 from analysis.reflection.behaviours import Behaviour
 
 if TYPE_CHECKING:

@@ -136,7 +136,7 @@ def write(path: Path, html: str) -> None:
 
 def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
     """(what is asked, where the page goes). InputError for claims that are not there."""
-    from analysis.answer import names
+    from analysis.cli import names
     from analysis.curves import check_window
     from analysis.report.page import Request
     from analysis.stats.claims import FILE as CLAIMS
@@ -155,7 +155,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    from analysis.answer import one_line, say_notes
+    from analysis.cli import one_line, say_notes
 
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(

@@ -13,7 +13,7 @@ from analysis.report.page import drawing, paragraph, table, text
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.answer import Answer
+    from analysis.cli import Answer
     from analysis.reader.records import Run, Runs
     from analysis.report.page import Request
 

@@ -143,7 +143,7 @@ def folded(summary: str, body: str, open_: bool = False) -> str:
 
 def drawing(drawn: Figure, name: str) -> str:
     """A figure inline: vector, or pixels if the vectors would weigh too much. `name` is for those who cannot see it."""
-    from analysis.figures import svg
+    from analysis.style import svg
 
     vector = svg(drawn)
     label = f'role="img" aria-label="{text(name)}"'

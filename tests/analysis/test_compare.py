@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from analysis.compare import compare, main, over
-from analysis.figures import svg
 from analysis.reader.runs import read
 from analysis.stats.pairs import Pair, as_listed
+from analysis.style import svg
 from tests.analysis.test_runs import make
 from tests.analysis.test_template import evaluated
 from zero.errors import InputError

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from analysis.coverage import answered, coverage, is_setting, main
-from analysis.figures import svg
 from analysis.reader.runs import read
 from analysis.reflection import __main__ as reflection
+from analysis.style import svg
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.config.check import check

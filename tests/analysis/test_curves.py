@@ -17,10 +17,10 @@ import pytest
 
 from analysis import curves as asked
 from analysis.curves import curves, grouped, select
-from analysis.figures import COLOURS, caption, figure, finish, legend, line, look, looks, svg
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
 from analysis.stats.intervals import over_seeds
+from analysis.style import COLOURS, caption, figure, finish, legend, line, look, looks, svg
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.errors import InputError

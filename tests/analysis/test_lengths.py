@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from analysis.figures import svg
 from analysis.lengths import lengths
 from analysis.lengths import main as command
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
 from analysis.stats.intervals import over_seeds
+from analysis.style import svg
 from tests.analysis.test_runs import make
 from zero.errors import InputError
 from zero.nano.world import rows

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.figures import svg
 from analysis.reader.runs import read
+from analysis.style import svg
 from analysis.template import main, template
 from tests.analysis.test_runs import make
 from tests.integration.runs import train_here

@@ -53,7 +53,7 @@ def command(
     `one_line`."""
 
     def work() -> None:
-        from analysis import figures
+        from analysis import style as figures
         from analysis.reader.runs import read
 
         runs = read(options.places, metrics)
