@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zero.config.check import CONF, check
+from zero.config.check import check
+from zero.paths import CONF
 
 FUNCTIONS = ("advantage", "credit", "critic", "weight", "surrogate", "correction")  # in the order of a page
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a63d87", "#7a5c00", "#56b4e9")  # told apart by colour-blind eyes, too

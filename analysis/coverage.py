@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Answer, command, names, parser
+from analysis.reader.benchmarks import completions
 from zero.errors import Broken, InputError
 from zero.tracking.text_table import as_text
 
@@ -113,7 +114,7 @@ def _count(runs: Runs, axes: Sequence[str], benchmark: str | None) -> tuple[dict
             said.append(f"{run.name}: its temperature is unknown; left out")
             continue
         mine: dict[Cell, dict[str, tuple[int, int]]] = {}
-        for row in runs.completions(run):
+        for row in completions(runs, run):
             if (benchmark is None or row["benchmark"] == benchmark) and "id" in row:
                 cell = Cell(_label(run, axes), row["benchmark"], int(row["step"]), float(warmth))
                 of = mine.setdefault(cell, {})

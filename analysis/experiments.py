@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Answer, command, parser
 from analysis.reader.experiments import Experiment, found
-from analysis.sentences import replace, sentences
+from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
 from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
 from analysis.stats.verdicts import verdict as by_itself
@@ -130,14 +130,6 @@ def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
         "as registered": not of.changed,
         "notes": "; ".join(verdict.notes),
     }
-
-
-def in_units(verdict: Verdict) -> tuple[float, str]:
-    """(factor, unit) in which the effect of a claim is shown."""
-    from analysis.reader.units import scale
-
-    statistic = verdict.claim.statistic
-    return scale(statistic.metric, statistic.axis is not None or statistic.when.startswith("change"))
 
 
 def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Answer, command, names, parser
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
+from analysis.reader.benchmarks import completions
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -99,7 +100,7 @@ def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict
     for group in groups:
         for run, seed in zip(group.runs, group.seeds, strict=True):
             sums: dict[At, list[int]] = {}
-            for row in runs.completions(run):
+            for row in completions(runs, run):
                 if not row["benchmark"] or (benchmark and row["benchmark"] != benchmark):
                     continue
                 own, tokens = row.get("level"), row.get("tokens")

@@ -32,7 +32,6 @@ def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdi
 
 
 def _sentence(verdict: Verdict) -> str:
-    from analysis.experiments import in_units
     from analysis.reader.units import plain
 
     of, (factor, unit) = verdict.measured, in_units(verdict)
@@ -44,6 +43,14 @@ def _sentence(verdict: Verdict) -> str:
     if of.low is not None and of.high is not None:
         said += f", {plain(of.low, factor)} to {plain(of.high, factor)}"
     return f"{text} ({said}; n = {of.n})"
+
+
+def in_units(verdict: Verdict) -> tuple[float, str]:
+    """(factor, unit) in which the effect of a claim is shown."""
+    from analysis.reader.units import scale
+
+    statistic = verdict.claim.statistic
+    return scale(statistic.metric, statistic.axis is not None or statistic.when.startswith("change"))
 
 
 def replace(path: Path, text: str) -> None:

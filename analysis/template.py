@@ -18,6 +18,8 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Answer, command, names, parser
+from analysis.reader.benchmarks import completions, evaluations
+from analysis.template_figure import Start, draw
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -31,21 +33,6 @@ REFERENCE = "none"
 SAME = 1e-9  # by which the accuracies of runs that start alike may differ
 
 Place = tuple[str, str]  # model, benchmark
-
-
-@dataclass(frozen=True)
-class Start:
-    """A model before training, under one template, on one benchmark. `low`, `high`: over questions, NaN where unknown."""
-
-    model: str
-    benchmark: str
-    template: str
-    runs: tuple[str, ...]
-    accuracy: float
-    low: float
-    high: float
-    formatted: float
-    spread: float  # largest - smallest accuracy of its runs
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,6 @@ def template(
 
     InputError if nothing was measured before training, or not on `benchmark`.
     """
-    from analysis.template_figure import draw
 
     axes = [a for a in (runs.varying() if by is None else by) if a not in ("template", "model")]
     for axis in axes:
@@ -82,7 +68,7 @@ def template(
                 axis,
                 f"no such axis; there are {', '.join(runs.axes)}; settings that differ between the runs are axes, too",
             )
-    measured = runs.evaluations()
+    measured = evaluations(runs)
     there = sorted(set(measured["benchmark"].astype(str)))
     if benchmark is not None and benchmark not in there:
         raise InputError("--benchmark", benchmark, f"no run was measured on it; there are {', '.join(there) or 'none'}")
@@ -171,7 +157,7 @@ def _shares(runs: Runs, start: Start) -> dict[str, float]:
     """Accuracy of each question in the saved answers of a start's first run that has them; {} if none has."""
     for name in start.runs:
         right: dict[str, list[bool]] = {}
-        for row in runs.completions(name):
+        for row in completions(runs, name):
             if row["step"] != 0:
                 break  # they come in the order of steps
             if row["benchmark"] == start.benchmark and "id" in row:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.template import Start
-
 PANELS = 6  # benchmarks that the figure shows; all are in the table
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before training, under one template, on one benchmark. `low`, `high`: over questions, NaN where unknown."""
+
+    model: str
+    benchmark: str
+    template: str
+    runs: tuple[str, ...]
+    accuracy: float
+    low: float
+    high: float
+    formatted: float
+    spread: float  # largest - smallest accuracy of its runs
 
 
 def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:

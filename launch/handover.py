@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from launch import lock
 from launch.places.backends import Backend, backend_of
 from launch.sweep import files as records
+from launch.sweep import lock
 from launch.sweep import states as state
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
@@ -25,7 +25,7 @@ from zero.errors import InputError
 UNSUBMITTED, HALTED = (
     "unsubmitted.json",
     "halted",
-)  # of a sweep; the second: why launch/guard.sh took it out of the queue
+)  # of a sweep; the second: why launch/places/guard.sh took it out of the queue
 MISSING = (state.PENDING, state.WAITING, state.PREEMPTED, state.LOST)  # what the same line again submits
 
 

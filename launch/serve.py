@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launch.place import Place
 from launch.serving import server as serving
 from launch.serving.mlflow_server import refuse_taken_port
+from launch.sweep.rank import Place
 from zero.errors import InputError
 from zero.models.load import find
 
@@ -103,7 +103,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def read(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The model's settings, path and revision among them, and the launcher's overrides as Hydra wants them."""
     from launch.submit import shorthand
-    from zero.config.check import CONF, check
+    from zero.config.check import check
+    from zero.paths import CONF
 
     launcher = [shorthand(word) for word in words if word.startswith(LAUNCHER)]
     rest = [word for word in words if not word.startswith(LAUNCHER)]

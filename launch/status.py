@@ -37,7 +37,6 @@ from zero.errors import InputError
 
 COMMANDS = ("show", "resume", "retry", "stop", "cancel", "logs", "collect", "sync")
 TAIL = 60  # lines of a log
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

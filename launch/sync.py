@@ -16,10 +16,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from launch.lock import lock
 from launch.sweep import files as records
 from launch.sweep import states as state
 from launch.sweep.files import Cell, Sweep
+from launch.sweep.lock import lock
 from launch.sweep.states import Status
 from zero.errors import InputError
 

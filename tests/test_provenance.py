@@ -47,7 +47,7 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "zero").mkdir()
     (tmp_path / "zero" / "a.py").write_text("a = 1")
     (tmp_path / provenance.FROZEN).write_text(json.dumps({"commit": "c0ffee", "digest": "d1"}))
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "zero" / "provenance.py"))
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert provenance.git_commit() == "c0ffee"
     assert provenance.start({}, "cpu", 1)["code"] == "d1"
     (tmp_path / provenance.FROZEN).unlink()

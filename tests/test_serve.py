@@ -15,11 +15,11 @@ import pytest
 from transformers import AutoConfig
 
 from launch import serve
-from launch.place import Place
 from launch.places import executor
 from launch.places.slurm_script import Settings
 from launch.serving import job as serve_job
 from launch.serving import server as serving
+from launch.sweep.rank import Place
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 

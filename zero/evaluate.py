@@ -28,6 +28,7 @@ from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models.load import find
+from zero.paths import CONF
 from zero.questions import refuse_namesakes
 from zero.signals import StopRequest
 from zero.tracking import provenance
@@ -227,7 +228,7 @@ def show(config: Config, results: Mapping[int | None, Sequence[Result]], templat
     if len(numbers) > 1:
         console.print(steps_table({step or 0: values for step, values in numbers.items()}, plain))
     model = config["published"] or (config["model"]["path"] if config["run"] is None else "")
-    tables: Any = OmegaConf.to_container(OmegaConf.load(configs.CONF / "published.yaml"))
+    tables: Any = OmegaConf.to_container(OmegaConf.load(CONF / "published.yaml"))
     ours = {key: config["sampling"][key] for key in ("temperature", "max_tokens")} | {"n": config["n"]}
     names = [result.name for result in list(results.values())[-1]]
     found = figures(tables["tables"], model, template, ours, names)
@@ -294,7 +295,7 @@ def _check(config: Config) -> None:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
 
 
-@hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def task(config: DictConfig) -> None:
     """One Hydra job."""
     choices, overrides = configs.choices_of_run()

@@ -30,6 +30,7 @@ from zero.config import check as configs
 from zero.config import identity
 from zero.config import limits as settings
 from zero.errors import InputError
+from zero.paths import CONF
 from zero.tracking import provenance
 
 CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.txt", "result.json"
@@ -165,7 +166,7 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
     below = [name for name in flat if name.startswith(f"{key}.") and adjustable(name)]
     if below and not adjustable(key):
         raise InputError(KEY, typed, f"holds settings of its own; give those that change, such as {below[0]}=VALUE")
-    if not adjustable(key) and (known or (configs.CONF / key.split(".")[0]).is_dir()):
+    if not adjustable(key) and (known or (CONF / key.split(".")[0]).is_dir()):
         raise InputError(KEY, typed, f"is part of what the run is and cannot change in its folder; {_fork(run_dir)}")
     if not known:
         close = difflib.get_close_matches(key, list(filter(adjustable, flat)), n=3)

@@ -27,6 +27,7 @@ from zero.config.cli import command_line, failed
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
 from zero.models.load import export_dtype, find, store_as
+from zero.paths import CONF
 from zero.question_sets import as_key, load_questions, manifest
 from zero.signals import GaveWay, StopRequest
 from zero.tracking import provenance
@@ -326,7 +327,7 @@ def where_to_look(run_dir: Path, before: str = "") -> None:
     print(f"  compare runs in MLflow:  {dashboard_command(stored_in(run_dir))}")
 
 
-@hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def task(config: DictConfig) -> float | None:
     """One Hydra job. Returns the mean final held-out accuracy, for sweepers that optimise."""
     choices, overrides = configs.choices_of_run()

@@ -8,24 +8,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.reader.folders import TRAIN
+from analysis.reader.folders import COMPLETIONS, TRAIN
+from analysis.reader.mlflow import stored_completions
+from analysis.reader.records import EVAL, Note, Run, Runs
 from zero.files import lines_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.reader.records import Run, Runs
-
-OF_TRAINING = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")
 OF_EVALUATION = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
 OF_STEP = re.compile(r"^step_(\d+)$")
 
 
-def table(runs: Runs) -> pd.DataFrame:
-    """See Runs.evaluations."""
-    import pandas as pd
+def evaluations(runs: Runs) -> pd.DataFrame:
+    """run, kind, the axes, benchmark, step, metric, value: a row for each number that was measured on a benchmark.
 
-    from analysis.reader.records import EVAL
+    Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
+    """
+    import pandas as pd
 
     trained = {run.name: run for run in runs.runs}
     rows: list[tuple[str, str, int, str, float]] = []
@@ -86,8 +86,6 @@ def _entries(run: Run) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str, float]]:
     """The numbers of result.json's `evaluation` and `macro`."""
-    from analysis.reader.records import EVAL
-
     if not isinstance(entry, dict):
         return []
     named = entry.get("evaluation")
@@ -103,13 +101,11 @@ def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str,
     return rows
 
 
-def completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
-    """See Runs.completions."""
-    from analysis.reader.records import Note
-
+def completions(runs: Runs, run: Run | str) -> Iterator[dict[str, Any]]:
+    """Sampled responses of a run, given by itself or its name, as zero.benchmark.rows made them, with `step` and `benchmark`
+    ("" in training) added; lazily, in the order of steps. Damaged lines are left out and noted."""
+    run = runs.run(run) if isinstance(run, str) else run
     if run.path is None:
-        from analysis.reader.mlflow import stored_completions
-
         yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
         return
     for path, benchmark, step in _files(run, run.path):
@@ -132,7 +128,7 @@ def _files(run: Run, folder: Path) -> Iterable[tuple[Path, str, int]]:
     found = []
     if run.kind == TRAIN:
         for path in (folder / "completions").glob("*.jsonl"):
-            if match := OF_TRAINING.match(path.name):
+            if match := COMPLETIONS.match(path.name):
                 found.append((int(match["step"]), match["benchmark"] or "", path))
     else:
         at = run.settings.get("step")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.files import read_regular
+from zero.paths import CONF
 from zero.tracking import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
@@ -26,12 +27,12 @@ TRAIN, EVALUATE = "train", "evaluate"
 INSIDE_RUN = {"checkpoints", "completions", "model", "log", ".model_partial"}  # folders of a run that hold no other run
 INSIDE_SWEEP = {"code", "local"}
 STORES = {"mlartifacts", "mlruns"}  # folders of MLflow: its copies of a run's files are no runs
+COMPLETIONS = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")  # files of a run's responses
 RUN_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 LARGEST_RECORD = 1 << 26  # bytes of a json or yaml file
 ALIVE_S = 600.0  # a run without a result whose journal is younger counts as running
 CLOCKS_S = 5.0  # by which a journal may be younger than the result of the same life
 AXES = ("algo", "template", "questions", "model", "reward")
-CONF = Path(__file__).resolve().parent.parent / "conf"
 FROM_ELSEWHERE = "${...}"  # what an option takes from other settings says nothing about which option it is
 NO_CHOICE = ("", "None")
 

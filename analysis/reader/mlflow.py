@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from analysis.reader import journals
-from analysis.reader.benchmarks import OF_TRAINING
-from analysis.reader.folders import AXES, axes_of
+from analysis.reader.folders import AXES, COMPLETIONS, axes_of
 from analysis.reader.journals import Journal
 from analysis.reader.records import Run
 from zero.errors import InputError
@@ -195,7 +194,7 @@ def stored_completions(run: Run, tell: Callable[[str], None]) -> Iterator[dict[s
     except Exception as error:  # whatever a server's artifact store makes of it
         tell(f"its completions cannot be fetched ({type(error).__name__})")
         return
-    known = ((path, OF_TRAINING.match(Path(path).name)) for path in paths)
+    known = ((path, COMPLETIONS.match(Path(path).name)) for path in paths)
     for step, benchmark, path in sorted((int(m["step"]), m["benchmark"] or "", path) for path, m in known if m):
         try:
             with tempfile.TemporaryDirectory(prefix="completions-") as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,22 +103,6 @@ class Runs:
         chosen = [name for name in self.metrics if metrics is None or wanted_of(metrics)(name)]
         tidy = self.steps.melt([RUN, STEP, *self.axes], chosen, var_name="metric", value_name="value")
         return tidy.dropna(subset="value").reset_index(drop=True)
-
-    def evaluations(self) -> pd.DataFrame:
-        """run, kind, the axes, benchmark, step, metric, value: a row for each number that was measured on a benchmark.
-
-        Of a training run by its journal, and its result.json where the journal lacks it; of an evaluation by its result.
-        """
-        from analysis.reader.benchmarks import table
-
-        return table(self)
-
-    def completions(self, run: Run | str) -> Iterator[dict[str, Any]]:
-        """Sampled responses as zero.benchmark.rows made them, with `step` and `benchmark` ("" in training) added; lazily,
-        in the order of steps. Damaged lines are left out and noted."""
-        from analysis.reader.benchmarks import completions
-
-        return completions(self, self.run(run) if isinstance(run, str) else run)
 
 
 def natural(text: str) -> tuple[Any, ...]:

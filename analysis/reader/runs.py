@@ -3,8 +3,8 @@
     runs = read(["runs/sweeps/X"])
     runs.steps            a row for each run and step: run, step, the axes, a column for each metric (NaN: none)
     runs.long([...])      the same, tidy
-    runs.evaluations()    what was measured on benchmarks, by training runs and by evaluations of models and checkpoints
-    runs.completions(r)   sampled responses, lazily
+    evaluations(runs)     what was measured on benchmarks, by training runs and by evaluations of models and checkpoints
+    completions(runs, r)  sampled responses, lazily
     runs.notes            whatever is missing, damaged or unfinished, in words
 
 metrics.jsonl: zero/tracking/journal.py; names of metrics: zero/tracking/glossary.py.

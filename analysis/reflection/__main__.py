@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from zero.config import check as configs
 from zero.errors import Broken, InputError
 from zero.files import read_regular
+from zero.paths import CONF
 
 if TYPE_CHECKING:  # --help and bad input are answered without them
     from pandas import DataFrame
@@ -319,7 +320,7 @@ def main() -> None:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(__doc__)
         print("Its own settings (conf/reflection.yaml):\n")
-        print((configs.CONF / "reflection.yaml").read_text())
+        print((CONF / "reflection.yaml").read_text())
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the evaluation ends, too
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.reader.benchmarks import evaluations
 from analysis.report.page import drawing, paragraph, table, text
 from zero.errors import InputError
 
@@ -177,7 +178,7 @@ def _reflection(request: Request) -> str | None:
 
 def results(runs: Runs, request: Request) -> str | None:
     """First and last measurement of every group on every benchmark, with intervals: over seeds, else over questions."""
-    every = runs.evaluations()
+    every = evaluations(runs)
     measured = every[every["metric"] == "accuracy"]
     if measured.empty:
         return None

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from analysis.reader.benchmarks import completions
 from analysis.report.page import UNFIT, folded, paragraph, text
 
 if TYPE_CHECKING:
@@ -109,13 +110,13 @@ def _peek(runs: Runs, run: Run) -> Iterator[bool]:
     """True once if a run has a response. Notes come from the reading proper, once."""
     from dataclasses import replace
 
-    for _ in replace(runs, notes=[]).completions(run):
+    for _ in completions(replace(runs, notes=[]), run):
         yield True
         return
 
 
 def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
-    for count, row in enumerate(runs.completions(run)):
+    for count, row in enumerate(completions(runs, run)):
         if count >= READ:
             from analysis.reader.records import Note
 
@@ -229,7 +230,7 @@ def reflections() -> re.Pattern[str]:
     """Every keyword of reflection: those that training counts and all pools of conf/reflection.yaml."""
     import yaml
 
-    from analysis.reader.folders import CONF
+    from zero.paths import CONF
     from zero.reflection import KEYWORDS
 
     words = set(KEYWORDS)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from analysis.reader.benchmarks import evaluations
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def series(runs: Runs, subjects: Sequence[Run], only: str | None = None) -> dict
                 known.setdefault((str(name), metric), {})[int(step)] = float(value)
     if only is not None and not EVAL.match(only):
         return known
-    found = runs.evaluations()
+    found = evaluations(runs)
     if only is not None:
         found = found[(found["benchmark"].astype(str) + "/" + found["metric"].astype(str)) == only.partition("/")[2]]
     for name, benchmark, metric, step, value in zip(

@@ -1,8 +1,8 @@
 """Verdicts: what runs say of claims that were written down before them.
 
-A claim's own numbers are its effect, the 95 % interval over seeds (analysis/stats/intervals.py) and p: the one-sided p of the t test that
-the effect is beyond the smallest one that counts, on the claim's side; of `same` the larger p of the two one-sided tests. At most
-0.025 means that all of the interval is there.
+A claim's own numbers are its effect, the 95 % interval over seeds (analysis/stats/intervals.py) and p: the one-sided p of
+the t test that the effect is beyond the smallest one that counts, on the claim's side; of `same` the larger p of the two
+one-sided tests. At most 0.025 means that all of the interval is there.
 
 shown      p is at most 0.025 after Holm's adjustment over all claims of a page: if nothing on it is as claimed, some claim is
            shown by chance on at most one page in 40

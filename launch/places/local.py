@@ -18,11 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from launch import lock
 from launch.places.backends import Backend
 from launch.places.slurm_script import meant
 from launch.sweep import files as records
-from launch.sweep import states
+from launch.sweep import lock, states
 from launch.sweep.states import Task
 from zero.errors import InputError
 

@@ -14,7 +14,7 @@ LEAST_MEMORY = 2  # GB of a rank: the embedded model trains in 0.6
 
 
 def without_bad_nodes(folder: Path, settings: Settings) -> Settings:
-    """The settings, leaving out the nodes that the sweep's cells have shown to be bad (launch/guard.sh)."""
+    """The settings, leaving out the nodes that the sweep's cells have shown to be bad (launch/places/guard.sh)."""
     bad = bad_nodes(folder)
     named = [*filter(None, (settings.exclude or "").split(",")), *bad] if bad else []
     return replace(settings, exclude=",".join(dict.fromkeys(named))) if bad else settings

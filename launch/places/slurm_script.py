@@ -1,5 +1,5 @@
-"""What a sweep asks of Slurm: the settings, checked, and the lines that a batch file runs (launch/guard.sh, the setup lines,
-launch/cell.sh). submitit writes the file around them: launch/places/executor.py.
+"""What a sweep asks of Slurm: the settings, checked, and the lines that a batch file runs (launch/places/guard.sh, the setup lines,
+launch/places/cell.sh). submitit writes the file around them: launch/places/executor.py.
 """
 
 from __future__ import annotations
@@ -184,4 +184,6 @@ def lines(settings: Settings, sweep: Path) -> list[str]:
 
 def command(sweep: Path, names: Path) -> str:
     """Hands over to cell.sh of the frozen code. `names`: a file with the array's cells, one a line."""
-    return f". {shlex.quote(str(sweep / 'code' / 'launch' / 'cell.sh'))} {shlex.join([str(sweep), str(names)])}"
+    return (
+        f". {shlex.quote(str(sweep / 'code' / 'launch' / 'places' / 'cell.sh'))} {shlex.join([str(sweep), str(names)])}"
+    )

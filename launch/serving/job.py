@@ -24,9 +24,9 @@ from launch.places.backends import OURS
 from launch.places.slurm_script import Settings
 from launch.sweep.files import read_json, write_json, write_whole
 from zero.errors import InputError
+from zero.paths import ROOT
 
 HOME = Path("runs/servers")
-ROOT = Path(__file__).resolve().parent.parent
 JOB, ENDPOINT, OUTPUT, SCRIPT = "job.json", "endpoint.json", "server.out", "server.sbatch"
 ANSWER = 5.0  # seconds for one look at the server
 EXIT_INTERRUPTED = 130

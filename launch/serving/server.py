@@ -19,10 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch.place import Place
-from launch.place import free_port as meeting_port
 from launch.sweep.files import read_json, write_json
+from launch.sweep.rank import Place
+from launch.sweep.rank import free_port as meeting_port
 from zero.errors import InputError
+from zero.paths import ROOT
 
 ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # the calls that replace weights
@@ -71,10 +72,9 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
     server: run its workers."""
     flags = {**flags, **across(options, place)}
     arguments = [f"--{key}" + ("" if value is None else f"={value}") for key, value in flags.items()]
-    root = str(Path(__file__).resolve().parent.parent)
     environment = {**ENVIRONMENT, **({} if cuda else ON_CPU), **(own_address() if place.size > 1 else {}), **os.environ}
     environment["VLLM_SERVER_DEV_MODE"] = "1"
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     asked: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

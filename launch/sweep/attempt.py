@@ -20,9 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch.place import Place, free_port, newer
 from launch.sweep import files as sweep
 from launch.sweep import states
+from launch.sweep.rank import Place, free_port, newer
 from zero.errors import InputError, Preempted
 from zero.signals import GaveWay
 

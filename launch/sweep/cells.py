@@ -32,6 +32,7 @@ from zero.config import limits as settings
 from zero.config.check import parsed
 from zero.config.compose import ERRORS, unresolved
 from zero.errors import InputError
+from zero.paths import CONF
 
 OURS = ("name", "run_dir", "probe", "debug")  # a sweep gives each cell its folder, and a probe leaves no result
 SMOKE_STEPS = 2
@@ -135,7 +136,7 @@ def launcher_settings(overrides: Sequence[str], default: str) -> dict[str, Any]:
     Unknown keys pass: the place to run knows its own, and names the nearest."""
     typed = [parsed(text) for text in overrides if is_hydras(text)]
     chosen = ([str(o.value()) for o in typed if o.key_or_group == "hydra/launcher"] or [default])[-1]
-    folder = configs.CONF / "hydra" / "launcher"
+    folder = CONF / "hydra" / "launcher"
     if not (folder / f"{chosen}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise InputError("hydra/launcher", chosen, f"no such launcher for a sweep; there are {known}")
@@ -146,7 +147,7 @@ def launcher_settings(overrides: Sequence[str], default: str) -> dict[str, Any]:
     ]
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(configs.CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("train", overrides=[f"hydra/launcher={chosen}", *values], return_hydra_config=True)
             return OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
@@ -345,4 +346,4 @@ def unobjectionable(config: Mapping[str, Any], base: Mapping[str, Any], trusted:
 def is_choice(override: Override) -> bool:
     """Whether an override chooses the option of a group, and so which files are composed."""
     key = override.key_or_group
-    return override.package is not None or (configs.CONF / key).is_dir()
+    return override.package is not None or (CONF / key).is_dir()

@@ -11,11 +11,10 @@ from typing import Any
 
 from launch.sweep.files import CODE, write_json
 from zero.errors import InputError
+from zero.paths import ROOT
 from zero.tracking.provenance import FROZEN as RECORD
 from zero.tracking.provenance import digest as digest_of
 from zero.tracking.provenance import git_commit, sources
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.reader.benchmarks import completions
 from analysis.reader.runs import read
 from analysis.report.__main__ import main as report
 from tests.analysis.test_runs import make
@@ -67,7 +68,7 @@ def test_a_file_that_never_ends_costs_that_file_alone(
     endless(tmp_path / "s0" / name, kind)
     runs = read(tmp_path)
     assert [run.name for run in runs.runs] == ["s0", "s1"]
-    assert len(list(runs.completions("s0"))) == (5 if name.startswith("completions") else 10)
+    assert len(list(completions(runs, "s0"))) == (5 if name.startswith("completions") else 10)
     if (name, kind) == ("metrics.jsonl", "pipe"):
         assert report([str(tmp_path)]) == 0
 

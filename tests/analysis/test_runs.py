@@ -21,6 +21,7 @@ import yaml
 
 from analysis.reader import journals
 from analysis.reader import mlflow as stored
+from analysis.reader.benchmarks import completions, evaluations
 from analysis.reader.folders import axes_of
 from analysis.reader.records import AXES, Runs
 from analysis.reader.runs import read
@@ -222,7 +223,7 @@ def test_a_sweep_its_evaluations_and_its_missing_cells(tmp_path: Path) -> None:
     assert runs.varying() == ["algo"]
     assert [run.name for run in runs.evaluated] == ["eval-grpo"]
     assert notes(runs, "never") == "is a cell of the sweep that has no folder yet"
-    table = runs.evaluations()
+    table = evaluations(runs)
     ours = table[(table["kind"] == "evaluate") & (table["metric"] == "accuracy")]
     assert list(zip(ours["benchmark"], ours["step"], ours["value"], strict=True)) == [
         ("math500", 0, 0.0),
@@ -243,7 +244,7 @@ def test_of_two_runs_of_one_name_the_one_that_was_evaluated_counts(tmp_path: Pat
     (evaluation / "config.yaml").write_text(yaml.safe_dump(config))
     numbers = {"status": "finished", "evaluation": {"math500": {"eval/math500/accuracy": 0.5}}}
     (evaluation / "result.json").write_text(json.dumps(numbers))
-    table = read(tmp_path).evaluations()
+    table = evaluations(read(tmp_path))
     assert set(table[table["kind"] == "evaluate"]["seed"]) == {seed}
 
 
@@ -251,7 +252,7 @@ def test_result_json_speaks_where_the_journal_is_silent(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
     entry = {"nano_math": {"eval/nano_math/accuracy": -1.0}, "other": {"eval/other/accuracy": 0.25}}
     (run / "result.json").write_text(json.dumps({"status": "finished", "steps": 20, "evaluation": entry}))
-    table = read(run).evaluations()
+    table = evaluations(read(run))
     last = table[(table["step"] == 20) & (table["metric"] == "accuracy")].set_index("benchmark")["value"]
     assert last["other"] == 0.25
     assert last["nano_math"] > 0
@@ -262,14 +263,14 @@ def test_completions_come_lazily_in_order_and_damage_is_noted(tmp_path: Path) ->
     rows = run / "completions" / "step_000010.jsonl"
     rows.write_text(json.dumps(answer(1, True)) + '\n{"quest\n7\n' + json.dumps(answer(2, True)) + "\n")
     runs = read(run)
-    found = list(runs.completions("run"))
+    found = list(completions(runs, "run"))
     assert [(row["step"], row["benchmark"]) for row in found] == [(0, "nano_math")] * 5 + [(10, "")] * 2 + [
         (20, "nano_math")
     ] * 5
     assert found[5]["question"] == "What is 1 + 2?"
     assert "step_000010.jsonl: 2 lines damaged" in notes(runs, "run")
     with pytest.raises(InputError, match="no such run; there are run"):
-        runs.completions("x")
+        completions(runs, "x")
 
 
 def test_names_stay_apart_and_a_run_given_twice_is_one(tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_a_store_gives_the_same_table(folder: Path, sent: str) -> None:
     runs = same(folder, sent)
     assert runs.run("grpo-1").path is None
     assert not notes(runs)
-    found = list(runs.completions("grpo-1"))
+    found = list(completions(runs, "grpo-1"))
     assert [(row["step"], row["benchmark"]) for row in found] == [(0, "nano_math")] * 5 + [(20, "nano_math")] * 5
     assert found[0]["question"] == "What is 0 + 0?"
     assert set(read([sent], ["train/reward"]).metrics) == {"train/reward"}

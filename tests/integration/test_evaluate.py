@@ -18,10 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.conftest import ROOT
 from tests.integration.runs import journal, train_here
-from zero.config.check import CONF, check, quoted
+from zero.config.check import check, quoted
 from zero.errors import InputError
 from zero.evaluate import read_run, run, with_run
 from zero.models.weights import as_computed, weights_of
+from zero.paths import CONF
 from zero.tracking.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")

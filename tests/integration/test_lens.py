@@ -9,8 +9,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.integration.runs import journal, reproducible, start, texts, train_here, weights
-from zero.config.check import CONF, check, instantiate, options
+from zero.config.check import check, instantiate, options
 from zero.errors import InputError
+from zero.paths import CONF
 from zero.tracking import describe
 
 LENS = ["tracker.lens=true", "tracker.lens_every=2"]

@@ -81,7 +81,7 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
     assert wanted.items() <= said.items() and "requeue" not in said and said["wckey"] == "''"
     assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
     assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
-    assert f". '{tmp_path}/a sweep/code/launch/cell.sh' '{tmp_path}/a sweep' " in text
+    assert f". '{tmp_path}/a sweep/code/launch/places/cell.sh' '{tmp_path}/a sweep' " in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
 
 

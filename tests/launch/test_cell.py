@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.place import PORTS, Place, first_node, free_port, newer
 from launch.sweep import attempt as cells
 from launch.sweep import files as sweep
+from launch.sweep.rank import PORTS, Place, first_node, free_port, newer
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config.check import check

@@ -27,7 +27,7 @@ TOY = """
 import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from launch import sweep
+from launch.sweep import files as sweep
 folder, name = Path(sys.argv[-2]), sys.argv[-1]
 place = folder / name
 number = sweep.begin_attempt(place, "", 0)
@@ -130,7 +130,7 @@ def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(
     place = folder / "slow-launch.cell"
     backend = local.backend({"python": python})
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from launch import local; from pathlib import Path\n"
+        [sys.executable, "-c", f"from launch.places import local; from pathlib import Path\n"
          f"local.supervise(Path({str(folder)!r}), ['slow-launch.cell'], local.settings_of({{'python': {python!r}}}))"],
         cwd=ROOT,
     )  # fmt: skip

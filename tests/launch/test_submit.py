@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from launch import handover, lock, multirun, submit
+from launch import handover, multirun, submit
 from launch.places.backends import Backend
 from launch.sweep import files as records
-from launch.sweep import freeze
+from launch.sweep import freeze, lock
 from launch.sweep import states as state
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status

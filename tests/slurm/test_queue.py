@@ -25,7 +25,8 @@ OVER = "RUNNING,PENDING,COMPLETING"
 def toy(folder: Path, lines: str) -> str:
     """An interpreter whose cells are these lines of shell; whatever else it is to run, it does."""
     program = folder.with_name(f"{folder.name}-python")
-    mine = f'case "$*" in *launch.sweep.attempt*--ended*) exit 0 ;; *launch.sweep.attempt*) ;; *) exec {sys.executable} "$@" ;; esac'
+    cell = "launch.sweep.attempt"
+    mine = f'case "$*" in *{cell}*--ended*) exit 0 ;; *{cell}*) ;; *) exec {sys.executable} "$@" ;; esac'
     program.write_text(f"#!/bin/bash\n{mine}\n{lines}\n")
     program.chmod(0o755)
     return str(program)

@@ -32,8 +32,9 @@ from zero.config.compose import (
 )
 from zero.config.identity import flatten
 from zero.config.naming import AXES, run_name
-from zero.config.overrides import CONF, PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
+from zero.config.overrides import PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
 from zero.errors import InputError
+from zero.paths import CONF
 
 __all__ = [
     "AXES",

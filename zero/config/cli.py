@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from zero.config import experiments
 from zero.config import limits as settings
-from zero.config.check import CONF, cells, check, check_solutions, instantiate
+from zero.config.check import cells, check, check_solutions, instantiate
 from zero.config.compose import canonical, defaults, explained, select
 from zero.config.help import help_text
 from zero.config.identity import flatten
@@ -28,6 +28,7 @@ from zero.config.naming import check_name
 from zero.config.overrides import doubled, key_of, options_of, parsed, tidied
 from zero.config.suggest import nearest
 from zero.errors import Broken, InputError
+from zero.paths import CONF
 from zero.signals import SECOND_CTRL_C, GaveWay
 
 EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76

@@ -22,9 +22,10 @@ from zero.config import limits as settings
 from zero.config import recipes
 from zero.config.aliases import TARGETS
 from zero.config.identity import flatten
-from zero.config.overrides import CONF, in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
+from zero.config.overrides import in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
 from zero.config.suggest import nearest, suggestion
 from zero.errors import InputError
+from zero.paths import CONF
 
 ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a composition
 ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands

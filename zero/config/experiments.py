@@ -24,14 +24,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from zero.errors import InputError
+from zero.paths import CONF
 
-FOLDER = Path(__file__).resolve().parent.parent / "conf" / "experiment"
+FOLDER = CONF / "experiment"
 KEY, SIZE, ALL = "experiment", "size", "all"
 NANO, SIZES, ROOTS = "nano", ("nano", "paper"), ("train", "evaluate")
 KEYS = {"title", "root", "base", "cells", *SIZES, "figures", "claims"}

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from zero.config.compose import composing, explained, groups_of, refuse_no_options
-from zero.config.overrides import CONF, tidied
+from zero.config.overrides import tidied
+from zero.paths import CONF
 
 COLUMN = 44  # where comments begin, or behind a longer line
 _LINE = re.compile(r"( *)(?:([A-Za-z_][\w.]*):|- )(?=\s|$)(.*)")

@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 
 from zero.config.suggest import nearest
 from zero.errors import InputError
+from zero.paths import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"  # absolute: a relative path depends on how main was started
 PATHS = (
     "path",
     "run_dir",

@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).resolve().parent.parent / "conf" / "model" / "recipe"
+from zero.paths import CONF
+
+FOLDER = CONF / "model" / "recipe"
 BY_SIZE = "by_size"  # the one that stands for whichever fits
 UNKNOWN = "1b"  # of a model whose size nothing tells: a low rate destroys nothing
 

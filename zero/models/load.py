@@ -33,10 +33,11 @@ from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero.config.check import CONF, model_folder
+from zero.config.check import model_folder
 from zero.errors import InputError
 from zero.models.generation import ends_of, make_storable
 from zero.models.vocabulary import check_tokenizer
+from zero.paths import CONF
 
 if TYPE_CHECKING:
     import torch

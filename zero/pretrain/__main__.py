@@ -33,6 +33,7 @@ from zero.config import identity
 from zero.config.cli import command_line
 from zero.errors import Broken, InputError, Preempted
 from zero.lock import owned
+from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
 from zero.pretrain.model import create, load, make_optimizers
 from zero.signals import StopRequest
@@ -298,7 +299,7 @@ def _about_out(out: Path) -> Iterator[None]:
         raise InputError("out", out, error.remedy.replace("run_dir", "out")) from error
 
 
-@hydra.main(version_base="1.3", config_path=str(configs.CONF), config_name="pretrain")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="pretrain")
 def task(config: DictConfig) -> None:
     """One Hydra job."""
     try:

@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zero.paths import ROOT
 from zero.records import Metrics
 from zero.tracking import journal
 from zero.tracking.link import LINK, read_link, waiting
@@ -36,7 +37,6 @@ STATUS = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's pages know that an artifact is a table
 CELL = "zero.cell"  # the tag that says whose life a run is
 FOLLOWER = (sys.executable, "-m", "zero.tracking.follower")
-ROOT = Path(__file__).resolve().parents[2]
 # A scheduler signals every process of a job; the run saves, closes and so ends its follower
 FOR_THE_RUN = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 

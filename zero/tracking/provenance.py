@@ -26,6 +26,7 @@ from typing import Any
 
 from zero.cpu.kernels import library
 from zero.files import read_regular
+from zero.paths import ROOT
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
@@ -128,16 +129,15 @@ def processor() -> str:
 def git_commit() -> str | None:
     """Commit of the source tree this package runs from, with -dirty if a tracked file differs; None without one. A copy
     that a sweep has frozen says which commit it is of."""
-    root = Path(__file__).resolve().parent.parent
-    if (root / FROZEN).exists():
-        return json.loads((root / FROZEN).read_text()).get("commit")
+    if (ROOT / FROZEN).exists():
+        return json.loads((ROOT / FROZEN).read_text()).get("commit")
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
+        if Path(git("rev-parse", "--show-toplevel")) != ROOT:
             return None  # installed into a folder that some other repository holds
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
@@ -146,11 +146,10 @@ def git_commit() -> str | None:
 
 def code_digest() -> str:
     """The digest of the code this process runs: as a sweep's frozen copy records it, else of the files as they are now."""
-    root = Path(__file__).resolve().parent.parent
     try:
-        return str(json.loads((root / FROZEN).read_bytes())["digest"])
+        return str(json.loads((ROOT / FROZEN).read_bytes())["digest"])
     except (OSError, ValueError, LookupError, TypeError):
-        return digest(root)
+        return digest(ROOT)
 
 
 def digest(root: Path) -> str:

@@ -1,8 +1,9 @@
 """Mathematical answers: equal or not, for one answer and as checkers of question sets.
 
 Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/maths/symbolic.py).
-`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included (zero/grading/maths/understand_r1_zero.py), so
-that published numbers can be compared; its training uses the first, its evaluation the second. Select one for a question
+`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included
+(zero/grading/maths/understand_r1_zero.py), so that published numbers can be compared; its training uses the first, its
+evaluation the second. Select one for a question
 set by `questions.check.path=zero.grading.check_qwen_slow`.
 
 Algebra only ever happens in worker processes with limits (zero/grading/sandbox.py); what needs none is decided here.
