@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
     from torch import Tensor
 
 TRAINING, EVALUATION, VALUE, CANARY = 0, 1, 2, 3  # the first part of a prompt's key: they never share random numbers
-Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking.py
+Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking/glossary.py
 
 
 @dataclass(frozen=True, slots=True)

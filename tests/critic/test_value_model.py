@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.learner.test_torch import groups_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch, rewards
 from zero.critic import Parts
 from zero.critic.value_model import ValueModel

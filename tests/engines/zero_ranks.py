@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import tiny_config
 from tests.learner.ranks import CPU, OPTIM, Case, cases, play
 from tests.learner.test_torch import batch_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.errors import InputError
 from zero.learner import Learner

@@ -15,7 +15,7 @@ from tests.emulated.accelerator import installed
 from tests.integration.runs import journal, train_here
 from tests.learner.test_torch import OPTIM, batch_of, gradient
 from tests.rollout.test_native import prompts_of, scored
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.learner.torch import TorchLearner
 from zero.models.load import load_model
 from zero.records import Sampling

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import BASE
 from tests.integration.runs import SMALL, journal, killed, reproducible, train_here, weights
-from tests.test_algo import NAMES
+from tests.test_algorithm import NAMES
 from zero.config.check import check
 from zero.train import run
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.integration.runs import reproducible, train_here
-from tests.test_algo import NAMES
+from tests.test_algorithm import NAMES
 
 GOLDEN = ROOT / "tests" / "golden" / "runs"
 CELLS = {

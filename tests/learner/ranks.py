@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
 from tests.learner.test_torch import groups_of
-from tests.test_algo import NAMES
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import NAMES
+from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic import Parts

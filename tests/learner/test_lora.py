@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.learner.test_torch import batch_of, gradient, learner_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.build import make_learner
 from zero.config.check import check, instantiate
 from zero.errors import InputError

@@ -19,7 +19,7 @@ from tests.learner.test_torch import OPTIM
 from tests.learner.test_torch import batch_of as tiny_batch
 from tests.learner.test_torch import learner_of as tiny_learner
 from tests.rollout.test_native import engine_of, prompts_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 from tests.conftest import tiny_config
 from tests.learner.test_torch import OPTIM, batch_of, groups_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.cpu import layers as compiled
 from zero.learner.policy import Policy

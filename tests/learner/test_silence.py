@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, FalconConfig, MixtralConfig, OPTConfig, Starcoder2Config
 
 from tests.learner.test_torch import batch_of, learner_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.errors import InputError
 from zero.learner.policy import prepared
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
 from zero.learner.optim import Optim, _buckets

@@ -15,6 +15,7 @@ from launch.places import nodes, slurm
 from launch.sweep import files as sweep
 from tests.slurm.sweeps import settings, state, told, until
 from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where
+from zero.paths import ROOT
 
 pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "none", "NODES": "3", "CPUS": "4", "MEM": "8192"}
@@ -62,7 +63,7 @@ def little_room(folder: Path) -> list[str]:
 def controller_away(folder: Path) -> tuple[str, int]:
     """A cell saves and is to be queued again, when squeue does not answer at first."""
     (folder / "c0").mkdir(parents=True)
-    (folder / sweep.CODE).symlink_to(Path(slurm.__file__).parents[1])
+    (folder / sweep.CODE).symlink_to(ROOT)
     away = folder / "squeue"
     away.write_text(f'#!/bin/sh\nmkdir {folder}/asked 2>/dev/null && exit 1\nexec {which("squeue")} "$@"\n')
     away.chmod(0o755)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import BASE
 from tests.learner.test_torch import OPTIM
 from tests.rollout.test_native import engine_of, prompts_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.errors import InputError
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser

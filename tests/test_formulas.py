@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.test_algo import NAMES, G, L, P, load, make, mixed_rewards, values_of
+from tests.test_algorithm import NAMES, G, L, P, load, make, mixed_rewards, values_of
 from zero.objective import clipped, clipped_value_loss, k1
 
 Group = list[float]

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.learner.test_torch import batch_of, groups_of, learner_of
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.learner.gradient_probe import Probed, probe
 from zero.learner.torch import TorchLearner

@@ -85,7 +85,7 @@ def test_a_worker_writes_no_file(tmp_path: Path) -> None:
 
 def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
     program = (
-        "from tests.grading.test_pool import CHECK, ONE\nfrom zero.grading.sandbox import _crew\n"
+        "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import _crew\n"
         "CHECK.many([('1', ONE), ('2', ONE)])\ncrew = _crew(('tests.grading.checkers',), 2)\n"
         "print(crew._parent.pid, *(w.pid for w in crew._idle), flush=True)\nimport os; os.kill(os.getpid(), 9)"
     )

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.learner.test_torch import learner_of
-from tests.test_algo import NAMES
-from tests.test_algo import load as load_algo
+from tests.test_algorithm import NAMES
+from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError

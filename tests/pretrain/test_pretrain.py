@@ -35,7 +35,7 @@ from zero.pretrain.data import Batches, Place, Stage, Texts, question_documents,
 from zero.questions import QuestionSet, Rows
 from zero.records import Question
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = ["length=64", "sequences=4", "micro_sequences=4", "log_every=5", "warmup=5"]
 NEW = [
     *TINY,
