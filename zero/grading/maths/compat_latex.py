@@ -4,7 +4,8 @@ sign and "(x)", `\pi` is the Greek letter, an unknown command vanishes and leave
 The grader that zero/grading/maths/understand_r1_zero.py reproduces reads LaTeX with pylatexenc 2.10
 (`LatexNodes2Text().latex_to_text`, Faist, MIT licence). This is a reader of our own for what can stand in a short formula,
 with the same results, oddities included: the index of a root is lost, accents combine with every letter of their
-argument, `\mbox` and `\textsf` lose their contents, a fraction without arguments is the text "%s/%s", and a root without any makes the formula unreadable.
+argument, `\mbox` and `\textsf` lose their contents, a fraction without arguments is the text "%s/%s", and
+a root without any makes the formula unreadable.
 Not covered: `$`, `%` and comments (the grader removes both signs first), `\verb`, rare symbols, which
 vanish, and the original's taste in spaces and line breaks after a command inside `\(...\)` and `\[...\]`.
 """
