@@ -140,7 +140,7 @@ benchmark-peer: setup $(TRL)/.ready  ## whole steps beside TRL's GRPOTrainer on 
 benchmark-check: setup $(TRL)/.ready  ## the same on W1, W2, W3; fails if a ratio fell by more than 15 % (benchmarks/baseline.json)
 	$(PY) -m benchmarks.peer --trl $(TRL)/bin/python --workloads W1,W2,W3 --pairs 3 --check
 
-algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then analysis/ALGORITHMS.md
+algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then docs/algorithms.md
 	$(PY) -m analysis.algorithms run
 	$(PY) -m analysis.algorithms page
 

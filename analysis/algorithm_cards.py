@@ -186,7 +186,7 @@ def markdown(made: Sequence[Card], numbers: Mapping[str, Any], own: Mapping[str,
     departure = re.search(r"Departures, in words: (.*?)(?:\n\n|\Z)", objective.__doc__ or "", flags=re.DOTALL)
     text = [
         "# The algorithms: what the code does, and what it gave",
-        "`python -m analysis.algorithms page` makes this page from `conf/algo`, the docstrings of "
+        "`python -m analysis.docs` makes this page from `conf/algo`, the docstrings of "
         "[zero/objective.py](../zero/objective.py) and [algorithms.json](algorithms.json); "
         "`python -m analysis.algorithms run` measures. Edit those, not this.",
         *conditions(numbers),

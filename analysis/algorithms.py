@@ -1,7 +1,7 @@
 """Every algorithm of conf/algo under one budget: a sweep that can be resumed, and the page of what it gave.
 
     python -m analysis.algorithms run     one process per algorithm and seed, into runs/algorithms
-    python -m analysis.algorithms page    analysis/algorithms.json, algorithms.png and ALGORITHMS.md
+    python -m analysis.algorithms page    docs/algorithms.md, algorithms.png and algorithms.json
 
 What an algorithm is comes from its yaml and from docstrings (analysis/algorithm_cards.py); nothing about one is said here
 but how its run must differ from the others.
@@ -26,8 +26,9 @@ from analysis.reader.folders import read_json
 from zero.errors import InputError
 from zero.files import read_regular
 
-HERE = Path(__file__).resolve().parent
-OPTIONS = HERE.parent / "conf" / "algo"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs"
+OPTIONS = ROOT / "conf" / "algo"
 SAME = ("tracker=jsonl", "evaluation.every=10", "checkpoint.keep=1")  # of every cell; the rest are the defaults
 # What a run needs that its algorithm cannot say itself, and why. The responses of a step stay 128.
 OWN: dict[str, tuple[tuple[str, ...], str]] = {
@@ -255,7 +256,7 @@ def rounded(value: float | None) -> float | None:
 
 
 def page(runs: Path, out: Path) -> None:
-    """Write algorithms.json, algorithms.png and ALGORITHMS.md into the folder `out`."""
+    """Write algorithms.json, algorithms.png and algorithms.md into the folder `out`."""
     from analysis.algorithm_cards import cards, draw, markdown
 
     kept = out / "algorithms.json"
@@ -263,7 +264,7 @@ def page(runs: Path, out: Path) -> None:
     made = cards(algorithms())
     kept.write_text(written(numbers))
     draw(made, numbers, out / "algorithms.png")
-    (out / "ALGORITHMS.md").write_text(markdown(made, numbers, OWN))
+    (out / "algorithms.md").write_text(markdown(made, numbers, OWN))
 
 
 def written(numbers: Mapping[str, Any]) -> str:
@@ -285,7 +286,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--only", help="some options of conf/algo, separated by commas (default: all)")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of zero.train, for every run")
     write = actions.add_parser("page", help="write the page from the runs and from what is committed")
-    write.add_argument("--out", type=Path, default=HERE, help="folder of the page (default: analysis)")
+    write.add_argument("--out", type=Path, default=PAGE, help="folder of the page (default: docs)")
     for action in (run, write):
         action.add_argument("--runs", type=Path, default=Path("runs/algorithms"), help="(default runs/algorithms)")
     return parser.parse_args(arguments)

@@ -25,7 +25,7 @@ from zero.tracking import JsonlTracker
 TINY = ["benchmarks.limit=8", "prompts=4", "sampling.max_tokens=32", "questions.rows.train=64"]
 NAMES = sweeps.algorithms()
 CARDS = {card.name: card for card in pages.cards(NAMES)}
-COMMITTED = json.loads((ROOT / "analysis" / "algorithms.json").read_text())
+COMMITTED = json.loads((ROOT / "docs" / "algorithms.json").read_text())
 
 
 def run(runs: Path, *arguments: str) -> int:
@@ -54,13 +54,13 @@ def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 
 
 def test_the_page_is_what_yaml_docstrings_and_numbers_give_now() -> None:
     now = pages.markdown(list(CARDS.values()), COMMITTED, sweeps.OWN)
-    assert now == (ROOT / "analysis" / "ALGORITHMS.md").read_text(), "run: python -m analysis.algorithms page"
-    assert sweeps.written(COMMITTED) == (ROOT / "analysis" / "algorithms.json").read_text()
+    assert now == (ROOT / "docs" / "algorithms.md").read_text(), "run: python -m analysis.algorithms page"
+    assert sweeps.written(COMMITTED) == (ROOT / "docs" / "algorithms.json").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_algorithm_has_a_section_with_its_functions_and_sources(name: str) -> None:
-    text = (ROOT / "analysis" / "ALGORITHMS.md").read_text()
+    text = (ROOT / "docs" / "algorithms.md").read_text()
     (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##)", text, flags=re.DOTALL | re.MULTILINE)
     card = CARDS[name]
     assert card.header in section
@@ -112,7 +112,7 @@ def test_a_docstring_falls_into_sentences_with_their_citations() -> None:
 
 
 def test_the_committed_intervals_are_those_of_the_committed_seeds() -> None:
-    kept = json.loads((sweeps.HERE / "algorithms.json").read_text())
+    kept = json.loads((sweeps.PAGE / "algorithms.json").read_text())
     for entry in kept["algorithms"].values():
         for name in sweeps.CURVES:
             ends = [entry[name][key][-1] for key in ("mean", "low", "high")]
@@ -197,7 +197,7 @@ def test_a_sweep_runs_names_what_fails_goes_on_and_is_not_run_again(
     out = tmp_path / "page"
     out.mkdir()
     assert sweeps.main(["page", "--runs", str(tmp_path), "--out", str(out)]) == 0
-    assert "measured, seed 0: accuracy" in (out / "ALGORITHMS.md").read_text()
+    assert "measured, seed 0: accuracy" in (out / "algorithms.md").read_text()
     assert json.loads((out / "algorithms.json").read_text())["algorithms"]["sft"]["cpu_seconds"] > 1
 
 
