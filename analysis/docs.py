@@ -223,9 +223,9 @@ def algorithms() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every page of docs/ as it should be."""
-    written = {path: filled(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
-    return written | {DOCS / ALGORITHMS: algorithms()}
+    """Every page with generated parts as it should be."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+    return {path: filled(text) for path, text in texts.items() if BLOCK.search(text)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,10 +233,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m analysis.docs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say which pages are stale")
     options_given = parser.parse_args(arguments)
-    stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    wanted = pages() | {DOCS / ALGORITHMS: algorithms()}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if not options_given.check:
-            path.write_text(pages()[path], encoding="utf-8")
+            path.write_text(wanted[path], encoding="utf-8")
         print(f"{'stale' if options_given.check else 'written'}: {path.relative_to(CONF.parent)}")
     return int(bool(stale) and options_given.check)
 
