@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -143,6 +143,9 @@ benchmark-check: setup $(TRL)/.ready  ## the same on W1, W2, W3; fails if a rati
 algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then docs/algorithms.md
 	$(PY) -m analysis.algorithms run
 	$(PY) -m analysis.algorithms page
+
+docs: setup  ## write the generated parts of docs/ (settings, options, models, metrics, algorithms) anew
+	$(PY) -m analysis.docs
 
 dashboard: setup  ## open the MLflow comparison of all runs
 	$(PY) -m launch.dashboard
