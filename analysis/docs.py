@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from zero.config import CONF
+from zero.paths import CONF
 from zero.tracking.glossary import markdown as glossary
 
 DOCS = CONF.parent / "docs"

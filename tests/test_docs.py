@@ -139,10 +139,10 @@ def entry(module: str) -> Any:
 
 def check_zero(root: str, words: Sequence[str]) -> None:
     """A line of zero.train, evaluate or pretrain: every cell composes, every setting exists and is possible."""
-    from launch.cells import launcher_settings, plan
-    from zero.command import argument_parser
-    from zero.config import check
-    from zero.experiments import is_named
+    from launch.sweep.cells import launcher_settings, plan
+    from zero.config.check import check
+    from zero.config.cli import argument_parser
+    from zero.config.experiments import is_named
 
     given = argument_parser().parse_intermixed_args(list(words))
     if given.multirun or is_named(given.overrides):
@@ -154,7 +154,7 @@ def check_zero(root: str, words: Sequence[str]) -> None:
 
 def check_submit(words: Sequence[str]) -> None:
     from launch import submit
-    from launch.cells import launcher_settings, plan
+    from launch.sweep.cells import launcher_settings, plan
 
     given = submit.parse(words)
     overrides = [submit.shorthand(text) for text in given.overrides]
@@ -343,7 +343,7 @@ def option(path: str, text: str) -> Any:
     """What the yaml of a block makes, with the files of conf/ that it is made from."""
     from omegaconf import OmegaConf
 
-    from zero.config import instantiate
+    from zero.config.check import instantiate
 
     group, content = Path(path).parent.name, OmegaConf.create(text)
     bases = [re.sub(r"^/|@_here_$", "", name) for name in content.pop("defaults", []) if name != "_self_"]
@@ -369,7 +369,7 @@ def test_the_options_of_extend_can_be_made(here: Path) -> None:
 
 
 def test_the_claims_of_analysis_can_be_read() -> None:
-    from analysis.claims import parse
+    from analysis.stats.claims import parse
 
     ((name, text),) = blocks(docs.DOCS / "analysis.md", "yaml")
     assert len(parse(yaml.safe_load(text)["claims"], name)) == 1
@@ -382,7 +382,7 @@ def test_python_examples_run() -> None:
 
 
 def test_the_complete_example_trains(here: Path) -> None:
-    from zero.config import check
+    from zero.config.check import check
     from zero.train import run
 
     write_files(EXTEND, here)
