@@ -14,7 +14,7 @@ from typing import Any
 from zero.config.check import check
 from zero.paths import CONF
 
-FUNCTIONS = ("advantage", "credit", "critic", "weight", "surrogate", "correction")  # in the order of a page
+FUNCTIONS = ("advantage", "estimator", "critic", "weight", "surrogate", "correction")  # in the order of a page
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a63d87", "#7a5c00", "#56b4e9")  # told apart by colour-blind eyes, too
 GREY = "#8a8a8a"
 

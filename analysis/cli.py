@@ -22,7 +22,7 @@ SAID = 12  # notes that the terminal shows
 
 
 @dataclass(frozen=True)
-class Answer:
+class Finding:
     """`table` is what stands behind the figure; `text` says for a terminal what both show, with n."""
 
     figure: Figure
@@ -47,7 +47,7 @@ def names(text: str | None) -> list[str] | None:
 
 
 def command(
-    name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Answer]
+    name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Finding]
 ) -> int:
     """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the answer. Returns the exit code: see
     `one_line`."""

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, names, parser
+from analysis.cli import Finding, command, names, parser
 from analysis.reader.units import plain, scale
 from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
@@ -35,7 +35,7 @@ ROWS = 30  # groups that one panel shows; more are in the table
 
 def compare(
     runs: Runs, between: str | None = None, metrics: Sequence[str] = METRICS, at: str = "end", level: float = 0.95
-) -> Answer:
+) -> Finding:
     """The differences of every metric (names may hold * and ?) `between` two values, written AXIS=FIRST,SECOND (None: the
     only axis that differs, if it has two values). Training runs are compared if there are any, else evaluations.
 
@@ -74,7 +74,7 @@ def compare(
     title = f"{wanted}, at {where}"
     with_rows = [name for name in chosen if found[name]]
     text = "\n".join([title, as_text(shown), *dict.fromkeys(said)])
-    return Answer(_draw(rows, with_rows, title, level), table, text)
+    return Finding(_draw(rows, with_rows, title, level), table, text)
 
 
 def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, names, parser
+from analysis.cli import Finding, command, names, parser
 from analysis.reader.benchmarks import completions
 from zero.errors import Broken, InputError
 from zero.tracking.text_table import as_text
@@ -59,7 +59,7 @@ class Counted:
 
 def coverage(
     runs: Runs, benchmark: str | None = None, ks: Sequence[int] | None = None, by: Sequence[str] | None = None
-) -> Answer:
+) -> Finding:
     """pass@k for each of `ks` (None: 1, 2, 4, ... and the most there are) of the evaluations among `runs`, grouped `by` axes
     (None: all that differ but seed and temperature). Evaluations that differ in the seed alone add their answers.
 
@@ -80,7 +80,7 @@ def coverage(
     said += _remarks(cells, fewest)
     shown = [_shown(cell, [row for row in rows if row["cell"] == cell]) for cell in cells]
     text = "\n".join([as_text(shown), *_peaks(rows), *dict.fromkeys(said)])
-    return Answer(_draw(rows, chosen), _frame(rows), text)
+    return Finding(_draw(rows, chosen), _frame(rows), text)
 
 
 def _axes(evaluated: Sequence[Run], by: Sequence[str] | None) -> list[str]:

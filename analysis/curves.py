@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, names, parser
+from analysis.cli import Finding, command, names, parser
 from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -62,7 +62,7 @@ class Curve:
 
 def curves(
     runs: Runs, metrics: Sequence[str] = METRICS, by: Sequence[str] | None = None, window: int = 1, seeds: bool = True
-) -> Answer:
+) -> Finding:
     """Every metric (names may hold * and ?) against steps, grouped `by` axes (None: all that differ but the seed), each
     run smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has."""
     from analysis import style as figures
@@ -84,7 +84,7 @@ def curves(
         axis.set_visible(False)
     figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups[:LINES])})
     figures.caption(drawn, caption(groups, window, seeds, every))
-    return Answer(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
+    return Finding(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
 
 
 def select(runs: Runs, metrics: Sequence[str]) -> list[str]:

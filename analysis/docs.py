@@ -32,7 +32,7 @@ SETTINGS = {
     "train": ("train",),
     "evaluate": ("evaluate",),
     "pretrain": ("pretrain", "corpus/text", "corpus/questions", "optimizer/adamw", "optimizer/muon"),
-    "algo": ("parts/algo", "critic/value_model", "critic/vine"),
+    "algo": ("parts/algo", "critic/value_model", "critic/monte_carlo"),
     "optim": ("optim/adamw",),
     "sampling": ("sampling/default",),
     "rollout": tuple(f"rollout/{name}" for name in ("native", "vllm", "vllm_server", "openai", "feedback", "gold")),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, parser
+from analysis.cli import Finding, command, parser
 from analysis.reader.experiments import Experiment, found
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
@@ -53,7 +53,7 @@ def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]
     return {name: [next(judged) for _ in several] for name, several in alone.items()}
 
 
-def experiments(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> Answer:
+def experiments(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> Finding:
     """Every claim of these experiments, or of one: a row of the figure with its interval and bound, a row of the table."""
     found = verdicts(runs, every)
     judged = [(of, verdict) for of in every if only in (None, of.name) for verdict in found[of.name]]
@@ -68,7 +68,7 @@ def experiments(runs: Runs, every: Sequence[Experiment], only: str | None = None
     counts = ", ".join(f"{sum(v.word == word for _, v in judged)} {word}" for word in COLOURS)
     said = [f"{of.name}: not as registered: {' '.join(of.changed)}" for of, _ in judged if of.changed]
     text = [as_text([{key: row[key] for key in columns} for row in rows]), counts, *dict.fromkeys(said), RATES]
-    return Answer(_draw(judged), pd.DataFrame(rows), "\n".join(text))
+    return Finding(_draw(judged), pd.DataFrame(rows), "\n".join(text))
 
 
 def page(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> str:
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     every, only = found(options.places), options.experiment
     options.experiment = None  # a verdict accounts for the claims of all experiments, whichever is shown
 
-    def ask(runs: Runs) -> Answer:
+    def ask(runs: Runs) -> Finding:
         answer = experiments(runs, every, only)
         if options.page:
             options.page.write_text(page(runs, every, only))

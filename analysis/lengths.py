@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, names, parser
+from analysis.cli import Finding, command, names, parser
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
 from analysis.reader.benchmarks import completions
 from zero.errors import InputError
@@ -36,7 +36,7 @@ COLUMNS = 2
 
 def lengths(
     runs: Runs, benchmark: str | None = None, by: Sequence[str] | None = None, window: int = 1, levels: bool = True
-) -> Answer:
+) -> Finding:
     """Four panels against steps, in training or on a benchmark, and two by level, if saved answers have levels.
 
     The table holds curves as analysis.curves has them, and rows with a level: mean tokens of the answers of that level and
@@ -73,7 +73,7 @@ def lengths(
     said = remarks(groups)
     if levels and not at_level:
         said.append("by level: no saved evaluation answers whose question set knows levels")
-    return Answer(drawn, table, "\n".join([as_text(shown), *said]))
+    return Finding(drawn, table, "\n".join([as_text(shown), *said]))
 
 
 def _ends(of: Curve) -> dict[str, str]:

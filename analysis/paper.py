@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, parser
+from analysis.cli import Finding, command, parser
 from analysis.curves import Group, curve, curve_rows, grouped, unit
 from analysis.reader.experiments import Experiment, found
 from zero.errors import InputError
@@ -53,7 +53,7 @@ PANELS = (
 )
 
 
-def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
+def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
     """All panels whose experiment is there. InputError if none is."""
     import pandas as pd
 
@@ -88,7 +88,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Answer:
         "The embedded world, mean over seeds with 95 % intervals (Student's t). What its models lack was planted in their corpora: "
         "this shows mechanisms and is no evidence about models of useful size.",
     )
-    return Answer(drawn, pd.DataFrame(rows), "\n".join(told))
+    return Finding(drawn, pd.DataFrame(rows), "\n".join(told))
 
 
 def _runs(runs: Runs, of: Experiment, panel: Panel) -> Runs:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Answer, command, names, parser
+from analysis.cli import Finding, command, names, parser
 from analysis.reader.benchmarks import completions, evaluations
 from analysis.template_figure import Start, draw
 from zero.errors import InputError
@@ -52,7 +52,7 @@ class Recovery:
 
 def template(
     runs: Runs, benchmark: str | None = None, reference: str = REFERENCE, by: Sequence[str] | None = None
-) -> Answer:
+) -> Finding:
     """The table has three kinds of rows: "start" (a model under a template before training), "run" (when a training run
     recovered) and "recovery" (the runs of a template and of the axes `by`; None: all that differ). Drops are against the
     best template of the same model and benchmark, with an interval paired over questions where all answers were saved.
@@ -85,7 +85,7 @@ def template(
     shown = [as_text([_shown_start(start, drops[start]) for start in begun])]
     if found:
         shown += ["", as_text([_shown_group(row) for row in rows if row["kind"] == "recovery"])]
-    return Answer(draw(begun, measured, reference), _frame(rows), "\n".join([*shown, *said]))
+    return Finding(draw(begun, measured, reference), _frame(rows), "\n".join([*shown, *said]))
 
 
 # ----------------------------------------------------------------------------------------------------- before training

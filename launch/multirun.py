@@ -45,17 +45,19 @@ def run_here(prepared: Prepared) -> int:
     """The cells on this machine, in front: this process watches over them."""
     folder, sweep, backend = prepared.folder, prepared.sweep, prepared.backend
     with table.shown_as(sweep) as show, local.alone(folder):
-        code = local.supervise(folder, prepared.missing, local.settings_of(sweep.settings), glance(prepared, show))
+        code = local.supervise(
+            folder, prepared.missing, local.settings_of(sweep.settings), print_progress(prepared, show)
+        )
     if code:
         print(
             f"stopped; the same line again goes on, python -m launch.status {folder.name} resume too", file=sys.stderr
         )
         return code
-    of = table.follow(sweep, lambda of: handover.look(folder, sweep, backend, of), backend.poll_s, at_rest(sweep))
+    of = table.follow(sweep, lambda of: handover.look(folder, sweep, backend, of), backend.poll_s, all_done(sweep))
     return ended(prepared, of)
 
 
-def glance(prepared: Prepared, show: Callable[[Mapping[str, Status]], None]) -> Callable[[], None]:
+def print_progress(prepared: Prepared, show: Callable[[Mapping[str, Status]], None]) -> Callable[[], None]:
     """Shows the states anew; called often, it looks seldom."""
     last, of = -prepared.backend.poll_s, dict[str, Status]()
 
@@ -90,7 +92,7 @@ def follow(prepared: Prepared) -> int:
         return of
 
     def over(of: Mapping[str, Status]) -> bool:
-        return at_rest(sweep)(of) and not again(prepared, of)
+        return all_done(sweep)(of) and not again(prepared, of)
 
     try:
         return ended(prepared, table.follow(sweep, look, backend.poll_s, over))
@@ -107,7 +109,7 @@ def again(prepared: Prepared, of: Mapping[str, Status]) -> list[str]:
     return handover.startable(prepared.sweep, of, names)
 
 
-def at_rest(sweep: records.Sweep) -> Callable[[Mapping[str, Status]], bool]:
+def all_done(sweep: records.Sweep) -> Callable[[Mapping[str, Status]], bool]:
     """Whether no wanted cell lives."""
     return lambda of: not any(of[name].live for name, cell in sweep.cells.items() if cell.wanted)
 

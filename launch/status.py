@@ -125,14 +125,14 @@ def show(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
     """The table."""
     from rich.console import Console
 
-    from launch.multirun import at_rest
+    from launch.multirun import all_done
     from launch.sweep.table import follow, table, tidy
 
     of, backend = now(folder, sweep)
     asked, names = names, shown_cells(sweep, of, names, options.all)
     if options.follow:
         chosen = Sweep(sweep.name, {name: sweep.cells[name] for name in names}, sweep.settings, sweep.code)
-        of = dict(follow(chosen, lambda of: look(folder, sweep, backend, of), backend.poll_s, at_rest(chosen)))
+        of = dict(follow(chosen, lambda of: look(folder, sweep, backend, of), backend.poll_s, all_done(chosen)))
     elif options.json:
         for record in tidy(sweep, of, names):
             print(json.dumps(record))

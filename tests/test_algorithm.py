@@ -51,12 +51,12 @@ def make(algo: Algorithm, rewards_PG: torch.Tensor, seed: int = 0) -> tuple[torc
         old_NT=(new + 0.3 * (old - new)) * mask,
         reference_NT=reference * mask,
     )
-    return new * mask, algo.credited(batch, rewards_PG, values_of(algo, mask, seed))
+    return new * mask, algo.with_advantages(batch, rewards_PG, values_of(algo, mask, seed))
 
 
 def values_of(algo: Algorithm, mask: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor] | None:
     """A critic's answer: random values, and steps of one token or of several."""
-    if algo.credit is None:
+    if algo.estimator is None:
         return None
     generator = torch.Generator().manual_seed(100 + seed)
     first = (mask > 0) & (mask.cumsum(dim=1) == 1)
@@ -107,11 +107,11 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_or_order(algo: Algorit
 
 
 def test_equal_groups_have_no_gradient_and_no_nan(algo: Algorithm) -> None:
-    if algo.advantage(torch.zeros(P, G, dtype=torch.float64)).any() or algo.credit is not None:
+    if algo.advantage(torch.zeros(P, G, dtype=torch.float64)).any() or algo.estimator is not None:
         pytest.skip("learns whatever the reward is, or from what a critic did not expect")
     for reward in (0.0, 0.1, 1.0) if algo.min_group > 1 else (0.0,):  # others learn from any reward but 0
         new, batch = make(algo, torch.full((P, G), reward, dtype=torch.float64))
-        assert not algo.learns_from(batch).any()
+        assert not algo.trained_rows(batch).any()
         new.requires_grad_()
         loss, sums = algo.loss(new, replace(batch, reference_NT=None))
         loss.backward()
@@ -188,10 +188,10 @@ def test_whatever_the_rewards_all_is_finite_and_only_responses_learn(
     assert torch.isfinite(loss) and all(torch.isfinite(value) for value in sums.values())
     assert new.grad is not None and torch.isfinite(new.grad).all() and not new.grad[batch.mask_NT == 0].any()
     assert batch.advantage_NT is not None and not batch.advantage_NT[batch.mask_NT == 0].any()
-    assert not new.grad[~algo.learns_from(batch)].any()
+    assert not new.grad[~algo.trained_rows(batch)].any()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if load(name).credit is None])
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).estimator is None])
 @settings(max_examples=25, deadline=None)
 @given(values=REWARDS, order=st.permutations(range(G)), prompts=st.permutations(range(P)))
 def test_neither_siblings_nor_prompts_have_an_order(
@@ -246,7 +246,7 @@ def test_beta_adds_the_kl_and_reports_it(algo: Algorithm) -> None:
     kl = algo.kl(new, batch.reference_NT)  # type: ignore[arg-type]
     torch.testing.assert_close(with_kl - without, 0.5 * (batch.weight_NT * kl).sum())
     torch.testing.assert_close(sums["loss/kl"], (kl * batch.mask_NT).sum())
-    assert replace(algo, beta=0.5).learns_from(batch).all() and replace(algo, beta=0.5).needs_reference
+    assert replace(algo, beta=0.5).trained_rows(batch).all() and replace(algo, beta=0.5).needs_reference
 
 
 def test_a_correction_weighs_the_policys_loss_and_not_the_kl(algo: Algorithm) -> None:
@@ -266,12 +266,12 @@ def test_an_entropy_bonus_lowers_the_loss_by_the_weighted_entropy(algo: Algorith
     bonus = replace(algo, entropy=0.2)
     gained = algo.loss(new, batch)[0] - bonus.loss(new, batch, entropy)[0]
     torch.testing.assert_close(gained, 0.2 * (batch.weight_NT * entropy).sum())
-    assert bonus.learns_from(batch).all()
+    assert bonus.trained_rows(batch).all()
 
 
 def test_the_largest_advantage(algo: Algorithm) -> None:
     rewards = mixed_rewards() * 9
-    clipped = make(replace(algo, largest_advantage=0.25), rewards)[1].advantage_NT
+    clipped = make(replace(algo, advantage_clip=0.25), rewards)[1].advantage_NT
     whole = make(algo, rewards)[1].advantage_NT
     assert clipped is not None and whole is not None
     torch.testing.assert_close(clipped, whole.clamp(-0.25, 0.25))

@@ -27,7 +27,7 @@ from zero.benchmark import (
     votes,
 )  # fmt: skip
 from zero.errors import InputError
-from zero.grading import Grader, Reward, Weighted
+from zero.grading import Grader, Reward, RewardTerm
 from zero.published import figures
 from zero.questions import QuestionSet, Rows
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Sampling, Verdict
@@ -42,7 +42,7 @@ def row(answer: str | None, correct: bool = False, **changes: Any) -> Row:
     outcome = "no answer" if answer is None else "correct" if correct else "wrong"
     return {
         "id": "q", "prompt": "p", "response": "so be it", "answer": answer, "correct": correct, "outcome": outcome,
-        "lenient": outcome, "reward": float(correct), "parts": {}, "tokens": 10, "finished": True,
+        "lenient": outcome, "reward": float(correct), "terms": {}, "tokens": 10, "finished": True,
     } | changes  # fmt: skip
 
 
@@ -93,10 +93,10 @@ def episodes(*tries_and_outcomes: tuple[int, Outcome], said: str = "no") -> Grou
     """Each with so many tries, and 3 tokens of its own in a try; the environment tells it to double-check."""
     prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
     completions, verdicts = [], []
-    for tries, outcome in tries_and_outcomes:
-        own = (*(True, True, True, False) * (tries - 1), True, True, True)
-        text = " Double-check! ".join([said] * tries)
-        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (said,) * tries))
+    for attempts, outcome in tries_and_outcomes:
+        own = (*(True, True, True, False) * (attempts - 1), True, True, True)
+        text = " Double-check! ".join([said] * attempts)
+        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (said,) * attempts))
         verdicts.append(verdict(outcome, outcome, right=float(outcome is Outcome.CORRECT)))
     return Group(prompt, tuple(completions), tuple(verdicts))
 
@@ -212,7 +212,7 @@ def worth(response: Response) -> float:
 def bench(questions: int = 10, n: int = 2, answer: str = "1") -> Benchmark:
     rows_ = Rows([], [Question(f"What is {i}?", (answer,), f"q{i}") for i in range(questions)])
     asked = QuestionSet("b", rows_, lambda said, question: said in question.answer)
-    grader = Grader(last_boxed, asked.check, asked.find, Reward({"worth": Weighted(worth)}))
+    grader = Grader(last_boxed, asked.check, asked.extract_any, Reward({"worth": RewardTerm(worth)}))
     return Benchmark(asked, grader, Sampling(max_tokens=64), n, None, seed=0)
 
 

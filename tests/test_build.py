@@ -10,7 +10,7 @@ import torch
 from zero.benchmark import Benchmark
 from zero.build import check_context, precision_doubt, with_room
 from zero.errors import InputError
-from zero.grading import Grader, Reward, Weighted, check_equal
+from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.questions import QuestionSet, Rows
 from zero.records import Prompt, Question, Sampling
 from zero.template import Template, last_boxed
@@ -65,7 +65,7 @@ def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
     rows = Rows((), questions("short?", "9 " * 80, "9 " * 800))
 
     def bench(budget: int, limit: int | None = 2) -> Benchmark:
-        grader = Grader(last_boxed, check_equal, last_boxed, Reward({"one": Weighted(lambda response: 1.0)}))
+        grader = Grader(last_boxed, check_equal, last_boxed, Reward({"one": RewardTerm(lambda response: 1.0)}))
         return Benchmark(QuestionSet("b", rows, check_equal), grader, Sampling(budget), 1, limit, 0)
 
     check_context(bench(100), TEMPLATE, tokenizer, context=200)

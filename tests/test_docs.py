@@ -364,7 +364,7 @@ def test_the_options_of_extend_can_be_made(here: Path) -> None:
     assert (len(rows.train), len(rows.heldout)) == (1000, 200) and not {q.id for q in rows.train} & {
         q.id for q in rows.heldout
     }
-    assert set(made["conf/reward/brief.yaml"].parts) == {"correct", "brief"}
+    assert set(made["conf/reward/brief.yaml"].terms) == {"correct", "brief"}
     assert made["conf/algo/median.yaml"].advantage.func.__name__ == "group_median"
 
 

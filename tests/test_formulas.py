@@ -192,15 +192,15 @@ def test_loss_and_gradient_are_those_of_the_source(name: str, seed: int, moved: 
 @pytest.mark.parametrize("seed", range(4))  # odd ones have steps of several tokens
 def test_generalized_advantages_with_a_kl_on_every_token(gamma: float, lam: float, seed: int) -> None:
     """A response earns its reward at the last token and loses the KL where it arose; steps add up what their tokens earn."""
-    algo = load("ppo", **{"credit.gamma": gamma, "credit.lam": lam, "kl_in": "reward", "beta": 0.3})
+    algo = load("ppo", **{"estimator.gamma": gamma, "estimator.lam": lam, "kl_in": "reward", "beta": 0.3})
     algo = replace(algo, kl=k1)
     _, batch = make(algo, mixed_rewards(), seed)
-    value_NT, starts_NT = values_of(algo, batch.mask_NT, seed)  # type: ignore[misc]
+    value_NT, step_start_NT = values_of(algo, batch.mask_NT, seed)  # type: ignore[misc]
     for n, reward in enumerate(mixed_rewards().flatten().tolist()):
         places = batch.mask_NT[n].nonzero()[:, 0].tolist()
         steps: list[list[int]] = []
         for t in places:
-            if starts_NT[n, t]:
+            if step_start_NT[n, t]:
                 steps.append([])
             steps[-1].append(t)
         kl = {t: float(batch.old_NT[n, t] - batch.reference_NT[n, t]) for t in places}  # type: ignore[index]
@@ -239,7 +239,7 @@ def test_the_value_loss_is_half_the_larger_squared_error(clip: float | None) -> 
 def test_a_kl_in_the_reward_is_taken_off_before_the_advantage(name: str) -> None:
     """R - beta sum_t KL for a response, whatever the algorithm compares it with; nothing of it is left in the loss."""
     algo = replace(load(name, kl_in="reward", beta=0.2), kl=k1)
-    if algo.credit is not None:
+    if algo.estimator is not None:
         pytest.skip("goes to the tokens: the test above")
     rewards = mixed_rewards()
     new, batch = make(algo, rewards)

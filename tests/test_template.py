@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from zero.errors import InputError
-from zero.grading import Grader, Reward, Weighted, check_equal
+from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.grading.rewards import correctness
 from zero.records import Completion, Question
 from zero.template import (
@@ -24,8 +24,8 @@ from zero.template import (
     answer_tag_boxed,
     boxed_or_last_number,
     encode,
+    extract_any,
     formula_field,
-    free_answer,
     last_answer_tag,
     last_boxed,
     last_expression,
@@ -236,7 +236,7 @@ def test_round_trip(name: str, answer: str, ending: str, chatty: Any) -> None:
     finished = ending in ("eos", "stop")
     prompt = template.prompt(QUESTION, chatty, (0,))
     completion = Completion(ids=(1,), logprobs=(0.0,), text=text, finished=finished)
-    grader = Grader(template.extract, check_equal, free_answer, Reward({"correct": Weighted(correctness)}))
+    grader = Grader(template.extract, check_equal, extract_any, Reward({"correct": RewardTerm(correctness)}))
     ((verdict,),) = (group.verdicts for group in grader.grade([prompt], [[completion]], budget=2))
     whole = ending != "cut inside the answer"
     assert verdict.correct == (whole and answer == "72")
@@ -378,15 +378,15 @@ def test_boxed_or_last_number(text: str, answer: str | None) -> None:
 @pytest.mark.parametrize("end", ["\\", "\\bo", "\\boxed", "\\boxed{", "\\boxed{84", "\\frac{8", "\\f"])
 def test_a_statement_that_was_cut_gives_no_answer_of_its_own(end: str) -> None:
     text = " 68-1=67.\n67+17=84.\nThe answer is " + end
-    assert free_answer(text) == ("8" if end == "\\frac{8" else "84")
-    assert free_answer("The answer is \\pi.") == "\\pi" and free_answer("The answer is \\infty") == "\\infty"
+    assert extract_any(text) == ("8" if end == "\\frac{8" else "84")
+    assert extract_any("The answer is \\pi.") == "\\pi" and extract_any("The answer is \\infty") == "\\infty"
 
 
 def test_free_answer_takes_a_closed_tag_first() -> None:
-    assert free_answer("<answer> (1 + 2) / 3 </answer> \\boxed{4} 5") == "(1 + 2) / 3"
-    assert free_answer("<answer> \\boxed{4} 5") == "4"
-    assert free_answer("<answer> 5") == "5"
-    assert free_answer("no") is None
+    assert extract_any("<answer> (1 + 2) / 3 </answer> \\boxed{4} 5") == "(1 + 2) / 3"
+    assert extract_any("<answer> \\boxed{4} 5") == "4"
+    assert extract_any("<answer> 5") == "5"
+    assert extract_any("no") is None
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_last_expression(text: str, answer: str | None) -> None:
 
 
 EXTRACTORS = (
-    last_boxed, answer_tag, last_answer_tag, answer_tag_boxed, boxed_or_last_number, free_answer, last_expression,
+    last_boxed, answer_tag, last_answer_tag, answer_tag_boxed, boxed_or_last_number, extract_any, last_expression,
     formula_field,
 )  # fmt: skip
 PIECES = [

@@ -30,13 +30,15 @@ class Algorithm:
     measure_kl: bool = False  # track the KL even if beta is 0 (costs one forward pass of the initial policy)
     entropy: float = 0.0  # coefficient of an entropy bonus
     correction: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # old, sampler, mask [N, T] -> factor [N, T]
-    credit: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None  # see credited; None: tokens are alike
-    critic: Callable[..., Any] | None = None  # makes the zero.critic.Critic that credit asks
+    estimator: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None  # see credited; None: tokens are alike
+    critic: Callable[..., Any] | None = None  # makes the zero.critic.Critic that the estimator asks for
     whiten: bool = False  # advantages are brought to mean 0 and variance 1 over the step's response tokens
-    largest_advantage: float | None = None  # advantages are clipped to +- this
+    advantage_clip: float | None = None  # advantages are clipped to +- this
     mask_truncated: bool = False  # responses cut by the token budget are no part of the batch
     min_group: int = 1  # fewest siblings the advantage can compare
-    refills: int = 0  # times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
+    resample_rounds: int = (
+        0  # times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -53,11 +55,11 @@ class Algorithm:
         """Whether batches must carry the learner's log-probabilities even for a first update."""
         return self.beta != 0 and self.kl_in == REWARD
 
-    def credited(self, batch: Batch, rewards_PG: Tensor, values: tuple[Tensor, Tensor] | None = None) -> Batch:
+    def with_advantages(self, batch: Batch, rewards_PG: Tensor, values: tuple[Tensor, Tensor] | None = None) -> Batch:
         """The batch with the advantage of every response token, of a whole step's P x G rewards.
 
-        Without a `credit`, all tokens of a response share its advantage among its siblings. With one, that is what its
-        last token earned, and `values` = (value_NT, starts_NT) of a critic tell the tokens apart. A KL in the reward is
+        Without an `estimator`, all tokens of a response share its advantage among its siblings. With one, that is what its
+        last token earned, and `values` = (value_NT, step_start_NT) of a critic tell the tokens apart. A KL in the reward is
         taken off where it arose: off the response's reward, or off what the token earned.
         """
         mask_NT = batch.mask_NT
@@ -65,25 +67,25 @@ class Algorithm:
         if self.needs_old:
             assert batch.old_NT is not None and batch.reference_NT is not None
             penalty_NT = self.beta * self.kl(batch.old_NT, batch.reference_NT) * mask_NT
-        if self.credit is None:
+        if self.estimator is None:
             rewards_PG = rewards_PG - penalty_NT.sum(dim=1).reshape(rewards_PG.shape)
             advantage_NT = self.advantage(rewards_PG).flatten().to(mask_NT.dtype)[:, None] * mask_NT
             return_NT = value_NT = None
         else:
             assert values is not None, "this algorithm needs a critic"
-            value_NT, starts_NT = values
-            earned_NT = -penalty_NT
+            value_NT, step_start_NT = values
+            reward_NT = -penalty_NT
             last_N1 = batch.length_N[:, None] - 1
-            earned_NT = earned_NT.scatter_add(1, last_N1, self.advantage(rewards_PG).to(mask_NT.dtype).reshape(-1, 1))
-            advantage_NT = self.credit(earned_NT, value_NT, starts_NT, mask_NT)
+            reward_NT = reward_NT.scatter_add(1, last_N1, self.advantage(rewards_PG).to(mask_NT.dtype).reshape(-1, 1))
+            advantage_NT = self.estimator(reward_NT, value_NT, step_start_NT, mask_NT)
             return_NT = (advantage_NT + value_NT) * mask_NT
         if self.whiten:
             advantage_NT = whitened(advantage_NT, mask_NT)
-        if self.largest_advantage is not None:
-            advantage_NT = advantage_NT.clamp(-self.largest_advantage, self.largest_advantage)
+        if self.advantage_clip is not None:
+            advantage_NT = advantage_NT.clamp(-self.advantage_clip, self.advantage_clip)
         return replace(batch, advantage_NT=advantage_NT, value_NT=value_NT, return_NT=return_NT)
 
-    def learns_from(self, batch: Batch) -> Tensor:
+    def trained_rows(self, batch: Batch) -> Tensor:
         """Bool [N]: the responses whose loss has a gradient at all."""
         assert batch.advantage_NT is not None
         has_advantage_N = (batch.advantage_NT != 0).any(dim=1)

@@ -25,10 +25,12 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
     for n, (prompt, completion) in enumerate(zip(prompts_N, completions_N, strict=True)):
         start, end = len(prompt.ids), int(length_N[n])
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
-        own = torch.tensor(completion.own or (True,) * len(completion.ids))
+        own = torch.tensor(completion.action_mask or (True,) * len(completion.ids))
         mask_NT[n, start:end] = own * float(completion.finished or not algo.mask_truncated)
         # Before a truncation, as the learner's are: cut alike, both would be divided by the same share.
-        sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,)) + torch.tensor(completion.kept or (0.0,))
+        sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,)) + torch.tensor(
+            completion.log_normalizers or (0.0,)
+        )
     return Batch(
         ids_NT=ids_NT,
         mask_NT=mask_NT,

@@ -79,8 +79,8 @@ def evaluate(
     `world` share the questions, and each returns the whole result."""
     prompts: Sequence[Prompt] = bench.prompts(template, tokenizer)
     with engine.awake():
-        table = rows(_answered(bench, world.part(prompts) if world else prompts, engine))
-    table = world.gather(table) if world else table
+        table = rows(_answered(bench, world.shard(prompts) if world else prompts, engine))
+    table = world.all_gather(table) if world else table
     return measured(bench.questions.name, bench.n, table, ks)
 
 
@@ -234,7 +234,7 @@ def summarize(groups: Sequence[Group]) -> Metrics:
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
     metrics |= {_TRAINING[name]: value for name, value in facts(table).items()}
-    metrics |= {f"reward/{name}": fmean(row["parts"][name] for row in table) for name in table[0]["parts"]}
+    metrics |= {f"reward/{name}": fmean(row["terms"][name] for row in table) for name in table[0]["terms"]}
     return metrics | {
         "groups/zero_advantage": fmean(len(set(rewards_G)) == 1 for rewards_G in rewards_PG),
         "tokens/generated": float(sum(row["tokens"] for row in table)),
@@ -254,16 +254,16 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "prompt": group.prompt.text,
             "response": completion.text,
             "answer": verdict.answer,
-            "correct": verdict.correct and len(completion.tries) <= 1,
+            "correct": verdict.correct and len(completion.attempts) <= 1,
             "outcome": str(verdict.strict),
             "lenient": str(verdict.lenient),
             "reward": verdict.reward,
-            "parts": dict(verdict.parts),
+            "terms": dict(verdict.terms),
             "reason": verdict.reason,
             "tokens": completion.length,
             "finished": completion.finished,
         }
-        | ({"solved": verdict.correct, "tries": list(completion.tries)} if completion.tries else {})
+        | ({"solved": verdict.correct, "tries": list(completion.attempts)} if completion.attempts else {})
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)
     ]

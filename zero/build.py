@@ -12,14 +12,14 @@ import torch
 
 from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, without_facts
-from zero.critic import Parts
+from zero.critic import CriticContext
 from zero.errors import InputError
 from zero.grading import Grader
 from zero.models.load import configured_ends
 from zero.models.vocabulary import vocabulary_size
 from zero.monitoring import algorithm_lens as lens
-from zero.monitoring.algorithm_lens import Lens
-from zero.monitoring.sync_check import Canary
+from zero.monitoring.algorithm_lens import AlgorithmLens
+from zero.monitoring.sync_check import SyncCheck
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
@@ -53,10 +53,12 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
     )
 
 
-def make_canary(config: Config, device: torch.device) -> Canary:
+def make_sync_check(config: Config, device: torch.device) -> SyncCheck:
     """What compares engine and learner."""
     rounded = config["learner"]["tf32"] and device.type != "cpu"
-    return Canary(config["canary"]["every"], config["canary"]["tolerance"], autocasts(config, device) or rounded)
+    return SyncCheck(
+        config["sync_check"]["every"], config["sync_check"]["tolerance"], autocasts(config, device) or rounded
+    )
 
 
 def make_learner(
@@ -84,7 +86,7 @@ def make_critic(config: Config, algo: Any, device: torch.device, world: World, *
         return None
     mixed = autocasts(config, device)
     return algo.critic(
-        Parts(
+        CriticContext(
             **parts,
             total_updates=total_updates(config),
             seed=config["seed"],
@@ -95,7 +97,7 @@ def make_critic(config: Config, algo: Any, device: torch.device, world: World, *
     )
 
 
-def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> Lens:
+def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> AlgorithmLens:
     """The algorithms of conf/algo beside the run's `own`: those that need no critic and can compare this many siblings."""
     algorithms = {
         name: instantiate(option, f"conf/algo/{name}.yaml")
@@ -144,7 +146,7 @@ def make_benchmarks(
         questions = known[key] if key in known else instantiate(config)
         if not questions.rows.heldout:
             raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
-        grader = Grader(template.extract, questions.check, questions.find, reward)
+        grader = Grader(template.extract, questions.check, questions.extract_any, reward)
         bench = Benchmark(questions, grader, sampling, n, settings["limit"], seed)
         check_context(bench, template, tokenizer, context)
         benchmarks.append(bench)

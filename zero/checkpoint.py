@@ -29,13 +29,13 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, worl
     """
     final, partial = folder / f"step_{step:06d}", folder / f".partial_{step:06d}"
     try:
-        if world.first:
+        if world.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-        world.meet()
+        world.barrier()
         write(partial)
-        world.meet()
-        if not world.first:
+        world.barrier()
+        if not world.is_main:
             return final
         files = {p.name: _digest(p) for p in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": files}, indent=1))
@@ -81,20 +81,20 @@ def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int
     go on from another step.
     """
     mine: tuple[int, str] | tuple[str, Any, str] | None = None
-    if world.first:
+    if world.is_main:
         try:
             found = newest(folder, warn)
             mine = (found[0], found[1].name) if found else None
         except InputError as error:
             mine = (error.key, error.value, error.remedy)
-    chosen: Any = world.gather([mine])[0]
+    chosen: Any = world.all_gather([mine])[0]
     if chosen is None:
         return None
     if len(chosen) == 3:
         raise InputError(*chosen)
     step, path = chosen[0], folder / chosen[1]
     manifest = path / MANIFEST
-    seen = world.gather([_digest(manifest) if manifest.is_file() else None])
+    seen = world.all_gather([_digest(manifest) if manifest.is_file() else None])
     others = [str(rank) for rank, digest in enumerate(seen) if digest != seen[0]]
     if others:
         remedy = (

@@ -30,7 +30,7 @@ from zero.lock import owned
 from zero.models.load import find
 from zero.paths import CONF
 from zero.questions import refuse_namesakes
-from zero.signals import StopRequest
+from zero.signals import StopSignal
 from zero.tracking import provenance
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
 
     start = provenance.start(choices, device_name(), ranks=1)
     try:
-        with owned(run_dir), StopRequest("these questions").listening() as stop:
+        with owned(run_dir), StopSignal("these questions").listening() as stop:
             results = measure(config, run_dir, sets, subjects, start, stop, **light)
         outcome = outcome_of(config, results)
         (run_dir / "result.partial").write_text(json.dumps(outcome, indent=1))
@@ -84,7 +84,7 @@ def measure(
     sets: dict[str, QuestionSet],
     subjects: Mapping[int | None, Path | None],
     start: provenance.Start,
-    stop: StopRequest,
+    stop: StopSignal,
     template: Any,
     reward: Any,
 ) -> dict[int | None, list[Result]]:
@@ -109,7 +109,7 @@ def measure(
     print(provenance.on_engine(start, engine), file=sys.stderr)
     provenance.note(run_dir, start)
     results: dict[int | None, list[Result]] = {}
-    stop.begun = True
+    stop.started = True
     for step, path in subjects.items():
         folder = run_dir if step is None else run_dir / f"step_{step:06d}"
         folder.mkdir(exist_ok=True)
@@ -188,7 +188,7 @@ def refuse_other_weights(folder: Path, digest: str) -> None:
         raise InputError("run_dir", folder, remedy)
 
 
-def tell(stop: StopRequest, label: str, done: int, all_: int) -> None:
+def tell(stop: StopSignal, label: str, done: int, all_: int) -> None:
     """One line on what is done, as long as something is left."""
     if stop:
         raise Preempted(f"{stop.received} after {label}, {done} of {all_} questions: saved; the same command continues")

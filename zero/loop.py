@@ -26,16 +26,16 @@ from zero.errors import InputError, Preempted
 from zero.failures import finite
 from zero.grading import Grader
 from zero.learner import Learner
-from zero.monitoring.algorithm_lens import Lens, look
-from zero.monitoring.reward_hacking import RewardHack
-from zero.monitoring.sync_check import Canary
+from zero.monitoring.algorithm_lens import AlgorithmLens, compare
+from zero.monitoring.reward_hacking import RewardHackAlarm
+from zero.monitoring.sync_check import SyncCheck
 from zero.questions import QuestionSet
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
-from zero.rollout.prefetch import Ahead
+from zero.rollout.prefetch import Prefetch
 from zero.rounds import Rounds
 from zero.runtime import World
-from zero.signals import StopRequest
+from zero.signals import StopSignal
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, journal
 
@@ -54,9 +54,9 @@ class Run:
     engine: RolloutEngine
     learner: Learner
     critic: Critic | None
-    lens: Lens | None  # compares the run's algorithm with others
-    canary: Canary  # compares engine and learner
-    ahead: Ahead  # what was drawn for the next step
+    lens: AlgorithmLens | None  # compares the run's algorithm with others
+    sync_check: SyncCheck  # compares engine and learner
+    prefetch: Prefetch  # what was drawn for the next step
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
     world: World
@@ -73,15 +73,17 @@ class Run:
     sample_groups: int
     model: str = ""  # a fingerprint of the one that the run began with
     rounds: Rounds = field(default_factory=Rounds)  # of questions, so far
-    begun: Callable[[int], None] = lambda done: None  # called once, with the steps done before; -1: not even evaluated
+    on_start: Callable[[int], None] = lambda done: (
+        None
+    )  # called once, with the steps done before; -1: not even evaluated
 
     def save(self, path: Path) -> None:
         """All that changes from step to step, into the existing folder `path`. Called by every rank."""
         self.learner.save(path)
         if self.critic:
             self.critic.save(path)
-        self.ahead.save(path)
-        if self.algo.refills and self.world.first:
+        self.prefetch.save(path)
+        if self.algo.resample_rounds and self.world.is_main:
             self.rounds.save(path)
 
     def load(self, path: Path, step: int) -> None:
@@ -89,7 +91,7 @@ class Run:
         self.learner.load(path)
         if self.critic:
             self.critic.load(path)
-        self.ahead.load(path)
+        self.prefetch.load(path)
         self.rounds.load(path, step)
 
 
@@ -98,57 +100,57 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
 
     With several ranks each samples and grades its part of the prompts; from there on all have the whole step.
     """
-    watch = Stopwatch()
+    timer = StageTimer()
     sampled = list[Group]()
-    for r in range(1 + run.algo.refills):  # one, unless the algorithm replaces groups that teach nothing
-        mine = run.world.part(prompts_of(run, t, r))
-        with watch("rollout"):
-            waiting = run.ahead.take(t)
-            completions_PG = draw(run, mine) if waiting is None else waiting
-        with watch("grade"):
-            sampled += run.world.gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
-        if sum(map(teaches, sampled)) >= run.prompts:
+    for r in range(1 + run.algo.resample_rounds):  # one, unless the algorithm replaces groups that teach nothing
+        mine = run.world.shard(make_prompts(run, t, r))
+        with timer("rollout"):
+            waiting = run.prefetch.pop(t)
+            completions_PG = generate(run, mine) if waiting is None else waiting
+        with timer("grade"):
+            sampled += run.world.all_gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
+        if sum(map(has_signal, sampled)) >= run.prompts:
             break
     run.rounds.end(t, r + 1)
-    groups = sorted(sampled, key=teaches, reverse=True)[: run.prompts] if run.algo.refills else sampled
+    groups = sorted(sampled, key=has_signal, reverse=True)[: run.prompts] if run.algo.resample_rounds else sampled
     if run.engine.staleness and t + 1 < run.steps:
-        next_ones = run.world.part(prompts_of(run, t + 1, 0))
-        with watch("rollout"):
-            run.ahead.ask(t + 1, partial(draw, run, next_ones), beside=run.engine.apart)
-    with watch("update"):
-        batch = whole_batch(run, groups)
+        next_ones = run.world.shard(make_prompts(run, t + 1, 0))
+        with timer("rollout"):
+            run.prefetch.request(t + 1, partial(generate, run, next_ones), beside=run.engine.apart)
+    with timer("update"):
+        batch = score_batch(run, groups)
     seen: Metrics = {}
     if run.lens and due(t + 1, run.lens.every, run.steps):
-        with watch("lens"):
-            seen = look(run.lens, run.algo, batch, groups, run.learner)
-    with watch("update"):
-        losses = [update(run, part) for part in parts_of(run, batch, t)]
-    with watch("rollout"):
-        run.ahead.wait()
-    with watch("sync"):
+        with timer("lens"):
+            seen = compare(run.lens, run.algo, batch, groups, run.learner)
+    with timer("update"):
+        losses = [update(run, part) for part in make_mini_batches(run, batch, t)]
+    with timer("rollout"):
+        run.prefetch.wait()
+    with timer("sync"):
         run.engine.sync(finite(run.learner.weights()), version=t + 1)
-    metrics = summarize(sampled) | average(losses) | lag(groups, t) | seen | watch.seconds()
+    metrics = summarize(sampled) | average(losses) | staleness(groups, t) | seen | timer.metrics()
     metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
     metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
     return groups, metrics
 
 
-def prompts_of(run: Run, t: int, r: int) -> list[Prompt]:
+def make_prompts(run: Run, t: int, r: int) -> list[Prompt]:
     """The prompts of round r of step t: a function of the seed, these numbers and the rounds taken before."""
     questions = run.questions.batch(run.rounds.number(t, r), run.prompts, run.seed)
     keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
     return [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
 
 
-def draw(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
+def generate(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
     """A group of completions for each of these prompts, with the weights that the engine has. The last of a step, unless more
     are drawn for lack of a signal, for a critic, or a step ahead."""
-    last = not (run.algo.refills or run.critic or run.engine.staleness)
+    last = not (run.algo.resample_rounds or run.critic or run.engine.staleness)
     with run.engine.awake(last):
         return run.engine.generate(prompts, run.group_size, run.sampling)
 
 
-def whole_batch(run: Run, groups: Sequence[Group]) -> Batch:
+def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
     """The step's responses as tensors, with all that the algorithm asks of the policies and the critic, and advantages."""
     batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
     if run.algo.needs_reference:
@@ -156,10 +158,10 @@ def whole_batch(run: Run, groups: Sequence[Group]) -> Batch:
     if run.algo.needs_old:
         batch = replace(batch, old_NT=run.learner.logprobs(batch))
     values = run.critic.values(groups, batch) if run.critic else None
-    return run.algo.credited(batch, rewards(groups), values)
+    return run.algo.with_advantages(batch, rewards(groups), values)
 
 
-def parts_of(run: Run, batch: Batch, t: int) -> list[Batch]:
+def make_mini_batches(run: Run, batch: Batch, t: int) -> list[Batch]:
     """The batches of the step's optimizer steps. The first is at the policy that the step began with: its ratios are 1. The others
     carry that policy's log-probabilities, computed as they will be after the updates before them, so that a ratio tells what
     these did and not how rows were cut."""
@@ -174,48 +176,48 @@ def update(run: Run, part: Batch) -> Metrics:
     return metrics | run.critic.update(part) if run.critic else metrics
 
 
-def teaches(group: Group) -> bool:
+def has_signal(group: Group) -> bool:
     """Whether the siblings' rewards differ: else no comparison among them has a gradient."""
     return len({verdict.reward for verdict in group.verdicts}) > 1
 
 
-def train(run: Run, stop: StopRequest) -> list[Result]:
+def train(run: Run, stop: StopSignal) -> list[Result]:
     """All steps from the newest checkpoint on, with their evaluations. Returns the last evaluation.
 
     The journal line of a step is written before its checkpoint: a resumed run drops what lies beyond its checkpoint and
     computes it again, to the same numbers.
     """
     seen = resume(run)
-    start, stop.begun = max(seen, 0), True
-    hack = RewardHack.of(journal.read(run.dir) if run.world.first else ())
+    start, stop.started = max(seen, 0), True
+    hack = RewardHackAlarm.from_journal(journal.read(run.dir) if run.world.is_main else ())
     results: list[Result] = []
     run.engine.sync(finite(run.learner.weights()), version=start)
     refuse_coarser(run.engine, run.learner)
-    if run.canary.every:
-        listen(run, prompts_of(run, start, 0), start)
+    if run.sync_check.every:
+        check_sync(run, make_prompts(run, start, 0), start)
     if seen < 0:
-        metrics, results = measure(run, 0)
+        metrics, results = run_benchmarks(run, 0)
         record(run, stop, 0, metrics)
     for t in range(start, run.steps):
         began, done = time.perf_counter(), t + 1
         groups, metrics = step(run, t)
-        if run.canary.every and due(done, run.canary.every, run.steps):
-            metrics["mismatch/canary"] = listen(run, [group.prompt for group in groups], done)
+        if run.sync_check.every and due(done, run.sync_check.every, run.steps):
+            metrics["mismatch/canary"] = check_sync(run, [group.prompt for group in groups], done)
         metrics["time/step"] = time.perf_counter() - began
-        metrics["alarm/reward_hack"] = hack.seen(metrics)
+        metrics["alarm/reward_hack"] = hack.update(metrics)
         if due(done, run.evaluate_every, run.steps):
-            evaluated, results = measure(run, done)
+            evaluated, results = run_benchmarks(run, done)
             metrics |= evaluated
         if due(done, run.sample_every, run.steps):
-            keep_samples(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
+            save_completions(run, f"step_{done:06d}", rows(groups[: run.sample_groups]))
         record(run, stop, done, metrics)
-    return results or measure(run, run.steps)[1]
+    return results or run_benchmarks(run, run.steps)[1]
 
 
-def record(run: Run, stop: StopRequest, done: int, metrics: Metrics) -> None:
+def record(run: Run, stop: StopSignal, done: int, metrics: Metrics) -> None:
     """The journal line of a step, its checkpoint if one is due or somebody asks to stop, and then Preempted."""
     # Once: what comes later is for the next step. Before anything is written: a copy that another replaced leaves here.
-    asked = run.world.any(bool(stop))
+    asked = run.world.any_rank(bool(stop))
     run.trackers.metrics(metrics | _clock(), step=done)
     if asked or (done and due(done, run.save_every, run.steps)):
         checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
@@ -237,7 +239,7 @@ def resume(run: Run) -> int:
             )
         run.load(path, seen)
     run.trackers.rewind(seen)
-    run.begun(seen)
+    run.on_start(seen)
     return seen
 
 
@@ -249,34 +251,34 @@ def refuse_coarser(engine: RolloutEngine, learner: Learner) -> None:
         raise InputError("learner.precision", fine, f"{remedy}, or rollout.precision (launch.serve --dtype) to {fine}")
 
 
-def listen(run: Run, prompts: Sequence[Prompt], version: int) -> float:
-    """The canary's word on the weights that the engine has just been sent; raises Disagreement."""
+def check_sync(run: Run, prompts: Sequence[Prompt], version: int) -> float:
+    """What the sync check finds of the weights that the engine has just been sent; raises SyncMismatch."""
     pad = run.tokenizer.pad_token_id or 0
-    return run.canary.check(run.engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
+    return run.sync_check.check(run.engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
 
 
-def lag(groups: Sequence[Group], t: int) -> Metrics:
+def staleness(groups: Sequence[Group], t: int) -> Metrics:
     """By how many steps the weights that made the responses of step t lag behind, on the mean of their tokens."""
     versions = [(c.length, t - c.version) for group in groups for c in group.completions if c.version >= 0]
     tokens = sum(length for length, _ in versions)
     return {"mismatch/staleness": sum(n * steps for n, steps in versions) / tokens} if tokens else {}
 
 
-def measure(run: Run, done: int) -> tuple[Metrics, list[Result]]:
+def run_benchmarks(run: Run, done: int) -> tuple[Metrics, list[Result]]:
     """Evaluate every benchmark after `done` steps; completions go to the run folder."""
     began = time.perf_counter()
     results = [evaluate(bench, run.template, run.tokenizer, run.engine, world=run.world) for bench in run.benchmarks]
     metrics = {name: value for result in results for name, value in result.metrics().items()}
     metrics |= macro(results) if len(results) > 1 else {}
     for result in results:
-        keep_samples(run, f"eval_{result.name}_{done:06d}", result.rows)
+        save_completions(run, f"eval_{result.name}_{done:06d}", result.rows)
     run.trackers.evaluation(done, results)
     return metrics | {"time/evaluate": time.perf_counter() - began}, results
 
 
-def keep_samples(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
+def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
     """Write completions as JSON Lines to run_dir/completions and hand them to the trackers."""
-    if not run.world.first:
+    if not run.world.is_main:
         return
     path = run.dir / "completions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
@@ -299,19 +301,19 @@ def due(done: int, every: int, last: int) -> bool:
 
 
 @dataclass
-class Stopwatch:
+class StageTimer:
     """Wall seconds of each stage of a step, entered once or more."""
 
-    spent: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - began
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
 
-    def seconds(self) -> Metrics:
-        return {f"time/{stage}": seconds for stage, seconds in self.spent.items()}
+    def metrics(self) -> Metrics:
+        return {f"time/{stage}": seconds for stage, seconds in self.seconds.items()}
 
 
 def _clock() -> Metrics:

@@ -16,7 +16,7 @@ from itertools import cycle, islice
 import torch
 
 from zero.errors import InputError
-from zero.loop import Run, update, whole_batch  # it is a step, told by the loop's own verbs
+from zero.loop import Run, score_batch, update  # it is a step, told by the loop's own verbs
 from zero.records import Completion, Group, Outcome, Prompt, Verdict
 
 CANDIDATES = 64  # longest texts that are tokenized: the longest prompt is among them
@@ -41,10 +41,10 @@ def longest_step(run: Run, tell: Callable[[str], None]) -> None:
     with _measured("rollout", device, tell, LESS_ROLLOUT):
         run.engine.sync(run.learner.weights(), version=0)
         with run.engine.awake():
-            drawn_PG = run.engine.generate(run.world.part(prompts), run.group_size, budget)
-    groups = run.world.gather(_graded(run.world.part(prompts), drawn_PG))
+            drawn_PG = run.engine.generate(run.world.shard(prompts), run.group_size, budget)
+    groups = run.world.all_gather(_graded(run.world.shard(prompts), drawn_PG))
     with _measured("scores of old and initial policy, critic", device, tell, LESS_UPDATE):
-        batch = whole_batch(run, groups)
+        batch = score_batch(run, groups)
     with _measured("update", device, tell, LESS_UPDATE):
         update(run, batch)
     with _measured("sync", device, tell, LESS_ROLLOUT):

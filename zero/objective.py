@@ -55,7 +55,7 @@ def group_zscore(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
     return group_mean(rewards_PG) / (rewards_PG.std(dim=1, correction=1, keepdim=True) + eps)
 
 
-def reward_itself(rewards_PG: Tensor) -> Tensor:
+def raw_reward(rewards_PG: Tensor) -> Tensor:
     """REINFORCE without a baseline, A_i = R_i. [W92]"""
     return rewards_PG
 
@@ -85,13 +85,13 @@ def batch_whitened(rewards_PG: Tensor, eps: float = 1e-8) -> Tensor:
     return (rewards_PG - rewards_PG.mean()) / (rewards_PG.std(correction=1) + eps)
 
 
-def kept(rewards_PG: Tensor, above: float) -> Tensor:
+def above_threshold(rewards_PG: Tensor, above: float) -> Tensor:
     """Best-of-n filtering, A_i = 1 if R_i > above, else 0: with `log_likelihood`, supervised learning on one's own good
     answers. [RFT] section 3.2"""
     return (rewards_PG > above).to(rewards_PG.dtype)
 
 
-def every_response(rewards_PG: Tensor) -> Tensor:
+def ones(rewards_PG: Tensor) -> Tensor:
     """A_i = 1 whatever the reward: with `log_likelihood` on reference solutions, supervised learning."""
     return torch.ones_like(rewards_PG)
 
@@ -104,27 +104,27 @@ def _all_equal(rewards_PG: Tensor) -> Tensor:
 
 
 def generalized_advantage(
-    earned_NT: Tensor, value_NT: Tensor, starts_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float
+    reward_NT: Tensor, value_NT: Tensor, step_start_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float
 ) -> Tensor:
     """A_s = sum over l >= 0 of (gamma lam)^l delta_{s+l}, with delta_s = r_s + gamma V_{s+1} - V_s. [GAE] eq. 16
 
-    A response is a sequence of steps; starts_NT (bool) marks the first token of each. value_NT is the value of the state
+    A response is a sequence of steps; step_start_NT (bool) marks the first token of each. value_NT is the value of the state
     before such a token, r_s what the tokens of step s earned, and after the last step nothing is left to earn. Every
     token has its step's advantage. A step is one token for a learned critic; with steps of many tokens, gamma = 1 and
     lam = 0 this is A_s = r_s + V_{s+1} - V_s of [Vine] eq. 5.
     """
-    advantage_NT = torch.zeros_like(earned_NT)
-    earned_N, ahead_N, following_N = (torch.zeros_like(earned_NT[:, 0]) for _ in range(3))
-    for t in reversed(range(earned_NT.shape[1])):
-        start_N = starts_NT[:, t]
-        earned_N = earned_N + earned_NT[:, t]
-        delta_N = earned_N + gamma * following_N - value_NT[:, t]
+    advantage_NT = torch.zeros_like(reward_NT)
+    reward_N, ahead_N, following_N = (torch.zeros_like(reward_NT[:, 0]) for _ in range(3))
+    for t in reversed(range(reward_NT.shape[1])):
+        start_N = step_start_NT[:, t]
+        reward_N = reward_N + reward_NT[:, t]
+        delta_N = reward_N + gamma * following_N - value_NT[:, t]
         ahead_N = torch.where(start_N, delta_N + gamma * lam * ahead_N, ahead_N)
         following_N = torch.where(start_N, value_NT[:, t], following_N)
-        earned_N = earned_N.masked_fill(start_N, 0.0)
+        reward_N = reward_N.masked_fill(start_N, 0.0)
         advantage_NT[:, t] = ahead_N
-    for t in range(1, earned_NT.shape[1]):  # what a step is worth is known at its first token; its others share it
-        advantage_NT[:, t] = torch.where(starts_NT[:, t], advantage_NT[:, t], advantage_NT[:, t - 1])
+    for t in range(1, reward_NT.shape[1]):  # what a step is worth is known at its first token; its others share it
+        advantage_NT[:, t] = torch.where(step_start_NT[:, t], advantage_NT[:, t], advantage_NT[:, t - 1])
     return advantage_NT * mask_NT
 
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
     import torch
     from torch import Tensor
 
-TRAINING, EVALUATION, VALUE, CANARY = 0, 1, 2, 3  # the first part of a prompt's key: they never share random numbers
+TRAINING, EVALUATION, VALUE, SYNC_CHECK = (
+    0,
+    1,
+    2,
+    3,
+)  # the first part of a prompt's key: they never share random numbers
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking/glossary.py
 
 
@@ -55,21 +60,23 @@ class Completion:
     logprobs: tuple[float, ...]  # 0 where the environment spoke; none at all if nobody sampled: a reference solution
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
-    own: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
-    tries: tuple[str, ...] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
+    action_mask: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
+    attempts: tuple[
+        str, ...
+    ] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
     version: int = -1  # of the weights that made all of its tokens: the updates they had seen; -1: nobody sampled
     # Logarithm of the share of the distribution that top-p and top-k kept at each token; empty: all of it, or nobody knows
-    kept: tuple[float, ...] = ()
+    log_normalizers: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
         """Tokens that the policy chose."""
-        return sum(self.own) if self.own else len(self.ids)
+        return sum(self.action_mask) if self.action_mask else len(self.ids)
 
     @property
-    def said(self) -> str:
+    def final_text(self) -> str:
         """What is judged: the last try, without what the environment or an earlier try said."""
-        return self.tries[-1] if self.tries else self.text
+        return self.attempts[-1] if self.attempts else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Prompt:
     text: str
     ids: tuple[int, ...]
     key: tuple[int, ...]  # (what for, seed, step, position in the step)
-    begun: Completion | None = None  # what of a response the ids hold already, if it is to be gone on with
+    prefix: Completion | None = None  # what of a response the ids hold already, if it is to be gone on with
 
 
 class Outcome(StrEnum):
@@ -108,7 +115,7 @@ class Verdict:
     lenient: Outcome
     answer: str | None  # what the template extracted
     reason: str  # the outcome for a person, and why: "wrong", "truncated, no answer", "failed: ValueError"
-    parts: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def correct(self) -> bool:
@@ -136,7 +143,7 @@ class Response:
     lenient: Outcome
     answer: str | None
     siblings: Sequence[Response] = ()  # every response to the same prompt, this one among them
-    tries: int = 1
+    attempts: int = 1
 
     @property
     def correct(self) -> bool:

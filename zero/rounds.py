@@ -12,24 +12,24 @@ FILE = "rounds.json"
 
 @dataclass
 class Rounds:
-    """Rounds of questions taken by the first `steps` steps. One a step, unless the algorithm refills."""
+    """Rounds of questions taken by the first `steps` steps. One a step, unless the algorithm resample_rounds."""
 
     steps: int = 0
-    taken: int = 0
+    used: int = 0
 
     def number(self, step: int, r: int) -> int:
         """The place of round r of a step in the order of all rounds; of a later step if each before it takes one."""
-        return self.taken + step - self.steps + r
+        return self.used + step - self.steps + r
 
     def end(self, step: int, rounds: int) -> None:
         """The step has taken so many."""
-        self.steps, self.taken = step + 1, self.taken + rounds
+        self.steps, self.used = step + 1, self.used + rounds
 
     def save(self, path: Path) -> None:
         """Into the folder of a checkpoint."""
-        (path / FILE).write_text(json.dumps({"steps": self.steps, "taken": self.taken}))
+        (path / FILE).write_text(json.dumps({"steps": self.steps, "taken": self.used}))
 
     def load(self, path: Path, step: int) -> None:
         """As it was when `save` was called after so many steps."""
         kept = json.loads((path / FILE).read_text()) if (path / FILE).exists() else {"steps": step, "taken": step}
-        self.steps, self.taken = kept["steps"], kept["taken"]
+        self.steps, self.used = kept["steps"], kept["taken"]

@@ -47,7 +47,11 @@ FIXED = ("learner.lora",)  # what is trained
 GROUPS = (
     "learner",
 )  # its options compute the same numbers; those of optim differ in settings, which are changed by name
-WATCHING = ("tracker", "checkpoint", "canary")  # settings that do something while steps are taken, and change no number
+WATCHING = (
+    "tracker",
+    "checkpoint",
+    "sync_check",
+)  # settings that do something while steps are taken, and change no number
 BETWEEN = re.compile(r"[\s,]+(?=[\w.]+=)")  # where a list of KEY=VALUE may be cut
 
 

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # For another rank: the slowest sampling of a step must fit. It is not how a death is noticed: gloo's ranks see the connection end
 # within a second, and NCCL's are ended by torchrun or by Slurm (--kill-on-bad-exit).
-PATIENCE = timedelta(hours=2)
+PROCESS_GROUP_TIMEOUT = timedelta(hours=2)
 
 
 def prepare(threads: int, tf32: bool = False) -> torch.device:
@@ -75,20 +75,20 @@ class World:
             return cls()
         if not is_initialized():
             both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            init_process_group(both, timeout=PATIENCE)
+            init_process_group(both, timeout=PROCESS_GROUP_TIMEOUT)
         return cls(int(os.environ["RANK"]), size)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes files and speaks for all."""
         return self.rank == 0
 
-    def part(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """This rank's stretch of what all have; `gather` puts the stretches together in order."""
         start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
         return items[start:end]
 
-    def gather(self, items: Sequence[Item]) -> list[Item]:
+    def all_gather(self, items: Sequence[Item]) -> list[Item]:
         """What all ranks have, in the order of ranks."""
         if self.size == 1:
             return list(items)
@@ -96,7 +96,7 @@ class World:
         all_gather_object(said, list(items))
         return [item for part in said for item in part]
 
-    def share(self, length_N: Tensor) -> Tensor:
+    def balanced_rows(self, length_N: Tensor) -> Tensor:
         """This rank's rows [n]: dealt out by length, to and fro, so that every rank has about as many tokens."""
         if self.size == 1:
             return torch.arange(len(length_N))
@@ -104,27 +104,27 @@ class World:
         turn = torch.arange(len(order)) % (2 * self.size)
         return order[torch.minimum(turn, 2 * self.size - 1 - turn) == self.rank].sort().values
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over ranks."""
         if self.size > 1:
             for tensor in tensors:
                 all_reduce(tensor, ReduceOp.SUM)
 
-    def every(self, value: dict[str, float]) -> list[dict[str, float]]:
+    def gather_dicts(self, value: dict[str, float]) -> list[dict[str, float]]:
         """What each rank says, in the order of ranks."""
-        return self.gather([value])
+        return self.all_gather([value])
 
-    def any(self, fact: bool) -> bool:
+    def any_rank(self, fact: bool) -> bool:
         """Whether it is so for any rank. A moment at which all ranks meet."""
-        return any(self.gather([fact]))
+        return any(self.all_gather([fact]))
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every rank is here."""
-        self.any(False)
+        self.any_rank(False)
 
-    def part_ways(self) -> None:
+    def shutdown(self) -> None:
         """Once every rank is here, end what connects them. A process that ends with its group alive may abort: the
         group's own threads then meet an interpreter that is gone."""
         if self.size > 1:
-            self.meet()
+            self.barrier()
             destroy_process_group()

@@ -19,30 +19,30 @@ AGAIN = (
 )
 
 
-class GaveWay(Exception):
+class LeaseLost(Exception):
     """Another copy of this run has taken its folder over: nothing more may be written there. Exit code 76."""
 
 
-class StopRequest:
+class StopSignal:
     """Set by SIGTERM, Ctrl-C, SIGHUP (a terminal that closed), SIGUSR1 (which Slurm sends ahead of a time limit) or a file;
     asked at the end of each step. A second Ctrl-C raises KeyboardInterrupt, as the first does before `begun` is set, when
     nothing is there to save; a third ends the process.
 
     The file is named by ZERO_STOP_FILE. ZERO_LEASE=PATH:TOKEN names a JSON file whose token says who owns the run: asking
-    raises GaveWay once it is another's. One that is not there, or cannot be read now, takes nothing away.
+    raises LeaseLost once it is another's. One that is not there, or cannot be read now, takes nothing away.
     `piece` is what is finished before anything is saved.
     """
 
     def __init__(self, piece: str = "this step") -> None:
         self.received: str | None = None
-        self.begun = False
+        self.started = False
         self._piece, self._at, self._terminals = piece, 0.0, [fd for fd in (1, 2) if _is_terminal(fd)]
         self._file = os.environ.get("ZERO_STOP_FILE")
         self._lease, _, self._token = os.environ.get("ZERO_LEASE", "").rpartition(":")
 
     def __bool__(self) -> bool:
         if self._lease and (owner := self._owner()) not in (None, self._token):
-            raise GaveWay(f"{owner} has taken this run over")
+            raise LeaseLost(f"{owner} has taken this run over")
         if self._file and self.received is None and os.path.exists(self._file):
             self.received = "a stop file"
         return self.received is not None
@@ -61,7 +61,7 @@ class StopRequest:
             self._leave_terminals()
         if number != signal.SIGINT:
             return
-        if self.begun and not again:
+        if self.started and not again:
             self._at = time.monotonic()
             if os.environ.get("RANK", "0") == "0":
                 _say(f"saving after {self._piece}; Ctrl-C again stops at once")
@@ -78,7 +78,7 @@ class StopRequest:
             os.close(nowhere)
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
+    def listening(self) -> Iterator[StopSignal]:
         """Handle the signals inside, restore the former handlers after. Only the main thread can. What whoever started
         this process has it ignore (nohup: SIGHUP; a shell's background job: Ctrl-C) stays ignored."""
         if threading.current_thread() is not threading.main_thread():

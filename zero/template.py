@@ -241,7 +241,7 @@ def boxed_or_last_number(text: str) -> str | None:
     return after or prose_answer(text)
 
 
-def free_answer(text: str) -> str | None:
+def extract_any(text: str) -> str | None:
     """For instruct models, which may heed a question that asks for tags: the last closed `<answer>...</answer>`, else
     as `boxed_or_last_number`."""
     tagged = _last_tag(text)

@@ -29,7 +29,7 @@ from zero.lock import owned
 from zero.models.load import export_dtype, find, store_as
 from zero.paths import CONF
 from zero.question_sets import as_key, load_questions, manifest
-from zero.signals import GaveWay, StopRequest
+from zero.signals import LeaseLost, StopSignal
 from zero.tracking import provenance
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def carry_out(
     light: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The part of `run` that needs torch: build, train, export; the folder is ours alone."""
-    with nothing_is_garbage():
+    with gc_paused():
         import zero.loop  # noqa: F401 - torch from here on
         from zero.failures import explained
         from zero.runtime import World, device_name
@@ -90,28 +90,28 @@ def carry_out(
     world = World.join()
     start = provenance.start(choices, device_name(), world.size)
     outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
-    with StopRequest().listening() as stop:
-        with nothing_is_garbage(), explained(run_dir, settings.current):
+    with StopSignal().listening() as stop:
+        with gc_paused(), explained(run_dir, settings.current):
             parts = build(
                 settings.current, run_dir, name, sets, start, **light, world=world, identity=settings.identity
             )
-            if world.first:
-                parts = replace(parts, begun=partial(run_folder.begin, run_dir, start, settings))
+            if world.is_main:
+                parts = replace(parts, on_start=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:
             return trained(parts, settings, manifest(sets), outcome, stop)
     probe(parts)
-    world.part_ways()
+    world.shutdown()
     return {"status": "probed"}
 
 
 def trained(
-    parts: Run, settings: run_folder.Settings, questions: Mapping[str, Any], outcome: dict[str, Any], stop: StopRequest
+    parts: Run, settings: run_folder.Settings, questions: Mapping[str, Any], outcome: dict[str, Any], stop: StopSignal
 ) -> dict[str, Any]:
     """Train what is built, export the model, and close; the outcome, which result.json holds however this ends."""
     from zero.failures import explained, steps_done
     from zero.loop import train
 
-    if parts.world.first:  # from here on the folder belongs to these settings, questions and weights
+    if parts.world.is_main:  # from here on the folder belongs to these settings, questions and weights
         configs.keep(settings.identity, parts.dir / run_folder.CONFIG)
         configs.keep(questions, parts.dir / run_folder.QUESTIONS)
         (parts.dir / run_folder.WEIGHTS).write_text(parts.model + "\n")
@@ -126,20 +126,20 @@ def trained(
     except (Preempted, KeyboardInterrupt) as asked:
         outcome["status"], together = "preempted", isinstance(asked, Preempted)
         raise
-    except GaveWay:
+    except LeaseLost:
         outcome["status"] = "gave way"
         raise
     finally:
         outcome |= {"steps": steps_done(parts.dir), "seconds": round(time.perf_counter() - began, 1)}
-        if parts.world.first and outcome["status"] != "gave way":  # the folder is another copy's now
+        if parts.world.is_main and outcome["status"] != "gave way":  # the folder is another copy's now
             close(parts, outcome)
         if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
-            parts.world.part_ways()
+            parts.world.shutdown()
     return outcome
 
 
 @contextmanager
-def nothing_is_garbage() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without garbage collection: what is imported and built at the start stays, and walking over it again and again takes
     two seconds of processor time."""
     gc.disable()
@@ -168,7 +168,7 @@ def build(
     from zero.models.load import load_model
     from zero.models.weights import fingerprint
     from zero.monitoring.preflight import preflight, settings_doubts
-    from zero.rollout.prefetch import Ahead
+    from zero.rollout.prefetch import Prefetch
     from zero.runtime import World, prepare
     from zero.tracking import Trackers
     from zero.tracking.terminal import Progress
@@ -176,7 +176,7 @@ def build(
     world = world or World()
 
     def tell(text: str) -> None:
-        if world.first:
+        if world.is_main:
             print(text, file=sys.stderr)
 
     if config["prompts"] % world.size:
@@ -207,7 +207,7 @@ def build(
     benchmarks = make.make_benchmarks(
         config["benchmarks"], template, reward, greedy, evaluation["n"], config["seed"], sets, tokenizer, context
     )
-    grader = Grader(template.extract, questions.check, questions.find, reward)
+    grader = Grader(template.extract, questions.check, questions.extract_any, reward)
     engine = make.make_engine(config["rollout"], model, tokenizer, context, device)
     precision = "bfloat16" if make.autocasts(config, device) else "float32"
     tell(provenance.on_engine(start, engine, precision))
@@ -229,12 +229,12 @@ def build(
         lens=make.make_lens(config, start["choices"]["algo"], learner, tokenizer)
         if config["tracker"]["lens"]
         else None,
-        canary=make.make_canary(config, device),
+        sync_check=make.make_sync_check(config, device),
         model=digest,
-        ahead=Ahead(world),
+        prefetch=Prefetch(world),
         benchmarks=benchmarks,
         trackers=open_trackers(identity or config, start, run_dir, name, Progress(run_dir, name, config["steps"]))
-        if world.first and not config["probe"]
+        if world.is_main and not config["probe"]
         else Trackers(None),
         world=world,
         **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
@@ -250,8 +250,8 @@ def probe(parts: Run) -> None:
     """Say what the longest possible step takes; nothing is kept of it."""
     from zero.memory_probe import longest_step
 
-    longest_step(parts, print if parts.world.first else lambda line: None)
-    if parts.world.first:
+    longest_step(parts, print if parts.world.is_main else lambda line: None)
+    if parts.world.is_main:
         print("the longest step fits; nothing was trained: the same command without debug=probe does it")
 
 
@@ -260,12 +260,12 @@ def export(parts: Run, dtype: torch.dtype) -> None:
     import shutil
 
     final, partial = parts.dir / "model", parts.dir / ".model_partial"
-    if parts.world.first:
+    if parts.world.is_main:
         shutil.rmtree(partial, ignore_errors=True)
-    parts.world.meet()
+    parts.world.barrier()
     parts.learner.export(partial)
-    parts.world.meet()  # each rank may have written its part
-    if parts.world.first:
+    parts.world.barrier()  # each rank may have written its part
+    if parts.world.is_main:
         store_as(partial, dtype)
         parts.tokenizer.save_pretrained(partial)
         shutil.rmtree(final, ignore_errors=True)
@@ -309,8 +309,8 @@ def deliver(config: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path
     from zero.tracking import delivered
 
     if not delivered(run_dir):
-        begun = [{"choices": dict(choices)}, *provenance.starts(run_dir)]  # a full disk may have cost the line
-        open_trackers(config, begun[-1], run_dir, name).close("finished")
+        on_start = [{"choices": dict(choices)}, *provenance.starts(run_dir)]  # a full disk may have cost the line
+        open_trackers(config, on_start[-1], run_dir, name).close("finished")
 
 
 def where_to_look(run_dir: Path, before: str = "") -> None:

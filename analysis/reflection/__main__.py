@@ -37,7 +37,7 @@ from zero.paths import CONF
 if TYPE_CHECKING:  # --help and bad input are answered without them
     from pandas import DataFrame
 
-    from analysis.cli import Answer
+    from analysis.cli import Finding
     from analysis.reflection.judge import Instruction, Judge
 
 OWN = ("temperatures", "out", "pool", "pools", "traces", "judge", "instructions")  # keys of conf/reflection.yaml
@@ -277,12 +277,12 @@ def write(findings: Findings, out: Path) -> Path:
     return save(shown(findings).figure, out / "reflection")[0]
 
 
-def shown(findings: Findings) -> Answer:
+def shown(findings: Findings) -> Finding:
     """The findings as every question of analysis/ gives them."""
-    from analysis.cli import Answer
+    from analysis.cli import Finding
     from analysis.reflection.figure import draw
 
-    return Answer(draw(findings.tables), findings.tables["reflection"], findings.text)
+    return Finding(draw(findings.tables), findings.tables["reflection"], findings.text)
 
 
 def stored(out: Path) -> Findings:

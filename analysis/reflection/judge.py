@@ -153,7 +153,7 @@ class Judge:
         self, url: str, model: str | None, key_env: str, timeout: float, retries: int, concurrency: int,
         most: int, longest: int, extra: Mapping[str, Any], cache: str,
     ) -> None:  # fmt: skip
-        from zero.rollout.http import LONGEST_PAUSE, Client, Patience, address
+        from zero.rollout.http import LONGEST_PAUSE, Client, RetryPolicy, address
         from zero.rollout.openai import BUSY
 
         for key, value, least in (
@@ -170,7 +170,7 @@ class Judge:
             raise InputError("judge.url", url, error.remedy) from None
         self.model, self.key_env, self.extra, self.longest = model, key_env, dict(extra), longest
         self.timeout, self.concurrency, self.left = timeout, concurrency, most
-        self.patience = Patience(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
+        self.patience = RetryPolicy(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
         self.cache = Cache(Path(cache).expanduser())
         self._refusals = 0
         self._answered = False
@@ -182,7 +182,7 @@ class Judge:
         Raises InputError (url, key, model, or more requests than `most`) and Broken if the server fails for good; what was
         answered until then is kept.
         """
-        from zero.rollout.http import CONNECT_SECONDS, LONGEST_PAUSE, EngineDied, in_parallel
+        from zero.rollout.http import CONNECT_SECONDS, LONGEST_PAUSE, ServerError, in_parallel
 
         if not texts:
             return []
@@ -202,12 +202,12 @@ class Judge:
                 part = list(islice(todo.items(), len(fresh), len(fresh) + PART))
                 found = in_parallel(
                     lambda item: self._kept(item[0], self._body(instruction, item[1])), part, self.concurrency,
-                    limit=longest, silence=lambda: EngineDied(self.client.url, "says nothing"),
+                    limit=longest, silence=lambda: ServerError(self.client.url, "says nothing"),
                 )  # fmt: skip
                 fresh |= zip((key for key, _ in part), found, strict=True)
                 if len(todo) > PART:
                     print(f"judge, {instruction.name}: {len(fresh)} of {len(todo)} asked", file=sys.stderr, flush=True)
-        except EngineDied as error:
+        except ServerError as error:
             kept = f"{len(self.cache.known)} answers are kept, and the same command asks for the rest"
             raise Broken(f"judge {self.client.url}: {error.what}; {kept}") from None
         return [instruction.read(fresh[key] if key in fresh else self.cache.known[key]) for key in keys]
@@ -218,11 +218,11 @@ class Judge:
         return reply
 
     def _reply(self, body: dict[str, Any]) -> Reply:
-        from zero.rollout.http import Refused
+        from zero.rollout.http import HttpError
 
         try:
             answer = self.client.post("/chat/completions", body, self.patience)
-        except Refused as error:
+        except HttpError as error:
             self._refuse(error)
             self._refusals += 1
             if self._refusals >= PATIENT_WITH and not self._answered:
@@ -253,15 +253,15 @@ class Judge:
         """Learn the model's name if it was not given: the only one that the server has."""
         if self.model is not None:
             return
-        from zero.rollout.http import EngineDied, Refused
+        from zero.rollout.http import HttpError, ServerError
         from zero.rollout.openai import FIRST
 
         names: list[str] = []
         try:
             names = [str(entry["id"]) for entry in self.client.get("/models", FIRST)["data"]]
-        except EngineDied as error:
+        except ServerError as error:
             raise InputError("judge.url", self.client.url, f"{error.what}; correct it, or start the server") from None
-        except Refused as error:
+        except HttpError as error:
             if error.status != 404:  # many servers do not list their models
                 self._refuse(error)
         except (LookupError, TypeError, AttributeError):

@@ -14,7 +14,7 @@ from analysis.report.page import drawing, paragraph, table, text
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.cli import Answer
+    from analysis.cli import Finding
     from analysis.reader.records import Run, Runs
     from analysis.report.page import Request
 
@@ -42,7 +42,7 @@ def questions(request: Request) -> list[Entry]:
     ]
 
 
-def shown(answer: Answer, name: str, command: str) -> str:
+def shown(answer: Finding, name: str, command: str) -> str:
     """An answer as HTML: figure, text, command."""
     return (
         drawing(answer.figure, name)

@@ -49,7 +49,7 @@ exec {name} "$@"
 """
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """sbatch's words for why it does not take a job."""
 
 
@@ -88,9 +88,9 @@ def submit(order: Order, cells: Sequence[tuple[str, str]] = ()) -> str:
                 ours = executor(order)
                 jobs = ours.map_array(attempt, *zip(*cells, strict=True)) if cells else [ours.submit(nothing)]
         except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-            raise Refused(" ".join(str(error).split())[:500]) from error
+            raise HttpError(" ".join(str(error).split())[:500]) from error
         except FileNotFoundError as error:
-            raise Refused(f"{error.filename or 'sbatch'} is not installed") from error
+            raise HttpError(f"{error.filename or 'sbatch'} is not installed") from error
     return str(jobs[0].job_id).partition("_")[0]
 
 

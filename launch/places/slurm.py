@@ -107,7 +107,7 @@ def submit(
         order = prepare(folder, name, part, settings, mark, dependency)
         try:
             job = executor.submit(order, [(str(folder), cell) for cell in part])
-        except executor.Refused as error:
+        except executor.HttpError as error:
             (folder / FOLDER / f"{mark}.names").unlink()
             if not LIMITED.search(str(error)):
                 done = f"; {len(taken)} of {len(cells)} cells are submitted" if taken else ""

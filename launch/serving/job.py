@@ -110,7 +110,7 @@ def submit(order: executor.Order, text: str) -> str:
     write_whole(folder / SCRIPT, text)
     try:
         task = f"{executor.submit(order)}_0"
-    except executor.Refused as error:
+    except executor.HttpError as error:
         raise InputError("launcher", "slurm", f"sbatch failed ({error})") from error
     write_json(folder / JOB, {"task": task, "script": text, "time": time.time()})
     return task

@@ -105,7 +105,7 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
 
 def ready(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Namespace, weights: Path) -> bool:
     """Wait until vLLM serves, and load the weights. False if it ended, or was asked to. InputError if it takes too long."""
-    from zero.rollout.http import Aside, Client, EngineDied, Refused
+    from zero.rollout.http import Client, Future, HttpError, ServerError
 
     client = Client(url_of(LOOPBACK.get(options.host, options.host), options.port), 10.0, 1)
     since = time.monotonic()
@@ -120,10 +120,10 @@ def ready(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Na
         try:
             client.get("/health")
             break
-        except (EngineDied, Refused):
+        except (ServerError, HttpError):
             continue
     body = {"method": "take_checkpoint", "args": [str(weights)]}
-    loading = Aside(lambda: client.post("/collective_rpc", body, limit=None)["results"])
+    loading = Future(lambda: client.post("/collective_rpc", body, limit=None)["results"])
     while patient():
         try:
             if loading.ended:
@@ -133,7 +133,7 @@ def ready(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Na
                         raise InputError("MODEL", options.model, f"vLLM cannot load its weights ({worker['error']})")
                 client.post("/reset_prefix_cache", None)
                 return True
-        except (EngineDied, Refused) as error:
+        except (ServerError, HttpError) as error:
             raise InputError("MODEL", options.model, f"vLLM failed while it loaded its weights ({error})") from error
     return False
 

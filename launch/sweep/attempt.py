@@ -24,7 +24,7 @@ from launch.sweep import files as sweep
 from launch.sweep import states
 from launch.sweep.rank import Place, free_port, newer
 from zero.errors import InputError, Preempted
-from zero.signals import GaveWay
+from zero.signals import LeaseLost
 
 CAP = "ZERO_CELL_REQUEUES"  # restarts after which a cell is given up
 LOOK = 5.0  # seconds between two looks at the lease: gentle with a shared file system
@@ -91,7 +91,7 @@ def attempt(folder: Path, cell: sweep.Cell, place: Place) -> int:
     except Preempted as error:
         code, line = sweep.EXIT_PREEMPTED, str(error)
     except BaseException as error:
-        code = sweep.EXIT_GAVE_WAY if isinstance(error, GaveWay) else sweep.EXIT_FAILED
+        code = sweep.EXIT_GAVE_WAY if isinstance(error, LeaseLost) else sweep.EXIT_FAILED
         line, trace = one_line(error), traceback.format_exc()
     ended(folder, place, number, code, line, trace)
     if place.job:  # all is saved: taking torch down takes seconds of a grace time, and may itself fail

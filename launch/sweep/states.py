@@ -92,7 +92,7 @@ def states(
             found[name] = of_cell(folder / name, cell, task, asked.get(task), patient, host, now)
             if scheduler is None and found[name].live and not found[name].line:
                 found[name] = replace(found[name], line=SILENT)
-    found = {name: waits(status, sweep.cells[name], found) for name, status in found.items()}
+    found = {name: mark_waiting(status, sweep.cells[name], found) for name, status in found.items()}
     return {name: in_no_queue(status) if submitted else status for name, status in found.items()}
 
 
@@ -111,7 +111,7 @@ def of_cell(place: Path, cell: Cell, task: str, said: Task | None, patient: bool
     shared |= numbers(place, cell)
     if records.finished(place):
         return Status(cell.name, FINISHED, False, **shared | {"eta": 0.0, "node": str(last.get("host", ""))})
-    state, live, line = judge(place, task, said, last, patient, host, now)
+    state, live, line = infer_state(place, task, said, last, patient, host, now)
     if state == CANCELLED and cell.after and not attempts and not (place / records.CANCELLED).exists():
         state, line = PENDING, ""  # Slurm cancels what waited for a job that did not succeed; the cell is still wanted
     node = (said.node if said and said.node else "") or str(last.get("host", ""))
@@ -120,7 +120,7 @@ def of_cell(place: Path, cell: Cell, task: str, said: Task | None, patient: bool
     return Status(cell.name, state, live, line=line or error_line(place), node=node, **shared)
 
 
-def judge(
+def infer_state(
     place: Path, task: str, said: Task | None, last: Mapping[str, Any], patient: bool, host: str, now: float
 ) -> tuple[str, bool, str]:
     """(state, live, line) of a cell that has not finished."""
@@ -207,7 +207,7 @@ def last_sign(place: Path) -> float:
     return newest
 
 
-def waits(status: Status, cell: Cell, of: Mapping[str, Status]) -> Status:
+def mark_waiting(status: Status, cell: Cell, of: Mapping[str, Status]) -> Status:
     """The same, or waiting: for a cell that has not finished. A dependency that failed is named."""
     before = of.get(cell.after or "")
     if before is None or before.state == FINISHED or status.state not in (PENDING, PREEMPTED) or status.attempts:

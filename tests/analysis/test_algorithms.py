@@ -81,9 +81,9 @@ def test_every_algorithm_has_a_section_with_its_functions_and_sources(name: str)
         ("drgrpo", "weight", "constant_length(length=sampling.max_tokens)", "Siblings are compared, surrogate clipped",
          {"min_group": "2"}, ("DrGRPO",)),
         ("dapo", "surrogate", "clipped(low=0.2, high=0.28)", "Siblings are compared, another surrogate",
-         {"min_group": "2", "refills": "3"}, ("DAPO",)),
-        ("vineppo", "critic", 'Vine(samples=3, every=16, separator="\\n")', "A critic", {}, ("Vine",)),
-        ("reinforce", "advantage", "reward_itself", "Siblings are not compared", {}, ("W92",)),
+         {"min_group": "2", "resample_rounds": "3"}, ("DAPO",)),
+        ("vineppo", "critic", 'MonteCarloCritic(samples=3, every=16, separator="\\n")', "A critic", {}, ("Vine",)),
+        ("reinforce", "advantage", "raw_reward", "Siblings are not compared", {}, ("W92",)),
         ("sft", "surrogate", "log_likelihood", "Siblings are not compared", {}, ()),
     ],
 )  # fmt: skip

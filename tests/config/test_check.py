@@ -29,7 +29,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("sampling.top_p=0", "sampling.top_p=0: must be above 0"),
         ("optim.lr=nan", "optim.lr=nan: must be a number"),
         ("optim.lr=1e400", "optim.lr=1e400: must be a finite number"),
-        ("reward.parts.correct.weight=inf", "weight=inf: must be a finite number"),
+        ("reward.terms.correct.weight=inf", "weight=inf: must be a finite number"),
         ("seed=100000000000000000000", "seed=100000000000000000000: is too large"),
         ("optim.schedule=cos", "optim.schedule=cos: must be constant, linear or cosine"),
         ("group_size=1", "group_size=1: this algorithm compares siblings; it must be at least 2"),

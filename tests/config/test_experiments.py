@@ -95,13 +95,13 @@ def test_claims_are_about_what_the_cells_measure(name: str) -> None:
             known = {s["name"] for cell in made for s in (cell.config or {})["benchmarks"]["sets"].values()}
             assert benchmark in known | {"macro"}, benchmark
         if metric.startswith("reward/"):
-            assert all(metric[7:] in (cell.config or {})["reward"]["parts"] for cell in made), metric
+            assert all(metric[7:] in (cell.config or {})["reward"]["terms"] for cell in made), metric
         assert len({cell.axes["seed"] for cell in made} - set(claim.seen)) >= claim.fewest, "too few seeds to decide"
         assert not claim.every or len({cell.axes.get(claim.every) for cell in made}) > 1
     for metric in of.figures:
         assert describe(metric), metric
         assert not metric.startswith("reward/") or any(
-            metric[7:] in (cell.config or {})["reward"]["parts"] for cell in made
+            metric[7:] in (cell.config or {})["reward"]["terms"] for cell in made
         ), metric
 
 

@@ -25,7 +25,7 @@ def named(*overrides: str, choices: dict[str, str] = CHOICES) -> str:
         (("algo=drgrpo", "seed=3", "tracker=jsonl", "steps=5", "optim.lr=1e-4"), START + "3-optim.lr=0.0001-steps=5"),
         (("steps=100", "optim.clip=1", "optim=adamw", "checkpoint.every=3", "name=x"), START + "0"),
         (("optim.betas=[0.9,0.99]",), START + "0-optim.betas=0.9+0.99"),
-        (("algo.largest_advantage=2", "learner=lora"), START + "0-algo.largest_advantage=2-learner=lora"),
+        (("algo.advantage_clip=2", "learner=lora"), START + "0-algo.advantage_clip=2-learner=lora"),
     ],
 )
 def test_a_name_holds_what_differs_from_the_default(overrides: tuple[str, ...], name: str) -> None:
@@ -35,9 +35,9 @@ def test_a_name_holds_what_differs_from_the_default(overrides: tuple[str, ...], 
 def test_paths_and_structures_are_shortened() -> None:
     file = named("questions=file", "questions.path=/home/someone/q.jsonl", "questions.answer=answer", choices=FILE)
     assert file.startswith("drgrpo-none-file-nano-s0-questions.path=q-")
-    assert named("+reward.parts.mine=my_module.gentle").startswith(START + "0-reward.parts.mine=gentle-")
+    assert named("+reward.terms.mine=my_module.gentle").startswith(START + "0-reward.terms.mine=gentle-")
     assert "=tidy-" in named(
-        "+reward.parts.mine={_target_:zero.grading.Weighted,part:{_target_:hydra.utils.get_method,path:m.tidy}}"
+        "+reward.terms.mine={_target_:zero.grading.RewardTerm,function:{_target_:hydra.utils.get_method,path:m.tidy}}"
     )
 
 
@@ -57,7 +57,7 @@ def test_different_settings_never_share_a_name() -> None:
         [], ["steps=5"], ["sampling.max_tokens=64"], ["sampling.max_tokens=64", "evaluation.max_tokens=128"],
         ["evaluation.max_tokens=64"], ["template.text='a b {question}'"], ["template.text='a_b {question}'"],
         ["template.stop=[a]"], ["template.stop=[b]"], ["template.stop=['a+b']"], ["template.stop=[a,b]"],
-        ["+reward.parts.mine=a.f"], ["+reward.parts.mine=b.f"], ["+reward.parts.mine=a.f", "+reward.parts.mine.weight=0.5"],
+        ["+reward.terms.mine=a.f"], ["+reward.terms.mine=b.f"], ["+reward.terms.mine=a.f", "+reward.terms.mine.weight=0.5"],
         ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:2.0}"],
         ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:3.0}"],
         [f"template.text={'x' * 300}1"], [f"template.text={'x' * 300}2"], ["optim.lr=1e-4"], ["optim.lr=1e-5"],

@@ -11,8 +11,8 @@ import torch
 from tests.integration.runs import SMALL
 from zero.batching import make_batch
 from zero.config.check import check, instantiate
-from zero.critic import Parts
-from zero.critic.monte_carlo import Vine
+from zero.critic import CriticContext
+from zero.critic.monte_carlo import MonteCarloCritic
 from zero.loop import Run
 from zero.records import TRAINING, VALUE, Completion, Group, Prompt, Sampling
 from zero.runtime import World
@@ -30,12 +30,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def vine_of(run: Run, **settings: Any) -> Vine:
-    parts = Parts(
+def vine_of(run: Run, **settings: Any) -> MonteCarloCritic:
+    parts = CriticContext(
         model=None, tokenizer=run.tokenizer, engine=run.engine, grader=run.grader, sampling=run.sampling,
         total_updates=1, seed=0, autocast=False, device=torch.device("cpu"), world=World(),
     )  # fmt: skip
-    return Vine(parts, **({"samples": 4, "every": 4, "separator": None} | settings))
+    return MonteCarloCritic(parts, **({"samples": 4, "every": 4, "separator": None} | settings))
 
 
 def groups_of(run: Run, texts: list[str]) -> list[Group]:
@@ -67,8 +67,8 @@ def test_a_state_behind_the_right_answer_is_worth_1_and_behind_a_wrong_one_0(run
     answer = run.questions.rows.train[0].answer[0]
     groups = groups_of(run, [rf" The answer is \boxed{{{answer}}}.", r" The answer is \boxed{12345}."])
     batch = make_batch(groups, run.algo, pad_id=0)
-    value_NT, starts_NT = vine_of(run, every=1, samples=8).values(groups, batch)
-    assert torch.equal(starts_NT, batch.mask_NT.bool())
+    value_NT, step_start_NT = vine_of(run, every=1, samples=8).values(groups, batch)
+    assert torch.equal(step_start_NT, batch.mask_NT.bool())
     at_end = [int(length) - 1 for length in batch.length_N]  # before the stop token
     assert float(value_NT[0, at_end[0]]) >= 0.75 and float(value_NT[1, at_end[1]]) == 0
     start = len(groups[0].prompt.ids)
@@ -93,7 +93,7 @@ def test_what_is_judged_is_the_whole_response_and_the_budget_is_the_responses_ow
 
     groups = groups_of(run, [" 3+4=7.\nThe answer is 7.", " No."])
     vine = vine_of(run, every=4)
-    vine.parts = replace(vine.parts, engine=Spy(), grader=Spy())  # type: ignore[arg-type]
+    vine.context = replace(vine.context, engine=Spy(), grader=Spy())  # type: ignore[arg-type]
     vine.values(groups, make_batch(groups, run.algo, pad_id=0))
     prompt, first = groups[0].prompt, groups[0].completions[0].ids
     depths = [len(p.ids) - len(prompt.ids) for p, _ in asked]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.learner.test_torch import groups_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch, rewards
-from zero.critic import Parts
+from zero.critic import CriticContext
 from zero.critic.value_model import ValueModel
 from zero.learner.optim import Optim
 from zero.records import Batch
@@ -25,7 +25,7 @@ OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: float | None = 0.2) -> ValueModel:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     unused: Any = None
-    parts = Parts(
+    parts = CriticContext(
         model=model, tokenizer=unused, engine=unused, grader=unused, sampling=unused, total_updates=10, seed=seed,
         autocast=False, device=torch.device("cpu"), world=World(),
     )  # fmt: skip
@@ -35,15 +35,15 @@ def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: flo
 def judged(critic: ValueModel, name: str = "ppo") -> Batch:
     algo, groups = load_algo(name), groups_of()
     batch = make_batch(groups, algo, pad_id=7)
-    return algo.credited(batch, rewards(groups), critic.values(groups, batch))
+    return algo.with_advantages(batch, rewards(groups), critic.values(groups, batch))
 
 
 def test_a_value_speaks_of_the_state_before_its_token(tiny_folder: Path) -> None:
     """Against plain transformers, row by row, unpadded; changing token t changes no value up to t."""
     critic = critic_of(tiny_folder)
     batch = make_batch(groups_of(), load_algo("ppo"), pad_id=7)
-    value_NT, starts_NT = critic.values(groups_of(), batch)
-    assert torch.equal(starts_NT, batch.mask_NT.bool()) and not value_NT[~starts_NT].any()
+    value_NT, step_start_NT = critic.values(groups_of(), batch)
+    assert torch.equal(step_start_NT, batch.mask_NT.bool()) and not value_NT[~step_start_NT].any()
     body = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).base_model.eval()
     for n, length in enumerate(batch.length_N.tolist()):
         with torch.no_grad():

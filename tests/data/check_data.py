@@ -18,7 +18,7 @@ from tests.conftest import BASE, ROOT
 from tests.data import sets
 from tests.data.grading import _balanced, swaps
 from zero.config.check import check, instantiate
-from zero.grading import Sandboxed, check_maths, check_qwen_fast, check_qwen_slow
+from zero.grading import SandboxedChecker, check_maths, check_paper_fast, check_paper_slow
 from zero.questions import QuestionSet
 from zero.records import Outcome, Question
 from zero.template import last_boxed
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     failed += render(folder)
     golds = {name: references(folder / "eval" / f"{name}.jsonl") for name in BENCHMARKS}
     golds = {name: found for name, found in golds.items() if found}
-    for mode, checker in (("strict", check_maths), ("qwen_fast", check_qwen_fast), ("qwen_slow", check_qwen_slow)):
+    for mode, checker in (("strict", check_maths), ("paper_fast", check_paper_fast), ("paper_slow", check_paper_slow)):
         failed += accepted(mode, checker, golds)
     failed += swapped(golds)
     print("check-data: " + (f"{failed} failed" if failed else "all is well"))
@@ -79,7 +79,7 @@ def render(folder: Path) -> int:
     return failed
 
 
-def accepted(mode: str, checker: Sandboxed, golds: dict[str, list[str]]) -> int:
+def accepted(mode: str, checker: SandboxedChecker, golds: dict[str, list[str]]) -> int:
     """Every reference must be accepted out of a box."""
     failed = 0
     for name, answers in golds.items():

@@ -25,7 +25,7 @@ from tests.engines.contract import CHECKS, CONTEXT, TEXTS, Subject, differences,
 from zero.config.check import check
 from zero.errors import InputError
 from zero.records import Sampling
-from zero.rollout.http import EngineDied
+from zero.rollout.http import ServerError
 from zero.rollout.native import NativeEngine
 from zero.rollout.openai import OpenAIEngine
 from zero.rollout.server import ServerEngine
@@ -213,7 +213,7 @@ def test_a_server_that_is_killed_is_an_error_within_seconds(served: Served, toke
     began = time.monotonic()
     thread.join(30)
     assert time.monotonic() - began < 15
-    assert isinstance(caught[0], EngineDied) and served.url in str(caught[0])
+    assert isinstance(caught[0], ServerError) and served.url in str(caught[0])
     assert served.launcher.wait(60) != 0
     until(lambda: not alive(group))  # its workers went with it
     assert not (served.folder / "endpoint.json").exists()

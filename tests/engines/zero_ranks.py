@@ -162,11 +162,11 @@ def on(learner: Learner, updates: int) -> dict[str, Tensor]:
 def kept(world: World, folder: Path, name: str, learner: Learner) -> None:
     """Save and export what a learner is."""
     for what in ("checkpoint", "model"):
-        if world.first:
+        if world.is_main:
             (folder / f"{name} {what}").mkdir()
-        world.any(False)  # all wait until the folder is there
+        world.any_rank(False)  # all wait until the folder is there
         (learner.save if what == "checkpoint" else learner.export)(folder / f"{name} {what}")
-    world.any(False)
+    world.any_rank(False)
 
 
 def resumptions(world: World, folder: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:

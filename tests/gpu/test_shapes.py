@@ -165,7 +165,7 @@ def test_a_step_samples_learns_and_syncs_within_its_memory(case: Case, folders: 
         before = [tensor.detach().cpu().clone() for _, tensor in learner.weights()]
         prompts = prompts_of(case, shape.vocab_size, step)
         groups, rollout_seconds, rollout_peak = timed(case, lambda: groups_of(engine, prompts, case))  # noqa: B023
-        batch = algo.credited(make_batch(groups, algo, pad_id=1), rewards(groups))
+        batch = algo.with_advantages(make_batch(groups, algo, pad_id=1), rewards(groups))
         assert int(batch.mask_NT.sum()) == case.prompts * case.group * case.response
         assert gap(learner, batch) < bound, "the engine has other weights than the learner"
         metrics, update_seconds, update_peak = timed(case, lambda: learner.update(batch, algo))  # noqa: B023
@@ -200,7 +200,7 @@ def test_deepspeed_learns_what_torch_learns(device: str, folders: Callable[[str]
         engine.sync(learner.weights(), version=0)
         for step in range(2):
             groups = groups_of(engine, prompts_of(case, shape.vocab_size, step), case)
-            learner.update(algo.credited(make_batch(groups, algo, pad_id=1), rewards(groups)), algo)
+            learner.update(algo.with_advantages(make_batch(groups, algo, pad_id=1), rewards(groups)), algo)
         ended.append({name: tensor.detach().cpu().float().clone() for name, tensor in learner.weights()})
     assert ended[0].keys() == ended[1].keys()
     for name, exact in ended[0].items():

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero.grading import Grader, Reward, Weighted, check_equal
+from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.questions import Checker
 from zero.records import Completion, Outcome, Prompt, Question, Response, Verdict
-from zero.template import free_answer, last_boxed
+from zero.template import extract_any, last_boxed
 
 QUESTION = Question("1+1", ("2",), "q")
 PROMPT = Prompt(QUESTION, "1+1", (1,), (0,))
@@ -25,11 +25,11 @@ def form(response: Response) -> float:
     return response.formatted
 
 
-REWARD = Reward({"right": Weighted(right), "form": Weighted(form, 0.1)})
+REWARD = Reward({"right": RewardTerm(right), "form": RewardTerm(form, 0.1)})
 
 
 def grader(check: Checker = check_equal, extract: object = last_boxed, reward: Reward = REWARD) -> Grader:
-    return Grader(extract, check, free_answer, reward)  # type: ignore[arg-type]
+    return Grader(extract, check, extract_any, reward)  # type: ignore[arg-type]
 
 
 def said(text: str, finished: bool = True) -> Completion:
@@ -55,7 +55,7 @@ def test_groups_keep_their_order_and_facts_are_separate() -> None:
         (0.0, yes, yes, "4", "truncated, correct"),
         (0.0, none, none, None, "truncated, no answer"),
     ]
-    assert groups[0].verdicts[0].parts == {"right": 1.0, "form": 0.1}
+    assert groups[0].verdicts[0].terms == {"right": 1.0, "form": 0.1}
     assert [v.correct for v in groups[0].verdicts] == [True, False, False, False]
     assert [v.formatted for v in groups[0].verdicts] == [True, True, False, False]
 
@@ -65,7 +65,7 @@ def test_reward_parts_see_the_whole_response() -> None:
     one(grader(), said("\\boxed{2}"))
     seen = SEEN[-1]
     assert (seen.question, seen.prompt, seen.text, seen.tokens, seen.budget) == (QUESTION, "1+1", "\\boxed{2}", 2, 9)
-    assert (seen.finished, seen.answer, seen.strict, seen.tries) == (True, "2", Outcome.CORRECT, 1)
+    assert (seen.finished, seen.answer, seen.strict, seen.attempts) == (True, "2", Outcome.CORRECT, 1)
 
 
 def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
@@ -73,13 +73,13 @@ def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
     SEEN.clear()
     own = (True, False, True)
 
-    def episode(*tries: str) -> Completion:
-        return Completion((1, 2, 3), (0.0,) * 3, "\\boxed{2} ".join(tries), True, own, tries)
+    def episode(*attempts: str) -> Completion:
+        return Completion((1, 2, 3), (0.0,) * 3, "\\boxed{2} ".join(attempts), True, own, attempts)
 
     texts = [("\\boxed{3}", "\\boxed{2}"), ("\\boxed{3}", "dunno"), ("\\boxed{2}", "\\boxed{3}"), ("\\boxed{2}",)]
-    [group] = grader().grade([PROMPT], [[episode(*tries) for tries in texts]], budget=9)
+    [group] = grader().grade([PROMPT], [[episode(*attempts) for attempts in texts]], budget=9)
     assert [(v.reward, v.answer) for v in group.verdicts] == [(1.1, "2"), (0.0, None), (0.1, "3"), (1.1, "2")]
-    assert [(r.text, r.tokens, r.tries) for r in SEEN] == [(tries[-1], 2, len(tries)) for tries in texts]
+    assert [(r.text, r.tokens, r.attempts) for r in SEEN] == [(attempts[-1], 2, len(attempts)) for attempts in texts]
 
 
 def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:

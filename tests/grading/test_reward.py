@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from zero.errors import InputError
-from zero.grading import Reward, Weighted
+from zero.grading import Reward, RewardTerm
 from zero.records import Outcome, Question, Response
 
 QUESTION = Question("1+1", ("2",), "q7")
@@ -27,13 +27,13 @@ def answered(response: Response, worth: float = 1.0) -> float:
 
 
 def test_parts_are_weighted_and_named() -> None:
-    reward = Reward({"right": Weighted(right, 0.9), "form": Weighted(partial(answered, worth=2.0), 0.05)})
+    reward = Reward({"right": RewardTerm(right, 0.9), "form": RewardTerm(partial(answered, worth=2.0), 0.05)})
     parts = reward([response(), response(Outcome.WRONG), response(Outcome.NO_ANSWER)])
     assert parts == [{"right": 0.9, "form": 0.1}, {"right": 0.0, "form": 0.1}, {"right": 0.0, "form": 0.0}]
 
 
 def test_a_cut_response_is_judged_as_one_without_an_answer_or_as_any_other() -> None:
-    parts = {"right": Weighted(right), "form": Weighted(answered, 0.5)}
+    parts = {"right": RewardTerm(right), "form": RewardTerm(answered, 0.5)}
     cut = response(finished=False)
     assert Reward(parts)([cut]) == [{"right": 0.0, "form": 0.0}]
     assert Reward(parts, truncated="grade")([cut]) == [{"right": 1.0, "form": 0.5}]
@@ -44,17 +44,17 @@ def test_parts_see_every_sibling() -> None:
         assert len(response.siblings) == 3
         return response.tokens == min(sibling.tokens for sibling in response.siblings)
 
-    parts = Reward({"shortest": Weighted(shortest)})([response(tokens=n) for n in (4, 3, 5)])
+    parts = Reward({"shortest": RewardTerm(shortest)})([response(tokens=n) for n in (4, 3, 5)])
     assert [p["shortest"] for p in parts] == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"parts": {}}, "reward.parts"),
-        ({"parts": {"a/b": Weighted(right)}}, "reward.parts"),
-        ({"parts": {"a": Weighted(right, float("nan"))}}, "reward.parts.a.weight"),
-        ({"parts": {"a": Weighted(right)}, "truncated": "drop"}, "reward.truncated"),
+        ({"terms": {}}, "reward.terms"),
+        ({"terms": {"a/b": RewardTerm(right)}}, "reward.terms"),
+        ({"terms": {"a": RewardTerm(right, float("nan"))}}, "reward.terms.a.weight"),
+        ({"terms": {"a": RewardTerm(right)}, "truncated": "drop"}, "reward.truncated"),
     ],
 )
 def test_impossible_rewards_are_refused(change: dict[str, object], key: str) -> None:
@@ -67,7 +67,7 @@ def test_a_part_that_fails_stops_the_run_in_one_line_that_names_it() -> None:
     def broken(response: Response) -> float:
         return 1 / (response.tokens - 5)
 
-    with pytest.raises(InputError, match=r"reward\.parts\.mine=broken: raised ZeroDivisionError.*question q7.*mend"):
-        Reward({"mine": Weighted(broken)})([response()])
-    with pytest.raises(InputError, match=r"reward\.parts\.mine=.*gave nan"):
-        Reward({"mine": Weighted(lambda response: float("nan"))})([response()])
+    with pytest.raises(InputError, match=r"reward\.terms\.mine=broken: raised ZeroDivisionError.*question q7.*mend"):
+        Reward({"mine": RewardTerm(broken)})([response()])
+    with pytest.raises(InputError, match=r"reward\.terms\.mine=.*gave nan"):
+        Reward({"mine": RewardTerm(lambda response: float("nan"))})([response()])

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from zero.errors import InputError
-from zero.grading import Reward, Weighted
+from zero.grading import Reward, RewardTerm
 from zero.grading import rewards as r
 from zero.grading import rewards_length as rl
 from zero.records import Outcome, Question, Response
@@ -311,12 +311,12 @@ def own_part(response: Response, per: float) -> float:
 
 def test_a_part_of_ones_own_needs_its_dotted_path_only() -> None:
     part = {"_target_": f"{__name__}.own_part", "_partial_": True, "per": 100}
-    weighted = {"_target_": "zero.grading.Weighted", "weight": 2.0, "part": part}
-    config = {"_target_": "zero.grading.Reward", "parts": {"own": weighted}}
+    weighted = {"_target_": "zero.grading.RewardTerm", "weight": 2.0, "part": part}
+    config = {"_target_": "zero.grading.Reward", "terms": {"own": weighted}}
     assert instantiate(OmegaConf.create(config), _convert_="all")([said(tokens=25)]) == [{"own": 0.5}]
 
 
 def test_a_setting_that_cannot_work_is_named() -> None:
-    reward = Reward({"late": Weighted(partial(rl.soft_overlong, share=2.0))})
-    with pytest.raises(InputError, match=r"reward\.parts\.late.*share must be"):
+    reward = Reward({"late": RewardTerm(partial(rl.soft_overlong, share=2.0))})
+    with pytest.raises(InputError, match=r"reward\.terms\.late.*share must be"):
         reward([said()])

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from zero.errors import InputError
-from zero.grading.sandbox import Sandboxed, _crew, check_many
+from zero.grading.sandbox import SandboxedChecker, _crew, check_many
 from zero.records import Outcome, Question
 
-CHECK = Sandboxed("tests.grading.checkers.check", limit_s=0.5)
+CHECK = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5)
 ONE = Question("?", ("1",), "one")
 
 
@@ -55,7 +55,7 @@ def test_what_the_quick_checker_knows_never_reaches_a_worker() -> None:
         asked.append(answer)
         return {"1": True, "2": False}.get(answer)
 
-    check = Sandboxed("tests.grading.checkers.check", quick=quick, limit_s=0.5)
+    check = SandboxedChecker("tests.grading.checkers.check", quick=quick, limit_s=0.5)
     assert check.many([("1", ONE), ("2", ONE), ("1", ONE), ("3", ONE)]) == [
         Outcome.CORRECT, Outcome.WRONG, Outcome.CORRECT, Outcome.WRONG,
     ]  # fmt: skip
@@ -67,7 +67,7 @@ def test_equal_answers_to_different_questions_are_different_checks() -> None:
 
 
 def test_an_idle_worker_that_is_killed_is_replaced() -> None:
-    check = Sandboxed("tests.grading.checkers.check", limit_s=0.5, workers=1)
+    check = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5, workers=1)
     assert check("1", ONE)
     crew = _crew(("tests.grading.checkers",), 1)
     killed = crew._idle[0].pid
@@ -110,14 +110,14 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize("path", ["nowhere.to.be_found", "check", "zero.grading.nothing.check", ""])
 def test_a_checker_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"check\.path"):
-        Sandboxed(path)
+        SandboxedChecker(path)
 
 
 def test_a_checker_of_ones_own_needs_only_be_importable_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_checker.py").write_text("def check(answer, question):\n    return answer in question.answer\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert Sandboxed("my_checker.check").many([("1", ONE), ("2", ONE)]) == [Outcome.CORRECT, Outcome.WRONG]
+    assert SandboxedChecker("my_checker.check").many([("1", ONE), ("2", ONE)]) == [Outcome.CORRECT, Outcome.WRONG]
 
 
 def test_plain_checkers_give_the_same_outcomes() -> None:

@@ -41,7 +41,7 @@ def test_dynamic_sampling_replaces_groups_that_teach_nothing_and_survives_a_kill
     train_here(tmp_path / "straight", *options)
     lines = reproducible(tmp_path / "straight")
     prompts = [line["tokens/prompt"] for line in lines[1:]]
-    train_here(tmp_path / "plain", *options, "algo.refills=0")
+    train_here(tmp_path / "plain", *options, "algo.resample_rounds=0")
     plain = [line["tokens/prompt"] for line in reproducible(tmp_path / "plain")[1:]]
     assert all(line["groups/zero_advantage"] > 0.5 for line in lines[1:])  # two siblings of a weak model mostly agree
     assert all(2 * few < many <= 5 * few for many, few in zip(prompts, plain, strict=True))

@@ -51,7 +51,7 @@ def test_an_algorithm_learns_from_several_tries_and_resumes_to_the_bit(algo: str
 def test_one_try_is_the_inner_engine_and_more_leave_its_accuracy(tmp_path: Path) -> None:
     plain = ["questions=nano_countdown", "sampling.max_tokens=128", *TINY, "steps=1", "evaluation.every=1"]
     train_here(tmp_path / "native", *plain)
-    train_here(tmp_path / "once", *plain, "rollout=feedback", "rollout.tries=1")
+    train_here(tmp_path / "once", *plain, "rollout=feedback", "rollout.attempts=1")
     train_here(tmp_path / "many", *plain, "rollout=feedback")
     native, once, many = (reproducible(tmp_path / name) for name in ("native", "once", "many"))
     assert without_tries(once) == native != once and weights(tmp_path / "once") == weights(tmp_path / "native")
@@ -94,7 +94,7 @@ def test_a_model_is_measured_with_feedback(tmp_path: Path) -> None:
         (["questions=nano_math", "rollout=feedback"], "has no numbers and target"),
         ([*MANY, "rollout.explain.path=zero.grading.explain.nothing"], "nothing of that name can be imported"),
         ([*MANY, "rollout.turn=no"], r"rollout\.turn=no: must hold \{message\}"),
-        ([*MANY, "rollout.tries=0"], r"rollout\.tries=0: must be above 0"),
+        ([*MANY, "rollout.attempts=0"], r"rollout\.attempts=0: must be above 0"),
     ],
 )
 def test_what_cannot_work_is_one_line(options: list[str], line: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from zero.config.check import check
 from zero.config.cli import command_line
 from zero.errors import Broken, InputError
 from zero.failures import explained
-from zero.learner.optim import LOST, Optim, Trained
+from zero.learner.optim import LOST, Optim, TrainableModule
 from zero.rollout import NotFinite
 from zero.run_folder import changed, refuse_unless_adjustable
 from zero.runtime import World
@@ -197,7 +197,7 @@ def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path:
 
 
 def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
-    words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "canary.every=0")
+    words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "sync_check.every=0")
     message = r"not finite.*in step 1: gradient norm .*add resume_with='optim.lr=1e\+29': it goes on from checkpoint step_000001"
     with pytest.raises(Broken, match=message):
         train_here(tmp_path / "run", *words)
@@ -245,7 +245,9 @@ def test_a_run_cannot_go_on_where_its_checkpoints_are_gone_or_further(finished: 
 
 
 def test_a_critic_that_is_lost_blames_the_rate_of_the_critic(tmp_path: Path) -> None:
-    critic = Trained(torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC)
+    critic = TrainableModule(
+        torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC
+    )
     config = check("train", ["algo=ppo", f"{CRITIC}.lr=0.1"])
     for step in (2, 3, 4):
         (tmp_path / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
@@ -294,17 +296,17 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted_and_a_resume
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lost = "reward.parts.mine=nomod.f: nothing of that name can be imported"
-    words = ["+reward.parts.mine=nomod.f", f"run_dir={tmp_path / 'run'}"]
-    for argv in (words, ["-m", "+reward.parts.mine=nomod.f", "seed=0,1"]):
+    lost = "reward.terms.mine=nomod.f: nothing of that name can be imported"
+    words = ["+reward.terms.mine=nomod.f", f"run_dir={tmp_path / 'run'}"]
+    for argv in (words, ["-m", "+reward.terms.mine=nomod.f", "seed=0,1"]):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
             patch.setattr(sys, "argv", ["train", *argv])
             command_line("train", lambda: pytest.fail("it started"))
         assert end.value.code == 2 and lost.split("=")[1] in capsys.readouterr().err
     for more in (
-        ("+reward.parts.mine=nomod.f",),
+        ("+reward.terms.mine=nomod.f",),
         ("model.context=4",),
-        ("algo.credit={_target_: nomod.f, _partial_: true}",),
+        ("algo.estimator={_target_: nomod.f, _partial_: true}",),
     ):
         with pytest.raises(InputError):
             train_here(tmp_path / "run", *TINY, *more)

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config.check import check
 from zero.config.overrides import plain_value
-from zero.signals import GaveWay, StopRequest
+from zero.signals import LeaseLost, StopSignal
 
 NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}
 
@@ -245,12 +245,12 @@ def test_a_stop_file_and_a_lease_are_asked_at_the_end_of_a_step(
     lease = tmp_path / "lease:1.json"  # a colon in the path is no end of it
     monkeypatch.setenv("ZERO_STOP_FILE", str(tmp_path / "stop"))
     monkeypatch.setenv("ZERO_LEASE", f"{lease}:12_0.0")
-    stop = StopRequest()
+    stop = StopSignal()
     assert not stop
     lease.write_text(json.dumps({"token": "12_0.0"}))
     assert not stop
     (tmp_path / "stop").touch()
     assert stop and stop.received == "a stop file"
     lease.write_text(json.dumps({"token": "12_0.1"}))
-    with pytest.raises(GaveWay, match=r"12_0\.1"):
+    with pytest.raises(LeaseLost, match=r"12_0\.1"):
         bool(stop)

@@ -23,7 +23,7 @@ LINES = {
     "a list and a mapping": ["samples={every: 5, groups: 2}"],
     "an interpolation": ["prompts=${group_size}"],
     "added": [
-        "+reward.parts.mine={_target_:zero.grading.Weighted,weight:0.1,part:{_target_:os.getcwd,_partial_:true}}"
+        "+reward.terms.mine={_target_:zero.grading.RewardTerm,weight:0.1,function:{_target_:os.getcwd,_partial_:true}}"
     ],
     "added by force": ["++steps=9"],
     "the same key twice": ["steps=4", "steps=5"],

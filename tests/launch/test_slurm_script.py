@@ -175,7 +175,7 @@ def test_what_does_not_fit_into_the_queue_is_cut_until_it_does(tmp_path: Path, m
 
     def submit(order: executor.Order, cells: Any) -> str:
         if sum(map(len, jobs)) + len(cells) > room:
-            raise executor.Refused("sbatch: error: AssocMaxSubmitJobLimit")
+            raise executor.HttpError("sbatch: error: AssocMaxSubmitJobLimit")
         jobs.append([name for _, name in cells])
         return str(len(jobs))
 

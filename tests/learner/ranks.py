@@ -121,9 +121,9 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
         batch = replace(batch, old_NT=learner.logprobs(batch))
         values = critic.values(groups, batch) if critic else made_up(batch)
         ended.logprobs += [batch.old_NT, values[0]]  # type: ignore[list-item]
-        batch = algo.credited(batch, rewards(groups), values)
+        batch = algo.with_advantages(batch, rewards(groups), values)
         for part in mini_batches(batch, algo, case.updates, 1, key=(0, t)):
-            ended.learning.append(algo.learns_from(part)[world.share(part.length_N)].tolist())
+            ended.learning.append(algo.trained_rows(part)[world.balanced_rows(part.length_N)].tolist())
             ended.metrics.append(learner.update(part, algo) | (critic.update(part) if critic else {}))
     ended.logprobs.append(learner.logprobs(batch))
     ended.weights = weights_of(learner, critic)

@@ -104,17 +104,17 @@ def test_ranks_add_up_to_the_whole(tiny_folder: Path, batch: Batch, monkeypatch:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_learner_goes_on_to_the_same_bits(tiny_folder: Path, checkpointing: bool) -> None:
     algo = load_algo("drgrpo")
-    credited = batch_of(algo)
+    with_advantages = batch_of(algo)
     learners = [learner_of(tiny_folder, gradient_checkpointing=checkpointing) for _ in range(2)]
-    slope_ANT = random_slopes(credited, 4)
+    slope_ANT = random_slopes(with_advantages, 4)
     for learner in learners:
-        learner.update(credited, algo)
+        learner.update(with_advantages, algo)
     mode, random_state = learners[0].model.training, torch.random.get_rng_state()
-    probe_of(learners[0], credited, lambda rows, logp, h: (cut(slope_ANT, rows, logp), None))
+    probe_of(learners[0], with_advantages, lambda rows, logp, h: (cut(slope_ANT, rows, logp), None))
     assert torch.equal(torch.random.get_rng_state(), random_state)
     assert learners[0].model.training == mode and torch.is_grad_enabled()
     assert all(p.grad is None for p in learners[0].model.parameters())
-    metrics = [learner.update(credited, algo) for learner in learners]
+    metrics = [learner.update(with_advantages, algo) for learner in learners]
     assert metrics[0] == metrics[1]
     for (name, a), (_, b) in zip(*(learner.weights() for learner in learners), strict=True):
         assert torch.equal(a, b), name

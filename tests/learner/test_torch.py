@@ -45,7 +45,7 @@ def groups_of(seed: int = 0) -> list[Group]:
 
 def batch_of(algo: Algorithm, groups: list[Group] | None = None) -> Batch:
     groups = groups or groups_of()
-    return algo.credited(make_batch(groups, algo, pad_id=7), rewards(groups))
+    return algo.with_advantages(make_batch(groups, algo, pad_id=7), rewards(groups))
 
 
 def gradient(learner: TorchLearner, batch: Batch, algo: Algorithm) -> torch.Tensor:

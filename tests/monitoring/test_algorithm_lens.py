@@ -19,7 +19,16 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
 from zero.learner.gradient_probe import Probed, probe
-from zero.monitoring.algorithm_lens import Lens, cosine, difficulty_bias, length_bias, look, make_lens, slopes, split
+from zero.monitoring.algorithm_lens import (
+    AlgorithmLens,
+    compare,
+    cosine,
+    difficulty_bias,
+    length_bias,
+    make_lens,
+    slopes,
+    split,
+)
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
 WITHOUT_CRITIC = [name for name in NAMES if load_algo(name).critic is None]
@@ -35,8 +44,8 @@ def group_of(rewards_G: Sequence[float], tokens_G: Sequence[int], p: int = 0, fi
     return Group(prompt, tuple(Completion(i, (-1.0,) * len(i), "", finished) for i in ids), verdicts)
 
 
-def credited(algo: Algorithm, groups: Sequence[Group], **known: Tensor) -> Batch:
-    return algo.credited(replace(make_batch(groups, algo, pad_id=7), **known), rewards(groups))
+def with_advantages(algo: Algorithm, groups: Sequence[Group], **known: Tensor) -> Batch:
+    return algo.with_advantages(replace(make_batch(groups, algo, pad_id=7), **known), rewards(groups))
 
 
 def probing(folder: Path) -> Any:
@@ -55,7 +64,7 @@ def seen_through(
 ) -> dict[str, float]:
     learner, algo = probing(folder), replace(load_algo(own), **options)
     lens = make_lens(own, {name: load_algo(name) for name in others}, 1, 7, learner)
-    return look(lens, algo, credited(algo, groups), groups, learner)
+    return compare(lens, algo, with_advantages(algo, groups), groups, learner)
 
 
 MIXED = [group_of((1, 0, 0, 0), (3, 9, 5, 12), 0), group_of((1, 1, 0, 0), (6, 4, 4, 11), 1),
@@ -140,7 +149,7 @@ def test_splits_and_biases_by_hand() -> None:
 def test_what_the_environment_says_makes_no_answer_longer() -> None:
     group = group_of((0, 0.5), (3, 9))
     first, second = group.completions
-    told = replace(group, completions=(first, replace(second, own=(True, False, False) * 3)))
+    told = replace(group, completions=(first, replace(second, action_mask=(True, False, False) * 3)))
     assert split([group], [1.0, 3.0])["incorrect_long"] == 0.75
     assert split([told], [1.0, 3.0])["incorrect_short"] == 1
 
@@ -154,11 +163,11 @@ def test_slopes_are_the_gradient_of_the_loss_at_the_samples(name: str) -> None:
     batch = make_batch(MIXED, algo, pad_id=7)
     draw = lambda seed: -torch.rand(batch.mask_NT.shape, generator=torch.Generator().manual_seed(seed)) * batch.mask_NT  # noqa: E731
     logp, entropy = draw(1), -draw(2)
-    batch = algo.credited(replace(batch, reference_NT=draw(3)), rewards(MIXED))
+    batch = algo.with_advantages(replace(batch, reference_NT=draw(3)), rewards(MIXED))
     other = load_algo("reinforce")
     rows = torch.tensor([9, 2, 4])
     width = int(batch.length_N[rows].max())
-    seen = [(other, credited(other, MIXED)), (algo, batch)]
+    seen = [(other, with_advantages(other, MIXED)), (algo, batch)]
     found, bonus = slopes(seen, rows, logp[rows, :width], entropy[rows, :width])
     leaf, leaf_entropy = logp.clone().requires_grad_(), entropy.clone().requires_grad_()
     algo.loss(leaf, batch, leaf_entropy)[0].backward()
@@ -173,10 +182,12 @@ def test_what_the_run_did_not_compute_is_left_out(tiny_folder: Path) -> None:
     learner = probing(tiny_folder)
     groups = [group_of((1, 0, 0, 1), (3, 9, 5, 12), 0), group_of((0, 1, 0, 0), (6, 6, 6, 6), 1, finished=False)]
     kl = replace(load_algo("grpo"), beta=5.0)
-    lens = Lens("drgrpo", {"grpo": load_algo("grpo"), "kl": kl, "in_reward": replace(kl, kl_in="reward")}, 1, 7)
+    lens = AlgorithmLens(
+        "drgrpo", {"grpo": load_algo("grpo"), "kl": kl, "in_reward": replace(kl, kl_in="reward")}, 1, 7
+    )
 
     def found(algo: Algorithm, **known: Tensor) -> dict[str, list[float]]:
-        metrics = look(lens, algo, credited(algo, groups, **known), groups, learner)
+        metrics = compare(lens, algo, with_advantages(algo, groups, **known), groups, learner)
         return {name: [v for k, v in metrics.items() if k.startswith(f"lens/{name}/")] for name in lens.others}
 
     algo = load_algo("drgrpo")
@@ -197,10 +208,10 @@ def test_a_critics_advantages_are_those_of_the_run(tiny_folder: Path) -> None:
     learner, algo = probing(tiny_folder), load_algo("ppo")
     batch = make_batch(MIXED, algo, pad_id=7)
     values = (0.3 * batch.mask_NT, batch.mask_NT.bool())
-    found = look(
-        Lens("mine", {"rft": load_algo("rft")}, 1, 7),
+    found = compare(
+        AlgorithmLens("mine", {"rft": load_algo("rft")}, 1, 7),
         algo,
-        algo.credited(batch, rewards(MIXED), values),
+        algo.with_advantages(batch, rewards(MIXED), values),
         MIXED,
         learner,
     )

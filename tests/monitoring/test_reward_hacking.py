@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from zero.monitoring.reward_hacking import RISE, RewardHack, reward_hack
+from zero.monitoring.reward_hacking import RISE, RewardHackAlarm, reward_hack
 from zero.records import Metrics
 
 Shape = Callable[[int], tuple[float, float]]  # step -> expected (accuracy, share in form)
@@ -33,8 +33,8 @@ def line(reward: float, accuracy: float) -> dict[str, float]:
 
 
 def alarms(rewards: list[float], accuracies: list[float]) -> list[float]:
-    alarm = RewardHack()
-    return [alarm.seen(line(reward, accuracy)) for reward, accuracy in zip(rewards, accuracies, strict=True)]
+    alarm = RewardHackAlarm()
+    return [alarm.update(line(reward, accuracy)) for reward, accuracy in zip(rewards, accuracies, strict=True)]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -106,14 +106,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop: int) -> None:
     for t in range(stop):
         reward = rewards[t] if rewards[t] == rewards[t] else None
         lines.append(json.loads(json.dumps({"step": t + 1, "train/reward": reward, "train/accuracy": accuracies[t]})))
-    alarm = RewardHack.of(lines)
-    assert [alarm.seen(line(rewards[t], accuracies[t])) for t in range(stop, 80)] == whole[stop:]
+    alarm = RewardHackAlarm.from_journal(lines)
+    assert [alarm.update(line(rewards[t], accuracies[t])) for t in range(stop, 80)] == whole[stop:]
     assert 1.0 in whole[41:]
 
 
 def test_learning_to_use_feedback_is_no_hack() -> None:
     """With several tries the reward is that of the last one, and so is the accuracy that it is held against."""
     rewards, accuracies = run(lambda t: (min(0.9, 0.1 + 0.01 * t), 0.0), 60, 0)
-    alarm = RewardHack()
+    alarm = RewardHackAlarm()
     lines = [line(reward, 0.1) | {"tries/solved": solved} for reward, solved in zip(rewards, accuracies, strict=True)]
-    assert sum(alarm.seen(told) for told in lines) == 0 < sum(alarms(rewards, [0.1] * 60))
+    assert sum(alarm.update(told) for told in lines) == 0 < sum(alarms(rewards, [0.1] * 60))

@@ -1,4 +1,4 @@
-"""The canary hears a sync that failed, and says what is likely wrong; engines that fail are made to."""
+"""The sync_check hears a sync that failed, and says what is likely wrong; engines that fail are made to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_algorithm import load as load_algo
 from zero.errors import InputError
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser
-from zero.monitoring.sync_check import Canary, Disagreement
+from zero.monitoring.sync_check import SyncCheck, SyncMismatch
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.native import NativeEngine
 from zero.runtime import World
@@ -43,17 +43,19 @@ def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
     )  # fmt: skip
 
 
-def listen(engine: NativeEngine, learner: TorchLearner, tokenizer: Any, canary: Canary | None = None) -> float:
+def check_sync(
+    engine: NativeEngine, learner: TorchLearner, tokenizer: Any, sync_check: SyncCheck | None = None
+) -> float:
     sampling = Sampling(40, 0.8, top_p=0.5, stop_ids=(0,))  # what a truncation leaves out must not count
-    canary = canary or Canary(1)
-    return canary.check(engine, learner, load_algo("drgrpo"), prompts_of(tokenizer), sampling, 7, World(), VERSION)
+    sync_check = sync_check or SyncCheck(1)
+    return sync_check.check(engine, learner, load_algo("drgrpo"), prompts_of(tokenizer), sampling, 7, World(), VERSION)
 
 
 def test_it_is_silent_where_all_is_well(tokenizer: Any) -> None:
     learner = learner_of(moved(0))
     engine = engine_of(learner.model, tokenizer)
     engine.sync(learner.weights(), VERSION)
-    assert 0 < listen(engine, learner, tokenizer) < 1e-5
+    assert 0 < check_sync(engine, learner, tokenizer) < 1e-5
 
 
 def without(weights: Iterable[tuple[str, Tensor]], lost: str) -> Iterator[tuple[str, Tensor]]:
@@ -67,15 +69,15 @@ def test_a_tensor_that_stayed_behind(tokenizer: Any, lost: str) -> None:
     learner = learner_of(moved(1))
     engine = engine_of(learner.model, tokenizer)
     engine.sync(without(learner.weights(), lost), VERSION)
-    with pytest.raises(Disagreement, match=r"after 5 steps .* nats a token .*other weights than it was sent"):
-        listen(engine, learner, tokenizer)
+    with pytest.raises(SyncMismatch, match=r"after 5 steps .* nats a token .*other weights than it was sent"):
+        check_sync(engine, learner, tokenizer)
 
 
 def test_a_sync_that_never_came(tokenizer: Any) -> None:
     learner = learner_of(moved(2))
     engine = engine_of(learner.model, tokenizer)  # has seen version 0
-    with pytest.raises(Disagreement, match="still has the weights of step 0"):
-        listen(engine, learner, tokenizer)
+    with pytest.raises(SyncMismatch, match="still has the weights of step 0"):
+        check_sync(engine, learner, tokenizer)
 
 
 def test_weights_that_are_not_numbers(tokenizer: Any) -> None:
@@ -84,8 +86,8 @@ def test_weights_that_are_not_numbers(tokenizer: Any) -> None:
     engine.sync([(name, weight.clone()) for name, weight in learner.weights()], VERSION)  # it may keep what it is given
     with torch.no_grad():
         next(learner.model.parameters()).fill_(float("nan"))
-    with pytest.raises(Disagreement):
-        listen(engine, learner, tokenizer)
+    with pytest.raises(SyncMismatch):
+        check_sync(engine, learner, tokenizer)
 
 
 class Remembering(NativeEngine):
@@ -108,17 +110,17 @@ def test_a_cache_that_outlived_the_sync(tokenizer: Any) -> None:
     engine = Remembering(learner.model.config, tokenizer, 256, 64, torch.float32, torch.device("cpu"))
     engine.remember(tokenizer, prompts_of(tokenizer))
     engine.sync(learner.weights(), VERSION)
-    with pytest.raises(Disagreement, match="its prefix cache outlived the sync"):
-        listen(engine, learner, tokenizer)
+    with pytest.raises(SyncMismatch, match="its prefix cache outlived the sync"):
+        check_sync(engine, learner, tokenizer)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.07])
 def test_a_sync_that_changes_too_little(tokenizer: Any, share: float) -> None:
     """Too small to be more than bfloat16's usual gap: the change since the first check tells."""
-    learner, canary = learner_of(moved(5)), Canary(1, mixed=True)
+    learner, sync_check = learner_of(moved(5)), SyncCheck(1, mixed=True)
     engine = engine_of(learner.model, tokenizer)
     engine.sync(learner.weights(), VERSION)
-    listen(engine, learner, tokenizer, canary)
+    check_sync(engine, learner, tokenizer, sync_check)
     before = {name: weight.clone() for name, weight in learner.weights()}
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
@@ -126,22 +128,22 @@ def test_a_sync_that_changes_too_little(tokenizer: Any, share: float) -> None:
             parameter += 0.001 * torch.randn(parameter.shape, generator=generator)
     engine.sync(((name, before[name] + share * (new - before[name])) for name, new in learner.weights()), VERSION)
     if share == 1:
-        assert listen(engine, learner, tokenizer, canary) < 1e-4
+        assert check_sync(engine, learner, tokenizer, sync_check) < 1e-4
         return
-    assert listen(engine, learner, tokenizer, Canary(1, mixed=True)) < 0.1, "by itself it is within what may be"
+    assert check_sync(engine, learner, tokenizer, SyncCheck(1, mixed=True)) < 0.1, "by itself it is within what may be"
     with pytest.raises(
-        Disagreement, match=r"between step 5 and 5 .* moved by .* nats, the engine's by \d% of that: .*rounded"
+        SyncMismatch, match=r"between step 5 and 5 .* moved by .* nats, the engine's by \d% of that: .*rounded"
     ):
-        listen(engine, learner, tokenizer, canary)
+        check_sync(engine, learner, tokenizer, sync_check)
 
 
 def test_rounding_is_not_called_a_cache(tokenizer: Any) -> None:
     learner = learner_of(moved(7), mixed=True)
     engine = engine_of(learner.model, tokenizer)
     engine.sync(learner.weights(), VERSION)
-    usual = listen(engine, learner, tokenizer, Canary(1, mixed=True))
-    with pytest.raises(Disagreement, match=r"the two sides round differently; compare learner\.precision"):
-        listen(engine, learner, tokenizer, Canary(1, tolerance=usual / 2, mixed=True))
+    usual = check_sync(engine, learner, tokenizer, SyncCheck(1, mixed=True))
+    with pytest.raises(SyncMismatch, match=r"the two sides round differently; compare learner\.precision"):
+        check_sync(engine, learner, tokenizer, SyncCheck(1, tolerance=usual / 2, mixed=True))
 
 
 def test_an_engine_that_must_round_what_the_learner_has_is_refused() -> None:

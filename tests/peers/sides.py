@@ -226,7 +226,7 @@ def our_steps(
     batch = replace(batch, old_NT=learner.logprobs(batch))
     if algo.needs_reference:
         batch = replace(batch, reference_NT=learner.logprobs(batch, reference=True))
-    batch = algo.credited(batch, rewards(groups))
+    batch = algo.with_advantages(batch, rewards(groups))
     made = {}
     for policy in ("same", "moved"):
         by, now = adjust(algo, batch, learner.logprobs(batch), rows) if adjust else (algo, batch)

@@ -39,7 +39,7 @@ def test_the_shipped_set(shipped: QuestionSet) -> None:
         assert all(1 <= number <= 99 for number in question.meta["numbers"])
         assert 10 <= question.meta["target"] <= 99
         assert question.answer == (str(question.meta["target"]),)
-        assert shipped.find(f"So it is {question.solution} = {question.meta['target']}.") is not None
+        assert shipped.extract_any(f"So it is {question.solution} = {question.meta['target']}.") is not None
     levels = Counter(q.meta["level"] for q in train)
     assert min(levels[3], levels[4]) > 2000
     for operator in "+-*/":
@@ -157,7 +157,7 @@ def test_a_local_file_through_the_yaml(tmp_path: Path) -> None:
     made = instantiate(config, path=str(file), train=6, heldout_from=7, heldout=2, _convert_="all")
     assert (len(made.rows.train), len(made.rows.heldout)) == (3, 2)
     assert made.check("5 + 5 + 5 = 15", made.rows.heldout[1])
-    assert made.find("I try 5 * 5 + 5.\nThen 5 + 5 + 5") == "5 + 5 + 5"
+    assert made.extract_any("I try 5 * 5 + 5.\nThen 5 + 5 + 5") == "5 + 5 + 5"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from zero.config import check as configs
 from zero.errors import InputError
-from zero.grading import Grader, Reward, Weighted
+from zero.grading import Grader, Reward, RewardTerm
 from zero.grading.countdown import check_countdown
 from zero.grading.maths import check_equal
 from zero.grading.mixture_checker import mixture_set
@@ -120,12 +120,12 @@ def test_without_tested_rows_the_shares_stay() -> None:
     assert [q.id for q in less.rows.train] == [q.id for q in made.rows.train if q.id != "a/a-1"]
     assert Counter(map(owner, less.batch(0, 12, 0))) == {"a": 6, "b": 6}
     assert "dropped 1 row that is a question of bench: a/a-1" in less.rows.notes
-    with pytest.raises(InputError, match=r"questions\.parts\.a=a: has no question to train on"):
+    with pytest.raises(InputError, match=r"questions\.sources\.a=a: has no question to train on"):
         made.without({"bench": questions("a", 4)})
 
 
 def grade(made: Mixture, extract: Callable[[str], str | None], pairs: Sequence[tuple[Question, str]]) -> list[Any]:
-    grader = Grader(extract, made.check, made.find, Reward({"right": Weighted(correctness)}))
+    grader = Grader(extract, made.check, made.extract_any, Reward({"right": RewardTerm(correctness)}))
     prompts = [Prompt(question, question.text, (1,), (0,)) for question, _ in pairs]
     completions = [[Completion((1,), (0.0,), text, True)] for _, text in pairs]
     verdicts = [group.verdicts[0] for group in grader.grade(prompts, completions, 8)]
@@ -164,9 +164,9 @@ def test_each_response_is_searched_the_way_of_its_part() -> None:
     assert grade(made, last_boxed, pairs) == [(n, c), (n, c), (n, n), (n, n), (n, n)]
     tagged = [(puzzle, "</think> <answer>3*8</answer>"), (number, "</think> <answer>24</answer>")]
     assert grade(made, answer_tag, tagged) == [(Outcome.WRONG, Outcome.WRONG), (c, c)]
-    assert made.check(made.find(formula) or "", puzzle) is True
+    assert made.check(made.extract_any(formula) or "", puzzle) is True
     with pytest.raises(ValueError, match="no answer"):
-        made.check(made.find(words) or "", puzzle)
+        made.check(made.extract_any(words) or "", puzzle)
 
 
 def test_a_search_that_raises_costs_one_answer() -> None:
@@ -174,7 +174,7 @@ def test_a_search_that_raises_costs_one_answer() -> None:
         raise KeyError(text)
 
     parts = {
-        "a": {"questions": simple("a", 2, find=broken), "weight": 1},
+        "a": {"questions": simple("a", 2, extract_any=broken), "weight": 1},
         "b": {"questions": simple("b", 2), "weight": 1},
     }
     made = mixture_set("m", parts)
@@ -196,16 +196,16 @@ def test_a_mixture_may_be_a_part() -> None:
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"weight": 0}, "questions.parts.a.weight"),
-        ({"weight": -1.0}, "questions.parts.a.weight"),
-        ({"weight": float("nan")}, "questions.parts.a.weight"),
-        ({"weight": "much"}, "questions.parts.a.weight"),
-        ({"weight": None}, "questions.parts.a.weight"),
-        ({"questions": None}, "questions.parts.a.questions"),
-        ({"limit": 0}, "questions.parts.a.limit"),
-        ({"limit": 0.5}, "questions.parts.a.limit"),
-        ({"weight": 0.123456789}, "questions.parts"),
-        ({"questions": simple("a", 0, 3)}, "questions.parts.a"),
+        ({"weight": 0}, "questions.sources.a.weight"),
+        ({"weight": -1.0}, "questions.sources.a.weight"),
+        ({"weight": float("nan")}, "questions.sources.a.weight"),
+        ({"weight": "much"}, "questions.sources.a.weight"),
+        ({"weight": None}, "questions.sources.a.weight"),
+        ({"questions": None}, "questions.sources.a.questions"),
+        ({"limit": 0}, "questions.sources.a.limit"),
+        ({"limit": 0.5}, "questions.sources.a.limit"),
+        ({"weight": 0.123456789}, "questions.sources"),
+        ({"questions": simple("a", 0, 3)}, "questions.sources.a"),
     ],
 )
 def test_impossible_parts_are_refused(changes: dict[str, Any], key: str) -> None:
@@ -215,13 +215,13 @@ def test_impossible_parts_are_refused(changes: dict[str, Any], key: str) -> None
     assert error.value.key == key
 
 
-@pytest.mark.parametrize("parts", [{}, {"a/b": {"questions": simple("a", 2), "weight": 1.0}}])
+@pytest.mark.parametrize("sources", [{}, {"a/b": {"questions": simple("a", 2), "weight": 1.0}}])
 def test_parts_need_names(parts: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"questions\.parts"):
+    with pytest.raises(InputError, match=r"questions\.sources"):
         mixture_set("m", parts)
 
 
-ADDED = ["+questions@questions.parts.easy.questions=nano_asdiv", "+questions.parts.easy.weight=0.5"]
+ADDED = ["+questions@questions.sources.easy.questions=nano_asdiv", "+questions.sources.easy.weight=0.5"]
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ ADDED = ["+questions@questions.parts.easy.questions=nano_asdiv", "+questions.par
     [
         ([], {"nano_math": 20, "nano_gsm": 20}),
         (ADDED, {"nano_math": 14, "nano_gsm": 13, "easy": 13}),
-        (["questions.parts.nano_gsm.weight=1.5"], {"nano_math": 10, "nano_gsm": 30}),
-        (["questions@questions.parts.nano_gsm.questions=nano_countdown"], {"nano_math": 20, "nano_gsm": 20}),
+        (["questions.sources.nano_gsm.weight=1.5"], {"nano_math": 10, "nano_gsm": 30}),
+        (["questions@questions.sources.nano_gsm.questions=nano_countdown"], {"nano_math": 20, "nano_gsm": 20}),
     ],
 )
 def test_from_the_command_line(overrides: list[str], shares: dict[str, int]) -> None:

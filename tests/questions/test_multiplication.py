@@ -35,7 +35,7 @@ def test_the_shipped_set() -> None:
     question, product = train[0], int(train[0].answer[0])
     assert made.check(f"{product:,}", question) and made.check(f"{product}.0", question)
     assert not made.check(str(product + 1), question)
-    assert made.find(f"It is {product}.") == str(product)
+    assert made.extract_any(f"It is {product}.") == str(product)
 
 
 def test_no_seed_size_or_order_moves_a_product_to_the_other_split() -> None:

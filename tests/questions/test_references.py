@@ -12,7 +12,7 @@ from zero.grading import check_equal, check_maths
 from zero.questions.files import table_set
 from zero.questions.references import reference
 from zero.records import Outcome
-from zero.template import free_answer
+from zero.template import extract_any
 
 SOLUTION = "We add the two. First, $2+2$ is 4, then one more.\n\nSo the sum of both numbers is \\boxed{%s}. This is what was asked."
 
@@ -63,5 +63,5 @@ def test_references_in_any_dress_are_met_by_the_bare_answer_and_by_the_solution(
     questions = table_set("q", check_maths, path=str(path), heldout=0).rows.train
     assert len(questions) == len(dressed)
     assert all(check_equal("5", question) for question in questions)
-    answers = [free_answer(question.solution) or "" for question in questions]
+    answers = [extract_any(question.solution) or "" for question in questions]
     assert check_maths.many(list(zip(answers, questions, strict=True))) == [Outcome.CORRECT] * len(dressed)

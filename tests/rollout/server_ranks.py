@@ -41,7 +41,7 @@ def main(url: str, folder: str) -> None:
         told["fault"] = str(error)
     engine.sync(gathered("good"), VERSION)
     prompts = [Prompt(Question("x", ("1",), str(i)), "x", (5, 6), (0, 0, 0, i)) for i in range(3)]
-    drawn = [c for group in engine.generate(world.part(prompts), 2, Sampling(1)) for c in group]
+    drawn = [c for group in engine.generate(world.shard(prompts), 2, Sampling(1)) for c in group]
     told |= {"versions": sorted({c.version for c in drawn}), "rows": len(drawn)}
     print(json.dumps(told | {"weights": seen}), flush=True)
 

@@ -78,7 +78,7 @@ def feedback(
 ) -> FeedbackEngine:
     """An engine whose every sample says the given texts in turn."""
     inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
-    made: dict[str, Any] = dict(explain=explain, extract=last_boxed, tries=5, least=4, turn="\nNo: {message}\n",
+    made: dict[str, Any] = dict(explain=explain, extract=last_boxed, attempts=5, least=4, turn="\nNo: {message}\n",
                                 variables=None, prefill="", context=512)  # fmt: skip
     return FeedbackEngine(inner, tokenizer=tokenizer, **(made | settings))  # type: ignore[arg-type]
 
@@ -94,18 +94,18 @@ def lengths(tokenizer: Any, *texts: str) -> list[int]:
 def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(tokenizer: Any) -> None:
     got = episode(feedback(tokenizer, NONE, WRONG, RIGHT))
     turns = ["\nNo: no formula was found in the form that was asked for\n", f"\nNo: {SAID}\n"]
-    assert got.tries == (NONE, WRONG, RIGHT) and got.said == RIGHT and got.finished
+    assert got.attempts == (NONE, WRONG, RIGHT) and got.final_text == RIGHT and got.finished
     assert got.text == f"{NONE}<|endoftext|>{turns[0]}{WRONG}<|endoftext|>{turns[1]}{RIGHT}"
     assert tokenizer.decode(got.ids[:-1]) == got.text and got.ids[-1] == EOS
     of_tries, of_turns = lengths(tokenizer, NONE, WRONG, RIGHT), lengths(tokenizer, *turns)
     pattern = [(of_tries[0] + 1, True), (of_turns[0], False), (of_tries[1] + 1, True), (of_turns[1], False)]
-    assert got.own == tuple(mine for count, mine in [*pattern, (of_tries[2] + 1, True)] for _ in range(count))
-    assert got.length == sum(of_tries) + 3 < len(got.ids) == len(got.own)
-    assert got.logprobs == tuple(-1.0 if mine else 0.0 for mine in got.own)
+    assert got.action_mask == tuple(mine for count, mine in [*pattern, (of_tries[2] + 1, True)] for _ in range(count))
+    assert got.length == sum(of_tries) + 3 < len(got.ids) == len(got.action_mask)
+    assert got.logprobs == tuple(-1.0 if mine else 0.0 for mine in got.action_mask)
 
 
 @pytest.mark.parametrize(
-    ("texts", "tries", "said"),
+    ("texts", "attempts", "said"),
     [
         ((RIGHT,), 5, 1),
         ((WRONG, RIGHT), 1, 1),
@@ -113,16 +113,16 @@ def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(token
         ((WRONG, RIGHT), 3, 2),
     ],
 )
-def test_it_ends_when_right_or_out_of_tries(tokenizer: Any, texts: tuple[str, ...], tries: int, said: int) -> None:
-    engine = feedback(tokenizer, *texts, tries=tries)
+def test_it_ends_when_right_or_out_of_tries(tokenizer: Any, texts: tuple[str, ...], attempts: int, said: int) -> None:
+    engine = feedback(tokenizer, *texts, attempts=attempts)
     got = episode(engine)
-    assert got.tries == texts[:said] and got.finished and got.ids[-1] == EOS
+    assert got.attempts == texts[:said] and got.finished and got.ids[-1] == EOS
     assert len(engine.engine.calls) == said  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("bound", ["budget", "context"])
 @pytest.mark.parametrize(
-    ("spare", "tries", "finished"),
+    ("spare", "attempts", "finished"),
     [
         (-1, (WRONG,), True),  # no room for a try: no message either, and nothing was cut
         (0, (WRONG, "\\boxed"), False),  # the least room: the try is cut
@@ -130,7 +130,7 @@ def test_it_ends_when_right_or_out_of_tries(tokenizer: Any, texts: tuple[str, ..
     ],
 )
 def test_an_episode_shares_one_budget(
-    tokenizer: Any, bound: str, spare: int, tries: tuple[str, ...], finished: bool
+    tokenizer: Any, bound: str, spare: int, attempts: tuple[str, ...], finished: bool
 ) -> None:
     wrong, turn, right = lengths(tokenizer, WRONG, f"\nNo: {SAID}\n", RIGHT)
     least = lengths(tokenizer, "\\boxed")[0]
@@ -138,19 +138,19 @@ def test_an_episode_shares_one_budget(
     context = len(tokenizer.encode(QUESTION.text)) + budget if bound == "context" else 512
     engine = feedback(tokenizer, WRONG, RIGHT, least=least, context=context)
     got = episode(engine, budget if bound == "budget" else 400)
-    assert (got.tries, got.finished) == (tries, finished)
-    assert len(got.ids) == (budget if len(tries) > 1 else wrong + 1)
-    assert not got.own or got.own[-1]
+    assert (got.attempts, got.finished) == (attempts, finished)
+    assert len(got.ids) == (budget if len(attempts) > 1 else wrong + 1)
+    assert not got.action_mask or got.action_mask[-1]
 
 
 def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
     asked: list[str | None] = []
     engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: asked.append(answer))
     got = episode(engine, lengths(tokenizer, NONE)[0])
-    assert not got.finished and got.tries == (NONE,) and len(engine.engine.calls) == 1  # type: ignore[attr-defined]
+    assert not got.finished and got.attempts == (NONE,) and len(engine.engine.calls) == 1  # type: ignore[attr-defined]
     gold = Completion((5, EOS), (), "a solution", True)
     engine.engine = SimpleNamespace(generate=lambda prompts, n, sampling: [[gold] * n for _ in prompts])
-    assert episode(engine) == replace(gold, tries=("a solution",)) and not asked
+    assert episode(engine) == replace(gold, attempts=("a solution",)) and not asked
 
 
 def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: An
     assert second.max_tokens == budget - (len(asked[1].ids) - len(prompt(tokenizer).ids))  # the larger of the two rooms
     assert [len(c.ids) for c in got] == [budget, lengths(tokenizer, RIGHT)[0] + 1, budget]
     assert [c.finished for c in got] == [False, True, False]
-    assert all(tokenizer.decode(c.ids).endswith(c.tries[-1]) for c in (got[0], got[2]))
+    assert all(tokenizer.decode(c.ids).endswith(c.attempts[-1]) for c in (got[0], got[2]))
     alone = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[0])
     assert episode(alone, budget) == got[0]
 
@@ -192,13 +192,13 @@ def test_what_the_verifier_or_the_extractor_raises_ends_an_episode_and_says_so(t
         raise ArithmeticError("boom")
 
     with pytest.warns(RuntimeWarning, match="explaining an answer raised ArithmeticError: boom"):
-        assert episode(feedback(tokenizer, WRONG, RIGHT, explain=broken)).tries == (WRONG,)
+        assert episode(feedback(tokenizer, WRONG, RIGHT, explain=broken)).attempts == (WRONG,)
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"tries": 0}, r"^rollout\.tries=0: must be above 0"),
+        ({"attempts": 0}, r"^rollout\.attempts=0: must be above 0"),
         ({"least": 0}, r"^rollout\.least=0: must be above 0"),
         ({"turn": "no"}, r"^rollout\.turn=no: must hold \{message\}"),
         ({"variables": {}}, r"^rollout=feedback: the model's chat format has no such conversation"),  # no chat template
@@ -212,23 +212,23 @@ def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], lin
 @pytest.mark.parametrize("kept", ["nothing", "half a try", "a message", "half of the second try"])
 def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, kept: str) -> None:
     """What is gone on with from any place, by the same words, ends as the same episode; tries already had count."""
-    whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, tries=3))
-    first, _ = (i for i in range(1, len(whole.ids)) if whole.own[i] and not whole.own[i - 1])
-    message = whole.own.index(False)
+    whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, attempts=3))
+    first, _ = (i for i in range(1, len(whole.ids)) if whole.action_mask[i] and not whole.action_mask[i - 1])
+    message = whole.action_mask.index(False)
     b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[kept]
-    over = sum(now < before for before, now in pairwise(whole.own[:b]))
-    begun = Completion(whole.ids[:b], (), "", False, whole.own[:b], (*whole.tries[:over], ""))
-    end = message if b < message else whole.own.index(False, first)
+    over = sum(now < before for before, now in pairwise(whole.action_mask[:b]))
+    begun = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], (*whole.attempts[:over], ""))
+    end = message if b < message else whole.action_mask.index(False, first)
     rest = tokenizer.decode([i for i in whole.ids[b:end] if i != EOS])
-    asked = replace(prompt(tokenizer, kind=VALUE), ids=prompt(tokenizer).ids + begun.ids, begun=begun)
-    later = [rest, *whole.tries[over + 1 :]]
-    engine = feedback(tokenizer, tries=3, says=lambda sample, again: later[again])
+    asked = replace(prompt(tokenizer, kind=VALUE), ids=prompt(tokenizer).ids + begun.ids, prefix=begun)
+    later = [rest, *whole.attempts[over + 1 :]]
+    engine = feedback(tokenizer, attempts=3, says=lambda sample, again: later[again])
     [[got]] = engine.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
-    assert begun.ids + got.ids == whole.ids and got.tries == whole.tries
-    assert (*begun.own, *(got.own or (True,) * len(got.ids))) == whole.own
-    spent = feedback(tokenizer, tries=over + 1, says=lambda sample, again: later[again])
+    assert begun.ids + got.ids == whole.ids and got.attempts == whole.attempts
+    assert (*begun.action_mask, *(got.action_mask or (True,) * len(got.ids))) == whole.action_mask
+    spent = feedback(tokenizer, attempts=over + 1, says=lambda sample, again: later[again])
     [[last]] = spent.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
-    assert len(last.tries) == over + 1
+    assert len(last.attempts) == over + 1
 
 
 def test_what_it_cannot_serve_is_refused(tokenizer: Any) -> None:
@@ -251,7 +251,7 @@ def test_in_a_chat_the_message_is_the_users_turn(tokenizer: Any, end: int, closi
     assert got.text == (
         f"{WRONG}{closing}<|im_start|>user\nNo: {SAID}<|im_end|>\n<|im_start|>assistant\n<think>{RIGHT}"
     )
-    assert [got.ids[i] for i in range(len(got.ids)) if got.own[i]].count(end) == 2
+    assert [got.ids[i] for i in range(len(got.ids)) if got.action_mask[i]].count(end) == 2
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,13 @@ def test_the_first_try_is_what_the_inner_engine_samples(
 ) -> None:
     prompts = [prompt(tokenizer, kind=kind, i=i) for i in range(4)]
     plain = native(tokenizer=tokenizer, context=512).generate(prompts, 2, SAMPLING)
-    once = over(native, tokenizer, tries=1).generate(prompts, 2, SAMPLING)
-    assert [[replace(c, tries=()) for c in c_G] for c_G in once] == plain
+    once = over(native, tokenizer, attempts=1).generate(prompts, 2, SAMPLING)
+    assert [[replace(c, attempts=()) for c in c_G] for c_G in once] == plain
     many = over(native, tokenizer).generate(prompts, 2, SAMPLING)
-    assert max(len(c.tries) for c_G in many for c in c_G) > 1
+    assert max(len(c.attempts) for c_G in many for c in c_G) > 1
     for first, whole in zip((c for c_G in plain for c in c_G), (c for c_G in many for c in c_G), strict=True):
         cut = len(first.ids)
-        assert (whole.ids[:cut], whole.logprobs[:cut], whole.tries[0]) == (first.ids, first.logprobs, first.text)
+        assert (whole.ids[:cut], whole.logprobs[:cut], whole.attempts[0]) == (first.ids, first.logprobs, first.text)
 
 
 def test_an_episode_does_not_depend_on_its_neighbours(native: Callable[..., NativeEngine], tokenizer: Any) -> None:
@@ -312,7 +312,7 @@ def test_an_episode_does_not_depend_on_its_neighbours(native: Callable[..., Nati
         for got, whole in zip(engine.generate([one], 3, SAMPLING)[0], expected, strict=True):
             assert replace(got, logprobs=()) == replace(whole, logprobs=())
             assert got.logprobs == pytest.approx(whole.logprobs, abs=1e-4)
-    assert any(len({c.tries[1:] for c in c_G if len(c.tries) > 1}) > 1 for c_G in together)
+    assert any(len({c.attempts[1:] for c in c_G if len(c.attempts) > 1}) > 1 for c_G in together)
 
 
 def test_no_two_tries_share_random_numbers() -> None:
@@ -337,12 +337,12 @@ def test_the_batch_holds_all_tokens_and_learns_from_the_policys(tokenizer: Any, 
     verdicts = (Verdict(1.0, Outcome.CORRECT, Outcome.CORRECT, "16", "correct"),) * 3
     algo: Any = SimpleNamespace(weight=token_mean, mask_truncated=masked)
     batch = make_batch([Group(asked, (whole, cut, plain), verdicts)], algo, pad_id=9)
-    assert not cut.finished and len(cut.tries) == 2 and batch.sampler_NT is not None
+    assert not cut.finished and len(cut.attempts) == 2 and batch.sampler_NT is not None
     start = len(asked.ids)
     for n, completion in enumerate((whole, cut, plain)):
         end = start + len(completion.ids)
         assert batch.ids_NT[n, :end].tolist() == [*asked.ids, *completion.ids] and int(batch.length_N[n]) == end
-        own = [float(mine) for mine in completion.own] or [1.0] * len(completion.ids)
+        own = [float(mine) for mine in completion.action_mask] or [1.0] * len(completion.ids)
         expected = [0.0] * len(own) if masked and not completion.finished else own
         assert batch.mask_NT[n, start:end].tolist() == expected
         assert batch.sampler_NT[n, start:end].tolist() == list(completion.logprobs)

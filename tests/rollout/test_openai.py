@@ -14,7 +14,7 @@ from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.records import EVALUATION, Prompt, Question, Sampling
 from zero.rollout import http
-from zero.rollout.http import EngineDied, in_parallel
+from zero.rollout.http import ServerError, in_parallel
 from zero.rollout.openai import OpenAIEngine
 
 ONE_MODEL = {"/models": in_turn(Say({"data": [{"id": "m", "owned_by": "someone"}]}))}
@@ -131,7 +131,7 @@ def test_what_passes_is_waited_for_and_what_does_not_is_an_error(
         assert one(stub, tokenizer, timeout=0.5).text == " 2"
         assert pauses == ([7.0, 7.0] if kind == "429" else [1.0, 2.0])
     with serving(ONE_MODEL | {"/completions": in_turn(HICCUPS[kind])}) as stub:
-        with pytest.raises(EngineDied, match=rf"rollout server {stub.url}: "):
+        with pytest.raises(ServerError, match=rf"rollout server {stub.url}: "):
             one(stub, tokenizer, timeout=0.5)
         assert len(stub.bodies("/completions")) == 3
 
@@ -145,14 +145,14 @@ def test_what_passes_is_waited_for_and_what_does_not_is_an_error(
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_one_error(tokenizer: Any, say: Say, pauses: list[float]) -> None:
-    with serving(ONE_MODEL | {"/completions": in_turn(say)}) as stub, pytest.raises(EngineDied, match=stub.url):
+    with serving(ONE_MODEL | {"/completions": in_turn(say)}) as stub, pytest.raises(ServerError, match=stub.url):
         one(stub, tokenizer)
 
 
 def test_a_flood_is_not_read_to_its_end(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LONGEST_ANSWER", 10_000)
     flood = ONE_MODEL | {"/completions": in_turn(completion("x" * 10**6))}
-    with serving(flood) as stub, pytest.raises(EngineDied, match="more than 10000 bytes"):
+    with serving(flood) as stub, pytest.raises(ServerError, match="more than 10000 bytes"):
         one(stub, tokenizer)
 
 

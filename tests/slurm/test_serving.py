@@ -91,7 +91,7 @@ def test_a_cell_of_two_nodes_samples_with_vllm_and_learns_with_deepspeed(lab: Pa
     """One process for each of two nodes, which find each other by Slurm's variables alone."""
     home = lab / "engines"
     home.mkdir()
-    cell = [*SMALL, "steps=2", "rollout=vllm", "rollout.cache_gib=0.1", "learner=deepspeed", "canary.every=1"]
+    cell = [*SMALL, "steps=2", "rollout=vllm", "rollout.cache_gib=0.1", "learner=deepspeed", "sync_check.every=1"]
     place = [*SERVE[2:6], "launcher.mem_gb=6", f"launcher.python='{VLLM}'", f"launcher.folder={home / 'sweep'}"]
     done = run(home, "launch.submit", *cell, *place, "launcher.timeout_min=20")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,7 +22,7 @@ import requests
 from tests.conftest import ROOT
 from tests.synthetic import answer, empty_store, metrics
 from zero.errors import InputError
-from zero.rollout.http import Client, EngineDied
+from zero.rollout.http import Client, ServerError
 from zero.tracking import (
     GLOSSARY,
     JsonlTracker,
@@ -586,7 +586,7 @@ def test_a_dead_address_is_named_with_the_remedy() -> None:
     assert why(caught.value, uri) == f"nothing answers at {uri}: start MLflow there, or give another tracker.uri"
     assert why(ValueError("a\nb"), uri) == "ValueError: a"
     with pytest.raises(
-        EngineDied, match=f"{uri}: nothing answers there .*refused.*; start the server, or mend the url"
+        ServerError, match=f"{uri}: nothing answers there .*refused.*; start the server, or mend the url"
     ):
         Client(uri, timeout=5, most=1).get("/models")
 

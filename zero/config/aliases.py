@@ -78,8 +78,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
             "algo=dapo": "dynamic_sampling filter_groups dynamic_filtering use_dynamic_sampling",
             "algo.mask_truncated": "mask_truncated_completions overlong_filtering filter_overlong mask_truncated",
             "reward=dapo_overlong": "overlong_penalty overlong_buffer soft_overlong_punishment",
-            "algo.credit.gamma": "gamma discount discount_factor",
-            "algo.credit.lam": "lam lambda gae_lambda lmbda",
+            "algo.estimator.gamma": "gamma discount discount_factor",
+            "algo.estimator.lam": "lam lambda gae_lambda lmbda",
             "updates": "mini_batch_size ppo_mini_batch_size gradient_accumulation_steps num_minibatches grad_accum "
             "num_mini_batches steps_per_generation minibatch_size",
             "learner.micro_tokens micro_sequences": "micro_batch_size micro_train_batch_size ppo_micro_batch_size "
@@ -118,7 +118,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
             "template.system": "system_prompt system system_message",
             "reward": "reward_fn reward_func reward_funcs reward_function verifier grader scorer rewards reward_model "
             "rm custom_reward_function rubric reward_manager",
-            "reward.parts": "reward_weights reward_parts format_reward format_weight accuracy_reward",
+            "reward.terms": "reward_weights reward_parts format_reward format_weight accuracy_reward",
             "run_dir out": "output_dir save_dir exp_dir out_dir log_dir ckpt_dir save_path output logdir workdir outdir "
             "logging_dir default_local_dir checkpoint_dir results_dir dir folder work_dir default_root_dir local_dir out",
             "resume_with": "resume_from_checkpoint resume_from auto_resume resume_mode",
@@ -174,7 +174,7 @@ NEEDS = {
     "rollout.url": "rollout=vllm_server",
     "rollout.": "rollout=vllm",
     "learner.lora.": "learner=lora",
-    "algo.credit.": "algo=ppo",
+    "algo.estimator.": "algo=ppo",
     "algo.critic.": "algo=ppo",
     "template.system": "template=chat",
     "corpus.": "corpus=text",

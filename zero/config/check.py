@@ -81,18 +81,18 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 def check_reward(reward: Mapping[str, Any]) -> None:
     """InputError unless each part of the reward is a weight and a function; the function is looked for when it is built."""
-    parts = reward.get("parts")
+    parts = reward.get("terms")
     for name, part in parts.items() if isinstance(parts, Mapping) else ():
         key, short = f"{PART}{name}", f"'+{PART}{name}=MODULE.FUNCTION'"
-        if not isinstance(part, Mapping) or part.get("_target_") != "zero.grading.Weighted":
+        if not isinstance(part, Mapping) or part.get("_target_") != "zero.grading.RewardTerm":
             raise InputError(key, settings.typed(part), f"must be the dotted path of a function: {short}")
-        weight, function = part.get("weight", 1.0), part.get("part")
+        weight, function = part.get("weight", 1.0), part.get("function")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < settings.INF:
             raise InputError(f"{key}.weight", settings.typed(weight), "must be a finite number")
         if not isinstance(function, Mapping) or not isinstance(function.get("_target_"), str):
-            raise InputError(f"{key}.part", settings.typed(function), f"must be a function: {short}")
-        for unknown in part.keys() - {"_target_", "weight", "part"}:
-            remedy = f"no such setting; arguments of the function are {key}.part.NAME=VALUE"
+            raise InputError(f"{key}.function", settings.typed(function), f"must be a function: {short}")
+        for unknown in part.keys() - {"_target_", "weight", "function"}:
+            remedy = f"no such setting; arguments of the function are {key}.function.NAME=VALUE"
             raise InputError(f"{key}.{unknown}", settings.typed(part[unknown]), remedy)
 
 
@@ -111,8 +111,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         if not takes_weights(config["rollout"]):
             remedy = "takes no weights, so it cannot sample for training: python -m zero.evaluate alone, or rollout=vllm_server"
             raise InputError("rollout", _engine(config["rollout"]), remedy)
-        if config["rollout"].get("staleness") and config["algo"]["refills"]:
-            remedy = "this algorithm draws again after grading, which cannot be done a step ahead; algo.refills=0 or staleness 0"
+        if config["rollout"].get("staleness") and config["algo"]["resample_rounds"]:
+            remedy = "this algorithm resamples after grading, so no step ahead; algo.resample_rounds=0, or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")

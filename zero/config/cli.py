@@ -29,7 +29,7 @@ from zero.config.overrides import doubled, key_of, options_of, parsed, tidied
 from zero.config.suggest import nearest
 from zero.errors import Broken, InputError
 from zero.paths import CONF
-from zero.signals import SECOND_CTRL_C, GaveWay
+from zero.signals import SECOND_CTRL_C, LeaseLost
 
 EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76
 PLAIN = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # settings of Hydra's own that do something here
@@ -81,7 +81,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
     except SystemExit as end:
         leave(end.code)
         raise
-    except GaveWay as error:
+    except LeaseLost as error:
         print(f"{error}; nothing more is written here", file=sys.stderr)
         leave(EXIT_GAVE_WAY)
         sys.exit(EXIT_GAVE_WAY)

@@ -120,7 +120,7 @@ def merged(line: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def key_of(override: str) -> str:
-    """The key of an override: of `+reward.parts.x=1` reward.parts.x."""
+    """The key of an override: of `+reward.terms.x=1` reward.terms.x."""
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 

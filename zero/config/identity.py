@@ -11,7 +11,18 @@ from typing import Any
 from zero.errors import InputError
 
 # Settings that say where and how a run is kept, never what it computes. Everything else is science.
-PLACE = ("name", "run_dir", "tracker", "checkpoint", "progress", "canary", "probe", "debug", "resume_with", "gpu_share")
+PLACE = (
+    "name",
+    "run_dir",
+    "tracker",
+    "checkpoint",
+    "progress",
+    "sync_check",
+    "probe",
+    "debug",
+    "resume_with",
+    "gpu_share",
+)
 # of an engine over HTTP: where its server happens to be
 PLACES = tuple(
     f"{engine}.{key}"

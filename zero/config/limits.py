@@ -19,17 +19,17 @@ _share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "algo.correction.cap algo.largest_advantage algo.critic.clip algo.critic.samples algo.critic.every "
-        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.tries rollout.least "
+        "algo.correction.cap algo.advantage_clip algo.critic.clip algo.critic.samples algo.critic.every "
+        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.attempts rollout.least "
         "optim.lr learner.micro_tokens rollout.max_rows rollout.batched_tokens rollout.cache_gib rollout.tensor_parallel "
         "rollout.timeout rollout.concurrency benchmarks.limit at_once checkpoint.keep model.context tracker.lens_every "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
     **dict.fromkeys(
-        "seed rollout.retries canary.every evaluation.every checkpoint.every samples.every samples.groups "
+        "seed rollout.retries sync_check.every evaluation.every checkpoint.every samples.every samples.groups "
         "sampling.temperature sampling.top_k evaluation.temperature optim.weight_decay optim.clip optim.warmup "
-        "algo.refills algo.entropy algo.beta algo.surrogate.low algo.surrogate.high clip".split(),
+        "algo.resample_rounds algo.entropy algo.beta algo.surrogate.low algo.surrogate.high clip".split(),
         _natural,
     ),
     "sampling.top_p": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
@@ -41,8 +41,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v in ("float32", "bfloat16", "float16"), "must be float32, bfloat16 or float16"),
     ),
     "algo.kl_in": (lambda v: v in ("loss", "reward"), "must be loss or reward"),
-    "algo.credit.gamma": _share,
-    "algo.credit.lam": _share,
+    "algo.estimator.gamma": _share,
+    "algo.estimator.lam": _share,
     "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
     **dict.fromkeys(
         ("learner.precision", "rollout.precision"),
@@ -50,7 +50,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "rollout.memory": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
     "rollout.staleness": (lambda v: v in (0, 1), "must be 0 or 1"),
-    "canary.tolerance": _positive,
+    "sync_check.tolerance": _positive,
     "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
 }
 
@@ -72,7 +72,7 @@ LISTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # What conf/algo and conf/rollout name: advantages of every response whatever it earned; those that are 0 where all earn the
 # same, beside those of algorithms with a `min_group`; the engine whose responses are reference solutions
-IMITATING, COMPARING = ("zero.objective.every_response",), ("zero.objective.batch_whitened",)
+IMITATING, COMPARING = ("zero.objective.ones",), ("zero.objective.batch_whitened",)
 SOLUTIONS = "zero.rollout.solutions.GoldEngine"
 
 # Settings that may be null although their default is a value, and those under which a user may add names of his own
@@ -92,9 +92,9 @@ NULLABLE = (
 OPEN = (
     "algo.correction",
     "algo.surrogate.",
-    "reward.parts.",
+    "reward.terms.",
     "benchmarks.sets.",
-    "questions.parts.",
+    "questions.sources.",
     "questions.where",
     "questions.hub.",
     "corpus.stages.",
@@ -104,12 +104,12 @@ OPEN = (
 # What a setting may be that is null by default, by the last word of its name; a function is a mapping with `_target_`
 OPTIONAL: dict[str, str] = {
     **dict.fromkeys("context limit tokens max_rows train".split(), "a whole number"),
-    **dict.fromkeys("largest_advantage tolerance epochs cap".split(), "a number"),
+    **dict.fromkeys("advantage_clip tolerance epochs cap".split(), "a number"),
     **dict.fromkeys(
         "run_dir run name out path folder uri url sweep revision split config id answer_after published model dtype".split(),
         "text",
     ),
-    **dict.fromkeys("correction credit critic row lora".split(), "a function"),
+    **dict.fromkeys("correction estimator critic row lora".split(), "a function"),
     **dict.fromkeys("where columns variables".split(), "a mapping"),
 }
 EITHER = ("targets", "target", "heldout", "train")  # last words of settings that may be of several types

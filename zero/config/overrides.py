@@ -31,7 +31,7 @@ PATHS = (
     "uri",
 )  # last words of settings that are one path or address
 OUTPUTS = ("run_dir", "out", "folder", "dir")  # those that need not exist
-PART = "reward.parts."  # +reward.parts.NAME=MODULE.FUNCTION is a part of weight 1
+PART = "reward.terms."  # +reward.terms.NAME=MODULE.FUNCTION is a part of weight 1
 MOST = 100_000  # cells of one line
 
 _ARGUMENT = re.compile(r"(\+{0,2}|~)([^=+~]*)(?:=(.*))?", re.DOTALL)
@@ -88,7 +88,7 @@ def tidy(argument: str, several: bool) -> str:
 def tidied(arguments: Sequence[str], several: bool) -> list[str]:
     """All arguments, each tidy; what defines a part of the reward stands before its weight."""
     texts = [tidy(argument, several) for argument in arguments]
-    defines = [text for text in texts if key_of(text).startswith(PART) and "_target_:zero.grading.Weighted" in text]
+    defines = [text for text in texts if key_of(text).startswith(PART) and "_target_:zero.grading.RewardTerm" in text]
     return [*defines, *(text for text in texts if text not in defines)]
 
 
@@ -258,12 +258,12 @@ def _at_home(path: str) -> str:
 
 
 def _reward_part(prefix: str, name: str, value: str) -> tuple[str, str]:
-    """`+reward.parts.NAME=MODULE.FUNCTION` written out; other settings of parts may be new or not."""
+    """`+reward.terms.NAME=MODULE.FUNCTION` written out; other settings of parts may be new or not."""
     depth = name.removeprefix(PART).count(".")
     functions = pieces(value)
     if depth or not all(_DOTTED.fullmatch(piece.strip()) for piece in functions):
         return ("++" if prefix != "~" and depth else prefix), value
-    inside = "{{_target_:zero.grading.Weighted,weight:1.0,part:{{_target_:{},_partial_:true}}}}"
+    inside = "{{_target_:zero.grading.RewardTerm,weight:1.0,function:{{_target_:{},_partial_:true}}}}"
     return "++", ",".join(inside.format(piece.strip()) for piece in functions)
 
 

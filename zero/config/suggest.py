@@ -83,7 +83,7 @@ def _reachable(target: str, exists: set[str], groups: Mapping[str, Sequence[str]
 
 
 def _elsewhere(word: str, known: Sequence[str]) -> list[str]:
-    """A setting under a section that is another library's, or misspelt: actor.optim.lr, reward.part.mine."""
+    """A setting under a section that is another library's, or misspelt: actor.optim.lr, reward.term.mine."""
     words = word.split(".")
     for first in range(1, len(words) - 1):
         if (name := ".".join(words[first:])) in known:
@@ -96,7 +96,7 @@ def _elsewhere(word: str, known: Sequence[str]) -> list[str]:
             return [f"{section}.{leaf}" for leaf in difflib.get_close_matches(below, leaves, n=MOST, cutoff=CLOSE)]
         if close := difflib.get_close_matches(section, sorted(sections), n=1, cutoff=TYPO + 0.05):
             new = f"{close[0]}.{below}"
-            return [new if new in known else f"+{new}"] if new in known or close[0] == "reward.parts" else []
+            return [new if new in known else f"+{new}"] if new in known or close[0] == "reward.terms" else []
     return []
 
 

@@ -17,7 +17,7 @@ from zero.runtime import World
 
 
 @dataclass(frozen=True)
-class Parts:
+class CriticContext:
     """What a run has that a critic may need."""
 
     model: Any  # the initial policy, a causal language model of transformers
@@ -36,7 +36,7 @@ class Critic(Protocol):
     """Contract: a value is what the policy that made the samples is expected to earn from there on, KL aside."""
 
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
-        """(value_NT, starts_NT) of a step's responses: where each step of a response starts (bool), and the value of the
+        """(value_NT, step_start_NT) of a step's responses: where each step of a response starts (bool), and the value of the
         state before that token. Values elsewhere mean nothing. Asked before the step's first update."""
         ...
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from zero.cpu import packing as packed
-from zero.critic import Parts
-from zero.learner.optim import Optim, Trained, of_update
+from zero.critic import CriticContext
+from zero.learner.optim import Optim, TrainableModule, of_update
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
 
@@ -23,7 +23,7 @@ from zero.records import Batch, Group, Metrics
 class ValueModel:
     """A Critic. `clip` bounds how far a value may move in one step before its loss stops falling; null: not at all."""
 
-    def __init__(self, parts: Parts, optim: Optim, clip: float | None, micro_tokens: int) -> None:
+    def __init__(self, parts: CriticContext, optim: Optim, clip: float | None, micro_tokens: int) -> None:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
         self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
@@ -35,7 +35,7 @@ class ValueModel:
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
         both = torch.nn.ModuleDict({"body": self.body, "head": self.head})
-        self.trained = Trained(both, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
+        self.trained = TrainableModule(both, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ class ValueModel:
         for rows in self._parts(batch):
             part = batch.rows(rows)
             value_NT[rows, : part.ids_NT.shape[1]] = self._forward(part.to(self.device)).cpu()
-        self.world.add([value_NT])
+        self.world.all_reduce_([value_NT])
         return value_NT, batch.mask_NT.bool()
 
     def update(self, batch: Batch) -> Metrics:
@@ -63,7 +63,7 @@ class ValueModel:
         spread = float(returns.var(correction=0)) if len(returns) else 0.0
         missed = float((returns - values).var(correction=0)) if len(returns) else 0.0
         return {
-            "critic/loss": sum(said["loss"] for said in self.world.every({"loss": total})) / tokens,
+            "critic/loss": sum(said["loss"] for said in self.world.gather_dicts({"loss": total})) / tokens,
             "critic/value": float(values.sum()) / tokens,
             "critic/explained_variance": 1 - missed / spread if spread > 1e-12 else 0.0,
             **of_update("critic", norm, rate),
@@ -72,7 +72,7 @@ class ValueModel:
     def _parts(self, batch: Batch) -> list[Tensor]:
         """This rank's rows in micro-batches."""
         packs = packed.can_pack(self.body, self.device)
-        return packed.parts(packs, batch, self.world.share(batch.length_N), self.micro_tokens)
+        return packed.parts(packs, batch, self.world.balanced_rows(batch.length_N), self.micro_tokens)
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from zero.grading.countdown import check_countdown, countdown_correct
 from zero.grading.grader import Grader
-from zero.grading.maths import check_equal, check_maths, check_qwen_fast, check_qwen_slow, math_equal
-from zero.grading.reward import Reward, Weighted
-from zero.grading.sandbox import Sandboxed, check_many
+from zero.grading.maths import check_equal, check_maths, check_paper_fast, check_paper_slow, math_equal
+from zero.grading.reward import Reward, RewardTerm
+from zero.grading.sandbox import SandboxedChecker, check_many
 
 __all__ = [
     "Grader",
     "Reward",
-    "Sandboxed",
-    "Weighted",
+    "RewardTerm",
+    "SandboxedChecker",
     "check_countdown",
     "check_equal",
     "check_many",
     "check_maths",
-    "check_qwen_fast",
-    "check_qwen_slow",
+    "check_paper_fast",
+    "check_paper_slow",
     "countdown_correct",
     "math_equal",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from zero.grading.reward import Reward
 from zero.grading.sandbox import check_many
-from zero.questions import Checker, Finder
+from zero.questions import Checker, Extractor
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Verdict
 
 Extract = Callable[[str], str | None]
@@ -18,12 +18,12 @@ Extract = Callable[[str], str | None]
 class Grader:
     """The template extracts, the question set checks, the reward composes.
 
-    Strict asks for an answer in the template's form; lenient takes what the question set's `find` sees in any form.
+    Strict asks for an answer in the template's form; lenient takes what the question set's `extract_any` finds in any form.
     """
 
     extract: Extract
     check: Checker
-    find: Finder
+    extract_any: Extractor
     reward: Reward
 
     def grade(
@@ -35,15 +35,15 @@ class Grader:
         verifier's feedback the last try is judged, and that alone.
         """
         pairs_N = [(p.question, c) for p, c_G in zip(prompts, completions_PG, strict=True) for c in c_G]
-        strict_N, lenient_N, answer_N = self._outcomes([(q, c.said) for q, c in pairs_N])
+        strict_N, lenient_N, answer_N = self._outcomes([(q, c.final_text) for q, c in pairs_N])
         groups, start = [], 0
         for prompt, completions in zip(prompts, completions_PG, strict=True):
             n = slice(start, start + len(completions))
             facts = zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             responses = [
                 Response(
-                    prompt.question, prompt.text, c.said, c.length, budget, c.finished, strict, lenient, answer,
-                    tries=max(1, len(c.tries)),
+                    prompt.question, prompt.text, c.final_text, c.length, budget, c.finished, strict, lenient, answer,
+                    attempts=max(1, len(c.attempts)),
                 )
                 for c, strict, lenient, answer in facts
             ]  # fmt: skip
@@ -57,7 +57,7 @@ class Grader:
     ) -> tuple[list[Outcome], list[Outcome], list[str | None]]:
         """(strict outcomes, lenient outcomes, what the template extracted)."""
         extracted_N = [_look(self.extract, text) for _, text in pairs_N]
-        found_N = [_look(self.find, text) for _, text in pairs_N]
+        found_N = [_look(self.extract_any, text) for _, text in pairs_N]
         asked = [
             (answer, question)
             for (question, _), answers in zip(pairs_N, zip(extracted_N, found_N, strict=True), strict=True)

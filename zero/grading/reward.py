@@ -15,16 +15,18 @@ Part = Callable[[Response], float]  # any function of one response, which also s
 
 
 @dataclass(frozen=True)
-class Weighted:
+class RewardTerm:
     """One part of a reward and what it counts."""
 
-    part: Part
+    function: Part
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.part, partial):  # Hydra's own kind checks its target anew at every call: 170 us a response
-            bound = partial(self.part.func, *self.part.args, **self.part.keywords)
-            object.__setattr__(self, "part", bound)
+        if isinstance(
+            self.function, partial
+        ):  # Hydra's own kind checks its target anew at every call: 170 us a response
+            bound = partial(self.function.func, *self.function.args, **self.function.keywords)
+            object.__setattr__(self, "function", bound)
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,22 @@ class Reward:
     an answer, even if an answer could be extracted, so that being cut never pays; "grade" judges them as any other.
     """
 
-    parts: Mapping[str, Weighted]
+    terms: Mapping[str, RewardTerm]
     truncated: str = "incorrect"
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise InputError("reward.parts", "{}", "name at least one part; conf/reward/accuracy.yaml is an example")
-        for name, weighted in self.parts.items():
+        if not self.terms:
+            raise InputError("reward.terms", "{}", "name at least one part; conf/reward/accuracy.yaml is an example")
+        for name, weighted in self.terms.items():
             if not name.isidentifier():
-                raise InputError("reward.parts", name, "a part's name must be one word of letters, digits and _")
-            if not callable(getattr(weighted, "part", None)):
-                what = getattr(weighted, "part", weighted)
+                raise InputError("reward.terms", name, "a part's name must be one word of letters, digits and _")
+            if not callable(getattr(weighted, "function", None)):
+                what = getattr(weighted, "function", weighted)
                 raise InputError(
-                    f"reward.parts.{name}", what, f"is no function; '+reward.parts.{name}=MODULE.FUNCTION'"
+                    f"reward.terms.{name}", what, f"is no function; '+reward.terms.{name}=MODULE.FUNCTION'"
                 )
             if not math.isfinite(weighted.weight):
-                raise InputError(f"reward.parts.{name}.weight", weighted.weight, "must be a finite number")
+                raise InputError(f"reward.terms.{name}.weight", weighted.weight, "must be a finite number")
         if self.truncated not in ("incorrect", "grade"):
             raise InputError("reward.truncated", self.truncated, "must be incorrect or grade")
 
@@ -62,16 +64,16 @@ class Reward:
         seen_G = [self._seen(response) for response in responses_G]
         siblings = tuple(seen_G)
         seen_G = [replace(seen, siblings=siblings) for seen in seen_G]
-        return [{name: self._value(name, weighted, seen) for name, weighted in self.parts.items()} for seen in seen_G]
+        return [{name: self._value(name, weighted, seen) for name, weighted in self.terms.items()} for seen in seen_G]
 
     def _seen(self, response: Response) -> Response:
         if response.finished or self.truncated == "grade":
             return response
         return replace(response, strict=Outcome.NO_ANSWER, lenient=Outcome.NO_ANSWER, answer=None)
 
-    def _value(self, name: str, weighted: Weighted, response: Response) -> float:
+    def _value(self, name: str, weighted: RewardTerm, response: Response) -> float:
         try:
-            value = weighted.weight * float(weighted.part(response))
+            value = weighted.weight * float(weighted.function(response))
         except Exception as error:
             what = f"raised {type(error).__name__}{_line_of(error)}: {error}"
             raise self._broken(name, weighted, what, response) from error
@@ -79,13 +81,13 @@ class Reward:
             raise self._broken(name, weighted, f"gave {value}", response)
         return value
 
-    def _broken(self, name: str, weighted: Weighted, what: str, response: Response) -> InputError:
+    def _broken(self, name: str, weighted: RewardTerm, what: str, response: Response) -> InputError:
         where = f"on a response to question {response.question.id} ({response.text[:60]!r}...)"
-        function = getattr(weighted.part, "func", weighted.part)
+        function = getattr(weighted.function, "func", weighted.function)
         code = getattr(function, "__code__", None)
         place = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
         named = getattr(function, "__name__", function)
-        return InputError(f"reward.parts.{name}", named, f"{what} {where}; mend that function{place}")
+        return InputError(f"reward.terms.{name}", named, f"{what} {where}; mend that function{place}")
 
 
 def _line_of(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Checks under limits that no answer can exceed: in processes of their own, killed and replaced.
 
-A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `Sandboxed` and
+A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `SandboxedChecker` and
 never imported here. Limits are CPU seconds and memory, set by the kernel (zero/grading/sandbox_worker.py); wall time is only a
 backstop. A worker that dies, of whatever, makes one answer a timeout and is replaced in milliseconds.
 """
@@ -55,7 +55,7 @@ def _complain(what: str, where: str) -> None:
 
 
 @dataclass(frozen=True)
-class Sandboxed:
+class SandboxedChecker:
     """A checker run in worker processes. `path` is the dotted path of an ordinary checker.
 
     quick     a checker for this process that may also say None: undecided, ask the workers
@@ -107,8 +107,8 @@ class Sandboxed:
 
 
 @lru_cache(maxsize=8)
-def _crew(modules: tuple[str, ...], size: int) -> Crew:
-    return Crew(modules, size)
+def _crew(modules: tuple[str, ...], size: int) -> WorkerPool:
+    return WorkerPool(modules, size)
 
 
 class Worker:
@@ -156,7 +156,7 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
 
 
-class Crew:
+class WorkerPool:
     """The process that forks workers (zero/grading/sandbox_worker.py) and `size` of those at work."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:

@@ -30,7 +30,7 @@ from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
-from zero.learner.token_metrics import Tally
+from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
 from zero.runtime import World
 
@@ -87,7 +87,7 @@ class DeepSpeedLearner:
     def logprobs(self, batch: Batch, *, reference: bool = False, as_updated: Algorithm | None = None) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         everyone = torch.ones(len(batch.length_N), dtype=torch.bool)
-        learns_N = everyone if as_updated is None else as_updated.learns_from(batch)
+        learns_N = everyone if as_updated is None else as_updated.trained_rows(batch)
         with self._initial_policy() if reference else contextlib.nullcontext():
             for learns in (True, False):
                 for rows, chunks in self._micro_batches(batch, learns_N == learns):
@@ -98,12 +98,12 @@ class DeepSpeedLearner:
                     out_NT[rows, : part.ids_NT.shape[1]] = self.engine(part.ids_NT, part.mask_NT, False, chunks)[
                         0
                     ].cpu()
-        self.world.add([out_NT])  # every rank has the rows of all
+        self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tally = Tally(batch)
-        learns_N = algo.learns_from(batch)
+        tally = MetricSums(batch)
+        learns_N = algo.trained_rows(batch)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
             parts = self._micro_batches(batch, learns_N == learns)
             for i, (rows, chunks) in enumerate(parts, 1):
@@ -143,7 +143,7 @@ class DeepSpeedLearner:
     def _micro_batches(self, batch: Batch, chosen_N: Tensor) -> list[tuple[Tensor | None, int]]:
         """This rank's parts of the chosen rows, and in how many chunks the head takes each. None is a part of no row: all
         ranks pass the model, and its head, equally often, for in each pass they exchange weights or gradients."""
-        ranks = [World(rank, self.world.size).share(batch.length_N) for rank in range(self.world.size)]
+        ranks = [World(rank, self.world.size).balanced_rows(batch.length_N) for rank in range(self.world.size)]
         of_rank = [micro_batches(batch.length_N, share[chosen_N[share]], self.micro_tokens) for share in ranks]
         tokens_N = batch.mask_NT.sum(dim=1)
         together = list(zip_longest(*of_rank))
@@ -195,12 +195,12 @@ class DeepSpeedLearner:
 
     def save(self, path: Path) -> None:
         for name, tensors in (("policy", self.shards.masters()), ("policy_optimizer", self.shards.moments())):
-            if self.world.first:
+            if self.world.is_main:
                 store.write(path, name, tensors)
             else:
                 for _ in tensors:  # they are gathered from all ranks
                     pass
-        if self.world.first:
+        if self.world.is_main:
             (path / "policy.json").write_text(json.dumps({"updates": self.updates, "skipped": self.skipped}))
 
     def load(self, path: Path) -> None:
@@ -222,13 +222,13 @@ class DeepSpeedLearner:
         """The first rank holds the whole model in its CPU memory for it."""
         whole = {}
         for name, weight in self.weights():
-            if self.world.first:
+            if self.world.is_main:
                 whole[name] = weight.to("cpu", copy=True)
         adapters = {}
         if self.adapters:
             with self.shards.whole(self.adapters.parameters()):
                 adapters = self.adapters.state()
-        if not self.world.first:
+        if not self.world.is_main:
             return
         if self.adapters:
             self.adapters.export(path, whole, adapters)

@@ -60,7 +60,7 @@ def probe(
     width = model.get_output_embeddings().weight.shape[-1]
     gradient_AHH = torch.zeros(algorithms, width, width, device=device)
     push_AN = torch.zeros(algorithms, len(batch.length_N), device=device)
-    for rows in micro_batches(batch.length_N, world.share(batch.length_N), micro_tokens):
+    for rows in micro_batches(batch.length_N, world.balanced_rows(batch.length_N), micro_tokens):
         part = batch.rows(rows).to(device)
         chosen = part.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -79,7 +79,7 @@ def probe(
             (turn,) = torch.autograd.grad(uncertain.sum(), hidden)
             _add_products(gradient_AHH, entropy_slope_ANT[:, :, 1:][:, chosen], turn, hidden.detach())
         push_AN[:, rows.to(device)] = slope_ANT.abs().sum(dim=2)
-    world.add([gradient_AHH, push_AN])
+    world.all_reduce_([gradient_AHH, push_AN])
     return Probed(gradient_AHH.cpu(), push_AN.cpu())
 
 

@@ -56,7 +56,7 @@ def skipped_in_a_row(before: int, norm: float, update: int, setting: str, world:
     words = f"the gradient norm of optimizer step {update} is {norm}"
     if before + 1 >= LOST:
         raise FloatingPointError(f"{words}, and {before} before it were not finite: lower {setting}.lr")
-    if world.first:
+    if world.is_main:
         print(f"warning  {words}: skipped, no weight moves", file=sys.stderr)
     return before + 1
 
@@ -83,7 +83,7 @@ def rounded_at_use(module: torch.nn.Module) -> set[torch.nn.Parameter]:
     return users[True] - users[False]
 
 
-class Trained:
+class TrainableModule:
     """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them.
 
     With `rounded` the module computes with weights rounded to bfloat16, under autocast. That rounds a linear layer's weights at
@@ -159,19 +159,19 @@ class Trained:
         if self.world.size == 1:
             return
         learning = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-        self.world.add([learning])
+        self.world.all_reduce_([learning])
         for parameter, ranks in zip(parameters, learning.tolist(), strict=True):
             if ranks and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([p.grad for p in parameters if p.grad is not None], BUCKET):
             flat = torch.cat([grad.flatten() for grad in bucket])  # one message for many small gradients
-            self.world.add([flat])
+            self.world.all_reduce_([flat])
             for grad, whole in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
                 grad.copy_(whole.view_as(grad))
 
     def save(self, path: Path, name: str) -> None:
         """Parameters, moments and the number of updates as `name`.* in the folder `path`; the first rank writes."""
-        if not self.world.first:
+        if not self.world.is_main:
             return
         store.write(path, name, ((k, self.exact(parameter)) for k, parameter in self.parameters()))
         moments = (

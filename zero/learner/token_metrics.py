@@ -30,7 +30,7 @@ def mismatch(learner_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor) -> dict[st
     }
 
 
-class Tally:
+class MetricSums:
     """Sums of one step on this rank; `tokens` are the response tokens of the whole step, on all ranks."""
 
     def __init__(self, batch: Batch) -> None:
@@ -54,7 +54,7 @@ class Tally:
 
     def metrics(self, world: World) -> Metrics:
         """Averages over all response tokens of the step. A moment at which all ranks meet."""
-        said = world.every(self.sums | {LARGEST: self.gap_max})
+        said = world.gather_dicts(self.sums | {LARGEST: self.gap_max})
         metrics = {name: sum(of.get(name, 0.0) for of in said) / self.tokens for name in max(said, key=len)}
         metrics[LARGEST] = max(of[LARGEST] for of in said)
         if not self.sampled:

@@ -13,9 +13,9 @@ from torch import Tensor
 from zero.algorithm import Algorithm
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim, Trained, of_update
+from zero.learner.optim import Optim, TrainableModule, of_update
 from zero.learner.policy import Policy, prepared
-from zero.learner.token_metrics import Tally
+from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
 from zero.runtime import World
 
@@ -48,7 +48,7 @@ class TorchLearner:
         self.model = prepared(model.to(device), gradient_checkpointing)
         self.policy = Policy(self.model, temperature, vocabulary, autocast)
         self.plain_head = self.policy.plain_head
-        self.trained = Trained(self.model, optim, total_updates, world, rounded=autocast)
+        self.trained = TrainableModule(self.model, optim, total_updates, world, rounded=autocast)
         copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
         place = torch.device("cpu") if reference_offload else device
         self.reference_state = {k: v.to(place, torch.float32, copy=True) for k, v in self.weights()} if copied else None
@@ -60,21 +60,21 @@ class TorchLearner:
             for rows, _ in self._cut(batch, as_updated):
                 part = batch.rows(rows)
                 out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
-        self.world.add([out_NT])  # every rank has the rows of all
+        self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
     def _cut(self, batch: Batch, algo: Algorithm | None) -> Iterator[tuple[Tensor, bool]]:
         """This rank's micro-batches, and whether they learn. Rows without gradient, of which an update only wants the metrics, are
         apart from the others: they cost a third."""
-        mine = self.world.share(batch.length_N)
-        learns_N = torch.ones(len(batch.length_N), dtype=torch.bool) if algo is None else algo.learns_from(batch)
+        mine = self.world.balanced_rows(batch.length_N)
+        learns_N = torch.ones(len(batch.length_N), dtype=torch.bool) if algo is None else algo.trained_rows(batch)
         for learns in (True, False):
             for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
                 yield rows, learns
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tally = Tally(batch)
-        learns_N, mine = algo.learns_from(batch), self.world.share(batch.length_N)
+        tally = MetricSums(batch)
+        learns_N, mine = algo.trained_rows(batch), self.world.balanced_rows(batch.length_N)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
             for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
                 part = batch.rows(rows).to(self.device)
@@ -141,7 +141,7 @@ class TorchLearner:
         self.trained.load(path, "policy")
 
     def export(self, path: Path) -> None:
-        if not self.world.first:
+        if not self.world.is_main:
             return
         if self.adapters:
             merged = {name: weight.cpu() for name, weight in self.weights()}

@@ -31,7 +31,7 @@ Seen = tuple[Algorithm, Batch]
 
 
 @dataclass(frozen=True)
-class Lens:
+class AlgorithmLens:
     """What to compare a run with, and how often."""
 
     own: str  # name of the run's algorithm
@@ -40,7 +40,7 @@ class Lens:
     pad_id: int
 
 
-def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id: int, learner: Any) -> Lens:
+def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id: int, learner: Any) -> AlgorithmLens:
     """The lens of a run; what is named like the run's own algorithm is left out of `algorithms`.
 
     InputError if the learner cannot probe its model: one whose logits are more than a head on its last hidden state.
@@ -50,10 +50,10 @@ def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id:
             "needs logits that are the output head on the last hidden state, and this model's are not; leave it off"
         )
         raise InputError("tracker.lens", True, remedy)
-    return Lens(own, {name: algo for name, algo in algorithms.items() if name != own}, every, pad_id)
+    return AlgorithmLens(own, {name: algo for name, algo in algorithms.items() if name != own}, every, pad_id)
 
 
-def look(lens: Lens, algo: Algorithm, batch: Batch, groups: Sequence[Group], learner: Any) -> Metrics:
+def compare(lens: AlgorithmLens, algo: Algorithm, batch: Batch, groups: Sequence[Group], learner: Any) -> Metrics:
     """The metrics lens/NAME/... of a step, before its first update.
 
     `batch` is the run's own, credited and whole. What the run did not compute (a reference, old log-probabilities) is
@@ -77,7 +77,7 @@ def look(lens: Lens, algo: Algorithm, batch: Batch, groups: Sequence[Group], lea
     return metrics
 
 
-def _as_others_see(lens: Lens, own: Batch, groups: Sequence[Group]) -> dict[str, Seen]:
+def _as_others_see(lens: AlgorithmLens, own: Batch, groups: Sequence[Group]) -> dict[str, Seen]:
     """Each other algorithm with the batch that it would have made of the same groups."""
     plain: dict[bool, Batch] = {}
     seen: dict[str, Seen] = {}
@@ -90,7 +90,7 @@ def _as_others_see(lens: Lens, own: Batch, groups: Sequence[Group]) -> dict[str,
         batch = plain[algo.mask_truncated]
         if batch.reference_NT is None or (algo.needs_old and batch.old_NT is None):
             algo = replace(algo, beta=0.0)
-        batch = algo.credited(replace(batch, weight_NT=algo.weight(batch.mask_NT)), rewards(groups))
+        batch = algo.with_advantages(replace(batch, weight_NT=algo.weight(batch.mask_NT)), rewards(groups))
         seen[name] = algo, replace(batch, old_NT=None)  # at the policy that made the samples
     return seen
 

@@ -42,7 +42,7 @@ def _rise(values: Sequence[float], window: int) -> tuple[float, float]:
     return fmean(last) - fmean(before), math.sqrt((variance(before) + variance(last)) / window)
 
 
-class RewardHack:
+class RewardHackAlarm:
     """The alarm of a run, fed step by step. `of` a run's journal it is the one that the run had when it stopped."""
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -50,14 +50,14 @@ class RewardHack:
         self._steps: deque[tuple[float, float]] = deque(maxlen=2 * window)
 
     @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]], window: int = WINDOW) -> RewardHack:
+    def from_journal(cls, lines: Iterable[Mapping[str, Any]], window: int = WINDOW) -> RewardHackAlarm:
         """As if fed with the lines of a metrics.jsonl; those without a training step (step 0) say nothing."""
         alarm = cls(window)
         for line in lines:
             alarm._add(line)
         return alarm
 
-    def seen(self, metrics: Mapping[str, Any]) -> float:
+    def update(self, metrics: Mapping[str, Any]) -> float:
         """The value of alarm/reward_hack after one more step: 1.0 or 0.0. A number that is not finite is left out, as
         the journal has none."""
         self._add(metrics)

@@ -1,10 +1,10 @@
-"""A canary in the run: after a weight sync, do engine and learner give the same tokens the same log-probability?
+"""After a weight sync, do engine and learner give the same tokens the same log-probability?
 
 A sync that fails does so in silence: samples stay fluent, the loss stays finite, and the policy that samples is not the
 one that learns. So a few tokens are sampled and scored by both.
 
 In bfloat16 the two differ by some hundredths of a nat whatever happens, and a sync that changes too little (weights rounded, or
-some left out) hides in that. So the canary also remembers the tokens of its first check, asks for the same ones again, and
+some left out) hides in that. So the check also remembers the tokens of its first check, asks for the same ones again, and
 compares how far each side has moved since: once that is more than noise, both must have moved alike.
 """
 
@@ -21,7 +21,7 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch
 from zero.errors import Broken
 from zero.learner import Learner
-from zero.records import CANARY, Completion, Group, Prompt, Sampling
+from zero.records import SYNC_CHECK, Completion, Group, Prompt, Sampling
 from zero.rollout import RolloutEngine
 from zero.runtime import World
 
@@ -31,13 +31,13 @@ FOLLOWED = 0.5  # the least share of the learner's change that the engine must h
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # mean |gap| in nats; measured: 5e-6, and 0.02 to 0.05
 
 
-class Disagreement(Broken):
+class SyncMismatch(Broken):
     """Engine and learner do not hold the same policy."""
 
 
 @dataclass
 class Since:
-    """What both sides said of some tokens when the canary first listened. Each is what its prompt goes on with."""
+    """What both sides said of some tokens when they were first checked. Each is what its prompt goes on with."""
 
     version: int = -1
     prompts: Sequence[Prompt] = ()  # this rank's
@@ -47,7 +47,7 @@ class Since:
 
 
 @dataclass(frozen=True)
-class Canary:
+class SyncCheck:
     """Compares after every `every` steps (0: never).
 
     `tolerance` is the largest mean |gap| in nats that passes; None: that of the engine's dtype, or of bfloat16 if the learner
@@ -70,19 +70,19 @@ class Canary:
         world: World,
         version: int,
     ) -> float:
-        """The mean |gap| over all ranks, each of which asks its own engine. Disagreement names the likely cause.
+        """The mean |gap| over all ranks, each of which asks its own engine. SyncMismatch names the likely cause.
 
         `prompts` of the whole step were answered before the sync; the same ids backwards were not: no cache knows them.
         """
         # of the whole distribution, or a truncation (top-p, top-k) would count as a gap
         drawn = replace(sampling, max_tokens=min(TOKENS, sampling.max_tokens), top_p=1.0, top_k=0)
-        mine = (world.part(prompts) or prompts)[:PROMPTS]
-        before = [replace(p, key=(CANARY, version, world.rank, i, 0)) for i, p in enumerate(mine)]
+        mine = (world.shard(prompts) or prompts)[:PROMPTS]
+        before = [replace(p, key=(SYNC_CHECK, version, world.rank, i, 0)) for i, p in enumerate(mine)]
         new = [replace(p, ids=p.ids[::-1], key=(*p.key[:-1], 1)) for p in before]
         asked = [*before, *new]
         with engine.awake():
             completions_PG = engine.generate(asked, 1, drawn)
-        groups = world.gather([Group(p, tuple(c_G), ()) for p, c_G in zip(asked, completions_PG, strict=True)])
+        groups = world.all_gather([Group(p, tuple(c_G), ()) for p, c_G in zip(asked, completions_PG, strict=True)])
         batch = make_batch(groups, replace(algo, mask_truncated=False), pad_id)
         if batch.sampler_NT is None:
             return 0.0  # an engine that says nothing about its distribution
@@ -94,10 +94,10 @@ class Canary:
         known = float(gap_N[~new_N].mean())
         coarse = self.mixed or engine.dtype not in (torch.float32, None)
         usual = TOLERANCE[torch.bfloat16 if coarse else torch.float32]
-        limit = self.tolerance or max(world.gather([usual]))  # one rank may know more of a server than the others
+        limit = self.tolerance or max(world.all_gather([usual]))  # one rank may know more of a server than the others
         if whole > limit or behind or not whole < float("inf"):
-            raise Disagreement(
-                f"after {version} steps engine and learner disagree by {whole:.2g} nats a token (canary.tolerance "
+            raise SyncMismatch(
+                f"after {version} steps engine and learner disagree by {whole:.2g} nats a token (sync_check.tolerance "
                 f"{limit:g}): {_cause(behind, version, known, unseen, limit, coarse)}; nothing was learned from it, "
                 "the last checkpoint is intact"
             )
@@ -117,7 +117,7 @@ class Canary:
         world: World,
         version: int,
     ) -> None:
-        """Disagreement if the engine made less than half of the learner's change since the first check. The first call of a
+        """SyncMismatch if the engine made less than half of the learner's change since the first check. The first call of a
         process only remembers."""
         since, first = self.since, self.since.version < 0
         if first:
@@ -133,11 +133,14 @@ class Canary:
             since.tokens = [c.ids[0] for [c] in again_PG]
         same = [c.ids[0] == token for [c], token in zip(again_PG, since.tokens, strict=True)]
         sampler_PG = [
-            replace(c, ids=(token,), logprobs=c.logprobs if alike else (0.0,), kept=())
+            replace(c, ids=(token,), logprobs=c.logprobs if alike else (0.0,), log_normalizers=())
             for [c], token, alike in zip(again_PG, since.tokens, same, strict=True)
         ]
         mine = [Group(p, (c,), ()) for p, c in zip(since.prompts, sampler_PG, strict=True)]
-        batch, alike = make_batch(world.gather(mine), replace(algo, mask_truncated=False), pad_id), world.gather(same)
+        batch, alike = (
+            make_batch(world.all_gather(mine), replace(algo, mask_truncated=False), pad_id),
+            world.all_gather(same),
+        )
         if batch.sampler_NT is None:
             return
         sampler, own = batch.sampler_NT.double().sum(1), (learner.logprobs(batch) * batch.mask_NT).double().sum(1)
@@ -150,7 +153,7 @@ class Canary:
         length = float(moved.norm())
         share = float(moved @ followed) / length**2 if length else 1.0
         if length and share + 4 * noise / length < FOLLOWED:
-            raise Disagreement(
+            raise SyncMismatch(
                 f"between step {since.version} and {version} the learner's log-probabilities of the same tokens moved by "
                 f"{length / math.sqrt(len(moved)):.2g} nats, the engine's by {share:.0%} of that: what it is sent is rounded away, "
                 "or some of it is left out (rollout.precision, learner.precision); the last checkpoint is intact"
@@ -165,7 +168,7 @@ def _cause(behind: Sequence[int], version: int, known: float, unseen: float, lim
     if coarse and max(known, unseen) < 5 * limit:
         return (
             "all prompts alike, and by little more than bfloat16 rounds: the two sides round differently; compare "
-            "learner.precision with rollout.precision, or if this model's numbers are that coarse raise canary.tolerance"
+            "learner.precision with rollout.precision, or if this model's numbers are that coarse raise sync_check.tolerance"
         )
     return (
         "it holds other weights than it was sent (often an output embedding that is tied to the input's and was packed "

@@ -36,7 +36,7 @@ from zero.lock import owned
 from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
 from zero.pretrain.model import create, load, make_optimizers
-from zero.signals import StopRequest
+from zero.signals import StopSignal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             print(note, file=sys.stderr)
         configs.writable_folder(out)
 
-        with owned(out), StopRequest().listening() as stop:
+        with owned(out), StopSignal().listening() as stop:
             return _train(config, out, stages, sources, stop)
 
 
@@ -83,7 +83,7 @@ def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train(
-    config: Mapping[str, Any], out: Path, stages: Sequence[Stage], sources: Mapping[str, Source], stop: StopRequest
+    config: Mapping[str, Any], out: Path, stages: Sequence[Stage], sources: Mapping[str, Source], stop: StopSignal
 ) -> dict[str, Any]:
     """Build what is trained, take it to the newest checkpoint, train it and write the model."""
     import torch
@@ -115,7 +115,7 @@ def _train(
     training.batches = Batches(stages, training.budgets, tokenizer, length, config["sequences"], place)
     configs.keep(own_settings(config), out / SETTINGS)  # from here on the folder belongs to these settings
     rewind(out / LOG, training.step - len(training.losses))
-    stop.begun = True
+    stop.started = True
     try:
         with (out / LOG).open("a") as log:
             train(training, config, has_bfloat16(device), log, out / CHECKPOINTS, stop)
@@ -190,7 +190,7 @@ class Training:
 
 
 def train(
-    training: Training, config: Mapping[str, Any], autocast: bool, log: Any, checkpoints: Path, stop: StopRequest
+    training: Training, config: Mapping[str, Any], autocast: bool, log: Any, checkpoints: Path, stop: StopSignal
 ) -> None:
     """Minimize the mean cross-entropy (nats a token); one line to `log` and to the screen every log_every steps and at the
     end. Raises Preempted once the state is saved."""

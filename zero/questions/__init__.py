@@ -11,12 +11,12 @@ from functools import cached_property, lru_cache
 from zero.errors import InputError
 from zero.questions import splits
 from zero.records import Question
-from zero.template import free_answer
+from zero.template import extract_any
 
 Checker = Callable[[str, Question], bool]
 """(answer, question) -> is it right. A checker that cannot read the answer raises ValueError. One that may take long on
-a hostile answer is wrapped in zero.grading.Sandboxed, which runs it in a process that can be killed."""
-Finder = Callable[[str], str | None]  # response -> an answer in whatever form, or None
+a hostile answer is wrapped in zero.grading.SandboxedChecker, which runs it in a process that can be killed."""
+Extractor = Callable[[str], str | None]  # response -> an answer in whatever form, or None
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """`rows` come from one loader function, `check` is one function of zero.grading; `find` looks for an answer in any
+    """`rows` come from one loader function, `check` is one function of zero.grading; `extract_any` looks for an answer in any
     form, for the lenient accuracy."""
 
     name: str
     rows: Rows
     check: Checker
-    find: Finder = free_answer
+    extract_any: Extractor = extract_any
 
     def without(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
         """The set without the training rows that are questions of a test, by the test's name; noted in its rows."""

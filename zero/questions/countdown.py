@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zero.errors import InputError
-from zero.questions import Checker, Finder, QuestionSet, Rows
+from zero.questions import Checker, Extractor, QuestionSet, Rows
 from zero.questions.sources import rows_of
 from zero.records import Question
 
@@ -110,7 +110,7 @@ def _question(numbers: Sequence[int], target: int, text: str, solution: str = ""
 def tinyzero_set(
     name: str,
     check: Checker,
-    find: Finder,
+    extract_any: Extractor,
     path: str | None = None,
     hub: Mapping[str, Any] | None = None,
     split: str | None = None,
@@ -118,7 +118,7 @@ def tinyzero_set(
 ) -> QuestionSet:
     """The published problems from a local file or folder, or from the hub (zero.questions.sources.rows_of); `settings` are
     the other arguments of `tinyzero_rows`. Raises InputError."""
-    return QuestionSet(name, tinyzero_rows(rows_of(path, hub, split), path=path, **settings), check, find)
+    return QuestionSet(name, tinyzero_rows(rows_of(path, hub, split), path=path, **settings), check, extract_any)
 
 
 def tinyzero_rows(

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from zero.errors import InputError
-from zero.questions import Checker, Finder, QuestionSet, Rows, splits
+from zero.questions import Checker, Extractor, QuestionSet, Rows, splits
 from zero.questions.references import reference
 from zero.questions.sources import Placed, Row, rows_of
 from zero.records import Question
-from zero.template import free_answer
+from zero.template import extract_any
 
 UNANSWERED = 0.01  # share of rows without an answer that a file may have; MATH itself has one
 Hub = Mapping[str, Any]
@@ -23,9 +23,9 @@ Reader = Callable[[Row], Row | None]
 It raises ValueError or LookupError if the row is of another shape. Those of published sets stand in zero.questions.published."""
 
 
-def table_set(name: str, check: Checker, find: Finder = free_answer, **settings: Any) -> QuestionSet:
+def table_set(name: str, check: Checker, extract_any: Extractor = extract_any, **settings: Any) -> QuestionSet:
     """A question set from one table; `settings` are the arguments of `table`."""
-    return QuestionSet(name=name, rows=table(**settings), check=check, find=find)
+    return QuestionSet(name=name, rows=table(**settings), check=check, extract_any=extract_any)
 
 
 def table(

@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero.errors import InputError
-from zero.questions import Checker, Finder, QuestionSet, Rows, without_tested
+from zero.questions import Checker, Extractor, QuestionSet, Rows, without_tested
 from zero.records import Question
 
 MARK = "/"  # between the name of a part and the id that its question has there
@@ -33,7 +33,7 @@ class Mixture:
     name: str
     rows: Rows  # of all parts; the held-out ones dealt by the weights too, so that the first few are a fair sample
     check: Checker
-    find: Finder
+    extract_any: Extractor
     weights: Mapping[str, float]  # part -> share of the training questions, up to a common factor
 
     def without(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
@@ -57,12 +57,12 @@ class Mixture:
         return [self._question(place, dealing, seed) for place in range(step * n, (step + 1) * n)]
 
     def _question(self, place: int, dealing: Dealing, seed: int) -> Question:
-        period, offset = divmod(place, len(dealing.part))
-        index = dealing.part[offset]
+        period, offset = divmod(place, len(dealing.source))
+        index = dealing.source[offset]
         count = period * dealing.units[index] + dealing.rank[offset]  # of the part's questions before this place
-        part, rows = self._train[index]
+        source, rows = self._train[index]
         epoch, position = divmod(count, len(rows))
-        return rows[_shuffled(part, len(rows), seed, epoch)[position]]
+        return rows[_shuffled(source, len(rows), seed, epoch)[position]]
 
     @cached_property
     def _train(self) -> list[tuple[str, list[Question]]]:
@@ -74,11 +74,11 @@ def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], li
     digest, whatever the order of its file. No training row of one part is held out by another. Raises InputError."""
     _check(sets, weights, limits)
     train, notes = list[Question](), list[str]()
-    for part, questions in sets.items():
+    for source, questions in sets.items():
         rows = questions.rows
-        train += [_owned(part, question) for question in _first(rows.train, limits.get(part))]
-        notes += [f"{part}: {note}" for note in rows.notes]
-    heldout = {part: [_owned(part, question) for question in sets[part].rows.heldout] for part in sets}
+        train += [_owned(source, question) for question in _first(rows.train, limits.get(source))]
+        notes += [f"{source}: {note}" for note in rows.notes]
+    heldout = {source: [_owned(source, question) for question in sets[source].rows.heldout] for source in sets}
     rows = without_tested(Rows(train, _interleaved(heldout, weights), notes), heldout)
     _refuse_empty(weights, rows.train)
     return rows
@@ -86,16 +86,16 @@ def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], li
 
 def split_id(question: Question) -> tuple[str, Question]:
     """(part, the question as the part knows it)."""
-    part, _, own = question.id.partition(MARK)
-    return part, replace(question, id=own)
+    source, _, own = question.id.partition(MARK)
+    return source, replace(question, id=own)
 
 
-def _owned(part: str, question: Question) -> Question:
-    return replace(question, id=f"{part}{MARK}{question.id}", meta={**question.meta, "part": part})
+def _owned(source: str, question: Question) -> Question:
+    return replace(question, id=f"{source}{MARK}{question.id}", meta={**question.meta, "part": source})
 
 
-def _by_part(parts: Mapping[str, object], questions: Sequence[Question]) -> dict[str, list[Question]]:
-    found: dict[str, list[Question]] = {part: [] for part in parts}
+def _by_part(sources: Mapping[str, object], questions: Sequence[Question]) -> dict[str, list[Question]]:
+    found: dict[str, list[Question]] = {source: [] for source in sources}
     for question in questions:
         found[question.id.partition(MARK)[0]].append(question)
     return found
@@ -103,28 +103,30 @@ def _by_part(parts: Mapping[str, object], questions: Sequence[Question]) -> dict
 
 def _check(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> None:
     if not sets:
-        raise InputError("questions.parts", "{}", "name at least one part; conf/questions/mixture.yaml is an example")
-    for part in sets:
-        if not part or MARK in part:
-            raise InputError("questions.parts", part, f"the name of a part must be text without {MARK}")
-        weight, limit = weights[part], limits.get(part)
+        raise InputError("questions.sources", "{}", "name at least one part; conf/questions/mixture.yaml is an example")
+    for source in sets:
+        if not source or MARK in source:
+            raise InputError("questions.sources", source, f"the name of a part must be text without {MARK}")
+        weight, limit = weights[source], limits.get(source)
         if not (type(weight) in (int, float) and math.isfinite(weight) and weight > 0):
             raise InputError(
-                f"questions.parts.{part}.weight", weight, "must be a number above 0; or leave the part out"
+                f"questions.sources.{source}.weight", weight, "must be a number above 0; or leave the part out"
             )
         if limit is not None and not (type(limit) is int and limit >= 1):
-            raise InputError(f"questions.parts.{part}.limit", limit, "must be a whole number above 0, or null for all")
+            raise InputError(
+                f"questions.sources.{source}.limit", limit, "must be a whole number above 0, or null for all"
+            )
     period = sum(_units(weights))
     if period > LONGEST_PERIOD:
         shown = ", ".join(map(str, weights.values()))
-        raise InputError("questions.parts", shown, "weights with fewer digits, please: up to three each always work")
+        raise InputError("questions.sources", shown, "weights with fewer digits, please: up to three each always work")
 
 
-def _refuse_empty(parts: Mapping[str, object], train: Sequence[Question]) -> None:
-    for part, questions in _by_part(parts, train).items():
+def _refuse_empty(sources: Mapping[str, object], train: Sequence[Question]) -> None:
+    for source, questions in _by_part(sources, train).items():
         if not questions:
             remedy = "has no question to train on that is not tested; leave the part out or lower its heldout"
-            raise InputError(f"questions.parts.{part}", part, remedy)
+            raise InputError(f"questions.sources.{source}", source, remedy)
 
 
 def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
@@ -138,9 +140,9 @@ def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
 
 def _interleaved(heldout: Mapping[str, list[Question]], weights: Mapping[str, float]) -> list[Question]:
     """Dealt by the weights; a part that has no more leaves its places to the others."""
-    order = [(Fraction(2 * i + 1) / Fraction(str(weights[part])), n, i, part)
-             for n, part in enumerate(heldout) for i in range(len(heldout[part]))]  # fmt: skip
-    return [heldout[part][i] for _, _, i, part in sorted(order)]
+    order = [(Fraction(2 * i + 1) / Fraction(str(weights[source])), n, i, source)
+             for n, source in enumerate(heldout) for i in range(len(heldout[source]))]  # fmt: skip
+    return [heldout[source][i] for _, _, i, source in sorted(order)]
 
 
 def _units(weights: Mapping[str, float]) -> tuple[int, ...]:
@@ -155,7 +157,7 @@ class Dealing(NamedTuple):
     """One period of places: the part that each goes to, and how many of the period that part had before."""
 
     units: tuple[int, ...]
-    part: array[int]
+    source: array[int]
     rank: array[int]
 
 
@@ -177,14 +179,14 @@ def _dealing(units: tuple[int, ...]) -> Dealing:
             left = (scale - 1) * total - lead
             if lead >= total and (not chosen or left * units[best] < urgency * unit):
                 best, urgency, chosen = i, left, True
-        dealt.part.append(best)
+        dealt.source.append(best)
         dealt.rank.append(counts[best])
         counts[best] += 1
     return dealt
 
 
 @lru_cache(maxsize=64)
-def _shuffled(part: str, size: int, seed: int, epoch: int) -> list[int]:
+def _shuffled(source: str, size: int, seed: int, epoch: int) -> list[int]:
     order = list(range(size))
-    random.Random(f"questions/{seed}/{part}/{epoch}").shuffle(order)
+    random.Random(f"questions/{seed}/{source}/{epoch}").shuffle(order)
     return order

@@ -26,7 +26,7 @@ LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
 UNREACHED = ("ConnectionRefusedError", "gaierror", "OSError: [Errno 113]", "OSError: [Errno 101]")  # no host, no route
 
 
-class EngineDied(Broken):
+class ServerError(Broken):
     """The server cannot go on: it refuses connections, fails, says nothing for too long, or something incomprehensible."""
 
     def __init__(self, url: str, what: str) -> None:
@@ -34,7 +34,7 @@ class EngineDied(Broken):
         self.what = what
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """The server answered with an error status; `text` is the beginning of what it said."""
 
     def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """When a request is made again: after these pauses in seconds, unless the server asks for a longer one."""
 
     pauses: tuple[float, ...]
@@ -87,35 +87,35 @@ class Client:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=most))
 
-    def get(self, path: str, patience: Patience | None = None) -> Any:
+    def get(self, path: str, patience: RetryPolicy | None = None) -> Any:
         """The JSON behind a path."""
         return self._patiently("GET", path, None, patience, self.timeout)
 
     def post(
-        self, path: str, body: Mapping[str, Any] | None, patience: Patience | None = None, limit: float | None = 0.0
+        self, path: str, body: Mapping[str, Any] | None, patience: RetryPolicy | None = None, limit: float | None = 0.0
     ) -> Any:
         """The JSON that answers `body`. `limit` in place of the timeout, None: whoever started this thread watches it."""
         return self._patiently("POST", path, body, patience, self.timeout if limit == 0.0 else limit)
 
     def _patiently(
-        self, method: str, path: str, body: Any, patience: Patience | None, limit: float | None
+        self, method: str, path: str, body: Any, patience: RetryPolicy | None, limit: float | None
     ) -> dict[str, Any]:
         pauses = patience.pauses if patience else ()
         for pause in (*pauses, None):
             try:
                 return self._once(method, path, body, limit)
-            except Refused as error:
+            except HttpError as error:
                 if patience is None or error.status not in patience.statuses:
                     raise
                 if pause is None:
-                    raise EngineDied(self.url, f"{error} (after {len(pauses) + 1} tries)") from None
+                    raise ServerError(self.url, f"{error} (after {len(pauses) + 1} tries)") from None
                 pause = max(pause, error.wait)
             except _Silent as error:
                 if pause is None or patience is None or not patience.silence:
-                    raise EngineDied(self.url, str(error)) from None
+                    raise ServerError(self.url, str(error)) from None
             except _Lost as error:
                 if pause is None:
-                    raise EngineDied(self.url, str(error)) from None
+                    raise ServerError(self.url, str(error)) from None
             time.sleep(min(pause, LONGEST_PAUSE))
         raise AssertionError("the last try answers or raises")
 
@@ -130,7 +130,7 @@ class Client:
             ) as answer:
                 raw = self._read(answer.raw, path, limit)
                 status, wait = answer.status_code, answer.headers.get("Retry-After", "")
-        except (_Silent, EngineDied):
+        except (_Silent, ServerError):
             raise
         except Timeout as error:
             raise _Silent(f"no answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
@@ -146,7 +146,7 @@ class Client:
         self._answered = True
         if not 200 <= status < 300:
             said = " ".join(raw[:400].decode("utf-8", "replace").split())
-            raise Refused(status, said, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
+            raise HttpError(status, said, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
         try:
             return json.loads(raw) if raw else {}
         except (ValueError, RecursionError) as error:
@@ -158,7 +158,7 @@ class Client:
         while piece := raw.read1(2**16, decode_content=True):
             read += piece
             if len(read) > LONGEST_ANSWER:
-                raise EngineDied(self.url, f"more than {LONGEST_ANSWER} bytes in answer to {path}")
+                raise ServerError(self.url, f"more than {LONGEST_ANSWER} bytes in answer to {path}")
             if limit is not None and time.monotonic() - since > limit:
                 raise _Silent(f"no whole answer to {path} within {limit:g} seconds")
         return bytes(read)
@@ -221,7 +221,7 @@ def in_parallel(
     return [answers[i] for i in range(len(items))]
 
 
-class Aside:
+class Future:
     """A call in a thread of its own: a request that the server answers only when something else has happened here."""
 
     def __init__(self, call: Callable[[], Any]) -> None:

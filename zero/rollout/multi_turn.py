@@ -49,7 +49,7 @@ class FeedbackEngine:
         engine: Callable[..., RolloutEngine],
         explain: Explain,
         extract: Callable[[str], str | None],
-        tries: int,
+        attempts: int,
         least: int,
         turn: str,
         variables: Mapping[str, Any] | None,
@@ -58,13 +58,13 @@ class FeedbackEngine:
         context: int,
         **parts: Any,
     ) -> None:
-        for key, value in (("tries", tries), ("least", least)):
+        for key, value in (("attempts", attempts), ("least", least)):
             if value < 1:
                 raise InputError(f"rollout.{key}", value, "must be above 0")
         if not _SLOTS.search(turn):
             raise InputError("rollout.turn", turn, f"must hold {MESSAGE}, where the verifier's words go, or {QUESTION}")
         self.turn = turn if variables is None else chat_turn(tokenizer, turn, variables) + prefill
-        self.explain, self.extract, self.tries, self.least = explain, extract, tries, least
+        self.explain, self.extract, self.attempts, self.least = explain, extract, attempts, least
         self.tokenizer, self.context = tokenizer, context
         self.engine = engine(tokenizer=tokenizer, context=context, **parts)
         self.staleness, self.apart = self.engine.staleness, self.engine.apart
@@ -75,12 +75,12 @@ class FeedbackEngine:
         first_PG = self.engine.generate(prompts, n, sampling)
         whole_PG = [[self._first(p, c, sampling) for c in c_G] for p, c_G in zip(prompts, first_PG, strict=True)]
         places = [(p, g) for p, c_G in enumerate(whole_PG) for g in range(len(c_G))]
-        for again in range(1, self.tries):
+        for again in range(1, self.attempts):
             turns = {(p, g): self._turn(prompts[p].question, whole_PG[p][g], sampling) for p, g in places}
             rooms = {
                 (p, g): self._room(prompts[p], whole_PG[p][g], turn, sampling)
                 for (p, g), turn in turns.items()
-                if turn is not None and len(whole_PG[p][g].tries) < self.tries
+                if turn is not None and len(whole_PG[p][g].attempts) < self.attempts
             }
             places = [
                 place for place, room in rooms.items() if room >= self.least
@@ -102,20 +102,20 @@ class FeedbackEngine:
 
     def _first(self, prompt: Prompt, sampled: Completion, sampling: Sampling) -> Completion:
         """The episode after one answer, which may end a try that was begun before, and others before that."""
-        if prompt.begun is None:
-            return replace(sampled, tries=(sampled.text,))
-        own = prompt.begun.own or (True,) * len(prompt.begun.ids)
+        if prompt.prefix is None:
+            return replace(sampled, attempts=(sampled.text,))
+        own = prompt.prefix.action_mask or (True,) * len(prompt.prefix.ids)
         message = next((i for i in reversed(range(len(own))) if not own[i]), -1)  # the last token not of this try
-        ids = (*prompt.begun.ids[message + 1 :], *sampled.ids)
+        ids = (*prompt.prefix.ids[message + 1 :], *sampled.ids)
         text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
-        return replace(sampled, tries=(*prompt.begun.tries[:-1], text))
+        return replace(sampled, attempts=(*prompt.prefix.attempts[:-1], text))
 
     def _turn(self, question: Question, episode: Completion, sampling: Sampling) -> tuple[int, ...] | None:
         """The environment's tokens after the episode's last try; None if it is right, cut, or was not sampled."""
         if not episode.finished or not episode.logprobs:
             return None
         try:
-            message = self.explain(self.extract(episode.said), question)
+            message = self.explain(self.extract(episode.final_text), question)
         except InputError:
             raise
         except Exception as error:  # one hostile answer must not end a run of days
@@ -142,23 +142,25 @@ class FeedbackEngine:
         if len(answer.ids) <= room:
             return answer
         ids = answer.ids[:room]
-        logprobs, kept = answer.logprobs[:room], answer.kept[:room]
-        return replace(answer, ids=ids, logprobs=logprobs, kept=kept, text=self._text(ids), finished=False)
+        logprobs, kept = answer.logprobs[:room], answer.log_normalizers[:room]
+        return replace(answer, ids=ids, logprobs=logprobs, log_normalizers=kept, text=self._text(ids), finished=False)
 
     def _joined(self, before: Completion, turn: tuple[int, ...], after: Completion, sampling: Sampling) -> Completion:
         """The episode with another try."""
         ids = (*before.ids, *turn, *after.ids)
         spoken = ids[:-1] if ids[-1] in sampling.stop_ids else ids
-        own = before.own or (True,) * len(before.ids)
+        own = before.action_mask or (True,) * len(before.ids)
         return Completion(
             ids,
             (*before.logprobs, *(0.0 for _ in turn), *after.logprobs),
             self._text(spoken),
             after.finished,
-            own=(*own, *(False for _ in turn), *(True for _ in after.ids)),
-            tries=(*before.tries, after.text),
+            action_mask=(*own, *(False for _ in turn), *(True for _ in after.ids)),
+            attempts=(*before.attempts, after.text),
             version=before.version,
-            kept=(*before.kept, *(0.0 for _ in turn), *after.kept) if after.kept else (),
+            log_normalizers=(*before.log_normalizers, *(0.0 for _ in turn), *after.log_normalizers)
+            if after.log_normalizers
+            else (),
         )
 
     @property

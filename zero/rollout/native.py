@@ -139,7 +139,7 @@ class NativeEngine:
         spoken = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
         texts = self.tokenizer.batch_decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [
-            Completion(tuple(i), tuple(lp), text, done, version=self.version, kept=tuple(share))
+            Completion(tuple(i), tuple(lp), text, done, version=self.version, log_normalizers=tuple(share))
             for i, lp, share, text, done in zip(ids, logprobs, shares, texts, finished_N.tolist(), strict=True)
         ]
 

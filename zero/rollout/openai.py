@@ -28,16 +28,16 @@ from zero.rollout.http import (
     CONNECT_SECONDS,
     LONGEST_PAUSE,
     Client,
-    EngineDied,
-    Patience,
-    Refused,
+    HttpError,
+    RetryPolicy,
+    ServerError,
     address,
     in_parallel,
 )
 from zero.rollout.vllm import completions_of, rooms_of, seed_of
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
-FIRST = Patience(
+FIRST = RetryPolicy(
     (1.0, 2.0), BUSY, silence=False
 )  # of the first request: a wrong url should not take a minute to be told
 
@@ -81,7 +81,7 @@ class OpenAIEngine:
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         key = os.environ.get(key_env, "").strip()
         self.client = Client(address(url, "/v1"), timeout, concurrency, key, proxies=True)
-        self.patience = Patience(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
+        self.patience = RetryPolicy(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
         self.vllm: bool | None = None  # once it was asked
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -111,7 +111,7 @@ class OpenAIEngine:
         longest = (self.timeout + CONNECT_SECONDS + LONGEST_PAUSE) * (self.retries + 1)  # that one request may take
         completions = in_parallel(
             lambda body: self._completion(self._asked(body), sampling), bodies, self.concurrency,
-            limit=longest, silence=lambda: EngineDied(self.client.url, "says nothing"),
+            limit=longest, silence=lambda: ServerError(self.client.url, "says nothing"),
         )  # fmt: skip
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
@@ -120,10 +120,10 @@ class OpenAIEngine:
         try:
             listed = self.client.get("/models", FIRST)["data"]
             names, owners = [str(entry["id"]) for entry in listed], {entry.get("owned_by") for entry in listed}
-        except EngineDied as error:
+        except ServerError as error:
             remedy = f"{error.what}; correct the url, or start the server"
             raise InputError("rollout.url", self.client.url, remedy) from None
-        except Refused as error:
+        except HttpError as error:
             self._refuse(error)
             names, owners = [], set()
         except (LookupError, TypeError, AttributeError):
@@ -161,11 +161,11 @@ class OpenAIEngine:
     def _asked(self, body: dict[str, Any]) -> Any:
         try:
             return self.client.post("/completions", body, self.patience)
-        except Refused as error:
+        except HttpError as error:
             self._refuse(error)
-            raise EngineDied(self.client.url, str(error)) from None
+            raise ServerError(self.client.url, str(error)) from None
 
-    def _refuse(self, error: Refused) -> None:
+    def _refuse(self, error: HttpError) -> None:
         if error.status in (401, 403):
             remedy = f"the server wants a key that this variable does not hold ({error.text[:80]}); set it"
             raise InputError("rollout.key_env", self.key_env, remedy) from None
@@ -179,9 +179,9 @@ class OpenAIEngine:
             choice = answer["choices"][0]
             text, reason, stop = choice["text"], choice["finish_reason"], choice.get("stop_reason")
         except (LookupError, TypeError, AttributeError):
-            raise EngineDied(self.client.url, f"answers with no completion but {str(answer)[:120]}") from None
+            raise ServerError(self.client.url, f"answers with no completion but {str(answer)[:120]}") from None
         if not isinstance(text, str) or reason not in ("stop", "length"):
-            raise EngineDied(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
+            raise ServerError(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
         finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
         if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i <= self.highest_id for i in ids):
             return completions_of(self.tokenizer, [(ids, [], finished)], sampling, self.version)[0]

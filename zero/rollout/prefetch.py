@@ -18,11 +18,11 @@ from zero.records import Completion
 from zero.runtime import World
 
 Drawn = list[list[Completion]]  # of each of this rank's prompts
-FILE = "ahead.json"
+FILE = "prefetch.json"
 
 
 @dataclass
-class Ahead:
+class Prefetch:
     """At most one step's completions that wait to be taken."""
 
     world: World
@@ -30,7 +30,7 @@ class Ahead:
     drawn: Future[Drawn] | None = None
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ahead"))
 
-    def ask(self, step: int, draw: Callable[[], Drawn], beside: bool) -> None:
+    def request(self, step: int, draw: Callable[[], Drawn], beside: bool) -> None:
         """Have `draw` called for `step`: in a thread beside what follows, or at once, in this one (its device, its modes)."""
         self.step = step
         self.drawn = self.thread.submit(draw) if beside else done(draw())
@@ -40,7 +40,7 @@ class Ahead:
         if self.drawn:
             self.drawn.result()
 
-    def take(self, step: int) -> Drawn | None:
+    def pop(self, step: int) -> Drawn | None:
         """What was drawn for `step`, once."""
         if self.drawn is None or self.step != step:
             return None
@@ -51,8 +51,8 @@ class Ahead:
         """What waits, of all ranks, into the folder of a checkpoint. Called by every rank."""
         if self.drawn is None:
             return
-        drawn_PG = self.world.gather(self.drawn.result())
-        if self.world.first:
+        drawn_PG = self.world.all_gather(self.drawn.result())
+        if self.world.is_main:
             table = {"step": self.step, "drawn": [[asdict(c) for c in c_G] for c_G in drawn_PG]}
             (path / FILE).write_text(json.dumps(table))
 
@@ -62,7 +62,7 @@ class Ahead:
             return
         table = json.loads((path / FILE).read_text())
         drawn_PG = [[_completion(c) for c in c_G] for c_G in table["drawn"]]
-        self.step, self.drawn = table["step"], done(list(self.world.part(drawn_PG)))
+        self.step, self.drawn = table["step"], done(list(self.world.shard(drawn_PG)))
 
 
 def done(drawn: Drawn) -> Future[Drawn]:

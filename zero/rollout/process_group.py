@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed import BroadcastOptions, TCPStore
 
-from zero.rollout.http import Aside, EngineDied
+from zero.rollout.http import Future, ServerError
 
 LEARNER = 0  # its rank in the group; the server's workers follow
 GLANCE = 0.003  # seconds between two looks
@@ -35,7 +35,7 @@ class Link:
         return cls((host, port), store, _group(store, own_address(host), rank, size, device, limit), device, limit)
 
     @classmethod
-    def open(cls, url: str, size: int, device: torch.device, limit: float, ask: Callable[[str, int], Aside]) -> Link:
+    def open(cls, url: str, size: int, device: torch.device, limit: float, ask: Callable[[str, int], Future]) -> Link:
         """The learner's end, for the server at `url`; `ask` tells its workers where to come and is watched meanwhile."""
         address = own_address(urlsplit(url).hostname or "")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -45,10 +45,10 @@ class Link:
                              master_listen_fd=listener.detach())  # fmt: skip
         reply = ask(address, port)
         workers = [f"here/{rank}" for rank in range(1, size)]
-        until(lambda: store.check(workers), reply, limit, EngineDied(url, "its workers did not come to take weights"))
+        until(lambda: store.check(workers), reply, limit, ServerError(url, "its workers did not come to take weights"))
         return cls((address, port), store, _group(store, address, LEARNER, size, device, limit), device, limit)
 
-    def send(self, weights: Weights, serial: int, dtype: torch.dtype, reply: Aside) -> None:
+    def send(self, weights: Weights, serial: int, dtype: torch.dtype, reply: Future) -> None:
         """All weights, by broadcast; the store says name, shape and dtype of each, and where they end."""
         i, whole = 0, False
         try:
@@ -121,7 +121,7 @@ def own_address(toward: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def until(fact: Callable[[], bool], reply: Aside, limit: float, silence: EngineDied) -> None:
+def until(fact: Callable[[], bool], reply: Future, limit: float, silence: ServerError) -> None:
     """Wait for it, while the server has not answered: it answers at the end, or because it failed."""
     since = time.monotonic()
     while not fact():
@@ -131,7 +131,7 @@ def until(fact: Callable[[], bool], reply: Aside, limit: float, silence: EngineD
         time.sleep(GLANCE)
 
 
-def heard(reply: Aside) -> None:
+def heard(reply: Future) -> None:
     """Raise what the server has to say, if anything: nothing is due yet."""
     if reply.ended:
         raise RuntimeError("the server says that it has all weights before they were sent")

@@ -20,15 +20,15 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout.http import CONNECT_SECONDS, Client, EngineDied, Patience, Refused, address, in_parallel
+from zero.rollout.http import CONNECT_SECONDS, Client, HttpError, RetryPolicy, ServerError, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.rollout.weight_sync import Exchange, Server, plain
 from zero.runtime import World
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
-AGAIN = Patience(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
+AGAIN = RetryPolicy(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
 GENERATE = "/inference/v1/generate"
-CANARY = (
+SYNC_CHECK = (
     "What is 7 x (1.5 + 2/3)? \\boxed{8}\n\tSo: <think> caf\u00e9 \u4e2d </think>"  # two tokenizers rarely agree on it
 )
 REMEDY = "start it with python -m launch.serve MODEL"
@@ -78,7 +78,7 @@ class ServerEngine:
         with self._alone("sync"):
             self.version, self.label = -1, ""  # until it has worked
             stream, label, fault = iter(weights), f"{uuid4().hex}/{version}", None
-            if self.world.first:
+            if self.world.is_main:
                 try:
                     self.server = self.server or self._looked_at()
                     self.exchange.send(stream, self.server)
@@ -115,7 +115,7 @@ class ServerEngine:
             ]
             drawn = in_parallel(
                 lambda body: self._drawn(self._asked(body), body, label), bodies, self.concurrency,
-                limit=self.timeout + 2 * CONNECT_SECONDS, silence=lambda: EngineDied(self.client.url, "says nothing"),
+                limit=self.timeout + 2 * CONNECT_SECONDS, silence=lambda: ServerError(self.client.url, "says nothing"),
             )  # fmt: skip
         completions = completions_of(self.tokenizer, drawn, sampling, version)
         return [completions[i : i + n] for i in range(0, len(completions), n)]
@@ -123,8 +123,8 @@ class ServerEngine:
     def _asked(self, body: dict[str, Any]) -> Any:
         try:
             return self.client.post(GENERATE, body, AGAIN)
-        except Refused as error:
-            raise EngineDied(self.client.url, str(error)) from None
+        except HttpError as error:
+            raise ServerError(self.client.url, str(error)) from None
 
     def _drawn(self, answer: Any, body: dict[str, Any], label: str) -> Drawn:
         """The completion in an answer. EngineDied if it is none, was given up, or is of other weights."""
@@ -134,14 +134,14 @@ class ServerEngine:
             logprobs = [float(at["logprob"]) for at in choice["logprobs"]["content"]]
             made_by = [span["version"] for span in choice["weight_versions"]]
         except (LookupError, TypeError, ValueError) as error:
-            raise EngineDied(self.client.url, f"its answer lacks {error}") from None
+            raise ServerError(self.client.url, f"its answer lacks {error}") from None
         most = body["sampling_params"]["max_tokens"]
         if reason not in ("stop", "length") or len(ids) != len(logprobs) or not 0 < len(ids) <= most:
             said = f"ended a response as {reason!r} with {len(ids)} tokens of at most {most}, {len(logprobs)} of them known"
-            raise EngineDied(self.client.url, said)
+            raise ServerError(self.client.url, said)
         if made_by != [label]:
             what = "other weights: it was started again, or another run sends its own"
-            raise EngineDied(self.client.url, f"answered with {what} ({made_by[:3]}, not {label})")
+            raise ServerError(self.client.url, f"answered with {what} ({made_by[:3]}, not {label})")
         return ids, logprobs, reason == "stop"
 
     def _looked_at(self) -> Server:
@@ -152,14 +152,14 @@ class ServerEngine:
             about = results[0]
             server = Server(about["config"], about["context"], getattr(torch, about["dtype"]), about["device"],
                             about["logprobs"], len(results))  # fmt: skip
-            theirs = self.client.post("/tokenize", {"prompt": CANARY, "add_special_tokens": False}, AGAIN)["tokens"]
-            first = self.tokenizer.encode(CANARY, add_special_tokens=False)[:1]
+            theirs = self.client.post("/tokenize", {"prompt": SYNC_CHECK, "add_special_tokens": False}, AGAIN)["tokens"]
+            first = self.tokenizer.encode(SYNC_CHECK, add_special_tokens=False)[:1]
             once = {"token_ids": first, "sampling_params": parameters(Sampling(1), 1, 0)}
             label = self.client.get("/weight_info", AGAIN)["weight_version"]
             self._drawn(self.client.post(GENERATE, once, AGAIN), once, label)
-        except EngineDied as error:
+        except ServerError as error:
             raise InputError("rollout.url", url, f"{error.what}; {REMEDY}") from error
-        except (Refused, LookupError, TypeError, AttributeError) as error:
+        except (HttpError, LookupError, TypeError, AttributeError) as error:
             remedy = f"it is not a server that takes weights ({str(error)[:120]}); {REMEDY}"
             raise InputError("rollout.url", url, remedy) from error
         self._refuse_others(server, theirs)
@@ -172,7 +172,7 @@ class ServerEngine:
             if ours[key] != server.config[key]:
                 what = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"
                 raise InputError("rollout.url", self.client.url, f"{what}; start it with this run's model")
-        if theirs != self.tokenizer.encode(CANARY, add_special_tokens=False):
+        if theirs != self.tokenizer.encode(SYNC_CHECK, add_special_tokens=False):
             remedy = "serves a model with another tokenizer; start it with this run's model"
             raise InputError("rollout.url", self.client.url, remedy)
         if server.context < self.context:
@@ -186,10 +186,10 @@ class ServerEngine:
         """Tell the server what its weights are called, and to forget what the old ones made of prompts."""
         try:
             if not self.client.post("/reset_prefix_cache", None)["success"]:
-                raise EngineDied(self.client.url, "keeps its prefix cache: someone else has requests running there")
+                raise ServerError(self.client.url, "keeps its prefix cache: someone else has requests running there")
             self.client.post("/update_weight_version", {"new_version": label})
-        except Refused as error:
-            raise EngineDied(self.client.url, str(error)) from None
+        except HttpError as error:
+            raise ServerError(self.client.url, str(error)) from None
 
     def _agreed(self, label: str, fault: Exception | None) -> str:
         """Rank 0's label, on every rank; or its fault."""
@@ -198,7 +198,7 @@ class ServerEngine:
             said = ("input", fault.key, fault.value, fault.remedy)
         elif fault is not None:
             said = ("fault", str(fault))
-        kind, *rest = self.world.gather([said])[0]
+        kind, *rest = self.world.all_gather([said])[0]
         if fault is not None:
             raise fault
         if kind == "input":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zero.errors import InputError
-from zero.rollout.http import Aside, Client, EngineDied, Refused
+from zero.rollout.http import Client, Future, HttpError, ServerError
 from zero.rollout.process_group import GLANCE, Link, Weights, until
 from zero.rollout.vllm_worker import WeightReceiver
 
@@ -159,19 +159,19 @@ class Exchange:
             self.link = None  # nobody knows what is left in the pipe
             raise
 
-    def _call(self, method: str, *args: Any) -> Aside:
+    def _call(self, method: str, *args: Any) -> Future:
         def ask() -> Any:
             try:
                 return self.client.post("/collective_rpc", {"method": method, "args": list(args)}, limit=None)[
                     "results"
                 ]
-            except (Refused, LookupError, TypeError) as error:
-                raise EngineDied(self.client.url, f"did not take over the weights ({error})") from None
+            except (HttpError, LookupError, TypeError) as error:
+                raise ServerError(self.client.url, f"did not take over the weights ({error})") from None
 
-        return Aside(lambda: _refuse_errors(self.client.url, ask()))
+        return Future(lambda: _refuse_errors(self.client.url, ask()))
 
-    def _silence(self) -> EngineDied:
-        return EngineDied(self.client.url, f"did not take the weights within {self.limit:g} seconds")
+    def _silence(self) -> ServerError:
+        return ServerError(self.client.url, f"did not take the weights within {self.limit:g} seconds")
 
     def _by_file(self, weights: Weights, server: Server) -> None:
         from safetensors.torch import save_file
@@ -198,7 +198,7 @@ class Exchange:
             (folder / "partial").write_text(str(count))
             (folder / "partial").rename(folder / "end")
             reply.result(self.limit, self._silence())
-        except EngineDied as error:
+        except ServerError as error:
             if "no folder" in str(error):
                 remedy = "the server does not see it: choose one on a file system of both, or rollout.transport=group"
                 raise InputError("rollout.folder", self.folder, remedy) from error
@@ -211,9 +211,9 @@ class Exchange:
             remedy = f"the learner is on {self.device.type}, the server on {server.device}; choose transport=file"
             raise InputError("rollout.transport", "group", remedy)
         self.serial += 1
-        size, asked = server.workers + 1, list[Aside]()
+        size, asked = server.workers + 1, list[Future]()
 
-        def ask(host: str, port: int) -> Aside:
+        def ask(host: str, port: int) -> Future:
             asked.append(self._call("take_group", host, port, size, self.serial, self.limit))
             return asked[0]
 
@@ -224,9 +224,9 @@ class Exchange:
         try:
             self.link.send(weights, self.serial, server.dtype, asked[0])
         except RuntimeError as error:  # gloo's, when the other side is gone
-            if isinstance(error, EngineDied):
+            if isinstance(error, ServerError):
                 raise
-            raise EngineDied(self.client.url, f"lost while it took the weights ({error})") from error
+            raise ServerError(self.client.url, f"lost while it took the weights ({error})") from error
         asked[0].result(self.limit, self._silence())
         self.link.forget(self.serial)
 
@@ -263,5 +263,5 @@ def _refuse_errors(url: str, results: Any) -> list[dict[str, Any]]:
     said = [r if isinstance(r, dict) else {"error": f"answered {str(r)[:100]}"} for r in results]
     for worker in said:
         if "error" in worker:
-            raise EngineDied(url, f"did not take over the weights: {worker['error']}")
+            raise ServerError(url, f"did not take over the weights: {worker['error']}")
     return said

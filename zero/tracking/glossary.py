@@ -60,7 +60,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     ),
     "mismatch/canary": (
         "nats",
-        "mean |sampler - learner| log-probability of a few tokens drawn after the weight sync, where the canary listened",
+        "mean |sampler - learner| log-probability of a few tokens drawn after the weight sync, in the steps of the sync check",
     ),
     "mismatch/staleness": (
         "steps",

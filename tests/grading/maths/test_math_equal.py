@@ -10,7 +10,7 @@ from zero.records import Outcome, Question
 
 # what the paper's grader says where a mathematician would not; both directions of its defects
 DIFFER = [
-    # answer, reference, strict, qwen_fast, qwen_slow
+    # answer, reference, strict, paper_fast, paper_slow
     ("a+b", "c+b", False, True, True),
     ("\\frac{a}{b}", "\\frac{c}{b}", False, True, True),
     ("5 east", "5 west", False, True, True),
@@ -29,7 +29,7 @@ DIFFER = [
 
 @pytest.mark.parametrize(("answer", "reference", "strict", "fast", "slow"), DIFFER)
 def test_modes(answer: str, reference: str, strict: bool, fast: bool, slow: bool) -> None:
-    modes = ("strict", "qwen_fast", "qwen_slow")
+    modes = ("strict", "paper_fast", "paper_slow")
     assert [math_equal(answer, reference, mode=mode) for mode in modes] == [strict, fast, slow]
 
 
@@ -52,7 +52,7 @@ def test_a_reference_comes_out_of_its_dress(dress: str) -> None:
 
 def test_a_hostile_answer_is_not_equal_and_costs_no_more_than_its_limit() -> None:
     for answer in ("9**9**9**9+x", "x" * 200_000, "((((" * 5000, "\0", "\ud800", "__import__('os').system('false')"):
-        for mode in ("strict", "qwen_fast", "qwen_slow"):
+        for mode in ("strict", "paper_fast", "paper_slow"):
             assert not math_equal(answer, "x", mode=mode, limit_s=0.2)
 
 
@@ -66,5 +66,5 @@ def test_outcomes_are_told_apart() -> None:
 
 
 def test_another_mode_is_refused() -> None:
-    with pytest.raises(InputError, match=r"mode=lenient: choose one of strict, qwen_fast, qwen_slow"):
+    with pytest.raises(InputError, match=r"mode=lenient: choose one of strict, paper_fast, paper_slow"):
         math_equal("1", "1", mode="lenient")

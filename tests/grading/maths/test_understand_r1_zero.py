@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zero.grading.maths.compat_latex import Unreadable, plain_text
-from zero.grading.maths.understand_r1_zero import _is_formula, _repeats, plain, qwen_fast, qwen_slow, stripped
+from zero.grading.maths.understand_r1_zero import _is_formula, _repeats, paper_fast, paper_slow, plain, stripped
 
 # answer, reference, fast, slow
 ORDINARY = [
@@ -76,14 +76,14 @@ WRONGLY_WRONG = [
 
 @pytest.mark.parametrize(("answer", "reference", "fast", "slow"), ORDINARY + WRONGLY_RIGHT + WRONGLY_WRONG)
 def test_the_verdict_is_the_papers(answer: str, reference: str, fast: bool, slow: bool) -> None:
-    assert (qwen_fast(answer, reference), qwen_slow(answer, reference)) == (fast, slow)
+    assert (paper_fast(answer, reference), paper_slow(answer, reference)) == (fast, slow)
 
 
 def test_nothing_equals_an_empty_reference() -> None:
     for reference in ("", None, r"\boxed{}"):
         for answer in ("", "m", "5"):
-            assert not qwen_fast(answer, reference)  # type: ignore[arg-type]
-            assert not qwen_slow(answer, reference)  # type: ignore[arg-type]
+            assert not paper_fast(answer, reference)  # type: ignore[arg-type]
+            assert not paper_slow(answer, reference)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_an_answer_is_never_run(tmp_path) -> None:  # noqa: ANN001
     attack = f'ln("{octal}")#\\sqrt\n'
     for answer in (attack, program, f"__import__('os').system('touch {marker}')", f"ln('{program}')"):
         for reference in ("1/2", answer[::-1]):
-            assert not qwen_fast(answer, reference)
-            assert not qwen_slow(answer, reference)
-            assert not qwen_slow(reference, answer)
+            assert not paper_fast(answer, reference)
+            assert not paper_slow(answer, reference)
+            assert not paper_slow(reference, answer)
     assert not marker.exists()
 
 
@@ -189,7 +189,7 @@ HOSTILE += ["nan", "inf", "1e999", "1e-999", "\u00b2", "1/0", "0/0", "((x)", "\\
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:8]))
 def test_every_text_gets_a_verdict(text: str) -> None:
-    for mode in (qwen_fast, qwen_slow):
+    for mode in (paper_fast, paper_slow):
         assert mode(text, "5") is False
         assert mode("5", text) is False
 

@@ -1,10 +1,10 @@
 """Mathematical answers: equal or not, for one answer and as checkers of question sets.
 
 Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/maths/symbolic.py).
-`qwen_fast` and `qwen_slow` give the verdicts of arXiv 2503.20783's code, its defects included
+`paper_fast` and `paper_slow` give the verdicts of arXiv 2503.20783's code, its defects included
 (zero/grading/maths/understand_r1_zero.py), so that published numbers can be compared; its training uses the first, its
 evaluation the second. Select one for a question
-set by `questions.check.path=zero.grading.check_qwen_slow`.
+set by `questions.check.path=zero.grading.check_paper_slow`.
 
 Algebra only ever happens in worker processes with limits (zero/grading/sandbox.py); what needs none is decided here.
 """
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from zero.errors import InputError
 from zero.grading.maths.exact import exact_equal
-from zero.grading.sandbox import Sandboxed
+from zero.grading.sandbox import SandboxedChecker
 from zero.questions.references import reference as out_of_dress
 from zero.records import Outcome, Question
 
@@ -49,29 +49,29 @@ def undressed_reference(reference: str) -> str:
         return reference
 
 
-def qwen_fast(answer: str, question: Question) -> bool:
+def paper_fast(answer: str, question: Question) -> bool:
     """The paper's verdict in training; may take long. For worker processes."""
-    from zero.grading.maths.understand_r1_zero import qwen_fast as same
+    from zero.grading.maths.understand_r1_zero import paper_fast as same
 
     return any(same(answer, reference) for reference in question.answer)
 
 
-def qwen_slow(answer: str, question: Question) -> bool:
+def paper_slow(answer: str, question: Question) -> bool:
     """The paper's verdict in evaluation; may take long. For worker processes."""
-    from zero.grading.maths.understand_r1_zero import qwen_slow as same
+    from zero.grading.maths.understand_r1_zero import paper_slow as same
 
     return any(same(answer, reference) for reference in question.answer)
 
 
-check_maths = Sandboxed("zero.grading.maths.strict", quick=_exact, preload=("zero.grading.maths.symbolic",))
-check_qwen_fast = Sandboxed("zero.grading.maths.qwen_fast", preload=("zero.grading.maths.understand_r1_zero",))
-check_qwen_slow = Sandboxed("zero.grading.maths.qwen_slow", preload=("zero.grading.maths.understand_r1_zero",))
-MODES = {"strict": check_maths, "qwen_fast": check_qwen_fast, "qwen_slow": check_qwen_slow}
+check_maths = SandboxedChecker("zero.grading.maths.strict", quick=_exact, preload=("zero.grading.maths.symbolic",))
+check_paper_fast = SandboxedChecker("zero.grading.maths.paper_fast", preload=("zero.grading.maths.understand_r1_zero",))
+check_paper_slow = SandboxedChecker("zero.grading.maths.paper_slow", preload=("zero.grading.maths.understand_r1_zero",))
+MODES = {"strict": check_maths, "paper_fast": check_paper_fast, "paper_slow": check_paper_slow}
 
 
 def math_equal(answer: str, reference: str | Sequence[str], *, mode: str = "strict", limit_s: float = 1.0) -> bool:
     """Whether the answer equals the reference, or any of several. Total: what cannot be read, or takes longer than
-    limit_s CPU seconds, is not equal. `mode` is strict, qwen_fast or qwen_slow. InputError for another mode.
+    limit_s CPU seconds, is not equal. `mode` is strict, paper_fast or paper_slow. InputError for another mode.
     """
     if mode not in MODES:
         raise InputError("mode", mode, f"choose one of {', '.join(MODES)}")

@@ -1,6 +1,6 @@
 r"""The verdicts of understand-r1-zero's `math_grader.py`, its defects included, so that published numbers can be compared.
 
-`qwen_fast` is its `grade(answer, gold, fast=True)`, the reward of its training runs; `qwen_slow` is fast=False, the
+`paper_fast` is its `grade(answer, gold, fast=True)`, the reward of its training runs; `paper_slow` is fast=False, the
 accuracy of its evaluations. They are kept as references and are not good graders: zero/grading/maths/symbolic.py is ours.
 
 Sources: Liu et al. 2025 (arXiv 2503.20783), github.com/sail-sg/understand-r1-zero and the copy in oat 0.2.3, itself
@@ -80,18 +80,18 @@ def warm_up() -> None:
     """Fill the caches of sympy and of math_verify's parser, which is slow on what it meets for the first time."""
     for gold in WARM:
         for answer in (gold, "x+1"):
-            qwen_slow(answer, gold)
+            paper_slow(answer, gold)
 
 
-def qwen_fast(answer: str, reference: str) -> bool:
+def paper_fast(answer: str, reference: str) -> bool:
     """The verdict of the original's fast mode; see the head of this file."""
     gold = _unboxed(reference or "")
     return bool(gold) and (stripped(answer) == stripped(gold) or _parts_equal(plain(answer), plain(gold)))
 
 
-def qwen_slow(answer: str, reference: str) -> bool:
+def paper_slow(answer: str, reference: str) -> bool:
     """The verdict of the original's slow mode; see the head of this file."""
-    return qwen_fast(answer, reference) or _verified(answer, _unboxed(reference or ""))
+    return paper_fast(answer, reference) or _verified(answer, _unboxed(reference or ""))
 
 
 def _unboxed(reference: str) -> str:
