@@ -216,9 +216,9 @@ def test_impossible_parts_are_refused(changes: dict[str, Any], key: str) -> None
 
 
 @pytest.mark.parametrize("sources", [{}, {"a/b": {"questions": simple("a", 2), "weight": 1.0}}])
-def test_parts_need_names(parts: dict[str, Any]) -> None:
+def test_sources_need_names(sources: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"questions\.sources"):
-        mixture_set("m", parts)
+        mixture_set("m", sources)
 
 
 ADDED = ["+questions@questions.sources.easy.questions=nano_asdiv", "+questions.sources.easy.weight=0.5"]
