@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.warm import Process
 from zero.config.check import check
 from zero.train import run
 
@@ -33,12 +32,9 @@ def command(run_dir: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "zero.train", *SMALL, "tracker=jsonl", f"run_dir={run_dir}", *overrides]
 
 
-def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
-    """A process of its own, as a user starts it."""
-    return subprocess.Popen(
-        command(run_dir, *overrides), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def start(run_dir: Path, *overrides: str, errors: bool = False, **environment: str) -> Process:
+    """A process of its own; `errors`: with its standard error by itself."""
+    return Process(*command(run_dir, *overrides)[2:], env=os.environ | environment, errors=errors)
 
 
 def killed(run_dir: Path, step: int, *overrides: str) -> None:

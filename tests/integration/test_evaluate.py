@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.conftest import ROOT
 from tests.integration.runs import journal, train_here
+from tests.warm import Process
 from zero.config.check import check, quoted
 from zero.errors import InputError
 from zero.evaluate import read_run, run, with_run
@@ -43,12 +41,8 @@ def evaluate_here(run_dir: Path, *overrides: str) -> dict[str, Any]:
     return run(config_of(*overrides, f"run_dir='{run_dir}'"), run_dir.name, {})
 
 
-def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "zero.evaluate", *overrides, f"run_dir={run_dir}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
+def start(run_dir: Path, *overrides: str) -> Process:
+    return Process("zero.evaluate", *overrides, f"run_dir={run_dir}")
 
 
 def files(run_dir: Path) -> dict[str, bytes]:
@@ -74,7 +68,7 @@ def test_after_a_kill_the_same_command_ends_with_the_same_bytes(
     while not (file.exists() and file.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, process.stdout.read() if process.stdout else ""
+    assert process.wait() == -signal.SIGKILL, process.communicate()[0]
     assert not (killed / "result.json").exists()
     capfd.readouterr()
     evaluate_here(killed, *SMALL)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from launch.submit import prepare
 from launch.sweep.cells import launcher_settings
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
+from tests.warm import Process
 from zero.algorithm import Algorithm
 from zero.config.check import check
 from zero.config.cli import command_line
@@ -35,15 +35,12 @@ TINY = ("steps=2", "prompts=4", "group_size=4", "evaluation.every=0", "sampling.
 CRITIC = "algo.critic.optim"
 
 
-def begin(*words: str) -> subprocess.Popen[str]:
-    """A program of this package, whose Ctrl-C is not ignored whatever started these tests."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+def begin(*words: str) -> Process:
+    """A program of this package."""
+    return Process(*words, cwd=Path.cwd())
 
 
-def wait_for(path: Path, child: subprocess.Popen[str], lines: int = 0) -> None:
+def wait_for(path: Path, child: Process, lines: int = 0) -> None:
     while not path.exists() or path.read_text().count("\n") < lines:
         assert child.poll() is None, child.communicate()[0]
         time.sleep(0.02)
@@ -105,10 +102,10 @@ def test_a_program_whose_folder_another_copy_took_over_gives_way_in_one_line(tmp
         "train": [*TINY, "tracker=jsonl"],
         "evaluate": ["benchmarks.limit=8", "at_once=4", "sampling.max_tokens=8"],
     }
-    done = subprocess.run(
-        [sys.executable, "-m", f"zero.{program}", *words[program], f"run_dir={tmp_path / 'run'}"], text=True,
-        capture_output=True, env=os.environ | {"ZERO_LEASE": f"{tmp_path / 'lease'}:ours"},
-    )  # fmt: skip
+    lease = os.environ | {"ZERO_LEASE": f"{tmp_path / 'lease'}:ours"}
+    done = Process(
+        f"zero.{program}", *words[program], f"run_dir={tmp_path / 'run'}", env=lease, errors=True
+    ).completed()
     assert done.returncode == 76 and "Traceback" not in done.stderr, done.stderr
     assert "theirs has taken this run over; nothing more is written here" in done.stderr
     assert not (tmp_path / "run" / "result.json").exists()

@@ -7,14 +7,16 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.integration.runs import command
+from tests.integration.runs import command, start
 
 
 def probe(run_dir: Path, *overrides: str, megabytes: int | None = None) -> subprocess.CompletedProcess[str]:
-    limit = None if megabytes is None else (megabytes * 2**20,) * 2
+    if megabytes is None:
+        return start(run_dir, *overrides, "debug=probe", errors=True).completed(300)
+    limit = (megabytes * 2**20,) * 2
     return subprocess.run(
         [*command(run_dir, *overrides), "debug=probe"], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        preexec_fn=lambda: limit and resource.setrlimit(resource.RLIMIT_AS, limit),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
     )  # fmt: skip
 
 

@@ -15,35 +15,31 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT
 from tests.integration.runs import command, journal, reproducible, texts, train_here, weights
+from tests.integration.runs import start as start_run
+from tests.warm import Process
 
 OPTIONS = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "sampling.max_tokens=32", "optim.warmup=1"]
 ALGOS = {"drgrpo": ["algo=drgrpo"], "ppo": ["algo=ppo", "updates=2"], "vineppo": ["algo=vineppo", "prompts=1"]}
 FEW = ["steps=2", "evaluation.every=1"]  # in time a sum in another order makes another sample
 
 
-def start(run_dir: Path, *overrides: str) -> list[subprocess.Popen[str]]:
+def start(run_dir: Path, *overrides: str) -> list[Process]:
     """Two ranks on this machine, as torchrun or Slurm would start them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            command(run_dir, *OPTIONS, *overrides), cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=os.environ | where | {"RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [start_run(run_dir, *OPTIONS, *overrides, RANK=str(rank), **where) for rank in (0, 1)]
 
 
-def end(ranks: list[subprocess.Popen[str]]) -> list[int]:
+def end(ranks: list[Process]) -> list[int]:
     said = [rank.communicate(timeout=240)[0] for rank in ranks]
     codes = [rank.returncode for rank in ranks]
     assert set(codes) <= {0, 75}, said
     return codes
 
 
-def reached(run_dir: Path, step: int, ranks: list[subprocess.Popen[str]]) -> None:
+def reached(run_dir: Path, step: int, ranks: list[Process]) -> None:
     while not (run_dir / "checkpoints" / f"step_{step:06d}").exists():
         assert all(rank.poll() is None for rank in ranks)
         time.sleep(0.02)

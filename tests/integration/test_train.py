@@ -134,7 +134,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_continues(straight: Pat
     child = start(tmp_path / "run")
     wait_for_step(tmp_path / "run", 1)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(60) == 75, child.stdout.read() if child.stdout else ""
+    assert child.wait(60) == 75, child.communicate()[0]
     stopped = journal(tmp_path / "run")[-1]["step"]
     assert stopped < 6 and (tmp_path / "run" / "checkpoints" / f"step_{stopped:06d}").is_dir()
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "preempted"
@@ -156,7 +156,7 @@ def test_kill_nine_at_ten_random_moments_loses_nothing(straight: Path, tmp_path:
             child.wait()
             kills += 1
             continue
-        assert child.returncode == 0, child.stdout.read() if child.stdout else ""
+        assert child.returncode == 0, child.communicate()[0]
         if kills >= 10:
             break
         (tmp_path / "run" / "result.json").unlink()  # it ended too soon: let the next life find its checkpoint
@@ -298,7 +298,7 @@ def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_
         pytest.skip("mounting a small file system needs root")
     try:
         options = ("checkpoint.every=1", "checkpoint.keep=5", "steps=4")
-        done = subprocess.run(command(disk / "run", *options), capture_output=True, text=True, timeout=120)
+        done = start(disk / "run", *options, errors=True).completed(120)
         assert done.returncode == 2, done.stdout + done.stderr
         last = done.stderr.splitlines()[-1]
         failed = re.search(r"^error: run_dir=.*no space left for the checkpoint of step (\d)", last)
@@ -306,7 +306,7 @@ def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_
         kept = sorted(p.name for p in (disk / "run" / "checkpoints").iterdir())
         assert kept == [f"step_{step:06d}" for step in range(1, int(failed[1]))]
         subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
-        assert subprocess.run(command(disk / "run", *options), capture_output=True, timeout=120).returncode == 0
+        assert start(disk / "run", *options).completed(120).returncode == 0
     finally:
         subprocess.run(["umount", disk], check=True)
 

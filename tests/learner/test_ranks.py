@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.learner.ranks import Ended, cases, play
+from tests.warm import Process
 from zero.runtime import World
 
 CASES = cases()
@@ -25,12 +23,9 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, E
     folder = tmp_path_factory.mktemp("ranks")
     local = {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in (name for _, name in socket.if_nameindex()) else {}
     children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.learner.ranks", str(rank), "2", str(folder)],
-            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"} | local, text=True, stderr=subprocess.PIPE,
-        )
+        Process("tests.learner.ranks", str(rank), "2", str(folder), env=os.environ | local, errors=True)
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
         for child in children:
             _, said = child.communicate(timeout=LIMIT)

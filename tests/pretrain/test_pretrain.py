@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from tests.warm import Process
 from zero.config import check as configs
 from zero.errors import Broken, InputError, Preempted
 from zero.pretrain import __main__ as pretraining
@@ -255,17 +255,15 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bits(llama: Path, t
     """kill -9 wherever it is after the log's 15th step, then SIGTERM ten steps later; this process brings it to its end."""
     out = tmp_path / "out"
     settings = [*QA, "corpus.epochs=5", f"model.path={llama}", "dtype=float32", "checkpoint.every=7"]
-    command = [sys.executable, "-m", "zero.pretrain", *settings, f"out={out}"]
 
     def start_and_send(number: int, steps: int) -> tuple[int, str]:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stderr=subprocess.PIPE
-        )
+        process = Process("zero.pretrain", *settings, f"out={out}", errors=True)
         limit = time.monotonic() + 120
         while process.poll() is None and steps_logged(out) < steps and time.monotonic() < limit:
             time.sleep(0.001)
         process.send_signal(number)
-        return process.wait(), process.stderr.read() if process.stderr else ""
+        _, errors = process.communicate()
+        return process.wait(), errors
 
     assert start_and_send(signal.SIGKILL, 15)[0] == -signal.SIGKILL
     code, said = start_and_send(signal.SIGTERM, steps_logged(out) + 10)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import ROOT, tiny_config
+from tests.conftest import tiny_config
 from tests.rollout.stub_server import Say, Stub, in_turn, serving
+from tests.warm import Process
 from zero.errors import InputError
 from zero.records import Prompt, Question, Sampling
 from zero.rollout import weight_sync as exchange
@@ -301,9 +300,8 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
         port = probe.getsockname()[1]
     with serving(vllm_like(tokenizer, bad="bad.7")) as stub:
         ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.rollout.server_ranks", stub.url, str(tmp_path)], cwd=ROOT, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            Process(
+                "tests.rollout.server_ranks", stub.url, str(tmp_path), errors=True,
                 env=os.environ | dict(RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)),
             )
             for r in range(2)
