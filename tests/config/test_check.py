@@ -118,7 +118,7 @@ def test_every_cell_of_the_four_axes_composes(algo: str, template: str, question
     sorted(
         p
         for p in (ROOT / "conf").glob("*/*.yaml")
-        if p.parent.name not in ("corpus", "experiment", "optimizer", "parts")
+        if p.parent.name not in ("corpus", "experiment", "model", "optimizer", "parts")  # model: tests/models
     ),
     ids=str,
 )
@@ -129,7 +129,6 @@ def test_every_option_composes(path: Path) -> None:
         return
     root = "evaluate" if option == "rollout=openai" else "train"  # it has no weights to be sent
     extra = {
-        "model=hf": ["model.path=zero/nano/base"],
         "questions=file": ["questions.path=x.jsonl"],
         "questions=hub": ["questions.hub.id=a/b"],
         "rollout=vllm_server": ["rollout.url=http://localhost:1"],

@@ -1,39 +1,16 @@
-"""Every algorithm of conf/algo trains the shipped model, several updates on one rollout included."""
+"""What single algorithms ask of a run: more rounds of questions, solutions, a critic, a KL in the reward. That each of them
+learns: test_golden.py."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import BASE
 from tests.integration.runs import SMALL, journal, killed, reproducible, train_here, weights
-from tests.test_algorithm import NAMES
 from zero.config.check import check
 from zero.train import run
-
-TINY = [
-    "steps=2",
-    "updates=2",
-    "epochs=2",
-    "optim.warmup=1",
-    "sampling.max_tokens=64",
-    "evaluation.every=2",
-    "benchmarks.limit=4",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_algorithm_learns_something_finite(name: str, tmp_path: Path) -> None:
-    own = {"sft": ["rollout=gold"]}  # it imitates whatever it is given
-    train_here(tmp_path / "run", f"algo={name}", *TINY, *own.get(name, []))
-    lines = journal(tmp_path / "run")[1:]
-    assert [line["step"] for line in lines] == [1, 2]
-    assert all(math.isfinite(line["loss/policy"]) for line in lines)
-    assert any(line["loss/grad_norm"] > 0 for line in lines)
-    assert weights(tmp_path / "run") != (BASE / "model.safetensors").read_bytes()
 
 
 def test_dynamic_sampling_replaces_groups_that_teach_nothing_and_survives_a_kill(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.integration.runs import reproducible, train_here
+from tests.conftest import BASE, ROOT
+from tests.integration.runs import reproducible, train_here, weights
 from tests.test_algorithm import NAMES
 
 GOLDEN = ROOT / "tests" / "golden" / "runs"
@@ -50,12 +50,15 @@ def run(folder: Path, name: str) -> list[dict[str, float]]:
 def test_numbers_are_those_written_down(name: str, tmp_path: Path) -> None:
     """Counts and shares exactly; what is summed in float32 to the accuracy that another processor's kernels allow."""
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    for line, expected in zip(run(tmp_path / "run", name), golden, strict=True):
+    folder = tmp_path / "run"
+    for line, expected in zip(run(folder, name), golden, strict=True):
         assert line.keys() == expected.keys()
         for key, value in expected.items():
             summed = key.startswith(("loss/", "mismatch/", "critic/"))
             if not key.startswith("mismatch/"):  # rounding noise around 1e-7, checked elsewhere
                 assert line[key] == pytest.approx(value, rel=2e-3 if summed else 1e-9, abs=1e-6), (line["step"], key)
+    assert any(line.get("loss/grad_norm", 0.0) > 0 for line in golden)
+    assert weights(folder) != (BASE / "model.safetensors").read_bytes()
 
 
 def main() -> None:

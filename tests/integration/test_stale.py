@@ -55,5 +55,5 @@ def test_two_ranks_draw_the_same(stale: Path, tmp_path: Path) -> None:
 
 
 def test_what_draws_again_after_grading_cannot_be_drawn_ahead(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"rollout.staleness=1: this algorithm draws again after grading"):
+    with pytest.raises(InputError, match=r"rollout.staleness=1: this algorithm resamples after grading"):
         train_here(tmp_path / "run", *STALE, "algo=dapo")

@@ -150,7 +150,7 @@ def test_kill_nine_at_ten_random_moments_loses_nothing(straight: Path, tmp_path:
     for _ in range(60):
         child = start(tmp_path / "run")
         try:
-            child.wait(moments.uniform(3.0, 9.0) if kills < 10 else 120)
+            child.wait(moments.uniform(0.2, 4.0) if kills < 10 else 120)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
