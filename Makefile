@@ -71,8 +71,12 @@ GSM8K ?= $(wildcard ../shared/data/train/gsm8k_train_7473.jsonl)
 STEPS_GSM ?= 10
 STEPS_COUNTDOWN ?= 60
 MINUTES ?= 30
-check-real: setup  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K and on Countdown
+GGUF := $(VENV)/.gguf
+$(GGUF): $(READY)
 	$(call pip,$(VENV),-e '.[gguf]' -c constraints.txt)
+	touch $@
+
+check-real: $(GGUF)  ## Dr. GRPO on a real pretrained model: SmolLM2-135M on GSM8K and on Countdown
 	$(PY) -m tests.real.check_real --gsm8k '$(GSM8K)' --gsm-steps $(STEPS_GSM) --countdown-steps $(STEPS_COUNTDOWN) --minutes $(MINUTES)
 
 DATA ?= ../shared/data
