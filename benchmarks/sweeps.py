@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from launch.places.slurm import Task
-from launch.sweep import files as sweep
-from launch.sweep import states
-from launch.sweep.cells import placed, plan
+from launch.places.slurm_jobs import Task
+from launch.sweep import files, states
+from launch.sweep.cells import plan, with_run_dir
 from launch.sync import sync
 
 SIZES = (100, 1000, 10000)
@@ -27,30 +26,30 @@ JOURNAL = 200  # lines of some 1,100 bytes each, as a run of 200 steps leaves th
 LINE = {f"metric/{i}": 0.123456789 for i in range(40)} | {"train/reward": 0.5, "length/mean": 40.0, "time/step": 1.0}
 
 
-def planned(size: int) -> sweep.Sweep:
+def planned(size: int) -> files.Sweep:
     cells = plan(["algo=grpo,drgrpo", "template=none,qwen_math", "questions=nano_math,nano_gsm",
                   f"seed=range(0,{size // 8 + 1})"], grid=None, evaluate=None, smoke=False, root="train").cells  # fmt: skip
-    return sweep.Sweep("big", dict(list(cells.items())[:size]), id="big")
+    return files.Sweep("big", dict(list(cells.items())[:size]), id="big")
 
 
 def written(folder: Path, size: int) -> None:
     """The files of a submission, and what the first two thirds of the cells have written since."""
     wanted = planned(size)
-    cells = {name: placed(cell, folder, None) for name, cell in wanted.cells.items()}
+    cells = {name: with_run_dir(cell, folder, None) for name, cell in wanted.cells.items()}
     began = time.perf_counter()
     for cell in cells.values():
-        sweep.freeze_cell(folder, cell)
-    sweep.write_sweep(folder, replace(wanted, cells=cells))
+        files.freeze_cell(folder, cell)
+    files.write_sweep(folder, replace(wanted, cells=cells))
     print(f"{size:6} cells written  {time.perf_counter() - began:7.2f} s")
     journal = "".join(json.dumps({"step": i, **LINE}) + "\n" for i in range(1, JOURNAL + 1))
     names = list(cells)
-    sweep.add_job(folder, "7", names, {})
+    files.add_job(folder, "7", names, {})
     for name in names[: 2 * size // 3]:
         place = folder / name
-        attempt = sweep.begin_attempt(place, "7_0", 0)
+        attempt = files.begin_attempt(place, "7_0", 0)
         (place / "metrics.jsonl").write_text(journal)
         if name in set(names[: size // 3]):
-            sweep.end_attempt(place, attempt, 0)
+            files.end_attempt(place, attempt, 0)
             (place / "result.json").write_text(json.dumps({"status": "finished"}))
 
 
@@ -63,17 +62,19 @@ def measured(part: str, size: int, folder: Path) -> None:
         assert len(planned_.cells) == size
         opens = ""
     else:
-        read = sweep.read_sweep(folder)
+        read = files.read_sweep(folder)
         pending = Task("PENDING", reason="Resources")
         queue = {f"7_{i}": Task("RUNNING") if i < 2 * size // 3 else pending for i in range(size // 3, size)}
-        first = states.states(folder, read, queue) if part == "again" else None
+        first = states.read_statuses(folder, read, queue) if part == "again" else None
         before, began, cpu = len(opened), time.perf_counter(), time.process_time()
-        of = states.states(folder, read, queue, before=first)
-        assert sum(status.state == states.FINISHED for status in of.values()) == size // 3 and len(of) == size
+        statuses = states.read_statuses(folder, read, queue, before=first)
+        assert (
+            sum(status.state == states.FINISHED for status in statuses.values()) == size // 3 and len(statuses) == size
+        )
         opens = f"{(len(opened) - before) / size:5.1f} opens a cell"
     if part == "sync":
         began, cpu = time.perf_counter(), time.process_time()
-        sent, failed = sync(folder, read, of, f"sqlite:///{folder / 'mlflow.db'}")
+        sent, failed = sync(folder, read, statuses, f"sqlite:///{folder / 'mlflow.db'}")
         assert sent == 2 * size // 3 and not failed
         opens = f"{sent} cells of {JOURNAL} steps sent to MLflow"
     spent, busy = time.perf_counter() - began, time.process_time() - cpu

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.serving.mlflow_server import LOOPBACK, refuse_taken_port, serve, show, shown_name, users
+from launch.serving.mlflow_server import LOOPBACK, login_environment, print_links, refuse_taken_port, serve, shown_name
 from zero.errors import InputError
 from zero.tracking import AXES, GLOSSARY
 from zero.tracking.mlflow import TABLES
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.uri:
-            show(prepare(options.uri, options.experiment))
+            print_links(prepare(options.uri, options.experiment))
             return 0
         store = find_store(options.runs)
         if not options.print_link:
             refuse_taken_port(options.host, options.port)
         links = seed_views(store, options.experiment, f"http://{shown_name(options.host)}:{options.port}")
         if options.print_link:
-            show(links)
+            print_links(links)
             return 0
-        login = users(store) if options.login else {}
+        login = login_environment(store) if options.login else {}
         if not login and options.host not in LOOPBACK:
             print(
                 "note: whoever reaches this address may read and change the runs; --login asks who they are",

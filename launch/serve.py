@@ -21,7 +21,7 @@ from typing import Any
 
 from launch.serving import server as serving
 from launch.serving.mlflow_server import refuse_taken_port
-from launch.sweep.rank import Place
+from launch.sweep.process import Process
 from zero.errors import InputError
 from zero.models.load import find
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
     try:
-        model, launcher = read(options.words)
+        model, launcher = parse_words(options.words)
         options.model = str(model["path"])
         if job := slurm_settings(launcher):
             from launch.serving import job as serve_job
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if find_spec("vllm") is None:
             raise InputError("launch.serve", "vllm", "vLLM is not installed; pip install -e '.[vllm]'")
-        place = Place.here(os.environ)
-        if place.first:
+        process = Process.from_environment(os.environ)
+        if process.is_main:
             options.port = serving.free_port(options.host) if options.port == 0 else options.port or PORT
             refuse_taken_port(options.host, options.port)
         import torch
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cuda = torch.cuda.is_available()
         with TemporaryDirectory(prefix="zero-serve-") as folder:
             weights = prepare(model, Path(folder))
-            return serving.serve(options, settings(options, Path(folder), cuda), weights, place, cuda)
+            return serving.serve(options, settings(options, Path(folder), cuda), weights, process, cuda)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -100,13 +100,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def read(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
+def parse_words(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The model's settings, path and revision among them, and the launcher's overrides as Hydra wants them."""
-    from launch.submit import shorthand
+    from launch.submit import expand_shorthand
     from zero.config.check import check
     from zero.paths import CONF
 
-    launcher = [shorthand(word) for word in words if word.startswith(LAUNCHER)]
+    launcher = [expand_shorthand(word) for word in words if word.startswith(LAUNCHER)]
     rest = [word for word in words if not word.startswith(LAUNCHER)]
     chosen = [word for word in rest if word.startswith(("model=", "model."))]
     plain = [word for word in rest if word not in chosen]
@@ -121,13 +121,13 @@ def read(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
 
 def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The settings of the job; None: serve here. In a job already, here is where it is to serve."""
-    from launch.sweep.cells import launcher_settings
+    from launch.sweep.compose import launcher_settings
 
     slurm = shutil.which("sbatch") is not None and "SLURM_JOB_ID" not in os.environ
     if not overrides and not slurm:
         return None
     settings = launcher_settings(overrides, default="slurm" if slurm else "local")
-    if settings["backend"] == "launch.places.backends.slurm":
+    if settings["backend"] == "launch.places.slurm.Slurm":
         return settings
     for text in overrides:
         key, _, value = text.partition("=")
@@ -177,8 +177,8 @@ def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str,
         "load-format": "dummy",  # vLLM's own loader would refuse an embedding with more rows than the vocabulary
         "dtype": options.dtype or ("bfloat16" if cuda else "float32"),
         "max-num-seqs": options.max_rows,
-        "max-num-batched-tokens": max(options.batched_tokens, limit_of(options, folder)),
-        "max-model-len": limit_of(options, folder),
+        "max-num-batched-tokens": max(options.batched_tokens, context_limit(options, folder)),
+        "max-model-len": context_limit(options, folder),
         "tensor-parallel-size": options.tensor_parallel or 1,
         "pipeline-parallel-size": options.pipeline_parallel or 1,
         "generation-config": "vllm",  # sampling is the client's alone
@@ -197,7 +197,7 @@ def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str,
                     "no-enable-chunked-prefill": None}  # fmt: skip
 
 
-def limit_of(options: argparse.Namespace, folder: Path) -> int:
+def context_limit(options: argparse.Namespace, folder: Path) -> int:
     """The context: what was asked for, or the model's own. InputError if it knows none, or less."""
     config = json.loads((folder / "config.json").read_text())
     most = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")

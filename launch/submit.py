@@ -1,7 +1,7 @@
 """python -m launch.submit algo=grpo,drgrpo seed=0,1,2 hydra.launcher.partition=gpu: submit a sweep and return at once.
 
-The line is what is wanted, not an action: the same line again submits what is missing, and only that. Every cell is
-checked before anything is written. `--dry-run` tells what would happen. Exit codes: 0 submitted, 2 bad input.
+The line says what is wanted: the same line again submits only what is missing. Every cell is checked before anything is
+written. `--dry-run` prints what would happen. Exit codes: 0 submitted, 2 bad input.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch.handover import HALTED, MISSING, alone, hand_over, look, startable, unsubmitted
-from launch.places.backends import Backend, backend_of
-from launch.sweep import files as records
-from launch.sweep import states as state
+from launch.places import Backend, backend_of
+from launch.places.queue import HALTED, MISSING, enqueue, poll, read_unsubmitted, startable, submission_lock
+from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from zero.config.limits import check_value
 from zero.errors import InputError
 
-# what the same line leaves as it is, and the command of launch.status that takes it up
-ENDED = {state.FAILED: "retry --failed", state.CANCELLED: "resume", state.STOPPED: "resume"}
+# states of cells that the same line does not submit again, and the command of launch.status that does
+NEEDS_COMMAND = {states.FAILED: "retry --failed", states.CANCELLED: "resume", states.STOPPED: "resume"}
 CHANGED = "the code has changed"
 REFROZEN = f"{CHANGED}: cells that start from now on run the present one"
-SHOWN = 20  # cells named one by one before a submission; a dry run names all
+MAX_SHOWN = 20  # cells that a submission lists; a dry run lists all
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Prepared:
 
     folder: Path
     sweep: Sweep
-    states: Mapping[str, Status]
+    statuses: Mapping[str, Status]
     missing: Sequence[str]
     backend: Backend
     notes: Sequence[str]
@@ -49,40 +48,41 @@ class Prepared:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit or tell. Returns the exit code."""
+    """Submit, or print what would be submitted. Returns the exit code."""
     options = parse(arguments)
     try:
-        from launch.sweep.cells import launcher_settings
+        from launch.sweep.compose import launcher_settings
 
-        overrides = [shorthand(text) for text in options.overrides]
+        overrides = [expand_shorthand(text) for text in options.overrides]
         settings = launcher_settings(overrides, default="slurm")
-        given = {"name": options.name, "folder": options.folder, "smoke": options.smoke or None,
-                 "evaluate": options.evaluate}  # fmt: skip
-        settings |= {key: value for key, value in given.items() if value is not None}
+        flags = {key: getattr(options, key) for key in ("name", "folder", "evaluate")} | {
+            "smoke": options.smoke or None
+        }
+        settings |= {key: value for key, value in flags.items() if value is not None}
         prepared = prepare("train", overrides, settings, grid=options.grid, dry=options.dry_run)
         if options.refreeze:
             notes = [REFROZEN if note.startswith(CHANGED) else note for note in prepared.notes]
             prepared = replace(prepared, notes=notes)
-        tell(prepared, everything=options.dry_run)
+        print_plan(prepared, everything=options.dry_run)
         if options.dry_run:
-            say(on_trial(prepared))
+            print_lines(dry_run_lines(prepared))
             return 0
         submit(prepared, refreeze=options.refreeze)
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {unwritten(error)}; nothing that was submitted before is lost", file=sys.stderr)
-    return records.EXIT_INPUT
+        print(f"error: {os_error_line(error)}; nothing that was submitted before is lost", file=sys.stderr)
+    return files.EXIT_INPUT
 
 
-def unwritten(error: OSError) -> str:
-    """A file system that does not do as it is told, in one line: the cause first."""
+def os_error_line(error: OSError) -> str:
+    """An error of the file system in one line, the cause first."""
     return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
 
 
-def say(lines: Iterable[str]) -> None:
-    """Print lines. A reader that has seen enough (| head) stops the words, not the submission."""
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines. A reader that closes its end of the pipe (| head) ends the printing, not the submission."""
     try:
         for line in lines:
             print(line)
@@ -91,45 +91,34 @@ def say(lines: Iterable[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def on_trial(prepared: Prepared) -> list[str]:
-    """What a dry run adds: what it costs on paper, and the batch files."""
-    from launch.plan import on_paper
+def dry_run_lines(prepared: Prepared) -> list[str]:
+    """What a dry run prints in addition: the estimated cost on each card, and the batch files."""
+    from launch.plan import cost_lines
 
     settings = prepared.sweep.settings
     gpus = int(settings.get("gpus_per_node") or 0) * int(settings.get("nodes") or 1)
-    made = list(on_paper(prepared.sweep.cells.values(), gpus)) if gpus else []
-    made += [
-        f"sbatch file: {p}" for p in prepared.backend.files(prepared.folder, prepared.sweep.name, prepared.missing)
-    ]
-    return [*made, "dry run: nothing was submitted"]
+    costs = cost_lines(prepared.sweep.cells.values(), gpus) if gpus else []
+    scripts = prepared.backend.write_scripts(prepared.folder, prepared.sweep.name, prepared.missing)
+    return [*costs, *(f"sbatch file: {path}" for path in scripts), "dry run: nothing was submitted"]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser("python -m launch.submit", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "overrides", nargs="*", help="as for python -m zero.train -m; launcher.KEY=VALUE for its settings"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be submitted, write the sbatch files, stop"
-    )
-    parser.add_argument(
-        "--grid", metavar="FILE", help="list of cells that is no product: a .yaml file (launch/sweep/lines.py)"
-    )
-    parser.add_argument(
-        "--evaluate", metavar="OVERRIDES", help="'step=all benchmarks=nano': evaluate each finished cell"
-    )
-    parser.add_argument("--smoke", action="store_true", help="two steps of the first cell go before everything else")
-    parser.add_argument("--name", help="of the sweep (default: its swept axes and a hash of the line)")
-    parser.add_argument("--folder", help="of the sweep (default: runs/sweeps/NAME)")
-    parser.add_argument(
-        "--refreeze", action="store_true", help="run the present code, not the copy of the first submission"
-    )
-    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # so that the same line works
+    add = parser.add_argument
+    add("overrides", nargs="*", help="as for python -m zero.train -m; launcher.KEY=VALUE for the launcher's settings")
+    add("--dry-run", action="store_true", help="print what would be submitted, write the sbatch files, submit nothing")
+    add("--grid", metavar="FILE", help=".yaml file with a list of cells that is no product (launch/sweep/lines.py)")
+    add("--evaluate", metavar="OVERRIDES", help="'step=all benchmarks=nano': evaluate each finished cell")
+    add("--smoke", action="store_true", help="run two steps of the first cell before everything else")
+    add("--name", help="name of the sweep (default: its swept axes and a hash of the line)")
+    add("--folder", help="folder of the sweep (default: runs/sweeps/NAME)")
+    add("--refreeze", action="store_true", help="run the present code, not the copy of the first submission")
+    add("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # so that a line of zero.train works here, too
     return parser.parse_intermixed_args(arguments)
 
 
-def shorthand(text: str) -> str:
+def expand_shorthand(text: str) -> str:
     """launcher=local and launcher.partition=gpu as Hydra wants them."""
     plain = text.lstrip("+")
     if plain.startswith("launcher="):
@@ -140,10 +129,10 @@ def shorthand(text: str) -> str:
 def prepare(
     root: str, overrides: Sequence[str], settings: Mapping[str, Any], grid: str | None = None, dry: bool = False
 ) -> Prepared:
-    """Check everything that can be checked, and compare with what is there. Writes nothing but, on Slurm, the note of
-    arrays whose submission was killed. InputError in one line. `dry`: a machine that cannot ask the scheduler will do."""
-    from launch.sweep.cells import placed, plan
-    from launch.sweep.freeze import refuse_cut
+    """Check everything that can be checked, and compare with the sweep's folder. Writes nothing, except that on Slurm it
+    notes arrays whose submission was killed. `dry`: it is no error if this machine cannot ask the scheduler."""
+    from launch.sweep.cells import plan, with_run_dir
+    from launch.sweep.freeze import refuse_pathsep
     from zero.config.check import refuse_unwritable
 
     backend = backend_of(settings)
@@ -153,72 +142,74 @@ def prepare(
     name = str(settings.get("name") or plan_.name)
     if "/" in name or name.startswith("."):
         raise InputError("hydra.launcher.name", name, "must be one word; hydra.launcher.folder=FOLDER is where it lies")
-    folder = Path(settings.get("folder") or records.HOME / name).expanduser().absolute()
+    folder = Path(settings.get("folder") or files.HOME / name).expanduser().absolute()
     refuse_unwritable(folder, "hydra.launcher.folder")
-    refuse_cut(folder)
+    refuse_pathsep(folder)
     notes = list(plan_.notes)
     refuse_lost_rewards(plan_.cells.values(), settings, notes)
     first = next(cell for cell in plan_.cells.values() if cell.config)
-    tracker, store = tracker_of(first, notes)
-    old = records.read_sweep(folder) if (folder / records.SWEEP).exists() else None
+    tracker, store = choose_tracker(first, notes)
+    old = files.read_sweep(folder) if (folder / files.SWEEP).exists() else None
     id_ = old.id if old else uuid.uuid4().hex
-    cells = {cell.name: placed(cell, folder, tracker, id_) for cell in plan_.cells.values()}
-    registered = register(plan_.experiments, old, notes)
+    cells = {cell.name: with_run_dir(cell, folder, tracker, id_) for cell in plan_.cells.values()}
+    registered = register_experiments(plan_.experiments, old, notes)
     if old:
         for stale in (cell for name, cell in old.cells.items() if name not in cells):
             cells[stale.name] = replace(stale, wanted=False)
-        if backend.here or not dry:
+        if backend.available or not dry:
             backend.adopt(folder)
-        notes += changed_code(folder)
-    kept = {key: value for key, value in settings.items() if not key.startswith("_")}
+        notes += code_change_note(folder)
     sweep = Sweep(
         name=folder.name,
         cells=cells,
-        settings=kept | {"store": store},
+        settings={key: value for key, value in settings.items() if not key.startswith("_")} | {"store": store},
         code=old.code if old else {},
         overrides=tuple(overrides),
         id=id_,
         experiment=str((first.config or {}).get("tracker", {}).get("experiment") or "zero"),
         experiments=registered,
     )
-    of = look(folder, sweep, backend) if old else state.states(folder, sweep, {})
-    missing = startable(sweep, of, state.missing(sweep, of, MISSING))
-    if backend.here or not dry:
+    statuses = poll(folder, sweep, backend) if old else states.read_statuses(folder, sweep, {})
+    missing = startable(sweep, statuses, states.missing_cells(sweep, statuses, MISSING))
+    if backend.available or not dry:
         try:
             backend.check(folder, max(1, len(missing)))
         except InputError as error:
-            if not dry or error.key not in ("sweep", "hydra/launcher"):  # where it lies, a controller that is silent
+            # a dry run may do with a folder that nodes do not see, or a controller that does not answer
+            if not dry or error.key not in ("sweep", "hydra/launcher"):
                 raise
             notes.append(f"a submission would be refused: {error}")
     else:
         notes.append("no Slurm on this machine: not checked against a controller, nor what runs or waits there now")
-    unwanted = [name for name, cell in cells.items() if not cell.wanted and of[name].live]
+    unwanted = [name for name, cell in cells.items() if not cell.wanted and statuses[name].live]
     if unwanted:
         notes.append(f"{len(unwanted)} cells run that this line does not ask for, such as {unwanted[0]}")
-    return Prepared(folder, sweep, of, missing, backend, notes, tracker)
+    return Prepared(folder, sweep, statuses, missing, backend, notes, tracker)
 
 
-def register(
-    named: Mapping[str, Mapping[str, Any]], old: Sweep | None, notes: list[str]
+def register_experiments(
+    experiments: Mapping[str, Mapping[str, Any]], old: Sweep | None, notes: list[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """The experiments of the sweep with the time at which each was written down. What was claimed first counts: claims that
-    were edited since are told of and not taken."""
-    made: dict[str, Mapping[str, Any]] = dict(old.experiments) if old else {}
-    for name, of in named.items():
-        before = made.get(name)
-        if before and json.loads(json.dumps(of["claims"])) != before["claims"]:
-            notes.append(f"the claims of {name} were edited; those registered {when(before['registered'])} count")
-        kept = {key: before[key] for key in ("claims", "registered")} if before else {"registered": time.time()}
-        made[name] = {**of, **kept}
-    return made
+    """The experiments of the sweep with the time at which each was registered. The claims registered first count: for claims
+    that were edited since there is a note."""
+    registered: dict[str, Mapping[str, Any]] = dict(old.experiments) if old else {}
+    for name, experiment in experiments.items():
+        before = registered.get(name)
+        if before and json.loads(json.dumps(experiment["claims"])) != before["claims"]:
+            since = format_time(before["registered"])
+            notes.append(f"the claims of {name} were edited; those registered {since} count")
+        first = {key: before[key] for key in ("claims", "registered")} if before else {"registered": time.time()}
+        registered[name] = {**experiment, **first}
+    return registered
 
 
-def when(clock: float) -> str:
+def format_time(clock: float) -> str:
+    """Unix time as 03 Nov 14:05."""
     return time.strftime("%d %b %H:%M", time.localtime(clock))
 
 
 def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], notes: list[str]) -> None:
-    """InputError for a reward whose functions cannot be had; a note if cells have an environment of their own."""
+    """InputError for a reward whose functions cannot be imported; a note if cells have an environment of their own."""
     from zero.config.check import instantiate
 
     rewards: list[Any] = [None]
@@ -234,23 +225,23 @@ def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], note
             notes.append(f"the cells' own environment must have what this one lacks: {error}")
 
 
-def changed_code(folder: Path) -> list[str]:
+def code_change_note(folder: Path) -> list[str]:
     """A note if the code was edited since it was frozen for this sweep."""
     from launch.sweep.freeze import RECORD, digest
 
-    frozen = records.read_json(folder / records.CODE / RECORD)
+    frozen = files.read_json(folder / files.CODE / RECORD)
     if not frozen or frozen.get("digest") == digest():
         return []
-    taken = when(float(frozen.get("time", 0)))
+    taken = format_time(float(frozen.get("time", 0)))
     return [f"{CHANGED}; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
 
 
-def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
-    """(server that cells report to, store that launch.sync fills). Compute nodes never open an SQLite file that others
-    share: without a server that answers, a cell keeps its journal, and launch.sync brings it to MLflow."""
+def choose_tracker(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
+    """(server that cells report to, store that launch.sync fills). Compute nodes never open a shared SQLite file: without a
+    server that answers, a cell writes its journal only, and launch.sync brings that to MLflow."""
     settings = (cell.config or {}).get("tracker", {})
     uri = settings.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:  # it will stand in sweep.json and in every cell
+    if uri:  # it is written to sweep.json and to every cell
         check_value("MLFLOW_TRACKING_URI", uri)
     if "_target_" not in settings or not uri:
         return None, uri
@@ -264,81 +255,77 @@ def tracker_of(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:
         return None, str(uri)
 
 
-def tell(prepared: Prepared, everything: bool) -> None:
-    """The plan, in lines: how many cells, which, what they cost."""
-    from launch.cost.estimate import estimate, lines
+def print_plan(prepared: Prepared, everything: bool) -> None:
+    """Print how many cells there are, which, and what they will cost."""
+    from launch.cost.estimate import estimate, estimate_lines
 
     wanted = [name for name, cell in prepared.sweep.cells.items() if cell.wanted]
-    done = sum(prepared.states[name].state == state.FINISHED for name in wanted)
-    told = [f"sweep {prepared.folder.name}: {len(wanted)} cells, {done} finished, {len(prepared.missing)} to start",
-            f"  folder: {prepared.folder}"]  # fmt: skip
+    done = sum(prepared.statuses[name].state == states.FINISHED for name in wanted)
+    counts = f"{len(wanted)} cells, {done} finished, {len(prepared.missing)} to start"
+    lines = [f"sweep {prepared.folder.name}: {counts}", f"  folder: {prepared.folder}"]
     missing = set(prepared.missing)
-    for name in wanted if everything else wanted[:SHOWN]:
-        status = prepared.states[name]
-        word = "to start" if name in missing else status.state
-        after = prepared.sweep.cells[name].after
-        told.append(
-            f"  {word:9} {prepared.sweep.cells[name].signature}  {name}" + (f"  (after {after})" if after else "")
-        )
-    if len(wanted) > SHOWN and not everything:
-        told.append(f"  ... and {len(wanted) - SHOWN} more (--dry-run names all)")
-    for which, command in ENDED.items():
-        if count := sum(prepared.states[name].state == which for name in wanted):
-            told.append(f"  {count} {which} before: python -m launch.status {prepared.folder.name} {command}")
-    told += [f"  note: {note}" for note in prepared.notes]
-    cost = estimate(prepared.folder, prepared.sweep, prepared.states, prepared.backend)
-    say([*told, *(f"  {line}" for line in lines(cost, prepared.backend))])
+    for name in wanted if everything else wanted[:MAX_SHOWN]:
+        cell = prepared.sweep.cells[name]
+        state = "to start" if name in missing else prepared.statuses[name].state
+        lines.append(f"  {state:9} {cell.signature}  {name}" + (f"  (after {cell.after})" if cell.after else ""))
+    if len(wanted) > MAX_SHOWN and not everything:
+        lines.append(f"  ... and {len(wanted) - MAX_SHOWN} more (--dry-run names all)")
+    for state, command in NEEDS_COMMAND.items():
+        if count := sum(prepared.statuses[name].state == state for name in wanted):
+            lines.append(f"  {count} {state} before: python -m launch.status {prepared.folder.name} {command}")
+    lines += [f"  note: {note}" for note in prepared.notes]
+    limits = prepared.backend.limits
+    cost = estimate(prepared.folder, prepared.sweep, prepared.statuses, limits)
+    print_lines([*lines, *(f"  {line}" for line in estimate_lines(cost, limits))])
 
 
 def submit(prepared: Prepared, refreeze: bool = False, start: bool = True) -> Prepared:
-    """Write the sweep's folder and start what is missing; what was found to be so under the sweep's lock. `start` False: only
-    write. InputError if another one does it now."""
+    """Write the sweep's folder and, unless `start` is False, submit the missing cells, all under the sweep's lock. InputError
+    if another process submits cells of it now."""
     from launch.sweep.freeze import freeze
     from zero.config.check import writable_folder
 
     folder = writable_folder(prepared.folder)
-    with alone(folder):
-        prepared = again(prepared)
-        live = [name for name, status in prepared.states.items() if status.live]
+    with submission_lock(folder):
+        prepared = current(prepared)
+        live = [name for name, status in prepared.statuses.items() if status.live]
         if refreeze and live:
             raise InputError("--refreeze", live[0], "runs; wait for it or cancel it before the code changes under it")
         code = freeze(folder, replace=refreeze)
         for cell in prepared.sweep.cells.values():
             if cell.wanted:
-                records.freeze_cell(folder, cell)
-        records.write_sweep(folder, replace(prepared.sweep, code=code))
+                files.freeze_cell(folder, cell)
+        files.write_sweep(folder, replace(prepared.sweep, code=code))
         if start:
             if prepared.missing:
                 (folder / HALTED).unlink(missing_ok=True)
-            taken = hand_over(folder, prepared.sweep, prepared.states, prepared.missing, prepared.backend)
-            say(submitted(folder, len(taken), prepared.backend))
+            names = enqueue(folder, prepared.sweep, prepared.statuses, prepared.missing, prepared.backend)
+            print_lines(submission_lines(folder, len(names), prepared.backend))
     return prepared
 
 
-def again(prepared: Prepared) -> Prepared:
-    """The same, as things are now: another shell may have submitted these cells, or others, since they were looked at."""
-    if not (prepared.folder / records.SWEEP).exists():
+def current(prepared: Prepared) -> Prepared:
+    """The same with its states as they are now: another shell may have submitted cells since it was prepared."""
+    if not (prepared.folder / files.SWEEP).exists():
         return prepared
-    old = records.read_sweep(prepared.folder)
+    old = files.read_sweep(prepared.folder)
     prepared.backend.adopt(prepared.folder)
-    ours = prepared.sweep.cells
-    others = {name: replace(cell, wanted=False) for name, cell in old.cells.items() if name not in ours}
-    sweep = replace(prepared.sweep, cells={**ours, **others}, id=old.id, code=old.code)
-    of = look(prepared.folder, sweep, prepared.backend)
-    return replace(prepared, sweep=sweep, states=of, missing=startable(sweep, of, state.missing(sweep, of, MISSING)))
+    cells = prepared.sweep.cells
+    others = {name: replace(cell, wanted=False) for name, cell in old.cells.items() if name not in cells}
+    sweep = replace(prepared.sweep, cells={**cells, **others}, id=old.id, code=old.code)
+    statuses = poll(prepared.folder, sweep, prepared.backend)
+    missing = startable(sweep, statuses, states.missing_cells(sweep, statuses, MISSING))
+    return replace(prepared, sweep=sweep, statuses=statuses, missing=missing)
 
 
-def submitted(folder: Path, count: int, backend: Backend) -> list[str]:
-    """What a submission says in the end."""
+def submission_lines(folder: Path, count: int, backend: Backend) -> list[str]:
+    """How many cells were submitted, and how many wait for room in the queue."""
     lines = [f"submitted {count} cells; python -m launch.status {folder.name} follows them"]
-    if wait := unsubmitted(folder):
-        limit = (
-            f"launcher.most_queued={backend.most_queued}" if backend.most_queued else "Slurm's limit of submitted jobs"
-        )
-        lines.append(
-            f"{len(wait)} more wait for room in the queue ({limit}): cells that end hand them over, or"
-            f" python -m launch.status {folder.name} resume"
-        )
+    if waiting := read_unsubmitted(folder):
+        most = backend.limits.most_queued
+        limit = f"launcher.most_queued={most}" if most else "Slurm's limit of submitted jobs"
+        remedy = f"cells that end submit them, or python -m launch.status {folder.name} resume"
+        lines.append(f"{len(waiting)} more wait for room in the queue ({limit}): {remedy}")
     return lines
 
 

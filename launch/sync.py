@@ -1,8 +1,9 @@
-"""python -m launch.sync SWEEP: bring the journals of a sweep's cells into MLflow. Any number of times: what is there
-already is not sent again, and a run is never made twice.
+"""python -m launch.sync SWEEP: bring the journals of a sweep's cells into MLflow. It can be repeated: what is there already is
+not sent again, and no cell becomes two runs.
 
-Cells become flat runs, tagged with sweep, cell and axes: MLflow's charts hide nested ones. A cell that reports to a
-tracker server by itself is left to it while it lives. Run where the store is: an SQLite file is opened by this process.
+Each cell becomes a run, tagged with sweep, cell and axes; runs are not nested, since MLflow's charts hide nested ones. A cell
+that reports to a tracking server itself is left alone while it lives. To be run where the store is: this process opens an
+SQLite file itself.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from launch.sweep import files as records
-from launch.sweep import states as state
+from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.lock import lock
 from launch.sweep.states import Status
 from zero.errors import InputError
 
-ENDS = {state.FINISHED: "finished", state.FAILED: "failed", state.CANCELLED: "failed", state.LOST: "failed"}
+MLFLOW_STATUS = {
+    states.FINISHED: "finished",
+    states.FAILED: "failed",
+    states.CANCELLED: "failed",
+    states.LOST: "failed",
+}
 LINK = "mlflow.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Deliver. Exit codes: 0 all delivered, 1 something could not be, 2 bad input."""
+    """Deliver. Exit codes: 0 all delivered, 1 a cell could not be, 2 bad input."""
     parser = argparse.ArgumentParser("python -m launch.sync", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", help="folder of the sweep, or its name in runs/sweeps")
     parser.add_argument(
@@ -36,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        folder = records.find_sweep(options.sweep)
-        sweep = records.read_sweep(folder)
-        sent, failed = sync(folder, sweep, state.states(folder, sweep, None), options.uri)
+        folder = files.find_sweep(options.sweep)
+        sweep = files.read_sweep(folder)
+        sent, failed = sync(folder, sweep, states.read_statuses(folder, sweep, None), options.uri)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return records.EXIT_INPUT
+        return files.EXIT_INPUT
     print(f"{sent} cells brought up to date in {store(folder, sweep, options.uri)}; {len(failed)} could not be")
     for name, line in failed.items():
         print(f"  {name}: {line}", file=sys.stderr)
@@ -49,85 +54,88 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def store(folder: Path, sweep: Sweep, uri: str | None = None) -> str:
-    """Where the runs of a sweep go: what was asked for, then the sweep's setting, then the store beside the runs."""
+    """Where the runs of a sweep go: `uri`, else the sweep's setting, else the store beside the runs."""
     from zero.tracking.store import absolute, default_store
 
     chosen = uri or sweep.settings.get("store") or os.environ.get("MLFLOW_TRACKING_URI")
     return absolute(str(chosen)) if chosen else default_store(folder / "cell")
 
 
-def sync(folder: Path, sweep: Sweep, of: Mapping[str, Status], uri: str | None = None) -> tuple[int, dict[str, str]]:
-    """(cells that something was sent for, why others could not be). One process at a time; a second finds nothing to do
-    once it may, and never makes a second run."""
+def sync(
+    folder: Path, sweep: Sweep, statuses: Mapping[str, Status], uri: str | None = None
+) -> tuple[int, dict[str, str]]:
+    """(number of cells brought up to date, by name why others were not). Only one process at a time does this; a second one
+    waits."""
     where = store(folder, sweep, uri)
     sent, failed = 0, {}
-    with lock(folder / ".syncing", waits=lambda owner: None):  # released with the process, also by a kill
+    with lock(folder / ".syncing", on_wait=lambda owner: None):  # released with the process, also by a kill
         for name, cell in sweep.cells.items():
-            if not due(folder / name, cell, of[name], where):
+            if not needs_sync(folder / name, cell, statuses[name], where):
                 continue
             try:
-                deliver(folder, sweep, cell, of[name], where)
+                deliver(folder, sweep, cell, statuses[name], where)
                 sent += 1
             except Exception as error:
                 failed[name] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
-                if len(failed) >= 3 and not sent:  # the store, not the cells
+                if len(failed) >= 3 and not sent:  # the fault is the store's, not the cells'
                     failed["..."] = "the store does not take anything; the rest was not tried"
                     break
     return sent, failed
 
 
-def due(place: Path, cell: Cell, status: Status, uri: str) -> bool:
+def needs_sync(cell_dir: Path, cell: Cell, status: Status, uri: str) -> bool:
     """Whether MLflow may lack something of the cell."""
     from zero.tracking.store import without_password
 
-    if cell.root != "train" or not (place / "metrics.jsonl").exists():
+    if cell.root != "train" or not (cell_dir / "metrics.jsonl").exists():
         return False
-    link = records.read_json(place / LINK)
-    if reports(place) and status.live:
-        return False  # it follows its journal itself
+    link = files.read_json(cell_dir / LINK)
+    if has_tracker(cell_dir) and status.live:
+        return False  # its own process delivers its journal
     if link.get("uri") != without_password(uri):
         return True
-    if link.get("status") != ENDS.get(status.state, "running"):
+    if link.get("status") != MLFLOW_STATUS.get(status.state, "running"):
         return True
-    last = state.tail(place / "metrics.jsonl")
+    last = states.journal_tail(cell_dir / "metrics.jsonl")
     return bool(last) and last[-1]["step"] > link.get("delivered", -1)
 
 
-def undelivered(folder: Path, sweep: Sweep, of: Mapping[str, Status]) -> int:
-    """Cells of which MLflow may lack something, and which do not report themselves."""
+def count_undelivered(folder: Path, sweep: Sweep, statuses: Mapping[str, Status]) -> int:
+    """The number of cells of which MLflow may lack something."""
     where = store(folder, sweep)
     return sum(
-        of[name].step is not None and due(folder / name, cell, of[name], where) for name, cell in sweep.cells.items()
+        statuses[name].step is not None and needs_sync(folder / name, cell, statuses[name], where)
+        for name, cell in sweep.cells.items()
     )
 
 
-def reports(place: Path) -> bool:
-    """Whether the cell was given a tracker server of its own."""
-    config = records.read_json(place / records.CELL).get("config") or {}
+def has_tracker(cell_dir: Path) -> bool:
+    """Whether the cell reports to a tracking server itself."""
+    config = files.read_json(cell_dir / files.CELL).get("config") or {}
     return "_target_" in config.get("tracker", {})
 
 
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:
-    """All that the journal of one cell holds and MLflow does not; its settings, tags and files. Whatever fails is raised."""
+    """Send what MLflow lacks of one cell: journal, settings, tags and files. Any error is raised."""
     from zero.config.identity import science
     from zero.tracking import AXES, provenance, run_tags
     from zero.tracking import mlflow as follower
 
-    place = folder / cell.name
-    claim(place, sweep, cell, uri)
-    config: Mapping[str, Any] = records.read_cell(folder, cell.name).config or {}
-    start = (provenance.starts(place) or [{}])[-1] | {"choices": cell.choices}
+    cell_dir = folder / cell.name
+    write_link(cell_dir, sweep, cell, uri)
+    config: Mapping[str, Any] = files.read_cell(folder, cell.name).config or {}
+    start = (provenance.starts(cell_dir) or [{}])[-1] | {"choices": cell.choices}
     start |= {"commit": start.get("commit") or sweep.code.get("commit")}
     tags = run_tags(start, config["seed"], cell.signature) | {"sweep": sweep.name, "cell": cell.name}
-    tags |= {follower.CELL: records.cell_id(sweep.id or sweep.name, cell.name)}
+    tags |= {follower.CELL: files.cell_id(sweep.id or sweep.name, cell.name)}
     tags |= {f"axis.{axis}": value for axis, value in cell.axes.items()}
     flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
     params = {axis: cell.choices[axis] for axis in AXES if axis in cell.choices} | flat
-    bring(place, uri, sweep.experiment, cell.name, tags, params, ENDS.get(status.state))
+    deliver_run(cell_dir, uri, sweep.experiment, cell.name, tags, params, MLFLOW_STATUS.get(status.state))
 
 
-def bring(
-    place: Path,
+def deliver_run(
+    cell_dir: Path,
     uri: str,
     experiment: str,
     name: str,
@@ -135,30 +143,30 @@ def bring(
     params: Mapping[str, str],
     end: str | None,
 ) -> None:
-    """Deliver one run folder here and now, instead of in a thread; mark the run as ended unless `end` is None."""
+    """Deliver one run folder, without a thread; set the run's status to `end` unless that is None."""
     from zero.tracking import mlflow as follower
     from zero.tracking.store import import_mlflow
 
     import_mlflow()
-    remote = follower.Remote(place, uri, experiment, name, tags)
+    remote = follower.Remote(cell_dir, uri, experiment, name, tags)
     remote.params |= {follower.key_of(key): value[: follower.VALUE_LENGTH] for key, value in params.items()}
     remote.deliver()
     if end:
         remote.end(end)
 
 
-def claim(place: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
-    """Say under which token MLflow knows this cell: made from the cell and its first start, so that whoever delivers, and
-    however often, finds the one run that there is; a cell whose folder was deleted and that ran anew is another run."""
+def write_link(cell_dir: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
+    """Write the token by which MLflow knows this cell, unless it is there. It is made from the cell and its first start, so that
+    every delivery finds the same run; a cell whose folder was deleted and that ran anew is another run."""
     from zero.tracking import provenance
     from zero.tracking.store import without_password
 
-    first = json.dumps(provenance.starts(place)[:1], sort_keys=True)
+    first = json.dumps(provenance.starts(cell_dir)[:1], sort_keys=True)
     token = sha256(f"{sweep.id or sweep.name}\n{cell.name}\n{cell.signature}\n{first}".encode()).hexdigest()[:32]
-    link = records.read_json(place / LINK)
+    link = files.read_json(cell_dir / LINK)
     if not {"run_id", "token", "delivered", "status"} <= link.keys():
         link = {"run_id": None, "token": token, "delivered": -1, "status": "running", "uri": without_password(uri)}
-        records.write_json(place / LINK, link)
+        files.write_json(cell_dir / LINK, link)
 
 
 if __name__ == "__main__":

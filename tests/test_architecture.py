@@ -44,7 +44,7 @@ COMPOSING = {
     "zero.evaluate",
     "zero.pretrain",
     "zero.run_folder",
-    "launch.sweep.cells",
+    "launch.sweep.compose",
 }
 CONFINED = {
     **dict.fromkeys(("hydra", "omegaconf"), COMPOSING),

@@ -139,7 +139,8 @@ def entry(module: str) -> Any:
 
 def check_zero(root: str, words: Sequence[str]) -> None:
     """A line of zero.train, evaluate or pretrain: every cell composes, every setting exists and is possible."""
-    from launch.sweep.cells import launcher_settings, plan
+    from launch.sweep.cells import plan
+    from launch.sweep.compose import launcher_settings
     from zero.config.check import check
     from zero.config.cli import argument_parser
     from zero.config.experiments import is_named
@@ -154,7 +155,8 @@ def check_zero(root: str, words: Sequence[str]) -> None:
 
 def check_submit(words: Sequence[str]) -> None:
     from launch import submit
-    from launch.sweep.cells import launcher_settings, plan
+    from launch.sweep.cells import plan
+    from launch.sweep.compose import launcher_settings
 
     given = submit.parse(words)
     overrides = [submit.shorthand(text) for text in given.overrides]

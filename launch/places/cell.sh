@@ -85,6 +85,6 @@ if [ "$code" = 75 ] || [ "$code" = 143 ]; then
     done
   fi
 elif [ -e "$sweep/unsubmitted.json" ] && [ ! -e "$sweep/halted" ]; then
-  timeout 300 "${python[@]}" -m launch.handover "$sweep" # cells that found no room in the queue: there is some now
+  timeout 300 "${python[@]}" -m launch.places.queue "$sweep" # cells that found no room in the queue: there is some now
 fi
 exit "$code"

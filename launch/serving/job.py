@@ -18,9 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch.places import executor, slurm
-from launch.places import slurm_checks as cluster
-from launch.places.backends import OURS
+from launch.places import SWEEP_KEYS, slurm_checks, slurm_jobs, submitit_executor
 from launch.places.slurm_script import Settings
 from launch.sweep.files import read_json, write_json, write_whole
 from zero.errors import InputError
@@ -28,38 +26,38 @@ from zero.paths import ROOT
 
 HOME = Path("runs/servers")
 JOB, ENDPOINT, OUTPUT, SCRIPT = "job.json", "endpoint.json", "server.out", "server.sbatch"
-ANSWER = 5.0  # seconds for one look at the server
+HEALTH_TIMEOUT = 5.0  # seconds for one look at the server
 EXIT_INTERRUPTED = 130
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[str, Any]) -> int:
     """Submit or stop the job of a server; returns once it serves: 0, or 1 if it ended before, 130 after Ctrl-C.
     `arguments`: the line that was typed, without the `given` settings of the launcher."""
-    settings = replace(Settings.of({k: v for k, v in given.items() if k not in OURS}), tasks_per_node=1)
+    settings = replace(Settings.parse({k: v for k, v in given.items() if k not in SWEEP_KEYS}), tasks_per_node=1)
     folder = (HOME / re.sub(r"[^\w.=+-]+", "-", options.name or options.model).strip("-")).absolute()
     endpoint = (options.endpoint or folder / ENDPOINT).absolute()
-    order = order_of(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
-    text = executor.text(order)
+    request = job_request(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
+    text = submitit_executor.batch_file(request)
     known = read_json(folder / JOB)
     task = str(known.get("task", ""))
-    said = slurm.snapshot([task] if task else [])
+    said = slurm_jobs.snapshot([task] if task else [])
     if not said.answered:
         raise InputError("launcher", "slurm", "squeue does not answer; try again later, or launcher=local")
     state = said.tasks.get(task)
-    lives = state is not None and state.state in slurm.LIVE
+    lives = state is not None and state.state in slurm_jobs.LIVE
     if options.stop:
         if not lives:
             raise InputError("--stop", folder, "no job of this server runs or waits")
-        slurm.cancel([task])
+        slurm_jobs.cancel([task])
         print(f"job {task} is cancelled")
         return 0
     if lives and known["script"] != text:
         remedy = f"job {task} serves it with other settings; --stop ends that one, --name calls this one something else"
         raise InputError("--name", folder.name, remedy)
     if not lives:
-        cluster.check(settings, folder, 1)
-        task = submit(order, text)
-    print(f"job {task}: {shown(endpoint)} once it serves, output in {shown(folder / OUTPUT)}", flush=True)
+        slurm_checks.check(settings, folder, 1)
+        task = submit(request, text)
+    print(f"job {task}: {relative(endpoint)} once it serves, output in {relative(folder / OUTPUT)}", flush=True)
     try:
         return wait(task, endpoint, folder / OUTPUT, options.start_limit, settings)
     except KeyboardInterrupt:
@@ -82,7 +80,9 @@ def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
     return [f"--tensor-parallel={tensor}", f"--pipeline-parallel={pipeline}"]
 
 
-def order_of(settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int) -> executor.Order:
+def job_request(
+    settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int
+) -> submitit_executor.JobRequest:
     """The job: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
     here = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
     python = settings.python or shlex.quote(sys.executable)
@@ -98,19 +98,21 @@ def order_of(settings: Settings, arguments: Sequence[str], folder: Path, endpoin
         *body,
         "}",
     ]
-    return executor.Order(settings, folder, f"serve-{folder.name}", lines, "serve", {"output": str(folder / OUTPUT)})
+    return submitit_executor.JobRequest(
+        settings, folder, f"serve-{folder.name}", lines, "serve", {"output": str(folder / OUTPUT)}
+    )
 
 
-def submit(order: executor.Order, text: str) -> str:
+def submit(request: submitit_executor.JobRequest, text: str) -> str:
     """The job's id; InputError if Slurm refuses it."""
-    folder = order.home
+    folder = request.home
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ENDPOINT, OUTPUT):
         (folder / name).unlink(missing_ok=True)
     write_whole(folder / SCRIPT, text)
     try:
-        task = f"{executor.submit(order)}_0"
-    except executor.HttpError as error:
+        task = f"{submitit_executor.submit(request)}_0"
+    except submitit_executor.SubmissionRefused as error:
         raise InputError("launcher", "slurm", f"sbatch failed ({error})") from error
     write_json(folder / JOB, {"task": task, "script": text, "time": time.time()})
     return task
@@ -121,15 +123,15 @@ def wait(task: str, endpoint: Path, output: Path, limit: float, settings: Settin
     began, word = None, ""
     while True:
         about = read_json(endpoint)
-        if about.get("job") == task and answers(str(about["url"])):
+        if about.get("job") == task and is_healthy(str(about["url"])):
             print(f"serving {about['model']} at {about['url']} for at most {settings.timeout_min} minutes of its job")
-            print(f"  python -m zero.evaluate ... rollout=openai rollout.url={shown(endpoint)}")
+            print(f"  python -m zero.evaluate ... rollout=openai rollout.url={relative(endpoint)}")
             return 0
-        said = slurm.snapshot([task])
+        said = slurm_jobs.snapshot([task])
         now = said.tasks.get(task)
-        if said.answered and now is not None and now.state not in slurm.LIVE:
+        if said.answered and now is not None and now.state not in slurm_jobs.LIVE:
             print(
-                f"error: job {task} ended as {now.state}: {last_line(output)}; all of it: {shown(output)}",
+                f"error: job {task} ended as {now.state}: {last_line(output)}; all of it: {relative(output)}",
                 file=sys.stderr,
             )
             return 1
@@ -139,16 +141,16 @@ def wait(task: str, endpoint: Path, output: Path, limit: float, settings: Settin
                   flush=True)  # fmt: skip
         began = began or (time.monotonic() if word == "RUNNING" else None)
         if began is not None and time.monotonic() - began > limit:
-            remedy = f"job {task} does not serve within these seconds; it goes on; see {shown(output)}"
+            remedy = f"job {task} does not serve within these seconds; it goes on; see {relative(output)}"
             raise InputError("--start-limit", limit, remedy)
         time.sleep(min(settings.poll_s, 2.0) if word == "RUNNING" else settings.poll_s)
 
 
-def answers(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     """Whether the server says that it is well. Directly: a proxy does not know the nodes."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/health", timeout=ANSWER) as answer:
+        with opener.open(f"{url}/health", timeout=HEALTH_TIMEOUT) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
@@ -164,6 +166,6 @@ def last_line(output: Path) -> str:
     return (errors or lines or ["it printed nothing"])[-1][:300]
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     """A path as it would be typed here."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -26,11 +26,11 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERY = ("0.0.0.0", "::")  # hosts that stand for every address of this machine
+ANY_ADDRESS = ("0.0.0.0", "::")  # hosts that stand for every address of this machine
 START_SECONDS = 180  # a busy machine took 90
 
 
-def users(store: str) -> dict[str, str]:
+def login_environment(store: str) -> dict[str, str]:
     """The environment of MLflow's basic-auth app. Its users lie beside the store; the first start makes `admin`, with the
     password in MLFLOW_AUTH_ADMIN_PASSWORD or one that is made and printed here. InputError if the app is not installed."""
     if find_spec("flask_wtf") is None:
@@ -72,7 +72,7 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 def shown_name(host: str) -> str:
     """The name of this machine in a link: its full one, if every address is served."""
-    return socket.getfqdn() if host in EVERY else bracketed(host)
+    return socket.getfqdn() if host in ANY_ADDRESS else bracketed(host)
 
 
 def bracketed(name: str) -> str:
@@ -84,9 +84,9 @@ def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
     """What a request may call this machine, so that pages of other sites cannot reach the server: its names and addresses,
     and `more`. Private addresses are allowed where all are served, as MLflow does of itself."""
     names = [host, *LOOPBACK, socket.gethostname(), socket.getfqdn(), *more]
-    if host in EVERY:
+    if host in ANY_ADDRESS:
         names += [*addresses(), "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
-    return list(dict.fromkeys(bracketed(name) for name in names if name not in EVERY))
+    return list(dict.fromkeys(bracketed(name) for name in names if name not in ANY_ADDRESS))
 
 
 def addresses() -> list[str]:
@@ -144,7 +144,7 @@ def serve(
         if not _answers(server, f"http://{at}:{port}/health"):
             print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
             return 1
-        show(links)
+        print_links(links)
         print("Ctrl-C stops the server.", flush=True)
         return server.wait()
     except KeyboardInterrupt:
@@ -153,7 +153,7 @@ def serve(
         _stop(server)
 
 
-def show(links: Sequence[tuple[str, str]]) -> None:
+def print_links(links: Sequence[tuple[str, str]]) -> None:
     """Print links a person can click."""
     for text, link in links:
         print(f"{text}:\n  {link}", flush=True)

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any
 
 from launch.sweep.files import read_json, write_json
-from launch.sweep.rank import Place
-from launch.sweep.rank import free_port as meeting_port
+from launch.sweep.process import Process
+from launch.sweep.process import free_port as meeting_port
 from zero.errors import InputError
 from zero.paths import ROOT
 
@@ -37,25 +37,28 @@ ON_CPU = {
     "TORCH_COMPILE_DISABLE": "1",  # else the first token waits for a C++ compiler
 }
 MAIN, WORKERS = "vllm.entrypoints.openai.api_server", "zero.rollout.headless"  # of the first node, and of the others
-MEETING, PATIENCE = "meeting.json", 600.0  # where the first node says on which port the nodes meet; seconds to read it
+MEETING, MEETING_TIMEOUT = (
+    "meeting.json",
+    600.0,
+)  # where the first node says on which port the nodes meet; seconds to read it
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to ask a server that listens on every address
 GRACE = 30  # seconds for vLLM to end after it was asked to
 
 
-def across(options: argparse.Namespace, place: Place) -> dict[str, Any]:
+def multi_node_flags(options: argparse.Namespace, process: Process) -> dict[str, Any]:
     """vLLM's flags for a server of several nodes: who is who, and where they meet. InputError if the first never says."""
-    if place.size == 1:
+    if process.world_size == 1:
         return {}
     said = options.endpoint.parent / MEETING
-    if place.first:
-        write_json(said, {"token": place.token, "port": meeting_port(place.job, place.restart)})
-    until = time.monotonic() + PATIENCE
-    while (meeting := read_json(said)).get("token") != place.token:
+    if process.is_main:
+        write_json(said, {"token": process.token, "port": meeting_port(process.job, process.restart)})
+    until = time.monotonic() + MEETING_TIMEOUT
+    while (meeting := read_json(said)).get("token") != process.token:
         if time.monotonic() > until:
             raise InputError("--endpoint", said, "the first node wrote nothing there: does every node see this folder?")
         time.sleep(0.1)
-    return {"nnodes": place.size, "node-rank": place.rank, "master-addr": place.address,
+    return {"nnodes": process.world_size, "node-rank": process.rank, "master-addr": process.address,
             "master-port": meeting["port"], "distributed-executor-backend": "mp"}  # fmt: skip
 
 
@@ -67,12 +70,17 @@ def own_address() -> dict[str, str]:
     return {}
 
 
-def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, place: Place, cuda: bool) -> int:
+def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, process: Process, cuda: bool) -> int:
     """Run vLLM, give it the weights, say so; its exit code, or 0 after a signal. On a node that is not the first of a
     server: run its workers."""
-    flags = {**flags, **across(options, place)}
+    flags = {**flags, **multi_node_flags(options, process)}
     arguments = [f"--{key}" + ("" if value is None else f"={value}") for key, value in flags.items()]
-    environment = {**ENVIRONMENT, **({} if cuda else ON_CPU), **(own_address() if place.size > 1 else {}), **os.environ}
+    environment = {
+        **ENVIRONMENT,
+        **({} if cuda else ON_CPU),
+        **(own_address() if process.world_size > 1 else {}),
+        **os.environ,
+    }
     environment["VLLM_SERVER_DEV_MODE"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     asked: list[str] = []
@@ -80,30 +88,30 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
     def stop(number: int, frame: FrameType | None) -> None:
         asked.append(signal.Signals(number).name)
 
-    if options.endpoint and place.first:  # of a server that was killed: whoever waits must not take it for this one
+    if options.endpoint and process.is_main:  # of a server that was killed: whoever waits must not take it for this one
         options.endpoint.unlink(missing_ok=True)
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", MAIN if place.first else WORKERS, *arguments],
+        [sys.executable, "-W", "ignore", "-m", MAIN if process.is_main else WORKERS, *arguments],
         env=environment,
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
     former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if place.first and ready(child, asked, options, weights):
-            announce(child, options, place)
+        if process.is_main and load_weights(child, asked, options, weights):
+            announce(child, options, process)
         while child.poll() is None and not asked:
             time.sleep(0.2)
         return 0 if asked else child.returncode or 1  # a server that ends by itself has failed
     finally:
-        end(child)
-        if options.endpoint and place.first:
+        stop_server(child)
+        if options.endpoint and process.is_main:
             options.endpoint.unlink(missing_ok=True)
         for number, handler in former.items():
             signal.signal(number, handler)
 
 
-def ready(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Namespace, weights: Path) -> bool:
+def load_weights(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Namespace, weights: Path) -> bool:
     """Wait until vLLM serves, and load the weights. False if it ended, or was asked to. InputError if it takes too long."""
     from zero.rollout.http import Client, Future, HttpError, ServerError
 
@@ -138,14 +146,14 @@ def ready(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Na
     return False
 
 
-def announce(child: subprocess.Popen[bytes], options: argparse.Namespace, place: Place) -> None:
+def announce(child: subprocess.Popen[bytes], options: argparse.Namespace, process: Process) -> None:
     """Say where the server is; the endpoint file appears whole or not at all."""
     host = socket.gethostname() if options.host in LOOPBACK else options.host  # as other machines know this one
     about = {
         "url": url_of(host, options.port),
         "model": options.name or options.model,
         "pid": child.pid,
-        "job": place.job,
+        "job": process.job,
     }
     print(f"serving {about['model']} at {about['url']} until Ctrl-C", flush=True)
     if options.endpoint:
@@ -167,7 +175,7 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
+def stop_server(child: subprocess.Popen[bytes]) -> None:
     """End vLLM and all of its processes: a killed one leaves its workers behind."""
     child.terminate()
     try:

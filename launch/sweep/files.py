@@ -1,15 +1,15 @@
-"""The folder of a sweep: which files it has, what stands in them, and how each is written so that a kill tears none.
+"""The folder of a sweep: its files, what they hold, and how each is written so that a kill never leaves half of one.
 
 SWEEP/sweep.json           what is wanted: name, launcher settings, code record, and every cell
       code/                frozen copy of the code that every attempt runs
       jobs.jsonl           a line for each submitted array: job, the cells of its tasks in order, time, settings
       CELL/cell.yaml       what the cell is: root config, name, signature, choices, overrides, resolved config (JSON is YAML)
            attempts.jsonl  a line at each start and at each end of an attempt
-           lease.json      the copy that owns the folder
+           lease.json      the copy of the cell that owns the folder
            error.json      why the last attempt failed; gone when another one starts
            stop            asks for a stop at the end of the step
            log/N.out       what attempt N printed
-Records and pure functions: nobody is asked here, nothing is started.
+Nothing is started here, and no scheduler is asked.
 """
 
 from __future__ import annotations
@@ -32,41 +32,38 @@ from zero.files import read_regular
 
 HOME = Path("runs/sweeps")
 SWEEP, CODE, JOBS = "sweep.json", "code", "jobs.jsonl"
-CELL, ATTEMPTS, LEASE, ERROR, STOP, LOG, RESULT = (
-    "cell.yaml", "attempts.jsonl", "lease.json", "error.json", "stop", "log", "result.json",
-)  # fmt: skip
-CANCELLED = (
-    "cancelled"  # a file of a cell: it was cancelled by `launch.status cancel`, and only `resume` or `retry` undo it
-)
-BY_SIGNAL = "signal"  # first word of a stop file that the batch script made: the next attempt may run
-EXIT_FINISHED, EXIT_FAILED, EXIT_INPUT, EXIT_PREEMPTED, EXIT_GAVE_WAY = 0, 1, 2, 75, 76
+CELL, ATTEMPTS, LEASE, ERROR, STOP = "cell.yaml", "attempts.jsonl", "lease.json", "error.json", "stop"
+LOG, RESULT = "log", "result.json"
+CANCELLED = "cancelled"  # made by `launch.status cancel`, removed by `resume`
+BY_SIGNAL = "signal"  # first word of a stop file of the batch script's, which stops one attempt only
+EXIT_FINISHED, EXIT_FAILED, EXIT_INPUT, EXIT_PREEMPTED, EXIT_LEASE_LOST = 0, 1, 2, 75, 76
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that is wanted. `name` is its folder. `after`: a cell that must finish before; None: it may start at once.
+    """One run that is wanted.
 
-    `root`: the config it is composed from, "train" or "evaluate" (python -m zero.ROOT). `axes`: what distinguishes it
-    in this sweep, for patterns, tables and tags. `config`: resolved settings, in cell.yaml alone and None elsewhere.
+    `root`: "train" or "evaluate", the config it is composed from and the program that runs it (python -m zero.ROOT). `axes`:
+    the values that patterns, tables and tags know it by. `config`: its resolved settings; in cell.yaml only, None elsewhere.
     """
 
-    name: str
+    name: str  # of its folder
     root: str
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
     signature: str
     axes: Mapping[str, str] = field(default_factory=dict)
-    after: str | None = None
+    after: str | None = None  # the cell that must finish before
     model_from: str | None = None  # the cell whose trained model it starts from
-    steps: int = 0  # that it will train; 0: none
-    wanted: bool = True  # by the line that was submitted last; others stay as they are
+    steps: int = 0  # of training; 0: it does not train
+    wanted: bool = True  # by the line that was submitted last
     config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What stands in sweep.json. `settings`: those of the launcher; `code`: commit, digest and time of the frozen copy;
-    `experiments`: those that the line named, with their claims, their cells, and when they were first written down."""
+    """The content of sweep.json. `settings`: the launcher's; `code`: commit, digest and time of the frozen copy;
+    `experiments`: those that the line named, with their claims, their cells, and the time at which they were registered."""
 
     name: str
     cells: Mapping[str, Cell]
@@ -75,7 +72,7 @@ class Sweep:
     overrides: tuple[str, ...] = ()
     experiment: str = "zero"
     experiments: Mapping[str, Any] = field(default_factory=dict)
-    id: str = ""  # made at the first submission: two sweeps of one name are two in a shared MLflow
+    id: str = ""  # a random one: in a shared MLflow two sweeps may have the same name
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,8 @@ class Job:
 
 
 def write_whole(path: Path, text: str, sync: bool = True) -> None:
-    """Replace a file at once: readers and a kill see the old or the new one. OSError passes and leaves the old one.
-    `sync`: it is on disk when this returns, also after a power cut."""
+    """Replace a file at once: readers see the old or the new content, also after a kill. OSError leaves the old one.
+    `sync`: it is on disk when this returns, so that a power cut cannot lose it."""
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
     try:
         with partial.open("w") as file:
@@ -110,7 +107,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; {} if there is none, or what is there is no object."""
+    """The object of a JSON file; {} if there is no such file, or it holds no object."""
     try:
         record = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
@@ -119,8 +116,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """One line at the end of a file, on disk when this returns; a line torn by a kill before it stays its own. OSError (a full
-    disk takes a part of it, and says nothing) passes and leaves the file as it was."""
+    """Append one line; it is on disk when this returns. A line that a kill has cut before it is not continued. OSError (a full
+    disk may take only a part of the line) leaves the file as it was."""
     with path.open("ab+", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         torn = False
@@ -138,20 +135,20 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; torn and damaged lines are left out."""
+    """The objects of a file of JSON lines; damaged lines are left out."""
     try:
         lines = read_regular(path).splitlines()
     except OSError:
         return []
-    found = []
+    records = []
     for line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def default_name(axes: Mapping[str, Sequence[str]], overrides: Iterable[str]) -> str:
@@ -163,19 +160,19 @@ def default_name(axes: Mapping[str, Sequence[str]], overrides: Iterable[str]) ->
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
-    """sweep.json, whole. The resolved configs are left to the cells."""
+    """Write sweep.json, without the resolved configs: those are in the cells' folders."""
     cells = {name: {k: v for k, v in asdict(cell).items() if k != "config"} for name, cell in sweep.cells.items()}
     record = asdict(replace(sweep, cells={})) | {"cells": cells}
     write_whole(folder / SWEEP, json.dumps(record, indent=1, default=str) + "\n")
 
 
 def cell_id(sweep_id: str, name: str) -> str:
-    """What is the same for every life of a cell, and nothing else's: what MLflow knows it by."""
+    """The id by which MLflow knows a cell: the same for all of its attempts, and for no other cell."""
     return hashlib.sha256(f"{sweep_id}\n{name}".encode()).hexdigest()[:32]
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """What is wanted. InputError if the folder is no sweep."""
+    """Read sweep.json. InputError if the folder is no sweep."""
     try:
         record = json.loads(read_regular(folder / SWEEP))
         cells = {name: _cell(entry) for name, entry in record.pop("cells").items()}
@@ -187,8 +184,8 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def find_sweep(text: str, home: Path = HOME) -> Path:
-    """The absolute folder of a sweep given as a path, or as a name or its unique beginning or end in `home`. An exact name
-    counts before a beginning of others."""
+    """The absolute folder of a sweep that is given as a path, as a name in `home`, or as the beginning or end of only one
+    name. An exact name counts even if it is the beginning of others."""
     for exact in (Path(text).expanduser(), home / text):
         if text and (exact / SWEEP).exists():
             return exact.absolute()
@@ -215,7 +212,7 @@ def freeze_cell(folder: Path, cell: Cell) -> None:
     path = folder / cell.name / CELL
     if not read_json(path):
         (path.parent / LOG).mkdir(parents=True, exist_ok=True)
-        # not one by one to disk: sweep.json is, after all of them, and a torn one is written again
+        # without fsync, for speed: a cell.yaml that a power cut has damaged is written again by the same line
         write_whole(path, json.dumps(asdict(cell), indent=1, default=str) + "\n", sync=False)
 
 
@@ -229,7 +226,7 @@ def read_cell(folder: Path, name: str) -> Cell:
 
 
 def add_job(folder: Path, job: str, cells: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Note a submitted array, at once after its submission: what is not noted would be submitted twice."""
+    """Note a submitted array, right after its submission: its cells would be submitted twice otherwise."""
     append_line(folder / JOBS, {"job": job, "cells": list(cells), "time": time.time(), "settings": dict(settings)})
 
 
@@ -243,17 +240,17 @@ def read_jobs(folder: Path) -> list[Job]:
 
 
 def task_ids(jobs: Iterable[Job]) -> dict[str, list[str]]:
-    """Every JOB_TASK that was submitted for each cell, oldest first. A job of one cell is an array of one, too."""
-    found: dict[str, list[str]] = {}
+    """Every JOB_TASK that was submitted for each cell, oldest first."""
+    tasks: dict[str, list[str]] = {}
     for job in jobs:
         for i, cell in enumerate(job.cells):
-            found.setdefault(cell, []).append(f"{job.job}_{i}")
-    return found
+            tasks.setdefault(cell, []).append(f"{job.job}_{i}")
+    return tasks
 
 
 def begin_attempt(cell_dir: Path, job: str, restart: int) -> int:
-    """Note that an attempt starts; its number, from 1 on, which no other attempt has: whoever makes the log has it, also
-    where a second copy does not see the first one's line yet. `job`: JOB_TASK, or "" without a scheduler."""
+    """Note that an attempt starts; returns its number, from 1 on. Two copies never get the same one, even where one does not see
+    the other's line yet: the number belongs to the copy that creates its log. `job`: JOB_TASK, "" without a scheduler."""
     number = 1 + max((a["attempt"] for a in read_attempts(cell_dir)), default=0)
     (cell_dir / LOG).mkdir(parents=True, exist_ok=True)
     while True:
@@ -262,11 +259,8 @@ def begin_attempt(cell_dir: Path, job: str, restart: int) -> int:
             break
         except FileExistsError:
             number += 1
-    append_line(
-        cell_dir / ATTEMPTS,
-        {"attempt": number, "job": job, "restart": restart, "host": socket.gethostname(), "pid": os.getpid(),
-         "time": time.time()},
-    )  # fmt: skip
+    started = {"attempt": number, "job": job, "restart": restart, "time": time.time()}
+    append_line(cell_dir / ATTEMPTS, started | {"host": socket.gethostname(), "pid": os.getpid()})
     return number
 
 
@@ -276,26 +270,26 @@ def end_attempt(cell_dir: Path, attempt: int, exit_code: int) -> None:
 
 
 def read_attempts(cell_dir: Path) -> list[dict[str, Any]]:
-    """The attempts in the order of their starts: attempt, job, restart, host, pid, time; and exit and ended once over."""
-    found: dict[int, dict[str, Any]] = {}
+    """The attempts in order: attempt, job, restart, host, pid, time; and exit and ended of those that noted their end."""
+    attempts: dict[int, dict[str, Any]] = {}
     for line in read_lines(cell_dir / ATTEMPTS):
         number = line.get("attempt")
         if not isinstance(number, int):
             continue
         if "end" not in line:
-            found.setdefault(number, {}).update(line)
-        elif number in found:
-            found[number] |= {"exit": line.get("exit"), "ended": line.get("time")}
-    return [found[number] for number in sorted(found)]
+            attempts.setdefault(number, {}).update(line)
+        elif number in attempts:
+            attempts[number] |= {"exit": line.get("exit"), "ended": line.get("time")}
+    return [attempts[number] for number in sorted(attempts)]
 
 
 def log_path(cell_dir: Path, attempt: int) -> Path:
-    """Where an attempt's output goes."""
+    """The file of an attempt's output."""
     return cell_dir / LOG / f"{attempt}.out"
 
 
 def holds_lease(cell_dir: Path, token: str) -> bool:
-    """Whether the folder is still this copy's. A lease that is not there belongs to whoever asks."""
+    """Whether no other copy has taken the lease. Without a lease every copy may go on."""
     return read_json(cell_dir / LEASE).get("token", token) == token
 
 
@@ -306,33 +300,33 @@ def write_error(cell_dir: Path, attempt: int, exit_code: int, line: str, traceba
 
 
 def clear_error(cell_dir: Path) -> None:
-    """Another attempt starts."""
+    """Remove the error of an earlier attempt."""
     (cell_dir / ERROR).unlink(missing_ok=True)
 
 
 def ask_to_stop(cell_dir: Path, why: str) -> None:
-    """Make the stop file: the run saves at the end of its step and exits 75."""
+    """Write the stop file: the run saves at the end of its step and exits with 75."""
     write_whole(cell_dir / STOP, why + "\n")
 
 
 def clear_stop(cell_dir: Path) -> None:
-    """The next attempt may run."""
+    """Remove the stop file, so that the next attempt may run."""
     (cell_dir / STOP).unlink(missing_ok=True)
 
 
 def finished(cell_dir: Path) -> bool:
-    """Whether the cell's own result says that it reached its end."""
+    """Whether the cell's result says that it has finished."""
     return read_json(cell_dir / RESULT).get("status") == "finished"
 
 
-def asked_by_user(folder: Path) -> bool:
-    """Whether someone, and not the batch script, made the stop file."""
-    return (folder / STOP).exists() and not stop_text(folder).startswith(BY_SIGNAL)
+def stopped_by_user(cell_dir: Path) -> bool:
+    """Whether there is a stop file that the batch script has not written."""
+    return (cell_dir / STOP).exists() and not stop_reason(cell_dir).startswith(BY_SIGNAL)
 
 
-def stop_text(folder: Path) -> str:
-    """What stands in the stop file: why, and of a batch script's the copy that is meant; "" without one."""
+def stop_reason(cell_dir: Path) -> str:
+    """The content of the stop file: why, and in one of the batch script's which copy it is for; "" without a file."""
     try:
-        return read_regular(folder / STOP).decode(errors="replace")
+        return read_regular(cell_dir / STOP).decode(errors="replace")
     except OSError:
         return ""

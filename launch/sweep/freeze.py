@@ -1,4 +1,4 @@
-"""The code of a sweep: a copy taken at its submission, which every attempt runs, whatever is edited afterwards."""
+"""The code of a sweep: a copy made when it is submitted. Every attempt runs that copy, whatever is edited afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from launch.sweep.files import CODE, write_json
+from launch.sweep.files import CODE, read_json, write_json
 from zero.errors import InputError
 from zero.paths import ROOT
 from zero.tracking.provenance import FROZEN as RECORD
@@ -18,21 +18,17 @@ from zero.tracking.provenance import git_commit, sources
 
 
 def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:
-    """Copy the code into folder/code, unless it is there. Returns {commit, digest, time} of the copy that is there.
-
-    `replace`: take the present code although another is there. The copy appears whole or not at all.
-    """
-    from launch.sweep.files import read_json
-
+    """Copy the code into folder/code, unless there is a copy already. Returns {commit, digest, time} of the copy. `replace`:
+    put the present code in its place. The copy appears whole or not at all."""
     target = folder / CODE
     if (target / RECORD).exists() and not replace:
         return read_json(target / RECORD)
     partial = folder / f".code.{uuid.uuid4().hex[:6]}"
     try:
         for path in sources(root):
-            place = partial / path.relative_to(root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            copy = partial / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
         record = {"commit": git_commit(), "digest": digest(partial), "time": time.time()}
         write_json(partial / RECORD, record)
         if target.exists():
@@ -40,21 +36,20 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
         partial.rename(target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(
-            "hydra.launcher.folder", folder, f"the code cannot be copied there ({error.strerror})"
-        ) from error
+        problem = f"the code cannot be copied there ({error.strerror})"
+        raise InputError("hydra.launcher.folder", folder, problem) from error
     for old in folder.glob(".code.old.*"):
         shutil.rmtree(old, ignore_errors=True)
     return record
 
 
-def refuse_cut(folder: Path) -> None:
-    """InputError if cells could not run the copy of the code that lies in the folder."""
+def refuse_pathsep(folder: Path) -> None:
+    """InputError for a folder whose path cannot stand in PYTHONPATH, so that cells could not import its copy of the code."""
     if os.pathsep in str(folder):
         remedy = f"holds a {os.pathsep!r}, and PYTHONPATH cannot name its code; choose another folder"
         raise InputError("hydra.launcher.folder", folder, remedy)
 
 
 def digest(root: Path = ROOT) -> str:
-    """That of the code as it is now: zero/tracking/provenance.py."""
+    """The digest of the code as it is now (zero/tracking/provenance.py)."""
     return digest_of(root)

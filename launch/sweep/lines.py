@@ -1,4 +1,4 @@
-"""What a sweep is asked for, as lists of overrides: a command line, a file of such lists, or experiments."""
+"""The lines of overrides that a sweep consists of: a command line, a file of lines, or those of experiments."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from zero.errors import InputError
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A line whose product is cells of python -m zero.ROOT; `experiment`: the one that it belongs to, or ""."""
+class Request:
+    """A line whose product is cells of python -m zero.ROOT. `experiment`: the name of the one it belongs to, or ""."""
 
     line: Line
     root: str
     experiment: str = ""
 
 
-def asked(overrides: Sequence[str], grid: str | None, root: str, named: Sequence[Experiment]) -> list[Asked]:
-    """What a command line, a grid or experiments ask for. InputError if it is two of them at once."""
+def read_requests(overrides: Sequence[str], grid: str | None, root: str, named: Sequence[Experiment]) -> list[Request]:
+    """The lines of a command line, a grid or experiments. InputError for a grid and experiments together."""
     if grid and named:
         raise InputError("--grid", grid, "and experiment= are two lists of cells; give one")
     if named:
-        return [Asked(line, of.root, of.name) for of in named for line in of.lines]
+        return [Request(line, experiment.root, experiment.name) for experiment in named for line in experiment.lines]
     lines = read_grid(grid) if grid else [[]]
-    return [Asked(Line(tuple(tidied(experiments.merged(line, overrides), several=True))), root) for line in lines]
+    return [Request(Line(tuple(tidied(experiments.merged(line, overrides), several=True))), root) for line in lines]
 
 
 def read_grid(grid: str) -> list[list[str]]:
@@ -43,8 +43,8 @@ def read_grid(grid: str) -> list[list[str]]:
     """
     path = Path(grid)
     try:
-        stored = yaml.safe_load(path.read_text())
-        lines = [[str(text) for text in [*stored.get("base", []), *line]] for line in stored["cells"]]
+        content = yaml.safe_load(path.read_text())
+        lines = [[str(text) for text in [*content.get("base", []), *line]] for line in content["cells"]]
     except OSError as error:
         raise InputError("--grid", grid, "no such file; give a .yaml file with a list of cells") from error
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
@@ -55,22 +55,23 @@ def read_grid(grid: str) -> list[list[str]]:
     return lines
 
 
-def swept(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The keys that have several values in a line, with these."""
-    found = {}
+def swept_values(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The keys that have several values in a line, and the values."""
+    swept = {}
     for text in overrides:
         override = parsed(text)
         if override.is_sweep_override():
-            found[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
-    return found
+            swept[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
+    return swept
 
 
-def settled(lines: Sequence[Sequence[str]]) -> frozenset[str]:
-    """The overrides that all cells share and that touch no other: composed once, as if they were choices."""
-    shared = {t for t in (set.intersection(*map(set, lines)) if lines else ()) if not parsed(t).is_sweep_override()}
-    others = {parsed(t).key_or_group for line in lines for t in line if t not in shared}
+def shared_overrides(lines: Sequence[Sequence[str]]) -> frozenset[str]:
+    """The overrides that all lines share and whose setting no other override touches: they can be composed once."""
+    common = set.intersection(*map(set, lines)) if lines else set()
+    shared = {text for text in common if not parsed(text).is_sweep_override()}
+    others = {parsed(text).key_or_group for line in lines for text in line if text not in shared}
 
-    def apart(key: str) -> bool:
-        return not any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in others)
+    def touched(key: str) -> bool:
+        return any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in others)
 
-    return frozenset(t for t in shared if apart(parsed(t).key_or_group))
+    return frozenset(text for text in shared if not touched(parsed(text).key_or_group))

@@ -1,12 +1,11 @@
-"""One process at a time, on any file system: flock where it works, else a file that only one process can make.
+"""One process at a time, on any file system: flock where it works, else a file that only one process can create.
 
-Lustre mounted without flock says ENOSYS, NFS without its lock daemon ENOLCK: that nobody can lock there is not that
-somebody has locked it.
+Lustre mounted without flock answers ENOSYS, NFS without its lock daemon ENOLCK: that does not mean that the lock is held. Not
+zero/lock.py: that one holds a whole run folder, fails instead of waiting, and lets a newer copy of a cell take over.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -15,29 +14,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-POLL = 0.2  # seconds between two tries of whoever waits
+from zero.lock import NO_LOCKS
+
+POLL = 0.2  # seconds between two tries
 
 
 class Held(Exception):
-    """Another process has the lock; its text says which, as far as it is known."""
+    """Another process has the lock. The text says which, as far as that is known."""
 
 
 @contextmanager
-def lock(path: Path, waits: Callable[[str], None] | None = None) -> Iterator[None]:
+def lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold a lock while the block runs; a kill releases it. Another one holds it: Held, or with `waits`, which is told by
     whom, wait for it. OSError if the file cannot be made."""
     with path.open("a+") as file:
-        take(file.fileno(), path, waits)
+        acquire(file.fileno(), path, on_wait)
         try:
-            note_owner(path)
+            write_owner(path)
             yield
         finally:
-            guard(path).unlink(missing_ok=True)
+            guard_file(path).unlink(missing_ok=True)
 
 
-def take(handle: int, path: Path, waits: Callable[[str], None] | None) -> None:
-    """Return once the lock is ours, or raise Held."""
+def acquire(handle: int, path: Path, on_wait: Callable[[str], None] | None) -> None:
+    """Return once this process has the lock, or raise Held."""
     announced = False
     while True:
         try:
@@ -46,43 +46,43 @@ def take(handle: int, path: Path, waits: Callable[[str], None] | None) -> None:
         except BlockingIOError:
             owner = path.read_text(errors="replace").strip() or "another process"
         except OSError as error:
-            if error.errno not in UNSUPPORTED:
+            if error.errno not in NO_LOCKS:
                 raise
             owner = make_guard(path)
             if not owner:
                 return
-        if waits is None:
+        if on_wait is None:
             raise Held(owner)
         if not announced:
-            waits(owner)
+            on_wait(owner)
             announced = True
         time.sleep(POLL)
 
 
-def guard(path: Path) -> Path:
-    """The file that stands for the lock where there is no flock."""
+def guard_file(path: Path) -> Path:
+    """The file that is the lock where there is no flock."""
     return path.with_name(path.name + ".owner")
 
 
 def make_guard(path: Path) -> str:
-    """Make the file if there is none; "" once it is ours, else whose it is. One left by a process of this machine that is
-    gone is taken away; of other machines nobody here can know."""
-    place = guard(path)
+    """Create the file, and return "", or the owner of the file that is there. A file of a dead process of this machine is
+    removed; whether a process of another machine lives cannot be known here."""
+    file = guard_file(path)
     try:
-        handle = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
-        owner = place.read_text(errors="replace").strip()
+        owner = file.read_text(errors="replace").strip()
         host, _, pid = owner.partition(" ")
         if host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            place.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             return make_guard(path)
-        return f"process {pid or '?'} on {host or 'another machine'} (if it is gone: rm {place})"
+        return f"process {pid or '?'} on {host or 'another machine'} (if it is gone: rm {file})"
     os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
     os.close(handle)
     return ""
 
 
-def note_owner(path: Path) -> None:
-    """For whoever waits: who holds it. Not worth failing for."""
+def write_owner(path: Path) -> None:
+    """Say who holds the lock, for those who wait; a failure does no harm."""
     with suppress(OSError):
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,4 +1,4 @@
-"""The table of a sweep: what a person watches. Rows are cells, those that need attention first."""
+"""The table of a sweep. Rows are cells, those that need attention first."""
 
 from __future__ import annotations
 
@@ -13,68 +13,74 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch.sweep import states as state
+from launch.sweep import states
 from launch.sweep.files import Cell, Sweep
-from launch.sweep.states import STATES, Status
+from launch.sweep.states import Status
 
+Statuses = Mapping[str, Status]  # by name of the cell
 COLOURS = {
-    state.RUNNING: "green", state.FINISHED: "blue", state.FAILED: "red", state.LOST: "red", state.CANCELLED: "magenta",
-    state.STOPPED: "magenta", state.PREEMPTED: "yellow",
-}  # fmt: skip
-FIRST = (state.FAILED, state.LOST, *STATES)  # order of rows
-ERROR = 60  # letters of an error line that fit beside the numbers; `logs` has all
-SPARE = 9  # lines of a terminal that are not rows
+    states.RUNNING: "green",
+    states.FINISHED: "blue",
+    states.FAILED: "red",
+    states.LOST: "red",
+    states.CANCELLED: "magenta",
+    states.STOPPED: "magenta",
+    states.PREEMPTED: "yellow",
+}
+ROW_ORDER = (states.FAILED, states.LOST, *states.STATES)
+NOTE_WIDTH = 60  # letters of an error line that fit beside the numbers; `launch.status logs` shows all
+OTHER_LINES = 9  # lines of a terminal that are not rows
 
 
-def varying(cells: Sequence[Cell]) -> list[str]:
-    """The axes in which these cells differ: what names a row."""
+def varying_axes(cells: Sequence[Cell]) -> list[str]:
+    """The axes in which these cells differ; a row is named by them."""
     names = dict.fromkeys(axis for cell in cells for axis in cell.axes)
     return [axis for axis in names if len({cell.axes.get(axis) for cell in cells}) > 1]
 
 
-def table(sweep: Sweep, of: Mapping[str, Status], names: Sequence[str], rows: int | None = None) -> Table:
+def table(sweep: Sweep, statuses: Statuses, names: Sequence[str], rows: int | None = None) -> Table:
     """The cells `names`, at most `rows` of them."""
     cells = [sweep.cells[name] for name in names]
-    axes = varying(cells)
-    ordered = sorted(names, key=lambda name: FIRST.index(of[name].state))
-    made = Table(caption=state.counted({name: of[name] for name in names}), caption_justify="left", pad_edge=False)
+    axes = varying_axes(cells)
+    ordered = sorted(names, key=lambda name: ROW_ORDER.index(statuses[name].state))
+    result = Table(caption=states.summarize(statuses, names), caption_justify="left", pad_edge=False)
     for heading in [*(axes or ["cell"]), "state"]:
-        made.add_column(heading, min_width=min(len(heading), 8), overflow="fold")
+        result.add_column(heading, min_width=min(len(heading), 8), overflow="fold")
     for heading in ("step", "reward", "length", "ETA", "tries"):
-        made.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
-    made.add_column("node", no_wrap=True)
-    made.add_column("note", overflow="ellipsis", no_wrap=True, max_width=ERROR)  # last error, or what it waits for
+        result.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    result.add_column("node", no_wrap=True)
+    result.add_column(
+        "note", overflow="ellipsis", no_wrap=True, max_width=NOTE_WIDTH
+    )  # last error, or what it waits for
     for name in ordered if rows is None else ordered[:rows]:
-        made.add_row(*row(sweep.cells[name], of[name], axes))
+        result.add_row(*row(sweep.cells[name], statuses[name], axes))
     if rows is not None and len(ordered) > rows:
-        made.add_row(*(["..."] + [""] * (len(made.columns) - 2) + [f"and {len(ordered) - rows} more cells"]))
-    return made
+        result.add_row(*(["..."] + [""] * (len(result.columns) - 2) + [f"and {len(ordered) - rows} more cells"]))
+    return result
 
 
 def row(cell: Cell, status: Status, axes: Sequence[str]) -> list[Text]:
-    """One line. Text, never markup: an error line may hold brackets."""
+    """The row of one cell. As Text, not markup: an error line may hold brackets."""
     names = [cell.axes.get(axis, "") for axis in axes] or [cell.name]
     step = "" if status.step is None else f"{status.step}/{cell.steps}" if cell.steps else str(status.step)
-    plain = [
-        step, shown(status.reward, ".3f"), shown(status.length, ".0f"), duration(status.eta),
-        str(status.attempts or ""), status.node, brief(status.line),
-    ]  # fmt: skip
-    word = status.state if cell.wanted else f"{status.state}, not wanted"
-    return [*map(Text, names), Text(word, style=COLOURS.get(status.state, "")), *map(Text, plain)]
+    numbers = [step, format_number(status.reward, ".3f"), format_number(status.length, ".0f")]
+    plain = [format_duration(status.eta), str(status.attempts or ""), status.node, shorten_error(status.line)]
+    state = status.state if cell.wanted else f"{status.state}, not wanted"
+    return [*map(Text, names), Text(state, style=COLOURS.get(status.state, "")), *map(Text, numbers + plain)]
 
 
-def brief(line: str) -> str:
-    """An error line with its cause in sight: error: KEY=VALUE: CAUSE -> KEY: CAUSE where both do not fit."""
-    found = re.match(r"(?:error: )?([\w./-]+)=\S*?: (.*)", line)
-    return f"{found[1]}: {found[2]}" if found and len(line) > ERROR else line
+def shorten_error(line: str) -> str:
+    """An error line that does not fit, without its value, so that the cause is seen: error: KEY=VALUE: CAUSE -> KEY: CAUSE."""
+    match = re.match(r"(?:error: )?([\w./-]+)=\S*?: (.*)", line)
+    return f"{match[1]}: {match[2]}" if match and len(line) > NOTE_WIDTH else line
 
 
-def shown(value: float | None, how: str) -> str:
-    """A number, or nothing."""
-    return "" if value is None else format(value, how)
+def format_number(value: float | None, spec: str) -> str:
+    """A number; "" for None."""
+    return "" if value is None else format(value, spec)
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """45s, 12m, 3h05, 2d04h."""
     if not seconds:
         return ""
@@ -89,51 +95,49 @@ def duration(seconds: float | None) -> str:
 
 
 @contextmanager
-def shown_as(sweep: Sweep) -> Iterator[Callable[[Mapping[str, Status]], None]]:
-    """A function that shows the wanted cells: a table that stays in place; without a terminal, a line for each change."""
+def live_display(sweep: Sweep) -> Iterator[Callable[[Statuses], None]]:
+    """A function that shows the wanted cells: as a table that stays in place; without a terminal, as a line for each change."""
     console = Console()
     names = [name for name, cell in sweep.cells.items() if cell.wanted]
-    said = ""
+    printed = ""
 
-    def say(of: Mapping[str, Status]) -> None:
-        nonlocal said
-        if (now := state.counted({name: of[name] for name in names})) != said:
-            print(f"{time.strftime('%H:%M:%S')} {now}", flush=True)
-            said = now
+    def print_change(statuses: Statuses) -> None:
+        nonlocal printed
+        if (summary := states.summarize(statuses, names)) != printed:
+            print(f"{time.strftime('%H:%M:%S')} {summary}", flush=True)
+            printed = summary
 
     if not console.is_terminal:
-        yield say
+        yield print_change
         return
+    rows = max(3, console.height - OTHER_LINES)
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda of: live.update(table(sweep, of, names, rows=max(3, console.height - SPARE)), refresh=True)
-
-
-Look = Callable[[Mapping[str, Status]], Mapping[str, Status]]
+        yield lambda statuses: live.update(table(sweep, statuses, names, rows), refresh=True)
 
 
 def follow(
-    sweep: Sweep, look: Look, every: float, ended: Callable[[Mapping[str, Status]], bool]
-) -> Mapping[str, Status]:
-    """Show the cells until `ended`, looking anew `every` so many seconds. `look` is given what it found last."""
-    of: Mapping[str, Status] = {}
-    with shown_as(sweep) as show:
+    sweep: Sweep,
+    poll: Callable[[Statuses], Statuses],
+    poll_s: float,
+    is_over: Callable[[Statuses], bool],
+) -> Statuses:
+    """Show the cells until `is_over`, and return their last statuses. `poll` is given the statuses that it returned last."""
+    statuses: Statuses = {}
+    with live_display(sweep) as show:
         while True:
-            of = look(of)
-            show(of)
-            if ended(of):
-                return of
-            time.sleep(every)
+            statuses = poll(statuses)
+            show(statuses)
+            if is_over(statuses):
+                return statuses
+            time.sleep(poll_s)
 
 
-def tidy(sweep: Sweep, of: Mapping[str, Status], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One record a cell, for scripts: its axes, then what is known of it."""
-    kept = ("state", "attempts", "job", "node", "line", "step", "reward", "length", "eta", "seconds")
-    return [
-        {
-            "cell": name,
-            "wanted": sweep.cells[name].wanted,
-            **sweep.cells[name].axes,
-            **{key: getattr(of[name], key) for key in kept},
-        }
-        for name in names
-    ]
+def to_records(sweep: Sweep, statuses: Statuses, names: Sequence[str]) -> list[dict[str, Any]]:
+    """One record a cell, for scripts: its axes, then its status."""
+    fields = ("state", "attempts", "job", "node", "line", "step", "reward", "length", "eta", "seconds")
+    records = []
+    for name in names:
+        cell, status = sweep.cells[name], statuses[name]
+        record = {"cell": name, "wanted": cell.wanted, **cell.axes}
+        records.append(record | {field: getattr(status, field) for field in fields})
+    return records

@@ -137,7 +137,7 @@ def test_a_cell_may_start_from_the_model_of_another(tmp_path: Path) -> None:
         assert cell.after == first.name and first.choices["algo"] == "sft" and first.axes["seed"] == cell.axes["seed"]
         assert cell.choices["model"] == cell.axes["model"] == "nano+sft" and "nano+sft" in cell.name
         assert list(made).index(first.name) < list(made).index(cell.name)
-        placed = cells.placed(cell, tmp_path, None)
+        placed = cells.with_run_dir(cell, tmp_path, None)
         assert (placed.config or {})["model"]["path"] == str(tmp_path / first.name / "model")
     assert len({cell.signature for cell in made.values()}) == 6, "where a cell starts from is part of what it is"
     again = cells.plan(["experiment=open_r1", "seed=0,1"]).cells

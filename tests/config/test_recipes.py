@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from launch.cost.formulas import CARDS, CellCost, cell_cost
 from launch.cost.shapes import SHAPES
-from launch.plan import CARDS, Plan, plan
 from tests.conftest import BASE, ROOT
 from zero.config import recipes
 from zero.config.check import check
@@ -19,8 +19,8 @@ from zero.monitoring.preflight import settings_doubts
 MATHS = "questions=math_12k"
 
 
-def made(name: str, gpus: int, card: str, *typed: str) -> Plan:
-    return plan(check("train", [f"model={name}", MATHS, *typed]), SHAPES[name], gpus, CARDS[card])
+def cost_of(name: str, gpus: int, card: str, *typed: str) -> CellCost:
+    return cell_cost(check("train", [f"model={name}", MATHS, *typed]), SHAPES[name], gpus, CARDS[card])
 
 
 def test_every_published_model_has_the_recipe_of_its_size() -> None:
@@ -40,7 +40,7 @@ def test_every_published_model_has_the_recipe_of_its_size() -> None:
     ],
 )
 def test_it_fits_the_machine_that_its_recipe_names(name: str, gpus: int, card: str, typed: list[str]) -> None:
-    assert made(name, gpus, card, *typed).misfit == ""
+    assert cost_of(name, gpus, card, *typed).misfit == ""
 
 
 def test_a_model_of_billions_needs_no_further_word() -> None:

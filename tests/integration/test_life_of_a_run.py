@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from launch.submit import prepare
-from launch.sweep.cells import launcher_settings
+from launch.sweep.compose import launcher_settings
 from tests.conftest import BASE
 from tests.integration.runs import journal, reproducible, train_here, weights
 from tests.warm import Process

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.sweep import attempt as cells
-from launch.sweep import files as sweep
-from launch.sweep.rank import PORTS, Place, first_node, free_port, newer
+from launch.sweep import files
+from launch.sweep.process import PORTS, Process, first_node, free_port, is_newer
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config.check import check
@@ -42,14 +42,16 @@ def test_no_list_of_nodes_breaks_it(text: str) -> None:
 def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
     slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "n[7-8]",
              "SLURM_RESTART_COUNT": "2", "CUDA_VISIBLE_DEVICES": "0,1"}  # fmt: skip
-    assert Place.here(slurm) == Place()
-    place = Place.here(slurm | {"ZERO_CELL_JOB": "12_5"})
-    assert place == Place("12_5", 2, 3, 4, 1, "n7") and place.token == "12_5.2" and not place.first
-    assert place.variables(15000, slurm) == {
+    assert Process.from_environment(slurm) == Process()
+    process = Process.from_environment(slurm | {"ZERO_CELL_JOB": "12_5"})
+    assert process == Process("12_5", 2, 3, 4, 1, "n7") and process.token == "12_5.2" and not process.is_main
+    assert process.torch_variables(15000, slurm) == {
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7", "MASTER_PORT": "15000",
     }  # fmt: skip
-    assert place.variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"  # it is shown its own GPU alone
-    assert "WORLD_SIZE" not in Place.here({"ZERO_CELL_JOB": "12_5"}).variables(0, {})
+    assert (
+        process.torch_variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"
+    )  # it is shown its own GPU alone
+    assert "WORLD_SIZE" not in Process.from_environment({"ZERO_CELL_JOB": "12_5"}).torch_variables(0, {})
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
      ("host.77", "12_5.0", False), ("12_5.0", "", False), ("12_5.0", "host.12", False)],
 )  # fmt: skip
 def test_which_copy_is_the_newer(token: str, than: str, answer: bool) -> None:
-    assert newer(token, than) is answer
+    assert is_newer(token, than) is answer
 
 
 def test_a_restart_takes_another_port() -> None:
@@ -91,8 +93,8 @@ DELAYS = {
 def test_a_cell_that_dies_quickly_waits_longer_each_time(name: str) -> None:
     spans, seconds = DELAYS[name]
     found = attempts(*spans)
-    assert cells.delay(found, len(found)) == seconds
-    assert cells.delay(found[:1], 1) == 0.0
+    assert cells.backoff_seconds(found, len(found)) == seconds
+    assert cells.backoff_seconds(found[:1], 1) == 0.0
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
     """A sweep of one tiny cell."""
     config = check("train", [*SMALL, "steps=2", "tracker=jsonl", f"run_dir={tmp_path / 'c'}"])
     choices = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano"}
-    sweep.freeze_cell(tmp_path, sweep.Cell("c", "train", (), choices, "0" * 12, config=config))
+    files.freeze_cell(tmp_path, files.Cell("c", "train", (), choices, "0" * 12, config=config))
     return tmp_path
 
 
@@ -113,29 +115,29 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 
 def test_a_cell_runs_once_and_says_so(folder: Path) -> None:
     done = run(folder)
-    assert done.returncode == 0, done.stderr + sweep.log_path(folder / "c", 1).read_text()
-    assert sweep.finished(folder / "c") and "finished: " in sweep.log_path(folder / "c", 1).read_text()
+    assert done.returncode == 0, done.stderr + files.log_path(folder / "c", 1).read_text()
+    assert files.finished(folder / "c") and "finished: " in files.log_path(folder / "c", 1).read_text()
     assert run(folder).returncode == 0
-    assert [a["exit"] for a in sweep.read_attempts(folder / "c")] == [0]  # the second start was none
+    assert [a["exit"] for a in files.read_attempts(folder / "c")] == [0]  # the second start was none
 
 
 def test_a_cell_that_raises_keeps_its_traceback(folder: Path) -> None:
     (folder / "c" / "completions").write_text("no folder")
     assert run(folder).returncode == 1
-    error = sweep.read_json(folder / "c" / sweep.ERROR)
+    error = files.read_json(folder / "c" / files.ERROR)
     assert "FileExistsError" in error["line"] and "Traceback" in error["traceback"] and error["attempt"] == 1
     (folder / "c" / "completions").unlink()
-    assert run(folder).returncode == 0 and not (folder / "c" / sweep.ERROR).exists()
-    assert [a["exit"] for a in sweep.read_attempts(folder / "c")] == [1, 0]
+    assert run(folder).returncode == 0 and not (folder / "c" / files.ERROR).exists()
+    assert [a["exit"] for a in files.read_attempts(folder / "c")] == [1, 0]
 
 
 def test_another_entry_point_says_what_is_wrong(folder: Path) -> None:
-    path = folder / "c" / sweep.CELL
+    path = folder / "c" / files.CELL
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"root": "evaluate", "overrides": ["benchmarks=nonsense"]})
     )
     assert run(folder).returncode == 2
-    assert "benchmarks=nonsense: no such option" in sweep.read_json(folder / "c" / sweep.ERROR)["line"]
+    assert "benchmarks=nonsense: no such option" in files.read_json(folder / "c" / files.ERROR)["line"]
 
 
 @pytest.mark.parametrize("name", ["it's here", "a b", "x=[1],{y}", "m\u00fcller ~"])
@@ -145,40 +147,43 @@ def test_a_folder_of_any_name_is_handed_to_another_entry_point(
     seen: list[str] = []
     monkeypatch.setattr(cells, "import_module", lambda _: SimpleNamespace(main=lambda: seen.extend(sys.argv)))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    assert cells.run(tmp_path / name, sweep.Cell("c", "evaluate", ("n=2", "run_dir=old"), {}, "")) == 0
+    assert cells.run(tmp_path / name, files.Cell("c", "evaluate", ("n=2", "run_dir=old"), {}, "")) == 0
     assert seen[:2] == ["evaluate", "n=2"] and plain_value(seen[2]) == str(tmp_path / name)
 
 
 def test_a_warning_that_comes_before_the_cell_runs_is_kept(folder: Path) -> None:
-    place = Place(job="12_0", restart=3)
-    sweep.ask_to_stop(folder / "c", "signal 12_0.2")
-    cells.begin(folder / "c", place)
-    assert not (folder / "c" / sweep.STOP).exists()
-    sweep.ask_to_stop(folder / "c", "signal 12_0.3")
-    cells.begin(folder / "c", place)
-    assert (folder / "c" / sweep.STOP).exists() and not sweep.asked_by_user(folder / "c")
+    process = Process(job="12_0", restart=3)
+    files.ask_to_stop(folder / "c", "signal 12_0.2")
+    cells.take_lease(folder / "c", process)
+    assert not (folder / "c" / files.STOP).exists()
+    files.ask_to_stop(folder / "c", "signal 12_0.3")
+    cells.take_lease(folder / "c", process)
+    assert (folder / "c" / files.STOP).exists() and not files.stopped_by_user(folder / "c")
 
 
 def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "VISIBLE", 0.0)
-    cell, place = sweep.read_cell(folder, "c"), Place(job="12_0", restart=1)
+    monkeypatch.setattr(cells, "FILE_DELAY", 0.0)
+    cell, process = files.read_cell(folder, "c"), Process(job="12_0", restart=1)
     home = folder / "c"
-    assert cells.not_to_run(home, cell, place) == ("", 0)
-    sweep.write_json(home / sweep.LEASE, {"token": "12_0.2"})
-    assert cells.not_to_run(home, cell, place)[1] == 76
-    sweep.write_json(home / sweep.LEASE, {"token": "12_0.0"})
-    sweep.ask_to_stop(home, "signal 12_0.0")  # by the batch script of the attempt before
-    assert cells.not_to_run(home, cell, place) == ("", 0)
-    sweep.ask_to_stop(home, "enough")
-    assert cells.not_to_run(home, cell, place)[1] == 75
-    sweep.clear_stop(home)
-    (home / sweep.CANCELLED).touch()
-    assert cells.not_to_run(home, cell, place)[1] == 75
-    (home / sweep.CANCELLED).unlink()
-    waiting = sweep.Cell("d", "train", (), {}, "", after="c")
-    assert cells.not_to_run(folder / "d", waiting, place)[1] == 2
-    sweep.write_json(home / sweep.RESULT, {"status": "finished"})
-    assert cells.not_to_run(folder / "d", waiting, place) == ("", 0) and cells.not_to_run(home, cell, place)[1] == 0
+    assert cells.reason_not_to_run(home, cell, process) == ("", 0)
+    files.write_json(home / files.LEASE, {"token": "12_0.2"})
+    assert cells.reason_not_to_run(home, cell, process)[1] == 76
+    files.write_json(home / files.LEASE, {"token": "12_0.0"})
+    files.ask_to_stop(home, "signal 12_0.0")  # by the batch script of the attempt before
+    assert cells.reason_not_to_run(home, cell, process) == ("", 0)
+    files.ask_to_stop(home, "enough")
+    assert cells.reason_not_to_run(home, cell, process)[1] == 75
+    files.clear_stop(home)
+    (home / files.CANCELLED).touch()
+    assert cells.reason_not_to_run(home, cell, process)[1] == 75
+    (home / files.CANCELLED).unlink()
+    waiting = files.Cell("d", "train", (), {}, "", after="c")
+    assert cells.reason_not_to_run(folder / "d", waiting, process)[1] == 2
+    files.write_json(home / files.RESULT, {"status": "finished"})
+    assert (
+        cells.reason_not_to_run(folder / "d", waiting, process) == ("", 0)
+        and cells.reason_not_to_run(home, cell, process)[1] == 0
+    )
 
 
 def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
@@ -188,22 +193,22 @@ def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
     ):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
             lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}  # or what has its number by now
-            sweep.write_json(folder / "c" / sweep.LEASE, lease)
+            files.write_json(folder / "c" / files.LEASE, lease)
             time.sleep(0.2)
-            assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place())[1] == code
+            assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process())[1] == code
             other.kill()
-    assert cells.not_to_run(folder / "c", sweep.read_cell(folder, "c"), Place()) == ("", 0)
+    assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process()) == ("", 0)
 
 
 @pytest.mark.parametrize(("code", "words"), [(137, "killed by SIGKILL"), (7, "exit 7"), (139, "killed by SIGSEGV")])
 def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> None:
     home = folder / "c"
-    place = Place(job="12_0", restart=1)
-    cells.begin(home, place)
-    cells.note_death(home, Place(job="12_0"), code)  # of a copy that has lost the cell: not its to say
-    assert "exit" not in sweep.read_attempts(home)[-1]
-    cells.note_death(home, place, code)
-    assert words in sweep.read_json(home / sweep.ERROR)["line"] and sweep.read_attempts(home)[-1]["exit"] == code
+    process = Process(job="12_0", restart=1)
+    cells.take_lease(home, process)
+    cells.record_death(home, Process(job="12_0"), code)  # of a copy that has lost the cell: not its to say
+    assert "exit" not in files.read_attempts(home)[-1]
+    cells.record_death(home, process, code)
+    assert words in files.read_json(home / files.ERROR)["line"] and files.read_attempts(home)[-1]["exit"] == code
 
 
 SLURMS = {
@@ -219,23 +224,23 @@ SLURMS = {
 @pytest.mark.parametrize("name", SLURMS)
 def test_a_step_that_never_began_or_was_killed_is_told_in_slurms_words(name: str, folder: Path) -> None:
     printed, code, line = SLURMS[name]
-    home, place = folder / "c", Place(job="12_0", restart=1)
+    home, process = folder / "c", Process(job="12_0", restart=1)
     if name == "memory":
-        cells.begin(home, place)
+        cells.take_lease(home, process)
     text = f"srun: error: of an attempt before, memory\n2026 12_0.1 on n1: starts\n{printed}\n"
-    (home / sweep.LOG / "slurm.out").write_text(text)
-    cells.note_death(home, place, code)
-    assert re.match(line, sweep.read_json(home / sweep.ERROR)["line"])
-    assert [a["exit"] for a in sweep.read_attempts(home)] == [code]
+    (home / files.LOG / "slurm.out").write_text(text)
+    cells.record_death(home, process, code)
+    assert re.match(line, files.read_json(home / files.ERROR)["line"])
+    assert [a["exit"] for a in files.read_attempts(home)] == [code]
 
 
 def test_a_result_that_another_node_has_just_written_is_waited_for(folder: Path) -> None:
     """A shared file system may show it late; without a scheduler that says so, nothing is waited for."""
-    waiting = sweep.Cell("d", "train", (), {}, "", after="c")
-    assert cells.not_to_run(folder / "d", waiting, Place())[1] == 2
-    late = threading.Timer(0.5, lambda: sweep.write_json(folder / "c" / sweep.RESULT, {"status": "finished"}))
+    waiting = files.Cell("d", "train", (), {}, "", after="c")
+    assert cells.reason_not_to_run(folder / "d", waiting, Process())[1] == 2
+    late = threading.Timer(0.5, lambda: files.write_json(folder / "c" / files.RESULT, {"status": "finished"}))
     late.start()
-    assert cells.not_to_run(folder / "d", waiting, Place(job="12_1")) == ("", 0)
+    assert cells.reason_not_to_run(folder / "d", waiting, Process(job="12_1")) == ("", 0)
     late.join()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import cells
+from launch.sweep import cells, compose
+from launch.sweep.compose import Bases
 from tests.conftest import ROOT
 from zero.config import check as configs
 from zero.config import identity
@@ -35,7 +36,7 @@ LINES = {
 
 @pytest.mark.parametrize("typed", LINES.values(), ids=LINES)
 def test_the_short_way_gives_what_hydra_gives(typed: list[str]) -> None:
-    config, choices = cells.resolve("train", configs.canonical("train", typed), {})
+    config, choices = Bases("train").resolve(configs.canonical("train", typed))
     expected = configs.check("train", typed)
     assert config == expected
     flat, theirs = identity.flatten(config), identity.flatten(expected)
@@ -46,10 +47,10 @@ def test_the_short_way_gives_what_hydra_gives(typed: list[str]) -> None:
 
 
 def test_configs_of_cells_share_nothing() -> None:
-    bases: dict[tuple[str, ...], cells.Base] = {}
-    one, _ = cells.resolve("train", ["seed=1"], bases)
+    bases = Bases("train")
+    one, _ = bases.resolve(["seed=1"])
     one["optim"]["lr"] = 99.0
-    two, _ = cells.resolve("train", ["seed=2"], bases)
+    two, _ = bases.resolve(["seed=2"])
     assert two["seed"] == 2 and two == configs.check("train", ["seed=2"])
 
 
@@ -140,13 +141,13 @@ def test_a_rehearsal_goes_first_and_evaluations_follow() -> None:
 def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> None:
     folder = tmp_path / "a=b"
     trained, evaluated = cells.plan(["seed=1"], evaluate=["step=all"]).cells.values()
-    alone = cells.placed(trained, folder, None)
+    alone = cells.with_run_dir(trained, folder, None)
     assert alone.config and alone.config["run_dir"] == str(folder / trained.name)
     assert "_target_" not in alone.config["tracker"] and alone.config["tracker"]["lens"] is False
     assert identity.signature(alone.config) == trained.signature
-    served = cells.placed(trained, folder, "http://host:5000").config
+    served = cells.with_run_dir(trained, folder, "http://host:5000").config
     assert served and served["tracker"]["uri"] == "http://host:5000" and served["tracker"]["sweep"] == "a=b"
-    typed = cells.placed(evaluated, folder, None).overrides
+    typed = cells.with_run_dir(evaluated, folder, None).overrides
     assert typed == (f"run='{folder / trained.name}'", f"run_dir='{folder / evaluated.name}'", "step=all")
 
 
@@ -162,13 +163,13 @@ def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_settings_of_the_launcher_are_hydras(typed: list[str], settings: dict[str, object]) -> None:
-    found = cells.launcher_settings(typed, default="local")
+    found = compose.launcher_settings(typed, default="local")
     assert {key: found[key] for key in settings} == settings
 
 
 def test_an_unknown_launcher_is_one_line() -> None:
     with pytest.raises(InputError, match="there are local, slurm"):
-        cells.launcher_settings(["hydra/launcher=lsf"], default="local")
+        compose.launcher_settings(["hydra/launcher=lsf"], default="local")
 
 
 def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
@@ -181,8 +182,10 @@ def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
 
 def test_a_setting_whose_default_is_read_from_elsewhere_is_set_at_once() -> None:
     """optim.lr is ${model.recipe.lr}: what is typed replaces it, and nobody reads optim.lr."""
-    base = cells.make_base("train", ())
-    paths = {key: cells.simple(base, configs.parsed(f"{key}=1")) for key in ("optim.lr", "model.recipe.lr", "seed")}
+    base = compose.make_base("train", ())
+    paths = {
+        key: compose.settable_path(base, configs.parsed(f"{key}=1")) for key in ("optim.lr", "model.recipe.lr", "seed")
+    }
     assert paths == {"optim.lr": ["optim", "lr"], "model.recipe.lr": None, "seed": ["seed"]}
-    assert cells.may_read("questions", ["questions", "rows"]) and cells.may_read("a.b.c", ["a"])
-    assert not cells.may_read("model.recipe.lr", ["optim", "lr"]) and cells.may_read(".lr", ["optim", "lr"])
+    assert compose.may_refer_to("questions", ["questions", "rows"]) and compose.may_refer_to("a.b.c", ["a"])
+    assert not compose.may_refer_to("model.recipe.lr", ["optim", "lr"]) and compose.may_refer_to(".lr", ["optim", "lr"])

@@ -17,8 +17,7 @@ import pytest
 
 from launch import multirun
 from launch.places import local
-from launch.sweep import files as records
-from launch.sweep import states
+from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
 from zero.errors import InputError
@@ -27,16 +26,16 @@ TOY = """
 import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from launch.sweep import files as sweep
+from launch.sweep import files
 folder, name = Path(sys.argv[-2]), sys.argv[-1]
 place = folder / name
-number = sweep.begin_attempt(place, "", 0)
+number = files.begin_attempt(place, "", 0)
 def leave(code):
-    sweep.end_attempt(place, number, code)
+    files.end_attempt(place, number, code)
     os._exit(code)
 signal.signal(signal.SIGTERM, lambda *_: leave(75))
 where = {{"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "path": os.environ["PYTHONPATH"]}}
-sweep.append_line(folder / "seen.jsonl", {{"cell": name}} | where)
+files.append_line(folder / "seen.jsonl", {{"cell": name}} | where)
 kind = name.split("-")[0]
 if kind == "fail" or "-s1-" in name:
     leave(1)
@@ -45,7 +44,7 @@ if kind == "again" and number == 1 or kind == "hopeless":
 if kind in ("slow", "brief"):
     time.sleep(60)
 time.sleep(0.2)
-sweep.write_json(place / "result.json", {{"status": "finished"}})
+files.write_json(place / "result.json", {{"status": "finished"}})
 leave(0)
 """
 
@@ -65,13 +64,13 @@ def made(tmp_path: Path, *names: str, after: Mapping[str, str] = {}) -> tuple[Pa
     folder.mkdir()
     sweep = Sweep("sweep", {n: Cell(n, "train", (), {}, "", after=after.get(n)) for n in names})
     for cell in sweep.cells.values():
-        records.freeze_cell(folder, cell)
-    records.write_sweep(folder, sweep)
+        files.freeze_cell(folder, cell)
+    files.write_sweep(folder, sweep)
     return folder, sweep
 
 
 def state_of(folder: Path, sweep: Sweep) -> dict[str, str]:
-    return {name: status.state for name, status in states.states(folder, sweep, {}).items()}
+    return {name: status.state for name, status in states.read_statuses(folder, sweep, {}).items()}
 
 
 def until(fact: Callable[[], Any], seconds: float = 30) -> None:
@@ -83,25 +82,25 @@ def until(fact: Callable[[], Any], seconds: float = 30) -> None:
 
 def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, python: str) -> None:
     folder, sweep = made(tmp_path, "ok-1", "fail-1", "again-1", "hopeless-1", "ok-2")
-    settings = local.settings_of({"python": python, "at_once": 3, "requeues": 2})
+    settings = local.parse_settings({"python": python, "at_once": 3, "requeues": 2})
     assert local.supervise(folder, list(sweep.cells), settings) == 0
     assert state_of(folder, sweep) == {
         "ok-1": "finished", "fail-1": "failed", "again-1": "finished", "hopeless-1": "preempted", "ok-2": "finished",
     }  # fmt: skip
-    assert [len(records.read_attempts(folder / name)) for name in sweep.cells] == [1, 1, 2, 3, 1]
+    assert [len(files.read_attempts(folder / name)) for name in sweep.cells] == [1, 1, 2, 3, 1]
 
 
 def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python: str) -> None:
     folder, sweep = made(tmp_path, *(f"ok-{i}" for i in range(5)))
     most = 0
 
-    def look() -> None:
+    def poll() -> None:
         nonlocal most
         most = max(most, sum(s == "running" for s in state_of(folder, sweep).values()))
 
-    settings = local.settings_of({"python": python, "at_once": 2, "devices": [4, 7]})
-    local.supervise(folder, list(sweep.cells), settings, look)
-    seen = records.read_lines(folder / "seen.jsonl")
+    settings = local.parse_settings({"python": python, "at_once": 2, "devices": [4, 7]})
+    local.supervise(folder, list(sweep.cells), settings, poll)
+    seen = files.read_lines(folder / "seen.jsonl")
     assert 1 <= most <= 2 and {line["gpu"] for line in seen} == {"4", "7"}
     assert {line["path"].split(os.pathsep)[0] for line in seen} == {str(folder / "code")}, "cells run the frozen copy"
 
@@ -109,7 +108,9 @@ def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python
 def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None:
     names = ("ok-1", "fail-1", "ok-after-ok", "ok-after-fail")
     folder, sweep = made(tmp_path, *names, after={"ok-after-ok": "ok-1", "ok-after-fail": "fail-1"})
-    local.supervise(folder, ["ok-after-ok", "ok-after-fail", "ok-1", "fail-1"], local.settings_of({"python": python}))
+    local.supervise(
+        folder, ["ok-after-ok", "ok-after-fail", "ok-1", "fail-1"], local.parse_settings({"python": python})
+    )
     assert state_of(folder, sweep) == dict(zip(names, ("finished", "failed", "finished", "waiting"), strict=True))
 
 
@@ -118,32 +119,32 @@ def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsy
     timer = threading.Thread(target=lambda: (until(lambda: (folder / "seen.jsonl").exists()),
                                              os.kill(os.getpid(), signal.SIGTERM)))  # fmt: skip
     timer.start()
-    assert local.supervise(folder, list(sweep.cells), local.settings_of({"python": python, "at_once": 1})) == 75
+    assert local.supervise(folder, list(sweep.cells), local.parse_settings({"python": python, "at_once": 1})) == 75
     timer.join()
     assert state_of(folder, sweep) == {"slow-1": "preempted", "ok-1": "pending"}
-    assert records.read_attempts(folder / "slow-1")[0]["exit"] == 75
+    assert files.read_attempts(folder / "slow-1")[0]["exit"] == 75
     assert "1 cells save at the end of their step" in capsys.readouterr().err
 
 
 def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(tmp_path: Path, python: str) -> None:
     folder, sweep = made(tmp_path, "slow-launch.cell")
     place = folder / "slow-launch.cell"
-    backend = local.backend({"python": python})
+    backend = local.Local.parse({"python": python})
     child = subprocess.Popen(
         [sys.executable, "-c", f"from launch.places import local; from pathlib import Path\n"
-         f"local.supervise(Path({str(folder)!r}), ['slow-launch.cell'], local.settings_of({{'python': {python!r}}}))"],
+         f"local.supervise(Path({str(folder)!r}), ['slow-launch.cell'], local.parse_settings({{'python': {python!r}}}))"],
         cwd=ROOT,
     )  # fmt: skip
     try:
-        until(lambda: records.read_attempts(place))
+        until(lambda: files.read_attempts(place))
     finally:
         child.kill()
         child.wait()
     assert state_of(folder, sweep) == {"slow-launch.cell": "running"}, "cells outlive it"
-    assert local.supervise(folder, list(sweep.cells), local.settings_of({"python": python})) == 0
-    assert len(records.read_attempts(place)) == 1
+    assert local.supervise(folder, list(sweep.cells), local.parse_settings({"python": python})) == 0
+    assert len(files.read_attempts(place)) == 1
     backend.cancel(folder, list(sweep.cells), [])
-    until(lambda: "exit" in records.read_attempts(place)[0])
+    until(lambda: "exit" in files.read_attempts(place)[0])
     assert state_of(folder, sweep) == {"slow-launch.cell": "preempted"}
 
 
@@ -151,15 +152,15 @@ def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
     tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = made(tmp_path, "brief-launch.cell", "ok-1", "ok-2")
-    settings = local.settings_of({"python": python, "at_once": 2, "devices": [0, 1]})
+    settings = local.parse_settings({"python": python, "at_once": 2, "devices": [0, 1]})
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "toy.py"), "launch.sweep.attempt", str(folder), "brief-launch.cell"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": str(ROOT)},
     ) as stray:
-        until(lambda: records.read_attempts(folder / "brief-launch.cell"))
-        assert local.outlived(folder, records.read_sweep(folder)) == {"brief-launch.cell": "0"}
+        until(lambda: files.read_attempts(folder / "brief-launch.cell"))
+        assert local.surviving_cells(folder, files.read_sweep(folder)) == {"brief-launch.cell": "0"}
         code = local.supervise(folder, ["ok-1", "ok-2"], settings)
-        seen = records.read_lines(folder / "seen.jsonl")
+        seen = files.read_lines(folder / "seen.jsonl")
         assert code == 0 and [line["gpu"] for line in seen] == ["0", "1", "1"], (
             "one at once beside it, on the other GPU"
         )
@@ -172,11 +173,11 @@ def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.Ca
     entered = threading.Event()
 
     def second() -> None:
-        with local.alone(folder):
+        with local.supervisor_lock(folder):
             entered.set()
 
     thread = threading.Thread(target=second)
-    with local.alone(folder):
+    with local.supervisor_lock(folder):
         thread.start()
         time.sleep(0.5)
         assert not entered.is_set()
@@ -190,16 +191,16 @@ def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.Ca
 )
 def test_settings_that_cannot_be_are_one_line(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
-        local.settings_of(settings)
+        local.parse_settings(settings)
 
 
 def test_submitted_in_the_background_it_runs_on(tmp_path: Path, python: str) -> None:
     folder, sweep = made(tmp_path, "ok-1", "ok-2")
     (folder / "code").symlink_to(ROOT)
-    records.write_sweep(folder, Sweep("sweep", sweep.cells, {"python": python, "at_once": 2}))
-    local.backend({"python": python}).submit(folder, "sweep", ["ok-1", "ok-2"], {})
+    files.write_sweep(folder, Sweep("sweep", sweep.cells, {"python": python, "at_once": 2}))
+    local.Local.parse({"python": python}).submit(folder, "sweep", ["ok-1", "ok-2"], {})
     until(lambda: set(state_of(folder, sweep).values()) == {"finished"})
-    assert json.loads((folder / "ok-2" / records.RESULT).read_text())["status"] == "finished"
+    assert json.loads((folder / "ok-2" / files.RESULT).read_text())["status"] == "finished"
 
 
 @pytest.mark.parametrize(("seeds", "code"), [("0,2", 0), ("0,1,2", 1), ("0,x", 2)])
@@ -218,10 +219,10 @@ def test_a_multirun_follows_to_the_end_and_says_how_it_went(
     if code == 2:
         assert "must be a whole number" in said.err and not folder.exists()
         return
-    sweep = records.read_sweep(folder)
+    sweep = files.read_sweep(folder)
     assert sorted(state_of(folder, sweep).values()) == ["failed"] * code + ["finished"] * 2
     assert ("failed: drgrpo" in said.err) == bool(code) and "2 finished" in said.out
     assert multirun.launch(root="train", overrides=typed) == code
-    assert [len(records.read_attempts(folder / name)) for name in sweep.cells] == [1] * len(sweep.cells), (
+    assert [len(files.read_attempts(folder / name)) for name in sweep.cells] == [1] * len(sweep.cells), (
         "nothing runs twice"
     )

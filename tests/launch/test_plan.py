@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from launch import plan as plans
+from launch.cost.formulas import CARDS, NETWORK, NODE_LINK, PROMPT, cell_cost, decode_seconds, learner_gb, parse_node
 from launch.cost.shapes import SHAPES
-from launch.plan import CARDS, decode_seconds, learner_gb, main, node_of, plan
-from launch.sweep.cells import plan as cells_of
+from launch.plan import cost_lines, distinct_cells, main
+from launch.sweep.cells import plan
 from zero.config import experiments
 from zero.config.check import check
 from zero.errors import InputError
@@ -34,8 +34,8 @@ def test_bytes_of_a_parameter_are_those_of_the_learner() -> None:
     assert learner_gb(learner(precision="float32"), SMALL, 8, False) == pytest.approx((12 * n, 16 * n + head))
     assert learner_gb(learner(stage=1), SMALL, 8, False) == pytest.approx((3.5 * n, 7.5 * n + head))
     assert learner_gb(learner(stage=2), SMALL, 8, False) == pytest.approx((3.5 * n, 4 * n + head))
-    kept, used = learner_gb(learner(stage=3), SMALL, 8, False)
-    assert kept == pytest.approx(14 / 8 * n) and used == pytest.approx(18 / 8 * n + 4 + head)
+    resident, update = learner_gb(learner(stage=3), SMALL, 8, False)
+    assert resident == pytest.approx(14 / 8 * n) and update == pytest.approx(18 / 8 * n + 4 + head)
     assert learner_gb(learner(stage=2, offload_optimizer=True), SMALL, 8, False)[0] == pytest.approx(2 * n)
     assert learner_gb(learner(), SMALL, 8, True)[0] == pytest.approx(14 * n)
     assert learner_gb(learner(reference_offload=True), SMALL, 8, True)[0] == pytest.approx(12 * n)
@@ -45,16 +45,16 @@ def test_adapters_train_a_hundredth_of_the_parameters() -> None:
     head, n = 1024 * LARGE.vocabulary * 12 / 1e9, LARGE.parameters / 1e9
     adapters = LARGE.adapters(16) / 1e9
     assert adapters == pytest.approx(0.0404, rel=0.01)  # what peft counts for rank 16 on all linear layers of the 7B
-    kept, used = learner_gb(learner(lora={"rank": 16}), LARGE, 1, reference=True)
-    assert kept == pytest.approx(4 * n + 8 * adapters), "with its adapters off the model is its own reference"
-    assert used == pytest.approx(6 * n + 12 * adapters + head)
+    resident, update = learner_gb(learner(lora={"rank": 16}), LARGE, 1, reference=True)
+    assert resident == pytest.approx(4 * n + 8 * adapters), "with its adapters off the model is its own reference"
+    assert update == pytest.approx(6 * n + 12 * adapters + head)
 
 
 def test_the_host_of_a_node_holds_a_model_a_rank() -> None:
     config = check("train", ["model=qwen2_5_math_7b", "learner=deepspeed"])
-    assert plan(config, LARGE, 16, A100).host == pytest.approx(8 * 4 * LARGE.parameters / 1e9)
+    assert cell_cost(config, LARGE, 16, A100).host == pytest.approx(8 * 4 * LARGE.parameters / 1e9)
     offloading = check("train", ["model=qwen2_5_math_7b", "learner=deepspeed", "learner.offload_optimizer=true"])
-    assert plan(offloading, LARGE, 8, A100).host == pytest.approx((8 * 4 + 12) * LARGE.parameters / 1e9)
+    assert cell_cost(offloading, LARGE, 8, A100).host == pytest.approx((8 * 4 + 12) * LARGE.parameters / 1e9)
 
 
 def test_decoding_is_bound_by_memory_then_by_arithmetic() -> None:
@@ -71,35 +71,35 @@ def test_a_plan_of_the_papers_7b() -> None:
         "size=paper", "algo=drgrpo", "model=qwen2_5_math_7b", "template=qwen_math", "questions=math_lvl3to5", "learner.stage=3",
         "steps=290",
     ])  # fmt: skip
-    made = plan(config, LARGE, 8, A100)
-    assert not made.misfit and made.steps == 290
-    assert 216 / 2 < 8 * made.hours < 216
-    tokens = 1024 * (plans.PROMPT + 1000)
-    assert made.training == pytest.approx(tokens / 8 * 8 * LARGE.parameters / (0.4 * 312e12))
-    assert plan(config, LARGE, 8, A100, mean=500).hours < made.hours
-    alone = plan(config, LARGE, 1, A100)
-    assert "lower learner.micro_tokens, add GPUs" in alone.misfit, "its stage cannot be raised"
+    cost = cell_cost(config, LARGE, 8, A100)
+    assert not cost.misfit and cost.steps == 290
+    assert 216 / 2 < 8 * cost.hours < 216
+    tokens = 1024 * (PROMPT + 1000)
+    assert cost.training == pytest.approx(tokens / 8 * 8 * LARGE.parameters / (0.4 * 312e12))
+    assert cell_cost(config, LARGE, 8, A100, mean=500).hours < cost.hours
+    single = cell_cost(config, LARGE, 1, A100)
+    assert "lower learner.micro_tokens, add GPUs" in single.misfit, "its stage cannot be raised"
     lower = dict(config) | {"learner": dict(config["learner"]) | {"stage": 2}}
-    assert "raise learner.stage, add GPUs" in plan(lower, LARGE, 1, A100).misfit
+    assert "raise learner.stage, add GPUs" in cell_cost(lower, LARGE, 1, A100).misfit
     whole = dict(config) | {"learner": {k: v for k, v in config["learner"].items() if k != "stage"}}
-    assert "learner=deepspeed over several GPUs, or learner=lora" in plan(whole, LARGE, 1, A100).misfit
+    assert "learner=deepspeed over several GPUs, or learner=lora" in cell_cost(whole, LARGE, 1, A100).misfit
     small = dict(config) | {"rollout": dict(config["rollout"]) | {"memory": 0.1}}
-    assert "raise rollout.memory" in plan(small, LARGE, 8, A100).misfit
+    assert "raise rollout.memory" in cell_cost(small, LARGE, 8, A100).misfit
 
 
 def test_reference_solutions_cost_no_sampling() -> None:
     config = check(
         "train", ["algo=sft", "rollout=gold", "group_size=1", "model=qwen2_5_math_1_5b", "questions=nano_math"]
     )
-    made = plan(config, SMALL, 1, H200)
-    assert (made.sampling, made.tail) == (0, 0) and made.training > 0
+    cost = cell_cost(config, SMALL, 1, H200)
+    assert (cost.sampling, cost.tail) == (0, 0) and cost.training > 0
 
 
 @pytest.mark.parametrize("name", [name for name in experiments.known() if experiments.read(name).root == "train"])
 def test_a_published_size_fits_a_node_or_its_header_says_that_it_does_not(name: str) -> None:
-    made = [cell for cell in cells_of([f"experiment={name}", "size=paper", "seed=0"]).cells.values() if cell.config]
+    cells = [cell for cell in plan([f"experiment={name}", "size=paper", "seed=0"]).cells.values() if cell.config]
     fits = [
-        all(not plan(c.config or {}, SHAPES[c.choices["model"].partition("+")[0]], n, card).misfit for c in made)
+        all(not cell_cost(c.config or {}, SHAPES[c.choices["model"].partition("+")[0]], n, card).misfit for c in cells)
         for n, card in ((8, A100), (1, H200))
     ]
     head = re.sub(r"\s*\n#\s*", " ", (experiments.FOLDER / f"{name}.yaml").read_text().partition("\ntitle:")[0])
@@ -109,14 +109,14 @@ def test_a_published_size_fits_a_node_or_its_header_says_that_it_does_not(name: 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["experiment=fig6_length", "size=paper"]
     assert main([*line, "--node", "8xA100-40G"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    cells = [line for line in said if "math_12k" in line]
+    lines = capsys.readouterr().out.splitlines()
+    cells = [line for line in lines if "math_12k" in line]
     assert (
         len(cells) == 2 and cells[0].startswith("grpo r1 math_12k qwen2_5_1_5b ") and cells[0].rstrip().endswith("yes")
     )
     assert main(["experiment=simplerl_zero", "size=paper", "--node=1xH200"]) == 1
-    said = capsys.readouterr()
-    assert "the critic 122 of them on every GPU" in said.out and "host GB: CPU memory of a node" in said.out
+    output = capsys.readouterr()
+    assert "the critic 122 of them on every GPU" in output.out and "host GB: CPU memory of a node" in output.out
     assert main(["model=qwen2_5_math_1_5b", "optim.lr=1e-3", "--node=1xH200"]) == 0
     assert "qwen2_5_math_1_5b: optim.lr=0.001 is known to ruin" in capsys.readouterr().err, (
         "the doubts of a run's start"
@@ -124,19 +124,19 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["algo=grpo"]) == 1 and "such as model=qwen2_5_1_5b" in capsys.readouterr().out
     assert main([*line, "--node", "8xB1"]) == 2
     assert "error: --node=8xB1: must be COUNTxCARD with a card of A100-40G" in capsys.readouterr().err
-    assert node_of("H200") == (1, H200) and node_of("16xH100")[0] == 16
+    assert parse_node("H200") == (1, H200) and parse_node("16xH100")[0] == 16
     with pytest.raises(InputError):
-        node_of("0xH100")
+        parse_node("0xH100")
 
 
 def test_links_cost_nothing_alone_and_more_between_nodes() -> None:
     config = check("train", ["size=paper", "model=qwen2_5_math_1_5b", "questions=math_12k"])
-    assert plan(config, SMALL, 1, A100).links == 0
+    assert cell_cost(config, SMALL, 1, A100).links == 0
     weights, gradients = 2 * SMALL.parameters, 4 * SMALL.parameters * 8  # ZeRO-2: reduced once in each of eight updates
-    assert plan(config, SMALL, 8, A100).links == pytest.approx((weights + gradients) * 7 / 8 / plans.NODE_LINK)
-    assert plan(config, SMALL, 16, A100).links == pytest.approx((weights + gradients) * 15 / 16 / plans.NETWORK)
+    assert cell_cost(config, SMALL, 8, A100).links == pytest.approx((weights + gradients) * 7 / 8 / NODE_LINK)
+    assert cell_cost(config, SMALL, 16, A100).links == pytest.approx((weights + gradients) * 15 / 16 / NETWORK)
     deeper = dict(config) | {"learner": dict(config["learner"]) | {"stage": 3}}
-    assert plan(deeper, SMALL, 8, A100).links > plan(config, SMALL, 8, A100).links
+    assert cell_cost(deeper, SMALL, 8, A100).links > cell_cost(config, SMALL, 8, A100).links
 
 
 def test_scale_out_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,13 +153,13 @@ def test_scale_out_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cells_of_one_plan_are_one_row() -> None:
-    made = cells_of(["experiment=oat_zero_countdown", "size=paper", "seed=0,1"]).cells
-    assert len(made) == 4 and len(plans.distinct(made.values())) == 1, "neither rewards nor seeds change a plan"
+    cells = plan(["experiment=oat_zero_countdown", "size=paper", "seed=0,1"]).cells
+    assert len(cells) == 4 and len(distinct_cells(cells.values())) == 1, "neither rewards nor seeds change a plan"
 
 
 def test_a_dry_run_says_what_its_cells_take_on_paper() -> None:
-    lines = plans.on_paper(cells_of(["experiment=table4_recipe", "size=paper"]).cells.values(), 8)
+    lines = cost_lines(plan(["experiment=table4_recipe", "size=paper"]).cells.values(), 8)
     assert lines[0].startswith("on paper, 8 GPUs a cell") and len(lines) == 3 + 3
     seven = next(line for line in lines if "qwen2_5_math_7b" in line)
     assert seven.split()[4:6] != ["no"] and " h, " in seven
-    assert plans.on_paper(cells_of(["algo=grpo"]).cells.values(), 8) == []
+    assert cost_lines(plan(["algo=grpo"]).cells.values(), 8) == []

@@ -15,7 +15,7 @@ import pytest
 
 from analysis.report import __main__ as report
 from launch import status, submit
-from launch.sweep import files as records
+from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL, reproducible, train_here, weights
 
@@ -34,19 +34,19 @@ def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once
     line = ["seed=3", "steps=8", *(text for text in SMALL if not text.startswith("steps="))]
     given = [*line, "launcher=local", "launcher.at_once=1", "--folder", str(folder)]
     assert submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
-    trained, evaluated = records.read_sweep(folder).cells
+    trained, evaluated = files.read_sweep(folder).cells
     place = folder / trained
 
     until((place / "checkpoints" / "step_000002").exists)
-    os.kill(records.read_attempts(place)[-1]["pid"], signal.SIGTERM)  # a pre-emption: it saves, and is started again
-    until(lambda: len(records.read_attempts(place)) == 2)
-    assert records.read_attempts(place)[0]["exit"] == records.EXIT_PREEMPTED
-    until(lambda: (place / "checkpoints" / "step_000006").exists() or records.finished(place))
+    os.kill(files.read_attempts(place)[-1]["pid"], signal.SIGTERM)  # a pre-emption: it saves, and is started again
+    until(lambda: len(files.read_attempts(place)) == 2)
+    assert files.read_attempts(place)[0]["exit"] == files.EXIT_PREEMPTED
+    until(lambda: (place / "checkpoints" / "step_000006").exists() or files.finished(place))
     assert (
         submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
     )  # the same line: nothing twice
-    until(lambda: records.finished(folder / evaluated))
-    assert len(records.read_attempts(place)) == 2 and len(records.read_attempts(folder / evaluated)) == 1
+    until(lambda: files.finished(folder / evaluated))
+    assert len(files.read_attempts(place)) == 2 and len(files.read_attempts(folder / evaluated)) == 1
     assert status.main([str(folder)]) == 0
 
     undisturbed = tmp_path / "undisturbed"
@@ -64,7 +64,7 @@ def test_a_cell_starts_from_the_model_that_another_has_trained(tmp_path: Path) -
     command = [sys.executable, "-m", "zero.train", "-m", *line]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    cells = records.read_sweep(folder).cells
+    cells = files.read_sweep(folder).cells
     [second] = [cell for cell in cells.values() if cell.model_from]
     ends = {
         name: {k: v for k, v in reproducible(folder / name)[at].items() if k.startswith("eval/")}

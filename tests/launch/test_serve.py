@@ -15,11 +15,11 @@ import pytest
 from transformers import AutoConfig
 
 from launch import serve
-from launch.places import executor
+from launch.places import submitit_executor
 from launch.places.slurm_script import Settings
 from launch.serving import job as serve_job
 from launch.serving import server as serving
-from launch.sweep.rank import Place
+from launch.sweep.process import Process
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 
@@ -63,8 +63,8 @@ def test_bad_input_is_one_line(vllm: None, capsys: pytest.CaptureFixture[str], t
 
 def test_vllm_reads_a_folder_with_the_tokenizers_vocabulary(tmp_path: Path) -> None:
     padded, folder = tmp_path / "padded", tmp_path / "folder"
-    for place in (padded, folder):
-        place.mkdir()
+    for process in (padded, folder):
+        process.mkdir()
     for path in BASE.iterdir():
         if path.is_file():
             (padded / path.name).write_bytes(path.read_bytes())
@@ -104,7 +104,7 @@ def test_the_endpoint_is_what_other_machines_can_use(tmp_path: Path, capsys: pyt
     for host, url in (("127.0.0.1", "http://127.0.0.1:8123"), ("0.0.0.0", f"http://{socket.gethostname()}:8123")):
         options = serve.parse(["m", f"--host={host}", "--port=8123", f"--endpoint={tmp_path / 'e.json'}", "--name=n"])
         options.model = "m"
-        serving.announce(SimpleNamespace(pid=7), options, Place())  # type: ignore[arg-type]
+        serving.announce(SimpleNamespace(pid=7), options, Process())  # type: ignore[arg-type]
         assert json.loads((tmp_path / "e.json").read_text()) == {"url": url, "model": "n", "pid": 7, "job": ""}
         assert f"serving n at {url}" in capsys.readouterr().out
     assert serving.url_of("::1", 1) == "http://[::1]:1"
@@ -146,7 +146,7 @@ def test_settings_of_a_job_are_refused_here(capsys: pytest.CaptureFixture[str]) 
 
 
 def settings_of_job(**more: Any) -> Settings:
-    return Settings.of({"nodes": 2, "gpus_per_node": 4, "shared": True, **more})
+    return Settings.parse({"nodes": 2, "gpus_per_node": 4, "shared": True, **more})
 
 
 def test_the_gpus_of_a_job_hold_one_model() -> None:
@@ -165,7 +165,7 @@ def test_the_gpus_of_a_job_hold_one_model() -> None:
 def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
     typed = ["model=nano", "--context=100", "--tensor-parallel=4"]
     settings = settings_of_job(setup=["module load x"], teardown=["rm y"])
-    text = executor.text(serve_job.order_of(settings, typed, tmp_path, tmp_path / "e.json", 0))
+    text = submitit_executor.batch_file(serve_job.order_of(settings, typed, tmp_path, tmp_path / "e.json", 0))
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=True).returncode == 0
     (line,) = (line for line in text.splitlines() if line.startswith("srun "))
     assert "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
@@ -180,7 +180,7 @@ def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
 
 def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:
     options = serve.parse(["m", f"--endpoint={tmp_path / 'e.json'}"])
-    places = [Place(job="7_0", rank=rank, size=2, address="n1") for rank in (0, 1)]
-    first, second = (serving.across(options, place) for place in places)
+    places = [Process(job="7_0", rank=rank, size=2, address="n1") for rank in (0, 1)]
+    first, second = (serving.across(options, process) for process in places)
     assert first["node-rank"] == 0 and second == first | {"node-rank": 1} and first["nnodes"] == 2
-    assert serving.across(options, Place()) == {}
+    assert serving.across(options, Process()) == {}

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
-from launch.places import executor, local, nodes, slurm
-from launch.places import slurm_checks as cluster
-from launch.places.backends import OURS
-from launch.places.slurm import Task, exit_of, followers, number, patient
-from launch.places.slurm_checks import gpus_of, private
+from launch.places import SWEEP_KEYS, local, slurm_checks, slurm_jobs, slurm_nodes, submitit_executor
+from launch.places.slurm_checks import count_gpus, private_file_system
+from launch.places.slurm_jobs import Task, assume_requeue, dependent_arrays, exit_code, first_number
 from launch.places.slurm_script import Settings
-from launch.sweep.cells import launcher_settings
+from launch.sweep.compose import launcher_settings
 from zero.errors import InputError
 
 BAD = {
@@ -54,7 +52,7 @@ BAD = {
 def test_settings_that_cannot_be(name: str) -> None:
     given, words = BAD[name]
     with pytest.raises(InputError, match=words) as error:
-        Settings.of(given)
+        Settings.parse(given)
     assert "\n" not in str(error.value)
 
 
@@ -70,8 +68,8 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
         "teardown": ["echo bye"], "srun_args": ["--container-image=/x y.sqsh"], "python": "singularity exec i.sif python",
         "additional_parameters": {"reservation": "r", "exclusive": True, "mail_user": "a@b", "requeue": False},
     }  # fmt: skip
-    order = slurm.order_of(tmp_path / "a sweep", "job", 12, Settings.of(given), "0" * 12, "aftercorr:7")
-    text = executor.text(order)
+    order = slurm_jobs.job_request(tmp_path / "a sweep", "job", 12, Settings.parse(given), "0" * 12, "aftercorr:7")
+    text = submitit_executor.batch_file(order)
     said = flags(text)
     wanted = {
         "partition": "gpu", "time": "90", "nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "cpus-per-task": "3",
@@ -86,28 +84,32 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
-    said = flags(executor.text(slurm.order_of(tmp_path, "job", 1, Settings(), "0" * 12)))
+    said = flags(submitit_executor.batch_file(slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)))
     assert said["array"] == "0-0" and said["ntasks-per-node"] == "1"  # an array of one, too: its task has a name
     assert not said.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
 
 
 def test_signs_of_slurm_in_the_name_of_a_folder_are_its_letters(tmp_path: Path) -> None:
-    said = flags(executor.text(slurm.order_of(tmp_path / "100%A", "job", 1, Settings(), "0" * 12)))
+    said = flags(
+        submitit_executor.batch_file(slurm_jobs.job_request(tmp_path / "100%A", "job", 1, Settings(), "0" * 12))
+    )
     assert said["output"] == f"{tmp_path}/100%%A/slurm/%A_%a.out"
 
 
 def test_the_batch_file_comes_from_submitit_without_a_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves nothing behind: neither files nor variables."""
-    monkeypatch.setenv("PATH", "/usr/bin:/bin" if not cluster.installed() else str(tmp_path / "nothing"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin" if not slurm_checks.installed() else str(tmp_path / "nothing"))
     before = dict(os.environ)
-    text = executor.text(slurm.order_of(tmp_path / "s", "grpo-drgrpo-0123abcd", 3, Settings(), "0" * 12))
+    text = submitit_executor.batch_file(
+        slurm_jobs.job_request(tmp_path / "s", "grpo-drgrpo-0123abcd", 3, Settings(), "0" * 12)
+    )
     assert "-m submitit.core._submit" in text.splitlines()[-1] and flags(text)["array"] == "0-2"
     assert flags(text)["job-name"] == "0123abcd-grpo-drgrpo", "squeue shows the first eight letters"
     assert list(tmp_path.iterdir()) == [] and dict(os.environ) == before
 
 
 def test_no_private_name_of_submitit_is_used() -> None:
-    tree = ast.parse(Path(executor.__file__).read_text())
+    tree = ast.parse(Path(submitit_executor.__file__).read_text())
     names = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert "map_array" in names and not [name for name in names if name.startswith("_")]
@@ -115,16 +117,20 @@ def test_no_private_name_of_submitit_is_used() -> None:
 
 def test_the_defaults_of_settings_are_those_of_the_yaml() -> None:
     ours = {
-        key: value for key, value in launcher_settings(["hydra/launcher=slurm"], "slurm").items() if key not in OURS
+        key: value
+        for key, value in launcher_settings(["hydra/launcher=slurm"], "slurm").items()
+        if key not in SWEEP_KEYS
     }
     assert (
-        replace(Settings.of(ours), additional_parameters=None) == Settings()
+        replace(Settings.parse(ours), additional_parameters=None) == Settings()
         and ours.keys() == asdict(Settings()).keys()
     )
     ours = {
-        key: value for key, value in launcher_settings(["hydra/launcher=local"], "local").items() if key not in OURS
+        key: value
+        for key, value in launcher_settings(["hydra/launcher=local"], "local").items()
+        if key not in SWEEP_KEYS
     }
-    assert local.settings_of(ours) == local.LEAST and ours.keys() == local.LEAST.keys()
+    assert local.parse_settings(ours) == local.DEFAULTS and ours.keys() == local.DEFAULTS.keys()
 
 
 def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
@@ -136,10 +142,12 @@ def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     kept = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
-    order = slurm.order_of(tmp_path, "job", 1, Settings(), "0" * 12)
-    assert given.keys() & executor.users_environment(executor.decided(order)) == kept
-    typed = slurm.order_of(tmp_path, "job", 1, Settings(partition="gpu"), "0" * 12)
-    assert given.keys() & executor.users_environment(executor.decided(typed)) == kept - {"SBATCH_PARTITION"}
+    order = slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)
+    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(order)) == kept
+    typed = slurm_jobs.job_request(tmp_path, "job", 1, Settings(partition="gpu"), "0" * 12)
+    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(typed)) == kept - {
+        "SBATCH_PARTITION"
+    }
 
 
 QUEUES = {
@@ -165,26 +173,26 @@ def test_a_record_without_an_index_is_of_every_task_without_its_own(name: str, m
             return "".join(f"{line}|\n" for line in queue)
         return "".join(f"{line}|2026-01-01T00:00:00|None assigned\n" for line in accounts)
 
-    monkeypatch.setattr(slurm, "call", call)
-    found = slurm.snapshot(f"7_{i}" for i in range(4)).tasks
+    monkeypatch.setattr(slurm_jobs, "call", call)
+    found = slurm_jobs.snapshot(f"7_{i}" for i in range(4)).tasks
     assert [found[f"7_{i}"].state for i in range(4)] == expected
 
 
 def test_what_does_not_fit_into_the_queue_is_cut_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room, jobs = 10, list[list[str]]()
 
-    def submit(order: executor.Order, cells: Any) -> str:
+    def submit(order: submitit_executor.JobRequest, cells: Any) -> str:
         if sum(map(len, jobs)) + len(cells) > room:
-            raise executor.HttpError("sbatch: error: AssocMaxSubmitJobLimit")
+            raise submitit_executor.SubmissionRefused("sbatch: error: AssocMaxSubmitJobLimit")
         jobs.append([name for _, name in cells])
         return str(len(jobs))
 
-    monkeypatch.setattr(slurm, "call", lambda *words, **_: "MaxArraySize = 8\n")
-    monkeypatch.setattr(executor, "submit", submit)
+    monkeypatch.setattr(slurm_jobs, "call", lambda *words, **_: "MaxArraySize = 8\n")
+    monkeypatch.setattr(submitit_executor, "submit", submit)
     names = [f"c{i}" for i in range(30)]
-    assert slurm.submit(tmp_path, "s", names, Settings(mem_gb=1)) == names[:10]
+    assert slurm_jobs.submit(tmp_path, "s", names, Settings(mem_gb=1)) == names[:10]
     assert [name for job in jobs for name in job] == names[:10]
-    assert list(slurm.sweep.task_ids(slurm.sweep.read_jobs(tmp_path))) == names[:10], "and each is noted"
+    assert list(slurm_jobs.files.task_ids(slurm_jobs.files.read_jobs(tmp_path))) == names[:10], "and each is noted"
 
 
 def test_a_small_cell_gets_enough_memory_where_the_default_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,18 +204,18 @@ def test_a_small_cell_gets_enough_memory_where_the_default_is_less(monkeypatch: 
     }
     for answer, expected in answers.items():
         text = f"PartitionName=other\n Default=NO DefMemPerCPU=9\nPartitionName=gpu\n Default=YES {answer} X=1\n"
-        monkeypatch.setattr(nodes, "call", lambda *words, text=text, **_: text)
-        assert nodes.enough_memory(Settings()).mem_gb == expected, answer
-        assert nodes.enough_memory(Settings(mem_gb=0.5)).mem_gb == 0.5
+        monkeypatch.setattr(slurm_nodes, "call", lambda *words, text=text, **_: text)
+        assert slurm_nodes.with_enough_memory(Settings()).mem_gb == expected, answer
+        assert slurm_nodes.with_enough_memory(Settings(mem_gb=0.5)).mem_gb == 0.5
     monkeypatch.setenv("SBATCH_MEM_PER_CPU", "100")
-    assert nodes.enough_memory(Settings()).mem_gb is None, "the user has said it elsewhere"
+    assert slurm_nodes.with_enough_memory(Settings()).mem_gb is None, "the user has said it elsewhere"
 
 
 def test_a_follower_is_bound_to_its_own_task() -> None:
-    assert followers(["a", "b"], ["7_0", "7_1"], 9) == [(["a", "b"], "aftercorr:7")]
-    assert followers(["b", "a"], ["7_1", "7_0"], 9) == [(["a", "b"], "aftercorr:7")]
-    assert followers(["b", "c"], ["7_1", "8_0"], 9) == [(["b"], "afterok:7_1"), (["c"], "aftercorr:8")]
-    assert followers(list("abc"), ["7_2"] * 3, 2) == [(["a", "b"], "afterok:7_2"), (["c"], "afterok:7_2")]
+    assert dependent_arrays(["a", "b"], ["7_0", "7_1"], 9) == [(["a", "b"], "aftercorr:7")]
+    assert dependent_arrays(["b", "a"], ["7_1", "7_0"], 9) == [(["a", "b"], "aftercorr:7")]
+    assert dependent_arrays(["b", "c"], ["7_1", "8_0"], 9) == [(["b"], "afterok:7_1"), (["c"], "aftercorr:8")]
+    assert dependent_arrays(list("abc"), ["7_2"] * 3, 2) == [(["a", "b"], "afterok:7_2"), (["c"], "afterok:7_2")]
 
 
 @pytest.mark.parametrize(
@@ -221,16 +229,16 @@ def test_a_follower_is_bound_to_its_own_task() -> None:
     ],
 )
 def test_gpus_of_a_node(text: str, count: int) -> None:
-    assert gpus_of(text) == count
+    assert count_gpus(text) == count
 
 
 def test_what_slurm_prints() -> None:
-    assert (number("128+"), number("(null)")) == (128, 0)
-    assert (exit_of(256), exit_of(0), exit_of(9), exit_of(75 << 8)) == (1, 0, 137, 75)
+    assert (first_number("128+"), first_number("(null)")) == (128, 0)
+    assert (exit_code(256), exit_code(0), exit_code(9), exit_code(75 << 8)) == (1, 0, 137, 75)
     now = time.time()
-    assert patient(Task("NODE_FAIL", ended=now - 3)).state == "REQUEUED"  # a moment later it is queued again
-    assert patient(Task("NODE_FAIL", ended=now - 300)).state == "NODE_FAIL"
-    assert patient(Task("FAILED", ended=now)).state == "FAILED"
+    assert assume_requeue(Task("NODE_FAIL", ended=now - 3)).state == "REQUEUED"  # a moment later it is queued again
+    assert assume_requeue(Task("NODE_FAIL", ended=now - 300)).state == "NODE_FAIL"
+    assert assume_requeue(Task("FAILED", ended=now)).state == "FAILED"
 
 
 def test_one_question_for_all_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,24 +251,24 @@ def test_one_question_for_all_and_silence_is_no_answer(monkeypatch: pytest.Monke
         ends = ["8_0|COMPLETED|0:0", "8_1|NODE_FAIL|1:0", "8_1|FAILED|3:0"]
         return "".join(f"{line}|2026-01-01T00:00:00|n1\n" for line in ends)
 
-    monkeypatch.setattr(slurm, "call", call)
-    said = slurm.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
+    monkeypatch.setattr(slurm_jobs, "call", call)
+    said = slurm_jobs.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
     assert asked == ["squeue", "sacct"] and len(said.tasks) == 5002
     assert (said.tasks["8_1"].state, said.tasks["8_1"].exit, said.tasks["8_1"].restarts) == ("FAILED", 3, 1)
 
     def silent(*words: str, **_: Any) -> str:
-        raise slurm.Unreachable("Unable to contact slurm controller")
+        raise slurm_jobs.Unreachable("Unable to contact slurm controller")
 
-    monkeypatch.setattr(slurm, "call", silent)
-    assert not slurm.snapshot(["7_0"]).answered
+    monkeypatch.setattr(slurm_jobs, "call", silent)
+    assert not slurm_jobs.snapshot(["7_0"]).answered
 
 
 def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="hydra/launcher=slurm: no Slurm on this machine"):
-        cluster.check(Settings(), tmp_path / "sweep", 1)
+        slurm_checks.check(Settings(), tmp_path / "sweep", 1)
 
 
 def test_folders_that_nodes_do_not_see() -> None:
-    assert private(Path("/tmp/x")) == "/tmp" and private(Path("/dev/shm/x")) == "/dev"
-    assert private(Path("/tmpfiles")) == ""
+    assert private_file_system(Path("/tmp/x")) == "/tmp" and private_file_system(Path("/dev/shm/x")) == "/dev"
+    assert private_file_system(Path("/tmpfiles")) == ""

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from launch.sweep import files as records
-from launch.sweep import states
+from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 
 OLD, NEW = 100_000.0, 100_500.0  # before and after the scheduler's patience has run out
@@ -31,13 +30,13 @@ class Word:
 
 def begun(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
     record = {"attempt": 1, "job": job, "restart": 0, "host": "n1", "pid": 1, "time": OLD} | more
-    records.append_line(place / records.ATTEMPTS, record)
+    files.append_line(place / files.ATTEMPTS, record)
     if exit_code is not None:
-        records.append_line(place / records.ATTEMPTS, {"attempt": 1, "end": True, "exit": exit_code, "time": OLD + 60})
+        files.append_line(place / files.ATTEMPTS, {"attempt": 1, "end": True, "exit": exit_code, "time": OLD + 60})
 
 
 def result(place: Path) -> None:
-    (place / records.RESULT).write_text('{"status": "finished"}')
+    (place / files.RESULT).write_text('{"status": "finished"}')
 
 
 CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
@@ -65,13 +64,13 @@ CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
     "saved, never queued again": (lambda p: begun(p, exit_code=75), None, NEW, "preempted", False),
     "gave way to another copy": (lambda p: begun(p, exit_code=76), Word("RUNNING"), NEW, "running", True),
     "stopped by its user": (
-        lambda p: (begun(p, exit_code=75), records.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
+        lambda p: (begun(p, exit_code=75), files.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
     ),
     "cancelled by its user": (
-        lambda p: (begun(p, exit_code=75), (p / records.CANCELLED).touch()), None, NEW, "cancelled", False,
+        lambda p: (begun(p, exit_code=75), (p / files.CANCELLED).touch()), None, NEW, "cancelled", False,
     ),
     "cancelled by its user, still dying": (
-        lambda p: (begun(p), (p / records.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
+        lambda p: (begun(p), (p / files.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
     ),
     "its folder was deleted": (lambda p: p.rmdir(), Word("COMPLETED"), NEW, "waiting", False),
     "its files were deleted": (lambda p: None, Word("COMPLETED"), NEW, "waiting", False),
@@ -88,8 +87,10 @@ def test_the_state_of_a_cell(tmp_path: Path, files: Any, word: Word | None, now:
     place = tmp_path / "c"
     place.mkdir()
     files(place)
-    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
-    found = states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)["c"]
+    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    found = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)[
+        "c"
+    ]
     assert (found.state, found.live) == (state, live)
 
 
@@ -100,49 +101,49 @@ def sweep_of(*cells: Cell) -> Sweep:
 def test_a_scheduler_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     begun(tmp_path / "c")
-    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
-    assert states.states(tmp_path, sweep, None, NEW * 2)["c"].state == "running"
-    assert states.states(tmp_path, sweep, {}, NEW * 2)["c"].state == "lost"
+    assert states.read_statuses(tmp_path, sweep, None, NEW * 2)["c"].state == "running"
+    assert states.read_statuses(tmp_path, sweep, {}, NEW * 2)["c"].state == "lost"
 
 
 def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
     place = tmp_path / "my-cell"
     place.mkdir()
     cell = Cell("my-cell", "train", (), {}, "")
-    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
+    assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
     words = [sys.executable, "-c", "import time; time.sleep(60)", "launch.sweep.attempt", str(tmp_path), "my-cell"]
     sleeper = subprocess.Popen(words)
     try:
         begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)
         time.sleep(0.3)
-        assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].live
+        assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].live
         linked, other = (
             tmp_path / "linked",
             tmp_path / "other",
         )  # another path to the sweep; a sweep with a cell of that name
         linked.symlink_to(tmp_path)
-        assert states.states(linked, sweep_of(cell), {})["my-cell"].live
+        assert states.read_statuses(linked, sweep_of(cell), {})["my-cell"].live
         (other / "my-cell").mkdir(parents=True)
         begun(other / "my-cell", job="", host=socket.gethostname(), pid=sleeper.pid)
-        assert states.states(other, sweep_of(cell), {})["my-cell"].state == "lost"
+        assert states.read_statuses(other, sweep_of(cell), {})["my-cell"].state == "lost"
     finally:
         sleeper.kill()
         sleeper.wait()
-    found = states.states(tmp_path, sweep_of(cell), {})["my-cell"]
+    found = states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"]
     assert (found.state, found.live) == ("lost", False)
-    (place / records.ATTEMPTS).unlink()
+    (place / files.ATTEMPTS).unlink()
     begun(place, job="", host=socket.gethostname(), pid=os.getpid())  # its number belongs to another process now
-    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
+    assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
 
 
 def test_a_pipe_in_a_cell_is_not_waited_for(tmp_path: Path) -> None:
     place = tmp_path / "my-cell"
     place.mkdir()
-    for name in ("metrics.jsonl", records.ATTEMPTS, records.RESULT):
+    for name in ("metrics.jsonl", files.ATTEMPTS, files.RESULT):
         os.mkfifo(place / name)
     cell = Cell("my-cell", "train", (), {}, "")
-    assert states.states(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
+    assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
 
 
 def test_what_waits_says_for_whom(tmp_path: Path) -> None:
@@ -150,14 +151,14 @@ def test_what_waits_says_for_whom(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     first, second = Cell("a", "train", (), {}, ""), Cell("b", "evaluate", (), {}, "", after="a")
     sweep = sweep_of(first, second)
-    assert states.states(tmp_path, sweep, {})["b"].state == "waiting"
+    assert states.read_statuses(tmp_path, sweep, {})["b"].state == "waiting"
     begun(tmp_path / "a", job="", exit_code=1)
-    assert states.states(tmp_path, sweep, {})["b"].line == "for a failed"
+    assert states.read_statuses(tmp_path, sweep, {})["b"].line == "for a failed"
     result(tmp_path / "a")
-    assert states.states(tmp_path, sweep, {})["b"].state == "pending"
+    assert states.read_statuses(tmp_path, sweep, {})["b"].state == "pending"
     # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
-    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
-    found = states.states(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
+    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
+    found = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
     assert (found.state, found.line, found.live) == ("waiting", "in no queue yet", False)
 
 
@@ -172,28 +173,28 @@ def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
     journal = "".join(json.dumps(line) + "\n" for line in lines)
     (place / "metrics.jsonl").write_text(journal + '{"step": 100, "train/rew')  # torn by a kill
     os.utime(place / "metrics.jsonl", (NEW, NEW))
-    found = states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "", steps=110)), {}, NEW)["c"]
+    found = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "", steps=110)), {}, NEW)["c"]
     assert (found.state, found.step, found.reward, found.length, found.eta) == ("running", 99, 9.9, 149.0, 22.0)
     assert found.node == "elsewhere"
 
 
 def test_a_cell_that_never_began_has_slurms_node_and_reason(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
-    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
-    found = states.states(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
+    found = states.read_statuses(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
     assert (found.node, found.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
-    found = states.states(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
+    found = states.read_statuses(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
     assert "raise launcher.mem_gb" in found.line
-    assert states.states(tmp_path, sweep, None, NEW)["c"].line == "the scheduler does not answer"
+    assert states.read_statuses(tmp_path, sweep, None, NEW)["c"].line == "the scheduler does not answer"
 
 
 def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
     place = tmp_path / "c"
     place.mkdir()
     begun(place, exit_code=1)
-    records.write_error(place, 1, 1, "ValueError: no", "Traceback ...")
-    assert states.states(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {})["c"].line == "ValueError: no"
+    files.write_error(place, 1, 1, "ValueError: no", "Traceback ...")
+    assert states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {})["c"].line == "ValueError: no"
 
 
 @pytest.mark.parametrize(
@@ -207,15 +208,15 @@ def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
 def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -> None:
     made = [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "1e-06")]
     cells = [Cell(f"{a}-s{s}", "train", (), {}, "", {"algo": a, "seed": s, "lr": lr}) for a, s, lr in made]
-    assert states.matching(sweep_of(*cells), pattern) == names
+    assert states.select_cells(sweep_of(*cells), pattern) == names
 
 
 def test_missing_are_the_wanted_ones_that_do_not_live() -> None:
     cells = [Cell(n, "train", (), {}, "", wanted=n != "d") for n in "abcd"]
-    of = {n: states.Status(n, s, live, 0) for n, s, live in
+    statuses = {n: states.Status(n, s, live, 0) for n, s, live in
           [("a", "pending", False), ("b", "pending", True), ("c", "failed", False), ("d", "pending", False)]}  # fmt: skip
-    assert states.missing(sweep_of(*cells), of, ["pending"]) == ["a"]
-    assert states.missing(sweep_of(*cells), of, ["pending", "failed"]) == ["a", "c"]
+    assert states.missing_cells(sweep_of(*cells), statuses, ["pending"]) == ["a"]
+    assert states.missing_cells(sweep_of(*cells), statuses, ["pending", "failed"]) == ["a", "c"]
 
 
 def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
@@ -225,14 +226,14 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
     for i, cell in enumerate(cells):
         place = tmp_path / cell.name
         place.mkdir()
-        (place / records.ATTEMPTS).write_text(
+        (place / files.ATTEMPTS).write_text(
             json.dumps({"attempt": 1, "job": f"7_{i}", "restart": 0, "host": "n", "pid": 1, "time": OLD}) + "\n"
         )
         (place / "metrics.jsonl").write_text(lines)
-    records.append_line(tmp_path / records.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
+    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
     said = {f"7_{i}": Word("RUNNING") for i in range(1000)}
     began = time.process_time()  # of this process alone: the machine may be busy
-    found = states.states(tmp_path, sweep_of(*cells), said, NEW)
+    found = states.read_statuses(tmp_path, sweep_of(*cells), said, NEW)
     assert time.process_time() - began < 3
     assert {status.step for status in found.values()} == {29} and len(found) == 1000
 
@@ -243,10 +244,10 @@ def test_a_second_look_reads_only_what_may_have_changed(tmp_path: Path, monkeypa
     sweep, said = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}
     for name in names:
         (tmp_path / name).mkdir()
-    records.add_job(tmp_path, "7", names, {})
+    files.add_job(tmp_path, "7", names, {})
     begun(tmp_path / "runs", "7_1")
     result(tmp_path / "done")
-    first = states.states(tmp_path, sweep, said | {"7_1": Word("RUNNING")}, NEW)
+    first = states.read_statuses(tmp_path, sweep, said | {"7_1": Word("RUNNING")}, NEW)
     assert [status.state for status in first.values()] == ["finished", "running", *["pending"] * 3, "waiting"]
     then = said | {
         "7_1": Word("COMPLETED"),
@@ -256,7 +257,7 @@ def test_a_second_look_reads_only_what_may_have_changed(tmp_path: Path, monkeypa
     }
     result(tmp_path / "runs")
     begun(tmp_path / "starts", "7_3")
-    fresh, read, whole = states.states(tmp_path, sweep, then, NEW + 9), list[str](), records.read_attempts
-    monkeypatch.setattr(records, "read_attempts", lambda place: read.append(place.name) or whole(place))
-    assert states.states(tmp_path, sweep, then, NEW + 9, before=first) == fresh
+    fresh, read, whole = states.read_statuses(tmp_path, sweep, then, NEW + 9), list[str](), files.read_attempts
+    monkeypatch.setattr(files, "read_attempts", lambda place: read.append(place.name) or whole(place))
+    assert states.read_statuses(tmp_path, sweep, then, NEW + 9, before=first) == fresh
     assert read == ["runs", "starts", "cancelled"] and fresh["queued"].line == "x" and fresh["waits"].state == "pending"

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from launch import status
-from launch.sweep import files as records
-from launch.sweep import table
+from launch.sweep import files, table
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 
@@ -29,17 +28,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     cells["eval"] = Cell("eval", "evaluate", (), {}, "", {"algo": "a", "seed": "1"}, after="a-s1")
     for cell in cells.values():
-        records.freeze_cell(home, cell)
-    records.write_sweep(home, Sweep("s", cells, {"backend": "launch.places.local.backend"}))
+        files.freeze_cell(home, cell)
+    files.write_sweep(home, Sweep("s", cells, {"backend": "launch.places.local.Local"}))
     for name, code in (("a-s0", 0), ("a-s1", 1), ("b-s0", 75)):
-        number = records.begin_attempt(home / name, "", 0)
-        records.end_attempt(home / name, number, code)
-        records.log_path(home / name, number).write_text(f"line one of {name}\nlast line of {name}\n")
+        number = files.begin_attempt(home / name, "", 0)
+        files.end_attempt(home / name, number, code)
+        files.log_path(home / name, number).write_text(f"line one of {name}\nlast line of {name}\n")
     result = {"status": "finished", "evaluation": {"x": {"eval/x/accuracy": 0.25, "other": 1}}}
-    records.write_json(home / "a-s0" / records.RESULT, result)
+    files.write_json(home / "a-s0" / files.RESULT, result)
     (home / "a-s0" / "metrics.jsonl").write_text('{"step": 4, "train/reward": 0.5, "length/mean": 33.0}\n')
-    records.write_error(home / "a-s1", 1, 1, "ValueError: [bold]no[/bold]", "Traceback (most recent call last): ...")
-    records.ask_to_stop(home / "b-s0", "asked")
+    files.write_error(home / "a-s1", 1, 1, "ValueError: [bold]no[/bold]", "Traceback (most recent call last): ...")
+    files.ask_to_stop(home / "b-s0", "asked")
     return home
 
 
@@ -48,11 +47,11 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that are submitted from now on."""
     taken: list[str] = []
 
-    def hand_over(folder: Path, sweep: Sweep, of: Any, names: list[str], backend: Any) -> list[str]:
+    def enqueue(folder: Path, sweep: Sweep, statuses: Any, names: list[str], backend: Any) -> list[str]:
         taken.extend(names)
         return names
 
-    monkeypatch.setattr(status, "hand_over", hand_over)
+    monkeypatch.setattr(status, "enqueue", enqueue)
     return taken
 
 
@@ -87,7 +86,7 @@ def test_json_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[s
 def test_what_is_started_again(folder: Path, handed: list[str], words: list[str], expected: list[str]) -> None:
     assert status.main([str(folder), *words]) == 0
     assert handed == expected
-    assert (folder / "b-s0" / records.STOP).exists() == ("b-s0" not in expected)
+    assert (folder / "b-s0" / files.STOP).exists() == ("b-s0" not in expected)
 
 
 def test_cancelled_is_cancelled_until_resumed(
@@ -96,19 +95,19 @@ def test_cancelled_is_cancelled_until_resumed(
     assert status.main([str(folder), "cancel", "algo=b"]) == 2
     assert "would end 2 cells (1 stopped, 1 pending): b-s0, b-s1; say --yes" in capsys.readouterr().err
     assert status.main([str(folder), "cancel", "algo=b", "--yes"]) == 0
-    of = status.now(folder, records.read_sweep(folder))[0]
-    assert {name: of[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
+    statuses = status.current(folder, files.read_sweep(folder))[0]
+    assert {name: statuses[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
         "a-s0": "finished", "b-s0": "cancelled", "b-s1": "cancelled",
     }  # fmt: skip
     status.main([str(folder), "retry", "--failed", "algo=b"])
     assert handed == []
     status.main([str(folder), "resume", "algo=b"])
-    assert handed == ["b-s0", "b-s1"] and not (folder / "b-s1" / records.CANCELLED).exists()
+    assert handed == ["b-s0", "b-s1"] and not (folder / "b-s1" / files.CANCELLED).exists()
 
 
 def test_a_cell_can_be_asked_to_stop_only_while_it_lives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status.main([str(folder), "stop", "b-s1"])
-    assert "asked 0 cells" in capsys.readouterr().out and not (folder / "b-s1" / records.STOP).exists()
+    assert "asked 0 cells" in capsys.readouterr().out and not (folder / "b-s1" / files.STOP).exists()
 
 
 def test_logs_show_the_end_and_the_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +148,9 @@ def test_without_a_name_all_sweeps_are_listed(
 
 
 def test_cells_of_earlier_lines_are_left_out_unless_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = records.read_sweep(folder)
+    sweep = files.read_sweep(folder)
     cells = {name: replace(cell, wanted=cell.axes["algo"] == "a") for name, cell in sweep.cells.items()}
-    records.write_sweep(folder, replace(sweep, cells=cells))
+    files.write_sweep(folder, replace(sweep, cells=cells))
     status.main([str(folder)])
     said = capsys.readouterr().out
     assert "stopped" not in said and "2 cells that the last line does not ask for are not shown (--all)" in said
@@ -166,7 +165,7 @@ def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsy
     (folder / "halted").write_text("3 cells failed\n")
     (folder / "slurm").mkdir()
     (folder / "slurm" / "excluded").write_text("n1 3 cells failed there\n")
-    records.write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
+    files.write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
     status.main([str(folder)])
     said = capsys.readouterr().out
     for words in ("halted: 3 cells failed; ", "1 cells wait for room", "node n1 is left out: 3 cells failed there"):
@@ -175,8 +174,8 @@ def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsy
 
 def test_the_cause_of_an_error_stands_in_its_line_of_the_table() -> None:
     line = f"error: run_dir=/a/{'long/' * 30}path: no space left for a checkpoint; free some"
-    assert table.brief(line) == "run_dir: no space left for a checkpoint; free some"
-    assert table.brief("error: seed=x: must be a whole number") == "error: seed=x: must be a whole number"
+    assert table.shorten_error(line) == "run_dir: no space left for a checkpoint; free some"
+    assert table.shorten_error("error: seed=x: must be a whole number") == "error: seed=x: must be a whole number"
 
 
 def test_a_file_system_that_is_full_is_one_line(
@@ -185,7 +184,7 @@ def test_a_file_system_that_is_full_is_one_line(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "/x/collect.csv")
 
-    monkeypatch.setattr(status, "hand_over", full)
+    monkeypatch.setattr(status, "enqueue", full)
     assert status.main([str(folder), "resume"]) == 2
     assert capsys.readouterr().err == "error: No space left on device: /x/collect.csv\n"
 
@@ -193,7 +192,7 @@ def test_a_file_system_that_is_full_is_one_line(
 def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep("s", {"c": Cell("c", "train", (), {}, "")})
     looks = [Status("c", "pending", True, 0), Status("c", "running", True, 1), Status("c", "finished", False, 1)]
-    found = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda of: not of["c"].live)
+    found = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda statuses: not statuses["c"].live)
     assert found["c"].state == "finished" and looks == []
     assert [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
         "1 pending",
@@ -206,4 +205,4 @@ def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -
     ("seconds", "text"), [(None, ""), (5.4, "5s"), (150, "2m"), (7500, "2h05"), (200_000, "2d07h")]
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert table.duration(seconds) == text
+    assert table.format_duration(seconds) == text

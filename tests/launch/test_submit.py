@@ -10,24 +10,22 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch import handover, multirun, submit
-from launch.places.backends import Backend
-from launch.sweep import files as records
-from launch.sweep import freeze, lock
-from launch.sweep import states as state
+from launch import multirun, submit
+from launch.places import Limits, queue
+from launch.sweep import files, freeze, lock, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
 
-LOCAL = {"backend": "launch.places.local.backend"}
+LOCAL = {"backend": "launch.places.local.Local"}
 
 
 @dataclass
@@ -39,6 +37,9 @@ class Cluster:
     refuses: str = ""
     key: str = "launcher.partition"
     room: int = 10_000
+    limits: Limits = field(default_factory=Limits)
+    available: bool = True
+    has_queue: bool = True
 
     def check(self, folder: Path, count: int) -> None:
         if self.refuses:
@@ -47,26 +48,27 @@ class Cluster:
     def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> list[str]:
         fit = list(cells)[: self.room]
         if fit:
-            records.add_job(folder, str(len(self.taken) + 1), fit, {})
+            files.add_job(folder, str(len(self.taken) + 1), fit, {})
             self.taken.append((fit, {cell: task for cell, task in after.items() if cell in fit}))
         return fit
 
     def poll(self, tasks: Iterable[str]) -> Mapping[str, Any]:
         return self.words
 
-    def backend(self) -> Backend:
-        return Backend(
-            check=self.check, adopt=lambda folder: None, submit=self.submit, files=lambda *_: [], poll=self.poll,
-            cancel=lambda *_: None, by_task=True,
-        )  # fmt: skip
+    def adopt(self, folder: Path) -> None: ...
+
+    def write_scripts(self, folder: Path, name: str, cells: Sequence[str]) -> list[Path]:
+        return []
+
+    def cancel(self, folder: Path, cells: Sequence[str], tasks: Iterable[str]) -> None: ...
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    made = Cluster()
-    monkeypatch.setattr(submit, "backend_of", lambda settings: made.backend())
+    cluster = Cluster()
+    monkeypatch.setattr(submit, "backend_of", lambda settings: cluster)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return made
+    return cluster
 
 
 def prepared(folder: Path, *overrides: str, **settings: Any) -> submit.Prepared:
@@ -75,7 +77,7 @@ def prepared(folder: Path, *overrides: str, **settings: Any) -> submit.Prepared:
 
 def finish(folder: Path, name: str) -> None:
     (folder / name).mkdir(exist_ok=True)
-    (folder / name / records.RESULT).write_text('{"status": "finished"}')
+    (folder / name / files.RESULT).write_text('{"status": "finished"}')
 
 
 def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Path, cluster: Cluster) -> None:
@@ -89,10 +91,10 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     assert again.missing == [], "they were submitted a moment ago"
     finish(folder, names[0])
     place = folder / names[1]
-    number = records.begin_attempt(place, "1_1", 0)
-    records.end_attempt(place, number, 1)
-    records.append_line(
-        place / records.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0}
+    number = files.begin_attempt(place, "1_1", 0)
+    files.end_attempt(place, number, 1)
+    files.append_line(
+        place / files.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0}
     )
     cluster.words = {"1_1": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})(),
                      "1_2": type("W", (), {"state": "PENDING", "reason": "", "node": ""})()}  # fmt: skip
@@ -105,13 +107,13 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
 def test_failed_stopped_and_cancelled_cells_wait_for_a_word(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1,2"), start=False)
-    names = list(records.read_sweep(folder).cells)
+    names = list(files.read_sweep(folder).cells)
     for name, code in zip(names, (1, 75, 75), strict=True):
-        records.end_attempt(folder / name, records.begin_attempt(folder / name, "", 0), code)
-    records.ask_to_stop(folder / names[1], "asked")
-    (folder / names[2] / records.CANCELLED).touch()
+        files.end_attempt(folder / name, files.begin_attempt(folder / name, "", 0), code)
+    files.ask_to_stop(folder / names[1], "asked")
+    (folder / names[2] / files.CANCELLED).touch()
     again = prepared(folder, "seed=0,1,2")
-    assert [again.states[n].state for n in names] == ["failed", "stopped", "cancelled"] and again.missing == []
+    assert [again.statuses[n].state for n in names] == ["failed", "stopped", "cancelled"] and again.missing == []
 
 
 def test_claims_are_kept_as_they_were_first_written_down(
@@ -124,44 +126,44 @@ def test_claims_are_kept_as_they_were_first_written_down(
     file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
     first = prepared(folder, "experiment=mine")
     submit.submit(first)
-    kept = records.read_sweep(folder).experiments["mine"]
+    kept = files.read_sweep(folder).experiments["mine"]
     assert kept["claims"] == [{"text": "first"}] and kept["cells"] == list(first.sweep.cells) and kept["size"] == "nano"
     file.write_text(file.read_text().replace("first", "as it turned out"))
     again = prepared(folder, "experiment=mine", "seed=0,1,2")
     assert any("the claims of mine were edited" in note for note in again.notes)
     submit.submit(again)
-    later = records.read_sweep(folder).experiments["mine"]
+    later = files.read_sweep(folder).experiments["mine"]
     assert (later["claims"], later["registered"]) == (kept["claims"], kept["registered"]) and len(later["cells"]) == 3
     submit.submit(prepared(folder, "algo=drgrpo"))
-    assert records.read_sweep(folder).experiments["mine"] == later, "another line leaves experiments alone"
+    assert files.read_sweep(folder).experiments["mine"] == later, "another line leaves experiments alone"
 
 
 def test_a_cell_waits_for_the_one_whose_model_it_takes(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "experiment=open_r1", "seed=0"))
-    [second] = [cell for cell in records.read_sweep(folder).cells.values() if cell.model_from]
+    [second] = [cell for cell in files.read_sweep(folder).cells.values() if cell.model_from]
     ready, waiting = cluster.taken
     assert second.model_from in ready[0] and waiting == (
         [second.name],
         {second.name: f"1_{ready[0].index(second.model_from)}"},
     )
-    path = records.read_cell(folder, second.name).config["model"]["path"]  # type: ignore[index]
+    path = files.read_cell(folder, second.name).config["model"]["path"]  # type: ignore[index]
     assert path == str(folder / second.model_from / "model")
 
 
 def test_another_line_in_the_same_folder_keeps_what_is_there(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1"))
-    old = list(records.read_sweep(folder).cells)
+    old = list(files.read_sweep(folder).cells)
     submit.submit(prepared(folder, "seed=1,2"))
-    cells = records.read_sweep(folder).cells
+    cells = files.read_sweep(folder).cells
     assert [cells[name].wanted for name in old] == [False, True] and len(cells) == 3
     assert [cell for cells_, _ in cluster.taken[1:] for cell in cells_] == [n for n in cells if n not in old]
 
 
 def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> None:
     submit.submit(prepared(tmp_path / "s", "seed=0"))
-    (old,) = records.read_sweep(tmp_path / "s").cells
+    (old,) = files.read_sweep(tmp_path / "s").cells
     after = prepared(tmp_path / "s", "seed=0", "optim.lr=3e-5")
     assert old not in after.missing and len(after.missing) == 1
 
@@ -178,8 +180,8 @@ def test_one_that_waits_is_handed_over_with_the_task_it_waits_for(tmp_path: Path
 def test_an_evaluation_waits_for_nobody_once_its_cell_has_finished_and_never_starts_if_it_failed() -> None:
     cells = {"a": Cell("a", "train", (), {}, ""), "b": Cell("b", "evaluate", (), {}, "", after="a")}
     for state_, live, due in (("finished", False, ["b"]), ("failed", False, []), ("running", True, ["b"])):
-        of = {"a": Status("a", state_, live, 1), "b": Status("b", "waiting", False, 0)}
-        assert handover.startable(Sweep("s", cells), of, ["b"]) == due
+        statuses = {"a": Status("a", state_, live, 1), "b": Status("b", "waiting", False, 0)}
+        assert queue.startable(Sweep("s", cells), statuses, ["b"]) == due
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: Cluster) -> None:
@@ -212,7 +214,10 @@ def test_a_dry_run_tells_where_a_submission_could_not_be(tmp_path: Path, cluster
 
 def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
     made = prepared(tmp_path, "seed=0")
-    with handover.alone(tmp_path), pytest.raises(InputError, match=r"process \d+ on \S+ submits cells of it now"):
+    with (
+        queue.submission_lock(tmp_path),
+        pytest.raises(InputError, match=r"process \d+ on \S+ submits cells of it now"),
+    ):
         submit.submit(made)
     assert cluster.taken == []
 
@@ -224,7 +229,7 @@ def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: C
     assert submit.submit(two).missing == []
     submit.submit(other)
     assert [cells for cells, _ in cluster.taken] == [list(one.sweep.cells), list(other.sweep.cells)[1:]]
-    assert [cell.wanted for cell in records.read_sweep(tmp_path).cells.values()] == [True, True, False]
+    assert [cell.wanted for cell in files.read_sweep(tmp_path).cells.values()] == [True, True, False]
 
 
 def test_whoever_follows_looks_again_before_it_submits(
@@ -233,8 +238,8 @@ def test_whoever_follows_looks_again_before_it_submits(
     made = prepared(tmp_path, "seed=0")
     submit.submit(made, start=False)  # not yet in the queue when it looks
     (name,) = made.sweep.cells
-    monkeypatch.setattr(multirun, "PAUSE", -1.0)
-    real = handover.alone
+    monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
+    real = queue.submission_lock
 
     @contextmanager
     def other_was_first(folder: Path) -> Iterator[None]:
@@ -244,8 +249,9 @@ def test_whoever_follows_looks_again_before_it_submits(
             yield
         finish(folder, name)
 
-    monkeypatch.setattr(handover, "alone", other_was_first)
-    assert multirun.follow(replace(made, backend=replace(made.backend, poll_s=0.0))) == 0
+    monkeypatch.setattr(queue, "submission_lock", other_was_first)
+    cluster.limits = Limits(poll_s=0.0)
+    assert multirun.follow(made) == 0
     assert [cells for cells, _ in cluster.taken] == [[name]]
 
 
@@ -257,20 +263,20 @@ def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
     submit.submit(made)
     names = list(made.sweep.cells)
     assert "submitted 2 cells" in (said := capsys.readouterr().out) and "3 more wait for room in the queue" in said
-    of = handover.look(tmp_path, made.sweep, made.backend)
-    assert [of[name].state for name in names] == ["pending"] * 2 + ["waiting"] * 3
-    monkeypatch.setattr(handover, "backend_of", lambda settings: cluster.backend())
+    statuses = queue.poll(tmp_path, made.sweep, made.backend)
+    assert [statuses[name].state for name in names] == ["pending"] * 2 + ["waiting"] * 3
+    monkeypatch.setattr(queue, "backend_of", lambda settings: cluster)
     finish(tmp_path, names[0])
-    (tmp_path / names[2] / records.CANCELLED).touch()  # nobody wants this one any more
-    assert handover.feed(tmp_path) == 2 and handover.unsubmitted(tmp_path) == []
+    (tmp_path / names[2] / files.CANCELLED).touch()  # nobody wants this one any more
+    assert queue.fill(tmp_path) == 2 and queue.read_unsubmitted(tmp_path) == []
     assert [cells for cells, _ in cluster.taken] == [names[:2], names[3:]]
 
 
 def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster) -> None:
+    cluster.limits = Limits(most_queued=3)
     made = prepared(tmp_path, "seed=range(0,5)")
-    made = replace(made, backend=replace(made.backend, most_queued=3))
     submit.submit(made)
-    assert [len(cells) for cells, _ in cluster.taken] == [3] and len(handover.unsubmitted(tmp_path)) == 2
+    assert [len(cells) for cells, _ in cluster.taken] == [3] and len(queue.read_unsubmitted(tmp_path)) == 2
     submit.submit(made)
     assert len(cluster.taken) == 1, "there is no room yet"
 
@@ -280,13 +286,13 @@ def test_a_folder_that_was_deleted_is_run_again_by_the_line_and_by_resume(tmp_pa
     submit.submit(made)
     one, two = made.sweep.cells
     cluster.words = {f"1_{i}": type("W", (), {"state": "COMPLETED", "reason": "", "node": ""})() for i in (0, 1)}
-    kept = records.read_cell(tmp_path, one)
+    kept = files.read_cell(tmp_path, one)
     finish(tmp_path, two)
     shutil.rmtree(tmp_path / one)
     again = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
-    assert (again.states[one].state, again.missing) == ("waiting", [one])
-    handover.hand_over(tmp_path, again.sweep, again.states, [one], again.backend)  # as resume does
-    assert records.read_cell(tmp_path, one) == kept and cluster.taken[-1][0] == [one]
+    assert (again.statuses[one].state, again.missing) == ("waiting", [one])
+    queue.enqueue(tmp_path, again.sweep, again.statuses, [one], again.backend)  # as resume does
+    assert files.read_cell(tmp_path, one) == kept and cluster.taken[-1][0] == [one]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -298,7 +304,7 @@ def test_a_file_system_without_locks_is_no_other_process(
 
     monkeypatch.setattr(lock.fcntl, "flock", flock)
     made = prepared(tmp_path, "seed=0")
-    with handover.alone(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
+    with queue.submission_lock(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
         submit.submit(made)
     submit.submit(made)
     assert len(cluster.taken) == 1
@@ -311,8 +317,8 @@ def test_a_file_system_without_locks_is_no_other_process(
 
 def test_a_reader_that_has_seen_enough_does_not_stop_the_submission(tmp_path: Path) -> None:
     code = (
-        "from launch import submit\nimport sys\nsubmit.say(f'line {i}' for i in range(100_000))\n"
-        "submit.say(['more'])\nprint('went on', file=sys.stderr)"
+        "from launch import submit\nimport sys\nsubmit.print_lines(f'line {i}' for i in range(100_000))\n"
+        "submit.print_lines(['more'])\nprint('went on', file=sys.stderr)"
     )
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "$0" | head -1', code], capture_output=True, text=True, cwd=ROOT,
@@ -401,19 +407,19 @@ def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) ->
 
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1,2", "steps=10"), start=False)
-    names = list(records.read_sweep(folder).cells)
+    names = list(files.read_sweep(folder).cells)
     finish(folder, names[0])
     made = prepared(folder, "seed=0,1,2", "steps=10")
-    of = dict(made.states) | {names[0]: Status(names[0], state.FINISHED, False, 1, seconds=3600.0)}
-    limited = replace(made.backend, limit=1200.0, warning=200.0)
-    found = estimate(folder, made.sweep, of, limited)
+    statuses = dict(made.statuses) | {names[0]: Status(names[0], states.FINISHED, False, 1, seconds=3600.0)}
+    limited = Limits(attempt_s=1200.0, warning_s=200.0)
+    found = estimate(folder, made.sweep, statuses, limited)
     assert found.attempts == 4, "of 1,000 s each"
-    slow = Status(names[1], state.RUNNING, True, 2, step=5, seconds=360.0)
-    going = dict(made.states) | {names[0]: Status(names[0], state.FAILED, False, 1), names[1]: slow}
-    paced = estimate(folder, made.sweep, going, made.backend)
+    slow = Status(names[1], states.RUNNING, True, 2, step=5, seconds=360.0)
+    going = dict(made.statuses) | {names[0]: Status(names[0], states.FAILED, False, 1), names[1]: slow}
+    paced = estimate(folder, made.sweep, going, Limits())
     assert (paced.cells, paced.measured, paced.running) == (2, 1, 1), "a failed cell is not left to do"
     assert paced.gpu_hours == pytest.approx((5 + 10) * 72 / 3600)
-    found = estimate(folder, made.sweep, of, made.backend)
+    found = estimate(folder, made.sweep, statuses, Limits())
     assert (found.cells, found.measured, found.hours, found.gpu_hours, found.finish) == (2, 1, 1.0, 2.0, 3600.0)
     assert parameters("Qwen/Qwen2.5-Math-1.5B-Instruct") == 1.5e9 and parameters("mistral") is None
 
@@ -433,7 +439,7 @@ def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
     made = prepared(folder, "seed=0", requeues=3)
     submit.submit(made)
     (name,) = made.sweep.cells
-    records.end_attempt(folder / name, records.begin_attempt(folder / name, "1_0", 0), 75)
+    files.end_attempt(folder / name, files.begin_attempt(folder / name, "1_0", 0), 75)
 
     def poll(tasks: Iterable[str]) -> Mapping[str, Any]:
         if len(cluster.taken) > 1:
@@ -441,7 +447,7 @@ def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
         return {"1_0": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})()}
 
     monkeypatch.setattr(cluster, "poll", poll)
-    monkeypatch.setattr(multirun, "PAUSE", -1.0)
-    again = replace(made, backend=replace(cluster.backend(), poll_s=0.0))
-    assert multirun.follow(again) == 0
+    monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
+    cluster.limits = Limits(poll_s=0.0)
+    assert multirun.follow(made) == 0
     assert [cells for cells, _ in cluster.taken] == [[name], [name]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import files as records
+from launch.sweep import files
 from launch.sweep.files import Cell, Sweep
 from zero.errors import InputError
 
@@ -21,53 +21,53 @@ def a_cell(name: str = "a-1", **values: object) -> Cell:
 def test_a_sweep_and_its_cells_come_back_as_they_were_written(tmp_path: Path) -> None:
     cells = {"a-1": a_cell(steps=7), "b-1": a_cell("b-1", after="a-1", wanted=False)}
     sweep = Sweep("s", cells, {"partition": "gpu", "setup": ["x"]}, {"commit": "c"}, ("algo=a,b",))
-    records.write_sweep(tmp_path, sweep)
-    assert records.read_sweep(tmp_path) == sweep
+    files.write_sweep(tmp_path, sweep)
+    assert files.read_sweep(tmp_path) == sweep
     configured = a_cell(config={"optim": {"lr": 1e-06}, "list": [1, None, "x"], "text": "${not}"})
-    records.freeze_cell(tmp_path, configured)
-    assert records.read_cell(tmp_path, "a-1") == configured
-    records.freeze_cell(tmp_path, a_cell(config={"optim": {"lr": 2.0}}))
-    assert records.read_cell(tmp_path, "a-1") == configured, "a cell that exists never changes"
+    files.freeze_cell(tmp_path, configured)
+    assert files.read_cell(tmp_path, "a-1") == configured
+    files.freeze_cell(tmp_path, a_cell(config={"optim": {"lr": 2.0}}))
+    assert files.read_cell(tmp_path, "a-1") == configured, "a cell that exists never changes"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "s"}', '{"name": "s", "cells": 3}', '{"cells": {"a": {}}}'])
 def test_a_damaged_sweep_is_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / records.SWEEP).write_text(text)
+    (tmp_path / files.SWEEP).write_text(text)
     with pytest.raises(InputError, match="damaged") as error:
-        records.read_sweep(tmp_path)
+        files.read_sweep(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
-    records.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(UnicodeEncodeError):
-        records.write_whole(path, "half \ud800")
-    assert records.read_json(path) == {"a": 1}
-    records.write_json(path, {"a": 2})
-    assert records.read_json(path) == {"a": 2}
+        files.write_whole(path, "half \ud800")
+    assert files.read_json(path) == {"a": 1}
+    files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 2}
 
 
 def test_lines_survive_a_torn_one(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    records.append_line(path, {"n": 1})
+    files.append_line(path, {"n": 1})
     with path.open("ab") as file:
         file.write(b'{"n": 2, "torn')  # killed here
-    assert records.read_lines(path) == [{"n": 1}]
-    records.append_line(path, {"n": 3})
-    assert records.read_lines(path) == [{"n": 1}, {"n": 3}]
+    assert files.read_lines(path) == [{"n": 1}]
+    files.append_line(path, {"n": 3})
+    assert files.read_lines(path) == [{"n": 1}, {"n": 3}]
 
 
 def test_a_line_that_the_disk_takes_only_in_part_is_no_line(tmp_path: Path) -> None:
     """A write that meets the end of the disk, here of what a file may hold, returns as if all were well."""
     path = tmp_path / "lines.jsonl"
-    records.append_line(path, {"n": 1})
+    files.append_line(path, {"n": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 8, before[1]))
         with pytest.raises(OSError, match="space"):
-            records.append_line(path, {"job": "12", "cells": ["a", "b"]})
+            files.append_line(path, {"job": "12", "cells": ["a", "b"]})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -75,10 +75,10 @@ def test_a_line_that_the_disk_takes_only_in_part_is_no_line(tmp_path: Path) -> N
 
 
 def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
-    first = records.begin_attempt(tmp_path, "12_3", 0)
-    records.end_attempt(tmp_path, first, 75)
-    second = records.begin_attempt(tmp_path, "12_3", 1)
-    one, two = records.read_attempts(tmp_path)
+    first = files.begin_attempt(tmp_path, "12_3", 0)
+    files.end_attempt(tmp_path, first, 75)
+    second = files.begin_attempt(tmp_path, "12_3", 1)
+    one, two = files.read_attempts(tmp_path)
     assert (first, second) == (1, 2)
     assert (one["exit"], one["restart"], one["job"]) == (75, 0, "12_3") and one["ended"] >= one["time"]
     assert "exit" not in two and two["restart"] == 1
@@ -86,42 +86,42 @@ def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
 
 def test_two_attempts_never_have_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second copy on a node that does not see the first one's line yet."""
-    first = records.begin_attempt(tmp_path, "12_3", 0)
-    monkeypatch.setattr(records, "read_attempts", lambda place: [])
-    assert records.begin_attempt(tmp_path, "12_3", 1) == first + 1
+    first = files.begin_attempt(tmp_path, "12_3", 0)
+    monkeypatch.setattr(files, "read_attempts", lambda place: [])
+    assert files.begin_attempt(tmp_path, "12_3", 1) == first + 1
 
 
 def test_the_lease_is_the_last_takers(tmp_path: Path) -> None:
-    assert records.holds_lease(tmp_path, "1.0"), "a lease that is not there belongs to whoever asks"
+    assert files.holds_lease(tmp_path, "1.0"), "a lease that is not there belongs to whoever asks"
     for token in ("1.0", "1.1"):
-        records.write_json(tmp_path / records.LEASE, {"token": token})
-    assert not records.holds_lease(tmp_path, "1.0") and records.holds_lease(tmp_path, "1.1")
+        files.write_json(tmp_path / files.LEASE, {"token": token})
+    assert not files.holds_lease(tmp_path, "1.0") and files.holds_lease(tmp_path, "1.1")
 
 
 def test_every_task_of_a_cell_is_known_by_array_and_index(tmp_path: Path) -> None:
-    records.add_job(tmp_path, "10", ["a", "b"], {"partition": "x"})
-    records.add_job(tmp_path, "11", ["b"], {})
-    assert records.task_ids(records.read_jobs(tmp_path)) == {"a": ["10_0"], "b": ["10_1", "11_0"]}
+    files.add_job(tmp_path, "10", ["a", "b"], {"partition": "x"})
+    files.add_job(tmp_path, "11", ["b"], {})
+    assert files.task_ids(files.read_jobs(tmp_path)) == {"a": ["10_0"], "b": ["10_1", "11_0"]}
 
 
 def test_the_same_line_is_the_same_sweep_in_any_order() -> None:
-    name = records.default_name({"algo": ["a", "b"], "seed": ["0", "1", "2", "3"]}, ["algo=a,b", "seed=range(0,4)"])
-    again = records.default_name({"algo": ["a", "b"], "seed": ["0", "1", "2", "3"]}, ["seed=range(0,4)", "algo=a,b"])
+    name = files.default_name({"algo": ["a", "b"], "seed": ["0", "1", "2", "3"]}, ["algo=a,b", "seed=range(0,4)"])
+    again = files.default_name({"algo": ["a", "b"], "seed": ["0", "1", "2", "3"]}, ["seed=range(0,4)", "algo=a,b"])
     assert name == again and name.startswith("algo-a+b-seed-")
-    assert name != records.default_name({"algo": ["a", "b"]}, ["algo=a,b", "seed=range(0,5)"])
-    assert records.default_name({}, ["x=1"]).startswith("sweep-")
+    assert name != files.default_name({"algo": ["a", "b"]}, ["algo=a,b", "seed=range(0,5)"])
+    assert files.default_name({}, ["x=1"]).startswith("sweep-")
 
 
 def test_a_sweep_is_found_by_path_and_by_part_of_its_name(tmp_path: Path) -> None:
     for name in ("algo-1a", "algo-2b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / records.SWEEP).write_text(json.dumps({}))
-    assert records.find_sweep(str(tmp_path / "algo-1a")) == tmp_path / "algo-1a"
-    assert records.find_sweep("2b", home=tmp_path) == tmp_path / "algo-2b"
+        (tmp_path / name / files.SWEEP).write_text(json.dumps({}))
+    assert files.find_sweep(str(tmp_path / "algo-1a")) == tmp_path / "algo-1a"
+    assert files.find_sweep("2b", home=tmp_path) == tmp_path / "algo-2b"
     with pytest.raises(InputError, match="several sweeps; there are algo-1a, algo-2b"):
-        records.find_sweep("algo", home=tmp_path)
+        files.find_sweep("algo", home=tmp_path)
     (tmp_path / "algo-1a-quick").mkdir()
-    (tmp_path / "algo-1a-quick" / records.SWEEP).write_text(json.dumps({}))
-    assert records.find_sweep("algo-1a", home=tmp_path) == tmp_path / "algo-1a", "an exact name before a beginning"
+    (tmp_path / "algo-1a-quick" / files.SWEEP).write_text(json.dumps({}))
+    assert files.find_sweep("algo-1a", home=tmp_path) == tmp_path / "algo-1a", "an exact name before a beginning"
     with pytest.raises(InputError, match=r"^SWEEP: is no sweep"):
-        records.find_sweep("", home=tmp_path)
+        files.find_sweep("", home=tmp_path)

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from launch import status, sync
-from launch.sweep import files as records
-from launch.sweep import states
+from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
 from zero.tracking import provenance
@@ -50,16 +49,16 @@ def made(tmp_path: Path, count: int) -> Path:
             config=config,
         )
         cells[cell.name] = cell
-        records.freeze_cell(folder, cell)
+        files.freeze_cell(folder, cell)
         journal(folder / cell.name, range(6))
-        records.write_json(folder / cell.name / records.RESULT, {"status": "finished"})
-    records.write_sweep(folder, Sweep("mine", cells, {}, {"commit": "c0ffee-dirty"}, id=str(tmp_path)))
+        files.write_json(folder / cell.name / files.RESULT, {"status": "finished"})
+    files.write_sweep(folder, Sweep("mine", cells, {}, {"commit": "c0ffee-dirty"}, id=str(tmp_path)))
     return folder
 
 
 def deliver(folder: Path) -> tuple[int, dict[str, str]]:
-    sweep = records.read_sweep(folder)
-    return sync.sync(folder, sweep, states.states(folder, sweep, {}))
+    sweep = files.read_sweep(folder)
+    return sync.sync(folder, sweep, states.read_statuses(folder, sweep, {}))
 
 
 def runs(folder: Path) -> Iterator[tuple[Any, dict[int, float]]]:
@@ -102,16 +101,16 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
 def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> None:
     folder = made(tmp_path, 1)
     place = folder / "a-s0"
-    (place / records.RESULT).unlink()
-    records.append_line(
-        place / records.ATTEMPTS, {"attempt": 1, "job": "", "host": "far", "pid": 1, "time": 4e9, "restart": 0}
+    (place / files.RESULT).unlink()
+    files.append_line(
+        place / files.ATTEMPTS, {"attempt": 1, "job": "", "host": "far", "pid": 1, "time": 4e9, "restart": 0}
     )
     assert deliver(folder) == (1, {})
     assert next(runs(folder))[0].info.status == "RUNNING"
     assert deliver(folder) == (0, {})
     journal(place, range(6, 9))
     assert deliver(folder) == (1, {})
-    records.write_json(place / records.RESULT, {"status": "finished"})
+    files.write_json(place / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
     ((run, points),) = runs(folder)
     assert run.info.status == "FINISHED" and sorted(points) == list(range(9))
@@ -121,12 +120,12 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
     folder = made(tmp_path, 2)
     assert deliver(folder) == (2, {})
     before = {run.info.run_name: run.info.run_id for run, _ in runs(folder)}
-    cell = records.read_cell(folder, "a-s0")
+    cell = files.read_cell(folder, "a-s0")
     shutil.rmtree(folder / cell.name)
-    records.freeze_cell(folder, cell)
-    records.append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
+    files.freeze_cell(folder, cell)
+    files.append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
     journal(folder / cell.name, range(3))
-    records.write_json(folder / cell.name / records.RESULT, {"status": "finished"})
+    files.write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
     there = {run.info.run_name: (run.info.run_id, sorted(points)) for run, points in runs(folder)}
     assert there["a-s1"] == (before["a-s1"], list(range(6)))
@@ -136,9 +135,9 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
 def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
     folder = made(tmp_path, 5)
     (tmp_path / "file").touch()
-    sweep = records.read_sweep(folder)
+    sweep = files.read_sweep(folder)
     uri = f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}"
-    sent, failed = sync.sync(folder, sweep, states.states(folder, sweep, {}), uri)
+    sent, failed = sync.sync(folder, sweep, states.read_statuses(folder, sweep, {}), uri)
     assert sent == 0 and 3 <= len(failed) < 5
     assert (folder / "a-s0" / "metrics.jsonl").exists()
 
@@ -160,11 +159,11 @@ def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path)
 def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path) -> None:
     place = tmp_path / "c"
     cell = Cell("c", "train", (), {}, "", config={"tracker": {"_target_": "zero.tracking.MlflowTracker"}})
-    records.freeze_cell(tmp_path, cell)
+    files.freeze_cell(tmp_path, cell)
     journal(place, range(2))
     running, ended = states.Status("c", "running", True, 1), states.Status("c", "finished", False, 1)
-    assert not sync.due(place, cell, running, "http://host")
-    assert sync.due(place, cell, ended, "http://host")
+    assert not sync.needs_sync(place, cell, running, "http://host")
+    assert sync.needs_sync(place, cell, ended, "http://host")
 
 
 def test_the_table_writes_nothing_and_says_what_mlflow_lacks(
@@ -185,12 +184,12 @@ def test_a_cell_that_ran_anew_in_a_new_folder_is_another_run(tmp_path: Path) -> 
     (place,) = [path for path in folder.iterdir() if (path / "metrics.jsonl").exists()]
     provenance.note(place, {"time": 1.0, "choices": {}, "code": "a"})
     assert deliver(folder) == (1, {})
-    first = records.read_json(place / "mlflow.json")
+    first = files.read_json(place / "mlflow.json")
     (place / "mlflow.json").unlink()
     assert deliver(folder)[1] == {}  # the link was lost: the run is found again by the cell and its first start
-    assert records.read_json(place / "mlflow.json")["run_id"] == first["run_id"]
+    assert files.read_json(place / "mlflow.json")["run_id"] == first["run_id"]
     for name in ("mlflow.json", "starts.jsonl"):  # a folder that was deleted, and a run with other code
         (place / name).unlink()
     provenance.note(place, {"time": 2.0, "choices": {}, "code": "b"})
     assert deliver(folder) == (1, {})
-    assert records.read_json(place / "mlflow.json")["run_id"] != first["run_id"]
+    assert files.read_json(place / "mlflow.json")["run_id"] != first["run_id"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.places import slurm
-from launch.sweep import files as sweep
+from launch.places import slurm_jobs
+from launch.sweep import files
 from tests.slurm.sweeps import LONG, attempts, ended, make, reached, state, step, submit, told, until
 
 NODES = 12
@@ -31,7 +31,7 @@ def one(folder: Path, *line: str, **more: Any) -> tuple[Path, str]:
 
 
 def restarts(task: str) -> int:
-    return slurm.snapshot([task]).tasks[task].restarts
+    return slurm_jobs.snapshot([task]).tasks[task].restarts
 
 
 def preempted(folder: Path, partition: str, node: int) -> tuple[Path, str]:
@@ -67,24 +67,24 @@ def time_limit(folder: Path) -> tuple[Path, str]:
 def requeued_by_hand(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder)
     reached(cell, 3)
-    slurm.each_job(["scontrol", "requeue"], [task])
+    slurm_jobs.call_per_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
 
 
 def cancelled_while_running(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder)
     reached(cell, 3)
-    slurm.cancel([task])
+    slurm_jobs.cancel([task])
     word = ended(task, folder)
     time.sleep(8)  # a batch script that requeued it would have by now
     return cell, word if state(task) == word else f"{word}, then {state(task)}"
 
 
-def cancelled_while_pending(folder: Path) -> tuple[Path, slurm.Snapshot]:
+def cancelled_while_pending(folder: Path) -> tuple[Path, slurm_jobs.Snapshot]:
     cell, task = one(folder, additional_parameters={"hold": True})
-    assert slurm.snapshot([task]).tasks[task].state == "PENDING"
-    slurm.cancel([task])
-    return cell, slurm.snapshot([task])
+    assert slurm_jobs.snapshot([task]).tasks[task].state == "PENDING"
+    slurm_jobs.cancel([task])
+    return cell, slurm_jobs.snapshot([task])
 
 
 def raises(folder: Path) -> tuple[Path, str]:
@@ -96,9 +96,9 @@ def raises(folder: Path) -> tuple[Path, str]:
 
 def bad_input(folder: Path) -> tuple[Path, str]:
     (name,) = make(folder, [[*LONG, "prompts=4"]])
-    frozen = json.loads((folder / name / sweep.CELL).read_text())
+    frozen = json.loads((folder / name / files.CELL).read_text())
     frozen["config"]["model"]["path"] = str(folder / "gone")
-    (folder / name / sweep.CELL).write_text(json.dumps(frozen))
+    (folder / name / files.CELL).write_text(json.dumps(frozen))
     (task,) = submit(folder, [name], **only(1))
     return folder / name, ended(task, folder)
 
@@ -106,7 +106,7 @@ def bad_input(folder: Path) -> tuple[Path, str]:
 def out_of_memory(folder: Path) -> tuple[Path, list[str]]:
     cell, task = one(folder, mem_gb=0.2)
     words = [ended(task, folder)]
-    if sweep.finished(cell):
+    if files.finished(cell):
         words.append("finished all the same")
     (task,) = submit(folder, [cell.name], **only(1))
     return cell, [*words, ended(task, folder)]
@@ -120,7 +120,7 @@ def full_disk(folder: Path) -> tuple[Path, str, str]:
     try:
         (task,) = submit(folder, [name], **only(1))
         first = ended(task, folder)
-        line = str(sweep.read_json(folder / name / sweep.ERROR).get("line"))
+        line = str(files.read_json(folder / name / files.ERROR).get("line"))
         subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
         (task,) = submit(folder, [name], **only(1))
         return folder / name, f"{first}, then {ended(task, folder)}", line
@@ -131,12 +131,12 @@ def full_disk(folder: Path) -> tuple[Path, str, str]:
 def stopped_by_the_user(folder: Path) -> tuple[Path, list[str]]:
     cell, task = one(folder)
     reached(cell, 3)
-    sweep.ask_to_stop(cell, "by hand")
+    files.ask_to_stop(cell, "by hand")
     words = [ended(task, folder)]
     (task,) = submit(folder, [cell.name], **only(1))
     words.append(ended(task, folder))
     at = step(cell)
-    sweep.clear_stop(cell)
+    files.clear_stop(cell)
     (task,) = submit(folder, [cell.name], **only(1))
     return cell, [*words, ended(task, folder), str(at)]
 
@@ -146,13 +146,13 @@ def too_many_restarts(folder: Path) -> tuple[Path, str]:
     for i in (1, 2):
         until(lambda i=i: len(attempts(cell)) == i, what=lambda: told(folder))
         time.sleep(2)
-        slurm.each_job(["scontrol", "requeue"], [task])
+        slurm_jobs.call_per_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
 
 
 def frozen_code(folder: Path) -> tuple[Path, str]:
     (name,) = make(folder, [LONG])
-    with (folder / sweep.CODE / "zero" / "train.py").open("a") as file:
+    with (folder / files.CODE / "zero" / "train.py").open("a") as file:
         file.write('\nprint("the frozen copy runs")\n')
     (task,) = submit(folder, [name], **only(1))
     return folder / name, ended(task, folder)
@@ -160,10 +160,10 @@ def frozen_code(folder: Path) -> tuple[Path, str]:
 
 def mlflow_is_down(folder: Path) -> tuple[Path, str]:
     (name,) = make(folder, [LONG])
-    frozen = json.loads((folder / name / sweep.CELL).read_text())
+    frozen = json.loads((folder / name / files.CELL).read_text())
     tracker = {"_target_": "zero.tracking.MlflowTracker", "_partial_": True, "uri": "http://127.0.0.1:9"}
     frozen["config"]["tracker"] |= tracker
-    (folder / name / sweep.CELL).write_text(json.dumps(frozen))
+    (folder / name / files.CELL).write_text(json.dumps(frozen))
     (task,) = submit(folder, [name], **only(1))
     return folder / name, ended(task, folder)
 
@@ -193,7 +193,7 @@ def node_fault(
     """Something happens to the node that the cell runs on; another node is free."""
     cell, task = one(folder, "steps=150", **only(*nodes))
     reached(cell, 3)
-    node = slurm.snapshot([task]).tasks[task].node
+    node = slurm_jobs.snapshot([task]).tasks[task].node
     fault(node)
     word = ended(task, folder, 600)
     if len(open_ends(cell)) > 1:
@@ -214,7 +214,7 @@ def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
     words = [ended(first, folder, 600)]
     (second,) = submit(folder, names[1:], **where)
     reached(folder / names[1], 1, 300)
-    slurm.each_job(["scontrol", "requeue"], [second])
+    slurm_jobs.call_per_job(["scontrol", "requeue"], [second])
     return folder / names[0], folder / names[1], [*words, ended(second, folder, 600)]
 
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch.places import slurm
+from launch.places import slurm_jobs
 from launch.places.slurm_script import Settings
-from launch.sweep import cells
-from launch.sweep import files as sweep
+from launch.sweep import cells, files
+from launch.sweep.compose import Bases
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 
@@ -25,28 +25,28 @@ LONG = ["steps=60", "checkpoint.every=5", "evaluation.every=0", "benchmarks.limi
 
 
 def settings(**more: Any) -> Settings:
-    return Settings.of({**TINY, **more})
+    return Settings.parse({**TINY, **more})
 
 
 def make(folder: Path, lines: Sequence[Sequence[str]]) -> list[str]:
     """A sweep of these cells, frozen as a submission would freeze it; its cells' names in order."""
-    made = [cells.make_cell("train", [*SMALL, *line], {}) for line in lines]
-    made = [cells.placed(replace(cell, name=f"c{i}"), folder, None) for i, cell in enumerate(made)]
+    planned = [cells.make_cell(Bases("train"), [*SMALL, *line]) for line in lines]
+    named = [cells.with_run_dir(replace(cell, name=f"c{i}"), folder, None) for i, cell in enumerate(planned)]
     folder.mkdir(parents=True, exist_ok=True)
     for top in ("zero", "conf", "launch"):
         shutil.copytree(
-            ROOT / top, folder / sweep.CODE / top, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+            ROOT / top, folder / files.CODE / top, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for cell in made:
-        sweep.freeze_cell(folder, cell)
-    sweep.write_sweep(folder, sweep.Sweep(folder.name, {cell.name: cell for cell in made}))
-    return [cell.name for cell in made]
+    for cell in named:
+        files.freeze_cell(folder, cell)
+    files.write_sweep(folder, files.Sweep(folder.name, {cell.name: cell for cell in named}))
+    return [cell.name for cell in named]
 
 
 def submit(folder: Path, names: Sequence[str], **more: Any) -> list[str]:
     """One array; the JOB_TASK of each cell."""
-    assert slurm.submit(folder, "test", names, settings(**more)) == list(names)
-    tasks = sweep.task_ids(sweep.read_jobs(folder))
+    assert slurm_jobs.submit(folder, "test", names, settings(**more)) == list(names)
+    tasks = files.task_ids(files.read_jobs(folder))
     return [tasks[name][-1] for name in names]
 
 
@@ -62,7 +62,7 @@ def until(
 
 
 def state(task: str) -> str:
-    found = slurm.snapshot([task]).tasks.get(task)
+    found = slurm_jobs.snapshot([task]).tasks.get(task)
     return found.state if found else ""
 
 
@@ -92,7 +92,7 @@ def told(place: Path) -> str:
 
 
 def attempts(place: Path) -> list[Mapping[str, Any]]:
-    return sweep.read_attempts(place)
+    return files.read_attempts(place)
 
 
 def cluster(name: str, *words: str, **environment: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from launch.places import slurm
+from launch.places import slurm_jobs
 from launch.places.slurm_checks import check
-from launch.sweep import files as sweep
+from launch.sweep import files
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import LONG, attempts, ended, make, reached, settings, state, submit, told, until
 from zero.errors import InputError
@@ -38,11 +38,11 @@ def followed(folder: Path) -> tuple[Path, list[str], list[str]]:
     names = make(folder, [small, [*small, "seed=1"], [*small, "seed=2"], [*small, "seed=3"]])
     (folder / names[1] / "completions").write_text("no folder")
     for waiting, before in ((names[2], names[0]), (names[3], names[1])):
-        path = folder / waiting / sweep.CELL
+        path = folder / waiting / files.CELL
         path.write_text(json.dumps(json.loads(path.read_text()) | {"after": before}))
     first = submit(folder, names[:2], nodelist="n2")
-    slurm.submit(folder, "after", names[2:], settings(nodelist="n2"), first)
-    tasks = [sweep.task_ids(sweep.read_jobs(folder))[name][-1] for name in names]
+    slurm_jobs.submit(folder, "after", names[2:], settings(nodelist="n2"), first)
+    tasks = [files.task_ids(files.read_jobs(folder))[name][-1] for name in names]
     return folder, names, [ended(task, folder) for task in tasks]
 
 
@@ -58,53 +58,53 @@ def test_a_cell_asked_to_end_by_sigterm_goes_on_to_the_same_bits(happened: Happe
 def test_what_follows_a_cell_starts_only_after_its_success(happened: Happened) -> None:
     folder, names, words = happened["followed"].result()
     assert words == ["COMPLETED", "FAILED", "COMPLETED", "CANCELLED"], told(folder)
-    assert sweep.finished(folder / names[2]) and not attempts(folder / names[3])
+    assert files.finished(folder / names[2]) and not attempts(folder / names[3])
     assert attempts(folder / names[2])[0]["time"] >= attempts(folder / names[0])[0]["ended"]
 
 
 def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened: Happened) -> None:
     folder, names, _ = happened["followed"].result()
-    tasks = sweep.task_ids(sweep.read_jobs(folder))
+    tasks = files.task_ids(files.read_jobs(folder))
     good, bad = (tasks[name][-1] for name in names[:2])
-    until(lambda: slurm.accounts([good.split("_")[0]]).get(bad, slurm.Task("")).state == "FAILED")
-    past = slurm.accounts([good.split("_")[0]])
+    until(lambda: slurm_jobs.accounts([good.split("_")[0]]).get(bad, slurm_jobs.Task("")).state == "FAILED")
+    past = slurm_jobs.accounts([good.split("_")[0]])
     assert (past[good].state, past[good].exit, past[bad].exit) == ("COMPLETED", 0, 1)
     assert past[good].node == "n2" and past[good].ended is not None
-    said = slurm.snapshot([good, "987654_0"])  # one that nobody knows
+    said = slurm_jobs.snapshot([good, "987654_0"])  # one that nobody knows
     assert said.answered and said.accounting and said.tasks.keys() == {good}
 
 
 def test_an_array_that_was_not_noted_is_found_again(lab: Path) -> None:
     folder = lab / "orphan"
-    slurm.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
-    jobs = [job.job for job in sweep.read_jobs(folder)]
-    (folder / sweep.JOBS).unlink()  # as if the submitting process had been killed a moment earlier
-    assert slurm.adopt(folder) == jobs and slurm.adopt(folder) == []
-    assert sweep.task_ids(sweep.read_jobs(folder)) == {"a": [f"{jobs[0]}_0"], "b": [f"{jobs[0]}_1"]}
-    slurm.cancel([f"{jobs[0]}_0", f"{jobs[0]}_1"])
+    slurm_jobs.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
+    jobs = [job.job for job in files.read_jobs(folder)]
+    (folder / files.JOBS).unlink()  # as if the submitting process had been killed a moment earlier
+    assert slurm_jobs.adopt(folder) == jobs and slurm_jobs.adopt(folder) == []
+    assert files.task_ids(files.read_jobs(folder)) == {"a": [f"{jobs[0]}_0"], "b": [f"{jobs[0]}_1"]}
+    slurm_jobs.cancel([f"{jobs[0]}_0", f"{jobs[0]}_1"])
     assert state(f"{jobs[0]}_0") in ("CANCELLED", "")
 
 
 def test_an_array_that_was_cancelled_before_it_started_is_cancelled_to_the_last_task(lab: Path) -> None:
     folder = lab / "cancelled"
-    slurm.submit(folder, "cancelled", list("abcd"), settings(additional_parameters={"hold": True}))
-    tasks = [each[0] for each in sweep.task_ids(sweep.read_jobs(folder)).values()]
+    slurm_jobs.submit(folder, "cancelled", list("abcd"), settings(additional_parameters={"hold": True}))
+    tasks = [each[0] for each in files.task_ids(files.read_jobs(folder)).values()]
     subprocess.run(["scancel", tasks[0].split("_")[0]], check=True)
     until(lambda: all(state(task) == "CANCELLED" for task in tasks), 30)
-    until(lambda: len(slurm.accounts([tasks[0].split("_")[0]])) >= 1, 30)
-    past = slurm.accounts([tasks[0].split("_")[0]])
-    assert {slurm.of_task(past, task).state for task in tasks} == {"CANCELLED"}  # type: ignore[union-attr]
+    until(lambda: len(slurm_jobs.accounts([tasks[0].split("_")[0]])) >= 1, 30)
+    past = slurm_jobs.accounts([tasks[0].split("_")[0]])
+    assert {slurm_jobs.find_task(past, task).state for task in tasks} == {"CANCELLED"}  # type: ignore[union-attr]
 
 
 def test_the_users_own_variables_of_sbatch_count(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SBATCH_PARTITION", "preempt")
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-9")  # of another submission
     for folder, given, partition in ((lab / "theirs", {}, "preempt"), (lab / "typed", {"partition": "gpu"}, "gpu")):
-        slurm.submit(folder, folder.name, ["a"], settings(additional_parameters={"hold": True}, **given))
-        (job,) = sweep.read_jobs(folder)
+        slurm_jobs.submit(folder, folder.name, ["a"], settings(additional_parameters={"hold": True}, **given))
+        (job,) = files.read_jobs(folder)
         words = ["squeue", "-h", "-r", "-j", job.job, "-o", "%K %P"]
         assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() == ["0", partition]
-        slurm.cancel([f"{job.job}_0"])
+        slurm_jobs.cancel([f"{job.job}_0"])
 
 
 BAD = {

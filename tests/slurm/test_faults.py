@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from launch.places import slurm
-from launch.sweep import files as sweep
+from launch.places import slurm_jobs
+from launch.sweep import files
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts
 from tests.slurm.sweeps import LONG, attempts, settings, straight, told
@@ -43,13 +43,13 @@ def test_a_cell_that_loses_its_node_goes_on_to_the_same_bits(name: str, happened
     assert word == "COMPLETED", told(cell)
     assert len(attempts(cell)) >= 2 and attempts(cell)[-1]["exit"] == 0
     if name in ("warned_by_the_user_signal", "preempted_by_cancel"):
-        assert attempts(cell)[0]["exit"] == sweep.EXIT_PREEMPTED, told(cell)
+        assert attempts(cell)[0]["exit"] == files.EXIT_PREEMPTED, told(cell)
     same(cell, undisturbed)
 
 
 def test_a_time_limit_is_no_end(happened: Happened, longer: Path) -> None:
     cell, word = happened["time_limit"].result()
-    assert word == "COMPLETED" and attempts(cell)[0]["exit"] == sweep.EXIT_PREEMPTED, told(cell)
+    assert word == "COMPLETED" and attempts(cell)[0]["exit"] == files.EXIT_PREEMPTED, told(cell)
     same(cell, longer)
 
 
@@ -59,7 +59,7 @@ def test_of_two_copies_the_older_gives_way(name: str, happened: Happened, longer
     assert word == "COMPLETED", told(cell)
     first, *_, last = attempts(cell)
     assert first["host"] != last["host"] and last["exit"] == 0
-    assert first.get("exit") == (None if name == "power_cut" else sweep.EXIT_GAVE_WAY), told(cell)
+    assert first.get("exit") == (None if name == "power_cut" else files.EXIT_LEASE_LOST), told(cell)
     same(cell, longer)
 
 
@@ -72,12 +72,12 @@ def test_a_cancelled_cell_stays_cancelled(happened: Happened) -> None:
 
 def test_a_failure_is_one_in_slurm_too_and_says_why(happened: Happened) -> None:
     cell, word = happened["raises"].result()
-    error = sweep.read_json(cell / sweep.ERROR)
+    error = files.read_json(cell / files.ERROR)
     assert word == "FAILED" and error["exit"] == 1, told(cell)
     assert "FileExistsError" in error["line"] and "Traceback" in error["traceback"]
-    assert "FileExistsError" in sweep.log_path(cell, 1).read_text() and attempts(cell)[0]["exit"] == 1
+    assert "FileExistsError" in files.log_path(cell, 1).read_text() and attempts(cell)[0]["exit"] == 1
     cell, word = happened["bad_input"].result()
-    error = sweep.read_json(cell / sweep.ERROR)
+    error = files.read_json(cell / files.ERROR)
     assert word == "FAILED" and error["exit"] == 2 and "model" in error["line"] and not error["traceback"], told(cell)
 
 
@@ -102,12 +102,12 @@ def test_a_stop_file_stops_until_it_is_gone(happened: Happened, undisturbed: Pat
 
 def test_restarts_have_an_end(happened: Happened) -> None:
     cell, word = happened["too_many_restarts"].result()
-    assert word == "FAILED" and "restarted 2 times" in sweep.read_json(cell / sweep.ERROR)["line"], told(cell)
+    assert word == "FAILED" and "restarted 2 times" in files.read_json(cell / files.ERROR)["line"], told(cell)
 
 
 def test_every_attempt_runs_the_frozen_code(happened: Happened, undisturbed: Path) -> None:
     cell, word = happened["frozen_code"].result()
-    assert word == "COMPLETED" and "the frozen copy runs" in sweep.log_path(cell, 1).read_text(), told(cell)
+    assert word == "COMPLETED" and "the frozen copy runs" in files.log_path(cell, 1).read_text(), told(cell)
 
 
 def test_training_does_not_wait_for_mlflow(happened: Happened, undisturbed: Path) -> None:
@@ -122,7 +122,7 @@ def test_two_nodes_of_two_ranks_each(happened: Happened) -> None:
     assert "rank 3 of 4" in (left_alone / "log" / "slurm.out").read_text()
     assert (
         len(attempts(requeued)) == 2
-        and restarts(sweep.task_ids(sweep.read_jobs(requeued.parent))[requeued.name][-1]) == 1
+        and restarts(files.task_ids(files.read_jobs(requeued.parent))[requeued.name][-1]) == 1
     )
     same(requeued, left_alone)
 
@@ -133,14 +133,14 @@ def test_a_thousand_cells_are_submitted_and_asked_for_at_once(lab: Path, happene
         happened[name.__name__].exception()  # this one is a measurement: nothing beside it
     names = [f"cell{i}" for i in range(1000)]
     began = time.monotonic()
-    slurm.submit(folder, "thousand", names, settings(additional_parameters={"hold": True}, array_parallelism=60))
-    jobs = sweep.read_jobs(folder)
+    slurm_jobs.submit(folder, "thousand", names, settings(additional_parameters={"hold": True}, array_parallelism=60))
+    jobs = files.read_jobs(folder)
     submitted = time.monotonic() - began
-    tasks = sweep.task_ids(sweep.read_jobs(folder))
+    tasks = files.task_ids(files.read_jobs(folder))
     began = time.monotonic()
-    found = slurm.snapshot(task for each in tasks.values() for task in each)
+    found = slurm_jobs.snapshot(task for each in tasks.values() for task in each)
     asked = time.monotonic() - began
-    slurm.cancel(task for each in tasks.values() for task in each)
+    slurm_jobs.cancel(task for each in tasks.values() for task in each)
     assert len(jobs) == 3 and len(tasks) == 1000  # arrays of at most 401 tasks
     assert found.answered and len(found.tasks) == 1000 and submitted < 30 and asked < 3, (submitted, asked)
     print(f"1,000 cells submitted in {submitted:.2f} s, asked for in {asked:.2f} s")

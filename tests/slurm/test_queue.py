@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from launch import handover
-from launch.places import nodes, slurm
-from launch.sweep import files as sweep
+from launch.places import queue, slurm_jobs, slurm_nodes
+from launch.sweep import files
 from tests.slurm.sweeps import settings, state, told, until
 from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where
 from zero.paths import ROOT
@@ -63,15 +62,15 @@ def little_room(folder: Path) -> list[str]:
 def controller_away(folder: Path) -> tuple[str, int]:
     """A cell saves and is to be queued again, when squeue does not answer at first."""
     (folder / "c0").mkdir(parents=True)
-    (folder / sweep.CODE).symlink_to(ROOT)
+    (folder / files.CODE).symlink_to(ROOT)
     away = folder / "squeue"
     away.write_text(f'#!/bin/sh\nmkdir {folder}/asked 2>/dev/null && exit 1\nexec {which("squeue")} "$@"\n')
     away.chmod(0o755)
     python = toy(folder, f"mkdir {folder}/saved 2>/dev/null && exit 75; exit 0")
-    slurm.submit(folder, "away", ["c0"], settings(python=python, setup=(f"PATH={folder}:$PATH",), mem_gb=0.2))
-    (task,) = (tasks[-1] for tasks in sweep.task_ids(sweep.read_jobs(folder)).values())
+    slurm_jobs.submit(folder, "away", ["c0"], settings(python=python, setup=(f"PATH={folder}:$PATH",), mem_gb=0.2))
+    (task,) = (tasks[-1] for tasks in files.task_ids(files.read_jobs(folder)).values())
     until(lambda: state(task) == "COMPLETED", 150, what=lambda: told(folder))
-    return (folder / "c0" / "log" / "slurm.out").read_text(), slurm.snapshot([task]).tasks[task].restarts
+    return (folder / "c0" / "log" / "slurm.out").read_text(), slurm_jobs.snapshot([task]).tasks[task].restarts
 
 
 def which(name: str) -> str:
@@ -89,23 +88,23 @@ def undisturbed() -> None:
 def test_a_bad_node_is_left_out_and_eats_no_sweep(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_node"].result(), lab / "bad_node"
     assert 3 <= words.count("FAILED") <= 6 and words.count("COMPLETED") == 24 - words.count("FAILED"), told(folder)
-    assert list(nodes.bad_nodes(folder)) == ["n1"]
+    assert list(slurm_nodes.bad_nodes(folder)) == ["n1"]
     table = typed(*STATUS, folder)
     assert table.code == 1 and "node n1 is left out" in table.out, table
     assert "Slurm: failed, NonZeroExitCode, exit 3" in table.out and " n1 " in table.out, table
-    failed = next(task for task in slurm.queue({sweep.read_jobs(folder)[0].job}).items() if task[1].state == "FAILED")[
-        0
-    ]
-    name = next(name for name, tasks in sweep.task_ids(sweep.read_jobs(folder)).items() if failed in tasks)
+    failed = next(
+        task for task in slurm_jobs.queue({files.read_jobs(folder)[0].job}).items() if task[1].state == "FAILED"
+    )[0]
+    name = next(name for name, tasks in files.task_ids(files.read_jobs(folder)).items() if failed in tasks)
     logs = typed(*STATUS, folder, "logs", name)
     assert "exit 3 on n1 before the cell began" in logs.out, f"{logs}{told(folder)}"
-    assert nodes.without_bad_nodes(folder, settings(exclude="n9")).exclude == "n9,n1", "a retry goes elsewhere"
+    assert slurm_nodes.exclude_bad_nodes(folder, settings(exclude="n9")).exclude == "n9,n1", "a retry goes elsewhere"
 
 
 def test_a_sweep_that_fails_everywhere_is_halted(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_everywhere"].result(), lab / "bad_everywhere"
     assert 6 <= words.count("FAILED") <= 10 and "COMPLETED" not in words, told(folder)
-    assert "failed within a minute" in handover.halted(folder) and nodes.bad_nodes(folder) == {}
+    assert "failed within a minute" in queue.halt_reason(folder) and slurm_nodes.bad_nodes(folder) == {}
     table = typed(*STATUS, folder)
     assert "halted: " in table.out and "cancelled in the scheduler" in table.out, table
 
@@ -113,12 +112,12 @@ def test_a_sweep_that_fails_everywhere_is_halted(lab: Path, happened: Happened) 
 def test_the_first_failure_halts_if_that_is_wished(lab: Path, happened: Happened) -> None:
     words, folder = happened["failing_fast"].result(), lab / "failing_fast"
     assert words.count("FAILED") == 1, told(folder)
-    assert "launcher.fail_fast" in handover.halted(folder)
+    assert "launcher.fail_fast" in queue.halt_reason(folder)
 
 
 def test_cells_that_end_hand_over_those_that_found_no_room(lab: Path, happened: Happened) -> None:
     words, folder = happened["little_room"].result(), lab / "little_room"
-    assert words == ["COMPLETED"] * 7 and not handover.unsubmitted(folder), told(folder)
+    assert words == ["COMPLETED"] * 7 and not queue.read_unsubmitted(folder), told(folder)
     assert next(len(names) for names in jobs(folder)) == 2 and sum(len(names) for names in jobs(folder)) == 7
 
 

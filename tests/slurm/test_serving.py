@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import files as sweep
+from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from tests.slurm.sweeps import state, told, until
@@ -96,9 +96,9 @@ def test_a_cell_of_two_nodes_samples_with_vllm_and_learns_with_deepspeed(lab: Pa
     done = run(home, "launch.submit", *cell, *place, "launcher.timeout_min=20")
     assert done.returncode == 0, done.stdout + done.stderr
     (place_of_cell,) = (path.parent for path in (home / "sweep").glob("*/cell.yaml"))
-    until(lambda: sweep.finished(place_of_cell) or (sweep.read_attempts(place_of_cell)[-1:] and "exit" in
-          sweep.read_attempts(place_of_cell)[-1]), 400, what=lambda: told(home))  # fmt: skip
-    assert sweep.finished(place_of_cell), told(home)
+    until(lambda: files.finished(place_of_cell) or (files.read_attempts(place_of_cell)[-1:] and "exit" in
+          files.read_attempts(place_of_cell)[-1]), 400, what=lambda: told(home))  # fmt: skip
+    assert files.finished(place_of_cell), told(home)
     lines = [json.loads(line) for line in (place_of_cell / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert all(line["mismatch/canary"] < 1e-4 for line in lines[1:])

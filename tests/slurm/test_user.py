@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launch.sweep import files as sweep
+from launch.sweep import files
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import straight, told
 from tests.slurm.users import HOLD, MULTIRUN, REFUSED, SCENARIOS, STATUS, STEADY, SUBMIT, cell, queued, typed, where
@@ -37,7 +37,7 @@ def test_what_cannot_be_is_one_line_before_anything_is_done(name: str, lab: Path
     path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
     before = queued(folder.name)
     said = typed(*MULTIRUN, *cell(*words), *where(folder, **settings), **path)
-    assert said.code == sweep.EXIT_INPUT and not said.out, said
+    assert said.code == files.EXIT_INPUT and not said.out, said
     (only,) = said.err.splitlines()
     assert re.fullmatch(line, only), only
     assert not folder.exists()
@@ -54,11 +54,11 @@ def test_a_multirun_is_followed_to_its_end(lab: Path, happened: Happened) -> Non
     assert "5 finished; python -m launch.status multirun" in said.out and said.err == "", said
     (smoke,), trained, evaluated = seen["jobs"]
     assert smoke.startswith("smoke-") and len(trained) == len(evaluated) == 2
-    ran = {name: attempt for name in (smoke, *trained, *evaluated) for attempt in sweep.read_attempts(folder / name)}
+    ran = {name: attempt for name in (smoke, *trained, *evaluated) for attempt in files.read_attempts(folder / name)}
     assert all(ran[name]["time"] >= ran[smoke]["ended"] for name in trained)
     for name, before in zip(evaluated, trained, strict=True):
         assert ran[name]["time"] >= ran[before]["ended"] and ran[name]["exit"] == 0
-        result = json.loads((folder / name / sweep.RESULT).read_text())
+        result = json.loads((folder / name / files.RESULT).read_text())
         assert result["status"] == "finished" and result["evaluation"], result
         assert before in name
 
@@ -73,7 +73,7 @@ def test_the_same_line_again_submits_what_is_missing(lab: Path, happened: Happen
     assert "from 3 finished cells" in more.out, more
     *old, (trained,), (evaluated,) = seen["jobs more"]
     assert old == seen["jobs"] and "-s2-" in trained and evaluated.startswith(f"{trained}-eval-")
-    assert all(len(sweep.read_attempts(folder / name)) == 1 for part in seen["jobs more"] for name in part)
+    assert all(len(files.read_attempts(folder / name)) == 1 for part in seen["jobs more"] for name in part)
 
 
 def test_another_setting_makes_other_cells_and_leaves_the_old_ones(happened: Happened) -> None:
@@ -129,7 +129,7 @@ def test_what_was_cancelled_stays_so_until_it_is_taken_up(lab: Path, happened: H
     assert {line.split()[1] for line in seen["tasks"]} == {"CANCELLED", "COMPLETED"}, seen["tasks"]
     assert seen["resume"].out.startswith("submitted 2 cells"), seen["resume"]
     assert seen["follow"].code == 0 and set(seen["resumed"].values()) == {"finished"}, told(folder)
-    tries = [sweep.read_attempts(folder / name) for name in seen["names"]]
+    tries = [files.read_attempts(folder / name) for name in seen["names"]]
     assert [len(made) for made in tries] == [2, 1, 1] and all(made[-1]["exit"] == 0 for made in tries), told(folder)
     for name in seen["names"]:
         assert reproducible(folder / name) == reproducible(undisturbed), told(folder / name)

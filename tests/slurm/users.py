@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.sweep import files as sweep
+from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from tests.slurm.sweeps import reached, told, until
@@ -105,14 +105,13 @@ def states(folder: Path, **environment: str) -> dict[str, str]:
 
 def jobs(folder: Path) -> list[list[str]]:
     """The cells of each array that was submitted."""
-    return [line["cells"] for line in sweep.read_lines(folder / sweep.JOBS)]
+    return [line["cells"] for line in files.read_lines(folder / files.JOBS)]
 
 
 def contents(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     """What cells are and did: files that nobody has to touch any more."""
-    files = (sweep.CELL, sweep.ATTEMPTS, sweep.RESULT, "metrics.jsonl")
-    return {f"{name}/{file}": (folder / name / file).read_bytes() for name in names for file in files
-            if (folder / name / file).exists()}  # fmt: skip
+    paths = [f"{name}/{file}" for name in names for file in (files.CELL, files.ATTEMPTS, files.RESULT, "metrics.jsonl")]
+    return {path: (folder / path).read_bytes() for path in paths if (folder / path).exists()}
 
 
 def queued(name: str, which: str = "all") -> list[str]:
@@ -147,7 +146,7 @@ def failing(folder: Path) -> Facts:
     (folder / bad).mkdir(parents=True)
     (folder / bad / "completions").write_text("no folder")
     seen: Facts = {"names": names, "bad": bad, "good": good, "run": typed(*MULTIRUN, *line), "states": states(folder)}
-    seen |= {"attempts": {name: sweep.read_attempts(folder / name) for name in names}, "kept": contents(folder, [good])}
+    seen |= {"attempts": {name: files.read_attempts(folder / name) for name in names}, "kept": contents(folder, [good])}
     seen |= {"again": typed(*SUBMIT, *line), "logs": typed(*STATUS, folder, "logs", bad)}
     (folder / bad / "completions").unlink()
     seen["unsure"] = typed(*STATUS, folder, "retry")
@@ -168,10 +167,10 @@ def abandoned(folder: Path) -> Facts:
     reached(folder / first, 1)
     seen: Facts = {"names": names, "before": states(folder)}
     seen["cancel"] = typed(*STATUS, folder, "cancel", "samples.groups=2|3", "--yes")
-    until(lambda: sweep.read_attempts(folder / third), what=lambda: told(folder))
+    until(lambda: files.read_attempts(folder / third), what=lambda: told(folder))
     until(lambda: "CANCELLED" in " ".join(queued(folder.name)), what=lambda: told(folder))  # no longer COMPLETING
     seen["cancelled"] = states(folder)
-    seen["silent"] = "exit" not in sweep.read_attempts(folder / first)[-1]
+    seen["silent"] = "exit" not in files.read_attempts(folder / first)[-1]
     blind = forgetful(folder.with_name("no-accounting"))
     seen["blind"] = states(folder, PATH=f"{blind}:{os.environ['PATH']}", ASKED=str(folder / "asked"))
     seen["asked"] = (folder / "asked").exists()

@@ -179,3 +179,36 @@ NEEDS = {
     "template.system": "template=chat",
     "corpus.": "corpus=text",
 }
+
+# The same for settings of launchers (hydra.launcher.KEY), as sbatch, submitit, joblib and others call them
+LAUNCHER: dict[str, tuple[str, ...]] = {
+    word: tuple(targets.split())
+    for word, targets in _by_word(
+        {
+            "timeout_min": "time t time_min time_limit timelimit timeout walltime max_time hours minutes",
+            "mem_gb": "mem memory ram mem_per_node mem_per_cpu mem_per_gpu memory_gb gb",
+            "cpus_per_task": "cpus c cpu ncpus num_cpus cpus_per_gpu cores threads cpus_per_node",
+            "gpus_per_node devices": "gpus g gpu ngpus num_gpus gres gpus_per_task n_gpus gpus_per_job devices "
+            "gpus_per_node cuda_visible_devices",
+            "tasks_per_node": "ntasks n tasks ntasks_per_node num_tasks ntasks_per_gpu ranks world_size",
+            "nodes": "nnodes num_nodes n_nodes min_nodes nodes_per_job",
+            "partition": "p queue partitions",
+            "account": "a project bank allocation",
+            "qos": "q priority quality_of_service",
+            "constraint": "constraints features feature prefer",
+            "nodelist": "w hosts hostlist node",
+            "exclude": "x bad_nodes",
+            "array_parallelism at_once": "array at_once max_parallel max_concurrent n_jobs jobs max_jobs max_workers "
+            "parallel concurrency array_parallelism",
+            "most_queued": "max_queued max_submit queue_size",
+            "signal_delay_s": "signal signal_delay grace grace_time",
+            "setup": "modules module conda env_setup init prolog pre_run setup_commands env",
+            "srun_args": "container container_image srun",
+            "requeues": "requeue retries max_requeue max_num_timeout max_requeues restarts",
+            "additional_parameters": "sbatch sbatch_args extra extra_args slurm_additional_parameters",
+            "folder": "submitit_folder output log_dir chdir",
+            "name": "job_name j",
+            "python": "interpreter executable slurm_python",
+        }
+    ).items()
+}

@@ -1,7 +1,7 @@
-"""Where an attempt of a cell runs: which rank of how many, which copy of its cell, and how the ranks find each other.
+"""The processes of an attempt: which rank of how many each is, of which copy of its cell, and how the ranks meet.
 
-Slurm's variables count only when the batch script asks for it (ZERO_CELL_JOB): a local sweep started inside an
-allocation must not take that for its own.
+Slurm's variables count only if the batch script has set ZERO_CELL_JOB: a local sweep that is started inside an allocation
+must not take that one's variables for its own.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PORTS = range(15000, 32000)  # below those that Linux hands out by itself
-STRIDE = 101  # between the first choices of two restarts: a socket of the last one may still linger
+STRIDE = 101  # between the ports of two restarts: a socket of the last one may still be held
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process of one attempt. `job`: JOB_TASK, "" without Slurm. `address`: of the first node, as others know it."""
+class Process:
+    """One process of one attempt. `job`: JOB_TASK, "" without Slurm. `address`: of the first node, as other nodes know it."""
 
     job: str = ""
     restart: int = 0
     rank: int = 0
-    size: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
     address: str = "127.0.0.1"
 
     @classmethod
-    def here(cls, environment: Mapping[str, str]) -> Place:
-        """From the variables that the batch script and srun set; without them, one process on this machine."""
+    def from_environment(cls, environment: Mapping[str, str]) -> Process:
+        """The process that the variables of the batch script and srun describe; without them, the only one, on this machine."""
         job = environment.get("ZERO_CELL_JOB", "")
         if not job:
             return cls()
@@ -38,32 +38,32 @@ class Place:
             job=job,
             restart=int(environment.get("SLURM_RESTART_COUNT") or 0),
             rank=int(environment.get("SLURM_PROCID") or 0),
-            size=int(environment.get("SLURM_NTASKS") or 1),
-            local=int(environment.get("SLURM_LOCALID") or 0),
+            world_size=int(environment.get("SLURM_NTASKS") or 1),
+            local_rank=int(environment.get("SLURM_LOCALID") or 0),
             address=first_node(nodes),
         )
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes the files of the cell."""
         return self.rank == 0
 
     @property
     def token(self) -> str:
-        """What names this copy of the cell: the same for all of its ranks, and for nobody else ever."""
+        """The id of this copy of the cell: all of its ranks have the same, and no other copy ever has."""
         return f"{self.job}.{self.restart}" if self.job else f"{socket.gethostname()}.{os.getpid()}"
 
-    def variables(self, port: int, environment: Mapping[str, str]) -> dict[str, str]:
-        """What torch.distributed and zero.runtime read. One process alone needs none of it."""
-        if self.size == 1:
+    def torch_variables(self, port: int, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables that torch.distributed and zero.runtime read. A single process needs none."""
+        if self.world_size == 1:
             return {"LOCAL_RANK": "0"} if self.job else {}
         visible = environment.get("CUDA_VISIBLE_DEVICES", "")
         devices = len(visible.split(",")) if visible else 0
         return {
             "RANK": str(self.rank),
-            "WORLD_SIZE": str(self.size),
-            # a cluster that shows each task its own GPU alone numbers all of them 0
-            "LOCAL_RANK": str(self.local % devices if devices else self.local),
+            "WORLD_SIZE": str(self.world_size),
+            # where each task sees only its own GPU, that one is number 0
+            "LOCAL_RANK": str(self.local_rank % devices if devices else self.local_rank),
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(port),
         }
@@ -71,29 +71,28 @@ class Place:
 
 def first_node(nodes: str) -> str:
     """The first host of Slurm's list: n[1-3,7],m2 -> n1; rack1-[08-10]-ib -> rack1-08-ib."""
-    found = re.match(r"([^,\[]+)(?:\[([^\]]*)\]([^,\[]*))?", nodes)
-    if not found:
+    match = re.match(r"([^,\[]+)(?:\[([^\]]*)\]([^,\[]*))?", nodes)
+    if not match:
         return nodes
-    prefix, ranges, suffix = found.groups()
+    prefix, ranges, suffix = match.groups()
     return prefix + (re.split(r"[-,]", ranges)[0] + suffix if ranges else "")
 
 
 def free_port(job: str, restart: int) -> int:
-    """A port that nobody listens on here now, first that of the job and its restart: the one before may still be held."""
-    digits = int("0" + "".join(re.findall(r"\d", job)))
-    wanted = digits + restart * STRIDE
+    """A port that nobody listens on here now. The search begins at another one for each job and each restart."""
+    first = int("0" + "".join(re.findall(r"\d", job))) + restart * STRIDE
     for i in range(len(PORTS)):
-        port = PORTS[(wanted + i) % len(PORTS)]
+        port = PORTS[(first + i) % len(PORTS)]
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))
             except OSError:
                 continue
             return port
-    return PORTS[wanted % len(PORTS)]
+    return PORTS[first % len(PORTS)]
 
 
-def newer(token: str, than: str) -> bool:
+def is_newer(token: str, than: str) -> bool:
     """Whether a copy was submitted or restarted after another; False if they cannot be compared (no Slurm)."""
     a, b = (re.fullmatch(r"(\d+)(?:_(\d+))?\.(\d+)", t) for t in (token, than))
     if not a or not b:
