@@ -1,7 +1,7 @@
-"""python -m launch.dashboard: MLflow's pages over the runs of this folder, with comparisons that are ready to look at.
+"""python -m launch.dashboard: MLflow's pages over the runs of this folder, with prepared comparisons.
 
-Serves the embedded store (runs/mlflow.db) on this machine only, until Ctrl-C. Training may go on meanwhile. With --uri it
-prepares the same comparisons on an MLflow server that runs already, and prints their links.
+Serves the embedded store (runs/mlflow.db) to this machine, until Ctrl-C. Training may go on meanwhile. With --uri it prepares the
+same comparisons on an MLflow server that runs already, and prints their links.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from zero.tracking import AXES, GLOSSARY
 from zero.tracking.mlflow import TABLES
 from zero.tracking.store import SQLITE, import_mlflow, without_password
 
-MAIN = "comparison"  # the section of charts that is open; every other metric waits in a closed section
+MAIN = "comparison"  # the section of charts that is open; those of other metrics are closed
 SYSTEM = "System metrics"  # MLflow's own name for the family system/
 CHARTS = ("train/reward", "length/mean", "length/incorrect", "length/correct", "loss/entropy", "loss/grad_norm")
-COLOUR = "mlflow.runColor"  # where MLflow keeps the colour that a person chose for a run
-HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # told apart by colour-blind eyes, too
-PAGE = 1000  # runs that MLflow is asked for at once
+COLOUR = "mlflow.runColor"  # the tag in which MLflow stores the colour chosen for a run
+HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # which colour-blind readers can tell apart, too
+PAGE = 1000  # runs of one request to MLflow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM. Returns the exit code: 2 if what was asked for cannot work."""
+    """Serve until Ctrl-C or SIGTERM. Returns the exit code: 2 for bad input."""
     options = parse(arguments)
     try:
         if options.uri:
@@ -45,10 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         login = login_environment(store) if options.login else {}
         if not login and options.host not in LOOPBACK:
-            print(
-                "note: whoever reaches this address may read and change the runs; --login asks who they are",
-                file=sys.stderr,
-            )
+            note = "whoever reaches this address may read and change the runs; --login asks who they are"
+            print(f"note: {note}", file=sys.stderr)
         return serve(store, options.host, options.port, links, login, options.allow)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,29 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser("python -m launch.dashboard", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds the runs (default: runs)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve on; others than this machine are not asked who they are"
-    )
-    parser.add_argument("--port", type=int, default=5000)
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="NAME", help="another name by which others reach this machine"
-    )
-    parser.add_argument(
-        "--uri", help="http://HOST:PORT of an MLflow server: prepare its pages and print their links; start nothing"
-    )
-    parser.add_argument(
-        "--login", action="store_true", help="ask for a name and a password: MLflow's basic-auth app, user admin"
-    )
-    parser.add_argument("--experiment", default="zero", help="name that the runs were tracked under (default: zero)")
-    parser.add_argument(
-        "--print-link", action="store_true", help="prepare the views and print their links; start nothing"
-    )
+    add = parser.add_argument
+    add("--runs", type=Path, default=Path("runs"), help="folder that holds the runs (default: runs)")
+    add("--host", default="127.0.0.1", help="address to serve on; without --login whoever can reach it can use it")
+    add("--port", type=int, default=5000)
+    add("--allow", action="append", default=[], metavar="NAME", help="another name by which others reach this machine")
+    add("--uri", help="http://HOST:PORT of an MLflow server: prepare its pages and print their links; start nothing")
+    add("--login", action="store_true", help="ask for a name and a password: MLflow's basic-auth app, user admin")
+    add("--experiment", default="zero", help="name that the runs were tracked under (default: zero)")
+    add("--print-link", action="store_true", help="prepare the views and print their links; start nothing")
     return parser.parse_args(arguments)
 
 
 def prepare(uri: str, experiment: str) -> list[tuple[str, str]]:
-    """The links of `seed_views` on a server that somebody runs. InputError if it does not answer."""
+    """The links of `seed_views` on a running server. InputError if it does not answer."""
     import_mlflow()
     from mlflow.exceptions import MlflowException
 
@@ -98,11 +87,8 @@ def find_store(runs: Path) -> str:
     """The uri of the embedded store of a runs folder, or an InputError with the remedy."""
     file = runs.absolute() / "mlflow.db"
     if not file.exists():
-        raise InputError(
-            "--runs",
-            runs,
-            "holds no mlflow.db; train first (python -m zero.train), or give the folder that holds the runs",
-        )
+        remedy = "train first (python -m zero.train), or give the folder that holds the runs"
+        raise InputError("--runs", runs, f"holds no mlflow.db; {remedy}")
     return f"{SQLITE}{file}"
 
 
@@ -147,7 +133,8 @@ def all_runs(client: Any, experiment_id: str) -> list[Any]:
 
 
 def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
-    """One hue for each value of an axis, in shades, where MLflow would draw lots. Colours that a run has stay."""
+    """Give the runs of each value of an axis one hue in several shades; MLflow's own colours are random. Runs that have a colour
+    keep it."""
     values = sorted({run.data.params.get(axis, "") for run in runs})
     for value in values:
         hue = HUES[values.index(value) % len(HUES)]
@@ -155,15 +142,15 @@ def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
             if COLOUR not in run.data.tags:
                 paler = 0.22 * (i % 3)
                 mixed = (round(int(hue[k : k + 2], 16) * (1 - paler) + 255 * paler) for k in (0, 2, 4))
-                client.set_tag(run.info.run_id, COLOUR, "#" + "".join(f"{part:02x}" for part in mixed))
+                client.set_tag(run.info.run_id, COLOUR, "#" + "".join(f"{channel:02x}" for channel in mixed))
 
 
 def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
-    """What MLflow's chart page restores from a share key: grouping, and charts in the order worth looking at."""
+    """What MLflow's chart page restores from a share key: the grouping, and the charts, the most important first."""
     held_out = [name for name in measured if name.startswith("eval/") and name.endswith("/accuracy")]
     charts = [CHARTS[0], *held_out, *CHARTS[1:]]
     families = dict.fromkeys("/".join(name.split("/")[:-1]) for name in [*GLOSSARY, *measured] if "NAME" not in name)
-    sections = [MAIN, *sorted(families)]  # under these names MLflow files the metrics that have no chart yet: closed
+    sections = [MAIN, *sorted(families)]  # MLflow puts charts of other metrics into sections of these names
     sections = [SYSTEM if name == "system" else name for name in sections]
     keys = [{"mode": "param", "groupByData": axis} for axis in axes]
     return {

@@ -1,8 +1,8 @@
-"""python -m launch.serve model=NAME: vLLM's own server for a model, as rollout=vllm_server and rollout=openai want it.
+"""python -m launch.serve model=NAME: a vLLM server for a model, for rollout=vllm_server and rollout=openai.
 
-Where Slurm is, as a job, which this command waits for (launch/serving/job.py; launcher.partition=gpu launcher.nodes=2 and so
-on); elsewhere, or with launcher=local, here until Ctrl-C or SIGTERM, for this machine only unless told otherwise: whoever
-reaches a server may replace its weights. Needs vLLM: pip install -e '.[vllm]'.
+Where there is Slurm it runs as a job, and this command waits until it answers (launcher.partition=gpu launcher.nodes=2 and so
+on; launch/serving/job.py). Elsewhere, or with launcher=local, it runs here until Ctrl-C or SIGTERM. By default only this machine
+can reach it: whoever can may replace its weights. Needs vLLM: pip install -e '.[vllm]'.
 Exit codes: 0 it serves, or was stopped by a signal; 2 bad input; else vLLM's own.
 """
 
@@ -30,7 +30,7 @@ PORT = 8000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal, or submit the job that does. Returns the exit code."""
+    """Serve until a signal, or submit a job that serves. Returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
     try:
@@ -41,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
         if options.stop:
-            raise InputError(
-                "--stop", "launcher=local", "ends a server that is a job; one started here ends with Ctrl-C"
-            )
+            remedy = "ends a server that is a job; one started here ends with Ctrl-C"
+            raise InputError("--stop", "launcher=local", remedy)
         if find_spec("vllm") is None:
             raise InputError("launch.serve", "vllm", "vLLM is not installed; pip install -e '.[vllm]'")
         process = Process.from_environment(os.environ)
@@ -64,63 +63,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser("python -m launch.serve", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "words",
         nargs="+",
         metavar="MODEL",
-        help="model=NAME as for zero.train, a Hugging Face folder or a hub id; launcher.KEY=VALUE",
+        help="model=NAME as for zero.train, a folder or a hub id; launcher.KEY=VALUE",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve on; others than this machine's are open to all"
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve on; on any but this machine's own, anyone may use the server",
     )
-    parser.add_argument("--port", type=int, help=f"0: any that is free (default: {PORT}; of a job: 0)")
-    parser.add_argument("--name", help="that clients call the model by (default: MODEL)")
-    parser.add_argument("--context", type=int, help="tokens of prompt and response (default: the model's own limit)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="(default: bfloat16 on a GPU, else float32)")
-    parser.add_argument("--max-rows", type=int, default=256, help="completions decoded at once (default: 256)")
-    parser.add_argument("--batched-tokens", type=int, default=8192, help="tokens of a forward pass (default: 8192)")
-    parser.add_argument("--memory", type=float, default=0.9, help="share of a GPU's memory (default: 0.9)")
-    parser.add_argument("--cache-gib", type=float, default=1.0, help="key-value cache on a CPU (default: 1)")
-    parser.add_argument(
-        "--tensor-parallel", type=int, help="GPUs that hold each layer together (default: 1; of a job: a node's GPUs)"
-    )
-    parser.add_argument(
+    add("--port", type=int, help=f"0: any that is free (default: {PORT}; of a job: 0)")
+    add("--name", help="what clients call the model (default: MODEL)")
+    add("--context", type=int, help="tokens of prompt and response (default: the model's own limit)")
+    add("--dtype", choices=("float32", "bfloat16"), help="(default: bfloat16 on a GPU, else float32)")
+    add("--max-rows", type=int, default=256, help="completions decoded at once (default: 256)")
+    add("--batched-tokens", type=int, default=8192, help="tokens of a forward pass (default: 8192)")
+    add("--memory", type=float, default=0.9, help="share of a GPU's memory (default: 0.9)")
+    add("--cache-gib", type=float, default=1.0, help="key-value cache on a CPU (default: 1)")
+    add("--tensor-parallel", type=int, help="GPUs that share each layer (default: 1; of a job: a node's GPUs)")
+    add(
         "--pipeline-parallel",
         type=int,
-        help="groups of such GPUs, each with a part of the layers (default: 1; of a job: its nodes)",
+        help="groups of such GPUs that share the layers (default: 1; of a job: its nodes)",
     )
-    parser.add_argument("--graphs", action="store_true", help="CUDA graphs and compilation: faster, slow to start")
-    parser.add_argument(
-        "--endpoint",
-        type=Path,
-        help="file to write url, model and pid to once it serves (of a job: runs/servers/NAME/endpoint.json)",
-    )
-    parser.add_argument("--stop", action="store_true", help="end the job of this server")
-    parser.add_argument("--start-limit", type=float, default=1800, help="seconds to start within (default: 1800)")
+    add("--graphs", action="store_true", help="CUDA graphs and compilation: faster, slow to start")
+    endpoint = "file for url, model and pid once it serves (of a job: runs/servers/NAME/endpoint.json)"
+    add("--endpoint", type=Path, help=endpoint)
+    add("--stop", action="store_true", help="end the job of this server")
+    add("--start-limit", type=float, default=1800, help="seconds until it must serve (default: 1800)")
     return parser.parse_intermixed_args(arguments)
 
 
 def parse_words(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
-    """The model's settings, path and revision among them, and the launcher's overrides as Hydra wants them."""
+    """The model's settings, with its path and revision, and the launcher's overrides as Hydra wants them."""
     from launch.submit import expand_shorthand
     from zero.config.check import check
     from zero.paths import CONF
 
     launcher = [expand_shorthand(word) for word in words if word.startswith(LAUNCHER)]
-    rest = [word for word in words if not word.startswith(LAUNCHER)]
-    chosen = [word for word in rest if word.startswith(("model=", "model."))]
-    plain = [word for word in rest if word not in chosen]
-    name = chosen[0].removeprefix("model=") if len(chosen) == 1 else ""
+    model_words = [word for word in words if not word.startswith(LAUNCHER)]
+    overrides = [word for word in model_words if word.startswith(("model=", "model."))]
+    paths = [word for word in model_words if word not in overrides]
+    name = overrides[0].removeprefix("model=") if len(overrides) == 1 else ""
     if ("/" in name or Path(name).is_dir()) and name and not (CONF / "model" / f"{name}.yaml").is_file():
-        chosen, plain = [], [*plain, name]
-    if len(plain) + bool(chosen) != 1:
-        raise InputError("MODEL", " ".join(rest), "name one model: model=NAME, a folder or a hub id")
-    model: Mapping[str, Any] = check("train", chosen)["model"] if chosen else {"path": plain[0]}
+        overrides, paths = [], [*paths, name]
+    if len(paths) + bool(overrides) != 1:
+        raise InputError("MODEL", " ".join(model_words), "name one model: model=NAME, a folder or a hub id")
+    model: Mapping[str, Any] = check("train", overrides)["model"] if overrides else {"path": paths[0]}
     return model, launcher
 
 
 def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The settings of the job; None: serve here. In a job already, here is where it is to serve."""
+    """The settings of the job; None: serve here, as also inside a job."""
     from launch.sweep.compose import launcher_settings
 
     slurm = shutil.which("sbatch") is not None and "SLURM_JOB_ID" not in os.environ
@@ -137,7 +134,8 @@ def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def prepare(model: Mapping[str, Any], folder: Path) -> Path:
-    """Write into `folder` what vLLM reads of the model, its vocabulary cut to the tokenizer's; where its weights lie."""
+    """Write the model's config and tokenizer into `folder` for vLLM, the vocabulary cut to the tokenizer's. Returns the folder
+    of its weights."""
     from transformers import AutoConfig, AutoTokenizer
 
     from zero.models.vocabulary import write_model
@@ -154,12 +152,12 @@ def prepare(model: Mapping[str, Any], folder: Path) -> Path:
 
 
 def download(model: str, revision: str | None) -> str:
-    """The folder of a hub's model in the cache of this machine."""
+    """The folder of a model of the hub in this machine's cache."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
     try:
-        return str(snapshot_download(model, revision=revision, allow_patterns=wanted))
+        return str(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise InputError("MODEL", model, f"the hub does not give it ({str(error).splitlines()[0]})") from error
 
@@ -181,7 +179,7 @@ def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str,
         "max-model-len": context_limit(options, folder),
         "tensor-parallel-size": options.tensor_parallel or 1,
         "pipeline-parallel-size": options.pipeline_parallel or 1,
-        "generation-config": "vllm",  # sampling is the client's alone
+        "generation-config": "vllm",  # clients choose the sampling
         "logprobs-mode": "processed_logprobs",
         "worker-extension-cls": EXTENSION,
         "enable-scale-out": None,  # token ids in, token ids out
@@ -192,19 +190,19 @@ def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str,
         flags["enforce-eager"] = None
     if cuda:
         return flags | {"gpu-memory-utilization": options.memory}
-    # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")
-    return flags | {"kv-cache-memory-bytes": int(options.cache_gib * GIB), "block-size": BLOCK,
-                    "no-enable-chunked-prefill": None}  # fmt: skip
+    # a prompt in two chunks crashes a request with a seed ("CPU Generator does not use offset")
+    flags["no-enable-chunked-prefill"] = None
+    return flags | {"kv-cache-memory-bytes": int(options.cache_gib * GIB), "block-size": BLOCK}
 
 
 def context_limit(options: argparse.Namespace, folder: Path) -> int:
-    """The context: what was asked for, or the model's own. InputError if it knows none, or less."""
+    """The context: --context, or the model's own limit. InputError if that is unknown or exceeded."""
     config = json.loads((folder / "config.json").read_text())
-    most = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-    asked = most if options.context is None else options.context
-    if asked is None or asked < 1 or (most and asked > most):
-        raise InputError("--context", asked, f"the model's own limit is {most} tokens; give --context within it")
-    return int(asked)
+    limit = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    context = limit if options.context is None else options.context
+    if context is None or context < 1 or (limit and context > limit):
+        raise InputError("--context", context, f"the model's own limit is {limit} tokens; give --context within it")
+    return int(context)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""python -m launch.status [SWEEP [COMMAND] [PATTERN]]: what has become of a sweep's cells, from any machine that sees its
-folder, whoever submitted it. Without a SWEEP: all sweeps in runs/sweeps.
+"""python -m launch.status [SWEEP [COMMAND] [PATTERN]]: the state of a sweep's cells, from any machine that sees its folder,
+whoever submitted it. Without SWEEP: all sweeps in runs/sweeps.
 
-  (none)           the table, which changes nothing; --follow: until all is done; --json: one object a line
-  resume           submit what is missing, stopped or cancelled
-  retry --failed   the same and what failed
+  (none)           show the table; --follow: until all is done; --json: one object a line
+  resume           submit missing, stopped and cancelled cells
+  retry --failed   submit missing and failed cells
   stop             let running cells save at the end of their step, and stay stopped
-  cancel           end cells, running or pending; asks first (--yes: does not)
-  logs             what the last attempt of a cell printed, and its traceback
-  collect          one tidy table of all results: collect.csv
-  sync             journals into MLflow (collect does it too)
+  cancel           end running and pending cells; asks first (--yes: does not)
+  logs             show what the last attempt of a cell printed, and its traceback
+  collect          write one table of all results: collect.csv
+  sync             bring the journals into MLflow (collect does so, too)
 PATTERN: algo=grpo,seed=0|1 compares axes; grpo is a whole value or a whole word of a cell's name, *grpo* a part of it.
-Without one, all cells. Cells that the sweep's last line does not ask for are left out unless they live (--all: no cell is).
+Without a pattern, all cells, but not those that the last submitted line does not ask for, unless they live (--all: these, too).
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from launch.sweep.states import Status
 from launch.sync import count_undelivered
 from zero.errors import InputError
 
-COMMANDS = ("show", "resume", "retry", "stop", "cancel", "logs", "collect", "sync")
 TAIL = 60  # lines of a log
 
 
@@ -59,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not names:
             known = ", ".join(dict.fromkeys(a for cell in sweep.cells.values() for a in cell.axes))
             raise InputError("PATTERN", options.pattern, f"fits no cell; axes are {known}")
-        act = {"show": show, "resume": resume, "retry": retry, "stop": stop, "cancel": cancel, "logs": logs,
-               "collect": collect, "sync": deliver}[options.command]  # fmt: skip
-        return act(folder, sweep, names, options)
+        return COMMANDS[options.command](folder, sweep, names, options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return files.EXIT_INPUT
@@ -312,6 +309,18 @@ def deliver_states(folder: Path, sweep: Sweep, statuses: Mapping[str, Status]) -
     for name, line in failed.items():
         print(f"  {name}: {line}", file=sys.stderr)
     return 1 if failed else 0
+
+
+COMMANDS = {
+    "show": show,
+    "resume": resume,
+    "retry": retry,
+    "stop": stop,
+    "cancel": cancel,
+    "logs": logs,
+    "collect": collect,
+    "sync": deliver,
+}
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def check_submit(words: Sequence[str]) -> None:
     from launch.sweep.compose import launcher_settings
 
     given = submit.parse(words)
-    overrides = [submit.shorthand(text) for text in given.overrides]
+    overrides = [submit.expand_shorthand(text) for text in given.overrides]
     evaluate = None if given.evaluate is None else shlex.split(given.evaluate)
     assert plan(overrides, grid=given.grid, evaluate=evaluate, smoke=given.smoke).cells
     assert not [key for key in launcher_settings(overrides, default="slurm") if key.isupper()]
@@ -177,7 +177,7 @@ def check_module(module: str, words: Sequence[str]) -> None:
         case "launch.serve":
             from launch import serve
 
-            serve.read(serve.parse(words).words)
+            serve.parse_words(serve.parse(words).words)
         case "analysis.reflection":
             assert entry(module).plan_of(words).temperatures
         case "pytest":

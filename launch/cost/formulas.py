@@ -145,9 +145,8 @@ def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: b
     else:
         mixed = learner["precision"] != "float32"  # auto: on a GPU that is bfloat16
         weights, gradients, masters, copies = 4.0, 4.0, 8.0, 2.0 * mixed
-    copied = (
-        reference and not lora and not learner["reference_offload"]
-    )  # without its adapters a model is its reference
+    # a model with adapters is its own reference without them
+    copied = reference and not lora and not learner["reference_offload"]
     resident = (weights + copied * 2 / weight_shards) * shape.parameters + masters * trained
     update = resident + gradients * trained + copies * shape.parameters
     per_token = shape.hidden * 2 * (2 * shape.layers + 34 if learner["gradient_checkpointing"] else 34 * shape.layers)

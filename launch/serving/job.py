@@ -1,8 +1,8 @@
-"""A server of vLLM as a Slurm job, of one node or several: submit it, wait until it answers, say where.
+"""A vLLM server as a Slurm job of one or several nodes: submit it, wait until it answers, print where it is.
 
-The same line again finds the server that runs, or the job that waits, and submits only what is not there. All of it lies
-in runs/servers/NAME: job.json, server.sbatch, server.out and, while it serves, endpoint.json. A job that Slurm stops and
-queues again serves again, maybe elsewhere: its endpoint file then says where.
+The same line again finds the job that runs or waits, and submits one only if there is none. Its files are in
+runs/servers/NAME: job.json, server.sbatch, server.out and, while it serves, endpoint.json. If Slurm requeues the job it serves
+again, maybe on other nodes, which endpoint.json then names.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from zero.paths import ROOT
 
 HOME = Path("runs/servers")
 JOB, ENDPOINT, OUTPUT, SCRIPT = "job.json", "endpoint.json", "server.out", "server.sbatch"
-HEALTH_TIMEOUT = 5.0  # seconds for one look at the server
+HEALTH_TIMEOUT = 5.0  # seconds
 EXIT_INTERRUPTED = 130
 
 
-def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[str, Any]) -> int:
-    """Submit or stop the job of a server; returns once it serves: 0, or 1 if it ended before, 130 after Ctrl-C.
-    `arguments`: the line that was typed, without the `given` settings of the launcher."""
-    settings = replace(Settings.parse({k: v for k, v in given.items() if k not in SWEEP_KEYS}), tasks_per_node=1)
+def run(options: argparse.Namespace, arguments: Sequence[str], launcher: Mapping[str, Any]) -> int:
+    """Submit or stop the job of a server. Returns 0 once it serves, 1 if it ended before, 130 after Ctrl-C. `arguments`: the
+    command line without the settings of the `launcher`."""
+    settings = Settings.parse({key: value for key, value in launcher.items() if key not in SWEEP_KEYS})
+    settings = replace(settings, tasks_per_node=1)
     folder = (HOME / re.sub(r"[^\w.=+-]+", "-", options.name or options.model).strip("-")).absolute()
     endpoint = (options.endpoint or folder / ENDPOINT).absolute()
     request = job_request(settings, [*arguments, *layout(options, settings)], folder, endpoint, options.port or 0)
     text = submitit_executor.batch_file(request)
     known = read_json(folder / JOB)
     task = str(known.get("task", ""))
-    said = slurm_jobs.snapshot([task] if task else [])
-    if not said.answered:
+    snapshot = slurm_jobs.snapshot([task] if task else [])
+    if not snapshot.answered:
         raise InputError("launcher", "slurm", "squeue does not answer; try again later, or launcher=local")
-    state = said.tasks.get(task)
-    lives = state is not None and state.state in slurm_jobs.LIVE
+    live = task in snapshot.tasks and snapshot.tasks[task].state in slurm_jobs.LIVE
     if options.stop:
-        if not lives:
+        if not live:
             raise InputError("--stop", folder, "no job of this server runs or waits")
         slurm_jobs.cancel([task])
         print(f"job {task} is cancelled")
         return 0
-    if lives and known["script"] != text:
+    if live and known["script"] != text:
         remedy = f"job {task} serves it with other settings; --stop ends that one, --name calls this one something else"
         raise InputError("--name", folder.name, remedy)
-    if not lives:
+    if not live:
         slurm_checks.check(settings, folder, 1)
         task = submit(request, text)
     print(f"job {task}: {relative(endpoint)} once it serves, output in {relative(folder / OUTPUT)}", flush=True)
@@ -66,16 +66,15 @@ def run(options: argparse.Namespace, arguments: Sequence[str], given: Mapping[st
 
 
 def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
-    """How the GPUs hold the model: each layer on those of one node, the layers dealt out over the nodes, unless it is said
-    otherwise. InputError if that leaves a GPU or a node without work."""
+    """vLLM's parallel sizes: by default tensor-parallel over the GPUs of a node, pipeline-parallel over the nodes. InputError if
+    their product is not the number of GPUs."""
     devices = settings.nodes * max(1, settings.gpus_per_node)
     tensor = options.tensor_parallel or max(1, settings.gpus_per_node)
     pipeline = options.pipeline_parallel or max(1, devices // tensor)
     if tensor * pipeline != devices:
-        what = (
-            f"{settings.nodes} nodes x {settings.gpus_per_node} GPUs" if settings.gpus_per_node else f"{devices} nodes"
-        )
-        remedy = f"times --pipeline-parallel={pipeline} must be the {devices} of {what} (launcher.nodes, launcher.gpus_per_node)"
+        gpus = f"{settings.nodes} nodes x {settings.gpus_per_node} GPUs"
+        total = f"{devices} of {gpus if settings.gpus_per_node else f'{devices} nodes'}"
+        remedy = f"times --pipeline-parallel={pipeline} must be the {total} (launcher.nodes, launcher.gpus_per_node)"
         raise InputError("--tensor-parallel", tensor, remedy)
     return [f"--tensor-parallel={tensor}", f"--pipeline-parallel={pipeline}"]
 
@@ -83,11 +82,11 @@ def layout(options: argparse.Namespace, settings: Settings) -> list[str]:
 def job_request(
     settings: Settings, arguments: Sequence[str], folder: Path, endpoint: Path, port: int
 ) -> submitit_executor.JobRequest:
-    """The job: one task on each node, all of which run the line that was typed, there and with an endpoint file."""
-    here = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
+    """The job: one task on each node, which runs the same command with launcher=local and an endpoint file."""
+    local = ["launcher=local", "--host=0.0.0.0", f"--port={port}", f"--endpoint={endpoint}"]
     python = settings.python or shlex.quote(sys.executable)
     flags = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus_per_task}", *settings.srun_args]
-    line = f"srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*arguments, *here])}"
+    line = f"srun {shlex.join(flags)} {python} -u -m launch.serve {shlex.join([*arguments, *local])}"
     body = [line, "code=$?", *settings.teardown, "exit $code"] if settings.teardown else [f"exec {line}"]
     lines = [
         *settings.setup,
@@ -104,7 +103,7 @@ def job_request(
 
 
 def submit(request: submitit_executor.JobRequest, text: str) -> str:
-    """The job's id; InputError if Slurm refuses it."""
+    """Submit the job; its JOB_TASK. InputError if Slurm refuses it."""
     folder = request.home
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ENDPOINT, OUTPUT):
@@ -119,35 +118,33 @@ def submit(request: submitit_executor.JobRequest, text: str) -> str:
 
 
 def wait(task: str, endpoint: Path, output: Path, limit: float, settings: Settings) -> int:
-    """Until the server answers, or its job has ended; `limit` seconds from the job's start."""
-    began, word = None, ""
+    """Wait until the server answers (returns 0) or its job has ended (1). InputError `limit` seconds after the job's start."""
+    started, state = None, ""
     while True:
-        about = read_json(endpoint)
-        if about.get("job") == task and is_healthy(str(about["url"])):
-            print(f"serving {about['model']} at {about['url']} for at most {settings.timeout_min} minutes of its job")
+        server = read_json(endpoint)
+        if server.get("job") == task and is_healthy(str(server["url"])):
+            print(f"serving {server['model']} at {server['url']} for at most {settings.timeout_min} minutes of its job")
             print(f"  python -m zero.evaluate ... rollout=openai rollout.url={relative(endpoint)}")
             return 0
-        said = slurm_jobs.snapshot([task])
-        now = said.tasks.get(task)
-        if said.answered and now is not None and now.state not in slurm_jobs.LIVE:
-            print(
-                f"error: job {task} ended as {now.state}: {last_line(output)}; all of it: {relative(output)}",
-                file=sys.stderr,
-            )
+        snapshot = slurm_jobs.snapshot([task])
+        now = snapshot.tasks.get(task)
+        if snapshot.answered and now is not None and now.state not in slurm_jobs.LIVE:
+            reason = f"{last_line(output)}; all of it: {relative(output)}"
+            print(f"error: job {task} ended as {now.state}: {reason}", file=sys.stderr)
             return 1
-        if now is not None and now.state != word:
-            word = now.state
-            print(f"job {task}: {word.lower()}" + (f" on {now.node}" if now.node else f" ({now.reason})" if now.reason else ""),
-                  flush=True)  # fmt: skip
-        began = began or (time.monotonic() if word == "RUNNING" else None)
-        if began is not None and time.monotonic() - began > limit:
+        if now is not None and now.state != state:
+            state = now.state
+            detail = f" on {now.node}" if now.node else f" ({now.reason})" if now.reason else ""
+            print(f"job {task}: {state.lower()}{detail}", flush=True)
+        started = started or (time.monotonic() if state == "RUNNING" else None)
+        if started is not None and time.monotonic() - started > limit:
             remedy = f"job {task} does not serve within these seconds; it goes on; see {relative(output)}"
             raise InputError("--start-limit", limit, remedy)
-        time.sleep(min(settings.poll_s, 2.0) if word == "RUNNING" else settings.poll_s)
+        time.sleep(min(settings.poll_s, 2.0) if state == "RUNNING" else settings.poll_s)
 
 
 def is_healthy(url: str) -> bool:
-    """Whether the server says that it is well. Directly: a proxy does not know the nodes."""
+    """Whether the server answers. Without a proxy, which would not know the nodes."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=HEALTH_TIMEOUT) as answer:
@@ -157,7 +154,7 @@ def is_healthy(url: str) -> bool:
 
 
 def last_line(output: Path) -> str:
-    """The last line that says something, an error if there is one."""
+    """The last line that is not empty, preferably one of an error."""
     try:
         lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
@@ -167,5 +164,5 @@ def last_line(output: Path) -> str:
 
 
 def relative(path: Path) -> str:
-    """A path as it would be typed here."""
+    """A path relative to the current folder, if it is below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

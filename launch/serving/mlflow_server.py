@@ -1,4 +1,4 @@
-"""MLflow's own server over an embedded store: who may reach it under which name, and no process left behind."""
+"""MLflow's server over an embedded store: its login, the names under which it may be reached, and its end with all processes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from urllib.error import URLError
 from zero.errors import InputError
 from zero.tracking.store import SQLITE, artifact_root
 
-# Light: without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and calls its vendor.
+# without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and reports to its vendor
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ANY_ADDRESS = ("0.0.0.0", "::")  # hosts that stand for every address of this machine
+ANY_ADDRESS = ("0.0.0.0", "::")  # hosts that mean every address of this machine
 START_SECONDS = 180  # a busy machine took 90
 
 
 def login_environment(store: str) -> dict[str, str]:
-    """The environment of MLflow's basic-auth app. Its users lie beside the store; the first start makes `admin`, with the
-    password in MLFLOW_AUTH_ADMIN_PASSWORD or one that is made and printed here. InputError if the app is not installed."""
+    """The variables of MLflow's basic-auth app. Its users are stored beside the runs; the first start creates `admin`, with the
+    password of MLFLOW_AUTH_ADMIN_PASSWORD or a random one that is printed here. InputError if the app is not installed."""
     if find_spec("flask_wtf") is None:
-        raise InputError(
-            "--login", "", "MLflow's basic-auth app is not installed; pip install -e '.[auth]' in this repository"
-        )
+        remedy = "MLflow's basic-auth app is not installed; pip install -e '.[auth]' in this repository"
+        raise InputError("--login", "", remedy)
     folder = Path(store.removeprefix(SQLITE)).parent
     database, settings = folder / "mlflow-users.db", folder / "mlflow-users.ini"
     settings.write_text(
@@ -45,17 +44,17 @@ def login_environment(store: str) -> dict[str, str]:
     )
     password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") or secrets.token_urlsafe(12)
     if not database.exists():
-        made = "" if "MLFLOW_AUTH_ADMIN_PASSWORD" in os.environ else f", password {password}"
-        print(f"user admin{made}; more users: /signup of these pages")
+        secret = "" if "MLFLOW_AUTH_ADMIN_PASSWORD" in os.environ else f", password {password}"
+        print(f"user admin{secret}; more users: /signup of these pages")
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only where there is no admin yet
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),  # of the forms of this server alone
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,  # read only if there is no admin yet
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),  # of this server's forms
     }
 
 
 def refuse_taken_port(host: str, port: int) -> None:
-    """InputError if something listens there already, or the machine has no such address."""
+    """InputError if the port is taken, or the machine has no such address."""
     if not 0 <= port < 1 << 16:  # 0: any that is free
         raise InputError("--port", port, "must be a number up to 65535")
     try:
@@ -63,7 +62,8 @@ def refuse_taken_port(host: str, port: int) -> None:
     except OSError as error:
         raise InputError("--host", host, f"is no address of this machine ({error.strerror})") from error
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
+        # as the server does, for a port that was just closed
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
@@ -71,18 +71,18 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 
 def shown_name(host: str) -> str:
-    """The name of this machine in a link: its full one, if every address is served."""
+    """The name of this machine in a link: the full one if every address is served."""
     return socket.getfqdn() if host in ANY_ADDRESS else bracketed(host)
 
 
 def bracketed(name: str) -> str:
-    """A name or address as it stands before :PORT."""
+    """A name or address as it is written before :PORT."""
     return f"[{name}]" if ":" in name else name
 
 
 def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
-    """What a request may call this machine, so that pages of other sites cannot reach the server: its names and addresses,
-    and `more`. Private addresses are allowed where all are served, as MLflow does of itself."""
+    """The names and addresses by which a request may call this machine, and `more`: with any other one, pages of other sites
+    could reach the server. Where every address is served, private addresses are allowed, as by MLflow itself."""
     names = [host, *LOOPBACK, socket.gethostname(), socket.getfqdn(), *more]
     if host in ANY_ADDRESS:
         names += [*addresses(), "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
@@ -90,7 +90,7 @@ def names_of_this_machine(host: str, more: Sequence[str]) -> list[str]:
 
 
 def addresses() -> list[str]:
-    """The addresses that this machine's name stands for."""
+    """The addresses of this machine's name."""
     try:
         return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)))
     except OSError:
@@ -105,10 +105,13 @@ def serve(
     login: Mapping[str, str] | None = None,
     more: Sequence[str] = (),
 ) -> int:
-    """Run the server until it ends or a signal comes, and leave no process behind. `login`: see `users`; `more`: names of
-    this machine that it does not know itself."""
+    """Run the server until it ends or a signal comes; no process is left behind. `login`: from `login_environment`; `more`:
+    other names of this machine."""
     folder = Path(store.removeprefix(SQLITE)).parent
     log = folder / "mlflow-server.log"
+    names = names_of_this_machine(host, more)
+    allowed = ",".join(f"{name}{end}" for name in names for end in ("", f":{port}"))
+    origins = ",".join(f"http://{name}:{port}" for name in names)  # of requests of its own pages
     command = [
         sys.executable,
         "-m",
@@ -122,16 +125,12 @@ def serve(
         str(port),
     ]
     command += ["--workers", "1", "--artifacts-destination", str(artifact_root(store))]
-    names = names_of_this_machine(host, more)
-    command += ["--allowed-hosts", ",".join(f"{name}{end}" for name in names for end in ("", f":{port}"))]
-    command += [
-        "--cors-allowed-origins",
-        ",".join(f"http://{name}:{port}" for name in names),
-    ]  # of its own pages' requests
+    command += ["--allowed-hosts", allowed, "--cors-allowed-origins", origins]
     command += ["--app-name", "basic-auth"] if login else []
     signal.signal(signal.SIGTERM, _interrupt)
     with log.open("w") as file:
-        server = subprocess.Popen(  # a session of its own: the server's own children go with it
+        # in a session of its own, so that the server's children can be ended with it
+        server = subprocess.Popen(
             command,
             stdout=file,
             stderr=file,
@@ -140,8 +139,8 @@ def serve(
             start_new_session=True,
         )
     try:
-        at = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, bracketed(host))
-        if not _answers(server, f"http://{at}:{port}/health"):
+        address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, bracketed(host))
+        if not _answers(server, f"http://{address}:{port}/health"):
             print(f"error: the MLflow server did not start; see {log}", file=sys.stderr)
             return 1
         print_links(links)
@@ -171,10 +170,10 @@ def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server's whole session: politely, then not."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
+    """End the server's whole session: by SIGTERM, then by SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(server.pid, sent)
+            os.killpg(server.pid, number)
             server.wait(10)
         except ProcessLookupError:
             return

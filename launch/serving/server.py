@@ -1,6 +1,6 @@
-"""vLLM's own server as a process of ours: started, given its weights, announced, ended with all of its workers.
+"""vLLM's server as a child process: started, given its weights, announced, and ended with all of its workers.
 
-On several nodes of a job each runs one: the first has the API, the others work for it.
+In a job of several nodes each node runs this: the first has the API, the others run its workers.
 """
 
 from __future__ import annotations
@@ -21,49 +21,53 @@ from typing import Any
 
 from launch.sweep.files import read_json, write_json
 from launch.sweep.process import Process
-from launch.sweep.process import free_port as meeting_port
+from launch.sweep.process import free_port as rendezvous_port
 from zero.errors import InputError
 from zero.paths import ROOT
 
 ENVIRONMENT = {
-    "VLLM_SERVER_DEV_MODE": "1",  # the calls that replace weights
+    "VLLM_SERVER_DEV_MODE": "1",  # allows the calls that replace weights
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings tell of every setting that we chose
+    "VLLM_LOGGING_LEVEL": "ERROR",  # it warns of every setting that is not its default
 }
 ON_CPU = {
     "OMP_NUM_THREADS": "1",  # more are slower wherever anything else runs
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else it pins itself to one core, busy or not
-    "TORCH_COMPILE_DISABLE": "1",  # else the first token waits for a C++ compiler
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise it pins itself to one core, busy or not
+    "TORCH_COMPILE_DISABLE": "1",  # otherwise the first token waits for a C++ compiler
 }
-MAIN, WORKERS = "vllm.entrypoints.openai.api_server", "zero.rollout.headless"  # of the first node, and of the others
-MEETING, MEETING_TIMEOUT = (
-    "meeting.json",
-    600.0,
-)  # where the first node says on which port the nodes meet; seconds to read it
+MAIN = "vllm.entrypoints.openai.api_server"  # module of the first node
+WORKERS = "zero.rollout.headless"  # module of the others
+RENDEZVOUS = "rendezvous.json"  # file in which the first node writes the port at which the nodes meet
+RENDEZVOUS_TIMEOUT = 600.0  # seconds to read it
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to ask a server that listens on every address
-GRACE = 30  # seconds for vLLM to end after it was asked to
+GRACE = 30  # seconds for vLLM to end after SIGTERM
 
 
 def multi_node_flags(options: argparse.Namespace, process: Process) -> dict[str, Any]:
-    """vLLM's flags for a server of several nodes: who is who, and where they meet. InputError if the first never says."""
+    """vLLM's flags for a server of several nodes: ranks, address and port. InputError if the first node writes no port."""
     if process.world_size == 1:
         return {}
-    said = options.endpoint.parent / MEETING
+    path = options.endpoint.parent / RENDEZVOUS
     if process.is_main:
-        write_json(said, {"token": process.token, "port": meeting_port(process.job, process.restart)})
-    until = time.monotonic() + MEETING_TIMEOUT
-    while (meeting := read_json(said)).get("token") != process.token:
-        if time.monotonic() > until:
-            raise InputError("--endpoint", said, "the first node wrote nothing there: does every node see this folder?")
+        write_json(path, {"token": process.token, "port": rendezvous_port(process.job, process.restart)})
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT
+    while (rendezvous := read_json(path)).get("token") != process.token:
+        if time.monotonic() > deadline:
+            raise InputError("--endpoint", path, "the first node wrote nothing there: does every node see this folder?")
         time.sleep(0.1)
-    return {"nnodes": process.world_size, "node-rank": process.rank, "master-addr": process.address,
-            "master-port": meeting["port"], "distributed-executor-backend": "mp"}  # fmt: skip
+    return {
+        "nnodes": process.world_size,
+        "node-rank": process.rank,
+        "master-addr": process.address,
+        "master-port": rendezvous["port"],
+        "distributed-executor-backend": "mp",
+    }
 
 
 def own_address() -> dict[str, str]:
-    """What vLLM calls this node to the others: the address of its name, unless that is known here alone."""
+    """The variable by which vLLM tells other nodes this node's address; {} if its name has only a loopback address."""
     with suppress(OSError):
         if not (address := socket.gethostbyname(socket.gethostname())).startswith("127."):
             return {"VLLM_HOST_IP": address}
@@ -71,8 +75,7 @@ def own_address() -> dict[str, str]:
 
 
 def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, process: Process, cuda: bool) -> int:
-    """Run vLLM, give it the weights, say so; its exit code, or 0 after a signal. On a node that is not the first of a
-    server: run its workers."""
+    """Run vLLM, load the weights, announce it; its exit code, or 0 after a signal. On nodes other than the first: run workers."""
     flags = {**flags, **multi_node_flags(options, process)}
     arguments = [f"--{key}" + ("" if value is None else f"={value}") for key, value in flags.items()]
     environment = {
@@ -83,12 +86,12 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
     }
     environment["VLLM_SERVER_DEV_MODE"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    asked: list[str] = []
+    signals: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(signal.Signals(number).name)
+        signals.append(signal.Signals(number).name)
 
-    if options.endpoint and process.is_main:  # of a server that was killed: whoever waits must not take it for this one
+    if options.endpoint and process.is_main:  # left by a server that was killed
         options.endpoint.unlink(missing_ok=True)
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", MAIN if process.is_main else WORKERS, *arguments],
@@ -98,11 +101,11 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
     )
     former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if process.is_main and load_weights(child, asked, options, weights):
+        if process.is_main and load_weights(child, signals, options, weights):
             announce(child, options, process)
-        while child.poll() is None and not asked:
+        while child.poll() is None and not signals:
             time.sleep(0.2)
-        return 0 if asked else child.returncode or 1  # a server that ends by itself has failed
+        return 0 if signals else child.returncode or 1  # a server that ends by itself has failed
     finally:
         stop_server(child)
         if options.endpoint and process.is_main:
@@ -111,20 +114,22 @@ def serve(options: argparse.Namespace, flags: Mapping[str, Any], weights: Path, 
             signal.signal(number, handler)
 
 
-def load_weights(child: subprocess.Popen[bytes], asked: list[str], options: argparse.Namespace, weights: Path) -> bool:
-    """Wait until vLLM serves, and load the weights. False if it ended, or was asked to. InputError if it takes too long."""
+def load_weights(
+    child: subprocess.Popen[bytes], signals: list[str], options: argparse.Namespace, weights: Path
+) -> bool:
+    """Wait until vLLM serves, and load the weights. False if it ended or a signal came. InputError if it takes too long."""
     from zero.rollout.http import Client, Future, HttpError, ServerError
 
     client = Client(url_of(LOOPBACK.get(options.host, options.host), options.port), 10.0, 1)
     since = time.monotonic()
 
-    def patient() -> bool:
+    def may_wait() -> bool:
         time.sleep(0.2)
         if time.monotonic() - since > options.start_limit:
             raise InputError("--start-limit", options.start_limit, "vLLM does not serve within these seconds; raise it")
-        return child.poll() is None and not asked
+        return child.poll() is None and not signals
 
-    while patient():
+    while may_wait():
         try:
             client.get("/health")
             break
@@ -132,11 +137,11 @@ def load_weights(child: subprocess.Popen[bytes], asked: list[str], options: argp
             continue
     body = {"method": "take_checkpoint", "args": [str(weights)]}
     loading = Future(lambda: client.post("/collective_rpc", body, limit=None)["results"])
-    while patient():
+    while may_wait():
         try:
             if loading.ended:
-                said: Sequence[Mapping[str, Any]] = loading.result(0, RuntimeError())
-                for worker in said:
+                results: Sequence[Mapping[str, Any]] = loading.result(0, RuntimeError())
+                for worker in results:
                     if "error" in worker:
                         raise InputError("MODEL", options.model, f"vLLM cannot load its weights ({worker['error']})")
                 client.post("/reset_prefix_cache", None)
@@ -147,8 +152,8 @@ def load_weights(child: subprocess.Popen[bytes], asked: list[str], options: argp
 
 
 def announce(child: subprocess.Popen[bytes], options: argparse.Namespace, process: Process) -> None:
-    """Say where the server is; the endpoint file appears whole or not at all."""
-    host = socket.gethostname() if options.host in LOOPBACK else options.host  # as other machines know this one
+    """Print where the server is, and write the endpoint file."""
+    host = socket.gethostname() if options.host in LOOPBACK else options.host  # as other machines know it
     about = {
         "url": url_of(host, options.port),
         "model": options.name or options.model,
@@ -161,7 +166,7 @@ def announce(child: subprocess.Popen[bytes], options: argparse.Namespace, proces
 
 
 def url_of(host: str, port: int) -> str:
-    """The url of a host's port."""
+    """The url of a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -176,7 +181,7 @@ def free_port(host: str) -> int:
 
 
 def stop_server(child: subprocess.Popen[bytes]) -> None:
-    """End vLLM and all of its processes: a killed one leaves its workers behind."""
+    """End vLLM and all of its processes: without that its workers would stay if it is killed."""
     child.terminate()
     try:
         child.wait(GRACE)
@@ -184,10 +189,10 @@ def stop_server(child: subprocess.Popen[bytes]) -> None:
         child.kill()
         child.wait()
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)  # it leads a group of its own
+        os.killpg(child.pid, signal.SIGKILL)  # it leads a process group
 
 
 def die_with_parent() -> None:
-    """In the child: be asked to end when this process is killed. Elsewhere than on Linux it lives on."""
+    """In the child: ask the kernel for SIGTERM when this process dies (on Linux only)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGTERM)

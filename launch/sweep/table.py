@@ -49,9 +49,8 @@ def table(sweep: Sweep, statuses: Statuses, names: Sequence[str], rows: int | No
     for heading in ("step", "reward", "length", "ETA", "tries"):
         result.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     result.add_column("node", no_wrap=True)
-    result.add_column(
-        "note", overflow="ellipsis", no_wrap=True, max_width=NOTE_WIDTH
-    )  # last error, or what it waits for
+    # the last error, or what the cell waits for
+    result.add_column("note", overflow="ellipsis", no_wrap=True, max_width=NOTE_WIDTH)
     for name in ordered if rows is None else ordered[:rows]:
         result.add_row(*row(sweep.cells[name], statuses[name], axes))
     if rows is not None and len(ordered) > rows:

@@ -48,9 +48,8 @@ def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
     assert process.torch_variables(15000, slurm) == {
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7", "MASTER_PORT": "15000",
     }  # fmt: skip
-    assert (
-        process.torch_variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"
-    )  # it is shown its own GPU alone
+    # it sees only its own GPU
+    assert process.torch_variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"
     assert "WORLD_SIZE" not in Process.from_environment({"ZERO_CELL_JOB": "12_5"}).torch_variables(0, {})
 
 

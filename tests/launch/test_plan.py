@@ -28,9 +28,8 @@ def learner(**settings: Any) -> dict[str, Any]:
 def test_bytes_of_a_parameter_are_those_of_the_learner() -> None:
     head = 1024 * SMALL.vocabulary * 12 / 1e9  # the chunk of logits that is always there
     n = SMALL.parameters / 1e9
-    assert learner_gb(learner(), SMALL, 8, False) == pytest.approx(
-        (12 * n, 18 * n + head)
-    )  # the hint of conf/model: 18
+    # 18 is the hint of conf/model
+    assert learner_gb(learner(), SMALL, 8, False) == pytest.approx((12 * n, 18 * n + head))
     assert learner_gb(learner(precision="float32"), SMALL, 8, False) == pytest.approx((12 * n, 16 * n + head))
     assert learner_gb(learner(stage=1), SMALL, 8, False) == pytest.approx((3.5 * n, 7.5 * n + head))
     assert learner_gb(learner(stage=2), SMALL, 8, False) == pytest.approx((3.5 * n, 4 * n + head))

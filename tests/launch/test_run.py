@@ -42,9 +42,8 @@ def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once
     until(lambda: len(files.read_attempts(place)) == 2)
     assert files.read_attempts(place)[0]["exit"] == files.EXIT_PREEMPTED
     until(lambda: (place / "checkpoints" / "step_000006").exists() or files.finished(place))
-    assert (
-        submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
-    )  # the same line: nothing twice
+    # the same line again: nothing runs twice
+    assert submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
     until(lambda: files.finished(folder / evaluated))
     assert len(files.read_attempts(place)) == 2 and len(files.read_attempts(folder / evaluated)) == 1
     assert status.main([str(folder)]) == 0

@@ -131,14 +131,14 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_named_as_in_training_or_by_its_place(name: str) -> None:
     words, path = MODELS[name]
-    model, launcher = serve.read([*words, "launcher.partition=gpu", "launcher=slurm"])
+    model, launcher = serve.parse_words([*words, "launcher.partition=gpu", "launcher=slurm"])
     assert model["path"] == path and launcher == ["hydra.launcher.partition=gpu", "hydra/launcher=slurm"]
 
 
 @pytest.mark.parametrize("line", ["launcher=slurm", "a b", "a model=nano", "model=nanno", "model=nano model.x=1"])
 def test_not_one_model_is_one_line(line: str) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$"):
-        serve.read(line.split())
+        serve.parse_words(line.split())
 
 
 def test_settings_of_a_job_are_refused_here(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_the_gpus_of_a_job_hold_one_model() -> None:
 def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
     typed = ["model=nano", "--context=100", "--tensor-parallel=4"]
     settings = settings_of_job(setup=["module load x"], teardown=["rm y"])
-    text = submitit_executor.batch_file(serve_job.order_of(settings, typed, tmp_path, tmp_path / "e.json", 0))
+    text = submitit_executor.batch_file(serve_job.job_request(settings, typed, tmp_path, tmp_path / "e.json", 0))
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=True).returncode == 0
     (line,) = (line for line in text.splitlines() if line.startswith("srun "))
     assert "model=nano --context=100 --tensor-parallel=4 launcher=local" in line
@@ -181,6 +181,6 @@ def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
 def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:
     options = serve.parse(["m", f"--endpoint={tmp_path / 'e.json'}"])
     places = [Process(job="7_0", rank=rank, size=2, address="n1") for rank in (0, 1)]
-    first, second = (serving.across(options, process) for process in places)
+    first, second = (serving.multi_node_flags(options, process) for process in places)
     assert first["node-rank"] == 0 and second == first | {"node-rank": 1} and first["nnodes"] == 2
-    assert serving.across(options, Process()) == {}
+    assert serving.multi_node_flags(options, Process()) == {}

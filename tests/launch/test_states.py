@@ -118,10 +118,8 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
         begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)
         time.sleep(0.3)
         assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].live
-        linked, other = (
-            tmp_path / "linked",
-            tmp_path / "other",
-        )  # another path to the sweep; a sweep with a cell of that name
+        # another path to the sweep; a sweep with a cell of that name
+        linked, other = tmp_path / "linked", tmp_path / "other"
         linked.symlink_to(tmp_path)
         assert states.read_statuses(linked, sweep_of(cell), {})["my-cell"].live
         (other / "my-cell").mkdir(parents=True)
