@@ -69,11 +69,13 @@ def test_a_restart_takes_another_port() -> None:
 
 def attempts(*spans: tuple[float, int | None]) -> list[dict[str, Any]]:
     """Attempts of these seconds and exit codes, one after another; the last one has just begun."""
-    found, now = [], 1000.0
+    records, now = [], 1000.0
     for i, (seconds, code) in enumerate(spans):
-        found.append({"attempt": i + 1, "time": now} | ({} if code is None else {"exit": code, "ended": now + seconds}))
+        records.append(
+            {"attempt": i + 1, "time": now} | ({} if code is None else {"exit": code, "ended": now + seconds})
+        )
         now += seconds + 1
-    return [*found, {"attempt": len(spans) + 1, "time": now}]
+    return [*records, {"attempt": len(spans) + 1, "time": now}]
 
 
 DELAYS = {
@@ -91,9 +93,9 @@ DELAYS = {
 @pytest.mark.parametrize("name", DELAYS)
 def test_a_cell_that_dies_quickly_waits_longer_each_time(name: str) -> None:
     spans, seconds = DELAYS[name]
-    found = attempts(*spans)
-    assert cells.backoff_seconds(found, len(found)) == seconds
-    assert cells.backoff_seconds(found[:1], 1) == 0.0
+    records = attempts(*spans)
+    assert cells.backoff_seconds(records, len(records)) == seconds
+    assert cells.backoff_seconds(records[:1], 1) == 0.0
 
 
 @pytest.fixture

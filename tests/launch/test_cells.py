@@ -55,7 +55,7 @@ def test_configs_of_cells_share_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         (["algo=grpo,drgpo"], "did you mean drgrpo"),
         (["seed=0,x"], "must be a whole number"),
@@ -69,22 +69,22 @@ def test_configs_of_cells_share_nothing() -> None:
         (["algo=grpo,sft", "seed=0,1"], "imitates every response, right or wrong: add rollout=gold"),
     ],
 )
-def test_one_bad_cell_and_there_is_no_plan(typed: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_one_bad_cell_and_there_is_no_plan(typed: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         cells.plan(typed)
 
 
 def test_the_product_its_names_and_what_distinguishes() -> None:
-    made = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
-    assert [(c.axes["algo"], c.axes["seed"]) for c in made.cells.values()] == [
+    planned = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
+    assert [(c.axes["algo"], c.axes["seed"]) for c in planned.cells.values()] == [
         ("grpo", "0"), ("grpo", "1"), ("drgrpo", "0"), ("drgrpo", "1"),
     ]  # fmt: skip
-    for name, cell in made.cells.items():
+    for name, cell in planned.cells.items():
         assert name == cell.name and name.endswith("-" + cell.signature[:6])
         assert cell.signature == identity.signature(configs.check("train", cell.overrides))
         assert cell.axes["optim.lr"] == "1e-06" and cell.steps == 100
     other = cells.plan(["algo=drgrpo,grpo", "seed=0,1", "optim.lr=1e-6"])
-    assert set(other.cells) == set(made.cells)
+    assert set(other.cells) == set(planned.cells)
 
 
 def test_the_order_of_a_line_does_not_matter_to_its_sweep() -> None:
@@ -93,30 +93,30 @@ def test_the_order_of_a_line_does_not_matter_to_its_sweep() -> None:
 
 
 def test_a_rehearsal_of_experiments_holds_back_what_trains_alone() -> None:
-    made = cells.plan(["experiment=fig5_templates,table4_recipe", "seed=0"], smoke=True).cells
-    (smoke, *rest) = made.values()
+    planned = cells.plan(["experiment=fig5_templates,table4_recipe", "seed=0"], smoke=True).cells
+    (smoke, *others) = planned.values()
     assert smoke.name.startswith("smoke-") and smoke.root == "train"
-    assert {(cell.root, cell.after) for cell in rest} == {("train", smoke.name), ("evaluate", None)}
+    assert {(cell.root, cell.after) for cell in others} == {("train", smoke.name), ("evaluate", None)}
     with pytest.raises(InputError, match="none of these cells trains"):
         cells.plan(["experiment=fig5_templates"], smoke=True)
 
 
 def test_equal_settings_are_one_cell() -> None:
-    made = cells.plan(["steps=100,50", "seed=0"])
+    planned = cells.plan(["steps=100,50", "seed=0"])
     twice = cells.plan(["seed=0,0,1"])
-    assert len(made.cells) == 2 and not made.notes
+    assert len(planned.cells) == 2 and not planned.notes
     assert len(twice.cells) == 2 and "it runs once" in twice.notes[0]
 
 
 def test_a_grid_is_a_list_of_lines(tmp_path: Path) -> None:
     grid = tmp_path / "mine.yaml"
     grid.write_text('base: [steps=5]\ncells:\n  - [algo=grpo, template=r1]\n  - [algo=drgrpo, "seed=1,2"]\n')
-    made = cells.plan(["template=none"], grid=str(grid))
-    assert [(c.axes["algo"], c.axes["seed"], c.steps) for c in made.cells.values()] == [
+    planned = cells.plan(["template=none"], grid=str(grid))
+    assert [(c.axes["algo"], c.axes["seed"], c.steps) for c in planned.cells.values()] == [
         ("grpo", "0", 5), ("drgrpo", "1", 5), ("drgrpo", "2", 5),
     ]  # fmt: skip
-    assert {c.axes["template"] for c in made.cells.values()} == {"none"}, "what is typed counts last"
-    assert made.name.startswith("mine-")
+    assert {c.axes["template"] for c in planned.cells.values()} == {"none"}, "what is typed counts last"
+    assert planned.name.startswith("mine-")
     for bad in ("cells: 3", "[]", "cells: [algo=grpo]", "{", "cells: []"):
         grid.write_text(bad)
         with pytest.raises(InputError, match="--grid"):
@@ -126,8 +126,8 @@ def test_a_grid_is_a_list_of_lines(tmp_path: Path) -> None:
 
 
 def test_a_rehearsal_goes_first_and_evaluations_follow() -> None:
-    made = cells.plan(["seed=0,1"], evaluate=["benchmarks=nano"], smoke=True).cells
-    smoke, *others = made.values()
+    planned = cells.plan(["seed=0,1"], evaluate=["benchmarks=nano"], smoke=True).cells
+    smoke, *others = planned.values()
     assert smoke.steps == 2 and smoke.after is None
     trained = [c for c in others if c.root == "train"]
     evaluated = [c for c in others if c.root == "evaluate"]
@@ -163,8 +163,8 @@ def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_settings_of_the_launcher_are_hydras(typed: list[str], settings: dict[str, object]) -> None:
-    found = compose.launcher_settings(typed, default="local")
-    assert {key: found[key] for key in settings} == settings
+    composed = compose.launcher_settings(typed, default="local")
+    assert {key: composed[key] for key in settings} == settings
 
 
 def test_an_unknown_launcher_is_one_line() -> None:
@@ -174,9 +174,9 @@ def test_an_unknown_launcher_is_one_line() -> None:
 
 def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
     began = time.process_time()  # of this process alone: the machine may be busy
-    made = cells.plan(["algo=grpo,drgrpo", "template=none,qwen_math,r1", "questions=nano_math,nano_gsm",
+    planned = cells.plan(["algo=grpo,drgrpo", "template=none,qwen_math,r1", "questions=nano_math,nano_gsm",
                        "seed=range(0,21)", "optim.lr=1e-6,2e-6,3e-6,4e-6"])  # fmt: skip
-    assert len(made.cells) == 1008
+    assert len(planned.cells) == 1008
     assert time.process_time() - began < 10
 
 

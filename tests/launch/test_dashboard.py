@@ -64,14 +64,14 @@ def client_of(runs: Path) -> Any:
 def states_of(runs: Path) -> dict[str, Any]:
     """Shared views as MLflow's page would read them."""
     tags = client_of(runs).get_experiment_by_name("zero").tags
-    found = {}
+    views = {}
     for name, value in tags.items():
         if name.startswith("mlflow.sharedViewState."):
             assert len(value) < 5000, "MLflow cuts longer tags"
-            found[name.rsplit(".", 1)[1]] = json.loads(
+            views[name.rsplit(".", 1)[1]] = json.loads(
                 zlib.decompress(base64.b64decode(value.removeprefix("deflate;")))
             )
-    return found
+    return views
 
 
 def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,8 +95,7 @@ def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixtur
 
 def test_runs_get_a_hue_for_each_algorithm_unless_a_person_chose(runs: Path) -> None:
     client = client_of(runs)
-    found = client.search_runs(["1"])
-    chosen = found[0].info.run_id
+    chosen = client.search_runs(["1"])[0].info.run_id
     client.set_tag(chosen, dashboard.COLOUR, "#123456")
     dashboard.main(["--runs", str(runs), "--print-link"])
     colours = {run.info.run_id: run.data.tags[dashboard.COLOUR] for run in client.search_runs(["1"])}
@@ -133,9 +132,9 @@ def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest
         ):
             extra = [] if "--port" in arguments else ["--print-link"]
             assert dashboard.main([*arguments, *extra]) == 2
-            said = capsys.readouterr().err
-            assert words in said
-            assert said.count("\n") == 1
+            error_output = capsys.readouterr().err
+            assert words in error_output
+            assert error_output.count("\n") == 1
     assert not (tmp_path / "none").exists()
 
 
@@ -203,7 +202,7 @@ def served(runs: Path, *more: str, **environment: str) -> tuple[subprocess.Popen
     return server, port, lines
 
 
-def asked(port: int, password: str | None = None, name: str = "") -> tuple[int, int]:
+def search_runs(port: int, password: str | None = None, name: str = "") -> tuple[int, int]:
     """The status of a search for runs, and how many there are; `name`: what a browser calls this machine."""
     query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
     request = urllib.request.Request(
@@ -229,10 +228,14 @@ def test_who_has_no_password_sees_nothing(runs: Path) -> None:
     try:
         assert f"http://{socket.getfqdn()}:{port}/#/experiments" in "".join(lines)
         for name in (socket.gethostname(), socket.getfqdn(), "lab.example.org", "10.1.2.3"):
-            assert asked(port, password, name) == (200, 4), name
-        assert asked(port, password, "elsewhere.example.com")[0] == 403
+            assert search_runs(port, password, name) == (200, 4), name
+        assert search_runs(port, password, "elsewhere.example.com")[0] == 403
         assert lines[0].startswith("user admin; ") and password not in "".join(lines)
-        assert [asked(port), asked(port, "wrong"), asked(port, password)] == [(401, 0), (401, 0), (200, 4)]
+        assert [search_runs(port), search_runs(port, "wrong"), search_runs(port, password)] == [
+            (401, 0),
+            (401, 0),
+            (200, 4),
+        ]
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(90) == 0
@@ -264,7 +267,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing_behind(
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert b"MLflow" in page.read()
-        assert asked(port) == (200, 4)
+        assert search_runs(port) == (200, 4)
         assert dashboard.main(["--uri", f"http://127.0.0.1:{port}/"]) == 0
         assert f"http://127.0.0.1:{port}/#/experiments" in capsys.readouterr().out
         family = session_of(server.pid)

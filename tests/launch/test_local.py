@@ -59,7 +59,7 @@ def python(tmp_path: Path) -> str:
     return str(program)
 
 
-def made(tmp_path: Path, *names: str, after: Mapping[str, str] = {}) -> tuple[Path, Sweep]:
+def make_sweep(tmp_path: Path, *names: str, after: Mapping[str, str] = {}) -> tuple[Path, Sweep]:
     folder = tmp_path / "sweep"
     folder.mkdir()
     sweep = Sweep("sweep", {n: Cell(n, "train", (), {}, "", after=after.get(n)) for n in names})
@@ -81,7 +81,7 @@ def until(fact: Callable[[], Any], seconds: float = 30) -> None:
 
 
 def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, python: str) -> None:
-    folder, sweep = made(tmp_path, "ok-1", "fail-1", "again-1", "hopeless-1", "ok-2")
+    folder, sweep = make_sweep(tmp_path, "ok-1", "fail-1", "again-1", "hopeless-1", "ok-2")
     settings = local.parse_settings({"python": python, "at_once": 3, "requeues": 2})
     assert local.supervise(folder, list(sweep.cells), settings) == 0
     assert state_of(folder, sweep) == {
@@ -91,7 +91,7 @@ def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, 
 
 
 def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python: str) -> None:
-    folder, sweep = made(tmp_path, *(f"ok-{i}" for i in range(5)))
+    folder, sweep = make_sweep(tmp_path, *(f"ok-{i}" for i in range(5)))
     most = 0
 
     def poll() -> None:
@@ -107,7 +107,7 @@ def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python
 
 def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None:
     names = ("ok-1", "fail-1", "ok-after-ok", "ok-after-fail")
-    folder, sweep = made(tmp_path, *names, after={"ok-after-ok": "ok-1", "ok-after-fail": "fail-1"})
+    folder, sweep = make_sweep(tmp_path, *names, after={"ok-after-ok": "ok-1", "ok-after-fail": "fail-1"})
     local.supervise(
         folder, ["ok-after-ok", "ok-after-fail", "ok-1", "fail-1"], local.parse_settings({"python": python})
     )
@@ -115,7 +115,7 @@ def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None
 
 
 def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, sweep = made(tmp_path, "slow-1", "ok-1")
+    folder, sweep = make_sweep(tmp_path, "slow-1", "ok-1")
     timer = threading.Thread(target=lambda: (until(lambda: (folder / "seen.jsonl").exists()),
                                              os.kill(os.getpid(), signal.SIGTERM)))  # fmt: skip
     timer.start()
@@ -127,7 +127,7 @@ def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsy
 
 
 def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(tmp_path: Path, python: str) -> None:
-    folder, sweep = made(tmp_path, "slow-launch.cell")
+    folder, sweep = make_sweep(tmp_path, "slow-launch.cell")
     place = folder / "slow-launch.cell"
     backend = local.Local.parse({"python": python})
     child = subprocess.Popen(
@@ -151,7 +151,7 @@ def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(
 def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
     tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, _ = made(tmp_path, "brief-launch.cell", "ok-1", "ok-2")
+    folder, _ = make_sweep(tmp_path, "brief-launch.cell", "ok-1", "ok-2")
     settings = local.parse_settings({"python": python, "at_once": 2, "devices": [0, 1]})
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "toy.py"), "launch.sweep.attempt", str(folder), "brief-launch.cell"],
@@ -169,7 +169,7 @@ def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
 
 
 def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, _ = made(tmp_path, "ok-1")
+    folder, _ = make_sweep(tmp_path, "ok-1")
     entered = threading.Event()
 
     def second() -> None:
@@ -195,7 +195,7 @@ def test_settings_that_cannot_be_are_one_line(settings: dict[str, Any]) -> None:
 
 
 def test_submitted_in_the_background_it_runs_on(tmp_path: Path, python: str) -> None:
-    folder, sweep = made(tmp_path, "ok-1", "ok-2")
+    folder, sweep = make_sweep(tmp_path, "ok-1", "ok-2")
     (folder / "code").symlink_to(ROOT)
     files.write_sweep(folder, Sweep("sweep", sweep.cells, {"python": python, "at_once": 2}))
     local.Local.parse({"python": python}).submit(folder, "sweep", ["ok-1", "ok-2"], {})
@@ -215,13 +215,13 @@ def test_a_multirun_follows_to_the_end_and_says_how_it_went(
         f"hydra.launcher.folder={folder}",
     ]
     assert multirun.launch(root="train", overrides=typed) == code
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     if code == 2:
-        assert "must be a whole number" in said.err and not folder.exists()
+        assert "must be a whole number" in output.err and not folder.exists()
         return
     sweep = files.read_sweep(folder)
     assert sorted(state_of(folder, sweep).values()) == ["failed"] * code + ["finished"] * 2
-    assert ("failed: drgrpo" in said.err) == bool(code) and "2 finished" in said.out
+    assert ("failed: drgrpo" in output.err) == bool(code) and "2 finished" in output.out
     assert multirun.launch(root="train", overrides=typed) == code
     assert [len(files.read_attempts(folder / name)) for name in sweep.cells] == [1] * len(sweep.cells), (
         "nothing runs twice"

@@ -22,10 +22,10 @@ from tests.integration.runs import SMALL, reproducible, train_here, weights
 
 def until(fact: Callable[[], Any], seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
-    while not (found := fact()):
+    while not (value := fact()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    return found
+    return value
 
 
 @pytest.mark.slow

@@ -26,9 +26,9 @@ from zero.errors import InputError
 
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert serve.main([*arguments, "launcher=local"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    return said
+    error_output = capsys.readouterr().err
+    assert error_output.startswith("error: ") and error_output.count("\n") == 1
+    return error_output
 
 
 def test_without_vllm_it_says_how_to_get_it(
@@ -180,7 +180,7 @@ def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
 
 def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:
     options = serve.parse(["m", f"--endpoint={tmp_path / 'e.json'}"])
-    places = [Process(job="7_0", rank=rank, size=2, address="n1") for rank in (0, 1)]
+    places = [Process(job="7_0", rank=rank, world_size=2, address="n1") for rank in (0, 1)]
     first, second = (serving.multi_node_flags(options, process) for process in places)
     assert first["node-rank"] == 0 and second == first | {"node-rank": 1} and first["nnodes"] == 2
     assert serving.multi_node_flags(options, Process()) == {}

@@ -70,13 +70,13 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
     }  # fmt: skip
     order = slurm_jobs.job_request(tmp_path / "a sweep", "job", 12, Settings.parse(given), "0" * 12, "aftercorr:7")
     text = submitit_executor.batch_file(order)
-    said = flags(text)
+    options = flags(text)
     wanted = {
         "partition": "gpu", "time": "90", "nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "cpus-per-task": "3",
         "mem": "1536MB", "account": "lab", "qos": "high", "constraint": "'a100|h100'", "array": "0-11%7", "reservation": "r",
         "exclusive": "", "mail-user": "a@b", "signal": "B:USR2@120", "open-mode": "append", "dependency": "aftercorr:7",
     }  # fmt: skip
-    assert wanted.items() <= said.items() and "requeue" not in said and said["wckey"] == "''"
+    assert wanted.items() <= options.items() and "requeue" not in options and options["wckey"] == "''"
     assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
     assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
     assert f". '{tmp_path}/a sweep/code/launch/places/cell.sh' '{tmp_path}/a sweep' " in text
@@ -84,16 +84,16 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
-    said = flags(submitit_executor.batch_file(slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)))
-    assert said["array"] == "0-0" and said["ntasks-per-node"] == "1"  # an array of one, too: its task has a name
-    assert not said.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
+    options = flags(submitit_executor.batch_file(slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)))
+    assert options["array"] == "0-0" and options["ntasks-per-node"] == "1"  # an array of one, too: its task has a name
+    assert not options.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
 
 
 def test_signs_of_slurm_in_the_name_of_a_folder_are_its_letters(tmp_path: Path) -> None:
-    said = flags(
+    options = flags(
         submitit_executor.batch_file(slurm_jobs.job_request(tmp_path / "100%A", "job", 1, Settings(), "0" * 12))
     )
-    assert said["output"] == f"{tmp_path}/100%%A/slurm/%A_%a.out"
+    assert options["output"] == f"{tmp_path}/100%%A/slurm/%A_%a.out"
 
 
 def test_the_batch_file_comes_from_submitit_without_a_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,11 +141,11 @@ def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
              "SQUEUE_USERS": "bob", "SBATCH_TIMELIMIT": "5"}  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    kept = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
+    passed_on = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
     order = slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)
-    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(order)) == kept
+    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(order)) == passed_on
     typed = slurm_jobs.job_request(tmp_path, "job", 1, Settings(partition="gpu"), "0" * 12)
-    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(typed)) == kept - {
+    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(typed)) == passed_on - {
         "SBATCH_PARTITION"
     }
 
@@ -174,8 +174,8 @@ def test_a_record_without_an_index_is_of_every_task_without_its_own(name: str, m
         return "".join(f"{line}|2026-01-01T00:00:00|None assigned\n" for line in accounts)
 
     monkeypatch.setattr(slurm_jobs, "call", call)
-    found = slurm_jobs.snapshot(f"7_{i}" for i in range(4)).tasks
-    assert [found[f"7_{i}"].state for i in range(4)] == expected
+    tasks = slurm_jobs.snapshot(f"7_{i}" for i in range(4)).tasks
+    assert [tasks[f"7_{i}"].state for i in range(4)] == expected
 
 
 def test_what_does_not_fit_into_the_queue_is_cut_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,19 +242,19 @@ def test_what_slurm_prints() -> None:
 
 
 def test_one_question_for_all_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    programs: list[str] = []
 
     def call(*words: str, **_: Any) -> str:
-        asked.append(words[0])
+        programs.append(words[0])
         if words[0] == "squeue":
             return "".join(f"7 |{i} |RUNNING |0 |N/A |0 |n{i} |None |\n" for i in range(5000))
         ends = ["8_0|COMPLETED|0:0", "8_1|NODE_FAIL|1:0", "8_1|FAILED|3:0"]
         return "".join(f"{line}|2026-01-01T00:00:00|n1\n" for line in ends)
 
     monkeypatch.setattr(slurm_jobs, "call", call)
-    said = slurm_jobs.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
-    assert asked == ["squeue", "sacct"] and len(said.tasks) == 5002
-    assert (said.tasks["8_1"].state, said.tasks["8_1"].exit, said.tasks["8_1"].restarts) == ("FAILED", 3, 1)
+    snapshot = slurm_jobs.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
+    assert programs == ["squeue", "sacct"] and len(snapshot.tasks) == 5002
+    assert (snapshot.tasks["8_1"].state, snapshot.tasks["8_1"].exit, snapshot.tasks["8_1"].restarts) == ("FAILED", 3, 1)
 
     def silent(*words: str, **_: Any) -> str:
         raise slurm_jobs.Unreachable("Unable to contact slurm controller")

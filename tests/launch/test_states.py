@@ -28,7 +28,7 @@ class Word:
     node: str = "n1"
 
 
-def begun(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
+def write_attempt(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
     record = {"attempt": 1, "job": job, "restart": 0, "host": "n1", "pid": 1, "time": OLD} | more
     files.append_line(place / files.ATTEMPTS, record)
     if exit_code is not None:
@@ -43,55 +43,57 @@ CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
     # what the cell's files say, what Slurm says, when, state, alive
     "in the queue": (lambda p: None, Word("PENDING", "Priority"), NEW, "pending", True),
     "starts": (lambda p: None, Word("RUNNING"), NEW, "running", True),
-    "runs": (lambda p: begun(p), Word("RUNNING"), NEW, "running", True),
-    "queued again": (lambda p: begun(p, exit_code=75), Word("PENDING", "BeginTime"), NEW, "preempted", True),
-    "queued again, killed": (lambda p: begun(p), Word("REQUEUED"), NEW, "preempted", True),
-    "failed": (lambda p: begun(p, exit_code=1), Word("FAILED"), NEW, "failed", False),
-    "failed, no accounting": (lambda p: begun(p, exit_code=1), None, NEW, "failed", False),
-    "bad input": (lambda p: begun(p, exit_code=2), None, NEW, "failed", False),
-    "finished, Slurm says failed": (lambda p: (begun(p), result(p)), Word("FAILED"), NEW, "finished", False),
-    "finished while Slurm still knows it": (lambda p: (begun(p), result(p)), Word("COMPLETING"), NEW, "finished", False),
-    "killed for memory": (lambda p: begun(p), Word("OUT_OF_MEMORY"), NEW, "failed", False),
-    "its time ran out": (lambda p: begun(p), Word("TIMEOUT"), NEW, "preempted", False),
-    "pre-empted for good": (lambda p: begun(p), Word("PREEMPTED"), NEW, "preempted", False),
-    "node gone for good": (lambda p: begun(p), Word("NODE_FAIL"), NEW, "preempted", False),
-    "scancel, running": (lambda p: begun(p), Word("CANCELLED by 0"), NEW, "cancelled", False),
+    "runs": (lambda p: write_attempt(p), Word("RUNNING"), NEW, "running", True),
+    "queued again": (lambda p: write_attempt(p, exit_code=75), Word("PENDING", "BeginTime"), NEW, "preempted", True),
+    "queued again, killed": (lambda p: write_attempt(p), Word("REQUEUED"), NEW, "preempted", True),
+    "failed": (lambda p: write_attempt(p, exit_code=1), Word("FAILED"), NEW, "failed", False),
+    "failed, no accounting": (lambda p: write_attempt(p, exit_code=1), None, NEW, "failed", False),
+    "bad input": (lambda p: write_attempt(p, exit_code=2), None, NEW, "failed", False),
+    "finished, Slurm says failed": (lambda p: (write_attempt(p), result(p)), Word("FAILED"), NEW, "finished", False),
+    "finished while Slurm still knows it": (lambda p: (write_attempt(p), result(p)), Word("COMPLETING"), NEW, "finished", False),
+    "killed for memory": (lambda p: write_attempt(p), Word("OUT_OF_MEMORY"), NEW, "failed", False),
+    "its time ran out": (lambda p: write_attempt(p), Word("TIMEOUT"), NEW, "preempted", False),
+    "pre-empted for good": (lambda p: write_attempt(p), Word("PREEMPTED"), NEW, "preempted", False),
+    "node gone for good": (lambda p: write_attempt(p), Word("NODE_FAIL"), NEW, "preempted", False),
+    "scancel, running": (lambda p: write_attempt(p), Word("CANCELLED by 0"), NEW, "cancelled", False),
     "scancel, pending, accounting": (lambda p: None, Word("CANCELLED"), NEW, "cancelled", False),
     "scancel, pending, no record": (lambda p: None, None, NEW, "lost", False),
     "just submitted": (lambda p: None, None, OLD + 5, "pending", True),
-    "runs, the queue is slow": (lambda p: begun(p), None, OLD + 5, "running", True),
-    "gone without a word": (lambda p: begun(p), None, NEW, "lost", False),
-    "saved, never queued again": (lambda p: begun(p, exit_code=75), None, NEW, "preempted", False),
-    "gave way to another copy": (lambda p: begun(p, exit_code=76), Word("RUNNING"), NEW, "running", True),
+    "runs, the queue is slow": (lambda p: write_attempt(p), None, OLD + 5, "running", True),
+    "gone without a word": (lambda p: write_attempt(p), None, NEW, "lost", False),
+    "saved, never queued again": (lambda p: write_attempt(p, exit_code=75), None, NEW, "preempted", False),
+    "gave way to another copy": (lambda p: write_attempt(p, exit_code=76), Word("RUNNING"), NEW, "running", True),
     "stopped by its user": (
-        lambda p: (begun(p, exit_code=75), files.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
+        lambda p: (write_attempt(p, exit_code=75), files.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
     ),
     "cancelled by its user": (
-        lambda p: (begun(p, exit_code=75), (p / files.CANCELLED).touch()), None, NEW, "cancelled", False,
+        lambda p: (write_attempt(p, exit_code=75), (p / files.CANCELLED).touch()), None, NEW, "cancelled", False,
     ),
     "cancelled by its user, still dying": (
-        lambda p: (begun(p), (p / files.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
+        lambda p: (write_attempt(p), (p / files.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
     ),
     "its folder was deleted": (lambda p: p.rmdir(), Word("COMPLETED"), NEW, "waiting", False),
     "its files were deleted": (lambda p: None, Word("COMPLETED"), NEW, "waiting", False),
-    "ended well, no result": (lambda p: begun(p, exit_code=0), None, NEW, "failed", False),
-    "an older job's end, a new one waits": (lambda p: begun(p, job="6_0", exit_code=1), Word("PENDING"), NEW, "pending", True),
+    "ended well, no result": (lambda p: write_attempt(p, exit_code=0), None, NEW, "failed", False),
+    "an older job's end, a new one waits": (
+        lambda p: write_attempt(p, job="6_0", exit_code=1), Word("PENDING"), NEW, "pending", True,
+    ),
     "an older job's end, a new one just submitted": (
-        lambda p: begun(p, job="6_0", exit_code=1), None, OLD + 5, "pending", True,
+        lambda p: write_attempt(p, job="6_0", exit_code=1), None, OLD + 5, "pending", True,
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("files", "word", "now", "state", "live"), CASES.values(), ids=CASES)
-def test_the_state_of_a_cell(tmp_path: Path, files: Any, word: Word | None, now: float, state: str, live: bool) -> None:
+@pytest.mark.parametrize(("write", "word", "now", "state", "live"), CASES.values(), ids=CASES)
+def test_the_state_of_a_cell(tmp_path: Path, write: Any, word: Word | None, now: float, state: str, live: bool) -> None:
     place = tmp_path / "c"
     place.mkdir()
-    files(place)
+    write(place)
     files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
-    found = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)[
+    status = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)[
         "c"
     ]
-    assert (found.state, found.live) == (state, live)
+    assert (status.state, status.live) == (state, live)
 
 
 def sweep_of(*cells: Cell) -> Sweep:
@@ -100,7 +102,7 @@ def sweep_of(*cells: Cell) -> Sweep:
 
 def test_a_scheduler_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
-    begun(tmp_path / "c")
+    write_attempt(tmp_path / "c")
     files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
     assert states.read_statuses(tmp_path, sweep, None, NEW * 2)["c"].state == "running"
@@ -115,7 +117,7 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "import time; time.sleep(60)", "launch.sweep.attempt", str(tmp_path), "my-cell"]
     sleeper = subprocess.Popen(words)
     try:
-        begun(place, job="", host=socket.gethostname(), pid=sleeper.pid)
+        write_attempt(place, job="", host=socket.gethostname(), pid=sleeper.pid)
         time.sleep(0.3)
         assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].live
         # another path to the sweep; a sweep with a cell of that name
@@ -123,15 +125,17 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
         linked.symlink_to(tmp_path)
         assert states.read_statuses(linked, sweep_of(cell), {})["my-cell"].live
         (other / "my-cell").mkdir(parents=True)
-        begun(other / "my-cell", job="", host=socket.gethostname(), pid=sleeper.pid)
+        write_attempt(other / "my-cell", job="", host=socket.gethostname(), pid=sleeper.pid)
         assert states.read_statuses(other, sweep_of(cell), {})["my-cell"].state == "lost"
     finally:
         sleeper.kill()
         sleeper.wait()
-    found = states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"]
-    assert (found.state, found.live) == ("lost", False)
+    status = states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"]
+    assert (status.state, status.live) == ("lost", False)
     (place / files.ATTEMPTS).unlink()
-    begun(place, job="", host=socket.gethostname(), pid=os.getpid())  # its number belongs to another process now
+    write_attempt(
+        place, job="", host=socket.gethostname(), pid=os.getpid()
+    )  # its number belongs to another process now
     assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
 
 
@@ -150,20 +154,20 @@ def test_what_waits_says_for_whom(tmp_path: Path) -> None:
     first, second = Cell("a", "train", (), {}, ""), Cell("b", "evaluate", (), {}, "", after="a")
     sweep = sweep_of(first, second)
     assert states.read_statuses(tmp_path, sweep, {})["b"].state == "waiting"
-    begun(tmp_path / "a", job="", exit_code=1)
+    write_attempt(tmp_path / "a", job="", exit_code=1)
     assert states.read_statuses(tmp_path, sweep, {})["b"].line == "for a failed"
     result(tmp_path / "a")
     assert states.read_statuses(tmp_path, sweep, {})["b"].state == "pending"
     # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
     files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
-    found = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
-    assert (found.state, found.line, found.live) == ("waiting", "in no queue yet", False)
+    status = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
+    assert (status.state, status.line, status.live) == ("waiting", "in no queue yet", False)
 
 
 def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
     place = tmp_path / "c"
     place.mkdir()
-    begun(place, job="", host="elsewhere", time=NEW)
+    write_attempt(place, job="", host="elsewhere", time=NEW)
     lines = [
         {"step": i, "train/reward": i / 10, "length/mean": 50.0 + i, "time/step": 2.0, "x": "y" * 900}
         for i in range(100)
@@ -171,26 +175,26 @@ def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
     journal = "".join(json.dumps(line) + "\n" for line in lines)
     (place / "metrics.jsonl").write_text(journal + '{"step": 100, "train/rew')  # torn by a kill
     os.utime(place / "metrics.jsonl", (NEW, NEW))
-    found = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "", steps=110)), {}, NEW)["c"]
-    assert (found.state, found.step, found.reward, found.length, found.eta) == ("running", 99, 9.9, 149.0, 22.0)
-    assert found.node == "elsewhere"
+    status = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "", steps=110)), {}, NEW)["c"]
+    assert (status.state, status.step, status.reward, status.length, status.eta) == ("running", 99, 9.9, 149.0, 22.0)
+    assert status.node == "elsewhere"
 
 
 def test_a_cell_that_never_began_has_slurms_node_and_reason(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
-    found = states.read_statuses(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
-    assert (found.node, found.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
-    found = states.read_statuses(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
-    assert "raise launcher.mem_gb" in found.line
+    status = states.read_statuses(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
+    assert (status.node, status.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
+    status = states.read_statuses(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
+    assert "raise launcher.mem_gb" in status.line
     assert states.read_statuses(tmp_path, sweep, None, NEW)["c"].line == "the scheduler does not answer"
 
 
 def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
     place = tmp_path / "c"
     place.mkdir()
-    begun(place, exit_code=1)
+    write_attempt(place, exit_code=1)
     files.write_error(place, 1, 1, "ValueError: no", "Traceback ...")
     assert states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {})["c"].line == "ValueError: no"
 
@@ -204,8 +208,8 @@ def test_the_reason_of_a_failure_is_its_own(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -> None:
-    made = [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "1e-06")]
-    cells = [Cell(f"{a}-s{s}", "train", (), {}, "", {"algo": a, "seed": s, "lr": lr}) for a, s, lr in made]
+    values = [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "1e-06")]
+    cells = [Cell(f"{a}-s{s}", "train", (), {}, "", {"algo": a, "seed": s, "lr": lr}) for a, s, lr in values]
     assert states.select_cells(sweep_of(*cells), pattern) == names
 
 
@@ -229,32 +233,32 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
         )
         (place / "metrics.jsonl").write_text(lines)
     files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
-    said = {f"7_{i}": Word("RUNNING") for i in range(1000)}
+    tasks = {f"7_{i}": Word("RUNNING") for i in range(1000)}
     began = time.process_time()  # of this process alone: the machine may be busy
-    found = states.read_statuses(tmp_path, sweep_of(*cells), said, NEW)
+    statuses = states.read_statuses(tmp_path, sweep_of(*cells), tasks, NEW)
     assert time.process_time() - began < 3
-    assert {status.step for status in found.values()} == {29} and len(found) == 1000
+    assert {status.step for status in statuses.values()} == {29} and len(statuses) == 1000
 
 
 def test_a_second_look_reads_only_what_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["done", "runs", "queued", "starts", "cancelled", "waits"]
     cells = {name: Cell(name, "train", (), {}, "", after="runs" if name == "waits" else None) for name in names}
-    sweep, said = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}
+    sweep, tasks = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}
     for name in names:
         (tmp_path / name).mkdir()
     files.add_job(tmp_path, "7", names, {})
-    begun(tmp_path / "runs", "7_1")
+    write_attempt(tmp_path / "runs", "7_1")
     result(tmp_path / "done")
-    first = states.read_statuses(tmp_path, sweep, said | {"7_1": Word("RUNNING")}, NEW)
+    first = states.read_statuses(tmp_path, sweep, tasks | {"7_1": Word("RUNNING")}, NEW)
     assert [status.state for status in first.values()] == ["finished", "running", *["pending"] * 3, "waiting"]
-    then = said | {
+    then = tasks | {
         "7_1": Word("COMPLETED"),
         "7_3": Word("RUNNING"),
         "7_4": Word("CANCELLED"),
         "7_2": Word("PENDING", "x"),
     }
     result(tmp_path / "runs")
-    begun(tmp_path / "starts", "7_3")
+    write_attempt(tmp_path / "starts", "7_3")
     fresh, read, whole = states.read_statuses(tmp_path, sweep, then, NEW + 9), list[str](), files.read_attempts
     monkeypatch.setattr(files, "read_attempts", lambda place: read.append(place.name) or whole(place))
     assert states.read_statuses(tmp_path, sweep, then, NEW + 9, before=first) == fresh

@@ -57,9 +57,9 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_table_says_all_and_a_failure_is_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main([str(folder)]) == 1
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("0.500", "33", "4/4", "ValueError: [bold]no[/bold]", "for a-s1 failed", "1 finished, 1 failed"):
-        assert words in said
+        assert words in output
     assert status.main([str(folder), "algo=b"]) == 0
     assert "ValueError" not in capsys.readouterr().out
 
@@ -112,8 +112,8 @@ def test_a_cell_can_be_asked_to_stop_only_while_it_lives(folder: Path, capsys: p
 
 def test_logs_show_the_end_and_the_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main([str(folder), "logs", "a-s1", "--lines", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "last line of a-s1" in said and "line one" not in said and "Traceback" in said
+    output = capsys.readouterr().out
+    assert "last line of a-s1" in output and "line one" not in output and "Traceback" in output
     assert status.main([str(folder), "logs", "algo=a"]) == 2
     assert "name one, such as a-s1 (ValueError" in capsys.readouterr().err
     assert status.main([str(folder), "logs", "b-s1"]) == 0
@@ -129,14 +129,16 @@ def test_collect_is_a_row_a_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(["nowhere"], "is no sweep"), (["algo=c"], "fits no cell; axes are algo, seed"), (["retry"], "say --failed")],
 )
-def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+def test_bad_input_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     given = words if words == ["nowhere"] else [str(folder), *words]
     assert status.main(given) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_without_a_name_all_sweeps_are_listed(
@@ -152,8 +154,8 @@ def test_cells_of_earlier_lines_are_left_out_unless_asked_for(folder: Path, caps
     cells = {name: replace(cell, wanted=cell.axes["algo"] == "a") for name, cell in sweep.cells.items()}
     files.write_sweep(folder, replace(sweep, cells=cells))
     status.main([str(folder)])
-    said = capsys.readouterr().out
-    assert "stopped" not in said and "2 cells that the last line does not ask for are not shown (--all)" in said
+    output = capsys.readouterr().out
+    assert "stopped" not in output and "2 cells that the last line does not ask for are not shown (--all)" in output
     status.main([str(folder), "--all"])
     assert "stopped, not wanted" in capsys.readouterr().out
     status.main([str(folder), "--all", "--json"])
@@ -167,9 +169,9 @@ def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsy
     (folder / "slurm" / "excluded").write_text("n1 3 cells failed there\n")
     files.write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
     status.main([str(folder)])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("halted: 3 cells failed; ", "1 cells wait for room", "node n1 is left out: 3 cells failed there"):
-        assert words in said
+        assert words in output
 
 
 def test_the_cause_of_an_error_stands_in_its_line_of_the_table() -> None:
@@ -192,8 +194,8 @@ def test_a_file_system_that_is_full_is_one_line(
 def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep("s", {"c": Cell("c", "train", (), {}, "")})
     looks = [Status("c", "pending", True, 0), Status("c", "running", True, 1), Status("c", "finished", False, 1)]
-    found = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda statuses: not statuses["c"].live)
-    assert found["c"].state == "finished" and looks == []
+    last = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda statuses: not statuses["c"].live)
+    assert last["c"].state == "finished" and looks == []
     assert [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
         "1 pending",
         "1 running",

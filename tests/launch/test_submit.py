@@ -126,14 +126,20 @@ def test_claims_are_kept_as_they_were_first_written_down(
     file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
     first = prepared(folder, "experiment=mine")
     submit.submit(first)
-    kept = files.read_sweep(folder).experiments["mine"]
-    assert kept["claims"] == [{"text": "first"}] and kept["cells"] == list(first.sweep.cells) and kept["size"] == "nano"
+    registered = files.read_sweep(folder).experiments["mine"]
+    assert (
+        registered["claims"] == [{"text": "first"}]
+        and registered["cells"] == list(first.sweep.cells)
+        and registered["size"] == "nano"
+    )
     file.write_text(file.read_text().replace("first", "as it turned out"))
     again = prepared(folder, "experiment=mine", "seed=0,1,2")
     assert any("the claims of mine were edited" in note for note in again.notes)
     submit.submit(again)
     later = files.read_sweep(folder).experiments["mine"]
-    assert (later["claims"], later["registered"]) == (kept["claims"], kept["registered"]) and len(later["cells"]) == 3
+    assert (later["claims"], later["registered"]) == (registered["claims"], registered["registered"]) and len(
+        later["cells"]
+    ) == 3
     submit.submit(prepared(folder, "algo=drgrpo"))
     assert files.read_sweep(folder).experiments["mine"] == later, "another line leaves experiments alone"
 
@@ -169,9 +175,9 @@ def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> 
 
 
 def test_one_that_waits_is_handed_over_with_the_task_it_waits_for(tmp_path: Path, cluster: Cluster) -> None:
-    made = prepared(tmp_path / "s", "seed=0,1", evaluate="benchmarks=nano", smoke=True)
-    submit.submit(made)
-    smoke, one, two, of_one, of_two = made.sweep.cells
+    submission = prepared(tmp_path / "s", "seed=0,1", evaluate="benchmarks=nano", smoke=True)
+    submit.submit(submission)
+    smoke, one, two, of_one, of_two = submission.sweep.cells
     assert cluster.taken == [
         ([smoke], {}), ([one, two], {one: "1_0", two: "1_0"}), ([of_one, of_two], {of_one: "2_0", of_two: "2_1"}),
     ]  # fmt: skip
@@ -213,12 +219,12 @@ def test_a_dry_run_tells_where_a_submission_could_not_be(tmp_path: Path, cluster
 
 
 def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
-    made = prepared(tmp_path, "seed=0")
+    submission = prepared(tmp_path, "seed=0")
     with (
         queue.submission_lock(tmp_path),
         pytest.raises(InputError, match=r"process \d+ on \S+ submits cells of it now"),
     ):
-        submit.submit(made)
+        submit.submit(submission)
     assert cluster.taken == []
 
 
@@ -235,9 +241,9 @@ def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: C
 def test_whoever_follows_looks_again_before_it_submits(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = prepared(tmp_path, "seed=0")
-    submit.submit(made, start=False)  # not yet in the queue when it looks
-    (name,) = made.sweep.cells
+    submission = prepared(tmp_path, "seed=0")
+    submit.submit(submission, start=False)  # not yet in the queue when it looks
+    (name,) = submission.sweep.cells
     monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
     real = queue.submission_lock
 
@@ -251,7 +257,7 @@ def test_whoever_follows_looks_again_before_it_submits(
 
     monkeypatch.setattr(queue, "submission_lock", other_was_first)
     cluster.limits = Limits(poll_s=0.0)
-    assert multirun.follow(made) == 0
+    assert multirun.follow(submission) == 0
     assert [cells for cells, _ in cluster.taken] == [[name]]
 
 
@@ -259,11 +265,11 @@ def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.room = 2
-    made = prepared(tmp_path, "seed=range(0,5)")
-    submit.submit(made)
-    names = list(made.sweep.cells)
-    assert "submitted 2 cells" in (said := capsys.readouterr().out) and "3 more wait for room in the queue" in said
-    statuses = queue.poll(tmp_path, made.sweep, made.backend)
+    submission = prepared(tmp_path, "seed=range(0,5)")
+    submit.submit(submission)
+    names = list(submission.sweep.cells)
+    assert "submitted 2 cells" in (output := capsys.readouterr().out) and "3 more wait for room in the queue" in output
+    statuses = queue.poll(tmp_path, submission.sweep, submission.backend)
     assert [statuses[name].state for name in names] == ["pending"] * 2 + ["waiting"] * 3
     monkeypatch.setattr(queue, "backend_of", lambda settings: cluster)
     finish(tmp_path, names[0])
@@ -274,25 +280,25 @@ def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
 
 def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster) -> None:
     cluster.limits = Limits(most_queued=3)
-    made = prepared(tmp_path, "seed=range(0,5)")
-    submit.submit(made)
+    submission = prepared(tmp_path, "seed=range(0,5)")
+    submit.submit(submission)
     assert [len(cells) for cells, _ in cluster.taken] == [3] and len(queue.read_unsubmitted(tmp_path)) == 2
-    submit.submit(made)
+    submit.submit(submission)
     assert len(cluster.taken) == 1, "there is no room yet"
 
 
 def test_a_folder_that_was_deleted_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
-    made = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
-    submit.submit(made)
-    one, two = made.sweep.cells
+    submission = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
+    submit.submit(submission)
+    one, two = submission.sweep.cells
     cluster.words = {f"1_{i}": type("W", (), {"state": "COMPLETED", "reason": "", "node": ""})() for i in (0, 1)}
-    kept = files.read_cell(tmp_path, one)
+    frozen = files.read_cell(tmp_path, one)
     finish(tmp_path, two)
     shutil.rmtree(tmp_path / one)
     again = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
     assert (again.statuses[one].state, again.missing) == ("waiting", [one])
     queue.enqueue(tmp_path, again.sweep, again.statuses, [one], again.backend)  # as resume does
-    assert files.read_cell(tmp_path, one) == kept and cluster.taken[-1][0] == [one]
+    assert files.read_cell(tmp_path, one) == frozen and cluster.taken[-1][0] == [one]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -303,16 +309,16 @@ def test_a_file_system_without_locks_is_no_other_process(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(lock.fcntl, "flock", flock)
-    made = prepared(tmp_path, "seed=0")
+    submission = prepared(tmp_path, "seed=0")
     with queue.submission_lock(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
-        submit.submit(made)
-    submit.submit(made)
+        submit.submit(submission)
+    submit.submit(submission)
     assert len(cluster.taken) == 1
     (tmp_path / ".submitting.owner").write_text(f"{os.uname().nodename} 999999999\n")  # of one that was killed
-    submit.submit(made)
+    submit.submit(submission)
     (tmp_path / ".submitting.owner").write_text("elsewhere 7\n")
     with pytest.raises(InputError, match=r"process 7 on elsewhere \(if it is gone: rm "):
-        submit.submit(made)
+        submit.submit(submission)
 
 
 def test_a_reader_that_has_seen_enough_does_not_stop_the_submission(tmp_path: Path) -> None:
@@ -333,9 +339,9 @@ def test_a_dry_run_needs_no_slurm(
     monkeypatch.setenv("PATH", "/usr/bin:/bin" if shutil.which("sbatch") is None else str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert submit.main(["algo=grpo,drgrpo", "seed=0", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "not checked against a controller" in said and "2 to start" in said
-    (path,) = (Path(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("sbatch file"))
+    output = capsys.readouterr().out
+    assert "not checked against a controller" in output and "2 to start" in output
+    (path,) = (Path(line.partition(": ")[2]) for line in output.splitlines() if line.startswith("sbatch file"))
     assert "#SBATCH --array=0-1" in path.read_text()
     assert submit.main(["algo=grpo,drgrpo", "seed=0"]) == 2 and "no Slurm on this machine" in capsys.readouterr().err
 
@@ -377,9 +383,9 @@ def test_compute_nodes_open_no_store_of_their_own(
 ) -> None:  # fmt: skip
     if variable:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-    made = prepared(tmp_path / "s", "seed=0", *typed)
-    assert (made.tracker, made.sweep.settings["store"]) == expected
-    (cell,) = made.sweep.cells.values()
+    submission = prepared(tmp_path / "s", "seed=0", *typed)
+    assert (submission.tracker, submission.sweep.settings["store"]) == expected
+    (cell,) = submission.sweep.cells.values()
     assert cell.config and "_target_" not in cell.config["tracker"]
 
 
@@ -397,9 +403,9 @@ def test_no_password_of_the_environment_is_written_down(
 def test_a_dry_run_tells_all_and_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "s"
     code = submit.main(["algo=grpo,drgrpo", "launcher=local", "seed=0", "--dry-run", "--folder", str(folder)])
-    said = capsys.readouterr().out
-    assert code == 0 and "2 cells, 0 finished, 2 to start" in said and "nothing was submitted" in said
-    assert said.count("to start  ") == 2 and "disk: up to" in said and not folder.exists()
+    output = capsys.readouterr().out
+    assert code == 0 and "2 cells, 0 finished, 2 to start" in output and "nothing was submitted" in output
+    assert output.count("to start  ") == 2 and "disk: up to" in output and not folder.exists()
 
 
 def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) -> None:
@@ -409,18 +415,18 @@ def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) ->
     submit.submit(prepared(folder, "seed=0,1,2", "steps=10"), start=False)
     names = list(files.read_sweep(folder).cells)
     finish(folder, names[0])
-    made = prepared(folder, "seed=0,1,2", "steps=10")
-    statuses = dict(made.statuses) | {names[0]: Status(names[0], states.FINISHED, False, 1, seconds=3600.0)}
+    submission = prepared(folder, "seed=0,1,2", "steps=10")
+    statuses = dict(submission.statuses) | {names[0]: Status(names[0], states.FINISHED, False, 1, seconds=3600.0)}
     limited = Limits(attempt_s=1200.0, warning_s=200.0)
-    found = estimate(folder, made.sweep, statuses, limited)
-    assert found.attempts == 4, "of 1,000 s each"
+    cost = estimate(folder, submission.sweep, statuses, limited)
+    assert cost.attempts == 4, "of 1,000 s each"
     slow = Status(names[1], states.RUNNING, True, 2, step=5, seconds=360.0)
-    going = dict(made.statuses) | {names[0]: Status(names[0], states.FAILED, False, 1), names[1]: slow}
-    paced = estimate(folder, made.sweep, going, Limits())
+    going = dict(submission.statuses) | {names[0]: Status(names[0], states.FAILED, False, 1), names[1]: slow}
+    paced = estimate(folder, submission.sweep, going, Limits())
     assert (paced.cells, paced.measured, paced.running) == (2, 1, 1), "a failed cell is not left to do"
     assert paced.gpu_hours == pytest.approx((5 + 10) * 72 / 3600)
-    found = estimate(folder, made.sweep, statuses, Limits())
-    assert (found.cells, found.measured, found.hours, found.gpu_hours, found.finish) == (2, 1, 1.0, 2.0, 3600.0)
+    cost = estimate(folder, submission.sweep, statuses, Limits())
+    assert (cost.cells, cost.measured, cost.hours, cost.gpu_hours, cost.finish) == (2, 1, 1.0, 2.0, 3600.0)
     assert parameters("Qwen/Qwen2.5-Math-1.5B-Instruct") == 1.5e9 and parameters("mistral") is None
 
 
@@ -436,9 +442,9 @@ def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "s"
-    made = prepared(folder, "seed=0", requeues=3)
-    submit.submit(made)
-    (name,) = made.sweep.cells
+    submission = prepared(folder, "seed=0", requeues=3)
+    submit.submit(submission)
+    (name,) = submission.sweep.cells
     files.end_attempt(folder / name, files.begin_attempt(folder / name, "1_0", 0), 75)
 
     def poll(tasks: Iterable[str]) -> Mapping[str, Any]:
@@ -449,5 +455,5 @@ def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
     monkeypatch.setattr(cluster, "poll", poll)
     monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
     cluster.limits = Limits(poll_s=0.0)
-    assert multirun.follow(made) == 0
+    assert multirun.follow(submission) == 0
     assert [cells for cells, _ in cluster.taken] == [[name], [name]]

@@ -32,7 +32,7 @@ def journal(place: Path, steps: range) -> None:
             )
 
 
-def made(tmp_path: Path, count: int) -> Path:
+def make_sweep(tmp_path: Path, count: int) -> Path:
     """A sweep of finished cells with journals of six steps, in a runs folder of its own."""
     folder = tmp_path / "runs" / "sweeps" / "mine"
     folder.mkdir(parents=True)
@@ -73,11 +73,11 @@ def runs(folder: Path) -> Iterator[tuple[Any, dict[int, float]]]:
 
 
 def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) -> None:
-    folder = made(tmp_path, 2)
+    folder = make_sweep(tmp_path, 2)
     assert deliver(folder) == (2, {})
-    found = list(runs(folder))
-    assert [run.info.run_name for run, _ in found] == ["a-s0", "a-s1"]
-    for seed, (run, points) in enumerate(found):
+    delivered = list(runs(folder))
+    assert [run.info.run_name for run, _ in delivered] == ["a-s0", "a-s1"]
+    for seed, (run, points) in enumerate(delivered):
         assert points == {step: step / 8 for step in range(6)} and run.info.status == "FINISHED"
         tags = run.data.tags
         assert (tags["sweep"], tags["cell"], tags["axis.seed"], tags["axis.algo"]) == (
@@ -93,13 +93,13 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
     for name in ("a-s0", "a-s1"):
         (folder / name / sync.LINK).unlink()  # whatever was remembered is lost
     assert deliver(folder) == (2, {})
-    again = list(runs(folder))
-    assert [run.info.run_id for run, _ in again] == [run.info.run_id for run, _ in found]
-    assert [points for _, points in again] == [points for _, points in found]
+    later = list(runs(folder))
+    assert [run.info.run_id for run, _ in later] == [run.info.run_id for run, _ in delivered]
+    assert [points for _, points in later] == [points for _, points in delivered]
 
 
 def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> None:
-    folder = made(tmp_path, 1)
+    folder = make_sweep(tmp_path, 1)
     place = folder / "a-s0"
     (place / files.RESULT).unlink()
     files.append_line(
@@ -117,7 +117,7 @@ def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> 
 
 
 def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path) -> None:
-    folder = made(tmp_path, 2)
+    folder = make_sweep(tmp_path, 2)
     assert deliver(folder) == (2, {})
     before = {run.info.run_name: run.info.run_id for run, _ in runs(folder)}
     cell = files.read_cell(folder, "a-s0")
@@ -133,7 +133,7 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
 
 
 def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
-    folder = made(tmp_path, 5)
+    folder = make_sweep(tmp_path, 5)
     (tmp_path / "file").touch()
     sweep = files.read_sweep(folder)
     uri = f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}"
@@ -145,15 +145,15 @@ def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
     """Four sweeps, each delivered by three processes, all into one store that nobody has opened yet."""
-    folders = [made(tmp_path / str(i), 3) for i in range(4)]
+    folders = [make_sweep(tmp_path / str(i), 3) for i in range(4)]
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     commands = [
         [sys.executable, "-m", "launch.sync", str(folder), "--uri", uri] for folder in folders for _ in range(3)
     ]
     lives = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     assert [life.wait(300) for life in lives] == [0] * 12
-    found = list(runs(tmp_path / "runs" / "sweeps" / "x"))
-    assert len(found) == 12 and all(points == {step: step / 8 for step in range(6)} for _, points in found)
+    delivered = list(runs(tmp_path / "runs" / "sweeps" / "x"))
+    assert len(delivered) == 12 and all(points == {step: step / 8 for step in range(6)} for _, points in delivered)
 
 
 def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path)
 def test_the_table_writes_nothing_and_says_what_mlflow_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = made(tmp_path, 2)
+    folder = make_sweep(tmp_path, 2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert status.main([str(folder)]) == 0
     assert f"MLflow lacks 2 cells or their last steps: python -m launch.sync {folder.name}" in capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_the_table_writes_nothing_and_says_what_mlflow_lacks(
 
 
 def test_a_cell_that_ran_anew_in_a_new_folder_is_another_run(tmp_path: Path) -> None:
-    folder = made(tmp_path, 1)
+    folder = make_sweep(tmp_path, 1)
     (place,) = [path for path in folder.iterdir() if (path / "metrics.jsonl").exists()]
     provenance.note(place, {"time": 1.0, "choices": {}, "code": "a"})
     assert deliver(folder) == (1, {})

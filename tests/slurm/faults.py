@@ -12,7 +12,7 @@ from typing import Any
 
 from launch.places import slurm_jobs
 from launch.sweep import files
-from tests.slurm.sweeps import LONG, attempts, ended, make, reached, state, step, submit, told, until
+from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, state, step, submit, until
 
 NODES = 12
 TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optim.warmup=1"]  # 4 ranks on 2 cores: few steps
@@ -59,7 +59,7 @@ def preempted_by_cancel(folder: Path) -> tuple[Path, str]:
 def time_limit(folder: Path) -> tuple[Path, str]:
     """Warned at Slurm's first look at the clock, which comes every 30 s; the second attempt has time enough."""
     cell, task = one(folder, "steps=150", timeout_min=1, signal_delay_s=40)
-    until(lambda: len(attempts(cell)) > 1, what=lambda: told(folder))
+    until(lambda: len(attempts(cell)) > 1, what=lambda: all_logs(folder))
     subprocess.run(["scontrol", "update", f"JobId={task}", "TimeLimit=30"], check=True)
     return cell, ended(task, folder)
 
@@ -144,7 +144,7 @@ def stopped_by_the_user(folder: Path) -> tuple[Path, list[str]]:
 def too_many_restarts(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder, requeues=1)
     for i in (1, 2):
-        until(lambda i=i: len(attempts(cell)) == i, what=lambda: told(folder))
+        until(lambda i=i: len(attempts(cell)) == i, what=lambda: all_logs(folder))
         time.sleep(2)
         slurm_jobs.call_per_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
@@ -197,7 +197,7 @@ def node_fault(
     fault(node)
     word = ended(task, folder, 600)
     if len(open_ends(cell)) > 1:
-        until(lambda: len(open_ends(cell)) <= 1, 60, what=lambda: told(folder))
+        until(lambda: len(open_ends(cell)) <= 1, 60, what=lambda: all_logs(folder))
     mend(node)
     return cell, word
 

@@ -62,14 +62,14 @@ def until(
 
 
 def state(task: str) -> str:
-    found = slurm_jobs.snapshot([task]).tasks.get(task)
-    return found.state if found else ""
+    found_task = slurm_jobs.snapshot([task]).tasks.get(task)
+    return found_task.state if found_task else ""
 
 
 def ended(task: str, folder: Path, limit: float = 480.0) -> str:
     """Slurm's last word on a task."""
     last = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
-    return str(until(lambda: (s := state(task)) in last and s, limit, what=lambda: told(folder)))
+    return str(until(lambda: (s := state(task)) in last and s, limit, what=lambda: all_logs(folder)))
 
 
 def step(place: Path) -> int:
@@ -81,14 +81,14 @@ def step(place: Path) -> int:
 
 
 def reached(place: Path, number: int, limit: float = 360.0) -> None:
-    until(lambda: step(place) >= number, limit, 0.2, lambda: told(place))
+    until(lambda: step(place) >= number, limit, 0.2, lambda: all_logs(place))
 
 
-def told(place: Path) -> str:
+def all_logs(place: Path) -> str:
     """All logs below a folder, for the message of an assertion."""
-    found = sorted([*place.rglob("*.out"), *place.rglob("attempts.jsonl"), *place.rglob("error.json")])
+    paths = sorted([*place.rglob("*.out"), *place.rglob("attempts.jsonl"), *place.rglob("error.json")])
     queue = subprocess.run(["squeue", "-t", "all"], capture_output=True, text=True).stdout
-    return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-2500:]}" for p in found) + queue
+    return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-2500:]}" for p in paths) + queue
 
 
 def attempts(place: Path) -> list[Mapping[str, Any]]:
@@ -111,5 +111,5 @@ def straight(folder: Path, line: Sequence[str]) -> Path:
         [sys.executable, "-m", "launch.sweep.attempt", str(folder), names[0]], cwd=ROOT, text=True, capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr + told(folder)
+    assert done.returncode == 0, done.stdout + done.stderr + all_logs(folder)
     return folder / names[0]

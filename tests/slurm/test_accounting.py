@@ -14,7 +14,7 @@ from launch.places import slurm_jobs
 from launch.places.slurm_checks import check
 from launch.sweep import files
 from tests.integration.runs import reproducible, weights
-from tests.slurm.sweeps import LONG, attempts, ended, make, reached, settings, state, submit, told, until
+from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, settings, state, submit, until
 from zero.errors import InputError
 
 pytestmark = pytest.mark.slurm
@@ -51,13 +51,13 @@ SCENARIOS = [preempted_by_sigterm, followed]
 
 def test_a_cell_asked_to_end_by_sigterm_goes_on_to_the_same_bits(happened: Happened, undisturbed: Path) -> None:
     cell, word = happened["preempted_by_sigterm"].result()
-    assert word == "COMPLETED" and [a.get("exit") for a in attempts(cell)] == [75, 0], told(cell)
+    assert word == "COMPLETED" and [a.get("exit") for a in attempts(cell)] == [75, 0], all_logs(cell)
     assert reproducible(cell) == reproducible(undisturbed) and weights(cell) == weights(undisturbed)
 
 
 def test_what_follows_a_cell_starts_only_after_its_success(happened: Happened) -> None:
     folder, names, words = happened["followed"].result()
-    assert words == ["COMPLETED", "FAILED", "COMPLETED", "CANCELLED"], told(folder)
+    assert words == ["COMPLETED", "FAILED", "COMPLETED", "CANCELLED"], all_logs(folder)
     assert files.finished(folder / names[2]) and not attempts(folder / names[3])
     assert attempts(folder / names[2])[0]["time"] >= attempts(folder / names[0])[0]["ended"]
 
@@ -70,8 +70,8 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened:
     past = slurm_jobs.accounts([good.split("_")[0]])
     assert (past[good].state, past[good].exit, past[bad].exit) == ("COMPLETED", 0, 1)
     assert past[good].node == "n2" and past[good].ended is not None
-    said = slurm_jobs.snapshot([good, "987654_0"])  # one that nobody knows
-    assert said.answered and said.accounting and said.tasks.keys() == {good}
+    snapshot = slurm_jobs.snapshot([good, "987654_0"])  # one that nobody knows
+    assert snapshot.answered and snapshot.accounting and snapshot.tasks.keys() == {good}
 
 
 def test_an_array_that_was_not_noted_is_found_again(lab: Path) -> None:

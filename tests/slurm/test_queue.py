@@ -12,7 +12,7 @@ import pytest
 
 from launch.places import queue, slurm_jobs, slurm_nodes
 from launch.sweep import files
-from tests.slurm.sweeps import settings, state, told, until
+from tests.slurm.sweeps import all_logs, settings, state, until
 from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where
 from zero.paths import ROOT
 
@@ -26,8 +26,8 @@ def toy(folder: Path, lines: str) -> str:
     """An interpreter whose cells are these lines of shell; whatever else it is to run, it does."""
     program = folder.with_name(f"{folder.name}-python")
     cell = "launch.sweep.attempt"
-    mine = f'case "$*" in *{cell}*--ended*) exit 0 ;; *{cell}*) ;; *) exec {sys.executable} "$@" ;; esac'
-    program.write_text(f"#!/bin/bash\n{mine}\n{lines}\n")
+    dispatch = f'case "$*" in *{cell}*--ended*) exit 0 ;; *{cell}*) ;; *) exec {sys.executable} "$@" ;; esac'
+    program.write_text(f"#!/bin/bash\n{dispatch}\n{lines}\n")
     program.chmod(0o755)
     return str(program)
 
@@ -35,9 +35,9 @@ def toy(folder: Path, lines: str) -> str:
 def submitted(folder: Path, count: int, **given: object) -> list[str]:
     """A sweep of so many cells that are toys, until none is in the queue any more; the words of its tasks."""
     line = [*cell(f"seed=range(0,{count})"), *where(folder, **{"mem_gb": 0.2} | given)]
-    said = typed(*SUBMIT, *line)
-    assert said.code == 0, said
-    until(lambda: not queued(folder.name, OVER), 120, what=lambda: told(folder))
+    done = typed(*SUBMIT, *line)
+    assert done.code == 0, done
+    until(lambda: not queued(folder.name, OVER), 120, what=lambda: all_logs(folder))
     return sorted(line.split()[1] for line in queued(folder.name))
 
 
@@ -69,7 +69,7 @@ def controller_away(folder: Path) -> tuple[str, int]:
     python = toy(folder, f"mkdir {folder}/saved 2>/dev/null && exit 75; exit 0")
     slurm_jobs.submit(folder, "away", ["c0"], settings(python=python, setup=(f"PATH={folder}:$PATH",), mem_gb=0.2))
     (task,) = (tasks[-1] for tasks in files.task_ids(files.read_jobs(folder)).values())
-    until(lambda: state(task) == "COMPLETED", 150, what=lambda: told(folder))
+    until(lambda: state(task) == "COMPLETED", 150, what=lambda: all_logs(folder))
     return (folder / "c0" / "log" / "slurm.out").read_text(), slurm_jobs.snapshot([task]).tasks[task].restarts
 
 
@@ -87,7 +87,7 @@ def undisturbed() -> None:
 
 def test_a_bad_node_is_left_out_and_eats_no_sweep(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_node"].result(), lab / "bad_node"
-    assert 3 <= words.count("FAILED") <= 6 and words.count("COMPLETED") == 24 - words.count("FAILED"), told(folder)
+    assert 3 <= words.count("FAILED") <= 6 and words.count("COMPLETED") == 24 - words.count("FAILED"), all_logs(folder)
     assert list(slurm_nodes.bad_nodes(folder)) == ["n1"]
     table = typed(*STATUS, folder)
     assert table.code == 1 and "node n1 is left out" in table.out, table
@@ -97,13 +97,13 @@ def test_a_bad_node_is_left_out_and_eats_no_sweep(lab: Path, happened: Happened)
     )[0]
     name = next(name for name, tasks in files.task_ids(files.read_jobs(folder)).items() if failed in tasks)
     logs = typed(*STATUS, folder, "logs", name)
-    assert "exit 3 on n1 before the cell began" in logs.out, f"{logs}{told(folder)}"
+    assert "exit 3 on n1 before the cell began" in logs.out, f"{logs}{all_logs(folder)}"
     assert slurm_nodes.exclude_bad_nodes(folder, settings(exclude="n9")).exclude == "n9,n1", "a retry goes elsewhere"
 
 
 def test_a_sweep_that_fails_everywhere_is_halted(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_everywhere"].result(), lab / "bad_everywhere"
-    assert 6 <= words.count("FAILED") <= 10 and "COMPLETED" not in words, told(folder)
+    assert 6 <= words.count("FAILED") <= 10 and "COMPLETED" not in words, all_logs(folder)
     assert "failed within a minute" in queue.halt_reason(folder) and slurm_nodes.bad_nodes(folder) == {}
     table = typed(*STATUS, folder)
     assert "halted: " in table.out and "cancelled in the scheduler" in table.out, table
@@ -111,16 +111,16 @@ def test_a_sweep_that_fails_everywhere_is_halted(lab: Path, happened: Happened) 
 
 def test_the_first_failure_halts_if_that_is_wished(lab: Path, happened: Happened) -> None:
     words, folder = happened["failing_fast"].result(), lab / "failing_fast"
-    assert words.count("FAILED") == 1, told(folder)
+    assert words.count("FAILED") == 1, all_logs(folder)
     assert "launcher.fail_fast" in queue.halt_reason(folder)
 
 
 def test_cells_that_end_hand_over_those_that_found_no_room(lab: Path, happened: Happened) -> None:
     words, folder = happened["little_room"].result(), lab / "little_room"
-    assert words == ["COMPLETED"] * 7 and not queue.read_unsubmitted(folder), told(folder)
+    assert words == ["COMPLETED"] * 7 and not queue.read_unsubmitted(folder), all_logs(folder)
     assert next(len(names) for names in jobs(folder)) == 2 and sum(len(names) for names in jobs(folder)) == 7
 
 
 def test_a_controller_that_is_away_for_a_while_strands_no_cell(happened: Happened) -> None:
-    said, restarts = happened["controller_away"].result()
-    assert restarts == 1 and "asks to be queued again" in said, said
+    log, restarts = happened["controller_away"].result()
+    assert restarts == 1 and "asks to be queued again" in log, log

@@ -14,7 +14,7 @@ import pytest
 from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
-from tests.slurm.sweeps import state, told, until
+from tests.slurm.sweeps import all_logs, state, until
 from zero.rollout.http import address
 
 pytestmark = pytest.mark.slurm
@@ -97,8 +97,8 @@ def test_a_cell_of_two_nodes_samples_with_vllm_and_learns_with_deepspeed(lab: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     (place_of_cell,) = (path.parent for path in (home / "sweep").glob("*/cell.yaml"))
     until(lambda: files.finished(place_of_cell) or (files.read_attempts(place_of_cell)[-1:] and "exit" in
-          files.read_attempts(place_of_cell)[-1]), 400, what=lambda: told(home))  # fmt: skip
-    assert files.finished(place_of_cell), told(home)
+          files.read_attempts(place_of_cell)[-1]), 400, what=lambda: all_logs(home))  # fmt: skip
+    assert files.finished(place_of_cell), all_logs(home)
     lines = [json.loads(line) for line in (place_of_cell / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert all(line["mismatch/canary"] < 1e-4 for line in lines[1:])

@@ -15,7 +15,7 @@ import pytest
 
 from launch.sweep import files
 from tests.integration.runs import reproducible, weights
-from tests.slurm.sweeps import straight, told
+from tests.slurm.sweeps import all_logs, straight
 from tests.slurm.users import HOLD, MULTIRUN, REFUSED, SCENARIOS, STATUS, STEADY, SUBMIT, cell, queued, typed, where
 
 pytestmark = pytest.mark.slurm
@@ -36,9 +36,9 @@ def test_what_cannot_be_is_one_line_before_anything_is_done(name: str, lab: Path
     folder = Path(str(settings.pop("folder", lab / "refused" / name.replace(" ", "-"))))
     path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
     before = queued(folder.name)
-    said = typed(*MULTIRUN, *cell(*words), *where(folder, **settings), **path)
-    assert said.code == files.EXIT_INPUT and not said.out, said
-    (only,) = said.err.splitlines()
+    done = typed(*MULTIRUN, *cell(*words), *where(folder, **settings), **path)
+    assert done.code == files.EXIT_INPUT and not done.out, done
+    (only,) = done.err.splitlines()
     assert re.fullmatch(line, only), only
     assert not folder.exists()
     assert queued(folder.name) == before == []
@@ -46,12 +46,12 @@ def test_what_cannot_be_is_one_line_before_anything_is_done(name: str, lab: Path
 
 def test_a_multirun_is_followed_to_its_end(lab: Path, happened: Happened) -> None:
     seen, folder = happened["multirun"].result(), lab / "multirun"
-    said = seen["first"]
-    assert said.code == 0, f"{said}{told(folder)}"
-    assert "sweep multirun: 5 cells, 0 finished, 5 to start" in said.out and str(folder) in said.out, said
-    assert "time: unknown until a cell has made steps; an attempt has 0.17 h" in said.out, said
-    assert "disk: up to" in said.out, said
-    assert "5 finished; python -m launch.status multirun" in said.out and said.err == "", said
+    done = seen["first"]
+    assert done.code == 0, f"{done}{all_logs(folder)}"
+    assert "sweep multirun: 5 cells, 0 finished, 5 to start" in done.out and str(folder) in done.out, done
+    assert "time: unknown until a cell has made steps; an attempt has 0.17 h" in done.out, done
+    assert "disk: up to" in done.out, done
+    assert "5 finished; python -m launch.status multirun" in done.out and done.err == "", done
     (smoke,), trained, evaluated = seen["jobs"]
     assert smoke.startswith("smoke-") and len(trained) == len(evaluated) == 2
     ran = {name: attempt for name in (smoke, *trained, *evaluated) for attempt in files.read_attempts(folder / name)}
@@ -69,18 +69,18 @@ def test_the_same_line_again_submits_what_is_missing(lab: Path, happened: Happen
     assert again.code == 0 and "5 cells, 5 finished, 0 to start" in again.out, again
     assert seen["jobs again"] == seen["jobs"] and again.cpu < 10, again
     more = seen["more"]
-    assert more.code == 0 and "7 cells, 5 finished, 2 to start" in more.out, f"{more}{told(folder)}"
+    assert more.code == 0 and "7 cells, 5 finished, 2 to start" in more.out, f"{more}{all_logs(folder)}"
     assert "from 3 finished cells" in more.out, more
     *old, (trained,), (evaluated,) = seen["jobs more"]
     assert old == seen["jobs"] and "-s2-" in trained and evaluated.startswith(f"{trained}-eval-")
-    assert all(len(files.read_attempts(folder / name)) == 1 for part in seen["jobs more"] for name in part)
+    assert all(len(files.read_attempts(folder / name)) == 1 for array in seen["jobs more"] for name in array)
 
 
 def test_another_setting_makes_other_cells_and_leaves_the_old_ones(happened: Happened) -> None:
     seen = happened["multirun"].result()
     assert seen["edited"].code == 0 and "7 cells, 0 finished, 7 to start" in seen["edited"].out, seen["edited"]
-    old = {name for part in seen["jobs more"] for name in part}
-    new = [name for part in seen["jobs edited"][len(seen["jobs more"]) :] for name in part]
+    old = {name for array in seen["jobs more"] for name in array}
+    new = [name for array in seen["jobs edited"][len(seen["jobs more"]) :] for name in array]
     assert len(new) == len(set(new)) == 7 and not old & set(new)
     assert len(seen["held"]) == 7, seen["held"]
     assert seen["cancel"].code == 0 and seen["cancel"].out.startswith("cancelled 7 cells"), seen["cancel"]
@@ -92,25 +92,25 @@ def test_another_setting_makes_other_cells_and_leaves_the_old_ones(happened: Hap
 def test_a_cell_that_failed_is_named_and_mended(lab: Path, happened: Happened) -> None:
     seen, folder = happened["failing"].result(), lab / "failing"
     bad, good, bad_after, good_after = seen["names"]
-    said = seen["run"]
-    assert said.code == 1, f"{said}{told(folder)}"
-    lines = said.err.splitlines()
-    assert len(lines) == 2 and lines[0].startswith(f"failed: {bad}: FileExistsError: "), said
-    assert lines[1] == f"waiting: {bad_after}: for {bad} failed", said
+    done = seen["run"]
+    assert done.code == 1, f"{done}{all_logs(folder)}"
+    lines = done.err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith(f"failed: {bad}: FileExistsError: "), done
+    assert lines[1] == f"waiting: {bad_after}: for {bad} failed", done
     assert seen["states"] == {bad: "failed", good: "finished", bad_after: "waiting", good_after: "finished"}
     assert [a["exit"] for a in seen["attempts"][bad]] == [1] and seen["attempts"][bad_after] == []
     assert "0 to start" in seen["again"].out and "1 failed before" in seen["again"].out, seen["again"]
     assert "Traceback" in seen["logs"].out and "FileExistsError" in seen["logs"].out, seen["logs"]
     assert seen["unsure"].code == 2 and "say --failed" in seen["unsure"].err, seen["unsure"]
     assert seen["retry"].code == 0 and seen["retry"].out.startswith("submitted 2 cells"), seen["retry"]
-    assert seen["follow"].code == 0 and set(seen["states after"].values()) == {"finished"}, told(folder)
+    assert seen["follow"].code == 0 and set(seen["states after"].values()) == {"finished"}, all_logs(folder)
     assert seen["kept after"] == seen["kept"] != {}, "what had finished is left alone"
 
 
 def test_cells_outlive_the_process_that_submitted_them(lab: Path, happened: Happened) -> None:
     seen = happened["abandoned"].result()
     first, second, third = seen["names"]
-    assert seen["before"] == {first: "running", second: "pending", third: "pending"}, told(lab / "abandoned")
+    assert seen["before"] == {first: "running", second: "pending", third: "pending"}, all_logs(lab / "abandoned")
     assert seen["cancel"].out.startswith("cancelled 2 cells, of which 2 ran or waited"), seen["cancel"]
     wanted = {first: "cancelled", second: "cancelled", third: "running"}
     assert seen["cancelled"] == wanted
@@ -128,18 +128,20 @@ def test_what_was_cancelled_stays_so_until_it_is_taken_up(lab: Path, happened: H
     assert seen["still"] == {first: "cancelled", second: "cancelled", third: "finished"}
     assert {line.split()[1] for line in seen["tasks"]} == {"CANCELLED", "COMPLETED"}, seen["tasks"]
     assert seen["resume"].out.startswith("submitted 2 cells"), seen["resume"]
-    assert seen["follow"].code == 0 and set(seen["resumed"].values()) == {"finished"}, told(folder)
+    assert seen["follow"].code == 0 and set(seen["resumed"].values()) == {"finished"}, all_logs(folder)
     tries = [files.read_attempts(folder / name) for name in seen["names"]]
-    assert [len(made) for made in tries] == [2, 1, 1] and all(made[-1]["exit"] == 0 for made in tries), told(folder)
+    assert [len(attempts) for attempts in tries] == [2, 1, 1] and all(
+        attempts[-1]["exit"] == 0 for attempts in tries
+    ), all_logs(folder)
     for name in seen["names"]:
-        assert reproducible(folder / name) == reproducible(undisturbed), told(folder / name)
+        assert reproducible(folder / name) == reproducible(undisturbed), all_logs(folder / name)
         assert weights(folder / name) == weights(undisturbed)
 
 
 def test_logs_and_one_table_of_all(happened: Happened) -> None:
     seen = happened["abandoned"].result()
-    said = seen["logs"]
-    assert said.code == 0 and f"{seen['names'][1]}/log/1.out" in said.out and "step 40/40" in said.out, said
+    done = seen["logs"]
+    assert done.code == 0 and f"{seen['names'][1]}/log/1.out" in done.out and "step 40/40" in done.out, done
     assert seen["collect"].code == 0 and "3 cells" in seen["collect"].out, seen["collect"]
     rows = seen["rows"]
     assert [row["cell"] for row in rows] == seen["names"] and [row["samples.groups"] for row in rows] == ["2", "3", "4"]
@@ -150,12 +152,12 @@ def test_logs_and_one_table_of_all(happened: Happened) -> None:
 
 def test_a_dry_run_says_on_paper_what_a_published_size_takes(lab: Path) -> None:
     line = ["experiment=table4_recipe", "size=paper", *where(lab / "published", gpus_per_node=2), "--dry-run"]
-    said = typed(*SUBMIT, *line)
-    assert said.code == 0, said
-    assert "on paper, 2 GPUs a cell" in said.out and "sbatch file: " in said.out, said
-    heads = next(row for row in said.out.splitlines() if "A100-40G" in row).split()
+    done = typed(*SUBMIT, *line)
+    assert done.code == 0, done
+    assert "on paper, 2 GPUs a cell" in done.out and "sbatch file: " in done.out, done
+    heads = next(row for row in done.out.splitlines() if "A100-40G" in row).split()
     assert {"A100-40G", "A100-80G", "H100", "H200"} <= set(heads)
-    assert re.search(r"qwen2_5_math_7b.* no .*\d h, \d+ s/step", said.out), said
+    assert re.search(r"qwen2_5_math_7b.* no .*\d h, \d+ s/step", done.out), done
 
 
 def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,9 +173,9 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     again = typed(*SUBMIT, "seed=range(0,250)", *line)
     cancelled = typed(*STATUS, folder, "cancel", "--yes")
     with capsys.disabled():
-        for name, said in {"10 planned": few, "1,000 planned": plan, "submitted": submitted, "status": shown,
+        for name, done in {"10 planned": few, "1,000 planned": plan, "submitted": submitted, "status": shown,
                            "the same line again": again, "cancelled": cancelled}.items():  # fmt: skip
-            print(f"\n{name}: {said.seconds:.2f} s, {said.cpu:.2f} s of CPU, {said.mib:.0f} MiB", end="")
+            print(f"\n{name}: {done.seconds:.2f} s, {done.cpu:.2f} s of CPU, {done.mib:.0f} MiB", end="")
     assert plan.code == 0 and "1000 cells, 0 finished, 1000 to start" in plan.out, plan.err
     assert plan.out.count("\n  to start") == 1000
     assert submitted.code == 0 and "submitted 1000 cells" in submitted.out and len(waiting) == 1000, submitted.err

@@ -23,7 +23,7 @@ from typing import Any
 from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
-from tests.slurm.sweeps import reached, told, until
+from tests.slurm.sweeps import all_logs, reached, until
 
 MULTIRUN, SUBMIT, STATUS = ("zero.train", "-m"), ("launch.submit",), ("launch.status",)
 LAUNCHER = {"shared": "true", "poll_s": 1, "signal_delay_s": 20, "mem_gb": 1.5, "timeout_min": 10}
@@ -35,7 +35,7 @@ Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Said:
+class Finished:
     """What a command printed and took: seconds of the clock, of the CPU, and MiB of memory at most."""
 
     code: int
@@ -49,7 +49,7 @@ class Said:
         return f"exit {self.code} after {self.seconds:.1f} s\n{self.out}\n{self.err}"
 
 
-def typed(*words: object, **environment: str) -> Said:
+def typed(*words: object, **environment: str) -> Finished:
     """A command line of the suite, run to its end."""
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -63,16 +63,16 @@ def typed(*words: object, **environment: str) -> Said:
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        return Said(child.returncode, out.read(), err.read(), seconds, used.ru_utime + used.ru_stime, most)
+        return Finished(child.returncode, out.read(), err.read(), seconds, used.ru_utime + used.ru_stime, most)
 
 
 def memory(pid: int) -> float:
     """MiB at most so far. Not ru_maxrss: that of a child is never less than its parent's was when it was forked."""
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
         return 0.0
-    return int(found[1]) / 1024 if found else 0.0
+    return int(match[1]) / 1024 if match else 0.0
 
 
 def command(words: Sequence[object]) -> list[str]:
@@ -91,16 +91,16 @@ def where(folder: Path, **settings: object) -> list[str]:
     return ["hydra/launcher=slurm", *(f"hydra.launcher.{key}={value}" for key, value in given.items())]
 
 
-def planned(said: Said) -> list[str]:
+def planned(done: Finished) -> list[str]:
     """The names of the cells that a plan wants to start."""
-    return re.findall(r"^  to start +\w+  (\S+)", said.out, re.MULTILINE)
+    return re.findall(r"^  to start +\w+  (\S+)", done.out, re.MULTILINE)
 
 
 def states(folder: Path, **environment: str) -> dict[str, str]:
     """What launch.status --json says of each cell."""
-    said = typed(*STATUS, folder, "--json", "--all", **environment)
-    assert said.code in (0, 1), said
-    return {record["cell"]: record["state"] for record in map(json.loads, said.out.splitlines())}
+    done = typed(*STATUS, folder, "--json", "--all", **environment)
+    assert done.code in (0, 1), done
+    return {record["cell"]: record["state"] for record in map(json.loads, done.out.splitlines())}
 
 
 def jobs(folder: Path) -> list[list[str]]:
@@ -129,7 +129,7 @@ def multirun(folder: Path) -> Facts:
     seen: Facts = {"first": typed(*MULTIRUN, *line("seed=0,1")), "jobs": jobs(folder)}
     seen |= {"again": typed(*MULTIRUN, *line("seed=0,1")), "jobs again": jobs(folder)}
     seen |= {"more": typed(*MULTIRUN, *line("seed=0,1,2")), "jobs more": jobs(folder)}
-    old = sorted({name for part in seen["jobs more"] for name in part})
+    old = sorted({name for array in seen["jobs more"] for name in array})
     seen["old"] = contents(folder, old)
     seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD))  # held: that they are new is enough
     seen["jobs edited"] = jobs(folder)
@@ -159,7 +159,7 @@ def abandoned(folder: Path) -> Facts:
     """The submitting process is killed; its cells are seen to, cancelled and taken up again from other processes."""
     line = [*cell(*STEADY, "samples.groups=2,3,4"), *where(folder, array_parallelism=1)]  # an axis that changes no bit
     child = subprocess.Popen(command([*MULTIRUN, *line]), cwd=ROOT, stdout=subprocess.DEVNULL)
-    until(lambda: jobs(folder), what=lambda: told(folder))
+    until(lambda: jobs(folder), what=lambda: all_logs(folder))
     child.kill()
     child.wait()
     (names,) = jobs(folder)
@@ -167,8 +167,8 @@ def abandoned(folder: Path) -> Facts:
     reached(folder / first, 1)
     seen: Facts = {"names": names, "before": states(folder)}
     seen["cancel"] = typed(*STATUS, folder, "cancel", "samples.groups=2|3", "--yes")
-    until(lambda: files.read_attempts(folder / third), what=lambda: told(folder))
-    until(lambda: "CANCELLED" in " ".join(queued(folder.name)), what=lambda: told(folder))  # no longer COMPLETING
+    until(lambda: files.read_attempts(folder / third), what=lambda: all_logs(folder))
+    until(lambda: "CANCELLED" in " ".join(queued(folder.name)), what=lambda: all_logs(folder))  # no longer COMPLETING
     seen["cancelled"] = states(folder)
     seen["silent"] = "exit" not in files.read_attempts(folder / first)[-1]
     blind = forgetful(folder.with_name("no-accounting"))
