@@ -53,11 +53,11 @@ def written(folder: Path, size: int) -> None:
             (place / "result.json").write_text(json.dumps({"status": "finished"}))
 
 
-def measured(part: str, size: int, folder: Path) -> None:
-    """One line: a part's time, the memory of this process, the files that it opened. `again`: a second look."""
+def measure(kind: str, size: int, folder: Path) -> None:
+    """One line: the time of one kind of work, the memory of this process, the files that it opened. `again`: a second look."""
     opened: list[object] = []
     sys.addaudithook(lambda event, given: opened.append(given[0]) if event == "open" else None)
-    if part == "plan":
+    if kind == "plan":
         began, cpu, planned_ = time.perf_counter(), time.process_time(), planned(size)
         assert len(planned_.cells) == size
         opens = ""
@@ -65,34 +65,34 @@ def measured(part: str, size: int, folder: Path) -> None:
         read = files.read_sweep(folder)
         pending = Task("PENDING", reason="Resources")
         queue = {f"7_{i}": Task("RUNNING") if i < 2 * size // 3 else pending for i in range(size // 3, size)}
-        first = states.read_statuses(folder, read, queue) if part == "again" else None
+        first = states.read_statuses(folder, read, queue) if kind == "again" else None
         before, began, cpu = len(opened), time.perf_counter(), time.process_time()
         statuses = states.read_statuses(folder, read, queue, before=first)
         assert (
             sum(status.state == states.FINISHED for status in statuses.values()) == size // 3 and len(statuses) == size
         )
         opens = f"{(len(opened) - before) / size:5.1f} opens a cell"
-    if part == "sync":
+    if kind == "sync":
         began, cpu = time.perf_counter(), time.process_time()
         sent, failed = sync(folder, read, statuses, f"sqlite:///{folder / 'mlflow.db'}")
         assert sent == 2 * size // 3 and not failed
         opens = f"{sent} cells of {JOURNAL} steps sent to MLflow"
     spent, busy = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{size:6} cells {part:7} {spent:8.2f} s  {busy:7.2f} CPU-s  {peak:5.0f} MiB  {opens}")
+    print(f"{size:6} cells {kind:7} {spent:8.2f} s  {busy:7.2f} CPU-s  {peak:5.0f} MiB  {opens}")
 
 
 def main() -> None:
-    """Everything; with arguments, one part, in this process."""
+    """Everything; with arguments, one measurement, in this process."""
     if len(sys.argv) > 1:
-        measured(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+        measure(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
         return
     for size in SIZES:
         with TemporaryDirectory() as home:
             folder = Path(home) / "big"
             written(folder, size)
-            for part in ("plan", "states", "again", *(["sync"] if size == SIZES[0] else [])):
-                line = [sys.executable, "-m", "benchmarks.sweeps", part, str(size), str(folder)]
+            for kind in ("plan", "states", "again", *(["sync"] if size == SIZES[0] else [])):
+                line = [sys.executable, "-m", "benchmarks.sweeps", kind, str(size), str(folder)]
                 print(subprocess.run(line, text=True, capture_output=True, check=True).stdout, end="", flush=True)
 
 
