@@ -25,8 +25,8 @@ class Held(Exception):
 
 @contextmanager
 def lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a lock while the block runs; a kill releases it. Another one holds it: Held, or with `waits`, which is told by
-    whom, wait for it. OSError if the file cannot be made."""
+    """Hold a lock while the block runs; a kill releases it. If another process holds it: Held, or with `on_wait`, which is
+    called once with a description of that process, wait. OSError if the file cannot be created."""
     with path.open("a+") as file:
         acquire(file.fileno(), path, on_wait)
         try:
