@@ -16,8 +16,8 @@ from zero.files import lines_of
 if TYPE_CHECKING:
     import pandas as pd
 
-OF_EVALUATION = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
-OF_STEP = re.compile(r"^step_(\d+)$")
+EVALUATION_FILE = re.compile(r"^completions_(?P<benchmark>.+)\.jsonl$")
+STEP_FOLDER = re.compile(r"^step_(\d+)$")
 
 
 def evaluations(runs: Runs) -> pd.DataFrame:
@@ -39,8 +39,7 @@ def evaluations(runs: Runs) -> pd.DataFrame:
     for run in runs.runs:
         last = run.result.get("steps")
         if isinstance(last, int):
-            found = _measured(run, run.result, last)
-            rows += [row for row in found if row[:4] not in known]
+            rows += [row for row in _measured(run, run.result, last) if row[:4] not in known]
     for run in runs.evaluated:
         for step, entry in _entries(run):
             rows += _measured(run, entry, step)
@@ -60,9 +59,9 @@ def _axes(run: Run, trained: Mapping[str, Run]) -> dict[str, str]:
     if run.kind == TRAIN:
         return dict(run.axes)
     folder = str(run.settings.get("run") or "")
-    of = _run_of(folder, list(trained.values())) if folder else None
-    mine = {axis: value for axis, value in run.axes.items() if value}
-    return {**(of.axes if of else {}), **mine, **({"seed": of.axes["seed"]} if of else {})}
+    own = {axis: value for axis, value in run.axes.items() if value}
+    source = _run_of(folder, list(trained.values())) if folder else None
+    return {**source.axes, **own, "seed": source.axes["seed"]} if source else own
 
 
 def _run_of(folder: str, trained: Sequence[Run]) -> Run | None:
@@ -103,8 +102,12 @@ def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str,
 
 def completions(runs: Runs, run: Run | str) -> Iterator[dict[str, Any]]:
     """Sampled responses of a run, given by itself or its name, as zero.benchmark.rows made them, with `step` and `benchmark`
-    ("" in training) added; lazily, in the order of steps. Damaged lines are left out and noted."""
-    run = runs.run(run) if isinstance(run, str) else run
+    ("" in training) added; lazily, in the order of steps. Damaged lines are left out and noted. InputError for a name that no
+    run has."""
+    return _completions(runs, runs.run(run) if isinstance(run, str) else run)
+
+
+def _completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     if run.path is None:
         yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
         return
@@ -125,19 +128,19 @@ def completions(runs: Runs, run: Run | str) -> Iterator[dict[str, Any]]:
 
 def _files(run: Run, folder: Path) -> Iterable[tuple[Path, str, int]]:
     """(file, benchmark, step) of a run's saved responses, by step; benchmark "" for those of training."""
-    found = []
+    files = []
     if run.kind == TRAIN:
         for path in (folder / "completions").glob("*.jsonl"):
             if match := COMPLETIONS.match(path.name):
-                found.append((int(match["step"]), match["benchmark"] or "", path))
+                files.append((int(match["step"]), match["benchmark"] or "", path))
     else:
-        at = run.settings.get("step")
-        own = at if isinstance(at, int) and not isinstance(at, bool) else 0
+        step = run.settings.get("step")
+        own = step if isinstance(step, int) and not isinstance(step, bool) else 0
         for path in (*folder.glob("completions_*.jsonl"), *folder.glob("step_*/completions_*.jsonl")):
-            inner = OF_STEP.match(path.parent.name) if path.parent != folder else None
-            if match := OF_EVALUATION.match(path.name):
-                found.append((int(inner[1]) if inner else own, match["benchmark"], path))
-    return [(path, benchmark, step) for step, benchmark, path in sorted(found)]
+            inner = STEP_FOLDER.match(path.parent.name) if path.parent != folder else None
+            if match := EVALUATION_FILE.match(path.name):
+                files.append((int(inner[1]) if inner else own, match["benchmark"], path))
+    return [(path, benchmark, step) for step, benchmark, path in sorted(files)]
 
 
 def _row(text: bytes) -> dict[str, Any] | None:

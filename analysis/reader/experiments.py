@@ -1,4 +1,4 @@
-"""The experiments that a sweep was asked for, as sweep.json keeps them since its first submission."""
+"""The experiments of a sweep, as sweep.json keeps them since its first submission."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAUNCHER = re.compile(r"[+~]*(hydra|launcher)[./@]")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a sweep says of one of its experiments. `registered`: when its claims were written down, seconds since 1970;
+    """What sweep.json keeps of one of its experiments. `registered`: when its claims were written down, seconds since 1970;
     `typed`: what stood beside it on the command line, in place of what the experiment sets."""
 
     name: str
@@ -47,36 +47,36 @@ class Experiment:
         return tuple(text for text in self.typed if key_of(text).partition(".")[0] not in PLACE)
 
 
-def found(places: Sequence[Path | str]) -> list[Experiment]:
+def in_sweeps(places: Sequence[Path | str]) -> list[Experiment]:
     """The experiments of all sweeps among the places; of one that several have, the first; by name. None where
     none is named."""
-    made: dict[str, Experiment] = {}
+    by_name: dict[str, Experiment] = {}
     for place in places:
         sweep = read_json(Path(place).expanduser() / SWEEP)
         stored, line = sweep.get("experiments"), sweep.get("overrides")
-        for name, of in stored.items() if isinstance(stored, dict) else ():
-            if isinstance(of, dict):
-                made.setdefault(name, _experiment(name, of, line if isinstance(line, list) else []))
-    return [made[name] for name in sorted(made)]
+        for name, entry in stored.items() if isinstance(stored, dict) else ():
+            if isinstance(entry, dict):
+                by_name.setdefault(name, _experiment(name, entry, line if isinstance(line, list) else []))
+    return [by_name[name] for name in sorted(by_name)]
 
 
-def _experiment(name: str, of: Mapping[str, Any], line: Sequence[Any]) -> Experiment:
-    def listed(key: str) -> tuple[Any, ...]:
-        value = of.get(key)
+def _experiment(name: str, entry: Mapping[str, Any], line: Sequence[Any]) -> Experiment:
+    def values(key: str) -> tuple[Any, ...]:
+        value = entry.get(key)
         return tuple(value) if isinstance(value, list) else ()
 
-    registered = of.get("registered")
+    registered = entry.get("registered")
     beside = [str(text) for text in line if key_of(str(text)) not in (KEY, SIZE) and not LAUNCHER.match(str(text))]
     return Experiment(
         name,
-        str(of.get("title", name)),
-        str(of.get("size", "")),
-        tuple(map(str, listed("cells"))),
-        tuple(map(str, listed("figures"))),
-        corrected(name, listed("claims")),
+        str(entry.get("title", name)),
+        str(entry.get("size", "")),
+        tuple(map(str, values("cells"))),
+        tuple(map(str, values("figures"))),
+        corrected(name, values("claims")),
         float(registered) if isinstance(registered, int | float) else 0.0,
-        str(of.get("root", "train")),
-        tuple(map(str, listed("typed"))) if "typed" in of else tuple(beside),
+        str(entry.get("root", "train")),
+        tuple(map(str, values("typed"))) if "typed" in entry else tuple(beside),
     )
 
 
@@ -89,20 +89,19 @@ def corrected(name: str, claims: Sequence[Any]) -> tuple[Any, ...]:
         today = [entry for entry in read(name).claims if isinstance(entry, dict)]
     except InputError:
         return tuple(claims)
-    made = []
-    for claim in claims:
-        same = next(
-            (e for e in today if isinstance(claim, dict) and all(e.get(k) == claim.get(k) for k in COUNTED)), {}
-        )
-        made.append(
-            {**claim, **{key: same[key] for key in ("text", "every", "seen") if key in same}} if same else claim
-        )
-    return tuple(made)
+
+    def now(claim: Any) -> Any:
+        if not isinstance(claim, dict):
+            return claim
+        same = next((entry for entry in today if all(entry.get(key) == claim.get(key) for key in COUNTED)), {})
+        return claim | {key: same[key] for key in ("text", "every", "seen") if key in same}
+
+    return tuple(map(now, claims))
 
 
 def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:
     """The runs of one experiment. InputError if no place has it."""
-    every = {of.name: of for of in found(places)}
+    every = {experiment.name: experiment for experiment in in_sweeps(places)}
     if name not in every:
         raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(every) or 'none'}")
     return runs.of(every[name].cells)

@@ -11,12 +11,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from zero.files import read_regular
-from zero.paths import CONF
 from zero.tracking import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
@@ -33,7 +32,6 @@ LARGEST_RECORD = 1 << 26  # bytes of a json or yaml file
 ALIVE_S = 600.0  # a run without a result whose journal is younger counts as running
 CLOCKS_S = 5.0  # by which a journal may be younger than the result of the same life
 AXES = ("algo", "template", "questions", "model", "reward")
-FROM_ELSEWHERE = "${...}"  # what an option takes from other settings says nothing about which option it is
 NO_CHOICE = ("", "None")
 
 
@@ -99,8 +97,7 @@ def load(path: Path) -> Folder | None:
     starts = tuple(provenance.starts(path))
     choices = chosen(cell, starts)
     typed = cell.get("axes") if isinstance(cell.get("axes"), dict) else {}
-    name = str(result.get("name") or path.name)
-    axes = axes_of(config, choices, name, notes) if config else {}
+    axes = axes_of(config, choices, notes) if config else {}
     wanted = not cell or _wanted(path)
     if not wanted:
         notes.append("is of settings that the newest line of its sweep does not ask for: in no verdict")
@@ -127,25 +124,26 @@ def _wanted(cell: Path) -> bool:
 def _unwanted(sweep: Path, modified: float) -> frozenset[str]:
     """The cells for which neither the newest line nor an experiment asks; read once for all of them."""
     record = read_json(sweep)
-    cells, named = record.get("cells"), record.get("experiments")
-    listed = [of.get("cells") for of in named.values() if isinstance(of, dict)] if isinstance(named, dict) else []
-    kept = {name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)}
+    cells, experiments = record.get("cells"), record.get("experiments")
+    entries = experiments.values() if isinstance(experiments, dict) else ()
+    listed = [entry.get("cells") for entry in entries if isinstance(entry, dict)]
+    wanted = {name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)}
     items = cells.items() if isinstance(cells, dict) else ()
-    return frozenset(n for n, c in items if isinstance(c, dict) and c.get("wanted") is False and n not in kept)
+    return frozenset(n for n, c in items if isinstance(c, dict) and c.get("wanted") is False and n not in wanted)
 
 
 def chosen(cell: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The option of each group, as the cell of a sweep or the newest start of a run says; {} if neither does."""
-    said = [cell.get("choices"), *(line.get("choices") for line in reversed(starts))]
-    return next((choices for choices in said if isinstance(choices, dict) and choices), {})
+    recorded = [cell.get("choices"), *(line.get("choices") for line in reversed(starts))]
+    return next((choices for choices in recorded if isinstance(choices, dict) and choices), {})
 
 
 def _status(path: Path, kind: str, result: Mapping[str, Any], notes: list[str]) -> str:
     """What became of a run, by its result, its error and how old its journal is."""
-    said, error = str(result.get("status", "")), read_json(path / ERROR)
+    ended, error = str(result.get("status", "")), read_json(path / ERROR)
     written = _modified(path / JOURNAL)
-    if said == "finished":
-        return said
+    if ended == "finished":
+        return ended
     if kind == TRAIN and written and written > _modified(path / RESULT) + CLOCKS_S and time.time() - written < ALIVE_S:
         return "running"
     if error:
@@ -153,105 +151,27 @@ def _status(path: Path, kind: str, result: Mapping[str, Any], notes: list[str]) 
         return "failed"
     if (path / CANCELLED).exists():
         notes.append("was cancelled")
-    if said in ("preempted", "failed"):
-        notes.append(f"ended as {said}")
-        return said
+    if ended in ("preempted", "failed"):
+        notes.append(f"ended as {ended}")
+        return ended
     return "unknown"
 
 
-def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, str]:
-    """The option of each axis, and the seed: as chosen, where the folder says so, else the option of conf/AXIS that is
-    most like the settings."""
+def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
+    """The option of each axis as it was chosen, and the seed. Where the choice is not recorded: the name that the settings
+    themselves give, else none. An evaluation of a run does not record what it took from that run."""
     axes: dict[str, str] = {}
     for axis in AXES:
-        if str(choices.get(axis, "")) not in NO_CHOICE:
-            axes[axis] = str(choices[axis])
-        elif isinstance(section := config.get(axis), dict):
-            axes[axis] = _from_name(axis, section, config, name) or _nearest(axis, section)
-        elif axis in config and config[axis] is not None:
-            axes[axis] = str(config[axis])
-    if lost := [axis for axis, value in axes.items() if value == "unknown"]:
-        notes.append(f"{', '.join(lost)}: settings like those of no option")
+        section = config.get(axis)
+        own_name = section.get("name") if isinstance(section, dict) else section
+        if str(option := choices.get(axis, "")) not in NO_CHOICE:
+            axes[axis] = str(option)
+        elif own_name:
+            axes[axis] = str(own_name)
+    unknown = [axis for axis in AXES if config.get(axis) and axis not in axes]
+    if unknown and "algo" in config:
+        notes.append(f"{', '.join(unknown)}: which option was chosen is not recorded")
     return axes | {"seed": shown(config.get("seed", ""))}
-
-
-def _from_name(axis: str, section: Mapping[str, Any], config: Mapping[str, Any], name: str) -> str:
-    """What can be told without composing: the section's own name, a model's path, the first word of a run's name."""
-    if axis == "algo":
-        template, questions = (_name(config, other) for other in ("template", "questions"))
-        before = name.partition(f"-{template}-{questions}-")[0]
-        return before if template and before != name and before in _options(axis) else ""
-    if axis == "model":
-        path = str(section.get("path", ""))
-        same = [option for option, raw in _options(axis).items() if raw.get("path") == path]
-        return same[0] if len(same) == 1 else path.rstrip("/").rpartition("/")[2]
-    return str(section.get("name") or "")
-
-
-def _name(config: Mapping[str, Any], axis: str) -> str:
-    section = config.get(axis)
-    return str(section.get("name") or "") if isinstance(section, dict) else ""
-
-
-@cache
-def _options(axis: str) -> dict[str, dict[str, Any]]:
-    """The yaml of each option of conf/AXIS, as it stands."""
-    return {path.stem: _read_yaml(path, []) for path in sorted((CONF / axis).glob("*.yaml"))}
-
-
-def _nearest(axis: str, section: Mapping[str, Any]) -> str:
-    """The option of conf/AXIS from which the fewest settings differ; "unknown" if more than half of them do."""
-    from zero.config.identity import flatten
-
-    key = (axis, json.dumps(section, sort_keys=True, default=str))
-    if key not in _matched:
-        own = {key: _plain(value) for key, value in flatten(section).items()}
-        differing = {name: _distance(own, option) for name, option in _flat_options(axis).items()}
-        best = min(differing, key=lambda name: differing[name], default="")
-        _matched[key] = best if best and differing[best][0] <= len(own) / 2 else "unknown"
-    return _matched[key]
-
-
-_matched: dict[tuple[str, str], str] = {}
-
-
-def _distance(own: Mapping[str, str], option: Mapping[str, str]) -> tuple[int, int]:
-    """(settings that differ, settings that only the option has: runs of older versions lack some)."""
-    different = sum(option.get(key) not in (value, FROM_ELSEWHERE) for key, value in own.items())
-    return different, len(option.keys() - own.keys())
-
-
-@cache
-def _flat_options(axis: str) -> dict[str, dict[str, str]]:
-    """Each option of conf/AXIS with its defaults, flat, as text: Hydra would take a second to compose them."""
-    return {name: _with_defaults(raw) for name, raw in _options(axis).items()}
-
-
-def _with_defaults(raw: Mapping[str, Any]) -> dict[str, str]:
-    from zero.config.identity import flatten
-
-    flat: dict[str, str] = {}
-    for entry in raw.get("defaults", ()):
-        source, option = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), "")
-        path, _, package = source.lstrip("/").partition("@")
-        if path != "_self_":
-            below = "" if package == "_here_" else f"{package}."
-            other = _with_defaults(_read_yaml(CONF / path / f"{option}.yaml" if option else CONF / f"{path}.yaml", []))
-            flat |= {below + key: value for key, value in other.items()}
-    own = flatten({key: value for key, value in raw.items() if key != "defaults"})
-    replaced = {key.split(".")[0] for key in own}
-    flat = {key: value for key, value in flat.items() if key.split(".")[0] not in replaced or "." in key}
-    return flat | {key: _plain(value) for key, value in own.items()}
-
-
-def _plain(value: Any) -> str:
-    """A setting as text, equal for equal numbers however they are written."""
-    if isinstance(value, str) and "${" in value:
-        return FROM_ELSEWHERE
-    try:
-        return shown(float(value)) if not isinstance(value, bool) else shown(value)
-    except (TypeError, ValueError):
-        return shown(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:

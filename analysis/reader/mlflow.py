@@ -81,8 +81,7 @@ def _run(run: Any, uri: str) -> Run:
     settings = {key: _decoded(value) for key, value in params.items() if key not in AXES}
     choices = {axis: tags.get(axis) or params.get(axis) or "" for axis in AXES}
     seed = tags.get("seed", settings.get("seed", ""))
-    axes = axes_of({**_nested(settings), "seed": seed}, choices, run.info.run_name or "", [])
-    axes |= {axis: value for axis, value in choices.items() if value}
+    axes = axes_of({**_nested(settings), "seed": seed}, choices, [])
     status = STATUS.get(run.info.status, "unknown")
     source = f"{without_password(uri)}#{run.info.run_id}"
     name = run.info.run_name or run.info.run_id
