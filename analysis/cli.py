@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from analysis.reader.records import Note, Runs
 
-EXIT_FINE, EXIT_INPUT = 0, 2
-SAID = 12  # notes that the terminal shows
+EXIT_FINE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+NOTES_SHOWN = 12  # in the terminal; the report has all
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,24 @@ class Finding:
 
 def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """The arguments that all questions have."""
-    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
-    made.add_argument(
+    shared = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
+    shared.add_argument(
         "places", nargs="+", metavar="FOLDER", help="runs, folders of runs, sweeps, or MLflow stores' uris"
     )
-    made.add_argument("--experiment", metavar="NAME", help="only the cells of this experiment of a sweep")
-    made.add_argument("--out", type=Path, help=f"folder for {name}.svg, .pdf and .csv (default: the first FOLDER)")
-    return made
+    shared.add_argument("--experiment", metavar="NAME", help="only the cells of this experiment of a sweep")
+    shared.add_argument("--out", type=Path, help=f"folder for {name}.svg, .pdf and .csv (default: the first FOLDER)")
+    return shared
 
 
 def names(text: str | None) -> list[str] | None:
     """A list as typed: names with commas between them."""
-    return None if text is None else [name for name in (part.strip() for part in text.split(",")) if name]
+    return None if text is None else [name for name in map(str.strip, text.split(",")) if name]
 
 
 def command(
     name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Finding]
 ) -> int:
-    """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the answer. Returns the exit code: see
+    """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the finding. Returns the exit code: see
     `one_line`."""
 
     def work() -> None:
@@ -61,11 +61,11 @@ def command(
             from analysis.reader.experiments import only
 
             runs = only(options.places, options.experiment, runs)
-        answer = ask(runs)
+        finding = ask(runs)
         folder = where(options)
-        files = figures.save(answer.figure, folder / name)
-        write_table(answer.table, folder / f"{name}.csv")
-        print(answer.text)
+        files = figures.save(finding.figure, folder / name)
+        write_table(finding.table, folder / f"{name}.csv")
+        print(finding.text)
         say_notes(runs.notes)
         print(f"written: {', '.join(map(str, files))}, {folder / name}.csv")
 
@@ -73,9 +73,15 @@ def command(
 
 
 def one_line(work: Callable[[], None]) -> int:
-    """The exit code of a command: 0, or 2 for bad input and for a file that cannot be written, each told in one line."""
+    """The exit code of a command: 0; 2 for bad input and for a file that cannot be written; 1 for something else that failed;
+    130 after Ctrl-C. Each error is one line."""
     try:
         work()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Broken as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -88,7 +94,7 @@ def one_line(work: Callable[[], None]) -> int:
 
 
 def where(options: argparse.Namespace) -> Path:
-    """The folder for the answer's files, made if need be."""
+    """The folder for the finding's files, made if need be."""
     first = Path(options.places[0]).expanduser()
     folder: Path = options.out or (first if first.is_dir() else Path())
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,8 +113,8 @@ def say_notes(notes: Sequence[Note]) -> None:
     together: dict[str, list[str]] = {}
     for note in notes:
         together.setdefault(note.text, []).append(note.run)
-    for text, of in list(together.items())[:SAID]:
-        label = of[0] if len(of) == 1 else f"{len(of)} runs"
+    for text, runs in list(together.items())[:NOTES_SHOWN]:
+        label = runs[0] if len(runs) == 1 else f"{len(runs)} runs"
         print(f"note: {label}: {text}" if label else f"note: {text}", file=sys.stderr)
-    if len(together) > SAID:
-        print(f"note: and {len(together) - SAID} more", file=sys.stderr)
+    if len(together) > NOTES_SHOWN:
+        print(f"note: and {len(together) - NOTES_SHOWN} more", file=sys.stderr)

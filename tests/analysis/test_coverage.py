@@ -1,4 +1,4 @@
-"""Coverage: pass@k of saved answers whose truth is known, and of the nano model by the command."""
+"""Coverage: pass@k of saved answers whose truth is known, told apart by group, benchmark and temperature."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
-from analysis.coverage import answered, coverage, is_setting, main
+from analysis.coverage import coverage, main
 from analysis.reader.runs import read
-from analysis.reflection import __main__ as reflection
 from analysis.style import svg
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.config.check import check
-from zero.errors import Broken, InputError
-
-SMALL = ["n=4", "questions.rows.train=64", "questions.rows.heldout=8", "sampling.max_tokens=64"]
+from zero.errors import InputError
 
 
 @cache
@@ -35,11 +31,11 @@ def composed() -> dict[str, Any]:
 
 
 def evaluation(
-    place: Path, temperature: float, right: Sequence[int], n: int = 4, seed: int = 0, of: str = "none"
+    place: Path, temperature: float, right: Sequence[int], n: int = 4, seed: int = 0, template: str = "none"
 ) -> Path:
     """An evaluation with n answers to each question, of which `right` are."""
     place.mkdir(parents=True)
-    config = composed() | {"seed": seed, "n": n, "run_dir": str(place), "template": {"name": of}}
+    config = composed() | {"seed": seed, "n": n, "run_dir": str(place), "template": {"name": template}}
     config["sampling"] = config["sampling"] | {"temperature": temperature}
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     (place / "result.json").write_text(json.dumps({"status": "finished", "evaluation": {}}))
@@ -51,15 +47,15 @@ def evaluation(
 def test_pass_at_k_against_temperature_is_that_of_the_answers(tmp_path: Path) -> None:
     evaluation(tmp_path / "cold", 0.2, [4, 4, 0, 0])  # always the same answer: more of them help nothing
     evaluation(tmp_path / "hot", 1.0, [1, 2, 1, 2])
-    answer = coverage(read(tmp_path))
-    found = answer.table.set_index(["temperature", "k"])
-    assert sorted(found.index) == [(0.2, 1), (0.2, 2), (0.2, 4), (1.0, 1), (1.0, 2), (1.0, 4)]
-    assert [found.loc[(0.2, k), "pass"] for k in (1, 2, 4)] == [0.5, 0.5, 0.5]
-    assert found.loc[(1.0, 1), "pass"] == 0.375 and found.loc[(1.0, 4), "pass"] == 1.0
-    assert found.loc[(1.0, 2), "pass"] == pytest.approx((2 * (1 - 3 / 6) + 2 * (1 - 1 / 6)) / 4)
-    assert (found["questions"] == 4).all() and (found["n"] == 4).all()
-    assert "pass@1 0.500 at 0.2; pass@4 1.000 at 1" in answer.text
-    drawn = svg(answer.figure)
+    finding = coverage(read(tmp_path))
+    table = finding.table.set_index(["temperature", "k"])
+    assert sorted(table.index) == [(0.2, 1), (0.2, 2), (0.2, 4), (1.0, 1), (1.0, 2), (1.0, 4)]
+    assert [table.loc[(0.2, k), "pass"] for k in (1, 2, 4)] == [0.5, 0.5, 0.5]
+    assert table.loc[(1.0, 1), "pass"] == 0.375 and table.loc[(1.0, 4), "pass"] == 1.0
+    assert table.loc[(1.0, 2), "pass"] == pytest.approx((2 * (1 - 3 / 6) + 2 * (1 - 1 / 6)) / 4)
+    assert (table["questions"] == 4).all() and (table["n"] == 4).all()
+    assert "pass@1 0.500 at 0.2; pass@4 1.000 at 1" in finding.text
+    drawn = svg(finding.figure)
     assert "pass@4" in drawn and "T = 0.2" in drawn and "no data" not in drawn
 
 
@@ -80,18 +76,18 @@ def test_other_seeds_add_their_answers_and_the_same_one_does_not(tmp_path: Path)
     evaluation(tmp_path / "a", 1.0, [1, 0], n=4, seed=0)
     evaluation(tmp_path / "b", 1.0, [0, 4], n=4, seed=1)
     evaluation(tmp_path / "again", 1.0, [1, 0], n=2, seed=0)  # the first answers of the same
-    answer = coverage(read(tmp_path), ks=[1, 8])
-    assert answer.table["n"].tolist() == [8, 8] and answer.table["pass"].tolist() == pytest.approx([5 / 16, 1.0])
-    assert "again: the same seed and settings as another evaluation: its answers count once" in answer.text
+    finding = coverage(read(tmp_path), ks=[1, 8])
+    assert finding.table["n"].tolist() == [8, 8] and finding.table["pass"].tolist() == pytest.approx([5 / 16, 1.0])
+    assert "again: the same seed and settings as another evaluation: its answers count once" in finding.text
 
 
 def test_groups_are_kept_apart_unless_asked_otherwise(tmp_path: Path) -> None:
-    for of, right in (("none", [4, 4]), ("r1", [0, 1])):
+    for name, right in (("none", [4, 4]), ("r1", [0, 1])):
         for temperature in (0.5, 1.0):
-            evaluation(tmp_path / f"{of}{temperature}", temperature, right, of=of)
-    answer = coverage(read(tmp_path), ks=[1])
-    assert answer.table.groupby("group")["pass"].mean().to_dict() == {"none": 1.0, "r1": 0.125}
-    assert ">none<" in svg(answer.figure) and ">r1<" in svg(answer.figure)
+            evaluation(tmp_path / f"{name}{temperature}", temperature, right, template=name)
+    finding = coverage(read(tmp_path), ks=[1])
+    assert finding.table.groupby("group")["pass"].mean().to_dict() == {"none": 1.0, "r1": 0.125}
+    assert ">none<" in svg(finding.figure) and ">r1<" in svg(finding.figure)
     together = coverage(read(tmp_path), ks=[1], by=["model"])
     assert together.table["n"].tolist() == [8, 8]
     assert "evaluations that differ in template are taken together" in together.text
@@ -103,13 +99,13 @@ def test_an_unfinished_evaluation_and_damaged_lines_are_said(tmp_path: Path) -> 
     lines = torn.read_text().splitlines(keepends=True)
     torn.write_text("".join(lines[:6]) + lines[6][:9])
     runs = read(tmp_path)
-    answer = coverage(runs)
+    finding = coverage(runs)
     assert any(note.run == "torn" and "damaged" in note.text for note in runs.notes)
-    assert "b at temperature 1: 2 to 4 answers to a question" in answer.text
-    assert "b: not the same questions everywhere (2 to 3)" in answer.text
-    found = answer.table.set_index(["temperature", "k"])["pass"]
-    assert (1.0, 4) not in found.index and (0.5, 4) in found.index  # not of a part of the questions
-    assert found[1.0, 2] == pytest.approx(((1 - 1 / 6) + 1) / 2)
+    assert "b at temperature 1: 2 to 4 answers to a question" in finding.text
+    assert "b: not the same questions everywhere (2 to 3)" in finding.text
+    table = finding.table.set_index(["temperature", "k"])["pass"]
+    assert (1.0, 4) not in table.index and (0.5, 4) in table.index  # not of a part of the questions
+    assert table[1.0, 2] == pytest.approx(((1 - 1 / 6) + 1) / 2)
 
 
 def test_trainings_are_no_evaluations_and_the_remedy_is_a_command(
@@ -117,15 +113,13 @@ def test_trainings_are_no_evaluations_and_the_remedy_is_a_command(
 ) -> None:
     run = make(tmp_path / "a run", "grpo", 0)
     assert main([str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(
-        f"error: FOLDER={tmp_path}: holds no evaluation; python -m analysis.coverage run='{run}' step=all"
-    )
+    remedy = f"python -m zero.evaluate run='{run}' step=all n=8 run_dir=NEW_FOLDER makes one"
+    assert capsys.readouterr().err == f"error: FOLDER={tmp_path}: holds no evaluation; {remedy}\n"
 
 
 def test_one_question_has_no_interval(tmp_path: Path) -> None:
-    answer = coverage(read(evaluation(tmp_path / "a", 1.0, [2])))
-    assert all(math.isnan(low) for low in answer.table["low"]) and "one question: no interval" in answer.text
+    finding = coverage(read(evaluation(tmp_path / "a", 1.0, [2])))
+    assert all(math.isnan(low) for low in finding.table["low"]) and "one question: no interval" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -143,66 +137,9 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], message: str, tmp_path
         coverage(read(tmp_path), **arguments)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["sampling.temperature=1"], "sampling.temperature=1: is set for each temperature"),
-        (["run_dir=x"], "give temperatures= and out="),
-        (["temperatures=hot"], "must be numbers from 0 to 100"),
-        (["model=none_such"], "model=none_such"),
-        (["model=nano", "{folder}"], "give either folders to read or KEY=VALUE settings"),
-        (["model=nano", "--k", "all"], "must be whole numbers"),
-    ],
-)
-def test_a_bad_command_ends_before_anything_starts(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    filled = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
-    assert main([*filled, "--out", str(tmp_path / "o")]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("error: ") and said.count("\n") == 1
-    assert not (tmp_path / "o" / "answers").exists()
-
-
-def test_settings_are_told_from_folders_and_stores(tmp_path: Path) -> None:
-    (tmp_path / "a=1").mkdir()
-    assert is_setting("model=nano") and is_setting("model.path=/x/y")
-    assert not is_setting(str(tmp_path / "a=1")) and not is_setting("sqlite:///a.db?x=1") and not is_setting("runs")
-
-
-def test_a_model_and_a_run_are_asked_as_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans: list[reflection.Plan] = []
-    monkeypatch.setattr(reflection, "answer", plans.append)
-    assert answered(["model=nano", f"out={tmp_path / 'a'}"], None) == tmp_path / "a"
-    assert list(plans[0].temperatures) == [i / 10 for i in range(1, 11)] and not plans[0].steps
-    assert plans[0].asked == ["n=8", "sampling=default", "benchmarks=heldout", "questions=nano_math", "model=nano"]
-    monkeypatch.setattr("zero.config.check.check", lambda *_: {})  # there is no such run
-    answered(["run=runs/x", "temperatures=0.5,1", "n=2"], tmp_path / "b")
-    assert plans[1].steps == ["0", "all"] and plans[1].asked == ["run=runs/x", "n=2"]  # its own questions
-
-
-def test_a_failed_evaluation_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(plan: reflection.Plan) -> None:
-        raise Broken("zero.evaluate failed: no memory")
-
-    monkeypatch.setattr(reflection, "answer", fail)
-    assert main(["model=nano", "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "error: zero.evaluate failed: no memory\n"
-
-
-@pytest.mark.slow
-def test_the_nano_model_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "o=1"
-    assert main([*SMALL, "temperatures=0.5,1", "--out", str(out)]) == 0
-    table = pd.read_csv(out / "coverage.csv").set_index(["temperature", "k"])
-    assert sorted(table.index) == [(t, k) for t in (0.5, 1.0) for k in (1, 2, 4)] and (table["questions"] == 8).all()
-    for temperature in (0.5, 1.0):
-        result = json.loads((out / "answers" / f"t{temperature}" / "result.json").read_text())
-        accuracy = result["evaluation"]["nano_math"]["eval/nano_math/accuracy"]
-        assert table.loc[(temperature, 1), "pass"] == pytest.approx(accuracy)
-    assert "<svg" in (out / "coverage.svg").read_text() and "pass@4" in capsys.readouterr().out
+def test_a_bad_list_of_ks_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(evaluation(tmp_path / "a", 1.0, [2, 1])), "--k", "all"]) == 2
+    assert capsys.readouterr().err == "error: --k=all: must be whole numbers with commas between, such as 1,4,8\n"
 
 
 @pytest.mark.parametrize("name", ["compare", "template", "coverage"])

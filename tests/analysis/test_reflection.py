@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from analysis.coverage import main as coverage
+from analysis.reader.runs import read
 from analysis.reflection import __main__ as reflection
 from analysis.reflection import tables
-from analysis.reflection.__main__ import plan_of, read_rows, stored, temperatures_of
+from analysis.reflection.__main__ import is_setting, responses_of, settings_of, stored
 from analysis.reflection.judge import Instruction
+from tests.analysis.test_coverage import evaluation
 from tests.analysis.test_judge import chat
+from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from tests.integration.runs import train_here
 from tests.rollout.stub_server import Say, serving
-from zero.config.check import compose_config, instantiate
-from zero.errors import Broken, InputError
+from zero.errors import InputError
 from zero.reflection import KEYWORDS
 
-SMALL = ["n=4", "questions.rows.train=64", "questions.rows.heldout=8", "sampling.max_tokens=96", "traces=40"]
+SMALL = [
+    "n=4", "sampling=default", "sampling.max_tokens=96", "benchmarks=heldout", "questions=nano_math",
+    "questions.rows.train=64", "questions.rows.heldout=8",
+]  # fmt: skip
 
 
 def frame_of(*rows: tuple[str, str, bool], step: int = -1, temperature: float = 1.0) -> pd.DataFrame:
@@ -62,80 +69,95 @@ NAMED = {
 
 
 @pytest.mark.parametrize(
-    ("text", "values"),
+    ("typed", "message"),
     [
-        ("0.1,...,1.0", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
-        ("0.2,0.4,...,1", [0.2, 0.4, 0.6, 0.8, 1.0]),
-        ("[0.5, 1]", [0.5, 1.0]),
-        ("1", [1.0]),
-        ("0,...,3", [0, 1, 2, 3]),
-        ("1.0,0.5,0.5", [0.5, 1.0]),
+        ("pool=mine", "pool=mine: choose one of paper, oat_zero"),
+        ("judge.ulr=x", "judge.ulr=x: no such setting; did you mean judge.url"),
+        ("judge.url=ftp://x", "judge.url=ftp://x: must begin with http"),
+        ("traces=x", "traces=x: must be a whole number"),
+        ("n=0", "n=0: no such setting"),
     ],
 )
-def test_temperatures(text: str, values: list[float]) -> None:
-    assert temperatures_of(text) == values
+def test_bad_input_is_one_line(typed: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reflection.main([str(tmp_path), typed]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "x", "0.1,...", "...,1", "1,...,0.5", "0.1,0.2,...,0.55", "0.1,0.1,...,1", "nan", "-1", "inf", "1e-9,...,1",
-     "0.1,...,0.5,1", "0.1;0.2", "101", "0.1,...,...,1", "1e999999999"],
-)  # fmt: skip
-def test_bad_temperatures_are_one_line(text: str) -> None:
-    with pytest.raises(InputError, match=r"temperatures=.*: (must be numbers|at most)"):
-        temperatures_of(text)
+def test_settings_are_told_from_folders_and_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a=1").mkdir()
+    assert is_setting("pool=oat_zero") and is_setting("judge.url=http://x/v1")
+    assert not is_setting(str(tmp_path / "a=1")) and not is_setting("sqlite:///a.db?x=1") and not is_setting("runs")
+    assert reflection.main(["pool=paper"]) == 2
+    assert capsys.readouterr().err == "error: FOLDER=none: give the folder of the evaluations to read\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["pool=mine"], "pool=mine: choose one of paper, oat_zero"),
-        (["judge.ulr=x"], "judge.ulr=x: no such setting; did you mean judge.url"),
-        (["judge.url=ftp://x"], "judge.url=ftp://x: must begin with http"),
-        (["run_dir=x"], "run_dir=x: is set for each temperature; give out="),
-        (["sampling.temperature=1"], "sampling.temperature=1: is set for each temperature; give temperatures="),
-        (["modle=nano"], "modle=nano: no such setting"),
-        (["model=nanno"], "model=nanno: no such option; did you mean nano"),
-        (["traces=x"], "traces=x: must be a whole number"),
-        (["--fast"], "command line=--fast: must be KEY=VALUE"),
-        (["n=0"], "n=0: must be above 0"),
-    ],
-)
-def test_bad_input_is_one_line_before_anything_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        plan_of([*arguments, f"out={tmp_path}/x=y"])
-    assert "\n" not in str(caught.value) and not list(tmp_path.glob("*/answers"))
-
-
-def test_a_model_gets_eight_samples_at_ten_temperatures_of_the_nano_questions(tmp_path: Path) -> None:
-    plan = plan_of([f"out={tmp_path}/o"])
-    assert plan.temperatures == [i / 10 for i in range(1, 11)] and plan.steps == []
-    assert plan.asked == ["n=8", "sampling=default", "benchmarks=heldout", "questions=nano_math"]
-    assert tuple(plan.own["pools"]["paper"]) == KEYWORDS
-    assert plan.own["pools"]["oat_zero"] == [
+def test_the_pools_are_the_published_ones(tmp_path: Path) -> None:
+    pools = settings_of([], tmp_path)["pools"]
+    assert tuple(pools["paper"]) == KEYWORDS
+    assert pools["oat_zero"] == [
         "recheck", "rethink", "reevaluate", "re-evaluate", "reevaluation", "re-examine", "reexamine", "try again",
         "check again", "think again", "go over the steps",
     ]  # fmt: skip
 
 
-def test_help_is_quick_and_errors_leave_with_two(tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_help_is_quick() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "analysis.reflection", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and "temperatures=0.1,...,1.0" in done.stdout and time.monotonic() - began < 20
-    for module in ("torch", "pandas", "matplotlib", "numpy"):
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "pool=oat_zero" not in done.stderr and "judge.url=http" in done.stdout
+    for module in ("torch", "pandas", "matplotlib", "numpy", "hydra"):
         assert f" {module}\n" not in done.stderr, module
-    bad = subprocess.run(
-        [sys.executable, "-m", "analysis.reflection", "pool=x", f"out={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert bad.returncode == 2 and bad.stderr == "error: pool=x: choose one of paper, oat_zero\n"
+
+
+# -------------------------------------------------------------------------------------------------------- the responses
+
+
+def saved(place: Path, temperature: float, texts: Sequence[str], seed: int = 0, template: str = "none") -> Path:
+    """An evaluation whose answers to one question are `texts`."""
+    evaluation(place, temperature, [], seed=seed, template=template)
+    row = {
+        "id": "a",
+        "question": "q",
+        "reference": "1",
+        "correct": True,
+        "outcome": "correct",
+        "tokens": 1,
+        "finished": True,
+    }
+    (place / "completions_b.jsonl").write_text("".join(json.dumps(row | {"response": text}) + "\n" for text in texts))
+    return place
+
+
+def test_seeds_add_their_answers_and_the_same_one_does_not(tmp_path: Path) -> None:
+    saved(tmp_path / "a", 1.0, ["x", "y"])
+    saved(tmp_path / "again", 1.0, ["x", "y"])
+    saved(tmp_path / "b", 1.0, ["z"], seed=1)
+    saved(tmp_path / "cold", 0.5, ["w"])
+    frame = responses_of(read(tmp_path))
+    assert frame[["temperature", "text", "sample"]].to_numpy().tolist() == [
+        [0.5, "w", 0], [1.0, "x", 0], [1.0, "y", 1], [1.0, "z", 2],
+    ]  # fmt: skip
+    assert (frame["step"] == -1).all() and (frame["benchmark"] == "b").all()
+
+
+def test_damaged_answers_are_left_out_and_noted(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", 1.0, ["x", "y"]) / "completions_b.jsonl"
+    path.write_text('[]\n{"id": "a"}\n' + path.read_text() + '{"id": "a", "quest')
+    runs = read(tmp_path)
+    assert responses_of(runs)["text"].tolist() == ["x", "y"]
+    notes = "; ".join(note.text for note in runs.notes)
+    assert "1 saved answers lack a field" in notes and "2 lines damaged or half written" in notes
+
+
+def test_two_models_are_not_taken_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no evaluation"):
+        responses_of(read(make(tmp_path / "run", "grpo", 0, steps=2)))
+    saved(tmp_path / "a", 1.0, ["x"])
+    saved(tmp_path / "b", 1.0, ["x"], template="r1")
+    with pytest.raises(InputError, match="these evaluations differ in template; give the folders of one model"):
+        responses_of(read([tmp_path / "a", tmp_path / "b"]))
 
 
 # ------------------------------------------------------------------------------------------------------------ the tables
@@ -205,23 +227,13 @@ def test_intervals_need_two_questions_and_have_width_at_0() -> None:
 
 
 def test_nothing_reflects_and_nothing_breaks(tmp_path: Path) -> None:
-    own = instantiate(compose_config("reflection", [f"out={tmp_path}"]))
-    found = reflection.examine(frame_of(("p", "x", True)), KEYWORDS, {}, None, own["instructions"], traces=0)
-    assert "What reflection does:\nnone" in found.text and "no effect of reflecting" in found.text
-    assert reflection.write(found, tmp_path).read_text().count("no data") >= 2
-    assert stored(tmp_path).text == found.text
+    instructions = settings_of([], tmp_path)["instructions"]
+    findings = reflection.examine(frame_of(("p", "x", True)), KEYWORDS, {}, None, instructions, traces=0)
+    assert "What reflection does:\nnone" in findings.text and "no effect of reflecting" in findings.text
+    assert reflection.write(findings, tmp_path).read_text().count("no data") >= 2
+    assert stored(tmp_path).text == findings.text
     with pytest.raises(InputError, match="holds no tables"):
         stored(tmp_path / "none")
-
-
-def test_damaged_lines_are_counted(tmp_path: Path) -> None:
-    row = '{"id": "a", "question": "q", "reference": "1", "response": "r", "correct": true, "outcome": "correct", ' \
-        '"tokens": 1, "finished": true}'  # fmt: skip
-    path = tmp_path / "completions_b.jsonl"
-    path.write_text(f"{row}\n[]\n{row[:-5]}\n\n{row}\nnull\n")
-    rows, bad = read_rows(path)
-    assert [row["sample"] for row in rows] == [0, 1] and bad == 4
-    assert rows[0]["benchmark"] == "b" and rows[0]["text"] == "r"
 
 
 # -------------------------------------------------------------------------------------------------------- real answers
@@ -234,17 +246,33 @@ def judging(body: Any) -> Say:
         return chat("1: it tries")
     if "[Right answer]" in text:
         return chat("It is hard to say. 4")
-    said = text.partition("[Response]")[2].lower()
-    return chat(f"Category {2 if 'recheck' in said or 'rethink' in said or 'check again' in said else 1}.")
+    response = text.partition("[Response]")[2].lower()
+    hit = any(keyword in response for keyword in ("recheck", "rethink", "check again"))
+    return chat(f"Category {2 if hit else 1}.")
+
+
+def evaluate(folder: Path, *settings: str) -> None:
+    """Evaluations of a sweep by the command that a user types."""
+    launcher = ("hydra/launcher=local", f"hydra.launcher.folder={folder}", "hydra.launcher.at_once=1")
+    command = [sys.executable, "-m", "zero.evaluate", "-m", *launcher, *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_the_nano_model_over_temperatures_and_its_judge(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "o=1"
-    arguments = [*SMALL, "temperatures=0.5,1", f"out={out}"]
-    alone = reflection.run(arguments)
+def test_the_nano_model_over_temperatures_and_its_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "heat", *SMALL, "sampling.temperature=0.5,1.0")
+    places, out = [str(tmp_path / "heat")], tmp_path / "o=1"
+    out.mkdir()
+    assert coverage([*places, "--out", str(out)]) == 0
+    table = pd.read_csv(out / "coverage.csv").set_index(["temperature", "k"])
+    assert sorted(table.index) == [(t, k) for t in (0.5, 1.0) for k in (1, 2, 4)] and (table["questions"] == 8).all()
+    results = [json.loads(path.read_text()) for path in (tmp_path / "heat").glob("*/result.json")]
+    accuracies = sorted(result["evaluation"]["nano_math"]["eval/nano_math/accuracy"] for result in results)
+    assert sorted(table.loc[[(0.5, 1), (1.0, 1)], "pass"]) == pytest.approx(accuracies)
+
+    assert reflection.main([*places, "traces=40", "--out", str(out)]) == 0
+    alone = stored(out)
     who = alone.tables["reflection"]
     assert who[["temperature", "responses", "questions"]].to_numpy().tolist() == [[0.5, 32, 8], [1.0, 32, 8]]
     assert who["reflecting"].sum() > 0  # planted
@@ -256,15 +284,12 @@ def test_the_nano_model_over_temperatures_and_its_judge(
     svg = (out / "reflection.svg").read_text()
     assert "<svg" in svg and "no data" not in svg
     assert "Who reflects" in capsys.readouterr().out
-    before = {path: path.read_bytes() for path in out.glob("answers/*/completions_*.jsonl")}
     with serving({"/chat/completions": judging}) as stub:
-        both = reflection.run([*arguments, f"judge.url={stub.url}", "judge.model=m"])
-        asked = len(stub.seen)
-        with monkeypatch.context() as patch:
-            patch.setattr(reflection, "answer", lambda plan: None)
-            again = reflection.run([*arguments, f"judge.url={stub.url}", "judge.model=m"])
-        assert asked == len(stub.seen) > 40  # everything was kept
-    assert before == {path: path.read_bytes() for path in out.glob("answers/*/completions_*.jsonl")}
+        typed = ["traces=40", f"judge.url={stub.url}", "judge.model=m"]
+        both = reflection.reflection(places, typed, out)
+        requests = len(stub.seen)
+        again = reflection.reflection(places, typed, out)
+        assert requests == len(stub.seen) > 40  # every reply was kept
     counts = both.tables["reflection"].pivot(index="temperature", columns="detector", values="reflecting")
     assert (counts["cross"] <= counts[["keyword", "judge"]].min(axis=1)).all() and counts["cross"].sum() > 0
     assert (both.tables["reflection_answers"]["answering"] == 1).all()
@@ -272,18 +297,14 @@ def test_the_nano_model_over_temperatures_and_its_judge(
     assert right["judge", "circles"] == 1 and right["judge", "all"] == pytest.approx(0.2)
     assert right["rule", "all"] > 0.8 and 0 < right["cross", "reflects"] <= right["keyword", "reflects"]
     assert again.text == both.text == stored(out).text
-    with pytest.raises(Broken, match=r"other settings|holds a run|different"):
-        reflection.run([*SMALL[1:], "n=3", "temperatures=0.5,1", f"out={out}"])
 
 
 @pytest.mark.slow
 def test_a_run_before_training_against_its_checkpoints(tmp_path: Path) -> None:
     train_here(tmp_path / "run", "steps=4", "checkpoint.keep=9", "evaluation.every=4")
-    found = reflection.run([
-        f"run={tmp_path / 'run'}", "step=all", f"out={tmp_path / 'o'}", "n=2", "traces=0",
-    ])  # fmt: skip
-    who = found.tables["reflection"]
+    evaluate(tmp_path / "answers", f"run={tmp_path / 'run'}", "step=0,all", "n=2")
+    findings = reflection.reflection([str(tmp_path / "answers")], ["traces=0"], tmp_path)
+    who = findings.tables["reflection"]
     assert sorted(set(who["step"])) == [0, 2, 4] and set(who["temperature"]) == {1.0}
     assert (who["responses"] == who["questions"] * 2).all()
-    assert (tmp_path / "o" / "answers" / "0" / "t1.0" / "step_000000").is_dir()
-    assert ">step<" in (tmp_path / "o" / "reflection.svg").read_text()
+    assert ">step<" in (tmp_path / "reflection.svg").read_text()
