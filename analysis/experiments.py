@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Finding, command, parser
-from analysis.reader.experiments import Experiment, found
+from analysis.reader.experiments import Experiment, in_sweeps
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
 from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--readme", type=Path, metavar="FILE.md", help="write them there as sentences, between its two marks"
     )
     options = made.parse_args(arguments)
-    every, only = found(options.places), options.experiment
+    every, only = in_sweeps(options.places), options.experiment
     options.experiment = None  # a verdict accounts for the claims of all experiments, whichever is shown
 
     def ask(runs: Runs) -> Finding:

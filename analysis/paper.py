@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Finding, command, parser
 from analysis.curves import Group, curve, curve_rows, grouped, unit
-from analysis.reader.experiments import Experiment, found
+from analysis.reader.experiments import Experiment, in_sweeps
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _seeds(groups: Sequence[Group]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
     options = parser("paper", __doc__).parse_args(arguments)
-    every = found(options.places)
+    every = in_sweeps(options.places)
     return command("paper", options, None, lambda runs: paper(runs, every))
 
 

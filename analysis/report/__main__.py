@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 from zero.errors import InputError
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from analysis.reader.experiments import Experiment
     from analysis.reader.records import Runs
-    from analysis.report.page import Part, Request
+    from analysis.report.page import Request
     from analysis.stats.verdicts import Verdict
 
 FILE = "report.html"
@@ -30,12 +32,12 @@ LARGEST = 10_000_000  # bytes of a page
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page. `make` gives HTML, or None where the runs hold nothing for it."""
+class Question:
+    """What a section of the page answers. `make` gives HTML, or None where the runs hold nothing for it."""
 
     id: str
     title: str
-    make: Callable[[Runs], str | None]
+    make: Callable[[Runs], Markup | None]
 
 
 @dataclass
@@ -46,84 +48,86 @@ class Report:
     failed: list[str] = field(default_factory=list)
 
 
-def sections(request: Request) -> list[Section]:
-    """All sections, in the order of the page. A new question of analysis/ is one line here or in report_figures."""
-    from analysis.reader.experiments import found
-    from analysis.report import claims as report_claims
-    from analysis.report import figures as report_figures
-    from analysis.report import sections as report_parts
+def questions(request: Request) -> list[Question]:
+    """All sections, in the order of the page: results first. A new question of analysis/ is one line here or in
+    analysis/report/figures.py."""
+    from analysis.reader.experiments import in_sweeps
+    from analysis.report import claims, figures, sections
     from analysis.report.samples import samples
 
-    if (every := found(request.places)) and request.claims is None:
+    if (every := in_sweeps(request.places)) and request.claims is None:
         return of_experiments(request, every)
     return [
-        Section("claims", "Claims", lambda runs: report_claims.claims(runs, request.claims)),
-        Section("warnings", "Warnings", report_parts.warnings),
-        Section("varied", "What was varied", report_parts.varied),
-        *(Section(name, title, make) for name, title, make in report_figures.questions(request)),
-        Section("results", "Results with intervals", lambda runs: report_figures.results(runs, request)),
-        Section("samples", "Sample completions", samples),
-        Section("costs", "Costs", report_parts.costs),
-        Section("environment", "Environment", report_parts.environment),
+        Question("results", "Results with intervals", lambda runs: figures.results(runs, request)),
+        Question("claims", "Claims", lambda runs: claims.claims(runs, request.claims)),
+        Question("warnings", "Warnings", sections.warnings),
+        *(Question(name, title, make) for name, title, make in figures.questions(request)),
+        Question("samples", "Sample completions", samples),
+        Question("varied", "What was varied", sections.varied),
+        Question("costs", "Costs", sections.costs),
+        Question("environment", "Environment", sections.environment),
     ]
 
 
-def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Section]:
+def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Question]:
     """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself, with verdicts that
     account for the claims of all."""
     from analysis.experiments import verdicts
-    from analysis.report import sections as report_parts
+    from analysis.report import sections
     from analysis.report.experiments import experiment, summary
     from analysis.report.samples import samples
 
     known: list[dict[str, list[Verdict]]] = []
 
-    def of_page(runs: Runs, name: str) -> list[Verdict]:
+    def verdicts_of(runs: Runs, name: str) -> list[Verdict]:
         if not known:
             known.append(verdicts(runs, every))
         return known[0][name]
 
     return [
-        Section("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
-        Section("warnings", "Warnings", report_parts.warnings),
+        Question("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
+        Question("warnings", "Warnings", sections.warnings),
         *(
-            Section(f"experiment-{of.name}", of.title, partial(experiment, request=request, of=of, verdicts=of_page))
-            for of in every
+            Question(
+                f"experiment-{one.name}",
+                one.title,
+                partial(experiment, request=request, entry=one, verdicts=verdicts_of),
+            )
+            for one in every
         ),
-        Section("varied", "What was varied", report_parts.varied),
-        Section("samples", "Sample completions", samples),
-        Section("costs", "Costs", report_parts.costs),
-        Section("environment", "Environment", report_parts.environment),
+        Question("samples", "Sample completions", samples),
+        Question("varied", "What was varied", sections.varied),
+        Question("costs", "Costs", sections.costs),
+        Question("environment", "Environment", sections.environment),
     ]
 
 
 def report(runs: Runs, request: Request) -> Report:
     """The page. A section that fails says so on the page and costs nothing else; warnings are made last, for the others
     may find damaged files."""
-    from analysis.report.page import Part, page, paragraph
+    from analysis.report.page import Section, page, paragraph
     from analysis.report.sections import lead
 
-    wanted = sections(request)
-    made: dict[str, Part] = {}
-    done = Report("")
-    for section in sorted(wanted, key=lambda section: section.id == "warnings"):
+    wanted = questions(request)
+    sections: dict[str, Section] = {}
+    finished = Report("")
+    for question in sorted(wanted, key=lambda question: question.id == "warnings"):
         try:
-            body = section.make(runs)
+            body = question.make(runs)
         except InputError as error:
             body = paragraph(f"Not here: {error}")
-        except Exception as error:  # a page with a hole that is said is worth more than none
+        except Exception as error:  # a page with a gap that is named is worth more than none
             body = paragraph(f"This part could not be made: {type(error).__name__}: {error}")
-            done.failed.append(f"{section.title}: {type(error).__name__}: {error}")
+            finished.failed.append(f"{question.title}: {type(error).__name__}: {error}")
         if body is not None:
-            made[section.id] = Part(section.id, section.title, body)
-    parts = [made[section.id] for section in wanted if section.id in made]
-    title = ", ".join(Path(place).name or place for place in request.places[:3])
-    done.html = page(f"Report: {title}", lead(runs), parts)
-    if len(done.html.encode()) > LARGEST and "samples" in made:
-        made["samples"] = Part("samples", "Sample completions", paragraph("Left out: the page would be too large."))
-        parts = [made[part.id] for part in parts]
-        done.html = page(f"Report: {title}", lead(runs), parts)
-    return done
+            sections[question.id] = Section(question.id, question.title, body)
+    title = "Report: " + ", ".join(Path(place).name or place for place in request.places[:3])
+    in_order = [sections[question.id] for question in wanted if question.id in sections]
+    finished.html = page(title, lead(runs), in_order)
+    if len(finished.html.encode()) > LARGEST and "samples" in sections:
+        short = Section("samples", "Sample completions", paragraph("Left out: the page would be too large."))
+        finished.html = page(title, lead(runs), [short if one.id == "samples" else one for one in in_order])
+    return finished
 
 
 def write(path: Path, html: str) -> None:
@@ -135,7 +139,7 @@ def write(path: Path, html: str) -> None:
 
 
 def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
-    """(what is asked, where the page goes). InputError for claims that are not there."""
+    """(what the command line asks for, where the page goes). InputError for claims that are not there."""
     from analysis.cli import names
     from analysis.curves import check_window
     from analysis.report.page import Request
@@ -147,7 +151,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
     own = first / CLAIMS
     claims = options.claims or (own if own.is_file() else None)
     if claims is not None:
-        read_claims(claims)  # a mistake in it is told at once
+        read_claims(claims)  # a mistake in it ends the command before anything is read
     by = names(options.by)
     request = Request(tuple(map(str, options.places)), claims, None if by is None else tuple(by), options.window)
     return request, options.out or (first / FILE if first.is_dir() else Path(FILE))
@@ -174,11 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         request, path = request_of(options)
         runs = read(options.places)
-        made = report(runs, request)
-        write(path, made.html)
+        finished = report(runs, request)
+        write(path, finished.html)
         say_notes(runs.notes)
-        for said in made.failed:
-            print(f"note: a part of the page could not be made: {said}", file=sys.stderr)
+        for failure in finished.failed:
+            print(f"note: a part of the page could not be made: {failure}", file=sys.stderr)
         print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
     return one_line(work)

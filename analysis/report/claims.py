@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.report.page import listed, paragraph, text
+from markupsafe import Markup
+
+from analysis.report.page import html, paragraph
 from analysis.report.sections import when
 from analysis.stats.verdicts import RATES
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from analysis.stats.verdicts import Verdict
 
 
-def claims(runs: Runs, file: Path | None) -> str | None:
+def claims(runs: Runs, file: Path | None) -> Markup | None:
     """Each claim with its statistic, what was measured, and the verdict."""
     from analysis.stats.claims import read
     from analysis.stats.verdicts import judge
@@ -26,7 +28,7 @@ def claims(runs: Runs, file: Path | None) -> str | None:
     return judged(runs, judge(runs, read(file)), f"{file.name} was last changed", file.stat().st_mtime)
 
 
-def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float) -> str:
+def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float) -> Markup:
     """Verdicts, and whether what `happened` at `clock` (seconds since 1970) was before the runs."""
     counts = Counter(verdict.word for verdict in verdicts)
     body = paragraph(
@@ -34,17 +36,13 @@ def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float)
         + (", ".join(f"{n} {word}" for word, n in counts.most_common()) or "none")
     )
     body += paragraph(_registered(runs, happened, clock))
-    return body + "".join(_claim(verdict) for verdict in verdicts) + paragraph(RATES, quiet=True)
+    return body + Markup().join(map(_claim, verdicts)) + paragraph(RATES, quiet=True)
 
 
-def _claim(verdict: Verdict) -> str:
-    style = verdict.word.replace(" ", "-")
-    said = f"measured: {measured(verdict)}. {verdict.why[:1].upper()}{verdict.why[1:]}."
-    return (
-        f'<div class="claim"><p><span class="verdict {text(style)}">{text(verdict.word)}</span> n = {verdict.measured.n} '
-        f"{text(verdict.claim.text)}</p>{paragraph('claimed: ' + str(verdict.claim))}{paragraph(said)}"
-        f"{listed(list(dict.fromkeys(verdict.notes))[:20])}</div>\n"
-    )
+def _claim(verdict: Verdict) -> Markup:
+    reason = f"measured: {measured(verdict)}. {verdict.why[:1].upper()}{verdict.why[1:]}."
+    notes = list(dict.fromkeys(verdict.notes))[:20]
+    return html("claim", verdict.word, verdict.measured.n, verdict.claim.text, str(verdict.claim), reason, notes)
 
 
 def measured(verdict: Verdict) -> str:
@@ -52,30 +50,30 @@ def measured(verdict: Verdict) -> str:
     from analysis.experiments import in_units
     from analysis.reader.units import plain
 
-    of, (factor, unit) = verdict.measured, in_units(verdict)
-    if not of.n:
+    estimate, (factor, unit) = verdict.measured, in_units(verdict)
+    if not estimate.n:
         return "no value"
-    said = f"{plain(of.mean, factor)} {unit}".strip()
-    if of.low is None or of.high is None:
-        return f"{said} (n = {of.n}: no interval)"
-    said += f", 95 % interval {plain(of.low, factor)} to {plain(of.high, factor)} (n = {of.n})"
+    effect = f"{plain(estimate.mean, factor)} {unit}".strip()
+    if estimate.low is None or estimate.high is None:
+        return f"{effect} (n = {estimate.n}: no interval)"
+    effect += f", 95 % interval {plain(estimate.low, factor)} to {plain(estimate.high, factor)} (n = {estimate.n})"
     if verdict.p is None or verdict.adjusted is None:
-        return said
-    return f"{said}, p = {verdict.p:.2g}, {verdict.adjusted:.2g} among {verdict.family} claims (Holm)"
+        return effect
+    return f"{effect}, p = {verdict.p:.2g}, {verdict.adjusted:.2g} among {verdict.family} claims (Holm)"
 
 
 def _registered(runs: Runs, happened: str, written: float) -> str:
     """Whether it is older than the runs, by their starts and first steps."""
     clock = runs.steps["time/unix"].dropna().tolist() if "time/unix" in runs.metrics else []
-    clock += [begun for run in (*runs.runs, *runs.evaluated) if (begun := _began(run)) is not None]
+    clock += [start for run in (*runs.runs, *runs.evaluated) if (start := _first_start(run)) is not None]
     if not clock:
         return f"{happened} {when(written)}; when the runs began is not recorded."
-    began = min(clock)
-    order = "before" if written <= began else "AFTER"  # a copy of the folder may have made it so
-    return f"{happened} {when(written)}, {order} the first start of these runs ({when(began)})."
+    first = min(clock)
+    order = "before" if written <= first else "AFTER"  # a copy of the folder may have made it so
+    return f"{happened} {when(written)}, {order} the first start of these runs ({when(first)})."
 
 
-def _began(run: Run) -> float | None:
+def _first_start(run: Run) -> float | None:
     """When a run was first started, as its folder says."""
     times = [start.get("time") for start in run.starts]
     return min((float(t) for t in times if isinstance(t, int | float) and not isinstance(t, bool)), default=None)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from analysis.reader.benchmarks import evaluations
-from analysis.report.page import drawing, paragraph, table, text
+from analysis.report.page import drawing, heading, html, paragraph, table
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ HEALTH = (
 THIN = 40  # runs above which figures do without a line for each, and levels are not read from saved answers
 COMPARISONS = 6
 REFLECTIONS = 4  # folders of analysis.reflection that are shown
-Entry = tuple[str, str, Callable[["Runs"], str | None]]
+Entry = tuple[str, str, Callable[["Runs"], Markup | None]]
 
 
 def questions(request: Request) -> list[Entry]:
@@ -42,24 +44,19 @@ def questions(request: Request) -> list[Entry]:
     ]
 
 
-def shown(answer: Finding, name: str, command: str) -> str:
-    """An answer as HTML: figure, text, command."""
-    return (
-        drawing(answer.figure, name)
-        + _words(answer.text)
-        + f'<p class="quiet">Reproduce with: <code>{text(command)}</code></p>\n'
-    )
+def shown(finding: Finding, name: str, command: str) -> Markup:
+    """A finding as HTML: figure, text, command."""
+    return drawing(finding.figure, name) + _words(finding.text) + html("command", command)
 
 
-def _words(said: str) -> str:
-    """The text of an answer: lines of tables, which have columns, as they stand; remarks as paragraphs that break."""
-    body = ""
-    for columns, lines in itertools.groupby(said.splitlines(), lambda line: "  " in line or set(line) == {"-"}):
+def _words(text: str) -> Markup:
+    """The text of a finding: lines of tables, which have columns, as they stand; remarks as paragraphs that break."""
+    body = Markup()
+    for columns, lines in itertools.groupby(text.splitlines(), lambda line: "  " in line or set(line) == {"-"}):
         if columns:
-            joined = "\n".join(lines)
-            body += f'<div class="scroll" tabindex="0"><pre class="table">{text(joined)}</pre></div>\n'
+            body += html("columns", "\n".join(lines))
         else:
-            body += "".join(paragraph(line, quiet=True) for line in lines)
+            body += Markup().join(paragraph(line, quiet=True) for line in lines)
     return body
 
 
@@ -72,35 +69,35 @@ def again(name: str, request: Request, *more: str) -> str:
     return " ".join(["python -m", f"analysis.{name}", *places, *more, *(by if name != "compare" else []), *window])
 
 
-def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> str | None:
+def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> Markup | None:
     """Metrics against steps; None: the usual ones."""
     from analysis.curves import METRICS, curves
 
     wanted = list(METRICS) if metrics is None else [name for name in metrics if name in runs.metrics]
     if not runs.runs or not wanted or (metrics is None and runs.steps.empty):
         return None
-    answer = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
+    finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
     command = again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
-    return shown(answer, f"{', '.join(wanted)} against steps", command)
+    return shown(finding, f"{', '.join(wanted)} against steps", command)
 
 
-def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
+def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup | None:
     from analysis.lengths import TRAINING, lengths
 
     if not set(TRAINING) & set(runs.metrics):
         return None
     levels = len(runs.runs) <= THIN
-    answer = lengths(runs, None, by, request.window, levels)
-    return shown(answer, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"])))
+    finding = lengths(runs, None, by, request.window, levels)
+    return shown(finding, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"])))
 
 
-def _comparisons(runs: Runs, request: Request) -> str | None:
+def _comparisons(runs: Runs, request: Request) -> Markup | None:
     """Every two values of every axis that differs, as far as some runs make pairs; what only changes along with an earlier
     axis is not compared again."""
     from analysis.compare import between_of, compare
 
     subjects = list(runs.runs or runs.evaluated)
-    body, done, left, along = "", 0, [], set()
+    body, done, left, along = Markup(), 0, [], set()
     for axis, first, second in _twos(subjects):
         if axis in along:
             continue
@@ -111,14 +108,14 @@ def _comparisons(runs: Runs, request: Request) -> str | None:
             continue
         try:
             along |= set(between_of(subjects, name).along)
-            answer = compare(runs, name)
+            finding = compare(runs, name)
         except InputError as error:
             body += paragraph(f"{name}: not here: {error}", quiet=True)
             continue
         done += 1
         title = f"{axis}: {first or 'none'} - {second or 'none'}"
-        body += f"<h3>{text(title)}</h3>\n"
-        body += shown(answer, f"differences between {first or 'none'} and {second or 'none'}", command)
+        body += heading(title)
+        body += shown(finding, f"differences between {first or 'none'} and {second or 'none'}", command)
     if left:
         body += paragraph(f"{len(left)} more comparisons are not on this page, such as: {left[0]}", quiet=True)
     return body or None
@@ -133,7 +130,7 @@ def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
             yield from ((axis, *pair) for pair in itertools.combinations(values, 2))
 
 
-def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> str | None:
+def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup | None:
     """Only where templates differ, or were measured before training."""
     from analysis.template import template
 
@@ -142,7 +139,7 @@ def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> str | N
     return shown(template(runs, by=by), "accuracy by template", again("template", request))
 
 
-def coverage_of(runs: Runs, request: Request) -> str | None:
+def coverage_of(runs: Runs, request: Request) -> Markup | None:
     """Only where evaluations have several temperatures or several answers to a question."""
     several = [run for run in runs.evaluated if isinstance(n := run.settings.get("n"), int) and n > 1]
     if not several:
@@ -152,46 +149,45 @@ def coverage_of(runs: Runs, request: Request) -> str | None:
     return shown(coverage(runs), "pass@k against temperature", again("coverage", request))
 
 
-def _reflection(request: Request) -> str | None:
+def _reflection(request: Request) -> Markup | None:
     """What analysis.reflection left in or below the folders."""
     from analysis.reflection import __main__ as reflection
 
-    body = ""
+    body = Markup()
     for place in request.places:
         folder = Path(place).expanduser()
-        found = [folder / "reflection.csv", *folder.glob("*/reflection.csv"), *folder.glob("*/*/reflection.csv")]
-        for file in sorted(path for path in found if path.is_file())[:REFLECTIONS]:
+        files = [folder / "reflection.csv", *folder.glob("*/reflection.csv"), *folder.glob("*/*/reflection.csv")]
+        for file in sorted(path for path in files if path.is_file())[:REFLECTIONS]:
             try:
-                answer = reflection.shown(reflection.stored(file.parent))
+                finding = reflection.shown(reflection.stored(file.parent))
             except InputError as error:
                 body += paragraph(f"{file.parent.name}: {error}", quiet=True)
                 continue
-            body += f"<h3>{text(file.parent.name)}</h3>\n"
-            body += shown(
-                answer, "self-reflection", f"python -m analysis.reflection out={shlex.quote(str(file.parent))} ..."
-            )
+            body += heading(file.parent.name)
+            command = f"python -m analysis.reflection {shlex.quote(str(file.parent))}"
+            body += shown(finding, "self-reflection", command)
     return body or None
 
 
 # --------------------------------------------------------------------------------------------------------------- results
 
 
-def results(runs: Runs, request: Request) -> str | None:
+def results(runs: Runs, request: Request) -> Markup | None:
     """First and last measurement of every group on every benchmark, with intervals: over seeds, else over questions."""
     every = evaluations(runs)
     measured = every[every["metric"] == "accuracy"]
     if measured.empty:
         return None
     rows = [
-        row for label, of in _groups(runs, request)
-        for row in _rows(label, every, measured[measured["run"].isin([run.name for run in of])])
+        row for label, group_runs in _groups(runs, request)
+        for row in _rows(label, every, measured[measured["run"].isin([run.name for run in group_runs])])
     ]  # fmt: skip
-    said = (
+    explanation = (
         "Accuracy, mean over seeds; runs of one seed are averaged first. Intervals at 95 %: of several seeds Student's t over "
         "seeds, which speaks of other seeds and not of other questions; of one Wilson's over its questions, which says nothing "
         "about other seeds."
     )
-    return table(rows) + paragraph(said, quiet=True)
+    return table(rows) + paragraph(explanation, quiet=True)
 
 
 def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
@@ -209,8 +205,8 @@ def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
     from analysis.reader.units import percent
     from analysis.stats.intervals import by_seed, over_seeds
 
-    for benchmark, part in measured.groupby("benchmark", sort=True, observed=True):
-        ordered = part.sort_values("step", kind="stable")
+    for benchmark, rows in measured.groupby("benchmark", sort=True, observed=True):
+        ordered = rows.sort_values("step", kind="stable")
         ends = {end: ordered.groupby("run", observed=True).nth(at) for end, at in (("first", 0), ("last", -1))}
         if ordered["step"].nunique() == 1:
             del ends["first"]  # one measurement is no beginning and no end of anything
@@ -236,6 +232,6 @@ def _over_questions(every: Any, one: Any) -> str:
     there = every[
         (every["run"] == here["run"]) & (every["benchmark"] == here["benchmark"]) & (every["step"] == here["step"])
     ]
-    found = dict(zip(there["metric"], there["value"], strict=True))
-    low, high = found.get("accuracy_low", math.nan), found.get("accuracy_high", math.nan)
+    metrics = dict(zip(there["metric"], there["value"], strict=True))
+    low, high = metrics.get("accuracy_low", math.nan), metrics.get("accuracy_high", math.nan)
     return f"{100 * low:.1f} to {100 * high:.1f} %, questions" if low == low and high == high else "none"

@@ -12,8 +12,10 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from analysis.reader.benchmarks import completions
-from analysis.report.page import UNFIT, folded, paragraph, text
+from analysis.report.page import heading, html, paragraph
 
 if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
@@ -46,7 +48,7 @@ class Followed:
         verdicts: dict[str, set[bool]] = {}
         for (row, _), answers in self.seen.items():
             verdicts.setdefault(row, set()).add(answers[0].get("correct") is True)
-        return any(len(of) > 1 for of in verdicts.values())
+        return any(len(of_row) > 1 for of_row in verdicts.values())
 
     @property
     def reflecting(self) -> bool:
@@ -54,56 +56,50 @@ class Followed:
         return any(reflections().search(_text(answers[0].get("response"))) for answers in self.seen.values())
 
 
-def samples(runs: Runs) -> str | None:
+def samples(runs: Runs) -> Markup | None:
     """The section; None if no run has saved a response."""
-    rows = chosen(runs)
-    found: dict[str, dict[str, Followed]] = {}
+    rows = followed(runs)
+    kept: dict[str, dict[str, Followed]] = {}
     every: dict[str, set[str]] = {}
     for label, run in rows.items():
         for row in _bounded(runs, run):
             benchmark = str(row["benchmark"])
-            if benchmark not in found and len(found) >= BENCHMARKS + 1:
+            if benchmark not in kept and len(kept) >= BENCHMARKS + 1:
                 continue
-            every.setdefault(benchmark, set()).add(add(found.setdefault(benchmark, {}), label, row))
-    measured = {name: of for name, of in found.items() if name}
-    body, left = "", BUDGET
-    for name, questions in (measured or found).items():
-        part, left = _benchmark(name, list(questions.values()), len(every[name]), list(rows), left)
-        body += part
+            every.setdefault(benchmark, set()).add(add(kept.setdefault(benchmark, {}), label, row))
+    measured = {name: questions for name, questions in kept.items() if name}
+    body, budget = Markup(), BUDGET
+    for name, questions in (measured or kept).items():
+        html_of_benchmark, budget = _benchmark(name, list(questions.values()), len(every[name]), list(rows), budget)
+        body += html_of_benchmark
     if not body:
         return None
-    rest = len(runs.runs) + len(runs.evaluated) - len(rows)
-    said = f"{len(rows)} run{'s' * (len(rows) != 1)} followed, the first of each group that has saved responses"
-    said += f"; {rest} others are not shown" if rest > 0 else ""
-    said += ". The first response to each question; keywords of self-reflection are marked."
-    return paragraph(said, quiet=True) + FILTERS + body
+    others = len(runs.runs) + len(runs.evaluated) - len(rows)
+    text = f"{len(rows)} run{'s' * (len(rows) != 1)} followed, the first of each group that has saved responses"
+    text += f"; {others} others are not shown" if others > 0 else ""
+    text += ". The first response to each question; keywords of self-reflection are marked."
+    return paragraph(text, quiet=True) + html("filters") + body
 
 
-FILTERS = (
-    '<p class="filters"><label><input type="checkbox" id="only-changing"> only questions whose verdict changes</label>'
-    '<label><input type="checkbox" id="only-reflecting"> only with reflections</label></p>\n'
-)
-
-
-def chosen(runs: Runs) -> dict[str, Run]:
+def followed(runs: Runs) -> dict[str, Run]:
     """Label -> run: of each group the first with saved responses, then evaluations; at most RUNS."""
     from analysis.curves import grouped
 
-    found: dict[str, Run] = {}
+    by_label: dict[str, Run] = {}
     for group in grouped(runs) if runs.runs else ():
-        if len(found) < RUNS and (run := next((r for r in group.runs if any(_peek(runs, r))), None)):
+        if len(by_label) < RUNS and (run := next((r for r in group.runs if any(_peek(runs, r))), None)):
             label = group.label.rpartition(" (n = ")[0]
             seed = run.axes.get("seed")
-            found[f"{label}, seed {seed}" if seed else label] = run
+            by_label[f"{label}, seed {seed}" if seed else label] = run
     differing = [
         axis for axis in dict.fromkeys(axis for run in runs.evaluated for axis in run.axes)
         if len({run.axes.get(axis) for run in runs.evaluated}) > 1
     ]  # fmt: skip
     for run in runs.evaluated:
-        if len(found) < RUNS and any(_peek(runs, run)):
+        if len(by_label) < RUNS and any(_peek(runs, run)):
             label = ", ".join(f"{axis}={run.axes.get(axis) or 'none'}" for axis in differing) or "evaluation"
-            found[label if label not in found else f"{label} ({run.name})"] = run
-    return found
+            by_label[label if label not in by_label else f"{label} ({run.name})"] = run
+    return by_label
 
 
 def _peek(runs: Runs, run: Run) -> Iterator[bool]:
@@ -137,10 +133,10 @@ def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> s
                 return key
             del questions[last]  # for good: the hashes that are kept only become smaller
         questions[key] = Followed(key, question, _text(row.get("reference")))
-    kept = {name: row.get(name) for name in ("prompt", "answer", "correct", "outcome", "reason", "tokens", "reward")}
-    kept["response"] = _text(row.get("response"))
+    shown = {name: row.get(name) for name in ("prompt", "answer", "correct", "outcome", "reason", "tokens", "reward")}
+    shown["response"] = _text(row.get("response"))
     answers = questions[key].seen.setdefault((label, int(row["step"])), [])
-    answers.append(kept if not answers else {"correct": kept["correct"]})
+    answers.append(shown if not answers else {"correct": shown["correct"]})
     return key
 
 
@@ -151,49 +147,53 @@ def drawn(key: str) -> bytes:
 
 
 def _benchmark(
-    name: str, questions: Sequence[Followed], number: int, rows: Sequence[str], left: int
-) -> tuple[str, int]:
+    name: str, questions: Sequence[Followed], number: int, rows: Sequence[str], budget: int
+) -> tuple[Markup, int]:
     """(HTML, bytes left) of questions drawn at random; behind the filters others of those that were read."""
-    ranked = sorted(questions, key=lambda of: drawn(of.id))
-    telling = [of for of in ranked[QUESTIONS:] if of.changing or of.reflecting]
-    body, shown = "", 0
+    ranked = sorted(questions, key=lambda question: drawn(question.id))
+    telling = [question for question in ranked[QUESTIONS:] if question.changing or question.reflecting]
+    body, shown = Markup(), 0
     for i, question in enumerate([*ranked[:QUESTIONS], *telling[:FILTERED]]):
-        part = _question(question, rows, open_=shown == 0, more=i >= QUESTIONS)
-        if len(part.encode()) > left:
+        html_of_question = _question(question, rows, open_=shown == 0, more=i >= QUESTIONS)
+        size = len(html_of_question.encode())
+        if size > budget:
             body += paragraph("More questions would make this page too large.", quiet=True)
             break
-        left -= len(part.encode())
-        body, shown = body + part, shown + 1
-    kinds = [sum(of.changing for of in ranked), sum(of.reflecting for of in ranked)]
-    said = f"{min(shown, QUESTIONS)} of {number} questions, drawn at random (seed {SEED}). Of the {len(ranked)} that were kept "
-    said += f"the verdict changes in {kinds[0]}, and {kinds[1]} have a shown response that reflects; the filters show "
-    said += f"{max(0, shown - QUESTIONS)} more of these."
-    return f"<h3>{text(name or 'Responses in training')}</h3>\n{paragraph(said, quiet=True)}{body}", left
+        body, shown, budget = body + html_of_question, shown + 1, budget - size
+    changing, reflecting = sum(q.changing for q in ranked), sum(q.reflecting for q in ranked)
+    text = f"{min(shown, QUESTIONS)} of {number} questions, drawn at random (seed {SEED}). Of the {len(ranked)} that were kept "
+    text += (
+        f"the verdict changes in {changing}, and {reflecting} have a shown response that reflects; the filters show "
+    )
+    text += f"{max(0, shown - QUESTIONS)} more of these."
+    return heading(name or "Responses in training") + paragraph(text, quiet=True) + body, budget
 
 
-def _question(of: Followed, rows: Sequence[str], open_: bool, more: bool = False) -> str:
-    steps = evenly(sorted({step for _, step in of.seen}))
-    mine = [row for row in rows if any(label == row for label, _ in of.seen)]
-    lines = ""
-    for row in mine:
-        cells = "".join(_cell(of.seen.get((row, step)), step) for step in steps)
-        prompt = next((_text(a[0].get("prompt")) for (label, _), a in of.seen.items() if label == row), "")
-        asked = folded("its prompt", f"<pre>{text(cut(prompt, SHORT, SHORT))}</pre>") if prompt != of.question else ""
-        lines += f'<h4>{text(row)}</h4>{asked}<div class="grid" tabindex="0">{cells}</div>\n'
-    kinds = "".join([" changing" * of.changing, " reflecting" * of.reflecting, " more" * more])
-    marks = "".join([" [verdict changes]" * of.changing, " [reflects]" * of.reflecting])
-    short = cut(" ".join(of.question.split()), 160, 0)
-    return (
-        f'<details class="question{kinds}"{" open" if open_ else ""}><summary>{text(short)}'
-        f'<span class="marks">{marks}</span></summary>\n<p><b>Question</b> {text(cut(of.question, SHORT, SHORT))}<br>'
-        f"<b>Reference</b> {text(cut(of.reference, SHORT, 0))}</p>\n{lines}</details>\n"
+def _question(question: Followed, rows: Sequence[str], open_: bool, more: bool = False) -> Markup:
+    steps = evenly(sorted({step for _, step in question.seen}))
+    lines = []
+    for row in (row for row in rows if any(label == row for label, _ in question.seen)):
+        prompt = next((_text(a[0].get("prompt")) for (label, _), a in question.seen.items() if label == row), "")
+        shown = "" if prompt == question.question else cut(prompt, SHORT, SHORT)
+        cells = [_cell(question.seen.get((row, step)), step) for step in steps]
+        lines.append({"label": row, "prompt": shown, "cells": cells})
+    return html(
+        "question",
+        question=cut(question.question, SHORT, SHORT),
+        reference=cut(question.reference, SHORT, 0),
+        short=cut(" ".join(question.question.split()), 160, 0),
+        changing=question.changing,
+        reflecting=question.reflecting,
+        more=more,
+        open=open_,
+        rows=lines,
     )
 
 
-def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> str:
+def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> dict[str, Any]:
     """One response at one checkpoint: verdict, the verifier's reason, what it read as the answer, the text."""
     if not answers:
-        return f'<div class="cell none"><div class="head"><b>step {step}</b>no response saved</div></div>'
+        return {"step": step, "pieces": None}
     first = answers[0]
     right = first.get("correct") is True
     verdict = "correct" if right else "wrong" if first.get("correct") is False else "not graded"
@@ -205,24 +205,20 @@ def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> str:
     if isinstance(first.get("tokens"), int):
         facts.append(f"{first['tokens']} tokens")
     if len(answers) > 1:
-        facts.append(f"{sum(of.get('correct') is True for of in answers)} of {len(answers)} right")
-    return (
-        f'<div class="cell{" right" * right}"><div class="head"><b>step {step}: {verdict}</b>{text("; ".join(facts))}</div>'
-        f"<pre>{marked(_text(first.get('response')))}</pre></div>"
-    )
+        facts.append(f"{sum(one.get('correct') is True for one in answers)} of {len(answers)} right")
+    pieces, left_out = split(_text(first.get("response")))
+    return {
+        "step": step, "right": right, "verdict": verdict, "facts": "; ".join(facts), "pieces": pieces, "left_out": left_out,
+    }  # fmt: skip
 
 
-def marked(response: str) -> str:
-    """A response as HTML: its middle left out if it is long, keywords of reflection marked, everything escaped."""
+def split(response: str) -> tuple[list[list[str]], int]:
+    """A response as pieces, two if it is long, and the number of characters left out between them; every other word of a
+    piece is a keyword of reflection."""
     pieces = [response]
     if len(response) > HEAD + TAIL:
         pieces = [response[:HEAD], response[-TAIL:]]
-    done = []
-    for piece in pieces:
-        parts = reflections().split(UNFIT.sub("\ufffd", piece))
-        done.append("".join(f"<mark>{text(p)}</mark>" if i % 2 else text(p) for i, p in enumerate(parts)))
-    gap = f'<span class="gap">\n[{len(response) - HEAD - TAIL} characters left out]\n</span>'
-    return gap.join(done)
+    return [reflections().split(piece) for piece in pieces], len(response) - HEAD - TAIL
 
 
 @cache

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.report.page import folded, listed, number, pairs, paragraph, table
+from markupsafe import Markup
+
+from analysis.report.page import folded, heading, listed, number, pairs, paragraph, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +35,7 @@ NAMED = 6  # runs that a warning names
 # ---------------------------------------------------------------------------------------------------------------- varied
 
 
-def varied(runs: Runs) -> str | None:
+def varied(runs: Runs) -> Markup | None:
     """The axes in which the runs differ, their values and numbers; every run with its state."""
     everyone = [*runs.runs, *runs.evaluated]
     axes = list(dict.fromkeys(axis for run in everyone for axis in run.axes))
@@ -50,7 +52,8 @@ def varied(runs: Runs) -> str | None:
     body = table(rows) or paragraph("One setting only: nothing was varied.")
     if rows:
         body += paragraph("In brackets: the number of runs with that value.", quiet=True)
-    body += "<h3>The same in all</h3>" + pairs({k: v for k, v in fixed.items() if v != "not set"}) if fixed else ""
+    if same := {axis: value for axis, value in fixed.items() if value != "not set"}:
+        body += heading("The same in all") + pairs(same)
     each = [
         {"run": run.name, "state": run.status + ", no longer asked for" * (not run.wanted),
          "last step": _last(runs, run), "of": run.settings.get("steps", ""),
@@ -60,11 +63,11 @@ def varied(runs: Runs) -> str | None:
     return body + folded(f"All {len(everyone)} runs", table(each), open_=len(everyone) <= 8)
 
 
-def lead(runs: Runs) -> str:
+def lead(runs: Runs) -> Markup:
     """The lines under the title."""
     states = Counter(run.status for run in runs.runs)
-    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    first = f"{len(runs.runs)} training run{'s' * (len(runs.runs) != 1)}" + (f": {said}" if said else "")
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    first = f"{len(runs.runs)} training run{'s' * (len(runs.runs) != 1)}" + (f": {counts}" if counts else "")
     if runs.evaluated:
         first += f"; {len(runs.evaluated)} evaluation{'s' * (len(runs.evaluated) != 1)}"
     # All settings of the benchmarks count as one here; the tables below tell them apart.
@@ -83,7 +86,7 @@ def _last(runs: Runs, run: Run) -> int | str:
 # ----------------------------------------------------------------------------------------------------------- environment
 
 
-def environment(runs: Runs) -> str | None:
+def environment(runs: Runs) -> Markup | None:
     """Commit, versions, machines, times, and all settings."""
     everyone = [*runs.runs, *runs.evaluated]
     facts: dict[str, Counter[str]] = {}
@@ -150,30 +153,30 @@ def when(unix: float) -> str:
 # ----------------------------------------------------------------------------------------------------------------- costs
 
 
-def costs(runs: Runs) -> str | None:
+def costs(runs: Runs) -> Markup | None:
     """Hours, tokens and what share of the time was generation, by group of runs, and of all."""
     from analysis.curves import grouped
 
     groups = {group.label: list(group.runs) for group in (grouped(runs) if runs.runs else ())}
     if len(groups) > 1:
         groups["all"] = list(runs.runs)
-    rows = [_cost(runs, label, of) for label, of in groups.items()]
+    rows = [_cost(runs, label, group_runs) for label, group_runs in groups.items()]
     if not any(row["hours of runs"] for row in rows):
         return None
-    said = "Summed over the steps that journals hold: starting up and loading are not in them. Shares of generation, update "
-    said += "and grading are of the steps' time without evaluation; that of evaluation is of both together."
+    text = "Summed over the steps that journals hold: starting up and loading are not in them. Shares of generation, update "
+    text += "and grading are of the steps' time without evaluation; that of evaluation is of both together."
     if any("unknown" in row["GPU- or CPU-hours"] for row in rows):
-        said += " GPU-hours are unknown where nothing recorded how many GPUs a run had."
-    return table(rows) + paragraph(said, quiet=True)
+        text += " GPU-hours are unknown where nothing recorded how many GPUs a run had."
+    return table(rows) + paragraph(text, quiet=True)
 
 
-def _cost(runs: Runs, label: str, of: Sequence[Run]) -> dict[str, Any]:
-    part = runs.steps[runs.steps["run"].isin([run.name for run in of])]
-    total = {name: _sum(part, f"time/{name}") for name in ("step", "rollout", "update", "grade", "evaluate")}
-    spent, tokens = total["step"] + total["evaluate"], _sum(part, "tokens/generated")
+def _cost(runs: Runs, label: str, group_runs: Sequence[Run]) -> dict[str, Any]:
+    steps = runs.steps[runs.steps["run"].isin([run.name for run in group_runs])]
+    total = {name: _sum(steps, f"time/{name}") for name in ("step", "rollout", "update", "grade", "evaluate")}
+    spent, tokens = total["step"] + total["evaluate"], _sum(steps, "tokens/generated")
     row: dict[str, Any] = {"runs": label, "hours of runs": spent / 3600 if spent else ""}
-    row["GPU- or CPU-hours"] = _device_hours(part, of) if spent else ""
-    row["tokens generated"], row["tokens of prompts"] = tokens or "", _sum(part, "tokens/prompt") or ""
+    row["GPU- or CPU-hours"] = _device_hours(steps, group_runs) if spent else ""
+    row["tokens generated"], row["tokens of prompts"] = tokens or "", _sum(steps, "tokens/prompt") or ""
     for name, title in {"rollout": "generation", "update": "update", "grade": "grading"}.items():
         row[title] = f"{100 * total[name] / total['step']:.0f} %" if total["step"] else ""
     row["evaluation"] = f"{100 * total['evaluate'] / spent:.0f} %" if spent else ""
@@ -181,12 +184,12 @@ def _cost(runs: Runs, label: str, of: Sequence[Run]) -> dict[str, Any]:
     return row
 
 
-def _device_hours(part: Any, of: Sequence[Run]) -> str:
+def _device_hours(steps: Any, group_runs: Sequence[Run]) -> str:
     """Hours of each run times its GPUs, or, without any, its processes and their threads."""
     spent = {"GPU": 0.0, "CPU": 0.0, "": 0.0}
-    clocks = [name for name in ("time/step", "time/evaluate") if name in part]
-    seconds = part.groupby("run", observed=True)[clocks].sum().sum(axis=1).to_dict()
-    for run in of:
+    clocks = [name for name in ("time/step", "time/evaluate") if name in steps]
+    seconds = steps.groupby("run", observed=True)[clocks].sum().sum(axis=1).to_dict()
+    for run in group_runs:
         hours, gpus, threads = float(seconds.get(run.name, 0.0)) / 3600, devices(run), run.settings.get("threads")
         kind = "" if gpus is None else "GPU" if gpus else "CPU"
         cores = run.starts[-1]["ranks"] * (threads if isinstance(threads, int) else 1) if kind == "CPU" else 1
@@ -204,52 +207,52 @@ def devices(run: Run) -> int | None:
     return 0 if device == "cpu" else ranks
 
 
-def _sum(part: Any, name: str) -> float:
-    return float(part[name].sum()) if name in part else 0.0
+def _sum(steps: Any, name: str) -> float:
+    return float(steps[name].sum()) if name in steps else 0.0
 
 
 # -------------------------------------------------------------------------------------------------------------- warnings
 
 
-def warnings(runs: Runs) -> str | None:
+def warnings(runs: Runs) -> Markup | None:
     """What a reader must know before believing anything: collapsed runs, grader errors, missing cells, damaged files."""
     together: dict[str, list[str]] = {}
-    for name, said in (*alarms(runs), *((note.run, note.text) for note in runs.notes)):
-        together.setdefault(said, []).append(name)
+    for name, text in (*alarms(runs), *((note.run, note.text) for note in runs.notes)):
+        together.setdefault(text, []).append(name)
     items = []
-    for said, names in together.items():
+    for text, names in together.items():
         named = [name for name in dict.fromkeys(names) if name]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        items.append(f"{', '.join(named[:NAMED])}{more}: {said}" if named else said)
+        items.append(f"{', '.join(named[:NAMED])}{more}: {text}" if named else text)
     if items:
         return listed(items)
     tested = (
-        [len(part) for _, part in runs.steps.groupby("run", observed=True)] if "train/reward" in runs.metrics else []
+        [len(steps) for _, steps in runs.steps.groupby("run", observed=True)] if "train/reward" in runs.metrics else []
     )
-    said = "None: every run is complete"
+    verdict = "None: every run is complete"
     if tested and min(tested) >= SHORTEST:
-        said += ", none collapsed"
+        verdict += ", none collapsed"
     elif tested:
-        said += f" (collapse is judged from {SHORTEST} steps on, which not all have)"
-    return paragraph(f"{said}, and {'the grader had no errors' if tested else 'no training was watched'}.")
+        verdict += f" (collapse is judged from {SHORTEST} steps on, which not all have)"
+    return paragraph(f"{verdict}, and {'the grader had no errors' if tested else 'no training was watched'}.")
 
 
 def alarms(runs: Runs) -> Iterator[tuple[str, str]]:
     """(run, what is wrong with it) by its numbers; run "" for all."""
-    for name, part in runs.steps.groupby("run", sort=False, observed=True):
-        columns = {column: part[column].to_numpy() for column in runs.metrics}
+    for name, steps in runs.steps.groupby("run", sort=False, observed=True):
+        columns = {column: steps[column].to_numpy() for column in runs.metrics}
         if runs.run(str(name)).settings.get("group_size") == 1:
             columns.pop("groups/zero_advantage", None)  # a group of one has nothing to differ from
-        yield from ((str(name), said) for said in _of_run(columns))
-    yield from (("", said) for said in _uneven(runs))
+        yield from ((str(name), alarm) for alarm in _alarms(columns))
+    yield from (("", alarm) for alarm in _uneven(runs))
 
 
-def _of_run(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _alarms(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
     import numpy as np
 
     def values(name: str) -> np.ndarray:
-        found = columns.get(name, np.zeros(0))
-        return np.asarray(found[np.isfinite(found)], np.float64)
+        column = columns.get(name, np.zeros(0))
+        return np.asarray(column[np.isfinite(column)], np.float64)
 
     if fall := collapsed(values("train/reward")):
         yield f"collapsed: {fall}"
@@ -264,9 +267,9 @@ def _of_run(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
         yield f"more than {CUT:.0%} of its responses are cut off by the token budget at its end"
     for column in columns:
         place, _, what = column.rpartition("/")
-        if what in ERRORS and (place == "train" or place.startswith("eval/")) and (of := values(column)).any():
+        if what in ERRORS and (place == "train" or place.startswith("eval/")) and (shares := values(column)).any():
             where = "training" if place == "train" else place.removeprefix("eval/")
-            yield f"grader, {where}: {ERRORS[what]}, up to {of.max():.2%} of a step's responses"
+            yield f"grader, {where}: {ERRORS[what]}, up to {shares.max():.2%} of a step's responses"
 
 
 def collapsed(reward: np.ndarray) -> str:

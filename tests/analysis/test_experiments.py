@@ -90,7 +90,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
     runs = read(sweep)
-    every = {of.name: of for of in experiments.found([sweep])}
+    every = {of.name: of for of in experiments.in_sweeps([sweep])}
     found = experiments.verdicts(runs, list(every.values()))
     [longer] = found["lengths"]
     assert longer.word == "shown" and longer.measured.n == 5
@@ -104,7 +104,7 @@ def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
 
 
 def test_cells_that_start_from_others_are_one_group(sweep: Path) -> None:
-    other = next(of for of in experiments.found([sweep]) if of.name == "other")
+    other = next(of for of in experiments.in_sweeps([sweep]) if of.name == "other")
     mine = read(sweep).of(other.cells)
     assert mine.varying() == ["model"], "the folder of each seed's model is no axis"
     claim = {**LONGER, "statistic": {**LONGER["statistic"], "axis": "model", "values": ["nano+sft", "nano"]}}  # type: ignore[dict-item]
@@ -171,7 +171,7 @@ def test_other_settings_than_those_of_the_experiment_are_marked(tmp_path: Path) 
     }
     sweep = {"cells": {}, "experiments": {"fig6_length": named | {"registered": 1_700_000_000.0}}}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
-    [of] = experiments.found([tmp_path])
+    [of] = experiments.in_sweeps([tmp_path])
     assert of.changed == ("seed=0,1", "steps=40")
     assert of.command == "python -m zero.train -m experiment=fig6_length seed=0,1 steps=40 tracker=jsonl"
     assert "**Not as registered:** run with seed=0,1 steps=40" in experiments.page(read(tmp_path), [of])
@@ -195,7 +195,7 @@ def test_the_verdicts_as_sentences_of_a_readme(sweep: Path, tmp_path: Path, caps
 
 
 def test_a_verdict_accounts_for_all_claims_whichever_is_shown(sweep: Path) -> None:
-    runs, every = read(sweep), experiments.found([sweep])
+    runs, every = read(sweep), experiments.in_sweeps([sweep])
     whole = experiments.page(runs, every)
     alone = experiments.page(runs, every, "starts")
     row = next(line for line in alone.splitlines() if line.startswith("| r1 is better"))

@@ -101,7 +101,7 @@ def test_a_page_has_every_section_and_is_the_same_each_time(tmp_path: Path) -> N
     page = made(home)
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert sections == [
-        "claims", "warnings", "varied", "curves", "lengths", "comparisons", "health", "results", "samples", "costs",
+        "results", "claims", "warnings", "curves", "lengths", "comparisons", "health", "samples", "varied", "costs",
         "environment",
     ]  # fmt: skip
     assert sum(tag == "svg" for tag, _ in page.tags) >= 4
