@@ -12,41 +12,21 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from zero.tracking.palette import COLOURS, GREY, Look, look, looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette without its yellow, which print loses; dark enough for thin lines on white
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a63d87", "#7a5c00", "#56b4e9", "#333333", "#e69f00")
-DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)), (0, (3, 1.5, 1, 1.5, 1, 1.5)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#767676"
+__all__ = [
+    "COLOURS", "GREY", "Look", "caption", "faint", "figure", "finish", "legend", "line", "look", "looks", "plain", "save",
+    "svg",
+]  # fmt: skip
 WIDTH, HEIGHT = 5.2, 3.6  # inches of one panel: two fit the width of a printed page at 7 pt
 FEW = 15  # a curve of fewer points shows them
 INSIDE = 4  # so many names of a legend fit beside a curve; more go below
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a group is drawn in every panel: colour, dashes and marker all differ, so that any one of them is enough."""
-
-    colour: str
-    dashes: Any
-    marker: str
-
-
-def look(i: int) -> Look:
-    """The look of group i: 8 colours; dashes and markers change with them, and go on when colours begin anew."""
-    turn = i // len(COLOURS)
-    return Look(COLOURS[i % len(COLOURS)], DASHES[(i + turn) % len(DASHES)], MARKERS[(i + turn) % len(MARKERS)])
-
-
-def looks(names: Sequence[str]) -> dict[str, Look]:
-    """A look for each name, in the order given."""
-    return {name: look(i) for i, name in enumerate(dict.fromkeys(names))}
 
 
 def figure(columns: int = 1, rows: int = 1, width: float = WIDTH, height: float = HEIGHT) -> Figure:
@@ -170,6 +150,6 @@ def save(drawn: Figure, path: Path) -> list[Path]:
     partial[0].write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(drawn), encoding="utf-8")
     with rc_context({"pdf.fonttype": 42}):  # text in a font that editors can change
         drawn.savefig(partial[1], format="pdf", metadata={"CreationDate": None})
-    for made, end in zip(partial, with_ends, strict=True):
-        made.replace(end)
+    for written, end in zip(partial, with_ends, strict=True):
+        written.replace(end)
     return with_ends

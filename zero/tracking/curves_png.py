@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from zero.tracking import journal
+from zero.tracking.palette import BLUE, GREY, VERMILION, Look, look
 
-COLOURS = {"blue": "#2563a8", "red": "#c4432b", "green": "#2e8b57", "grey": "#7a7a7a", "orange": "#d98324"}
-LOOKS = list(COLOURS.values())
 SIDES = ("low", "high")
-WINDOW = 0.05  # of the run: raw values are drawn faint, their running mean over this share strong
+WINDOW = 0.05  # of the run: raw values are drawn thin, their running mean over this share thick
+FEW = 15  # a curve of fewer points shows them
 
 
 def draw(run_dir: Path) -> Path:
@@ -23,6 +23,8 @@ def draw(run_dir: Path) -> Path:
     figure = Figure(figsize=(14, 8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(run_dir.name, fontsize=12)
+    if _half(len(lines) - 1):  # nothing but an evaluation stands at step 0
+        figure.supxlabel(f"thin: each step; thick: running mean over {WINDOW:.0%} of the steps", fontsize=9, color=GREY)
     axes = figure.subplots(2, 3)
     _reward(axes[0][0], lines)
     _lengths(axes[0][1], lines)
@@ -48,7 +50,7 @@ def draw(run_dir: Path) -> Path:
             columns = 3 if sum(map(len, names)) < 45 else 2
             axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
         if not axis.has_data():
-            axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=COLOURS["grey"])
+            axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=GREY)
     path, partial = run_dir / "curves.png", run_dir / ".curves.partial.png"
     figure.savefig(partial, dpi=110)
     partial.replace(path)
@@ -59,64 +61,65 @@ def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
     """Training reward and accuracy (one line if they are the same), held-out accuracy with its interval."""
     reward, accuracy = (journal.series(lines, name) for name in ("train/reward", "train/accuracy"))
     if reward != accuracy:
-        _line(axis, *reward, "training reward", COLOURS["orange"])
+        _line(axis, *reward, "training reward", look(1))
     same = " = reward" if reward == accuracy else ""
-    _line(axis, *accuracy, f"training accuracy{same}", COLOURS["blue"])
+    _line(axis, *accuracy, f"training accuracy{same}", look(0))
     names = dict.fromkeys(name for line in lines for name in journal.benchmarks(line))
-    colours = [COLOURS[c] for c in ("red", "green", "grey")]
-    for i, name in enumerate(names):
+    for i, name in enumerate(names, 2):
         steps, values = journal.series(lines, f"eval/{name}/accuracy")
         ends = {side: dict(zip(*journal.series(lines, f"eval/{name}/accuracy_{side}"), strict=True)) for side in SIDES}
         below = [max(0.0, value - ends["low"].get(step, value)) for step, value in zip(steps, values, strict=True)]
         above = [max(0.0, ends["high"].get(step, value) - value) for step, value in zip(steps, values, strict=True)]
         axis.errorbar(
-            steps, values, yerr=[below, above], fmt="o-", markersize=4, linewidth=1.2, capsize=3, zorder=3,
-            color=colours[i % 3], label=f"held-out accuracy, {name} (95 %)",
+            steps, values, yerr=[below, above], marker=look(i).marker, linestyle=look(i).dashes, markersize=4,
+            linewidth=1.2, capsize=3, zorder=3, color=look(i).colour, label=f"held-out accuracy, {name} (95 %)",
         )  # fmt: skip
     axis.set_title("reward and accuracy", fontsize=10)
     axis.set_ylabel("reward, share correct")
 
 
 def _lengths(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
-    names = {"incorrect": "length/incorrect", "all": "length/mean", "correct": "length/correct"}
-    for (label, name), colour in zip(names.items(), ("red", "blue", "green"), strict=True):
-        _line(axis, *journal.series(lines, name), label, COLOURS[colour])
-    axis.set_title("response length", fontsize=10)
-    axis.set_ylabel("tokens")
+    names = {"all": "length/mean", "incorrect": "length/incorrect", "correct": "length/correct"}
+    _curves(axis, lines, "response length", "tokens", names)
 
 
 def _gradient(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
     """Two scales: the gradient's norm at the left, the clipped share at the right."""
-    _line(axis, *journal.series(lines, "loss/grad_norm"), "gradient norm", COLOURS["blue"])
+    _line(axis, *journal.series(lines, "loss/grad_norm"), "gradient norm", look(0))
     axis.set_title("gradient", fontsize=10)
-    axis.set_ylabel("norm before clipping", color=COLOURS["blue"])
+    axis.set_ylabel("norm before clipping", color=BLUE)
     steps, values = journal.series(lines, "loss/clip_fraction")
-    if steps:
+    if any(values):
         right = axis.twinx()
-        _line(right, steps, values, "clipped", COLOURS["red"])
-        right.set_ylabel("share of clipped tokens", color=COLOURS["red"])
+        _line(right, steps, values, "clipped", look(1))
+        right.set_ylabel("share of clipped tokens", color=VERMILION)
         right.set_ylim(0, max(0.01, 1.1 * max(values)))
         right.spines["top"].set_visible(False)
-        axis.plot([], [], color=COLOURS["red"], label="clipped share (right)")
+        axis.plot([], [], color=VERMILION, linestyle=look(1).dashes, label="clipped share (right)")
 
 
 def _curves(axis: Any, lines: Sequence[dict[str, Any]], title: str, unit: str, names: dict[str, str]) -> None:
-    for (label, name), colour in zip(names.items(), LOOKS, strict=False):
-        _line(axis, *journal.series(lines, name), label, colour)
+    for i, (label, name) in enumerate(names.items()):
+        _line(axis, *journal.series(lines, name), label, look(i))
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
 
 
-def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, colour: str) -> None:
-    """The raw series; once it is long enough, faint under its running mean."""
+def _half(count: int) -> int:
+    """Values on either side of one in the running mean over so many."""
+    return int(WINDOW * count) // 2
+
+
+def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, how: Look) -> None:
+    """The raw series; once it is long enough, thin under its running mean."""
     if not steps:
         return
-    half = int(WINDOW * len(values)) // 2
+    half, style = _half(len(values)), {"color": how.colour, "linestyle": how.dashes}
     if half == 0:
-        marker = "o" if len(steps) < 15 else ""
-        axis.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
+        marker = how.marker if len(steps) < FEW else ""
+        axis.plot(steps, values, linewidth=1.4, marker=marker, markersize=3, label=label, **style)
         return
     near = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     means = [sum(window) / len(window) for window in near]
-    axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
-    axis.plot(steps, means, color=colour, linewidth=1.6, label=label)
+    axis.plot(steps, values, color=how.colour, linewidth=0.7, alpha=0.3)
+    axis.plot(steps, means, linewidth=1.6, label=label, **style)
