@@ -145,8 +145,8 @@ benchmark-check: setup $(TRL)/.ready  ## the same on W1, W2, W3; fails if a rati
 	$(PY) -m benchmarks.peer --trl $(TRL)/bin/python --workloads W1,W2,W3 --pairs 3 --check
 
 algorithms: setup  ## every algorithm, 5 seeds, one budget (an hour on two cores, resumable), then docs/algorithms.md
-	$(PY) -m analysis.algorithms run
-	$(PY) -m analysis.algorithms page
+	$(PY) -m zero.train -m experiment=algorithms hydra.launcher.name=algorithms
+	$(PY) -m analysis.algorithms runs/sweeps/algorithms
 
 docs: setup  ## write the generated parts of docs/ (settings, options, models, metrics, algorithms) anew
 	$(PY) -m analysis.docs

@@ -216,7 +216,8 @@ def filled(text: str) -> str:
 def algorithms() -> str:
     """The page of algorithms, from the numbers that are kept beside it."""
     from analysis import algorithms as page
-    from analysis.algorithm_cards import cards, markdown
+    from analysis.algorithm_cards import cards
+    from analysis.algorithm_page import markdown
 
     numbers = json.loads((DOCS / "algorithms.json").read_text(encoding="utf-8"))
     return markdown(cards(page.algorithms()), numbers, page.OWN)

@@ -21,12 +21,13 @@ from analysis.stats.claims import parse
 from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
 from analysis.stats.verdicts import verdict as by_itself
 from zero.errors import InputError
+from zero.tracking.palette import BLUE, GREY, VERMILION
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     from analysis.reader.records import Runs
 
-COLOURS = {SHOWN: "#0072b2", NOT_SHOWN: "#d55e00", UNDECIDED: "#767676"}
+COLOURS = {SHOWN: BLUE, NOT_SHOWN: VERMILION, UNDECIDED: GREY}
 MARKERS = {SHOWN: "o", NOT_SHOWN: "X", UNDECIDED: "s"}
 ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what surrounds all, width
 PAGE = f"""\
@@ -47,7 +48,7 @@ def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]
     alone = {
         of.name: [by_itself(mine, claim) for claim in parse(of.claims, f"{of.name}.claims")]
         for of in every
-        for mine in [runs.of(of.cells)]
+        for mine in [runs.restricted_to(of.cells)]
     }
     judged = iter(together([one for several in alone.values() for one in several]))
     return {name: [next(judged) for _ in several] for name, several in alone.items()}

@@ -92,12 +92,12 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
 
 
 def _runs(runs: Runs, of: Experiment, panel: Panel) -> Runs:
-    mine = runs.of(of.cells)
+    mine = runs.restricted_to(of.cells)
     if not panel.where:
         return mine
     axis, value = panel.where
     chosen = [run for run in mine.runs if run.axes.get(axis) == value]
-    return mine.of([run.path.name if run.path else run.name for run in chosen])
+    return mine.restricted_to([run.path.name if run.path else run.name for run in chosen])
 
 
 def _seeds(groups: Sequence[Group]) -> str:

@@ -104,4 +104,4 @@ def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:
     every = {experiment.name: experiment for experiment in in_sweeps(places)}
     if name not in every:
         raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(every) or 'none'}")
-    return runs.of(every[name].cells)
+    return runs.restricted_to(every[name].cells)

@@ -78,20 +78,20 @@ class Runs:
         there = ", ".join(run.name for run in list(self.runs)[:8])
         raise InputError("run", name, f"no such run; there are {there}")
 
-    def of(self, cells: Collection[str]) -> Runs:
-        """Those among them whose folders have these names, such as the cells of an experiment."""
+    def restricted_to(self, cells: Collection[str]) -> Runs:
+        """Those whose folders have these names, such as the cells of an experiment."""
 
-        def mine(run: Run) -> bool:
+        def chosen(run: Run) -> bool:
             return (run.path.name if run.path else run.name) in cells
 
-        kept = [run for run in self.runs if mine(run)]
-        evaluated = [run for run in self.evaluated if mine(run)]
-        names = {run.name for run in (*kept, *evaluated)}
+        trained = [run for run in self.runs if chosen(run)]
+        evaluated = [run for run in self.evaluated if chosen(run)]
+        names = {run.name for run in (*trained, *evaluated)}
         steps = self.steps[self.steps[RUN].isin(names)].reset_index(drop=True)
         steps = steps.drop(columns=[name for name in self.metrics if steps[name].isna().all()])
         for column in steps.select_dtypes("category"):
             steps[column] = steps[column].cat.remove_unused_categories()
-        return Runs(kept, steps, [note for note in self.notes if note.run in names], evaluated, self.places)
+        return Runs(trained, steps, [note for note in self.notes if note.run in names], evaluated, self.places)
 
     def varying(self) -> list[str]:
         """The axes in which the training runs differ, without the seed: what a comparison is about."""

@@ -35,7 +35,7 @@ def experiment(
     """One experiment: its claims with the verdicts of the page, its curves, its benchmarks, from its own cells."""
     from analysis.report import figures
 
-    own, own_request = runs.of(entry.cells), replace(request, experiment=entry.name)
+    own, own_request = runs.restricted_to(entry.cells), replace(request, experiment=entry.name)
     if not own.runs and not own.evaluated:
         return paragraph("None of its cells has begun.", quiet=True)
     body = paragraph(f"size={entry.size}; {len(entry.cells)} cells. Reproduce with: {entry.command}", quiet=True)

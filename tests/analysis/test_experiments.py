@@ -98,14 +98,14 @@ def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
     assert better.word == "shown" and better.measured.mean == pytest.approx(0.2)
     [later] = found["later"]
     assert later.word == "undecided"
-    assert {run.name for run in runs.of(every["other"].cells).runs} == {
+    assert {run.name for run in runs.restricted_to(every["other"].cells).runs} == {
         f"{n}-{s}" for n in ("other", "staged") for s in range(5)
     }
 
 
 def test_cells_that_start_from_others_are_one_group(sweep: Path) -> None:
     other = next(of for of in experiments.in_sweeps([sweep]) if of.name == "other")
-    mine = read(sweep).of(other.cells)
+    mine = read(sweep).restricted_to(other.cells)
     assert mine.varying() == ["model"], "the folder of each seed's model is no axis"
     claim = {**LONGER, "statistic": {**LONGER["statistic"], "axis": "model", "values": ["nano+sft", "nano"]}}  # type: ignore[dict-item]
     [verdict] = judge(mine, parse([claim | {"direction": "same"}], "x"))

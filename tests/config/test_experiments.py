@@ -18,7 +18,7 @@ from zero.config import experiments
 from zero.errors import InputError
 from zero.tracking import describe
 
-NAMES = experiments.known()
+NAMES = experiments.with_claims()
 # What the sizes may differ in, besides conf/size: model, questions, engine, budget, and the published hyper-parameters
 OF_SIZE = re.compile(
     r"(model|template|questions|benchmarks|rollout|learner|optim|sampling|evaluation|steps|prompts|group_size|updates|seed|n|k"

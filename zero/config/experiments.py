@@ -14,9 +14,10 @@ A cell may start from the model that another one has trained, of the same seed:
     cells:
       - {after: [algo=sft, rollout=gold, steps=40], cell: [algo=drgrpo, "seed=0,1,2"]}
 
-On a command line experiment=NAME stands for its cells, and size=paper for the other size; several names with commas between
-are several experiments, `all` is every one. What is typed beside it replaces what the experiment sets. A cell has the name and
-the identity of the command line that it stands for, so that experiments share their common cells.
+On a command line experiment=NAME stands for its cells, and size=paper for the other size; several names with commas
+between are several experiments, `all` is every one that claims something. What is typed beside it replaces what the
+experiment sets. A cell has the name and the identity of the command line that it stands for, so that experiments
+share their common cells.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def known() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def with_claims() -> list[str]:
+    """Those that claim something, which `all` stands for."""
+    return [name for name in known() if read(name).claims]
+
+
 def is_named(overrides: Sequence[str]) -> bool:
     """Whether a command line names an experiment."""
     return any(key_of(text) == KEY for text in overrides)
@@ -80,7 +86,7 @@ def expand(overrides: Sequence[str]) -> list[Experiment]:
     typed = [text for text in overrides if key_of(text) not in values]
     size = (values[SIZE] or [NANO])[-1]
     names = list(dict.fromkeys(name.strip() for text in values[KEY] for name in text.strip("[]").split(",")))
-    found = [read(name, size) for name in (known() if names == [ALL] else names)]
+    found = [read(name, size) for name in (with_claims() if names == [ALL] else names)]
     return [
         replace(of, lines=tuple(dict.fromkeys(_typed(line, typed) for line in of.lines)), typed=tuple(typed))
         for of in found
