@@ -119,10 +119,10 @@ def write(runs: Runs, folder: Path) -> None:
     from analysis.algorithm_cards import cards
     from analysis.algorithm_page import draw, markdown
 
-    kept = folder / "algorithms.json"
-    numbers = collect(runs, json.loads(kept.read_text()) if kept.exists() else {})
+    numbers_file = folder / "algorithms.json"
+    numbers = collect(runs, json.loads(numbers_file.read_text()) if numbers_file.exists() else {})
     every = cards(algorithms())
-    kept.write_text(written(numbers))
+    numbers_file.write_text(written(numbers))
     draw(every, numbers, folder / "algorithms.png")
     (folder / "algorithms.md").write_text(markdown(every, numbers, OWN))
 

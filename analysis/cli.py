@@ -30,7 +30,7 @@ class Finding:
     text: str
 
 
-def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+def common_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """The arguments that all questions have."""
     shared = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
     shared.add_argument(

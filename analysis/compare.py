@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, names, parser
+from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.units import plain, scale
 from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
@@ -52,82 +52,84 @@ def compare(
     known = series(runs, subjects)
     chosen = _select(sorted({name for _, name in known}), metrics)
     sides = sides_of(subjects, wanted)
-    said, alone = unpaired(sides, wanted)
+    notes, alone = unpaired(sides, wanted)
     if stale := len(everyone) - len(subjects):
-        said.append(f"{stale} run{'s' * (stale > 1)} left out: of settings that the sweep no longer asks for")
+        notes.append(f"{stale} run{'s' * (stale > 1)} left out: of settings that the sweep no longer asks for")
     runs.notes.extend(Note(name, text) for name, text in alone.items())
     rows: list[dict[str, Any]] = []
-    found: dict[str, list[Pair]] = {}
+    by_metric: dict[str, list[Pair]] = {}
     for metric in chosen:
-        found[metric], lost = pairs(sides, wanted, known, metric, where)
+        by_metric[metric], lost = pairs(sides, wanted, known, metric, where)
         if lost:
-            said.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
-        said += _cut(metric, where, found[metric])
-        rows += _rows(metric, where, found[metric], level)
-        said += by_seed(found[metric])[2]
-    if not any(found.values()):
+            notes.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
+        notes += _cut(metric, where, by_metric[metric])
+        rows += _rows(metric, where, by_metric[metric], level)
+        notes += by_seed(by_metric[metric])[2]
+    if not any(by_metric.values()):
         raise InputError("--at", at, f"no pair has a value of {', '.join(chosen)} there")
     _holm(rows)
-    said += _remarks(wanted, rows)
+    notes += _remarks(wanted, rows)
     table = _frame(rows, wanted)
     shown = [_shown(row, wanted) for row in rows if row["kind"] != "pair"]
     title = f"{wanted}, at {where}"
-    with_rows = [name for name in chosen if found[name]]
-    text = "\n".join([title, as_text(shown), *dict.fromkeys(said)])
+    with_rows = [name for name in chosen if by_metric[name]]
+    text = "\n".join([title, as_text(shown), *dict.fromkeys(notes)])
     return Finding(_draw(rows, with_rows, title, level), table, text)
 
 
 def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """The metrics asked for, in that order. InputError for a plain name that no run has, and if none is left."""
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for name in metrics:
         matching = [known for known in there if fnmatch.fnmatchcase(known, name)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
             raise InputError("--metrics", name, "no run has it; python -m zero.tracking lists metrics")
-        found |= dict.fromkeys(matching)
-    if not found:
+        chosen |= dict.fromkeys(matching)
+    if not chosen:
         raise InputError("--metrics", ",".join(metrics), "no run has one of these yet")
-    return list(found)
+    return list(chosen)
 
 
 # ----------------------------------------------------------------------------------------------------------- the numbers
 
 
-def over(of: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
+def over(group_pairs: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
     """The difference over seeds, and both means; pairs of one seed are averaged first."""
     from analysis.stats.intervals import paired
 
-    first, second, _ = by_seed(of)
+    first, second, _ = by_seed(group_pairs)
     return paired(first, second, level), sum(first.values()) / len(first), sum(second.values()) / len(second)
 
 
-def _rows(metric: str, where: At, of: Sequence[Pair], level: float) -> list[dict[str, Any]]:
+def _rows(metric: str, where: At, metric_pairs: Sequence[Pair], level: float) -> list[dict[str, Any]]:
     """The rows of a metric: pairs, groups if there are several, and all."""
     rows: list[dict[str, Any]] = []
-    for pair in of:
+    for pair in metric_pairs:
         rows.append({
             "metric": metric, "kind": "pair", "group": pair.group or ALL, "seed": pair.seed, "runs": pair.runs,
             "first": pair.first, "second": pair.second, "difference": pair.first - pair.second, "n": 1, "pairs": 1,
             "first_step": pair.steps[0], "last_step": pair.steps[-1], "at": str(where),
         })  # fmt: skip
-    groups = list(dict.fromkeys(pair.group for pair in of))
-    parts = [("group", group, [p for p in of if p.group == group]) for group in groups] if len(groups) > 1 else []
-    for kind, group, mine in [*parts, *([("all", ALL, list(of))] if of else [])]:
-        found, first, second = over(mine, level)
+    groups = list(dict.fromkeys(pair.group for pair in metric_pairs))
+    parts = (
+        [("group", group, [p for p in metric_pairs if p.group == group]) for group in groups] if len(groups) > 1 else []
+    )
+    for kind, group, group_pairs in [*parts, *([("all", ALL, list(metric_pairs))] if metric_pairs else [])]:
+        result, first, second = over(group_pairs, level)
         rows.append({
             "metric": metric, "kind": kind, "group": group, "first": first, "second": second,
-            "difference": found.difference.mean, "low": found.difference.low, "high": found.difference.high,
-            "n": found.difference.n, "pairs": len(mine), "p": found.p, "smallest_p": found.smallest_p, "at": str(where),
-            "first_step": min(p.steps[0] for p in mine), "last_step": max(p.steps[-1] for p in mine),
+            "difference": result.difference.mean, "low": result.difference.low, "high": result.difference.high,
+            "n": result.difference.n, "pairs": len(group_pairs), "p": result.p, "smallest_p": result.smallest_p, "at": str(where),
+            "first_step": min(p.steps[0] for p in group_pairs), "last_step": max(p.steps[-1] for p in group_pairs),
         })  # fmt: skip
     return rows
 
 
-def _cut(metric: str, where: At, of: Sequence[Pair]) -> list[str]:
+def _cut(metric: str, where: At, metric_pairs: Sequence[Pair]) -> list[str]:
     """What must be said of pairs that have no value in a part of the steps asked for: their means are of fewer steps."""
-    if where.last is None or not of:
+    if where.last is None or not metric_pairs:
         return []
-    spans = sorted({(pair.steps[0], pair.steps[-1]) for pair in of})
+    spans = sorted({(pair.steps[0], pair.steps[-1]) for pair in metric_pairs})
     if len(spans) == 1 and spans[0][1] >= where.last:
         return []
     named = ", ".join(f"{first} to {last}" for first, last in spans[:4]) + (", ..." if len(spans) > 4 else "")
@@ -147,25 +149,25 @@ def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What must be said beside the numbers."""
     from analysis.stats.intervals import FEW
 
-    said = [
+    remarks = [
         f"{axis} changes with {wanted.axis} ({left or 'none'}, {right or 'none'}): the differences may be its own"
         for axis, (left, right) in wanted.along.items()
     ]
     main = [row for row in rows if row["kind"] == "all"]
     if any(row["n"] == 1 for row in main):
-        said.append("n = 1 is one seed: no interval, no test, and no statement about other seeds")
+        remarks.append("n = 1 is one seed: no interval, no test, and no statement about other seeds")
     if few := sorted({row["n"] for row in main if row["smallest_p"] is not None and row["smallest_p"] > 0.05}):
-        said.append(f"n = {few[-1]} seeds: no p below {2.0 ** (1 - few[-1]):.3g} is possible, whatever the effect")
+        remarks.append(f"n = {few[-1]} seeds: no p below {2.0 ** (1 - few[-1]):.3g} is possible, whatever the effect")
     if few and few[0] < FEW:
-        said.append(f"intervals of fewer than {FEW} seeds rest on their values being normally distributed")
+        remarks.append(f"intervals of fewer than {FEW} seeds rest on their values being normally distributed")
     if any(row["kind"] == "group" for row in rows):
-        said.append(f"{ALL}: the differences of one seed are averaged first; n counts seeds")
+        remarks.append(f"{ALL}: the differences of one seed are averaged first; n counts seeds")
     uneven = {row["metric"] for row in main if row["first_step"] != row["last_step"] and "last step" in row["at"]}
     if uneven:
-        said.append(f"{', '.join(sorted(uneven))}: the pairs end at different steps, from first_step to last_step")
+        remarks.append(f"{', '.join(sorted(uneven))}: the pairs end at different steps, from first_step to last_step")
     if (tests := sum(row["p"] is not None for row in main)) > 1:
-        said.append(f"{tests} metrics were tested: p (Holm) accounts for that")
-    return said
+        remarks.append(f"{tests} metrics were tested: p (Holm) accounts for that")
+    return remarks
 
 
 def _shown(row: Mapping[str, Any], wanted: Between) -> dict[str, Any]:
@@ -207,11 +209,11 @@ def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str,
     most = max(len({r["group"] for r in rows if r["metric"] == m}) for m in metrics)
     drawn = figures.figure(across, -(-len(metrics) // across), height=1.6 + 0.32 * min(most, ROWS))
     for axis, metric in zip(drawn.axes, metrics, strict=False):
-        mine = [row for row in rows if row["metric"] == metric]
-        main = [row for row in mine if row["kind"] != "pair"][-ROWS:]
+        metric_rows = [row for row in rows if row["metric"] == metric]
+        main = [row for row in metric_rows if row["kind"] != "pair"][-ROWS:]
         places = {row["group"]: -i for i, row in enumerate(main)}
-        several = any(row["kind"] == "group" for row in mine)
-        for row in mine:  # a pair stands by its group: the interval of all is one of seeds
+        several = any(row["kind"] == "group" for row in metric_rows)
+        for row in metric_rows:  # a pair stands by its group: the interval of all is one of seeds
             beside = places.get(row["group"] if several else ALL)
             if row["kind"] == "pair" and beside is not None:
                 axis.plot(row["difference"], beside, "o", color=figures.GREY, markersize=3, alpha=0.5, zorder=1)
@@ -239,11 +241,13 @@ def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    made = parser("compare", __doc__)
-    made.add_argument("--between", metavar="AXIS=A,B", help="what is compared: A - B (default: the axis that differs)")
-    made.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
-    made.add_argument("--at", default="end", help="end (the last step both runs have), STEP, or FIRST-LAST (mean)")
-    options = made.parse_args(arguments)
+    parser = common_parser("compare", __doc__)
+    parser.add_argument(
+        "--between", metavar="AXIS=A,B", help="what is compared: A - B (default: the axis that differs)"
+    )
+    parser.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
+    parser.add_argument("--at", default="end", help="end (the last step both runs have), STEP, or FIRST-LAST (mean)")
+    options = parser.parse_args(arguments)
     chosen = names(options.metrics) or list(METRICS)
     return command("compare", options, chosen, lambda runs: compare(runs, options.between, chosen, options.at))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, names, parser
+from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.benchmarks import completions
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -293,11 +293,11 @@ def numbers(text: str | None) -> list[int] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    reader = parser("coverage", __doc__)
-    reader.add_argument("--benchmark", help="one benchmark alone (default: all)")
-    reader.add_argument("--k", help="with commas between (default: 1, 2, 4, ... up to the answers there are)")
-    reader.add_argument("--by", help="axes with commas between that tell evaluations apart (default: all that differ)")
-    options = reader.parse_args(arguments)
+    parser = common_parser("coverage", __doc__)
+    parser.add_argument("--benchmark", help="one benchmark alone (default: all)")
+    parser.add_argument("--k", help="with commas between (default: 1, 2, 4, ... up to the answers there are)")
+    parser.add_argument("--by", help="axes with commas between that tell evaluations apart (default: all that differ)")
+    options = parser.parse_args(arguments)
 
     def ask(runs: Runs) -> Finding:
         return coverage(runs, options.benchmark, numbers(options.k), names(options.by))

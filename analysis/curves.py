@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, names, parser
+from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -75,11 +75,11 @@ def curves(
     shown: list[dict[str, Any]] = []
     every = 1
     for i, metric in enumerate(chosen):
-        made = {group.label: curve(runs, group, metric, window) for group in groups}
-        every = max(every, panel(drawn.axes[i], made, metric, window, seeds))
+        by_group = {group.label: curve(runs, group, metric, window) for group in groups}
+        every = max(every, panel(drawn.axes[i], by_group, metric, window, seeds))
         for group in groups:
-            rows += list(curve_rows(group, metric, made[group.label]))
-            shown += _last(group, metric, made[group.label])
+            rows += list(curve_rows(group, metric, by_group[group.label]))
+            shown += _last(group, metric, by_group[group.label])
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
     figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups[:LINES])})
@@ -94,7 +94,7 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
 
     from zero.tracking.glossary import GLOSSARY
 
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for name in metrics:
         matching = [known for known in runs.metrics if fnmatch.fnmatchcase(known, name)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
@@ -102,10 +102,10 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
             close = difflib.get_close_matches(name, names, n=3)  # of the runs only what was asked for has been read
             hint = f"; did you mean {' or '.join(close)}?" if close else "; python -m zero.tracking lists metrics"
             raise InputError("--metrics", name, f"no run has it{hint}")
-        found |= dict.fromkeys(matching)
-    if not found:
+        chosen |= dict.fromkeys(matching)
+    if not chosen:
         raise InputError("--metrics", ",".join(metrics), "no run has one of these yet")
-    return list(found)
+    return list(chosen)
 
 
 def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
@@ -126,24 +126,28 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     naming = _naming(keys, list(together))
     groups = []
     for values in sorted(together, key=lambda values: [natural(value) for value in values]):
-        of = together[values]
+        group_runs = together[values]
         key = dict(zip(keys, values, strict=True))
         words = [key[axis] or "none" if axis in AXES[:5] else f"{axis}={key[axis]}" for axis in naming]
-        label = f"{', '.join(words) or 'all runs'} (n = {len({run.axes.get('seed', '') for run in of})})"
-        mixed = [axis for axis in runs.varying() if axis not in keys and len({run.axes.get(axis) for run in of}) > 1]
-        groups.append(Group(label, key, tuple(of), tuple(mixed), tuple(axis for axis in keys if axis not in naming)))
+        label = f"{', '.join(words) or 'all runs'} (n = {len({run.axes.get('seed', '') for run in group_runs})})"
+        mixed = [
+            axis for axis in runs.varying() if axis not in keys and len({run.axes.get(axis) for run in group_runs}) > 1
+        ]
+        groups.append(
+            Group(label, key, tuple(group_runs), tuple(mixed), tuple(axis for axis in keys if axis not in naming))
+        )
     return groups
 
 
 def _naming(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[str]:
     """The first axes that tell the groups apart; what merely changes with them stays out of the labels."""
-    kept: list[int] = []
+    telling: list[int] = []
     for i in range(len(keys)):
-        if len({tuple(of[k] for k in (*kept, i)) for of in values}) > len(
-            {tuple(of[k] for k in kept) for of in values}
+        if len({tuple(value[k] for k in (*telling, i)) for value in values}) > len(
+            {tuple(value[k] for k in telling) for value in values}
         ):
-            kept.append(i)
-    return [keys[i] for i in kept]
+            telling.append(i)
+    return [keys[i] for i in telling]
 
 
 def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
@@ -152,45 +156,47 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
 
     from analysis.stats.intervals import band, by_seed, running_mean
 
-    of = [run.name for run in group.runs]
-    there = runs.steps["run"].isin(of) & runs.steps[metric].notna() if metric in runs.steps else []
-    part = runs.steps.loc[there, ["run", "step", metric]] if metric in runs.steps else None
-    if part is None or part.empty:
+    run_names = [run.name for run in group.runs]
+    there = runs.steps["run"].isin(run_names) & runs.steps[metric].notna() if metric in runs.steps else []
+    rows = runs.steps.loc[there, ["run", "step", metric]] if metric in runs.steps else None
+    if rows is None or rows.empty:
         none = np.zeros(0)
-        return Curve(none.astype(np.int64), np.zeros((len(of), 0)), none, none, none, none.astype(np.int64))
-    first, last = int(part["step"].min()), int(part["step"].max())
+        return Curve(none.astype(np.int64), np.zeros((len(run_names), 0)), none, none, none, none.astype(np.int64))
+    first, last = int(rows["step"].min()), int(rows["step"].max())
     if last - first > 10_000_000:
         raise InputError("FOLDER", metric, f"steps from {first} to {last} are no steps of a training run")
     full = np.full(
-        (len(of), last - first + 1), np.nan
+        (len(run_names), last - first + 1), np.nan
     )  # missing steps are NaN, so that a window spans steps and not lines
-    row = {name: i for i, name in enumerate(of)}
-    codes = part["run"].map(row).to_numpy(np.int64)
-    full[codes, part["step"].to_numpy() - first] = part[metric].to_numpy()
+    row = {name: i for i, name in enumerate(run_names)}
+    codes = rows["run"].map(row).to_numpy(np.int64)
+    full[codes, rows["step"].to_numpy() - first] = rows[metric].to_numpy()
     smooth = np.array([np.where(np.isfinite(values), running_mean(values, window), np.nan) for values in full])
     used = np.flatnonzero(np.isfinite(full).any(axis=0))
     return Curve(used + first, smooth[:, used], *band(by_seed(smooth[:, used], group.seeds)))
 
 
-def panel(axis: Any, made: Mapping[str, Curve], metric: str, window: int, seeds: bool = True, title: str = "") -> int:
+def panel(
+    axis: Any, by_group: Mapping[str, Curve], metric: str, window: int, seeds: bool = True, title: str = ""
+) -> int:
     """Draw one metric of all groups. Returns the stride: only every so many steps are drawn of long curves."""
     import numpy as np
 
     from analysis import style as figures
 
     every = 1
-    for i, of in enumerate(list(made.values())[:LINES]):
-        if not len(of.steps_T):
+    for i, one in enumerate(list(by_group.values())[:LINES]):
+        if not len(one.steps_T):
             continue
-        stride = -(-len(of.steps_T) // POINTS)
-        at = np.unique(np.append(np.arange(0, len(of.steps_T), stride), len(of.steps_T) - 1))
+        stride = -(-len(one.steps_T) // POINTS)
+        at = np.unique(np.append(np.arange(0, len(one.steps_T), stride), len(one.steps_T) - 1))
         every = max(every, stride)
         how = figures.look(i)
-        if seeds and len(of.runs_RT) > 1:
-            for values in of.runs_RT:
-                mine = at[np.isfinite(values[at])]
-                figures.faint(axis, of.steps_T[mine], values[mine], how)
-        figures.line(axis, of.steps_T[at], of.mean_T[at], how, low=of.low_T[at], high=of.high_T[at])
+        if seeds and len(one.runs_RT) > 1:
+            for values in one.runs_RT:
+                shown = at[np.isfinite(values[at])]
+                figures.faint(axis, one.steps_T[shown], values[shown], how)
+        figures.line(axis, one.steps_T[at], one.mean_T[at], how, low=one.low_T[at], high=one.high_T[at])
     smoothed = f", running mean over {window} steps" if window > 1 else ""
     figures.finish(axis, "step", unit(metric) + smoothed, title or metric)
     return every
@@ -226,31 +232,31 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     """What must be said beside the numbers."""
     from analysis.stats.intervals import FEW
 
-    said = []
+    notes = []
     if groups and groups[0].along:
         named = [axis for axis in groups[0].key if axis not in groups[0].along]
-        said.append(
+        notes.append(
             f"{', '.join(groups[0].along)}: not the same in all groups, but changing together with {', '.join(named)}"
         )
-    said += [f"{group.label}: its runs differ in {', '.join(group.mixed)} too" for group in groups if group.mixed]
+    notes += [f"{group.label}: its runs differ in {', '.join(group.mixed)} too" for group in groups if group.mixed]
     for group in groups:
         if len(set(group.seeds)) < len(group.runs):
-            said.append(f"{group.label}: {len(group.runs)} runs; those of one seed are averaged first, n counts seeds")
-            said += _unlike(group)
+            notes.append(f"{group.label}: {len(group.runs)} runs; those of one seed are averaged first, n counts seeds")
+            notes += _unlike(group)
     if any(1 < len(set(group.seeds)) < FEW for group in groups):
-        said.append(f"fewer than {FEW} seeds: the interval rests on their values being normally distributed")
+        notes.append(f"fewer than {FEW} seeds: the interval rests on their values being normally distributed")
     if any(len(set(group.seeds)) == 1 for group in groups):
-        said.append("n = 1 is one seed: no interval, and no statement about other seeds")
-    return said
+        notes.append("n = 1 is one seed: no interval, and no statement about other seeds")
+    return notes
 
 
 def _unlike(group: Group) -> list[str]:
     """Whether the seeds of a group are means over unlike runs."""
-    made: dict[str, set[tuple[str, ...]]] = {}
+    by_seed: dict[str, set[tuple[str, ...]]] = {}
     for run, seed in zip(group.runs, group.seeds, strict=True):
-        made.setdefault(seed, set()).add(tuple(run.axes.get(axis, "") for axis in group.mixed))
-    most = set().union(*made.values())
-    lacking = [seed or "unknown" for seed, own in made.items() if own != most]
+        by_seed.setdefault(seed, set()).add(tuple(run.axes.get(axis, "") for axis in group.mixed))
+    most = set().union(*by_seed.values())
+    lacking = [seed or "unknown" for seed, own in by_seed.items() if own != most]
     return (
         [f"{group.label}: seed {', '.join(lacking)} lacks runs that others have: its mean is of other runs"]
         if lacking
@@ -258,24 +264,26 @@ def _unlike(group: Group) -> list[str]:
     )
 
 
-def curve_rows(group: Group, metric: str, of: Curve) -> Iterator[dict[str, Any]]:
+def curve_rows(group: Group, metric: str, values: Curve) -> Iterator[dict[str, Any]]:
     """The rows of the table: a step each."""
     key = {"group": group.label.rpartition(" (n = ")[0], **group.key, "metric": metric}
-    for step, mean, low, high, n in zip(of.steps_T, of.mean_T, of.low_T, of.high_T, of.n_T, strict=True):
+    for step, mean, low, high, n in zip(
+        values.steps_T, values.mean_T, values.low_T, values.high_T, values.n_T, strict=True
+    ):
         yield key | {"step": int(step), "mean": mean, "low": low, "high": high, "n": int(n)}
 
 
-def _last(group: Group, metric: str, of: Curve) -> list[dict[str, Any]]:
+def _last(group: Group, metric: str, values: Curve) -> list[dict[str, Any]]:
     """First and last mean for the terminal; n is that of the last step, where runs that ended early are missing."""
-    if not len(of.steps_T):
+    if not len(values.steps_T):
         return [{"group": group.label, "metric": metric, "last": "no value"}]
-    low, high = of.low_T[-1], of.high_T[-1]
+    low, high = values.low_T[-1], values.high_T[-1]
     factor, own = scale(metric)
     interval = f"{plain(low, factor)} to {plain(high, factor)}" if low == low else "one seed: none"
     return [
-        {"group": group.label, "metric": metric, "first": plain(of.mean_T[0], factor), "last": plain(of.mean_T[-1], factor),
+        {"group": group.label, "metric": metric, "first": plain(values.mean_T[0], factor), "last": plain(values.mean_T[-1], factor),
          "unit": own,
-         "interval (95 %)": interval, "n": int(of.n_T[-1]), "at step": int(of.steps_T[-1])}
+         "interval (95 %)": interval, "n": int(values.n_T[-1]), "at step": int(values.steps_T[-1])}
     ]  # fmt: skip
 
 
@@ -295,12 +303,12 @@ def check_window(window: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    made = parser("curves", __doc__)
-    made.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
-    made.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
-    made.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
-    made.add_argument("--no-seeds", action="store_true", help="without the thin lines of single runs")
-    options = made.parse_args(arguments)
+    parser = common_parser("curves", __doc__)
+    parser.add_argument("--metrics", help=f"names with commas between; * and ? allowed (default {','.join(METRICS)})")
+    parser.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
+    parser.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
+    parser.add_argument("--no-seeds", action="store_true", help="without the thin lines of single runs")
+    options = parser.parse_args(arguments)
     chosen = names(options.metrics) or list(METRICS)
     return command(
         "curves", options, chosen,

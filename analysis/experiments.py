@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, parser
+from analysis.cli import Finding, command, common_parser
 from analysis.reader.experiments import Experiment, in_sweeps
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
@@ -46,9 +46,9 @@ def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]
     """What its own runs say of the claims of each experiment; a verdict accounts for the claims of all of them. InputError for
     a claim that is none."""
     alone = {
-        of.name: [by_itself(mine, claim) for claim in parse(of.claims, f"{of.name}.claims")]
-        for of in every
-        for mine in [runs.restricted_to(of.cells)]
+        experiment.name: [by_itself(own, claim) for claim in parse(experiment.claims, f"{experiment.name}.claims")]
+        for experiment in every
+        for own in [runs.restricted_to(experiment.cells)]
     }
     judged = iter(together([one for several in alone.values() for one in several]))
     return {name: [next(judged) for _ in several] for name, several in alone.items()}
@@ -56,50 +56,59 @@ def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]
 
 def experiments(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> Finding:
     """Every claim of these experiments, or of one: a row of the figure with its interval and bound, a row of the table."""
-    found = verdicts(runs, every)
-    judged = [(of, verdict) for of in every if only in (None, of.name) for verdict in found[of.name]]
+    by_name = verdicts(runs, every)
+    judged = [
+        (experiment, verdict)
+        for experiment in every
+        if only in (None, experiment.name)
+        for verdict in by_name[experiment.name]
+    ]
     if not judged:
         raise InputError(
             "SWEEP", only or "all", "holds no experiment with claims; python -m zero.train -m experiment=NAME makes one"
         )
-    rows = [_row(of, verdict) for of, verdict in judged]
+    rows = [_row(experiment, verdict) for experiment, verdict in judged]
     import pandas as pd
 
     columns = ("experiment", "verdict", "effect", "unit", "interval", "n", "p (Holm)", "claim")
     counts = ", ".join(f"{sum(v.word == word for _, v in judged)} {word}" for word in COLOURS)
-    said = [f"{of.name}: not as registered: {' '.join(of.changed)}" for of, _ in judged if of.changed]
-    text = [as_text([{key: row[key] for key in columns} for row in rows]), counts, *dict.fromkeys(said), RATES]
+    notes = [
+        f"{experiment.name}: not as registered: {' '.join(experiment.changed)}"
+        for experiment, _ in judged
+        if experiment.changed
+    ]
+    text = [as_text([{key: row[key] for key in columns} for row in rows]), counts, *dict.fromkeys(notes), RATES]
     return Finding(_draw(judged), pd.DataFrame(rows), "\n".join(text))
 
 
 def page(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> str:
     """All verdicts in Markdown, experiment by experiment."""
-    lines, found = [PAGE], verdicts(runs, every)
-    for of in every:
-        if only not in (None, of.name):
+    lines, by_name = [PAGE], verdicts(runs, every)
+    for experiment in every:
+        if only not in (None, experiment.name):
             continue
-        lines += ["", f"## {of.name}: {of.title}", ""]
-        if of.changed:
+        lines += ["", f"## {experiment.name}: {experiment.title}", ""]
+        if experiment.changed:
             lines += [
-                f"**Not as registered:** run with {' '.join(of.changed)} in place of what the experiment sets.",
+                f"**Not as registered:** run with {' '.join(experiment.changed)} in place of what the experiment sets.",
                 "",
             ]
         lines.append("| claim | effect | 95 % interval | smallest that counts | seeds | p (Holm) | verdict |")
         lines.append("| --- | --- | --- | --- | --- | --- | --- |")
-        for verdict in found[of.name]:
-            row = _row(of, verdict)
+        for verdict in by_name[experiment.name]:
+            row = _row(experiment, verdict)
             word = row["verdict"] if verdict.word == SHOWN else f"**{row['verdict']}**"
             unit = f" {row['unit']}" if row["unit"] else ""
             effect = row["effect"] + unit * (verdict.measured.n > 0)
             cells = (effect, row["interval"], row["bound"] + unit, row["n"], row["p (Holm)"], word)
             lines.append(f"| {of_table(verdict.claim.text)} | {' | '.join(map(str, cells))} |")
-        told: dict[str, list[int]] = {}
-        for i, verdict in enumerate(found[of.name], 1):
+        notes: dict[str, list[int]] = {}
+        for i, verdict in enumerate(by_name[experiment.name], 1):
             for note in (*verdict.notes, *([f"{verdict.why}"] if verdict.claim.every else [])):
-                told.setdefault(note, []).append(i)
-        lines += [""] * bool(told)
-        for note, rows in told.items():
-            which = "" if len(rows) == len(found[of.name]) else f"Row {', '.join(map(str, rows))}: "
+                notes.setdefault(note, []).append(i)
+        lines += [""] * bool(notes)
+        for note, rows in notes.items():
+            which = "" if len(rows) == len(by_name[experiment.name]) else f"Row {', '.join(map(str, rows))}: "
             lines.append(f"- {which}{of_table(note[:1].upper() + note[1:])}.")
     return "\n".join(lines) + "\n"
 
@@ -109,14 +118,14 @@ def of_table(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
+def _row(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
     from analysis.reader.units import plain
 
     measured, (factor, unit) = verdict.measured, in_units(verdict)
     low, high = measured.low, measured.high
     same = "+-" if verdict.claim.direction == "same" else ""
     return {
-        "experiment": of.name,
+        "experiment": experiment.name,
         "claim": verdict.claim.text,
         "claimed": str(verdict.claim),
         "verdict": verdict.word,
@@ -128,7 +137,7 @@ def _row(of: Experiment, verdict: Verdict) -> dict[str, Any]:
         "n": measured.n,
         "p": verdict.p,
         "p (Holm)": "none" if verdict.adjusted is None else f"{verdict.adjusted:.2g}",
-        "as registered": not of.changed,
+        "as registered": not experiment.changed,
         "notes": "; ".join(verdict.notes),
     }
 
@@ -141,7 +150,7 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
 
     drawn = figures.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
     family = judged[0][1].family
-    for axis, (of, verdict) in zip(drawn.axes, judged, strict=True):
+    for axis, (experiment, verdict) in zip(drawn.axes, judged, strict=True):
         claim, (factor, unit) = verdict.claim, in_units(verdict)
         measured, smallest = verdict.measured.scaled(factor), claim.smallest * factor
         colour = COLOURS[verdict.word]
@@ -166,10 +175,10 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
         axis.locator_params(axis="x", nbins=5)
         for side in ("left", "right", "top"):
             axis.spines[side].set_visible(False)
-        label = "\n".join(textwrap.wrap(f"{claim.text} [{of.name}]", LABEL)[:3])
+        label = "\n".join(textwrap.wrap(f"{claim.text} [{experiment.name}]", LABEL)[:3])
         axis.set_ylabel(figures.plain(label), rotation=0, ha="right", va="center", fontsize=8)
-        said = f"{verdict.word}, n = {measured.n}"
-        axis.text(1.02, 0.5, said, transform=axis.transAxes, va="center", fontsize=8, color=colour)
+        summary = f"{verdict.word}, n = {measured.n}"
+        axis.text(1.02, 0.5, summary, transform=axis.transAxes, va="center", fontsize=8, color=colour)
     figures.caption(
         drawn,
         f"Effect with its 95 % interval over seeds (Student's t), each row in the unit of its own statistic; solid line: no "
@@ -185,12 +194,12 @@ def _bound(verdict: Verdict) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    made = parser("experiments", __doc__)
-    made.add_argument("--page", type=Path, metavar="FILE.md", help="write all verdicts there, in Markdown")
-    made.add_argument(
+    parser = common_parser("experiments", __doc__)
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="write all verdicts there, in Markdown")
+    parser.add_argument(
         "--readme", type=Path, metavar="FILE.md", help="write them there as sentences, between its two marks"
     )
-    options = made.parse_args(arguments)
+    options = parser.parse_args(arguments)
     every, only = in_sweeps(options.places), options.experiment
     options.experiment = None  # a verdict accounts for the claims of all experiments, whichever is shown
 

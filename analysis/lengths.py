@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, names, parser
+from analysis.cli import Finding, command, common_parser, names
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
 from analysis.reader.benchmarks import completions
 from zero.errors import InputError
@@ -59,33 +59,33 @@ def lengths(
     shown: list[dict[str, Any]] = []
     every = 1
     for i, (metric, title) in enumerate(wanted.items()):
-        made = {group.label: curve(runs, group, metric, window) for group in groups}
-        every = max(every, panel(drawn.axes[i], made, metric, window, title=title))
+        by_group = {group.label: curve(runs, group, metric, window) for group in groups}
+        every = max(every, panel(drawn.axes[i], by_group, metric, window, title=title))
         for group in groups:
-            of = made[group.label]
-            rows += curve_rows(group, metric, of)
-            shown.append({"group": group.label, "": title, **_ends(of)})
+            values = by_group[group.label]
+            rows += curve_rows(group, metric, values)
+            shown.append({"group": group.label, "": title, **_ends(values)})
     rows += _level_panels(drawn.axes[len(wanted) :], groups, at_level)
     figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups)})
     figures.caption(drawn, caption(groups, window, True, every))
     table = frame(rows, groups)
     table["level"] = [row.get("level", "") for row in rows]
-    said = remarks(groups)
+    notes = remarks(groups)
     if levels and not at_level:
-        said.append("by level: no saved evaluation answers whose question set knows levels")
-    return Finding(drawn, table, "\n".join([as_text(shown), *said]))
+        notes.append("by level: no saved evaluation answers whose question set knows levels")
+    return Finding(drawn, table, "\n".join([as_text(shown), *notes]))
 
 
-def _ends(of: Curve) -> dict[str, str]:
+def _ends(values: Curve) -> dict[str, str]:
     """First and last mean with n."""
-    if not len(of.steps_T):
+    if not len(values.steps_T):
         return {"last": "no value"}
-    low, high = of.low_T[-1], of.high_T[-1]
+    low, high = values.low_T[-1], values.high_T[-1]
     return {
-        "first": f"{of.mean_T[0]:.4g}",
-        "last": f"{of.mean_T[-1]:.4g}",
+        "first": f"{values.mean_T[0]:.4g}",
+        "last": f"{values.mean_T[-1]:.4g}",
         "interval (95 %)": f"{low:.4g} to {high:.4g}" if low == low else "one seed: none",
-        "n": str(int(of.n_T[-1])),
+        "n": str(int(values.n_T[-1])),
     }
 
 
@@ -96,7 +96,7 @@ At = tuple[str, str, int, str]  # group, verdict, step, level
 
 def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict[At, list[float]]:
     """Mean tokens of the saved evaluation answers of each group, verdict, step and level: one value for each seed."""
-    found: dict[At, dict[str, list[float]]] = {}
+    means: dict[At, dict[str, list[float]]] = {}
     for group in groups:
         for run, seed in zip(group.runs, group.seeds, strict=True):
             sums: dict[At, list[int]] = {}
@@ -111,8 +111,8 @@ def by_level(runs: Runs, groups: Sequence[Group], benchmark: str | None) -> dict
                 total[0] += int(tokens)
                 total[1] += 1
             for key, (tokens, count) in sums.items():
-                found.setdefault(key, {}).setdefault(seed, []).append(tokens / count)
-    return {key: [fmean(values) for values in seeds.values()] for key, seeds in found.items()}
+                means.setdefault(key, {}).setdefault(seed, []).append(tokens / count)
+    return {key: [fmean(values) for values in seeds.values()] for key, seeds in means.items()}
 
 
 def _level_panels(
@@ -128,25 +128,35 @@ def _level_panels(
     places = {level: i for i, level in enumerate(order)}
     for axis, verdict in zip(axes, VERDICTS.values(), strict=False):
         for i, group in enumerate(groups):
-            mine = {
+            group_values = {
                 (step, level): values
                 for (g, v, step, level), values in at_level.items()
                 if (g, v) == (group.label, verdict)
             }
-            last = max((step for step, _ in mine), default=0)
+            last = max((step for step, _ in group_values), default=0)
             points = []
-            for (step, level), values in sorted(mine.items(), key=lambda item: (item[0][0], places[item[0][1]])):
-                of = over_seeds(values)
+            for (step, level), values in sorted(
+                group_values.items(), key=lambda item: (item[0][0], places[item[0][1]])
+            ):
+                estimate = over_seeds(values)
                 ends = (
-                    of.low if of.low is not None else float("nan"),
-                    of.high if of.high is not None else float("nan"),
+                    estimate.low if estimate.low is not None else float("nan"),
+                    estimate.high if estimate.high is not None else float("nan"),
                 )
                 key = {"group": group.label.rpartition(" (n = ")[0], **group.key, "metric": f"saved/length_{verdict}"}
                 rows.append(
-                    key | {"step": step, "mean": of.mean, "low": ends[0], "high": ends[1], "n": of.n, "level": level}
+                    key
+                    | {
+                        "step": step,
+                        "mean": estimate.mean,
+                        "low": ends[0],
+                        "high": ends[1],
+                        "n": estimate.n,
+                        "level": level,
+                    }
                 )
                 if step == last:
-                    points.append((places[level], of.mean, *ends))
+                    points.append((places[level], estimate.mean, *ends))
             if points:
                 x, mean, low, high = zip(*points, strict=True)
                 figures.line(axis, x, mean, figures.look(i), low=low, high=high)
@@ -157,12 +167,12 @@ def _level_panels(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    made = parser("lengths", __doc__)
-    made.add_argument("--benchmark", help="lengths of the answers to this benchmark (default: of training responses)")
-    made.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
-    made.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
-    made.add_argument("--no-levels", action="store_true", help="without reading saved answers")
-    options = made.parse_args(arguments)
+    parser = common_parser("lengths", __doc__)
+    parser.add_argument("--benchmark", help="lengths of the answers to this benchmark (default: of training responses)")
+    parser.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
+    parser.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
+    parser.add_argument("--no-levels", action="store_true", help="without reading saved answers")
+    options = parser.parse_args(arguments)
     read = list(TRAINING) if options.benchmark is None else ["eval/*"]
     return command(
         "lengths", options, [*read, "eval/*/length"],

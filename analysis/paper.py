@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, parser
+from analysis.cli import Finding, command, common_parser
 from analysis.curves import Group, curve, curve_rows, grouped, unit
 from analysis.reader.experiments import Experiment, in_sweeps
 from zero.errors import InputError
@@ -59,28 +59,28 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
 
     from analysis import style as figures
 
-    known = {of.name: of for of in every}
-    mine = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}
-    chosen = [panel for panel, of in mine.items() if panel.metric in of.metrics]
+    known = {own.name: own for own in every}
+    by_panel = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}
+    chosen = [panel for panel, own in by_panel.items() if panel.metric in own.metrics]
     if not chosen:
         raise InputError(
             "SWEEP", "", f"holds none of the experiments {', '.join(dict.fromkeys(p.experiment for p in PANELS))}"
         )
     drawn = figures.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
     rows: list[dict[str, Any]] = []
-    told = []
+    notes = []
     for axis, panel in zip(drawn.axes, chosen, strict=False):
-        groups = grouped(mine[panel], [name for name in panel.by if name in mine[panel].axes])
+        groups = grouped(by_panel[panel], [name for name in panel.by if name in by_panel[panel].axes])
         for i, group in enumerate(groups):
-            of = curve(mine[panel], group, panel.metric, panel.window)
+            own = curve(by_panel[panel], group, panel.metric, panel.window)
             label = ", ".join(group.key.values())
-            low, high = of.low_T.tolist(), of.high_T.tolist()
-            figures.line(axis, of.steps_T.tolist(), of.mean_T.tolist(), figures.look(i), label, low, high)
-            rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, of)]
+            low, high = own.low_T.tolist(), own.high_T.tolist()
+            figures.line(axis, own.steps_T.tolist(), own.mean_T.tolist(), figures.look(i), label, low, high)
+            rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, own)]
         smoothed = f", mean of {panel.window} steps" if panel.window > 1 else ""
         figures.finish(axis, "step", unit(panel.metric) + smoothed, panel.title)
         axis.legend(fontsize=7, frameon=False, handlelength=2.4)
-        told.append(f"{panel.title}: {panel.metric} of experiment={panel.experiment}, {_seeds(groups)} seeds")
+        notes.append(f"{panel.title}: {panel.metric} of experiment={panel.experiment}, {_seeds(groups)} seeds")
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
     figures.caption(
@@ -88,16 +88,16 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
         "The embedded world, mean over seeds with 95 % intervals (Student's t). What its models lack was planted in their corpora: "
         "this shows mechanisms and is no evidence about models of useful size.",
     )
-    return Finding(drawn, pd.DataFrame(rows), "\n".join(told))
+    return Finding(drawn, pd.DataFrame(rows), "\n".join(notes))
 
 
-def _runs(runs: Runs, of: Experiment, panel: Panel) -> Runs:
-    mine = runs.restricted_to(of.cells)
+def _runs(runs: Runs, experiment: Experiment, panel: Panel) -> Runs:
+    own = runs.restricted_to(experiment.cells)
     if not panel.where:
-        return mine
+        return own
     axis, value = panel.where
-    chosen = [run for run in mine.runs if run.axes.get(axis) == value]
-    return mine.restricted_to([run.path.name if run.path else run.name for run in chosen])
+    chosen = [run for run in own.runs if run.axes.get(axis) == value]
+    return own.restricted_to([run.path.name if run.path else run.name for run in chosen])
 
 
 def _seeds(groups: Sequence[Group]) -> str:
@@ -107,7 +107,7 @@ def _seeds(groups: Sequence[Group]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    options = parser("paper", __doc__).parse_args(arguments)
+    options = common_parser("paper", __doc__).parse_args(arguments)
     every = in_sweeps(options.places)
     return command("paper", options, None, lambda runs: paper(runs, every))
 

@@ -19,14 +19,14 @@ def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdi
     """An item for each experiment with claims: what is shown, what is undecided, what is not shown, with effects, intervals and
     seeds."""
     items = []
-    for of in every:
+    for experiment in every:
         by_word: dict[str, list[str]] = {SHOWN: [], UNDECIDED: [], NOT_SHOWN: []}
-        for verdict in verdicts[of.name]:
+        for verdict in verdicts[experiment.name]:
             by_word[verdict.word].append(_sentence(verdict))
-        told = [f"{word}: {'; '.join(said)}" for word, said in by_word.items() if said]
-        if told:
-            changed = f", run with {' '.join(of.changed)}" if of.changed else ""
-            item = f"- `{of.name}`{changed}. {'. '.join(one[:1].upper() + one[1:] for one in told)}."
+        clauses = [f"{word}: {'; '.join(texts)}" for word, texts in by_word.items() if texts]
+        if clauses:
+            changed = f", run with {' '.join(experiment.changed)}" if experiment.changed else ""
+            item = f"- `{experiment.name}`{changed}. {'. '.join(one[:1].upper() + one[1:] for one in clauses)}."
             items += textwrap.wrap(item, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(items)
 
@@ -34,15 +34,15 @@ def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdi
 def _sentence(verdict: Verdict) -> str:
     from analysis.reader.units import plain
 
-    of, (factor, unit) = verdict.measured, in_units(verdict)
+    estimate, (factor, unit) = verdict.measured, in_units(verdict)
     text = verdict.claim.text
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text  # a name such as GRPO stays
-    if not of.n:
+    if not estimate.n:
         return f"{text} (no run)"
-    said = f"{plain(of.mean, factor)} {unit}".strip()
-    if of.low is not None and of.high is not None:
-        said += f", {plain(of.low, factor)} to {plain(of.high, factor)}"
-    return f"{text} ({said}; n = {of.n})"
+    effect = f"{plain(estimate.mean, factor)} {unit}".strip()
+    if estimate.low is not None and estimate.high is not None:
+        effect += f", {plain(estimate.low, factor)} to {plain(estimate.high, factor)}"
+    return f"{text} ({effect}; n = {estimate.n})"
 
 
 def in_units(verdict: Verdict) -> tuple[float, str]:
@@ -59,8 +59,8 @@ def replace(path: Path, text: str) -> None:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError("--readme", path, f"cannot be read ({error.strerror})") from None
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, after_begin = content.partition(BEGIN)
+    _, end, after = after_begin.partition(END)
     if not begin or not end:
         raise InputError("--readme", path, f"must hold a line {BEGIN} and, below it, a line {END}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli import Finding, command, names, parser
+from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.benchmarks import completions, evaluations
 from analysis.template_figure import Start, draw
 from zero.errors import InputError
@@ -74,18 +74,18 @@ def template(
         raise InputError("--benchmark", benchmark, f"no run was measured on it; there are {', '.join(there) or 'none'}")
     if benchmark is not None:
         measured = measured[measured["benchmark"] == benchmark]
-    begun = starts(measured)
-    if not begun:
+    untrained = starts(measured)
+    if not untrained:
         raise InputError("FOLDER", benchmark or "all", "no run was measured before training (step 0)")
-    found = recoveries(runs, measured, begun, reference, axes)
-    drops = _drops(runs, begun)
-    rows = [_start_row(start, drops[start]) for start in begun]
-    rows += [_run_row(one) for one in found] + _groups(found)
-    said = _remarks(begun, found, reference, drops)
-    shown = [as_text([_shown_start(start, drops[start]) for start in begun])]
-    if found:
+    recovered = recoveries(runs, measured, untrained, reference, axes)
+    drops = _drops(runs, untrained)
+    rows = [_start_row(start, drops[start]) for start in untrained]
+    rows += [_run_row(one) for one in recovered] + _groups(recovered)
+    notes = _remarks(untrained, recovered, reference, drops)
+    shown = [as_text([_shown_start(start, drops[start]) for start in untrained])]
+    if recovered:
         shown += ["", as_text([_shown_group(row) for row in rows if row["kind"] == "recovery"])]
-    return Finding(draw(begun, measured, reference), _frame(rows), "\n".join([*shown, *said]))
+    return Finding(draw(untrained, measured, reference), _frame(rows), "\n".join([*shown, *notes]))
 
 
 # ----------------------------------------------------------------------------------------------------- before training
@@ -98,45 +98,43 @@ def starts(measured: pd.DataFrame) -> list[Start]:
     for row in rows[["model", "benchmark", "template", "run", "metric", "value"]].itertuples(index=False):
         key = (str(row.model), str(row.benchmark), str(row.template))
         values.setdefault(key, {}).setdefault(str(row.run), {})[str(row.metric)] = float(row.value)
-    made = []
-    for key, of in values.items():
-        with_accuracy = {
-            run: numbers for run, numbers in of.items() if math.isfinite(numbers.get("accuracy", math.nan))
-        }
+    starts_found = []
+    for key, by_run in values.items():
+        with_accuracy = {run: own for run, own in by_run.items() if math.isfinite(own.get("accuracy", math.nan))}
         if not with_accuracy:
             continue
-        found = list(with_accuracy.values())
-        accuracies = [numbers["accuracy"] for numbers in found]
-        made.append(
+        numbers = list(with_accuracy.values())
+        accuracies = [one["accuracy"] for one in numbers]
+        starts_found.append(
             Start(
-                *key, tuple(with_accuracy), fmean(accuracies), _mean(found, "accuracy_low"), _mean(found, "accuracy_high"),
-                _mean(found, "formatted"), max(accuracies) - min(accuracies),
+                *key, tuple(with_accuracy), fmean(accuracies), _mean(numbers, "accuracy_low"), _mean(numbers, "accuracy_high"),
+                _mean(numbers, "formatted"), max(accuracies) - min(accuracies),
             )
         )  # fmt: skip
-    return sorted(made, key=lambda start: (start.model, start.benchmark, -start.accuracy, start.template))
+    return sorted(starts_found, key=lambda start: (start.model, start.benchmark, -start.accuracy, start.template))
 
 
-def _mean(found: Sequence[Mapping[str, float]], key: str) -> float:
-    values = [numbers[key] for numbers in found if key in numbers]
+def _mean(numbers: Sequence[Mapping[str, float]], key: str) -> float:
+    values = [one[key] for one in numbers if key in one]
     return fmean(values) if values else math.nan
 
 
-def best_of(begun: Sequence[Start]) -> dict[Place, Start]:
+def best_of(untrained: Sequence[Start]) -> dict[Place, Start]:
     """The most accurate start of each model and benchmark."""
     best: dict[Place, Start] = {}
-    for start in begun:
+    for start in untrained:
         best.setdefault((start.model, start.benchmark), start)  # they come best first
     return best
 
 
-def _drops(runs: Runs, begun: Sequence[Start]) -> dict[Start, tuple[float, float, float]]:
+def _drops(runs: Runs, untrained: Sequence[Start]) -> dict[Start, tuple[float, float, float]]:
     """(drop, low, high) of each start against the best; the interval redraws questions, NaN where answers are missing."""
     from zero.statistics import mean_interval
 
-    best = best_of(begun)
+    best = best_of(untrained)
     shares: dict[Start, dict[str, float]] = {}
-    found = {}
-    for start in begun:
+    drops = {}
+    for start in untrained:
         top = best[start.model, start.benchmark]
         drop = top.accuracy - start.accuracy
         low = high = math.nan
@@ -149,8 +147,8 @@ def _drops(runs: Runs, begun: Sequence[Start]) -> dict[Start, tuple[float, float
             exact = whole and all(abs(fmean(shares[one].values()) - one.accuracy) < 1e-6 for one in (top, start))
             if exact and len(both) > 1:  # all answers of what was measured, and nothing else
                 low, high = mean_interval([shares[top][i] - shares[start][i] for i in sorted(both)], bounds=(-1, 1))
-        found[start] = (drop, low, high)
-    return found
+        drops[start] = (drop, low, high)
+    return drops
 
 
 def _shares(runs: Runs, start: Start) -> dict[str, float]:
@@ -171,47 +169,47 @@ def _shares(runs: Runs, start: Start) -> dict[str, float]:
 
 
 def recoveries(
-    runs: Runs, measured: pd.DataFrame, begun: Sequence[Start], reference: str, axes: Sequence[str]
+    runs: Runs, measured: pd.DataFrame, untrained: Sequence[Start], reference: str, axes: Sequence[str]
 ) -> list[Recovery]:
     """When each training run under another template than `reference` was first as accurate as the reference's start."""
-    target = {(s.model, s.benchmark): s.accuracy for s in begun if s.template == reference}
+    target = {(s.model, s.benchmark): s.accuracy for s in untrained if s.template == reference}
     rows = measured[(measured["kind"] == "train") & (measured["metric"] == "accuracy")]
     curves: dict[tuple[str, str], dict[int, float]] = {}
     for run, benchmark, step, value in zip(rows["run"], rows["benchmark"], rows["step"], rows["value"], strict=True):
         if math.isfinite(value):
             curves.setdefault((str(run), str(benchmark)), {})[int(step)] = float(value)
-    found = []
+    recovered = []
     for (name, benchmark), curve in curves.items():
         run = runs.run(name)
-        model, of = run.axes.get("model", ""), run.axes.get("template", "")
+        model, own_template = run.axes.get("model", ""), run.axes.get("template", "")
         aim = target.get((model, benchmark))
-        if aim is None or of == reference:
+        if aim is None or own_template == reference:
             continue
         steps = sorted(curve)
         reached = next((step for step in steps if curve[step] >= aim), None)
         earlier = [step for step in steps if reached is None or step < reached]
         group = ", ".join(run.axes.get(axis, "") if axis == "algo" else f"{axis}={run.axes.get(axis)}" for axis in axes)
         before = earlier[-1] if earlier and reached is not None else None
-        found.append(Recovery(name, model, benchmark, of, group, aim, reached, before, steps[-1]))
-    return sorted(found, key=lambda one: (one.model, one.benchmark, one.template, one.group, one.run))
+        recovered.append(Recovery(name, model, benchmark, own_template, group, aim, reached, before, steps[-1]))
+    return sorted(recovered, key=lambda one: (one.model, one.benchmark, one.template, one.group, one.run))
 
 
-def _groups(found: Sequence[Recovery]) -> list[dict[str, Any]]:
+def _groups(recovered: Sequence[Recovery]) -> list[dict[str, Any]]:
     """A row for each template and group: how many runs recovered, and the median step, runs that did not counting as later
     than all."""
     together: dict[tuple[str, str, str, str], list[Recovery]] = {}
-    for one in found:
+    for one in recovered:
         together.setdefault((one.model, one.benchmark, one.template, one.group), []).append(one)
     rows = []
-    for (model, benchmark, of, group), mine in together.items():
-        steps = [math.inf if one.step is None else float(one.step) for one in mine]
+    for (model, benchmark, name, group), several in together.items():
+        steps = [math.inf if one.step is None else float(one.step) for one in several]
         done = [step for step in steps if math.isfinite(step)]
         middle = median(sorted(steps)) if len(done) * 2 > len(steps) else math.inf
         rows.append({
-            "kind": "recovery", "model": model, "benchmark": benchmark, "template": of, "group": group, "n": len(mine),
-            "target": mine[0].target, "recovered": len(done), "step": middle if math.isfinite(middle) else None,
-            "earliest": min(done, default=None), "latest": max(done) if len(done) == len(mine) else None,
-            "last": min(one.last for one in mine),
+            "kind": "recovery", "model": model, "benchmark": benchmark, "template": name, "group": group, "n": len(several),
+            "target": several[0].target, "recovered": len(done), "step": middle if math.isfinite(middle) else None,
+            "earliest": min(done, default=None), "latest": max(done) if len(done) == len(several) else None,
+            "last": min(one.last for one in several),
         })  # fmt: skip
     return rows
 
@@ -271,38 +269,41 @@ def _shown_group(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _remarks(
-    begun: Sequence[Start], found: Sequence[Recovery], reference: str, drops: Mapping[Start, tuple[float, float, float]]
+    untrained: Sequence[Start],
+    recovered: Sequence[Recovery],
+    reference: str,
+    drops: Mapping[Start, tuple[float, float, float]],
 ) -> list[str]:
-    said = []
-    for start in begun:
+    notes = []
+    for start in untrained:
         if start.spread > SAME:
-            said.append(
+            notes.append(
                 f"{start.template or 'unknown'} on {start.benchmark}: its {len(start.runs)} runs differ before training by "
                 f"up to {start.spread:.3f}; the mean is shown"
             )
-    places = {(start.model, start.benchmark) for start in begun}
-    for model, benchmark in sorted(places - {(s.model, s.benchmark) for s in begun if s.template == reference}):
-        said.append(f"{model} on {benchmark}: template {reference} was not measured before training: no recovery")
+    places = {(start.model, start.benchmark) for start in untrained}
+    for model, benchmark in sorted(places - {(s.model, s.benchmark) for s in untrained if s.template == reference}):
+        notes.append(f"{model} on {benchmark}: template {reference} was not measured before training: no recovery")
     if any(not math.isfinite(drop[1]) and drop[0] > 0 for drop in drops.values()):
-        said.append("a drop without an interval: not all answers of both templates were saved")
-    if found:
-        said.append("recovered: at the first evaluation that is at least as accurate; one lucky evaluation suffices")
-    if any(one.step == 0 for one in found):
-        said.append("step 0: there was no drop to recover from")
-    if any(row["n"] == 1 for row in _groups(found)):
-        said.append("n = 1 is one run: no statement about other seeds")
-    return said
+        notes.append("a drop without an interval: not all answers of both templates were saved")
+    if recovered:
+        notes.append("recovered: at the first evaluation that is at least as accurate; one lucky evaluation suffices")
+    if any(one.step == 0 for one in recovered):
+        notes.append("step 0: there was no drop to recover from")
+    if any(row["n"] == 1 for row in _groups(recovered)):
+        notes.append("n = 1 is one run: no statement about other seeds")
+    return notes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    made = parser("template", __doc__)
-    made.add_argument("--benchmark", help="one benchmark alone (default: all)")
-    made.add_argument("--reference", default=REFERENCE, help=f"whose step 0 is the target of recovery ({REFERENCE})")
-    made.add_argument(
+    parser = common_parser("template", __doc__)
+    parser.add_argument("--benchmark", help="one benchmark alone (default: all)")
+    parser.add_argument("--reference", default=REFERENCE, help=f"whose step 0 is the target of recovery ({REFERENCE})")
+    parser.add_argument(
         "--by", help="axes with commas between that tell runs of a template apart (default: all that differ)"
     )
-    options = made.parse_args(arguments)
+    options = parser.parse_args(arguments)
     return command(
         "template", options, METRICS,
         lambda runs: template(runs, options.benchmark, options.reference, names(options.by)),

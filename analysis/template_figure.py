@@ -28,34 +28,38 @@ class Start:
     spread: float  # largest - smallest accuracy of its runs
 
 
-def draw(begun: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
+def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
     """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
     from analysis import style as figures
     from analysis.stats.intervals import INTERVAL
 
-    places = list(dict.fromkeys((start.model, start.benchmark) for start in begun))
+    places = list(dict.fromkeys((start.model, start.benchmark) for start in untrained))
     left_out, places = len(places) - PANELS, places[:PANELS]
-    looks = figures.looks(sorted({start.template for start in begun}, key=lambda name: (name != reference, name)))
+    looks = figures.looks(sorted({start.template for start in untrained}, key=lambda name: (name != reference, name)))
     trained = bool(((measured["kind"] == "train") & (measured["metric"] == "accuracy")).any())
     across = 2 if trained else 1  # models that nobody trained have no curves
     drawn = figures.figure(across, len(places))
     for i, (model, benchmark) in enumerate(places):
-        mine = [start for start in begun if (start.model, start.benchmark) == (model, benchmark)]
+        place_starts = [start for start in untrained if (start.model, start.benchmark) == (model, benchmark)]
         bars = drawn.axes[across * i]
-        for at, start in enumerate(mine):
+        for at, start in enumerate(place_starts):
             how = looks[start.template]
             bars.bar(at - 0.2, start.accuracy, 0.38, color=how.colour)
             bars.bar(at + 0.2, start.formatted, 0.38, color="white", edgecolor=how.colour, hatch="//")
             if start.low == start.low:
                 bars.plot([at - 0.2] * 2, [start.low, start.high], color="black", linewidth=1.2)
-        bars.set_xticks(range(len(mine)), [figures.plain(start.template or "unknown") for start in mine], rotation=20)
+        bars.set_xticks(
+            range(len(place_starts)),
+            [figures.plain(start.template or "unknown") for start in place_starts],
+            rotation=20,
+        )
         bars.set_ylim(0, 1)
         figures.finish(bars, "template", "share", f"{model} on {benchmark}, before training")
         if not trained:
             continue
         against = drawn.axes[2 * i + 1]
         _lines(against, measured, model, benchmark, looks)
-        target = next((start.accuracy for start in mine if start.template == reference), None)
+        target = next((start.accuracy for start in place_starts if start.template == reference), None)
         if target is not None:
             against.axhline(target, color=figures.GREY, linewidth=1, linestyle="dashed")
         figures.finish(against, "step", "accuracy", "training; dashed: the reference before it")
@@ -82,11 +86,11 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
         & (measured["benchmark"] == benchmark)
     ]  # fmt: skip
     for name, how in looks.items():
-        part = rows[rows["template"] == name]
-        if part.empty:
+        template_rows = rows[rows["template"] == name]
+        if template_rows.empty:
             continue
-        values = part.pivot_table(index="run", columns="step", values="value", aggfunc="mean", observed=True)
-        seeds = dict(zip(part["run"].astype(str), part["seed"].astype(str), strict=True))
+        values = template_rows.pivot_table(index="run", columns="step", values="value", aggfunc="mean", observed=True)
+        seeds = dict(zip(template_rows["run"].astype(str), template_rows["seed"].astype(str), strict=True))
         mean, low, high, _ = band(by_seed(values.to_numpy(np.float64), [seeds[str(run)] for run in values.index]))
         if len(values) > 1:
             for one in values.to_numpy(np.float64):

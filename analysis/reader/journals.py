@@ -96,14 +96,14 @@ def _fast(data: bytes, wanted: Callable[[str], bool]) -> Journal | None:
     return Journal(steps.astype(np.int64), columns, _not_finite(_nulls(data, columns, infinite)))
 
 
-def _nulls(data: bytes, columns: dict[str, Any], found: dict[str, int]) -> dict[str, int]:
+def _nulls(data: bytes, columns: dict[str, Any], matched: dict[str, int]) -> dict[str, int]:
     """How often each metric is null: Arrow cannot tell null (not finite) from absent (not measured)."""
     if b"null" in data:
         for match in re.finditer(rb'"([^"\\]+)"\s*:\s*null', data):
             name = match[1].decode(errors="replace")
             if name in columns:
-                found[name] = found.get(name, 0) + 1
-    return found
+                matched[name] = matched.get(name, 0) + 1
+    return matched
 
 
 def _slow(data: bytes, wanted: Callable[[str], bool]) -> Journal:

@@ -40,9 +40,9 @@ def read_store(uri: str, wanted: Callable[[str], bool]) -> list[tuple[Run, Journ
     client = connect(uri)
     try:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = list(_search(client, experiments))
+        runs_read = list(_search(client, experiments))
         runs = [
-            run for run in found if run.data.tags.get("kind", "train") == "train" and set(OURS) & set(run.data.tags)
+            run for run in runs_read if run.data.tags.get("kind", "train") == "train" and set(OURS) & set(run.data.tags)
         ]
         names = sorted({name for run in runs for name in run.data.metrics if wanted(name)})
         points = _points(client, uri, [run.info.run_id for run in runs], names)
@@ -90,11 +90,11 @@ def _run(run: Any, uri: str) -> Run:
 
 def _start(tags: Mapping[str, str]) -> dict[str, Any]:
     """What zero.tracking.run_tags kept of the newest start."""
-    made: dict[str, Any] = {key: tags[key] for key in ("code", "host", "processor", "device") if key in tags}
-    made |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
-    made |= {"commit": tags["git_commit"]} if "git_commit" in tags else {}
+    start: dict[str, Any] = {key: tags[key] for key in ("code", "host", "processor", "device") if key in tags}
+    start |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
+    start |= {"commit": tags["git_commit"]} if "git_commit" in tags else {}
     versions = {key.partition(".")[2]: value for key, value in tags.items() if key.startswith("version.")}
-    return made | {"versions": versions}
+    return start | {"versions": versions}
 
 
 def _decoded(value: str) -> Any:
@@ -111,10 +111,10 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         *above, last = key.split(".")
         place = nested
-        for part in above:
-            inner = place.get(part)
+        for name in above:
+            inner = place.get(name)
             if not isinstance(inner, dict):
-                inner = place[part] = {}
+                inner = place[name] = {}
             place = inner
         place[last] = value
     return nested
@@ -150,8 +150,8 @@ def _bulk(client: Any, runs: list[str], name: str) -> list[tuple[str, int, float
     """(run, step, value) of one metric of several runs; a reply that was cut is asked for again in two halves."""
     store = client._tracking_client.store
     if hasattr(store, "get_metric_history_bulk"):
-        found = store.get_metric_history_bulk(runs, name, max_results=1 << 31)
-        return [(point.run_id, point.step, point.value) for point in found]
+        history = store.get_metric_history_bulk(runs, name, max_results=1 << 31)
+        return [(point.run_id, point.step, point.value) for point in history]
     from mlflow.utils.rest_utils import http_request
 
     reply = http_request(store.get_host_creds(), BULK, "GET", params={"run_id": runs, "metric_key": name})
@@ -168,13 +168,13 @@ def _bulk(client: Any, runs: list[str], name: str) -> list[tuple[str, int, float
 
 def _journal(points: list[Point], wanted: Callable[[str], bool]) -> Journal:
     """Points as columns; of two of one step the later counts."""
-    kept = [point for point in points if wanted(point[0])]
-    if not kept:
+    wanted_points = [point for point in points if wanted(point[0])]
+    if not wanted_points:
         return journals.empty("MLflow holds no step of it yet")
     steps = np.unique(np.array([step for _, step, _ in points], np.int64))
     row = {int(step): i for i, step in enumerate(steps)}
     columns: dict[str, np.ndarray] = {}
-    for name, step, value in kept:
+    for name, step, value in wanted_points:
         if name not in columns:
             columns[name] = np.full(len(steps), np.nan)
         columns[name][row[step]] = value if abs(value) < 1e308 else np.nan  # MLflow's stand-in for infinity

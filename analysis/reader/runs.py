@@ -54,39 +54,42 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
             stored += read_store(str(place), wanted)
         else:
             folders += _search(Path(place).expanduser(), notes)
-    found = [folder for folder, _ in {f.path.resolve(): (f, 0) for f in folders}.values()]
-    if not found and not stored:
+    by_path: dict[Path, Folder] = {}
+    for folder in folders:
+        by_path.setdefault(folder.path.resolve(), folder)
+    unique = list(by_path.values())
+    if not unique and not stored:
         raise InputError(
             "FOLDER", " ".join(map(str, given)) or "none", "holds no run: no folder with metrics.jsonl below"
         )
-    names = _names([folder.path for folder in found], [run.name for run, _ in stored])
-    runs = [_run(folder, name) for folder, name in zip(found, names, strict=False)]
-    runs += [replace(run, name=name) for (run, _), name in zip(stored, names[len(found) :], strict=True)]
-    journals = _journals(found, wanted) + [journal for _, journal in stored]
-    for i, folder in enumerate(found):
+    names = _names([folder.path for folder in unique], [run.name for run, _ in stored])
+    runs = [_run(folder, name) for folder, name in zip(unique, names, strict=False)]
+    runs += [replace(run, name=name) for (run, _), name in zip(stored, names[len(unique) :], strict=True)]
+    journals = _journals(unique, wanted) + [journal for _, journal in stored]
+    for i, folder in enumerate(unique):
         notes += [Note(names[i], text) for text in folder.notes]
     training = [i for i, run in enumerate(runs) if run.kind == TRAIN]
-    trained = _with_axes([runs[i] for i in training], [_typed(found, i) for i in training])
-    rest = [i for i, run in enumerate(runs) if run.kind == EVALUATE]
-    evaluated = _with_axes([runs[i] for i in rest], [_typed(found, i) for i in rest])
-    kept = [journals[i] for i in training]
-    for run, journal in zip(trained, kept, strict=True):
+    trained = _with_axes([runs[i] for i in training], [_typed(unique, i) for i in training])
+    evaluating = [i for i, run in enumerate(runs) if run.kind == EVALUATE]
+    evaluated = _with_axes([runs[i] for i in evaluating], [_typed(unique, i) for i in evaluating])
+    trained_journals = [journals[i] for i in training]
+    for run, journal in zip(trained, trained_journals, strict=True):
         notes += [Note(run.name, text) for text in (*journal.notes, *_unfinished(run, journal))]
-    notes += _uneven(trained, kept)
-    return Runs(trained, _frame(trained, kept), notes, evaluated, tuple(map(str, given)))
+    notes += _uneven(trained, trained_journals)
+    return Runs(trained, _frame(trained, trained_journals), notes, evaluated, tuple(map(str, given)))
 
 
 def _search(place: Path, notes: list[Note]) -> list[Folder]:
     """The run folders of a place. InputError if it does not exist."""
     if not place.is_dir():
         raise InputError("FOLDER", place, "no such folder; give a run, a folder of runs, a sweep, or an MLflow uri")
-    found = []
+    folders = []
     for path, why in find(place):
         if why:
             notes.append(Note(path.name, why))
         elif folder := load(path):
-            found.append(folder)
-    return found
+            folders.append(folder)
+    return folders
 
 
 def _run(folder: Folder, name: str) -> Run:
@@ -149,7 +152,7 @@ def _names(paths: Sequence[Path], others: Sequence[str]) -> list[str]:
     parts = [path.resolve().parts for path in paths]
     depth = [1] * len(parts)
     while True:
-        names = ["/".join(part[-n:]) for part, n in zip(parts, depth, strict=True)]
+        names = ["/".join(names_of_path[-n:]) for names_of_path, n in zip(parts, depth, strict=True)]
         counts = Counter(names)
         double = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
         if not double:
@@ -172,7 +175,7 @@ def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[
         {key: value for key, value in {**run.settings, **_until_now(run)}.items() if not _place(key)} for run in runs
     ]
     differing = _differing(runs, flat, typed)
-    made = []
+    with_axes = []
     for run, own, cell in zip(runs, flat, typed, strict=True):
         axes = {axis: run.axes.get(axis, "") for axis in AXES}
         for key in differing:
@@ -185,8 +188,8 @@ def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[
             )
         if not all(one.wanted for one in runs):  # two generations of a sweep are never one group
             axes[WANTED] = "yes" if run.wanted else "no longer"
-        made.append(replace(run, axes=axes))
-    return made
+        with_axes.append(replace(run, axes=axes))
+    return with_axes
 
 
 def _until_now(run: Run) -> dict[str, str]:
@@ -211,14 +214,14 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
     keys = list(dict.fromkeys(key for own in flat for key in own))
     if not all(flat):  # some settings are unknown: what is absent there says nothing
         flat = [own or next((one for one in flat if one), {}) for own in flat]
-    found = []
+    differing = []
     for key in keys:
         values = [shown(own[key]) if key in own else None for own in flat]
         if len(set(values)) < 2 or key in AXES:
             continue
         group = key.partition(".")[0]
         if key == f"{group}._target_" and group not in AXES:
-            found.append(group)
+            differing.append(group)
             continue
         rulers = [[run.axes.get(axis, "") for run in runs] for axis in AXES[:5]] if group in OF_AXES else []
         rulers.append([str(own.get(f"{group}._target_")) for own in flat])
@@ -229,16 +232,16 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
             rulers.append([f"{model}/{i}" if "+" in model else model for i, model in enumerate(models)])
         if "_target_" in key or any(_follows(values, ruler) for ruler in rulers):
             continue
-        found.append(key)
+        differing.append(key)
     if typed and all(typed):
         names = dict.fromkeys(key for cell in typed for key in cell)
-        found += [
+        differing += [
             key for key in names
-            if key not in (*AXES, *found)
+            if key not in (*AXES, *differing)
             and not _place(key) and len({cell.get(key) for cell in typed}) > 1
-            and not any(other.startswith(f"{key}.") for other in found)
+            and not any(other.startswith(f"{key}.") for other in differing)
         ]  # fmt: skip
-    return found
+    return differing
 
 
 def _follows(values: Sequence[Any], ruler: Sequence[str]) -> bool:
@@ -287,8 +290,8 @@ def _unfinished(run: Run, journal: Journal) -> Iterable[str]:
     if changes := ", ".join(f"{key}={text}" for key, text in run.changed.items()):
         yield f"went on with other settings: {changes}"
     planned, last = run.settings.get(STEPS), int(journal.steps[-1]) if len(journal.steps) else None
-    of = f" of {planned}" if planned else ""
-    at = "no step" if last is None else f"step {last}{of}"
+    length = f" of {planned}" if planned else ""
+    at = "no step" if last is None else f"step {last}{length}"
     if run.status == "running":
         yield f"still going: at {at}"
     elif run.status == "unknown":

@@ -250,12 +250,12 @@ def reflection(places: Sequence[str], typed: Sequence[str], folder: Path) -> Fin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 2 for bad input, or 1 if the judge failed."""
-    from analysis.cli import one_line, parser, where
+    from analysis.cli import common_parser, one_line, where
 
-    reader = parser("reflection", __doc__)
-    reader.formatter_class = argparse.RawDescriptionHelpFormatter
-    reader.epilog = f"{__doc__}\nconf/reflection.yaml:\n\n{(CONF / 'reflection.yaml').read_text()}".replace("%", "%%")
-    options = reader.parse_args(arguments)
+    parser = common_parser("reflection", __doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{__doc__}\nconf/reflection.yaml:\n\n{(CONF / 'reflection.yaml').read_text()}".replace("%", "%%")
+    options = parser.parse_args(arguments)
     typed = [word for word in options.places if is_setting(word)]
     options.places = [word for word in options.places if word not in typed]
 

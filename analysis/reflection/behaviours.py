@@ -94,7 +94,7 @@ def behaviour(before: bool | None, after: bool | None) -> Behaviour:
 def _thought(meta: Mapping[str, Any], text: str) -> Thought:
     """What the last piece of work in a text comes to: its statement, or else a chain of as many steps as the question has."""
     values, steps = values_of(meta), meta["steps"]
-    stated = [int(found[1]) for found in _STATED.finditer(text)]
+    stated = [int(matches[1]) for matches in _STATED.finditer(text)]
     work: list[tuple[int, str, int]] = []
     for left, operator, right, result in _STEP.findall(text):
         if work and (len(work) == len(steps) or int(left) != work[-1][2]):

@@ -28,8 +28,8 @@ def draw(tables: Mapping[str, DataFrame]) -> Figure:
     _differences(drawn.axes[1], differences, across)
     _behaviours(drawn.axes[2], tables["reflection_behaviours"], across)
     _keywords(drawn.axes[3], tables["reflection_keywords"])
-    asked = int(who.groupby("benchmark")["questions"].max().sum())
-    figures.caption(drawn, f"{asked} questions; bands and bars: 95 % intervals over questions (Wilson)")
+    question_count = int(who.groupby("benchmark")["questions"].max().sum())
+    figures.caption(drawn, f"{question_count} questions; bands and bars: 95 % intervals over questions (Wilson)")
     return drawn
 
 
@@ -42,12 +42,12 @@ def _shares(axis: Any, table: DataFrame, across: str, within: str) -> None:
     if within == "temperature":
         table = table[table["detector"] == strictest(table)]
     groups = list(table.groupby([*_several(table), within], sort=False))
-    for i, (name, part) in enumerate(groups):
-        part = part.sort_values(across)
+    for i, (name, group) in enumerate(groups):
+        group = group.sort_values(across)
         label = ", ".join(f"T = {v}" if isinstance(v, float) else str(v) for v in name)
-        low, high = part["questions_low"].tolist(), part["questions_high"].tolist()
+        low, high = group["questions_low"].tolist(), group["questions_high"].tolist()
         figures.line(
-            axis, part[across].tolist(), part["questions_share"].tolist(), figures.look(i), label, low=low, high=high
+            axis, group[across].tolist(), group["questions_share"].tolist(), figures.look(i), label, low=low, high=high
         )
     axis.set_ylim(bottom=0)
     how = f", by {strictest(table)}" if within == "temperature" else ""
@@ -65,13 +65,13 @@ def _differences(axis: Any, table: DataFrame, across: str) -> None:
     groups = list(table.groupby([*_several(table), "detector"], sort=False))
     steps = sorted({float(x) for x in table[across]}) if len(table) else []
     room = min((b - a for a, b in pairwise(steps)), default=1.0)
-    for i, (name, part) in enumerate(groups):
+    for i, (name, group) in enumerate(groups):
         how, shift = figures.look(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
-        x = [float(value) + shift for value in part[across]]
-        below = (part["difference"] - part["low"]).clip(lower=0).fillna(0.0)
-        above = (part["high"] - part["difference"]).clip(lower=0).fillna(0.0)
+        x = [float(value) + shift for value in group[across]]
+        below = (group["difference"] - group["low"]).clip(lower=0).fillna(0.0)
+        above = (group["high"] - group["difference"]).clip(lower=0).fillna(0.0)
         axis.errorbar(
-            x, part["difference"].tolist(), yerr=[below.tolist(), above.tolist()], color=how.colour, marker=how.marker,
+            x, group["difference"].tolist(), yerr=[below.tolist(), above.tolist()], color=how.colour, marker=how.marker,
             linestyle="none", markersize=4, capsize=2, linewidth=1.2, label=", ".join(map(str, name)),
         )  # fmt: skip
     if groups:

@@ -69,7 +69,7 @@ class Instruction:
         if self.max_tokens < 1:
             raise InputError(f"instructions.{self.name}.max_tokens", self.max_tokens, "must be above 0")
 
-    def of(self, texts: Mapping[str, str], longest: int) -> str:
+    def filled_in(self, texts: Mapping[str, str], longest: int) -> str:
         """The prompt for one response. Filled in at one go: braces in a text are text."""
         return _SLOT.sub(lambda slot: shortened(texts.get(slot[1], ""), longest), self.prompt)
 
@@ -87,8 +87,8 @@ def shortened(text: str, longest: int) -> str:
 def category(reply: Reply) -> int | None:
     """0 to 3 out of the last three characters; a 2 among them counts before all others, as in the paper's code."""
     tail = reply.text.rstrip()[-3:] if reply.whole else ""
-    found = [int(c) for c in tail if c in "0123"]
-    return 2 if 2 in found else found[-1] if found else None
+    digits = [int(c) for c in tail if c in "0123"]
+    return 2 if 2 in digits else digits[-1] if digits else None
 
 
 def yes_or_no(reply: Reply) -> int | None:
@@ -186,7 +186,7 @@ class Judge:
 
         if not texts:
             return []
-        self._look()
+        self._find_model()
         keys = [_hash(self._body(instruction, text)) for text in texts]
         todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.cache.known}
         if len(todo) > self.left:
@@ -199,20 +199,20 @@ class Judge:
         fresh: dict[str, Reply] = {}
         try:
             while len(fresh) < len(todo):  # in parts, so that not all prompts are held at once
-                part = list(islice(todo.items(), len(fresh), len(fresh) + PART))
-                found = in_parallel(
-                    lambda item: self._kept(item[0], self._body(instruction, item[1])), part, self.concurrency,
+                batch = list(islice(todo.items(), len(fresh), len(fresh) + PART))
+                replies = in_parallel(
+                    lambda item: self._stored(item[0], self._body(instruction, item[1])), batch, self.concurrency,
                     limit=longest, silence=lambda: ServerError(self.client.url, "says nothing"),
                 )  # fmt: skip
-                fresh |= zip((key for key, _ in part), found, strict=True)
+                fresh |= zip((key for key, _ in batch), replies, strict=True)
                 if len(todo) > PART:
                     print(f"judge, {instruction.name}: {len(fresh)} of {len(todo)} asked", file=sys.stderr, flush=True)
         except ServerError as error:
-            kept = f"{len(self.cache.known)} answers are kept, and the same command asks for the rest"
-            raise Broken(f"judge {self.client.url}: {error.what}; {kept}") from None
+            stored = f"{len(self.cache.known)} answers are kept, and the same command asks for the rest"
+            raise Broken(f"judge {self.client.url}: {error.what}; {stored}") from None
         return [instruction.read(fresh[key] if key in fresh else self.cache.known[key]) for key in keys]
 
-    def _kept(self, key: str, body: dict[str, Any]) -> Reply:
+    def _stored(self, key: str, body: dict[str, Any]) -> Reply:
         reply = self._reply(body)
         self.cache.put(key, reply)
         return reply
@@ -221,7 +221,7 @@ class Judge:
         from zero.rollout.http import HttpError
 
         try:
-            answer = self.client.post("/chat/completions", body, self.patience)
+            reply = self.client.post("/chat/completions", body, self.patience)
         except HttpError as error:
             self._refuse(error)
             self._refusals += 1
@@ -230,12 +230,12 @@ class Judge:
                 raise InputError("judge.model", self.model, remedy) from None
             return Reply("", False, str(error)[:200])
         try:
-            choice = answer["choices"][0]
+            choice = reply["choices"][0]
             text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
         except (LookupError, TypeError, AttributeError):
             text, cut = None, False
         if not isinstance(text, str):
-            return Reply("", False, f"no text but {str(answer)[:160]}")
+            return Reply("", False, f"no text but {str(reply)[:160]}")
         self._answered = True
         text = text.encode("utf-8", "replace").decode("utf-8")
         return Reply(text[:LONGEST_REPLY], not cut and len(text) <= LONGEST_REPLY)
@@ -243,13 +243,13 @@ class Judge:
     def _body(self, instruction: Instruction, texts: Mapping[str, str]) -> dict[str, Any]:
         body = {
             "model": self.model,
-            "messages": [{"role": "user", "content": instruction.of(texts, self.longest)}],
+            "messages": [{"role": "user", "content": instruction.filled_in(texts, self.longest)}],
             "temperature": instruction.temperature,
             "max_tokens": instruction.max_tokens,
         } | self.extra
         return {key: value for key, value in body.items() if value is not None}
 
-    def _look(self) -> None:
+    def _find_model(self) -> None:
         """Learn the model's name if it was not given: the only one that the server has."""
         if self.model is not None:
             return

@@ -56,8 +56,8 @@ def labelled(
     behaviour: list[int | None] = list(unknown)
     labeller = [""] * len(frame)
     if judge:
-        found = judge.label(instructions["behaviour"], [texts[i] for i in places])
-        for i, label in zip(places, found, strict=True):
+        labels = judge.label(instructions["behaviour"], [texts[i] for i in places])
+        for i, label in zip(places, labels, strict=True):
             behaviour[i], labeller[i] = label, "judge"
     else:
         for i in places:
@@ -77,18 +77,18 @@ def detectors(frame: pd.DataFrame) -> list[str]:
 def detection(frame: pd.DataFrame) -> pd.DataFrame:
     """How many responses, and how many questions in any of their responses, reflect: a row for each place and detector."""
     rows = []
-    for place, part in frame.groupby(PLACE, sort=True):
+    for place, group in frame.groupby(PLACE, sort=True):
         for name in detectors(frame):
-            hit = part[name].fillna(False).astype(bool)
-            by_question = hit.groupby([part[key] for key in QUESTION])
+            hit = group[name].fillna(False).astype(bool)
+            by_question = hit.groupby([group[key] for key in QUESTION])
             shares, some = by_question.mean(), by_question.any()
             low, high = interval(shares.tolist())
             some_low, some_high = interval(some.astype(float).tolist())
             rows.append(
                 dict(zip(PLACE, place, strict=True))
                 | {
-                    "detector": name, "responses": len(part), "reflecting": int(hit.sum()), "share": float(hit.mean()),
-                    "share_low": low, "share_high": high, "unjudged": int(part[name].isna().sum()),
+                    "detector": name, "responses": len(group), "reflecting": int(hit.sum()), "share": float(hit.mean()),
+                    "share_low": low, "share_high": high, "unjudged": int(group[name].isna().sum()),
                     "questions": len(some), "questions_reflecting": int(some.sum()),
                     "questions_share": float(some.mean()), "questions_low": some_low, "questions_high": some_high,
                 }
@@ -99,16 +99,16 @@ def detection(frame: pd.DataFrame) -> pd.DataFrame:
 def answers(frame: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, and which share of responses answers at all: in the template's form, and in the eyes of the judge."""
     rows = []
-    for place, part in frame.groupby(PLACE, sort=True):
-        of_questions = part.groupby(QUESTION)["correct"].mean()
+    for place, group in frame.groupby(PLACE, sort=True):
+        of_questions = group.groupby(QUESTION)["correct"].mean()
         low, high = interval(of_questions.tolist())
-        judged = part["answering"].dropna()
+        judged = group["answering"].dropna()
         rows.append(
             dict(zip(PLACE, place, strict=True))
             | {
-                "questions": len(of_questions), "responses": len(part), "accuracy": float(part["correct"].mean()),
-                "accuracy_low": low, "accuracy_high": high, "formatted": float((part["outcome"] != "no answer").mean()),
-                "truncated": float((~part["finished"]).mean()), "judged": len(judged),
+                "questions": len(of_questions), "responses": len(group), "accuracy": float(group["correct"].mean()),
+                "accuracy_low": low, "accuracy_high": high, "formatted": float((group["outcome"] != "no answer").mean()),
+                "truncated": float((~group["finished"]).mean()), "judged": len(judged),
                 "answering": float(judged.mean()) if len(judged) else float("nan"),
             }
         )  # fmt: skip
@@ -118,8 +118,8 @@ def answers(frame: pd.DataFrame) -> pd.DataFrame:
 def keywords(frame: pd.DataFrame, pool: Sequence[str]) -> pd.DataFrame:
     """For each keyword and place: the responses that hold it, and how often it stands in them."""
     rows = []
-    for place, part in frame.groupby(PLACE, sort=True):
-        lower = part["text"].str.lower().tolist()
+    for place, group in frame.groupby(PLACE, sort=True):
+        lower = group["text"].str.lower().tolist()
         for keyword in pool:
             counts = [text.count(keyword) for text in lower]
             values = {"keyword": keyword, "responses": sum(c > 0 for c in counts), "occurrences": sum(counts)}
@@ -133,10 +133,10 @@ def questions(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in detectors(frame):
         known = frame[frame[name].notna()]
-        for place, part in known.groupby([*PLACE, "id"], sort=True):
-            hit = part[name].astype(bool)
+        for place, group in known.groupby([*PLACE, "id"], sort=True):
+            hit = group[name].astype(bool)
             values: dict[str, Any] = {"detector": name}
-            for label, those in (("with", part.loc[hit, "correct"]), ("without", part.loc[~hit, "correct"])):
+            for label, those in (("with", group.loc[hit, "correct"]), ("without", group.loc[~hit, "correct"])):
                 values[label] = len(those)
                 values[f"accuracy_{label}"] = float(those.mean()) if len(those) else float("nan")
             rows.append(dict(zip([*PLACE, "id"], place, strict=True)) | values)
@@ -157,10 +157,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     keys = ["benchmark", "step", "detector"]
     counted = table.astype({"temperature": object}).groupby([*keys, "temperature"])["id"].nunique()
-    asked = {key: int(number) for key, number in counted.items()}
+    counts = {key: int(number) for key, number in counted.items()}
     alike = {(*key, "all"): int(n) for key, n in table.groupby(keys)["id"].nunique().items()}
     several = table["temperature"].nunique() > 1
-    for key, number in sorted((asked | (alike if several else {})).items(), key=lambda item: tuple(map(str, item[0]))):
+    for key, number in sorted((counts | (alike if several else {})).items(), key=lambda item: tuple(map(str, item[0]))):
         benchmark, step, detector, temperature = key
         source = mixed if temperature == "all" else both[both["temperature"] == temperature]
         here = (source["benchmark"] == benchmark) & (source["step"] == step) & (source["detector"] == detector)
@@ -177,8 +177,8 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def behaviours(frame: pd.DataFrame) -> pd.DataFrame:
     """How many reflecting responses show which behaviour, and the share that is superficial, of those with one of the four."""
     rows = []
-    for place, part in frame[frame["labeller"] != ""].groupby(PLACE, sort=True):
-        known = part[part["behaviour"].notna()]
+    for place, group in frame[frame["labeller"] != ""].groupby(PLACE, sort=True):
+        known = group[group["behaviour"].notna()]
         counts = {name: int((known["behaviour"] == i).sum()) for i, name in enumerate(NAMES)}
         four = known[known["behaviour"] != int(Behaviour.NONE)]
         hit = four["behaviour"].isin([int(b) for b in SUPERFICIAL]).groupby([four[key] for key in QUESTION])
@@ -186,10 +186,10 @@ def behaviours(frame: pd.DataFrame) -> pd.DataFrame:
         low, high = ratio_interval(shown, whole) if len(whole) > 1 else NONE
         rows.append(
             dict(zip(PLACE, place, strict=True))
-            | {"labeller": " and ".join(sorted(set(part["labeller"]))), "reflecting": len(part)}
+            | {"labeller": " and ".join(sorted(set(group["labeller"]))), "reflecting": len(group)}
             | counts
             | {
-                "unread": len(part) - len(known),
+                "unread": len(group) - len(known),
                 "superficial": float(hit.sum().sum() / len(four)) if len(four) else NONE[0],
             }
             | {"superficial_low": low, "superficial_high": high}
@@ -212,23 +212,23 @@ def labellers(
     A row for each labeller and truth (all: over all traces, with an interval over traces), and how often each label came.
     """
     rows: list[dict[str, Any]] = []
-    made = known_traces(traces)
-    truths = [int(trace.truth) for trace in made]
-    texts = [{"question": t.question.text, "reference": t.question.answer[0], "response": t.response} for t in made]
-    named = [any(keyword in trace.response.lower() for keyword in pool) for trace in made]
+    known = known_traces(traces)
+    truths = [int(trace.truth) for trace in known]
+    texts = [{"question": t.question.text, "reference": t.question.answer[0], "response": t.response} for t in known]
+    named = [any(keyword in trace.response.lower() for keyword in pool) for trace in known]
     reflect = [int(truth > 0) for truth in truths]
-    found: dict[str, tuple[Sequence[int], Sequence[int | None], Sequence[str]]] = {
+    by_labeller: dict[str, tuple[Sequence[int], Sequence[int | None], Sequence[str]]] = {
         "keyword": (reflect, [int(hit) for hit in named], ("silent", "reflects")),
-        "rule": (truths, [int(by_rule(t.question.meta, t.response, pool)) for t in made], NAMES),
+        "rule": (truths, [int(by_rule(t.question.meta, t.response, pool)) for t in known], NAMES),
     }
     if judge:
-        said = judge.label(instructions["reflection"], texts)
-        seen = [None if label is None else int(label == 2) for label in said]
+        judged = judge.label(instructions["reflection"], texts)
+        seen = [None if label is None else int(label == 2) for label in judged]
         both = [0 if not hit else label for hit, label in zip(named, seen, strict=True)]
-        found["judge detects"] = (reflect, seen, ("silent", "reflects"))
-        found["cross"] = (reflect, both, ("silent", "reflects"))
-        found["judge"] = (truths, judge.label(instructions["behaviour"], texts), NAMES)
-    for labeller, (truth, labels, names) in found.items():
+        by_labeller["judge detects"] = (reflect, seen, ("silent", "reflects"))
+        by_labeller["cross"] = (reflect, both, ("silent", "reflects"))
+        by_labeller["judge"] = (truths, judge.label(instructions["behaviour"], texts), NAMES)
+    for labeller, (truth, labels, names) in by_labeller.items():
         for kind in ("all", *names):
             here = [(t, label) for t, label in zip(truth, labels, strict=True) if kind in ("all", names[t])]
             right = [float(t == label) for t, label in here]

@@ -63,8 +63,8 @@ def _macros() -> Any:
 
 def html(macro: str, *values: Any, **named: Any) -> Markup:
     """What a macro of page.html.j2 makes of the values."""
-    made: Markup = getattr(_macros(), macro)(*values, **named)
-    return made
+    markup: Markup = getattr(_macros(), macro)(*values, **named)
+    return markup
 
 
 def paragraph(value: Any, quiet: bool = False) -> Markup:

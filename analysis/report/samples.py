@@ -59,17 +59,17 @@ class Followed:
 def samples(runs: Runs) -> Markup | None:
     """The section; None if no run has saved a response."""
     rows = followed(runs)
-    kept: dict[str, dict[str, Followed]] = {}
+    by_benchmark: dict[str, dict[str, Followed]] = {}
     every: dict[str, set[str]] = {}
     for label, run in rows.items():
         for row in _bounded(runs, run):
             benchmark = str(row["benchmark"])
-            if benchmark not in kept and len(kept) >= BENCHMARKS + 1:
+            if benchmark not in by_benchmark and len(by_benchmark) >= BENCHMARKS + 1:
                 continue
-            every.setdefault(benchmark, set()).add(add(kept.setdefault(benchmark, {}), label, row))
-    measured = {name: questions for name, questions in kept.items() if name}
+            every.setdefault(benchmark, set()).add(add(by_benchmark.setdefault(benchmark, {}), label, row))
+    measured = {name: questions for name, questions in by_benchmark.items() if name}
     body, budget = Markup(), BUDGET
-    for name, questions in (measured or kept).items():
+    for name, questions in (measured or by_benchmark).items():
         html_of_benchmark, budget = _benchmark(name, list(questions.values()), len(every[name]), list(rows), budget)
         body += html_of_benchmark
     if not body:

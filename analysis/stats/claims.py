@@ -69,12 +69,12 @@ class Claim:
     seen: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        of = "".join(f", {axis}={value}" for axis, value in self.where.items())
-        of += f", at every {self.every}" if self.every else ""
+        scope = "".join(f", {axis}={value}" for axis, value in self.where.items())
+        scope += f", at every {self.every}" if self.every else ""
         if self.direction == "same":
-            return f"{self.statistic}{of}: within +-{self.smallest:g}"
+            return f"{self.statistic}{scope}: within +-{self.smallest:g}"
         sign, size = (">", self.smallest) if self.direction == "greater" else ("<", 0 - self.smallest)
-        return f"{self.statistic}{of}: {sign} {size:g}"
+        return f"{self.statistic}{scope}: {sign} {size:g}"
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
@@ -128,9 +128,9 @@ def _claim(entry: Any, key: str) -> Claim:
         )
     if not isinstance(seen, list):
         raise InputError(f"{key}.seen", seen, "must be a list of seeds")
-    of = {str(axis): _typed(value) for axis, value in where.items()}
+    restriction = {str(axis): _typed(value) for axis, value in where.items()}
     looked_at = tuple(_typed(seed) for seed in seen)
-    return Claim(text.strip(), statistic, direction, float(smallest), fewest, of, every, looked_at)
+    return Claim(text.strip(), statistic, direction, float(smallest), fewest, restriction, every, looked_at)
 
 
 def _statistic(entry: Any, key: str) -> Statistic:
@@ -149,8 +149,8 @@ def _statistic(entry: Any, key: str) -> Statistic:
         raise InputError(
             f"{key}.when", when, "must be first, last, change, mean, step N, last N or change from A-B to C-D"
         )
-    of = tuple(_typed(value) for value in values or ())
-    return Statistic(entry["metric"], None if axis is None else str(axis), of, when)
+    sides = tuple(_typed(value) for value in values or ())
+    return Statistic(entry["metric"], None if axis is None else str(axis), sides, when)
 
 
 def _typed(value: Any) -> str:

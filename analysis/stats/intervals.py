@@ -98,10 +98,10 @@ def by_seed(values_RT: np.ndarray, seeds: Sequence[str]) -> np.ndarray:
     values = np.asarray(values_RT, np.float64)
     rows = []
     for seed in dict.fromkeys(seeds):
-        mine = values[[i for i, own in enumerate(seeds) if own == seed]]
-        there = np.isfinite(mine)
+        seed_rows = values[[i for i, own in enumerate(seeds) if own == seed]]
+        there = np.isfinite(seed_rows)
         with np.errstate(invalid="ignore"):
-            rows.append(np.where(there, mine, 0.0).sum(axis=0) / there.sum(axis=0))
+            rows.append(np.where(there, seed_rows, 0.0).sum(axis=0) / there.sum(axis=0))
     return np.array(rows).reshape(len(rows), values.shape[1])
 
 
@@ -180,7 +180,7 @@ def running_mean(values_T: Sequence[float] | np.ndarray, window: int) -> np.ndar
     if half == 0 or count == 0:
         return values.copy()
     there = np.isfinite(values)
-    sums, number = (_window_sums(np.where(there, of, 0.0), 2 * half + 1) for of in (values, 1.0))
+    sums, number = (_window_sums(np.where(there, summands, 0.0), 2 * half + 1) for summands in (values, 1.0))
     with np.errstate(invalid="ignore"):
         return np.where(number > 0, sums / number, np.nan)
 

@@ -31,7 +31,7 @@ class At:
             return "the last step that both runs have"
         return f"step {self.first}" if self.first == self.last else f"mean of steps {self.first} to {self.last}"
 
-    def of(self, shared: Iterable[int]) -> list[int]:
+    def chosen(self, shared: Iterable[int]) -> list[int]:
         """The steps that count, of those that both runs have."""
         steps = sorted(shared)
         if self.first is None or self.last is None:
@@ -39,14 +39,14 @@ class At:
         return [step for step in steps if self.first <= step <= self.last]
 
     def value(self, series: Series, steps: Sequence[int]) -> float:
-        """One number of a run over these steps, those of `of`; NaN if there is none."""
+        """One number of a run over these steps, those that were `chosen`; NaN if there is none."""
         return sum(series[step] for step in steps) / len(steps) if steps else math.nan
 
 
 class Where(Protocol):
     """What is taken of a run: see At."""
 
-    def of(self, shared: Iterable[int]) -> list[int]: ...
+    def chosen(self, shared: Iterable[int]) -> list[int]: ...
 
     def value(self, series: Series, steps: Sequence[int]) -> float: ...
 
@@ -151,22 +151,24 @@ def series(runs: Runs, subjects: Sequence[Run], only: str | None = None) -> dict
     """The finite values by (run, metric): of the journals, and of what result.json alone holds. `only`: of this metric."""
     from analysis.reader.records import EVAL
 
-    mine = {run.name for run in subjects}
+    names = {run.name for run in subjects}
     known: dict[tuple[str, str], dict[int, float]] = {}
     for metric in runs.metrics if only is None else {only} & set(runs.metrics):
-        part = runs.steps[["run", "step", metric]].dropna()
-        for name, step, value in zip(part["run"], part["step"], part[metric], strict=True):
-            if name in mine and math.isfinite(value):
+        rows = runs.steps[["run", "step", metric]].dropna()
+        for name, step, value in zip(rows["run"], rows["step"], rows[metric], strict=True):
+            if name in names and math.isfinite(value):
                 known.setdefault((str(name), metric), {})[int(step)] = float(value)
     if only is not None and not EVAL.match(only):
         return known
-    found = evaluations(runs)
+    measured = evaluations(runs)
     if only is not None:
-        found = found[(found["benchmark"].astype(str) + "/" + found["metric"].astype(str)) == only.partition("/")[2]]
+        measured = measured[
+            (measured["benchmark"].astype(str) + "/" + measured["metric"].astype(str)) == only.partition("/")[2]
+        ]
     for name, benchmark, metric, step, value in zip(
-        found["run"], found["benchmark"], found["metric"], found["step"], found["value"], strict=True
+        measured["run"], measured["benchmark"], measured["metric"], measured["step"], measured["value"], strict=True
     ):
-        if name in mine and math.isfinite(value):
+        if name in names and math.isfinite(value):
             known.setdefault((str(name), f"eval/{benchmark}/{metric}"), {}).setdefault(int(step), float(value))
     return known
 
@@ -189,7 +191,7 @@ def unpaired(
     """(remarks on runs without a partner and on several runs in one place, run without a partner -> what it lacks).
     InputError if there is no pair."""
     first, second = sides
-    said: list[str] = []
+    notes: list[str] = []
     alone: dict[str, str] = {}
     if not first.keys() & second.keys():
         ours, theirs = next(iter(first)), next(iter(second))
@@ -198,15 +200,15 @@ def unpaired(
             "--between", f"{wanted.axis}={wanted.first},{wanted.second}",
             f"no two runs are equal in everything else; they differ in {', '.join(differ[:6])} too",
         )  # fmt: skip
-    for mine, other, value in ((first, second, wanted.second), (second, first, wanted.first)):
-        for key, of in mine.items():
+    for own, other, value in ((first, second, wanted.second), (second, first, wanted.first)):
+        for key, names in own.items():
             if key not in other:
-                alone |= dict.fromkeys(of, f"has no partner with {wanted.axis}={value or 'none'}: left out")
-            elif len(of) > 1:
-                said.append(_twice(of, dict(zip(wanted.same, key, strict=True))))
+                alone |= dict.fromkeys(names, f"has no partner with {wanted.axis}={value or 'none'}: left out")
+            elif len(names) > 1:
+                notes.append(_twice(names, dict(zip(wanted.same, key, strict=True))))
     if alone:
-        said.append(f"{len(alone)} run{'s' * (len(alone) > 1)} without a partner left out")
-    return said, alone
+        notes.append(f"{len(alone)} run{'s' * (len(alone) > 1)} without a partner left out")
+    return notes, alone
 
 
 def _twice(names: Sequence[str], settings: Mapping[str, str]) -> str:
@@ -224,18 +226,18 @@ def pairs(
     first, second = sides
     shared = [key for key in first if key in second]
     varied = [a for i, a in enumerate(wanted.same) if a != "seed" and len({key[i] for key in shared}) > 1]
-    found, lost = [], 0
+    complete, lost = [], 0
     for key in shared:
-        of = [_meanseries([known.get((n, metric), {}) for n in side[key]]) for side in (first, second)]
-        steps = where.of(of[0].keys() & of[1].keys())
-        left, right = (where.value(series, steps) for series in of)
+        both = [_meanseries([known.get((n, metric), {}) for n in side[key]]) for side in (first, second)]
+        steps = where.chosen(both[0].keys() & both[1].keys())
+        left, right = (where.value(series, steps) for series in both)
         if math.isnan(left) or math.isnan(right):
             lost += 1
             continue
         settings = dict(zip(wanted.same, key, strict=True))
         runs = " - ".join("+".join(side[key]) for side in (first, second))
-        found.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps)))
-    return found, lost
+        complete.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps)))
+    return complete, lost
 
 
 def singles(
@@ -247,50 +249,52 @@ def singles(
     for run in subjects:
         places.setdefault(tuple(run.axes.get(axis, "") for axis in axes), []).append(run.name)
     varied = [a for i, a in enumerate(axes) if a != "seed" and len({key[i] for key in places}) > 1]
-    found, lost, said = [], [], []
+    complete, lost, notes = [], [], []
     for key, names in places.items():
         settings = dict(zip(axes, key, strict=True))
         if len(names) > 1:
-            said.append(_twice(names, settings))
+            notes.append(_twice(names, settings))
         own = _meanseries([known.get((name, metric), {}) for name in names])
-        steps = where.of(own)
+        steps = where.chosen(own)
         value = where.value(own, steps)
         if math.isnan(value):
             lost += names
             continue
-        found.append(Pair(words(settings, varied), settings.get("seed", ""), "+".join(names), value, 0.0, tuple(steps)))
-    return found, lost, said
+        complete.append(
+            Pair(words(settings, varied), settings.get("seed", ""), "+".join(names), value, 0.0, tuple(steps))
+        )
+    return complete, lost, notes
 
 
-def by_seed(of: Sequence[Pair]) -> tuple[dict[str, float], dict[str, float], list[str]]:
+def by_seed(several: Sequence[Pair]) -> tuple[dict[str, float], dict[str, float], list[str]]:
     """(first, second, remarks) by seed: the means over the pairs of a seed.
 
     A seed that lacks a group which others have is left out, for its mean would be of other runs than theirs; if every seed
     lacks some, all are kept and that is said.
     """
     seeds: dict[str, list[Pair]] = {}
-    for pair in of:
+    for pair in several:
         seeds.setdefault(pair.seed, []).append(pair)
-    groups = list(dict.fromkeys(pair.group for pair in of))
+    groups = list(dict.fromkeys(pair.group for pair in several))
     lacking = {
         seed: missing
-        for seed, mine in seeds.items()
-        if (missing := [group for group in groups if group not in {pair.group for pair in mine}])
+        for seed, seed_pairs in seeds.items()
+        if (missing := [group for group in groups if group not in {pair.group for pair in seed_pairs}])
     }
-    said = []
+    notes = []
     if lacking and len(lacking) < len(seeds):
-        said = [f"seed {seed or 'unknown'} left out: it lacks {', '.join(lost)}" for seed, lost in lacking.items()]
-        seeds = {seed: mine for seed, mine in seeds.items() if seed not in lacking}
+        notes = [f"seed {seed or 'unknown'} left out: it lacks {', '.join(lost)}" for seed, lost in lacking.items()]
+        seeds = {seed: seed_pairs for seed, seed_pairs in seeds.items() if seed not in lacking}
     elif lacking:
-        said = [f"no seed has all of {', '.join(groups)}: the seeds are means over unlike runs"]
+        notes = [f"no seed has all of {', '.join(groups)}: the seeds are means over unlike runs"]
     sides = [
         {seed: math.fsum(values) / len(values) for seed, values in taken.items()}
         for taken in (
-            {seed: [pair.first for pair in mine] for seed, mine in seeds.items()},
-            {seed: [pair.second for pair in mine] for seed, mine in seeds.items()},
+            {seed: [pair.first for pair in seed_pairs] for seed, seed_pairs in seeds.items()},
+            {seed: [pair.second for pair in seed_pairs] for seed, seed_pairs in seeds.items()},
         )
     ]
-    return sides[0], sides[1], said
+    return sides[0], sides[1], notes
 
 
 def _meanseries(several: Sequence[Series]) -> Series:

@@ -65,14 +65,14 @@ def together(alone: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of one page: each accounts for all of them, those without runs too."""
     from analysis.stats.intervals import holm
 
-    made = []
+    verdicts = []
     adjusted = holm([1.0 if verdict.p is None else verdict.p for verdict in alone])
     for verdict, p in zip(alone, adjusted, strict=True):
         if verdict.word == SHOWN and p > ALPHA:
             why = f"the interval is on the claim's side, but among {len(alone)} claims that is no rare chance (adjusted p {p:.2g})"
             verdict = replace(verdict, word=UNDECIDED, why=why)
-        made.append(replace(verdict, adjusted=None if verdict.p is None else p, family=len(alone)))
-    return made
+        verdicts.append(replace(verdict, adjusted=None if verdict.p is None else p, family=len(alone)))
+    return verdicts
 
 
 def verdict(runs: Runs, claim: Claim) -> Verdict:
@@ -80,11 +80,11 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
     from analysis.stats.intervals import over_seeds
 
     notes: list[str] = []
-    of = claim.statistic
+    statistic = claim.statistic
     everyone = [run for run in (*runs.runs, *runs.evaluated) if run.wanted]
     if stale := len(runs.runs) + len(runs.evaluated) - len(everyone):
         notes.append(f"{_runs(stale)} left out: of settings that the sweep no longer asks for")
-    wanted = {**claim.where, **dict.fromkeys(axis for axis in (of.axis, claim.every) if axis)}
+    wanted = {**claim.where, **dict.fromkeys(axis for axis in (statistic.axis, claim.every) if axis)}
     if lacking := [axis for axis in wanted if not any(axis in run.axes for run in everyone)]:
         return Verdict(claim, UNDECIDED, over_seeds([]), f"the runs do not differ in {lacking[0]}", tuple(notes))
     chosen = [run for run in everyone if all(run.axes.get(axis) == value for axis, value in claim.where.items())]
@@ -92,23 +92,25 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
         seeds = ", ".join(dict.fromkeys(run.axes["seed"] for run in looked_at))
         notes.append(f"seed {seeds} left out: it was looked at before the claim was written down")
     chosen = compared = [run for run in chosen if run not in looked_at]
-    if short := [run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _needed(of.when)]:
-        notes.append(f"{_runs(len(short))} left out: too short for {of.when!r}")
+    if short := [
+        run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _needed(statistic.when)
+    ]:
+        notes.append(f"{_runs(len(short))} left out: too short for {statistic.when!r}")
     chosen = [run for run in chosen if run not in short]
-    ended = [run for run in chosen if _ended(runs, run, of.when)]
+    ended = [run for run in chosen if _ended(runs, run, statistic.when)]
     if len(ended) < len(chosen):
         notes.append(f"{_runs(len(chosen) - len(ended))} left out: not at their last step yet")
-    known = series(runs, ended, of.metric)
+    known = series(runs, ended, statistic.metric)
     if not known:
-        return Verdict(claim, UNDECIDED, over_seeds([]), f"no run has {of.metric}", tuple(notes))
+        return Verdict(claim, UNDECIDED, over_seeds([]), f"no run has {statistic.metric}", tuple(notes))
     if _redrawn(ended):
         notes.append(REDRAWN)
-    notes += _early(runs, ended, known, of.metric, of.when)
+    notes += _early(runs, ended, known, statistic.metric, statistic.when)
     if claim.every is None:
-        measured, said = _measured(ended, claim, known)
+        measured, remarks = _measured(ended, claim, known)
         word, why, p = decide(claim, measured)
-        return Verdict(claim, word, measured, why, (*notes, *said), p)
-    kinds = {run.kind for run in ended if (run.name, of.metric) in known}
+        return Verdict(claim, word, measured, why, (*notes, *remarks), p)
+    kinds = {run.kind for run in ended if (run.name, statistic.metric) in known}
     values = dict.fromkeys(run.axes.get(claim.every, "") for run in compared if run.kind in kinds)
     return _every(ended, claim, known, notes, list(values))
 
@@ -117,13 +119,13 @@ def _every(ended: Sequence[Run], claim: Claim, known: Any, notes: list[str], val
     """The verdict of the least favourable of the values of the axis `every`: the claim holds if it holds there. One of which
     no run has ended yet is undecided."""
     assert claim.every is not None
-    found = []
+    by_value = []
     for value in values:
-        measured, said = _measured([run for run in ended if run.axes.get(claim.every, "") == value], claim, known)
+        measured, remarks = _measured([run for run in ended if run.axes.get(claim.every, "") == value], claim, known)
         word, why, p = decide(claim, measured)
-        notes += [f"{claim.every}={value}: {text}" for text in said]
-        found.append((word == SHOWN, word != NOT_SHOWN, -2.0 if p is None else -p, value, measured, why, word, p))
-    *_, value, measured, why, word, p = min(found, key=lambda one: one[:3])
+        notes += [f"{claim.every}={value}: {text}" for text in remarks]
+        by_value.append((word == SHOWN, word != NOT_SHOWN, -2.0 if p is None else -p, value, measured, why, word, p))
+    *_, value, measured, why, word, p = min(by_value, key=lambda one: one[:3])
     why += f" at {claim.every}={value}, the least favourable of {', '.join(values)}"
     return Verdict(claim, word, measured, why, tuple(notes), p)
 
@@ -164,7 +166,7 @@ class When:
 
     text: str
 
-    def of(self, shared: Iterable[int]) -> list[int]:
+    def chosen(self, shared: Iterable[int]) -> list[int]:
         return sorted(shared)
 
     def value(self, series: Series, steps: Sequence[int]) -> float:
@@ -181,10 +183,10 @@ class When:
             return after - before
         if self.text == "change":
             return series[steps[-1]] - series[steps[0]] if len(steps) > 1 else math.nan
-        kept = {"first": steps[:1], "last": steps[-1:], "mean": steps}.get(self.text)
-        if kept is None:
-            kept = [step for step in steps if step > steps[-1] - int(match["steps"])]
-        return sum(series[step] for step in kept) / len(kept)
+        chosen = {"first": steps[:1], "last": steps[-1:], "mean": steps}.get(self.text)
+        if chosen is None:
+            chosen = [step for step in steps if step > steps[-1] - int(match["steps"])]
+        return sum(series[step] for step in chosen) / len(chosen)
 
 
 def _window(text: str, steps: Sequence[int]) -> list[int]:
@@ -196,27 +198,29 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
     """The effect over seeds, and what must be said of it."""
     from analysis.stats.intervals import difference, over_seeds
 
-    of, when = claim.statistic, When(claim.statistic.when)
-    if of.axis:
-        wanted = sides_between(ended, of.axis, *of.values)
+    statistic, when = claim.statistic, When(claim.statistic.when)
+    if statistic.axis:
+        wanted = sides_between(ended, statistic.axis, *statistic.values)
         sides = sides_of(ended, wanted)
         try:
-            said = unpaired(sides, wanted)[0] if all(sides) else []
+            remarks = unpaired(sides, wanted)[0] if all(sides) else []
         except InputError:  # no two runs are a pair
-            said = [f"no two runs differ in {of.axis} alone"]
-        found, lost = pairs(sides, wanted, known, of.metric, when)
-        said += [f"{lost} pair{'s' * (lost > 1)} without {of.metric} ({of.when}): left out"] if lost else []
+            remarks = [f"no two runs differ in {statistic.axis} alone"]
+        complete, lost = pairs(sides, wanted, known, statistic.metric, when)
+        remarks += (
+            [f"{lost} pair{'s' * (lost > 1)} without {statistic.metric} ({statistic.when}): left out"] if lost else []
+        )
     else:
-        found, without, said = singles(ended, known, of.metric, when)
-        said += [f"{', '.join(without)}: no {of.metric} ({of.when})"] if without else []
-    first, second, unlike = by_seed(found)
+        complete, without, remarks = singles(ended, known, statistic.metric, when)
+        remarks += [f"{', '.join(without)}: no {statistic.metric} ({statistic.when})"] if without else []
+    first, second, unlike = by_seed(complete)
     values = [difference(first[seed], second[seed]) for seed in first]
-    return over_seeds(values), [*said, *unlike, *_averaged(found)]
+    return over_seeds(values), [*remarks, *unlike, *_averaged(complete)]
 
 
-def _averaged(found: Sequence[Pair]) -> list[str]:
+def _averaged(complete: Sequence[Pair]) -> list[str]:
     """Over what the values of one seed were averaged: a claim about a mean is none about each part of it."""
-    groups = list(dict.fromkeys(pair.group for pair in found))
+    groups = list(dict.fromkeys(pair.group for pair in complete))
     return [f"the value of a seed is the mean over {'; '.join(groups)}"] if len(groups) > 1 else []
 
 

@@ -193,7 +193,9 @@ def test_the_shipped_instructions(tmp_path: Path) -> None:
         "reflection": (300, 0.0, category), "answering": (100, 0.0, yes_or_no), "behaviour": (300, 0.0, last_digit),
     }  # fmt: skip
     for name, one in own["instructions"].items():
-        text = one.of({"question": "THE {response}", "reference": "THE ANSWER", "response": "SAID {question}"}, 99)
+        text = one.filled_in(
+            {"question": "THE {response}", "reference": "THE ANSWER", "response": "SAID {question}"}, 99
+        )
         assert text.count("THE {response}") == 1 and text.count("SAID {question}") == 1
         assert ("THE ANSWER" in text) == (name == "behaviour")  # who knows the answer might judge by it
     mine = tmp_path / "prompt.txt"
