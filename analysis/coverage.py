@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.benchmarks import completions
+from analysis.reader.units import percent
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -207,9 +208,9 @@ def _shown(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "questions": str(rows[0]["questions"]) if rows else "", "n": str(rows[0]["n"]) if rows else "",
     }  # fmt: skip
     for row in rows:
-        interval = f" ({row['low']:.3f} to {row['high']:.3f})" if row["low"] is not None else ""
+        interval = f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})" if row["low"] is not None else ""
         name = "accuracy" if row["k"] == 1 else f"pass@{row['k']}"
-        shown[name] = f"{row['pass']:.3f}{interval}"
+        shown[name] = f"{percent(row['pass'])}{interval}"
     return shown
 
 
@@ -223,7 +224,7 @@ def _peaks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         best = []
         for k in sorted({min(row["k"] for row in group_rows), max(row["k"] for row in group_rows)}):
             top = max((row for row in group_rows if row["k"] == k), key=lambda row: row["pass"])
-            best.append(f"pass@{k} {top['pass']:.3f} at {top['temperature']:g}")
+            best.append(f"pass@{k} {percent(top['pass'])} at {top['temperature']:g}")
         where = f"{key[0]}, {key[1]}" + (f", step {key[2]}" if key[2] else "")
         peaks.append(f"highest of {where}: {'; '.join(best)} (the highest of several is too high by chance)")
     return peaks

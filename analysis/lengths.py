@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.cli import Finding, command, common_parser, names
 from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
 from analysis.reader.benchmarks import completions
+from analysis.reader.units import plain, scale
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -64,7 +65,7 @@ def lengths(
         for group in groups:
             values = by_group[group.label]
             rows += curve_rows(group, metric, values)
-            shown.append({"group": group.label, "": title, **_ends(values)})
+            shown.append({"group": group.label, "": title, **_ends(metric, values)})
     rows += _level_panels(drawn.axes[len(wanted) :], groups, at_level)
     figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups)})
     figures.caption(drawn, caption(groups, window, True, every))
@@ -76,15 +77,17 @@ def lengths(
     return Finding(drawn, table, "\n".join([as_text(shown), *notes]))
 
 
-def _ends(values: Curve) -> dict[str, str]:
+def _ends(metric: str, values: Curve) -> dict[str, str]:
     """First and last mean with n."""
     if not len(values.steps_T):
         return {"last": "no value"}
     low, high = values.low_T[-1], values.high_T[-1]
+    factor, unit = scale(metric)
     return {
-        "first": f"{values.mean_T[0]:.4g}",
-        "last": f"{values.mean_T[-1]:.4g}",
-        "interval (95 %)": f"{low:.4g} to {high:.4g}" if low == low else "one seed: none",
+        "first": plain(values.mean_T[0], factor),
+        "last": plain(values.mean_T[-1], factor),
+        "unit": unit,
+        "interval (95 %)": f"{plain(low, factor)} to {plain(high, factor)}" if low == low else "one seed: none",
         "n": str(int(values.n_T[-1])),
     }
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.benchmarks import completions, evaluations
+from analysis.reader.units import percent
 from analysis.template_figure import Start, draw
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
@@ -246,12 +247,13 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _shown_start(start: Start, drop: tuple[float, float, float]) -> dict[str, str]:
-    interval = f"{start.low:.3f} to {start.high:.3f}" if start.low == start.low else "unknown"
-    dropped = f"{drop[0]:.3f}" + (f" ({drop[1]:.3f} to {drop[2]:.3f})" if drop[1] == drop[1] else "")
+    interval = f"{100 * start.low:.1f} to {100 * start.high:.1f} %" if start.low == start.low else "unknown"
+    dropped = f"{100 * drop[0]:.1f} points"
+    dropped += f" ({100 * drop[1]:.1f} to {100 * drop[2]:.1f})" if drop[1] == drop[1] else ""
     return {
         "model": start.model, "benchmark": start.benchmark, "template": start.template or "unknown",
-        "accuracy at step 0": f"{start.accuracy:.3f}", "interval (95 %, questions)": interval,
-        "answering": f"{start.formatted:.3f}" if start.formatted == start.formatted else "unknown",
+        "accuracy at step 0": percent(start.accuracy), "interval (95 %, questions)": interval,
+        "answering": percent(start.formatted),
         "drop against the best": dropped, "runs": str(len(start.runs)),
     }  # fmt: skip
 
@@ -263,7 +265,7 @@ def _shown_group(row: Mapping[str, Any]) -> dict[str, str]:
         middle = f"{row['step']:g}"
     return {
         "model": row["model"], "benchmark": row["benchmark"], "template": row["template"], "runs of": row["group"] or "all",
-        "target": f"{row['target']:.3f}", "recovered": f"{row['recovered']} of {row['n']}",
+        "target": percent(row["target"]), "recovered": f"{row['recovered']} of {row['n']}",
         "median step": middle, "n": str(row["n"]),
     }  # fmt: skip
 
@@ -279,7 +281,7 @@ def _remarks(
         if start.spread > SAME:
             notes.append(
                 f"{start.template or 'unknown'} on {start.benchmark}: its {len(start.runs)} runs differ before training by "
-                f"up to {start.spread:.3f}; the mean is shown"
+                f"up to {100 * start.spread:.1f} points; the mean is shown"
             )
     places = {(start.model, start.benchmark) for start in untrained}
     for model, benchmark in sorted(places - {(s.model, s.benchmark) for s in untrained if s.template == reference}):

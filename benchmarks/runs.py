@@ -48,6 +48,7 @@ def write(home: Path, runs: int, steps: int, slow: bool) -> int:
         folder.mkdir()
         config = configs[algo] | {"seed": i // 4, "optim": configs[algo]["optim"] | {"lr": [1e-6, 2e-6][i % 8 // 4]}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "starts.jsonl").write_text(json.dumps({"choices": {"algo": algo, "reward": "accuracy"}}) + "\n")
         (folder / "result.json").write_text(json.dumps({"status": "finished", "steps": steps}))
         (folder / "metrics.jsonl").write_text('{"st\n' + text if slow and i % 10 == 0 else text)
         size += len(text)

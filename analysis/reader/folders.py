@@ -158,12 +158,15 @@ def _status(path: Path, kind: str, result: Mapping[str, Any], notes: list[str]) 
 
 
 def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
-    """The option of each axis as it was chosen, and the seed. Where the choice is not recorded: the name that the settings
-    themselves give, else none. An evaluation of a run does not record what it took from that run."""
+    """The option of each axis as it was chosen, and the seed. Where the choice is not recorded: the name, or the last word of
+    the path, that the settings themselves give, else none. An evaluation of a run does not record what it took from that run."""
     axes: dict[str, str] = {}
     for axis in AXES:
         section = config.get(axis)
-        own_name = section.get("name") if isinstance(section, dict) else section
+        if isinstance(section, dict):
+            own_name = section.get("name") or str(section.get("path") or "").rstrip("/").rpartition("/")[2]
+        else:
+            own_name = section
         if str(option := choices.get(axis, "")) not in NO_CHOICE:
             axes[axis] = str(option)
         elif own_name:

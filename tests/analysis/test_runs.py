@@ -42,15 +42,19 @@ def make(place: Path, algo: str, seed: int, steps: int = 20, done: int | None = 
     config = composed(algo) | {"seed": seed, "steps": steps, "run_dir": str(place)} | settings
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     (place / "result.json").write_text(json.dumps({"status": "finished", "steps": steps}))
-    provenance.note(place, started(algo))
+    note_choices(place, algo=algo, template=config["template"]["name"])
     return place
 
 
+def note_choices(place: Path, **choices: str) -> None:
+    """A start of a run or of an evaluation as it notes itself."""
+    usual = {"algo": "grpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
+    provenance.note(place, start() | {"choices": usual | choices})
+
+
 @cache
-def started(algo: str) -> provenance.Start:
-    """A start that chose the defaults, as a run notes it."""
-    choices = {"algo": algo, "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
-    return provenance.start(choices, "cpu", 1)
+def start() -> provenance.Start:
+    return provenance.start({}, "cpu", 1)
 
 
 @pytest.fixture(scope="module")
@@ -312,9 +316,9 @@ def test_a_run_that_does_not_record_its_choices_has_the_names_of_its_settings(tm
     (run / "starts.jsonl").unlink()
     runs = read(run)
     assert {axis: runs.runs[0].axes[axis] for axis in AXES} == {
-        "algo": "", "template": "none", "questions": "nano_math", "model": "", "reward": "", "seed": "0",
+        "algo": "", "template": "none", "questions": "nano_math", "model": "base", "reward": "", "seed": "0",
     }  # fmt: skip
-    assert notes(runs) == "algo, model, reward: which option was chosen is not recorded"
+    assert notes(runs) == "algo, reward: which option was chosen is not recorded"
 
 
 @pytest.mark.parametrize(

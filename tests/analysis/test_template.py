@@ -15,7 +15,7 @@ import yaml
 from analysis.reader.runs import read
 from analysis.style import svg
 from analysis.template import main, template
-from tests.analysis.test_runs import make
+from tests.analysis.test_runs import make, note_choices
 from tests.integration.runs import train_here
 from zero.config.check import check
 from zero.errors import InputError
@@ -47,6 +47,7 @@ def evaluated(place: Path, of: str, accuracy: float, formatted: float) -> Path:
     place.mkdir(parents=True)
     config = check("evaluate", ["benchmarks=nano"]) | {"template": {"name": of}, "run_dir": str(place)}
     (place / "config.yaml").write_text(yaml.safe_dump(config))
+    note_choices(place, template=of)
     numbers = {"accuracy": accuracy, "accuracy_low": 0.0, "accuracy_high": 1.0, "formatted": formatted}
     entry = {BENCHMARK: {f"eval/{BENCHMARK}/{key}": value for key, value in numbers.items()}}
     (place / "result.json").write_text(json.dumps({"status": "finished", "evaluation": entry}))
@@ -127,7 +128,7 @@ def test_runs_that_begin_differently_are_said(tmp_path: Path) -> None:
     for seed, begin in enumerate((0.5, 0.6)):
         trained(tmp_path, "none", seed, {0: begin})
     answer = template(read(tmp_path))
-    assert "its 2 runs differ before training by up to 0.100" in answer.text
+    assert "its 2 runs differ before training by up to 10.0 points" in answer.text
     assert answer.table["accuracy"].tolist() == [pytest.approx(0.55)]
 
 

@@ -71,6 +71,7 @@ def make_runs(folder: Path) -> Path:
         for seed in range(3):
             run = write_run(folder / f"{algo}-s{seed}", algo, seed, 60, done=20 if (algo, seed) == ("grpo", 2) else 60)
             (run / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed}))
+            (run / "starts.jsonl").write_text(json.dumps({"choices": {"algo": algo, "reward": "accuracy"}}) + "\n")
             (run / "result.json").write_text(json.dumps({"status": "finished", "steps": 60}))
             path = run / "completions" / "eval_nano_math_000000.jsonl"
             rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -18,7 +18,7 @@ SMALL = [
     "steps=6", "prompts=4", "group_size=4", "sampling.max_tokens=48", "evaluation.every=3", "checkpoint.every=2",
     "benchmarks.limit=16", "samples.every=2", "questions.rows.train=64", "questions.rows.heldout=16",
 ]  # fmt: skip
-CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano"}
+CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
 
 
 def train_here(run_dir: Path, *overrides: str) -> dict[str, Any]:
