@@ -103,7 +103,7 @@ def option_of(slot: str, target: str) -> dict[str, Any]:
 
 
 def family(algo: Mapping[str, Any], functions: Sequence[Function], default: Card | None) -> str:
-    """Which algorithms are looked at side by side: by what says how good a response is, then by the loss."""
+    """Which algorithms are compared in one figure: by what judges a response, then by the loss."""
     if algo["critic"]:
         return "A critic tells the tokens of a response apart"
     if algo["min_group"] < 2:

@@ -126,7 +126,7 @@ def _rows(metric: str, where: At, metric_pairs: Sequence[Pair], level: float) ->
 
 
 def _cut(metric: str, where: At, metric_pairs: Sequence[Pair]) -> list[str]:
-    """What must be said of pairs that have no value in a part of the steps asked for: their means are of fewer steps."""
+    """A remark on pairs that have no value at some of the steps asked for: their means are over fewer steps."""
     if where.last is None or not metric_pairs:
         return []
     spans = sorted({(pair.steps[0], pair.steps[-1]) for pair in metric_pairs})
@@ -146,7 +146,7 @@ def _holm(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What must be said beside the numbers."""
+    """Remarks without which the numbers would mislead."""
     from analysis.stats.intervals import FEW
 
     remarks = [

@@ -229,7 +229,7 @@ def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> st
 
 
 def remarks(groups: Sequence[Group]) -> list[str]:
-    """What must be said beside the numbers."""
+    """Remarks without which the numbers would mislead."""
     from analysis.stats.intervals import FEW
 
     notes = []

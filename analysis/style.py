@@ -1,4 +1,4 @@
-"""One style for all figures: colour-blind safe, told apart in grey print too, vector files of which a browser needs nothing.
+"""One style for all figures: colour-blind safe, distinguishable in grey print too, vector files that need no font and no script.
 
 drawn = figure(columns=2, rows=1)
 axis = drawn.axes[0]

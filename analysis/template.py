@@ -215,7 +215,7 @@ def _groups(recovered: Sequence[Recovery]) -> list[dict[str, Any]]:
     return rows
 
 
-# ----------------------------------------------------------------------------------------------------- what is said of it
+# -------------------------------------------------------------------------------------------------------- rows and remarks
 
 
 def _start_row(start: Start, drop: tuple[float, float, float]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Run folders on disk: where they are, what kind each is, what became of it, and what its axes are called.
 
-Torn and missing files are facts to be told, never errors.
+Damaged and missing files become notes, never errors.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _fast(data: bytes, wanted: Callable[[str], bool]) -> Journal | None:
     import pyarrow.json as arrow
 
     try:
-        # told the types of most columns, Arrow need not guess; one thread a journal: several journals are read at once
+        # given the types of most columns, Arrow need not guess; one thread a journal: several journals are read at once
         second = data.find(b"\n", data.find(b"\n") + 1) + 1
         known = {name for line in data[:second].splitlines() for name in json.loads(line)}
         schema = pa.schema([(name, pa.int64() if name == "step" else pa.float64()) for name in sorted(known)])

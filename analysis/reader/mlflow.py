@@ -190,7 +190,7 @@ def stored_completions(run: Run, tell: Callable[[str], None]) -> Iterator[dict[s
     client = connect(uri)
     try:
         paths = [info.path for info in client.list_artifacts(run_id, "completions")]
-    except Exception as error:  # whatever a server's artifact store makes of it
+    except Exception as error:  # an artifact store may raise anything
         tell(f"its completions cannot be fetched ({type(error).__name__})")
         return
     known = ((path, COMPLETIONS.match(Path(path).name)) for path in paths)

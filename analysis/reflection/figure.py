@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NAMES = [behaviour.name.lower() for behaviour in Behaviour if behaviour]
-HATCHES = ("", "//", "xx", "..")  # with the colours: told apart in grey print too
+HATCHES = ("", "//", "xx", "..")  # beside the colours, for grey print
 WORDS = 12  # keywords that are drawn, the most frequent ones
 
 

@@ -34,7 +34,7 @@ _SLOT = re.compile(rf"\{{({'|'.join(FIELDS)})\}}")
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said. `whole` is False for an answer that its token budget cut, or that is absurdly long; `refused` holds
+    """A judge's reply. `whole` is False for an answer that its token budget cut, or that is absurdly long; `refused` holds
     the server's words if it would not answer this one."""
 
     text: str

@@ -70,7 +70,7 @@ def labelled(
 
 
 def detectors(frame: pd.DataFrame) -> list[str]:
-    """Those that said anything: keywords alone if nothing was judged."""
+    """The detectors in use: keywords alone if nothing was judged."""
     return list(DETECTORS) if frame["category"].notna().any() else ["keyword"]
 
 
@@ -150,7 +150,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     questions, its interval and the median.
 
     temperature "all" is the mean over temperatures of the differences within each, so that a temperature which brings both
-    more reflection and more errors makes none. A question chooses itself by having both kinds: nothing is said of others.
+    more reflection and more errors makes none. A question chooses itself by having both kinds: the numbers do not speak of others.
     """
     both = table.dropna(subset=["difference"]).astype({"temperature": object})
     mixed = both.groupby(["benchmark", "step", "detector", "id"], as_index=False)["difference"].mean()

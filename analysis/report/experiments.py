@@ -37,7 +37,7 @@ def experiment(
 
     own, own_request = runs.restricted_to(entry.cells), replace(request, experiment=entry.name)
     if not own.runs and not own.evaluated:
-        return paragraph("None of its cells has begun.", quiet=True)
+        return paragraph("None of its cells has started.", quiet=True)
     body = paragraph(f"size={entry.size}; {len(entry.cells)} cells. Reproduce with: {entry.command}", quiet=True)
     if entry.changed and entry.claims:
         body += paragraph(

@@ -62,7 +62,7 @@ def _macros() -> Any:
 
 
 def html(macro: str, *values: Any, **named: Any) -> Markup:
-    """What a macro of page.html.j2 makes of the values."""
+    """The HTML that a macro of page.html.j2 renders from the values."""
     markup: Markup = getattr(_macros(), macro)(*values, **named)
     return markup
 

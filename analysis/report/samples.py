@@ -1,4 +1,4 @@
-"""The viewer: one question followed across checkpoints and templates, with what the verifier said of every response.
+"""The viewer: one question followed across checkpoints and templates, with the verifier's verdict on every response.
 
 A response is hostile text: it is cut, escaped, and shown as it stands.
 """
@@ -26,7 +26,7 @@ SEED = 0  # of that draw
 BENCHMARKS = 6
 RUNS = 12  # followed: one of each group
 STEPS = 8  # of a run: the first, the last, evenly in between
-READ = 60_000  # responses that are looked at of a run
+READ = 60_000  # responses of a run that are read at most
 KNOWN = 80  # questions of a benchmark that are kept while reading, drawn at random
 HEAD, TAIL = 1500, 700  # characters of a response that are shown
 SHORT = 600  # of a question, a prompt, an answer

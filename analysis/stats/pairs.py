@@ -270,7 +270,7 @@ def by_seed(several: Sequence[Pair]) -> tuple[dict[str, float], dict[str, float]
     """(first, second, remarks) by seed: the means over the pairs of a seed.
 
     A seed that lacks a group which others have is left out, for its mean would be of other runs than theirs; if every seed
-    lacks some, all are kept and that is said.
+    lacks some, all count, and a remark says so.
     """
     seeds: dict[str, list[Pair]] = {}
     for pair in several:

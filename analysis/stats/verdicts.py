@@ -195,7 +195,7 @@ def _window(text: str, steps: Sequence[int]) -> list[int]:
 
 
 def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate, list[str]]:
-    """The effect over seeds, and what must be said of it."""
+    """The effect over seeds, and remarks on it."""
     from analysis.stats.intervals import difference, over_seeds
 
     statistic, when = claim.statistic, When(claim.statistic.when)

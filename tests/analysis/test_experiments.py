@@ -235,5 +235,5 @@ def test_the_report_gives_each_experiment_its_part(sweep: Path, tmp_path: Path) 
     ]
     assert order == sorted(order)
     assert "The claims were written down 2023-11-14 22:13 UTC, before the first start" in html
-    assert "None of its cells has begun." in html
+    assert "None of its cells has started." in html
     assert "analysis.curves" in html and "--experiment lengths" in html
