@@ -36,7 +36,7 @@ def write(folder: Path, algo: str, seed: int, values: list[float], planned: int 
     (run / "result.json").write_text(json.dumps({"status": "finished", "steps": len(values)}))
 
 
-def made(folder: Path, effect: float, seeds: int = FEW) -> Runs:
+def two_algorithms(folder: Path, effect: float, seeds: int = FEW) -> Runs:
     """Algorithm b is `effect` tokens longer than a at every step; seeds differ by far more than that."""
     for seed in range(seeds):
         write(folder, "a", seed, [50.0 * seed + step for step in range(STEPS)])
@@ -70,30 +70,32 @@ def spread(low: float, high: float) -> Estimate:
 def test_a_claim_by_itself_is_decided_by_its_interval(
     direction: str, smallest: float, low: float, high: float, word: str
 ) -> None:
-    of = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), direction, smallest)
-    found, _, p = decide(of, spread(low, high))
-    assert found == word and p is not None and (p <= 0.025) == (word == SHOWN)
+    one = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), direction, smallest)
+    result, _, p = decide(one, spread(low, high))
+    assert result == word and p is not None and (p <= 0.025) == (word == SHOWN)
 
 
 def test_too_few_seeds_decide_nothing() -> None:
-    of = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), "greater")
-    word, why, p = decide(of, over_seeds([5.0, 5.1, 5.2, 5.3]))
+    one = Claim("c", Statistic("m", "algo", ("a", "b"), "last"), "greater")
+    word, why, p = decide(one, over_seeds([5.0, 5.1, 5.2, 5.3]))
     assert (word, why, p) == (UNDECIDED, "4 pairs of seeds, 5 needed", None)
-    assert decide(of, over_seeds([5.0]))[0] == UNDECIDED
+    assert decide(one, over_seeds([5.0]))[0] == UNDECIDED
 
 
 def judged(ps: list[float | None]) -> list[Verdict]:
-    of = Claim("c", Statistic("m", None, (), "last"), "greater")
+    one = Claim("c", Statistic("m", None, (), "last"), "greater")
     words = [UNDECIDED if p is None or p > 0.025 else SHOWN for p in ps]
-    return [Verdict(of, word, over_seeds([]), "", p=p) for word, p in zip(words, ps, strict=True)]
+    return [Verdict(one, word, over_seeds([]), "", p=p) for word, p in zip(words, ps, strict=True)]
 
 
 def test_a_page_of_claims_shows_less_than_its_claims_one_by_one() -> None:
     ps = [0.001, 0.02, 0.004, 0.3, None]
-    found = together(judged(ps))
-    assert [one.word for one in found] == [SHOWN, UNDECIDED, SHOWN, UNDECIDED, UNDECIDED]
-    assert [one.adjusted for one in found[:4]] == pytest.approx([0.005, 0.06, 0.016, 0.6]) and found[4].adjusted is None
-    assert "among 5 claims" in found[1].why and {one.family for one in found} == {5}
+    result = together(judged(ps))
+    assert [one.word for one in result] == [SHOWN, UNDECIDED, SHOWN, UNDECIDED, UNDECIDED]
+    assert [one.adjusted for one in result[:4]] == pytest.approx([0.005, 0.06, 0.016, 0.6]) and result[
+        4
+    ].adjusted is None
+    assert "among 5 claims" in result[1].why and {one.family for one in result} == {5}
     assert together(judged([0.02]))[0].word == SHOWN
 
 
@@ -110,10 +112,10 @@ def test_of_pages_about_nothing_one_in_forty_shows_something() -> None:
 
 @pytest.mark.parametrize(("effect", "word"), [(-5.0, SHOWN), (5.0, NOT_SHOWN), (-2.1, UNDECIDED)])
 def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path, effect: float, word: str) -> None:
-    found = verdict(made(tmp_path, effect), claim())
-    assert (found.word, found.measured.n) == (word, FEW)
-    assert found.measured.mean == pytest.approx(effect + 0.2)
-    assert found.notes == ()
+    result = verdict(two_algorithms(tmp_path, effect), claim())
+    assert (result.word, result.measured.n) == (word, FEW)
+    assert result.measured.mean == pytest.approx(effect + 0.2)
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -132,20 +134,20 @@ def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path
 def test_when_says_what_is_taken_of_a_run(tmp_path: Path, when: str, mean: float) -> None:
     for seed in range(3):
         write(tmp_path, "a", seed, [float(step) for step in range(STEPS)])
-    found = verdict(read(tmp_path), claim(direction="greater", statistic={"metric": "length/mean", "when": when}))
-    assert found.measured.mean == pytest.approx(mean)
-    assert found.measured.n == 3
+    result = verdict(read(tmp_path), claim(direction="greater", statistic={"metric": "length/mean", "when": when}))
+    assert result.measured.mean == pytest.approx(mean)
+    assert result.measured.n == 3
 
 
 def test_half_done_runs_and_runs_without_partner_are_left_out_and_named(tmp_path: Path) -> None:
-    made(tmp_path, -5.0)
+    two_algorithms(tmp_path, -5.0)
     write(tmp_path, "a", 7, [1000.0] * 3)
     write(tmp_path, "b", 7, [0.0] * 3)
     write(tmp_path, "b", 8, [0.0] * STEPS)
-    found = verdict(read(tmp_path), claim())
-    assert found.measured.mean == pytest.approx(-4.8)
-    assert any(note.startswith("2 runs left out") for note in found.notes)
-    assert any(note.startswith("1 run without a partner") for note in found.notes)
+    result = verdict(read(tmp_path), claim())
+    assert result.measured.mean == pytest.approx(-4.8)
+    assert any(note.startswith("2 runs left out") for note in result.notes)
+    assert any(note.startswith("1 run without a partner") for note in result.notes)
     early = verdict(read(tmp_path), claim(statistic=GOOD["statistic"] | {"when": "step 2"}))
     assert early.measured.n == 6  # a fixed step needs no finished run
 
@@ -168,9 +170,9 @@ def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
      ({"metric": "length/mean", "axis": "algo", "values": ["a", "c"]}, "0 pairs")],
 )  # fmt: skip
 def test_what_runs_cannot_say_is_undecided(tmp_path: Path, statistic: dict[str, Any], why: str) -> None:
-    found = verdict(made(tmp_path, 1.0, seeds=3), claim(statistic=statistic))
-    assert found.word == UNDECIDED
-    assert why in found.why
+    result = verdict(two_algorithms(tmp_path, 1.0, seeds=3), claim(statistic=statistic))
+    assert result.word == UNDECIDED
+    assert why in result.why
 
 
 @pytest.mark.parametrize(
@@ -203,11 +205,11 @@ def test_a_file_that_holds_no_claims_is_refused(tmp_path: Path, content: str) ->
 
 
 def test_two_runs_of_one_seed_are_one_value_and_said(tmp_path: Path) -> None:
-    made(tmp_path, -5.0)
+    two_algorithms(tmp_path, -5.0)
     write(tmp_path, "b", 1, [50.0 + step - 105 for step in range(STEPS)])  # again, with another outcome
-    found = verdict(read(tmp_path), claim())
-    assert found.measured.n == FEW and found.measured.mean == pytest.approx(-4.8 + (-105 + 4.9) / 2 / FEW)
-    assert any("2 runs with the same settings (seed=1); their mean is one value" in note for note in found.notes)
+    result = verdict(read(tmp_path), claim())
+    assert result.measured.n == FEW and result.measured.mean == pytest.approx(-4.8 + (-105 + 4.9) / 2 / FEW)
+    assert any("2 runs with the same settings (seed=1); their mean is one value" in note for note in result.notes)
 
 
 def test_a_seed_that_lacks_a_part_of_what_others_have_does_not_count(tmp_path: Path) -> None:
@@ -216,14 +218,14 @@ def test_a_seed_that_lacks_a_part_of_what_others_have_does_not_count(tmp_path: P
             if (template, seed) != ("y", 5):
                 write(tmp_path, "a", seed, [value + seed] * STEPS, template=template)
     own = claim(direction="greater", statistic={"metric": "length/mean"})
-    found = verdict(read(tmp_path), own)
-    assert (found.measured.mean, found.measured.n) == (22.0, 5)
-    assert "seed 5 left out: it lacks y" in found.notes
-    assert "the value of a seed is the mean over x; y" in found.notes
+    result = verdict(read(tmp_path), own)
+    assert (result.measured.mean, result.measured.n) == (22.0, 5)
+    assert "seed 5 left out: it lacks y" in result.notes
+    assert "the value of a seed is the mean over x; y" in result.notes
 
 
 def test_a_run_that_was_prolonged_ends_at_its_present_last_step(tmp_path: Path) -> None:
-    runs = made(tmp_path, -5.0)
+    runs = two_algorithms(tmp_path, -5.0)
     for i, run in enumerate(runs.runs):
         assert run.path
         changes = {"steps": 20} | ({"learner.max_norm": 2.0} if i == 0 else {})
@@ -236,8 +238,8 @@ def test_a_run_that_was_prolonged_ends_at_its_present_last_step(tmp_path: Path) 
     assert {run.axes["learner.max_norm"] for run in longer.runs} == {"1 then 2", "1"}
     assert any("holds 10 of 20 steps" in note.text for note in longer.notes)
     assert any(note.text == "went on with other settings: steps=10 then 20" for note in longer.notes)
-    found = verdict(longer, claim())
-    assert found.word == UNDECIDED and f"{2 * FEW} runs left out: not at their last step yet" in found.notes
+    result = verdict(longer, claim())
+    assert result.word == UNDECIDED and f"{2 * FEW} runs left out: not at their last step yet" in result.notes
     assert verdict(longer, claim(statistic=GOOD["statistic"] | {"when": "step 10"})).measured.n == FEW - 1
 
 
@@ -260,13 +262,13 @@ def test_every_is_decided_where_it_is_least_favourable(tmp_path: Path) -> None:
 
 
 def test_seeds_that_were_looked_at_do_not_count(tmp_path: Path) -> None:
-    found = verdict(made(tmp_path, -5.0, seeds=6), claim(seen=[0]))
-    assert (found.word, found.measured.n) == (SHOWN, 5)
-    assert "seed 0 left out: it was looked at before the claim was written down" in found.notes
+    result = verdict(two_algorithms(tmp_path, -5.0, seeds=6), claim(seen=[0]))
+    assert (result.word, result.measured.n) == (SHOWN, 5)
+    assert "seed 0 left out: it was looked at before the claim was written down" in result.notes
 
 
 def test_cells_that_a_sweep_no_longer_wants_are_in_no_verdict(tmp_path: Path) -> None:
-    made(tmp_path, -5.0)
+    two_algorithms(tmp_path, -5.0)
     cells = {path.name: {"wanted": True} for path in tmp_path.iterdir()}
     for seed in range(FEW):
         write(tmp_path, "a", seed, [0.0] * STEPS, group_size=8)
@@ -275,9 +277,9 @@ def test_cells_that_a_sweep_no_longer_wants_are_in_no_verdict(tmp_path: Path) ->
         (path / "cell.yaml").write_text(json.dumps({"config": yaml.safe_load((path / "config.yaml").read_text())}))
     (tmp_path / "sweep.json").write_text(json.dumps({"cells": cells}))
     runs = read(tmp_path)
-    [found] = judge(runs, [claim()])
-    assert (found.word, found.measured.n, found.measured.mean) == (SHOWN, FEW, pytest.approx(-4.8))
-    assert "5 runs left out: of settings that the sweep no longer asks for" in found.notes
+    [result] = judge(runs, [claim()])
+    assert (result.word, result.measured.n, result.measured.mean) == (SHOWN, FEW, pytest.approx(-4.8))
+    assert "5 runs left out: of settings that the sweep no longer asks for" in result.notes
     assert {run.axes["wanted"] for run in runs.runs} == {"yes", "no longer"}
     assert sum("does not ask for" in note.text for note in runs.notes) == FEW
 
@@ -291,5 +293,5 @@ def test_seeds_of_evaluations_are_redrawn_answers_and_that_is_said(tmp_path: Pat
         numbers = {"b": {"eval/b/accuracy": 0.5 + 0.01 * seed}}
         (run / "result.json").write_text(json.dumps({"status": "finished", "evaluation": numbers}))
     own = claim(direction="greater", smallest=0.4, statistic={"metric": "eval/b/accuracy", "when": "first"})
-    found = verdict(read(tmp_path), own)
-    assert found.word == SHOWN and REDRAWN in found.notes
+    result = verdict(read(tmp_path), own)
+    assert result.word == SHOWN and REDRAWN in result.notes

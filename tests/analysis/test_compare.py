@@ -21,8 +21,8 @@ from tests.analysis.test_template import evaluated
 from zero.errors import InputError
 
 
-def journal(run: Path, of: Callable[[int], dict[str, float]], steps: int = 10) -> None:
-    lines = [json.dumps({"step": step, **of(step)}) + "\n" for step in range(1, steps + 1)]
+def journal(run: Path, one: Callable[[int], dict[str, float]], steps: int = 10) -> None:
+    lines = [json.dumps({"step": step, **one(step)}) + "\n" for step in range(1, steps + 1)]
     (run / "metrics.jsonl").write_text("".join(lines))
 
 
@@ -61,9 +61,9 @@ def rows(answer: Any, kind: str) -> dict[str, Any]:
 def test_a_planted_difference_is_found_and_a_null_one_is_not(tmp_path: Path) -> None:
     runs = read(planted(tmp_path, seeds=8))
     answer = compare(runs, "algo=drgrpo,grpo")
-    found = rows(answer, "all")
-    assert list(found) == ["train/reward", "length/mean"]
-    reward, length = found["train/reward"], found["length/mean"]
+    result = rows(answer, "all")
+    assert list(result) == ["train/reward", "length/mean"]
+    reward, length = result["train/reward"], result["length/mean"]
     assert reward["difference"] == pytest.approx(0.1, abs=0.015) and 0.08 < reward["low"] < reward["high"] < 0.12
     assert (reward["n"], reward["p"], reward["smallest_p"]) == (8, 2 / 2**8, 2 / 2**8)
     assert reward["p_holm"] == 2 * reward["p"]
@@ -81,10 +81,10 @@ def test_nothing_is_found_more_often_than_its_level_where_nothing_is() -> None:
     for _ in range(200):
         values = rng.normal(0, 3, size=(10, 1)) + rng.normal(0, 1, size=(10, 2))
         pairs = [Pair("", str(i), "", first, second, (1,)) for i, (first, second) in enumerate(values.tolist())]
-        found = over(pairs)[0]
-        assert found.p is not None and found.difference.low is not None and found.difference.high is not None
-        hits += found.p < 0.05
-        covered += found.difference.low <= 0 <= found.difference.high
+        result = over(pairs)[0]
+        assert result.p is not None and result.difference.low is not None and result.difference.high is not None
+        hits += result.p < 0.05
+        covered += result.difference.low <= 0 <= result.difference.high
     assert hits <= 20 and covered >= 165
 
 
@@ -194,8 +194,8 @@ def test_the_command_finds_the_axis_and_writes_its_files(
 
 
 def test_evaluations_are_compared_where_there_are_no_training_runs(tmp_path: Path) -> None:
-    for of, accuracy in (("none", 0.5), ("r1", 0.2)):
-        evaluated(tmp_path / of, of, accuracy, 1.0)
+    for one, accuracy in (("none", 0.5), ("r1", 0.2)):
+        evaluated(tmp_path / one, one, accuracy, 1.0)
     row = rows(compare(read(tmp_path), "template=none,r1"), "all")["eval/b/accuracy"]
     assert row["difference"] == pytest.approx(0.3) and row["n"] == 1 and math.isnan(row["low"])
 

@@ -53,8 +53,8 @@ def test_the_table_is_mean_and_interval_of_each_group(folder: Path, runs: Runs) 
     seeds = [value(folder, f"grpo-{seed}", "train/reward", 7) for seed in range(3)]
     row = at.loc[("grpo", "train/reward", 7)]
     assert (row["mean"], row["n"]) == (pytest.approx(np.mean(seeds)), 3)
-    of = over_seeds(seeds)
-    assert (row["low"], row["high"]) == (pytest.approx(of.low), pytest.approx(of.high))
+    one = over_seeds(seeds)
+    assert (row["low"], row["high"]) == (pytest.approx(one.low), pytest.approx(one.high))
     assert at.loc[("grpo", "train/reward", 20)]["n"] == 2  # a run that ended early is missing, and that is said
     alone = at.loc[("drgrpo", "eval/nano_math/accuracy", 20)]
     assert alone["mean"] == value(folder, "drgrpo-0", "eval/nano_math/accuracy", 20)
@@ -84,9 +84,9 @@ def test_groups_say_what_they_mix_and_what_changes_together(tmp_path: Path) -> N
     assert runs.varying() == ["algo", "optim.lr", "prompts"]  # not where or how often a run is saved
     groups = grouped(runs, ["algo", "prompts"])
     assert [group.label for group in groups] == ["drgrpo (n = 2)", "grpo (n = 2)"]
-    said = "\n".join(asked.remarks(groups))
-    assert "prompts: not the same in all groups, but changing together with algo" in said
-    assert "grpo (n = 2): its runs differ in optim.lr too" in said
+    text = "\n".join(asked.remarks(groups))
+    assert "prompts: not the same in all groups, but changing together with algo" in text
+    assert "grpo (n = 2): its runs differ in optim.lr too" in text
     assert [group.label for group in grouped(runs, ["optim.lr"])] == [
         "optim.lr=1e-06 (n = 1)",
         "optim.lr=2e-06 (n = 1)",
@@ -115,14 +115,14 @@ def test_n_counts_seeds_whatever_runs_a_group_has(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_one_line(runs: Runs) -> None:
-    for call, said in (
+    for call, text in (
         (lambda: curves(runs, ["train/rewards"]), "did you mean train/reward"),
         (lambda: curves(runs, ["nothing/*"]), "no run has one of these yet"),
         (lambda: curves(runs, by=["alg"]), "there are algo, template"),
         (lambda: curves(runs, window=4), "odd number"),
         (lambda: curves(runs, window=0), "odd number"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=text):
             call()
     assert select(runs, ["length/*", "length/mean"]) == [
         f"length/{n}" for n in ("mean", "correct", "incorrect", "truncated")
@@ -167,10 +167,10 @@ def test_empty_and_odd_panels_are_drawn(tmp_path: Path) -> None:
 def test_from_a_command_line_to_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(folder, tmp_path / "runs")
     assert asked.main([str(tmp_path / "runs"), "--metrics", "train/reward", "--window", "3"]) == 0
-    said = capsys.readouterr()
-    assert "grpo (n = 3)" in said.out
-    assert "note: grpo-2: holds 12 of 20 steps" in said.err
-    assert "different numbers of steps: 20 (3 runs), 12 (1 run)" in said.err
+    text = capsys.readouterr()
+    assert "grpo (n = 3)" in text.out
+    assert "note: grpo-2: holds 12 of 20 steps" in text.err
+    assert "different numbers of steps: 20 (3 runs), 12 (1 run)" in text.err
     written = {path.name for path in (tmp_path / "runs").iterdir() if path.is_file()}
     assert written == {"curves.svg", "curves.pdf", "curves.csv"}
     assert len(pd.read_csv(tmp_path / "runs" / "curves.csv")) == 40

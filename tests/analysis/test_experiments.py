@@ -83,20 +83,22 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "starts": {"title": "Step 0", "cells": starts, "claims": [BETTER], "figures": []},
         "later": {"title": "Not begun", "cells": ["nowhere"], "claims": [LONGER], "figures": []},
     }
-    of = {name: {"name": name, "size": "nano", "registered": 1_700_000_000.0, **rest} for name, rest in named.items()}
-    (home / "sweep.json").write_text(json.dumps({"cells": {}, "experiments": of}))
+    one = {
+        name: {"name": name, "size": "nano", "registered": 1_700_000_000.0, **entry} for name, entry in named.items()
+    }
+    (home / "sweep.json").write_text(json.dumps({"cells": {}, "experiments": one}))
     return home
 
 
 def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
     runs = read(sweep)
-    every = {of.name: of for of in experiments.in_sweeps([sweep])}
-    found = experiments.verdicts(runs, list(every.values()))
-    [longer] = found["lengths"]
+    every = {one.name: one for one in experiments.in_sweeps([sweep])}
+    result = experiments.verdicts(runs, list(every.values()))
+    [longer] = result["lengths"]
     assert longer.word == "shown" and longer.measured.n == 5
-    [better] = found["starts"]
+    [better] = result["starts"]
     assert better.word == "shown" and better.measured.mean == pytest.approx(0.2)
-    [later] = found["later"]
+    [later] = result["later"]
     assert later.word == "undecided"
     assert {run.name for run in runs.restricted_to(every["other"].cells).runs} == {
         f"{n}-{s}" for n in ("other", "staged") for s in range(5)
@@ -104,11 +106,11 @@ def test_each_experiment_is_judged_by_its_own_cells(sweep: Path) -> None:
 
 
 def test_cells_that_start_from_others_are_one_group(sweep: Path) -> None:
-    other = next(of for of in experiments.in_sweeps([sweep]) if of.name == "other")
-    mine = read(sweep).restricted_to(other.cells)
-    assert mine.varying() == ["model"], "the folder of each seed's model is no axis"
+    other = next(one for one in experiments.in_sweeps([sweep]) if one.name == "other")
+    own = read(sweep).restricted_to(other.cells)
+    assert own.varying() == ["model"], "the folder of each seed's model is no axis"
     claim = {**LONGER, "statistic": {**LONGER["statistic"], "axis": "model", "values": ["nano+sft", "nano"]}}  # type: ignore[dict-item]
-    [verdict] = judge(mine, parse([claim | {"direction": "same"}], "x"))
+    [verdict] = judge(own, parse([claim | {"direction": "same"}], "x"))
     assert verdict.measured.n == 5 and verdict.measured.mean == 0
 
 
@@ -171,10 +173,10 @@ def test_other_settings_than_those_of_the_experiment_are_marked(tmp_path: Path) 
     }
     sweep = {"cells": {}, "experiments": {"fig6_length": named | {"registered": 1_700_000_000.0}}}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
-    [of] = experiments.in_sweeps([tmp_path])
-    assert of.changed == ("seed=0,1", "steps=40")
-    assert of.command == "python -m zero.train -m experiment=fig6_length seed=0,1 steps=40 tracker=jsonl"
-    assert "**Not as registered:** run with seed=0,1 steps=40" in experiments.page(read(tmp_path), [of])
+    [one] = experiments.in_sweeps([tmp_path])
+    assert one.changed == ("seed=0,1", "steps=40")
+    assert one.command == "python -m zero.train -m experiment=fig6_length seed=0,1 steps=40 tracker=jsonl"
+    assert "**Not as registered:** run with seed=0,1 steps=40" in experiments.page(read(tmp_path), [one])
     assert report.main([str(tmp_path)]) == 0
     html = (tmp_path / "report.html").read_text()
     assert "Reproduce with: python -m zero.train -m experiment=fig6_length seed=0,1 steps=40" in html

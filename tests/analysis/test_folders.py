@@ -25,7 +25,7 @@ def test_what_mlflow_keeps_of_a_run_is_no_run(tmp_path: Path) -> None:
                   f"a store of another name/1/{RUN_ID}/artifacts"):  # fmt: skip
         make(tmp_path / place, "grpo", 0)
         (tmp_path / place / "metrics.jsonl").unlink()
-    assert [found.path for found in read(tmp_path).runs] == [run]
+    assert [result.path for result in read(tmp_path).runs] == [run]
     for store in (tmp_path / "mlartifacts", tmp_path / "mlartifacts" / RUN_ID / "artifacts"):
         with pytest.raises(InputError, match="holds no run"):
             read(store)

@@ -37,9 +37,9 @@ def test_the_interval_is_that_of_scipy() -> None:
     from scipy import stats
 
     values = [0.1, 0.4, 0.5, 0.9]
-    of = over_seeds(values)
-    assert (of.low, of.high) == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
-    assert p_above(of, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2, alternative="greater").pvalue)
+    one = over_seeds(values)
+    assert (one.low, one.high) == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
+    assert p_above(one, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2, alternative="greater").pvalue)
     assert over_seeds([1.0, math.nan, 3.0]) == over_seeds([1.0, 3.0])
     for p, bound in ((0.0, 0.5), (1.0, 1.0), (1.0, 2.0)):
         assert p_above(over_seeds([1.0, 1.0, 1.0]), bound) == p
@@ -86,18 +86,18 @@ def test_runs_of_one_seed_are_one_curve() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(FINITE, min_size=2, max_size=8))
 def test_a_mean_lies_in_its_interval(values: list[float]) -> None:
-    of = over_seeds(values)
-    assert of.low is not None and of.high is not None
-    assert of.low <= of.mean <= of.high
+    one = over_seeds(values)
+    assert one.low is not None and one.high is not None
+    assert one.low <= one.mean <= one.high
 
 
 def test_pairs_are_seeds_that_both_have() -> None:
     first, second = {"0": 0.5, "1": 0.6, "2": math.nan, "3": 0.9}, {"1": 0.5, "0": 0.3, "2": 0.1, "4": 0.0}
-    of = paired(first, second)
-    assert of.pairs == ("0", "1")
-    assert of.difference.mean == pytest.approx(0.15)
-    assert (of.p, of.smallest_p) == (0.5, 0.5)
-    assert "p = 0.5 (at least 0.5 with 2 pairs)" in str(of)
+    one = paired(first, second)
+    assert one.pairs == ("0", "1")
+    assert one.difference.mean == pytest.approx(0.15)
+    assert (one.p, one.smallest_p) == (0.5, 0.5)
+    assert "p = 0.5 (at least 0.5 with 2 pairs)" in str(one)
     alone = paired({"0": 1.0}, {"0": 0.5})
     assert (alone.p, alone.smallest_p, alone.difference.low, alone.difference.n) == (None, None, None, 1)
     assert paired({"0": 1.0}, {"1": 1.0}).difference.n == 0

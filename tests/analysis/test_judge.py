@@ -118,8 +118,8 @@ def test_a_killed_run_asks_for_the_rest_and_damage_costs_its_own_line(tmp_path: 
     with serving({AT: in_turn(chat("3"))}) as stub:
         assert judge_of(stub, tmp_path).label(ASK, texts("a", "b", "c", "d")) == [1, 3, 3, 3]
         assert len(stub.seen) == 3
-    kept = [line for line in path.read_text(errors="replace").splitlines() if line.endswith("}") and '"text"' in line]
-    assert sum(json.loads(line)["text"] == "3" for line in kept) == 3
+    chosen = [line for line in path.read_text(errors="replace").splitlines() if line.endswith("}") and '"text"' in line]
+    assert sum(json.loads(line)["text"] == "3" for line in chosen) == 3
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_long_texts_lose_their_middle_and_surrogates_are_no_text() -> None:
 def test_the_shipped_instructions(tmp_path: Path) -> None:
     own = instantiate(compose_config("reflection", [f"out={tmp_path}"]))
     assert own["judge"] is None and connect(None) is None
-    found = {name: (one.max_tokens, one.temperature, one.read) for name, one in own["instructions"].items()}
-    assert found == {
+    result = {name: (one.max_tokens, one.temperature, one.read) for name, one in own["instructions"].items()}
+    assert result == {
         "reflection": (300, 0.0, category), "answering": (100, 0.0, yes_or_no), "behaviour": (300, 0.0, last_digit),
     }  # fmt: skip
     for name, one in own["instructions"].items():

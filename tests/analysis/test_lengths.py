@@ -49,8 +49,8 @@ def test_panels_against_steps_and_by_level(runs: Runs) -> None:
     by = table[table["level"] != ""].set_index(["group", "metric", "step", "level"]).sort_index()
     for level in (1, 2):
         row = by.loc[("grpo", "saved/length_correct", 20, str(level))]
-        of = over_seeds([10 * level + 20, 10 * level + 21])
-        assert (row["mean"], row["low"], row["high"], row["n"]) == (of.mean, of.low, of.high, 2)
+        one = over_seeds([10 * level + 20, 10 * level + 21])
+        assert (row["mean"], row["low"], row["high"], row["n"]) == (one.mean, one.low, one.high, 2)
     assert by.loc[("drgrpo", "saved/length_incorrect", 0, "5")]["mean"] == 50
     assert ("grpo", "saved/length_correct", 20, "4") not in by.index
     drawn = svg(answer.figure)

@@ -174,9 +174,9 @@ def test_cross_detection_needs_both_and_a_question_any_response() -> None:
         answering=lambda t: None if t == "unread" else 0 if "books" in t else 1,
         behaviour=lambda t: 1,
     )
-    found = tables.labelled(frame, KEYWORDS, {}, judge, NAMED)
-    assert found["keyword"].tolist() == [True, False, False, False, True, False, True, False, False]
-    assert [str(value) for value in found["cross"]] == [
+    result = tables.labelled(frame, KEYWORDS, {}, judge, NAMED)
+    assert result["keyword"].tolist() == [True, False, False, False, True, False, True, False, False]
+    assert [str(value) for value in result["cross"]] == [
         "True",
         "False",
         "False",
@@ -187,15 +187,15 @@ def test_cross_detection_needs_both_and_a_question_any_response() -> None:
         "False",
         "False",
     ]
-    rows = tables.detection(found).set_index("detector")
+    rows = tables.detection(result).set_index("detector")
     assert rows["reflecting"].to_dict() == {"keyword": 3, "judge": 2, "cross": 1}
     assert rows["questions_reflecting"].to_dict() == {"keyword": 3, "judge": 1, "cross": 1}
     assert rows["unjudged"].to_dict() == {"keyword": 0, "judge": 2, "cross": 1}
     assert (rows["questions"] == 3).all() and rows.loc["judge", "share"] == pytest.approx(2 / 9)
-    answers = tables.answers(found).iloc[0]
+    answers = tables.answers(result).iloc[0]
     assert answers["judged"] == 8 and answers["answering"] == pytest.approx(7 / 8)
-    assert found["labeller"].tolist().count("judge") == 1  # behaviours are those of cross-detected responses
-    counts = tables.keywords(found, KEYWORDS).set_index("keyword")
+    assert result["labeller"].tolist().count("judge") == 1  # behaviours are those of cross-detected responses
+    counts = tables.keywords(result, KEYWORDS).set_index("keyword")
     assert counts.loc["recheck", ["responses", "occurrences"]].tolist() == [2, 2]
     assert counts["responses"].sum() == 3
 
@@ -207,12 +207,12 @@ def test_accuracy_with_and_without_is_compared_within_questions_and_temperatures
         temperature=0.5,
     )  # fmt: skip
     high = frame_of(("p", again, False), ("p", again, True), ("p", "x", True), ("q", again, True), temperature=1.0)
-    found = tables.labelled(pd.concat([low, high], ignore_index=True), KEYWORDS, {}, None, {})
-    questions = tables.questions(found).set_index(["temperature", "id"])
+    result = tables.labelled(pd.concat([low, high], ignore_index=True), KEYWORDS, {}, None, {})
+    questions = tables.questions(result).set_index(["temperature", "id"])
     assert questions.loc[(0.5, "p"), ["with", "without"]].tolist() == [1, 2]
     assert questions.loc[(0.5, "p"), "difference"] == pytest.approx(0.5)
     assert math.isnan(questions.loc[(1.0, "q"), "difference"])  # nothing to compare with
-    rows = tables.differences(tables.questions(found)).set_index("temperature")
+    rows = tables.differences(tables.questions(result)).set_index("temperature")
     assert rows["with_both"].to_dict() == {0.5: 2, 1.0: 1, "all": 2}
     assert rows["questions"].to_dict() == {0.5: 3, 1.0: 2, "all": 3}
     assert rows.loc[0.5, "difference"] == pytest.approx((0.5 - 1) / 2)

@@ -58,7 +58,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def made(folder: Path, *arguments: str) -> Page:
+def page_of(folder: Path, *arguments: str) -> Page:
     """The page of a folder, checked for what every page must be."""
     assert main([str(folder), *arguments]) == 0
     path = folder / "report.html"
@@ -98,17 +98,17 @@ def first_row(run: Path, **changes: object) -> None:
 
 def test_a_page_has_every_section_and_is_the_same_each_time(tmp_path: Path) -> None:
     home = folder_of(tmp_path)
-    page = made(home)
+    page = page_of(home)
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert sections == [
         "results", "claims", "warnings", "curves", "lengths", "comparisons", "health", "samples", "varied", "costs",
         "environment",
     ]  # fmt: skip
     assert sum(tag == "svg" for tag, _ in page.tags) >= 4
-    for said in ("drgrpo (2)", "4 finished", "(n = 2)", "step 20: correct", "verifier:", "% ", "not recorded"):
-        assert said in page.text
+    for text in ("drgrpo (2)", "4 finished", "(n = 2)", "step 20: correct", "verifier:", "% ", "not recorded"):
+        assert text in page.text
     before = (home / "report.html").read_bytes()
-    made(home)
+    page_of(home)
     assert (home / "report.html").read_bytes() == before
 
 
@@ -117,7 +117,7 @@ def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
     for name in ("grpo-s0", "drgrpo-s0"):
         everything = dict.fromkeys(("response", "question", "prompt", "reference", "answer", "reason"), HOSTILE)
         first_row(home / name, **everything, id="<b>")
-    page = made(home)
+    page = page_of(home)
     assert "<script>alert(1)</script>" in page.text
     assert "\u202e" not in page.text and "\x00" not in page.text
     assert "double-check" in re.findall("<mark>(.*?)</mark>", (home / "report.html").read_text())
@@ -128,7 +128,7 @@ def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
 def test_settings_names_and_metrics_are_text_too(tmp_path: Path) -> None:
     run = write_run(tmp_path / "<img src=x onerror=1>", "grpo", 0, 12)
     (run / "config.yaml").write_text(yaml.safe_dump({"algo": "<script>x</script>", "seed": 0, "extra": HOSTILE[:40]}))
-    page = made(tmp_path)
+    page = page_of(tmp_path)
     assert "<script>x</script>" in page.text
 
 
@@ -143,11 +143,11 @@ def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> 
     (home / "drgrpo-s1" / "result.json").write_text("{")
     (home / "empty").mkdir()
     (home / "empty" / "config.yaml").write_text(yaml.safe_dump({"algo": "grpo", "seed": 5, "steps": 20}))
-    said = made(home).text
+    text = page_of(home).text
     for fact in ("of 20 steps", "result.json is damaged", "answers on which the checker failed, up to 25.00%",
                  "different numbers of steps", "has no run of seed"):  # fmt: skip
-        assert fact in said
-    assert "Warnings" in said and "None: every run" not in said
+        assert fact in text
+    assert "Warnings" in text and "None: every run" not in text
 
 
 def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path: Path) -> None:
@@ -164,17 +164,17 @@ def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path
             "versions": {"torch": "2.13"},
         }
         (run / "starts.jsonl").write_text(f"{json.dumps(start | {'ranks': 8})}\n{json.dumps(start)}\n")
-    said = made(home).text
-    assert "grpo-s9: is a cell of the sweep that has no folder yet" in said
-    assert "of the newest copy" not in said  # a run ran the code that its own start names
+    text = page_of(home).text
+    assert "grpo-s9: is a cell of the sweep that has no folder yet" in text
+    assert "of the newest copy" not in text  # a run ran the code that its own start names
     for fact in ("feed" * 10, "d1 (3 of 4 runs), d2 (1 of 4 runs)", "NVIDIA H200", "node7", "2.13"):
-        assert fact in said
+        assert fact in text
     hours = sum(metrics("grpo", 0, s, 20).get("time/step", 0.0) for s in range(21)) + 5 * 2.5
-    assert f"{2 * 4 * hours / 3600:.4g} GPU" in said  # two seeds of an algorithm, four GPUs each
+    assert f"{2 * 4 * hours / 3600:.4g} GPU" in text  # two seeds of an algorithm, four GPUs each
 
 
 def test_groups_of_one_have_no_signal_to_miss(tmp_path: Path) -> None:
-    for size, said in ((8, True), (1, False)):
+    for size, text in ((8, True), (1, False)):
         run = write_run(tmp_path / f"g{size}", "grpo", 0, 20)
         (run / "config.yaml").write_text(yaml.safe_dump({"algo": "grpo", "seed": 0, "steps": 20, "group_size": size}))
         lines = [
@@ -182,15 +182,15 @@ def test_groups_of_one_have_no_signal_to_miss(tmp_path: Path) -> None:
             for line in (run / "metrics.jsonl").read_text().splitlines()
         ]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        assert ("almost no signal at its end" in made(run).text) == said
+        assert ("almost no signal at its end" in page_of(run).text) == text
 
 
 def test_one_run_has_no_interval_over_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "only", "grpo", 0, 20)
-    said = made(run).text
-    assert "one seed everywhere" in said
-    assert "questions" in said
-    assert "none" in said
+    text = page_of(run).text
+    assert "one seed everywhere" in text
+    assert "questions" in text
+    assert "none" in text
 
 
 def test_evaluations_alone_make_a_page(tmp_path: Path) -> None:
@@ -203,9 +203,9 @@ def test_evaluations_alone_make_a_page(tmp_path: Path) -> None:
         (run / "result.json").write_text(json.dumps({"status": "finished", "evaluation": {"x": measured}}))
         row = {"id": "q", "question": "1+1?", "response": f"two, by {template}", "correct": True, "reason": "correct"}
         (run / "completions_x.jsonl").write_text(json.dumps(row) + "\n")
-    said = made(tmp_path).text
-    assert "25.0 to 75.0 %, questions" in said
-    assert "two, by r1" in said and "two, by none" in said
+    text = page_of(tmp_path).text
+    assert "25.0 to 75.0 %, questions" in text
+    assert "two, by r1" in text and "two, by none" in text
 
 
 def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
     (home / "claims.yaml").write_text(
         yaml.safe_dump({"claims": [entry, entry | {"direction": "greater", "text": "longer"}]})
     )
-    page = made(home)
+    page = page_of(home)
     verdicts = [a["class"] for t, a in page.tags if t == "span" and (a.get("class") or "").startswith("verdict")]
     assert verdicts == ["verdict shown", "verdict not-shown"]
     assert "shorter <b>" in page.text and "first start of these runs" in page.text
@@ -231,10 +231,10 @@ def test_the_lead_names_what_varied_and_benchmarks_once() -> None:
 def test_samples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = folder_of(tmp_path, seeds=1)
     first_row(home / "grpo-s0", response="<" * 1_000_000 + "recheck", question="?" * 100_000)
-    made(home)
+    page_of(home)
     assert (home / "report.html").stat().st_size < 1_000_000
     monkeypatch.setattr(report_samples, "BUDGET", 5000)
-    assert "More questions would make this page too large" in made(home).text
+    assert "More questions would make this page too large" in page_of(home).text
 
 
 def test_samples_are_drawn_at_random_and_the_page_says_so(tmp_path: Path) -> None:
@@ -257,19 +257,19 @@ def test_samples_are_drawn_at_random_and_the_page_says_so(tmp_path: Path) -> Non
     assert more and all("changing" in kind for kind in more)
     assert html == report_samples.samples(read(home))
     shuffled = [{"id": f"q{i}", "step": 0} for i in np.random.default_rng(1).permutation(200)]
-    kept: dict[str, report_samples.Followed] = {}
+    chosen: dict[str, report_samples.Followed] = {}
     for row in shuffled:
-        report_samples.add(kept, "a", row)
+        report_samples.add(chosen, "a", row)
     other: dict[str, report_samples.Followed] = {}
     for row in sorted(shuffled, key=str):
         report_samples.add(other, "a", row)
-    assert kept.keys() == other.keys() and len(kept) == report_samples.KNOWN
+    assert chosen.keys() == other.keys() and len(chosen) == report_samples.KNOWN
 
 
 def test_nothing_is_called_sound_that_was_not_looked_at(tmp_path: Path) -> None:
     short = folder_of(tmp_path / "short", seeds=2, steps=6)
-    said = str(report_parts.warnings(read(short)))
-    assert "none collapsed" not in said and "collapse is judged from 10 steps on" in said
+    text = str(report_parts.warnings(read(short)))
+    assert "none collapsed" not in text and "collapse is judged from 10 steps on" in text
     long = folder_of(tmp_path / "long", seeds=2, steps=12)
     assert "none collapsed" in str(report_parts.warnings(read(long)))
 
@@ -277,7 +277,7 @@ def test_nothing_is_called_sound_that_was_not_looked_at(tmp_path: Path) -> None:
 def test_a_heavy_drawing_becomes_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = folder_of(tmp_path, seeds=1)
     monkeypatch.setattr(report_page, "LARGEST_SVG", 100)
-    tags = [tag for tag, _ in made(home).tags]
+    tags = [tag for tag, _ in page_of(home).tags]
     assert "svg" not in tags and tags.count("img") >= 4
 
 

@@ -83,12 +83,12 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
     for axis in ("run", *AXES, "optim.lr"):
         assert isinstance(runs.steps[axis].dtype, pd.CategoricalDtype)
     for run in runs.runs:
-        part = runs.steps[runs.steps["run"] == run.name].set_index("step")
+        rows = runs.steps[runs.steps["run"] == run.name].set_index("step")
         assert run.path is not None
         lines = zero_journal.read(run.path)
-        assert list(part.index) == [line["step"] for line in lines]
+        assert list(rows.index) == [line["step"] for line in lines]
         for line in lines:
-            got = {name: part.at[line["step"], name] for name in runs.metrics}
+            got = {name: rows.at[line["step"], name] for name in runs.metrics}
             assert {name: value for name, value in got.items() if not math.isnan(value)} == {
                 name: value for name, value in line.items() if name != "step"
             }
@@ -139,9 +139,9 @@ def test_a_damaged_journal_is_read_as_far_as_it_goes_and_named(
     make(tmp_path / "odd", "grpo", 1, steps=2)
     (tmp_path / "odd" / "metrics.jsonl").write_text(text)
     runs = read([tmp_path])
-    part = runs.steps[runs.steps["run"] == "odd"]
-    assert list(part["step"]) == steps
-    got = [None if math.isnan(value) else value for value in part["train/reward"]]
+    rows = runs.steps[runs.steps["run"] == "odd"]
+    assert list(rows["step"]) == steps
+    got = [None if math.isnan(value) else value for value in rows["train/reward"]]
     assert got == values
     assert said in notes(runs, "odd")
     assert not notes(runs, "fine")
@@ -179,9 +179,9 @@ def test_what_became_of_a_run(tmp_path: Path) -> None:
     os.utime(tmp_path / "resumed" / "result.json", (old, old))
     (tmp_path / "empty" / "metrics.jsonl").unlink()
     runs = read([tmp_path])
-    for name, (status, said) in cases.items():
+    for name, (status, text) in cases.items():
         assert runs.run(name).status == status, name
-        assert said in notes(runs, name)
+        assert text in notes(runs, name)
         assert bool(notes(runs, name)) == (name != "done")
     assert "different numbers of steps: 5 (6 runs), 20 (1 run), 0 (1 run)" in notes(runs)
 
@@ -274,11 +274,11 @@ def test_completions_come_lazily_in_order_and_damage_is_noted(tmp_path: Path) ->
     rows = run / "completions" / "step_000010.jsonl"
     rows.write_text(json.dumps(answer(1, True)) + '\n{"quest\n7\n' + json.dumps(answer(2, True)) + "\n")
     runs = read(run)
-    found = list(completions(runs, "run"))
-    assert [(row["step"], row["benchmark"]) for row in found] == [(0, "nano_math")] * 5 + [(10, "")] * 2 + [
+    result = list(completions(runs, "run"))
+    assert [(row["step"], row["benchmark"]) for row in result] == [(0, "nano_math")] * 5 + [(10, "")] * 2 + [
         (20, "nano_math")
     ] * 5
-    assert found[5]["question"] == "What is 1 + 2?"
+    assert result[5]["question"] == "What is 1 + 2?"
     assert "step_000010.jsonl: 2 lines damaged" in notes(runs, "run")
     with pytest.raises(InputError, match="no such run; there are run"):
         completions(runs, "x")
@@ -304,10 +304,10 @@ def test_the_newest_start_says_which_options_were_chosen(tmp_path: Path) -> None
 
 
 def test_a_store_knows_the_newest_start_as_the_folder_does() -> None:
-    begun = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
-    known = stored._start(run_tags(begun, 0, "abc"))
+    first = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
+    known = stored._start(run_tags(first, 0, "abc"))
     assert known == {
-        key: begun[key] for key in ("code", "host", "processor", "device", "ranks", "versions", "commit") if begun[key]
+        key: first[key] for key in ("code", "host", "processor", "device", "ranks", "versions", "commit") if first[key]
     }
 
 
@@ -380,9 +380,9 @@ def test_a_store_gives_the_same_table(folder: Path, sent: str) -> None:
     runs = same(folder, sent)
     assert runs.run("grpo-1").path is None
     assert not notes(runs)
-    found = list(completions(runs, "grpo-1"))
-    assert [(row["step"], row["benchmark"]) for row in found] == [(0, "nano_math")] * 5 + [(20, "nano_math")] * 5
-    assert found[0]["question"] == "What is 0 + 0?"
+    result = list(completions(runs, "grpo-1"))
+    assert [(row["step"], row["benchmark"]) for row in result] == [(0, "nano_math")] * 5 + [(20, "nano_math")] * 5
+    assert result[0]["question"] == "What is 0 + 0?"
     assert set(read([sent], ["train/reward"]).metrics) == {"train/reward"}
 
 
@@ -395,7 +395,7 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
     points = {
         run: [{"run_id": run, "step": s, "value": s / 2} for s in range(n)] for run, n in (("a", 3), ("b", 4), ("c", 9))
     }
-    asked = []
+    requests = []
 
     class Reply:
         status_code = 200
@@ -407,7 +407,7 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
             return {"metrics": self.found}
 
     def http_request(creds: Any, path: str, method: str, params: dict[str, Any]) -> Reply:
-        asked.append(params["run_id"])
+        requests.append(params["run_id"])
         return Reply(params["run_id"])
 
     class Store:
@@ -424,9 +424,9 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(mlflow.utils.rest_utils, "http_request", http_request)
     monkeypatch.setattr(stored, "A_REPLY", 8)
-    found = stored._bulk(Client(), ["a", "b", "c"], "train/reward")
-    assert sorted(found) == sorted((p["run_id"], p["step"], p["value"]) for of in points.values() for p in of)
-    assert asked == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
+    result = stored._bulk(Client(), ["a", "b", "c"], "train/reward")
+    assert sorted(result) == sorted((p["run_id"], p["step"], p["value"]) for one in points.values() for p in one)
+    assert requests == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
 
 
 @pytest.mark.slow

@@ -23,9 +23,9 @@ from zero.errors import InputError
 BENCHMARK = "b"
 
 
-def trained(home: Path, of: str, seed: int, curve: dict[int, float], formatted: float = 1.0) -> Path:
+def trained(home: Path, one: str, seed: int, curve: dict[int, float], formatted: float = 1.0) -> Path:
     """A run whose accuracy on the benchmark is `curve`; at step 0 of 20 questions, the first ones right."""
-    run = make(home / f"{of}-{seed}", "drgrpo", seed, 10, template={"name": of})
+    run = make(home / f"{one}-{seed}", "drgrpo", seed, 10, template={"name": one})
     lines = []
     for step, value in curve.items():
         numbers = {"accuracy": value, "accuracy_low": value - 0.1, "accuracy_high": value + 0.1, "formatted": formatted}
@@ -42,12 +42,12 @@ def answers(path: Path, accuracy: float, questions: int = 20) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def evaluated(place: Path, of: str, accuracy: float, formatted: float) -> Path:
+def evaluated(place: Path, one: str, accuracy: float, formatted: float) -> Path:
     """An evaluation of the model itself."""
     place.mkdir(parents=True)
-    config = check("evaluate", ["benchmarks=nano"]) | {"template": {"name": of}, "run_dir": str(place)}
+    config = check("evaluate", ["benchmarks=nano"]) | {"template": {"name": one}, "run_dir": str(place)}
     (place / "config.yaml").write_text(yaml.safe_dump(config))
-    note_choices(place, template=of)
+    note_choices(place, template=one)
     numbers = {"accuracy": accuracy, "accuracy_low": 0.0, "accuracy_high": 1.0, "formatted": formatted}
     entry = {BENCHMARK: {f"eval/{BENCHMARK}/{key}": value for key, value in numbers.items()}}
     (place / "result.json").write_text(json.dumps({"status": "finished", "evaluation": entry}))
@@ -75,16 +75,16 @@ def kind(table: pd.DataFrame, name: str, index: str) -> pd.DataFrame:
 
 def test_before_training_each_template_has_its_accuracy_answering_rate_and_drop(home: Path) -> None:
     answer = template(read(home))
-    begun = kind(answer.table, "start", "template")
-    assert list(begun.index) == ["none", "r1", "qwen_math"]  # the best first
-    assert begun["accuracy"].to_dict() == {"none": 0.5, "r1": 0.25, "qwen_math": pytest.approx(0.1)}
-    assert begun["formatted"].to_dict() == {"none": 1.0, "r1": 0.4, "qwen_math": pytest.approx(0.2)}
-    assert begun["drop"].to_dict() == {"none": 0.0, "r1": 0.25, "qwen_math": pytest.approx(0.4)}
-    assert begun["n"].to_dict() == {"none": 2, "r1": 1, "qwen_math": 3}
-    assert begun.loc["none", ["low", "high"]].tolist() == [0.4, 0.6]  # over questions: as many runs tell no more
+    first = kind(answer.table, "start", "template")
+    assert list(first.index) == ["none", "r1", "qwen_math"]  # the best first
+    assert first["accuracy"].to_dict() == {"none": 0.5, "r1": 0.25, "qwen_math": pytest.approx(0.1)}
+    assert first["formatted"].to_dict() == {"none": 1.0, "r1": 0.4, "qwen_math": pytest.approx(0.2)}
+    assert first["drop"].to_dict() == {"none": 0.0, "r1": 0.25, "qwen_math": pytest.approx(0.4)}
+    assert first["n"].to_dict() == {"none": 2, "r1": 1, "qwen_math": 3}
+    assert first.loc["none", ["low", "high"]].tolist() == [0.4, 0.6]  # over questions: as many runs tell no more
     # paired over questions: 8 of 20 differ, so that the interval lies well above 0
-    assert 0.1 < begun.loc["qwen_math", "drop_low"] < 0.4 < begun.loc["qwen_math", "drop_high"] < 0.65
-    assert math.isnan(begun.loc["none", "drop_low"])
+    assert 0.1 < first.loc["qwen_math", "drop_low"] < 0.4 < first.loc["qwen_math", "drop_high"] < 0.65
+    assert math.isnan(first.loc["none", "drop_low"])
 
 
 def test_recovery_is_the_first_step_as_good_as_the_reference_was(home: Path) -> None:
@@ -162,8 +162,8 @@ def test_real_runs_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"template.svg", "template.pdf", "template.csv"}
     table = pd.read_csv(tmp_path / "out" / "template.csv")
-    begun = table[table["kind"] == "start"].set_index("template")
-    drop = begun.loc[begun["accuracy"].idxmin()]  # of so few questions either may be the worse one
-    assert drop["drop"] == pytest.approx(begun["accuracy"].max() - drop["accuracy"]) and drop["drop"] > 0
+    first = table[table["kind"] == "start"].set_index("template")
+    drop = first.loc[first["accuracy"].idxmin()]  # of so few questions either may be the worse one
+    assert drop["drop"] == pytest.approx(first["accuracy"].max() - drop["accuracy"]) and drop["drop"] > 0
     assert drop["drop_low"] <= drop["drop"] < drop["drop_high"]  # from the answers that both runs saved
     assert len(table[table["kind"] == "run"]) == 1 and "answering" in capsys.readouterr().out
