@@ -169,10 +169,9 @@ def draw(every: Sequence[Card], numbers: Mapping[str, Any], path: Path) -> None:
                     style.line(axis, entry["steps"], entry[key]["mean"], look, name, low, high)
         style.finish(above, "step", "held-out accuracy", family)
         style.finish(below, "step", "response length, tokens")
-    for row in (drawn.axes[: len(families)], drawn.axes[len(families) :]):
-        seen = [value for axis in row for line in axis.lines for value in line.get_ydata()]
-        for axis in (
-            row if seen else ()
-        ):  # the means decide: the interval of two or three seeds may be wider than all that is to be seen
-            axis.set_ylim(0 if row[0] is drawn.axes[0] else 0.85 * min(seen), 1.15 * max(seen))
+    # the means decide: the interval of two or three seeds may be wider than all that matters
+    for key, row in (("accuracy", drawn.axes[: len(families)]), ("length", drawn.axes[len(families) :])):
+        means = [value for entry in measured.values() for value in entry[key]["mean"] if value is not None]
+        for axis in row if means else ():
+            axis.set_ylim(0 if key == "accuracy" else 0.85 * min(means), 1.15 * max(means))
     drawn.savefig(path, dpi=110)

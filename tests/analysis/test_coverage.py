@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -144,13 +143,12 @@ def test_a_bad_list_of_ks_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("name", ["compare", "template", "coverage"])
 def test_help_is_quick(name: str) -> None:
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"analysis.{name}", "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "FOLDER" in done.stdout and time.monotonic() - began < 20
+    assert done.returncode == 0 and "FOLDER" in done.stdout
     for module in ("torch", "pandas", "matplotlib", "numpy", "hydra"):
         assert f" {module}\n" not in done.stderr, module

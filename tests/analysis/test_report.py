@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -323,11 +322,9 @@ def test_bad_input_is_one_line(
 
 
 def test_help_is_quick() -> None:
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "analysis.report", "--help"], capture_output=True, text=True, check=True
     )
     assert "FOLDER" in done.stdout
-    assert time.monotonic() - began < 5
     loaded = "import sys, analysis.report, analysis.stats.claims; print({'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "set()"
