@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.reader.folders import COMPLETIONS, TRAIN
-from analysis.reader.mlflow import stored_completions
 from analysis.reader.records import EVAL, Note, Run, Runs
 from zero.files import lines_of
 
@@ -109,6 +108,8 @@ def completions(runs: Runs, run: Run | str) -> Iterator[dict[str, Any]]:
 
 def _completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     if run.path is None:
+        from analysis.reader.mlflow import stored_completions  # NumPy, for which --help need not wait
+
         yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
         return
     for path, benchmark, step in _files(run, run.path):

@@ -186,7 +186,7 @@ def test_long_texts_lose_their_middle_and_surrogates_are_no_text() -> None:
 
 
 def test_the_shipped_instructions(tmp_path: Path) -> None:
-    own = instantiate(compose_config("reflection", [f"out={tmp_path}"]))
+    own = instantiate(compose_config("reflection", []))
     assert own["judge"] is None and connect(None) is None
     result = {name: (one.max_tokens, one.temperature, one.read) for name, one in own["instructions"].items()}
     assert result == {
@@ -200,7 +200,7 @@ def test_the_shipped_instructions(tmp_path: Path) -> None:
         assert ("THE ANSWER" in text) == (name == "behaviour")  # who knows the answer might judge by it
     mine = tmp_path / "prompt.txt"
     mine.write_text("Mine: {response}")
-    typed = [f"out={tmp_path}", f"instructions.answering.prompt='@{mine}'"]
+    typed = [f"instructions.answering.prompt='@{mine}'"]
     assert instantiate(compose_config("reflection", typed))["instructions"]["answering"].prompt == "Mine: {response}"
     with pytest.raises(InputError, match=r"instructions.x.prompt=say 2: must hold \{response\}"):
         Instruction("x", "say 2", 1, 0.0, category)
