@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from zero import checkpoint
@@ -38,11 +37,12 @@ from zero.runtime import World
 from zero.signals import StopSignal
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, journal
+from zero.tracking.glossary import combine
 
 
 @dataclass(frozen=True)
 class Run:
-    """Every part of a run, each built once by zero/train.py."""
+    """Every part of a run, each built once by zero/build.py."""
 
     dir: Path
     template: AnyTemplate
@@ -56,7 +56,7 @@ class Run:
     critic: Critic | None
     lens: AlgorithmLens | None  # compares the run's algorithm with others
     sync_check: SyncCheck  # compares engine and learner
-    prefetch: Prefetch  # what was drawn for the next step
+    prefetch: Prefetch  # completions of the next step, sampled ahead
     benchmarks: Sequence[Benchmark]
     trackers: Trackers
     world: World
@@ -71,11 +71,10 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
-    model: str = ""  # a fingerprint of the one that the run began with
+    model: str = ""  # a fingerprint of the weights that the run began with
     rounds: Rounds = field(default_factory=Rounds)  # of questions, so far
-    on_start: Callable[[int], None] = lambda done: (
-        None
-    )  # called once, with the steps done before; -1: not even evaluated
+    # Called once, with the number of steps done before; -1: not even the evaluation before training.
+    on_start: Callable[[int], None] = lambda done: None
 
     def save(self, path: Path) -> None:
         """All that changes from step to step, into the existing folder `path`. Called by every rank."""
@@ -98,41 +97,69 @@ class Run:
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     """Step t, counted from 0: questions -> prompts -> completions -> verdicts -> batch -> updates -> new weights.
 
-    With several ranks each samples and grades its part of the prompts; from there on all have the whole step.
+    With several ranks each samples and grades its shard of the prompts; from there on all have the whole step.
     """
     timer = StageTimer()
-    sampled = list[Group]()
-    for r in range(1 + run.algo.resample_rounds):  # one, unless the algorithm replaces groups that teach nothing
-        mine = run.world.shard(make_prompts(run, t, r))
+    groups, sampled = rollout_and_grade(run, t, timer)
+    request_next(run, t + 1, timer)
+    with timer("update"):
+        batch = score_batch(run, groups)
+    comparison = compare_algorithms(run, t, batch, groups, timer)
+    with timer("update"):
+        updates = [update(run, mini_batch) for mini_batch in make_mini_batches(run, batch, t)]
+    sync(run, t + 1, timer)
+    metrics = summarize(sampled) | combine(updates) | staleness(groups, t) | comparison | timer.metrics()
+    return groups, metrics | speeds(metrics, learned=int(batch.length_N.sum()) * run.epochs)
+
+
+def rollout_and_grade(run: Run, t: int, timer: StageTimer) -> tuple[list[Group], list[Group]]:
+    """The step's groups, and all that were sampled for them: more, if the algorithm replaces groups without a signal."""
+    sampled: list[Group] = []
+    for r in range(1 + run.algo.resample_rounds):
+        prompts = run.world.shard(make_prompts(run, t, r))
         with timer("rollout"):
-            waiting = run.prefetch.pop(t)
-            completions_PG = generate(run, mine) if waiting is None else waiting
+            prefetched = run.prefetch.pop(t)
+            completions_PG = generate(run, prompts) if prefetched is None else prefetched
         with timer("grade"):
-            sampled += run.world.all_gather(run.grader.grade(mine, completions_PG, run.sampling.max_tokens))
+            sampled += run.world.all_gather(run.grader.grade(prompts, completions_PG, run.sampling.max_tokens))
         if sum(map(has_signal, sampled)) >= run.prompts:
             break
     run.rounds.end(t, r + 1)
-    groups = sorted(sampled, key=has_signal, reverse=True)[: run.prompts] if run.algo.resample_rounds else sampled
-    if run.engine.staleness and t + 1 < run.steps:
-        next_ones = run.world.shard(make_prompts(run, t + 1, 0))
+    if not run.algo.resample_rounds:
+        return sampled, sampled
+    return sorted(sampled, key=has_signal, reverse=True)[: run.prompts], sampled
+
+
+def request_next(run: Run, t: int, timer: StageTimer) -> None:
+    """If the engine samples one step ahead: start on the completions of step t, the next one."""
+    if run.engine.staleness and t < run.steps:
+        prompts = run.world.shard(make_prompts(run, t, 0))
         with timer("rollout"):
-            run.prefetch.request(t + 1, partial(generate, run, next_ones), beside=run.engine.apart)
-    with timer("update"):
-        batch = score_batch(run, groups)
-    seen: Metrics = {}
-    if run.lens and due(t + 1, run.lens.every, run.steps):
-        with timer("lens"):
-            seen = compare(run.lens, run.algo, batch, groups, run.learner)
-    with timer("update"):
-        losses = [update(run, part) for part in make_mini_batches(run, batch, t)]
+            run.prefetch.request(t, partial(generate, run, prompts), beside=run.engine.apart)
+
+
+def compare_algorithms(run: Run, t: int, batch: Batch, groups: Sequence[Group], timer: StageTimer) -> Metrics:
+    """What other algorithms would have made of this step, in the steps in which that is asked for."""
+    if run.lens is None or not due(t + 1, run.lens.every, run.steps):
+        return {}
+    with timer("lens"):
+        return compare(run.lens, run.algo, batch, groups, run.learner)
+
+
+def sync(run: Run, version: int, timer: StageTimer) -> None:
+    """Send the new weights to the engine, as soon as it draws nothing with the old ones any more."""
     with timer("rollout"):
         run.prefetch.wait()
     with timer("sync"):
-        run.engine.sync(finite(run.learner.weights()), version=t + 1)
-    metrics = summarize(sampled) | average(losses) | staleness(groups, t) | seen | timer.metrics()
-    metrics["speed/rollout"] = metrics["tokens/generated"] / metrics["time/rollout"]
-    metrics["speed/update"] = float(batch.length_N.sum()) * run.epochs / metrics["time/update"]
-    return groups, metrics
+        run.engine.sync(finite(run.learner.weights()), version=version)
+
+
+def speeds(metrics: Metrics, learned: int) -> Metrics:
+    """Tokens per second of a step's rollout and updates; `learned` counts a token once for every epoch."""
+    return {
+        "speed/rollout": metrics["tokens/generated"] / metrics["time/rollout"],
+        "speed/update": learned / metrics["time/update"],
+    }
 
 
 def make_prompts(run: Run, t: int, r: int) -> list[Prompt]:
@@ -143,15 +170,16 @@ def make_prompts(run: Run, t: int, r: int) -> list[Prompt]:
 
 
 def generate(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
-    """A group of completions for each of these prompts, with the weights that the engine has. The last of a step, unless more
-    are drawn for lack of a signal, for a critic, or a step ahead."""
+    """A group of completions for each of these prompts, with the weights that the engine has now."""
+    # The last sampling of a step, unless more follows: for lack of a signal, for a critic, or a step ahead.
     last = not (run.algo.resample_rounds or run.critic or run.engine.staleness)
     with run.engine.awake(last):
         return run.engine.generate(prompts, run.group_size, run.sampling)
 
 
 def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
-    """The step's responses as tensors, with all that the algorithm asks of the policies and the critic, and advantages."""
+    """The step's responses as tensors, with advantages and whatever the algorithm needs for them: log-probabilities of the
+    old policy and the reference, values of a critic."""
     batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
     if run.algo.needs_reference:
         batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
@@ -162,18 +190,18 @@ def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
 
 
 def make_mini_batches(run: Run, batch: Batch, t: int) -> list[Batch]:
-    """The batches of the step's optimizer steps. The first is at the policy that the step began with: its ratios are 1. The others
-    carry that policy's log-probabilities, computed as they will be after the updates before them, so that a ratio tells what
-    these did and not how rows were cut."""
+    """The batches of the step's optimizer steps. The first update starts from the policy that made the samples: its ratios
+    are 1. The later ones carry that policy's log-probabilities, computed on the same micro-batches as in the update, so that
+    a ratio shows what the updates changed and not how the rows were cut."""
     first, *others = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
     learner, algo = run.learner, run.algo
     return [replace(first, old_NT=None)] + [replace(b, old_NT=learner.logprobs(b, as_updated=algo)) for b in others]
 
 
-def update(run: Run, part: Batch) -> Metrics:
+def update(run: Run, mini_batch: Batch) -> Metrics:
     """One optimizer step of the policy, and of the critic if it learns."""
-    metrics = run.learner.update(part, run.algo)
-    return metrics | run.critic.update(part) if run.critic else metrics
+    metrics = run.learner.update(mini_batch, run.algo)
+    return metrics | run.critic.update(mini_batch) if run.critic else metrics
 
 
 def has_signal(group: Group) -> bool:
@@ -187,15 +215,15 @@ def train(run: Run, stop: StopSignal) -> list[Result]:
     The journal line of a step is written before its checkpoint: a resumed run drops what lies beyond its checkpoint and
     computes it again, to the same numbers.
     """
-    seen = resume(run)
-    start, stop.started = max(seen, 0), True
+    done_before = resume(run)
+    start, stop.started = max(done_before, 0), True
     hack = RewardHackAlarm.from_journal(journal.read(run.dir) if run.world.is_main else ())
     results: list[Result] = []
     run.engine.sync(finite(run.learner.weights()), version=start)
     refuse_coarser(run.engine, run.learner)
     if run.sync_check.every:
         check_sync(run, make_prompts(run, start, 0), start)
-    if seen < 0:
+    if done_before < 0:
         metrics, results = run_benchmarks(run, 0)
         record(run, stop, 0, metrics)
     for t in range(start, run.steps):
@@ -216,31 +244,32 @@ def train(run: Run, stop: StopSignal) -> list[Result]:
 
 def record(run: Run, stop: StopSignal, done: int, metrics: Metrics) -> None:
     """The journal line of a step, its checkpoint if one is due or somebody asks to stop, and then Preempted."""
-    # Once: what comes later is for the next step. Before anything is written: a copy that another replaced leaves here.
-    asked = run.world.any_rank(bool(stop))
+    # Read once: a signal that arrives later is for the next step. Read before anything is written: this raises LeaseLost in a
+    # process whose run another one has taken over.
+    stopping = run.world.any_rank(bool(stop))
     run.trackers.metrics(metrics | _clock(), step=done)
-    if asked or (done and due(done, run.save_every, run.steps)):
+    if stopping or (done and due(done, run.save_every, run.steps)):
         checkpoint.save(run.dir / "checkpoints", done, run.save, run.keep, run.world)
-    if asked and done < run.steps:
+    if stopping and done < run.steps:
         raise Preempted(
             f"{stop.received or 'a signal'} after step {done} of {run.steps}: saved; the same command continues"
         )
 
 
 def resume(run: Run) -> int:
-    """Load the newest sound checkpoint, take the journal back to it, and return the steps that it has seen; -1: none yet."""
-    found = checkpoint.agreed(run.dir / "checkpoints", lambda text: print(text, file=sys.stderr), run.world)
-    seen = -1
-    if found:
-        seen, path = found
-        if seen > run.steps:
+    """Load the newest sound checkpoint, take the journal back to it, and return its number of steps; -1: there is none yet."""
+    newest = checkpoint.agreed(run.dir / "checkpoints", lambda text: print(text, file=sys.stderr), run.world)
+    done = -1
+    if newest:
+        done, path = newest
+        if done > run.steps:
             raise InputError(
-                "steps", run.steps, f"the run has taken {seen} steps already; give that number or a higher one"
+                "steps", run.steps, f"the run has taken {done} steps already; give that number or a higher one"
             )
-        run.load(path, seen)
-    run.trackers.rewind(seen)
-    run.on_start(seen)
-    return seen
+        run.load(path, done)
+    run.trackers.rewind(done)
+    run.on_start(done)
+    return done
 
 
 def refuse_coarser(engine: RolloutEngine, learner: Learner) -> None:
@@ -252,7 +281,7 @@ def refuse_coarser(engine: RolloutEngine, learner: Learner) -> None:
 
 
 def check_sync(run: Run, prompts: Sequence[Prompt], version: int) -> float:
-    """What the sync check finds of the weights that the engine has just been sent; raises SyncMismatch."""
+    """How far the engine is from the learner right after a weight sync, in nats; raises SyncMismatch if it is too far."""
     pad = run.tokenizer.pad_token_id or 0
     return run.sync_check.check(run.engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
 
@@ -284,15 +313,6 @@ def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> No
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in table))
     run.trackers.artifact(path)
-
-
-def average(updates: Sequence[Metrics]) -> Metrics:
-    """Metrics of a step from those of its optimizer steps: means; largest values stay the largest, and what was skipped adds up."""
-    names = dict.fromkeys(name for update in updates for name in update)
-    ways = {
-        name: max if name.endswith("_max") else sum if name.endswith("skipped_updates") else fmean for name in names
-    }
-    return {name: way([update[name] for update in updates if name in update]) for name, way in ways.items()}
 
 
 def due(done: int, every: int, last: int) -> bool:

@@ -24,7 +24,7 @@ from zero.batching import make_batch
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
-from zero.loop import parts_of
+from zero.loop import make_mini_batches
 from zero.objective import sequence_correction, token_correction
 from zero.records import Batch, Group, Sampling
 from zero.rollout.native import NativeEngine
@@ -158,12 +158,13 @@ def test_updates_that_change_nothing_clip_nothing(tiny_folder: Path, mixed: bool
     learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optim=still, temperature=1.0)
     algo = load_algo("gspo")
     run: Any = SimpleNamespace(learner=learner, algo=algo, updates=4, epochs=epochs, seed=0)
-    parts = parts_of(run, tiny_batch(algo), 0)
-    assert len(parts) == 4 * epochs and parts[0].old_NT is None
-    for part in parts[1:]:
-        assert part.old_NT is not None
-        exact = learner.logprobs(part, as_updated=algo)
-        torch.testing.assert_close(part.old_NT, exact, rtol=0, atol=0)
-    told = [learner.update(part, algo) for part in parts]
-    assert [metrics["loss/clip_fraction"] for metrics in told] == [0.0] * len(parts)
-    assert max(metrics["loss/grad_norm"] for metrics in told) > 0
+    mini_batches = make_mini_batches(run, tiny_batch(algo), 0)
+    first, *later = mini_batches
+    assert len(later) == 4 * epochs - 1 and first.old_NT is None
+    for mini_batch in later:
+        assert mini_batch.old_NT is not None
+        exact = learner.logprobs(mini_batch, as_updated=algo)
+        torch.testing.assert_close(mini_batch.old_NT, exact, rtol=0, atol=0)
+    updates = [learner.update(mini_batch, algo) for mini_batch in mini_batches]
+    assert [metrics["loss/clip_fraction"] for metrics in updates] == [0.0] * len(mini_batches)
+    assert max(metrics["loss/grad_norm"] for metrics in updates) > 0

@@ -36,6 +36,7 @@ from zero.tracking import (
 from zero.tracking import journal as journals
 from zero.tracking import mlflow as mlflow_tracking
 from zero.tracking.follower import why
+from zero.tracking.glossary import COMBINED_BY, combine
 from zero.tracking.provenance import package_versions, start
 from zero.tracking.store import absolute, dashboard_command, default_store, without_password
 
@@ -102,6 +103,17 @@ def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience
 
 
 # --- glossary ---
+
+
+def test_metrics_of_several_optimizer_steps_become_those_of_the_step() -> None:
+    assert set(COMBINED_BY) <= set(GLOSSARY)
+    updates = [
+        {"loss/policy": 1.0, "mismatch/logprob_gap_max": 0.5},
+        {"loss/policy": 2.0, "mismatch/logprob_gap_max": 0.25, "loss/skipped_updates": 1.0},
+        {"loss/policy": 6.0, "mismatch/logprob_gap_max": 0.125, "loss/skipped_updates": 1.0, "critic/loss": 4.0},
+    ]
+    expected = {"loss/policy": 3.0, "mismatch/logprob_gap_max": 0.5, "loss/skipped_updates": 2.0, "critic/loss": 4.0}
+    assert combine(updates) == expected
 
 
 def test_glossary_describes_every_name_and_no_other() -> None:

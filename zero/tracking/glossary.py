@@ -6,7 +6,11 @@ Order is the order of a journal line and of the table that `python -m zero.track
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
+from statistics import fmean
+
+from zero.records import Metrics
 
 # "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt.
 # A benchmark named "macro" is the plain mean over benchmarks.
@@ -129,6 +133,20 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "speed/update": ("tokens/s", "prompt and response tokens learned from per second of time/update"),
     "system/memory": ("GB", "peak resident memory of the process so far, in units of 2^30 bytes"),
 }
+
+# How the values of a step's optimizer steps become one; of every other metric it is their mean
+COMBINED_BY: dict[str, Callable[[Sequence[float]], float]] = {
+    "loss/skipped_updates": sum,
+    "critic/skipped_updates": sum,
+    "mismatch/logprob_gap_max": max,
+}
+
+
+def combine(updates: Sequence[Metrics]) -> Metrics:
+    """The metrics of a step from those of its optimizer steps, over those that have the metric."""
+    names = dict.fromkeys(name for update in updates for name in update)
+    values = {name: [update[name] for update in updates if name in update] for name in names}
+    return {name: COMBINED_BY.get(name, fmean)(values[name]) for name in names}
 
 
 def describe(name: str) -> tuple[str, str]:
