@@ -77,12 +77,13 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     """zero.loop.step as zero.train runs it, on the prompts in the order of the file; no evaluation, no tracker."""
     from tempfile import TemporaryDirectory
 
+    from zero.build import build
     from zero.config.check import check, instantiate
     from zero.loop import step
+    from zero.question_sets import load_questions
     from zero.questions import QuestionSet, Rows
     from zero.runtime import World
     from zero.tracking import provenance
-    from zero.train import build, load_questions
 
     class InOrder(QuestionSet):
         def batch(self, step: int, n: int, seed: int) -> list[Any]:

@@ -19,9 +19,9 @@ LAYERS = [
     "models run_folder",
     "rollout pretrain question_sets",
     "critic benchmark monitoring failures",
-    "build loop",
-    "evaluate memory_probe",
-    "train",
+    "loop scores subjects",
+    "build memory_probe",
+    "evaluate train",
     "launch.sweep analysis.reader analysis.style",
     "launch.places analysis.cli analysis.stats",
     "launch.cost launch.serving analysis.sentences analysis.template_figure",
@@ -44,6 +44,8 @@ COMPOSING = {
     "zero.evaluate",
     "zero.pretrain",
     "zero.run_folder",
+    "zero.scores",
+    "zero.subjects",
     "launch.sweep.compose",
 }
 CONFINED = {

@@ -92,10 +92,10 @@ def evaluate_in_parts(
     ks: Sequence[int],
     path: Path,
     at_once: int,
-    told: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> Result:
     """As `evaluate`, with every row kept in `path` (JSON Lines) as soon as it is known: after a kill, of any kind, the
-    same call goes on where it was. `told` hears (questions done, questions).
+    same call goes on where it was. `on_progress` is called with (questions done, questions).
 
     A part is at_once // n questions, at least one. The parts do not depend on where a run was killed, so that the
     engine sees the same batches and the result is the same bit for bit. InputError if the file holds something else.
@@ -105,7 +105,7 @@ def evaluate_in_parts(
     table = _kept(path, prompts, bench.n, size)
     done = len(table) // bench.n
     if done:
-        told(done, len(prompts))
+        on_progress(done, len(prompts))
     if done < len(prompts):
         with engine.awake(), path.open("ab") as file:
             for start in range(done, len(prompts), size):
@@ -114,7 +114,7 @@ def evaluate_in_parts(
                 file.flush()
                 os.fsync(file.fileno())
                 table += part
-                told(len(table) // bench.n, len(prompts))
+                on_progress(len(table) // bench.n, len(prompts))
     return measured(bench.questions.name, bench.n, table, ks)
 
 

@@ -1,4 +1,4 @@
-"""Parts from a checked config, shared by the composition roots. Imports torch; import it late."""
+"""From a checked config to the parts of a run, each built once: read `build` first. Imports torch; import it late."""
 
 from __future__ import annotations
 
@@ -6,29 +6,150 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from zero import run_folder
 from zero.benchmark import Benchmark
-from zero.config.check import instantiate, options, without_facts
+from zero.config.check import instantiate, options, takes_weights, without_facts
 from zero.critic import CriticContext
 from zero.errors import InputError
-from zero.grading import Grader
-from zero.models.load import configured_ends
+from zero.grading import Grader, Reward
+from zero.loop import Run
+from zero.models.load import configured_ends, load_model
 from zero.models.vocabulary import vocabulary_size
+from zero.models.weights import fingerprint
 from zero.monitoring import algorithm_lens as lens
 from zero.monitoring.algorithm_lens import AlgorithmLens
+from zero.monitoring.preflight import preflight, settings_doubts
 from zero.monitoring.sync_check import SyncCheck
+from zero.question_sets import as_key
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import World, has_bfloat16
+from zero.rollout.prefetch import Prefetch
+from zero.runtime import World, has_bfloat16, prepare
 from zero.template import AnyTemplate
+from zero.tracking import Trackers, provenance
+from zero.tracking.delivery import open_trackers
+from zero.tracking.terminal import Progress
 
 Config = Mapping[str, Any]
+ALONE = World()
 ENOUGH = 200  # rows that are too long, to know that the settings are wrong
 LONG_ROWS = 0.05  # share of a training set that may be too long for the context
+
+
+def build(
+    config: Config,
+    run_dir: Path,
+    name: str,
+    sets: dict[str, QuestionSet],
+    start: provenance.Start,
+    template: AnyTemplate,
+    reward: Reward,
+    world: World = ALONE,
+    identity: Config | None = None,
+) -> Run:
+    """Every part of a run, each from its own section of the config; those that need no torch are given. `identity`: the
+    settings that the run began with, if it goes on with others."""
+    device = prepare(config["threads"], config["learner"]["tf32"])
+    report(world, machine_notes(config, start, device, world))
+    algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
+    model, tokenizer, context = load_model(config["model"])
+    weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
+    run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
+    sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
+    training = as_key(config["questions"])
+    sets[training] = questions = with_room(sets[training], template, tokenizer, sampling, context)
+    report(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
+    report(world, [preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer)])
+    parameters = sum(p.numel() for p in model.parameters())
+    report(world, [f"warning  {doubt}" for doubt in settings_doubts(config, parameters)])
+    evaluation = config["evaluation"]
+    held_out = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
+    benchmarks = make_benchmarks(
+        config["benchmarks"], template, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
+    )
+    grader = Grader(template.extract, questions.check, questions.extract_any, reward)
+    engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    report(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
+    critic = make_critic(  # before the learner, which may change the model it is given
+        config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
+    )
+    learner = make_learner(config, model, tokenizer, algo, optim, device, world)
+    trackers = Trackers(None)
+    if world.is_main and not config["probe"]:
+        view = Progress(run_dir, name, config["steps"])
+        trackers = open_trackers(identity or config, start, run_dir, name, view)
+    return Run(
+        dir=run_dir,
+        template=template,
+        questions=questions,
+        algo=algo,
+        sampling=sampling,
+        tokenizer=tokenizer,
+        grader=grader,
+        engine=engine,
+        learner=learner,
+        critic=critic,
+        lens=make_lens(config, start["choices"].get("algo", ""), learner, tokenizer),
+        sync_check=make_sync_check(config, device),
+        model=weights,
+        prefetch=Prefetch(world),
+        benchmarks=benchmarks,
+        trackers=trackers,
+        world=world,
+        **{key: config[key] for key in ("seed", "steps", "prompts", "group_size", "updates", "epochs")},
+        evaluate_every=evaluation["every"],
+        save_every=config["checkpoint"]["every"],
+        keep=config["checkpoint"]["keep"],
+        sample_every=config["samples"]["every"],
+        sample_groups=config["samples"]["groups"],
+    )
+
+
+def build_evaluation(
+    config: Config, sets: dict[str, QuestionSet], start: provenance.Start, template: AnyTemplate, reward: Reward
+) -> tuple[Any, Any, RolloutEngine, list[Benchmark]]:
+    """(model, tokenizer, engine, benchmarks) of an evaluation. The model comes without weights if the engine is a server that
+    answers with its own."""
+    device = prepare(config["threads"])
+    model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
+    sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
+    benchmarks = make_benchmarks(
+        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
+    )
+    first = benchmarks[0].questions.rows.heldout[0]
+    report(ALONE, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
+    engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    report(ALONE, [provenance.on_engine(start, engine)])
+    return model, tokenizer, engine, benchmarks
+
+
+def report(world: World, lines: Sequence[str]) -> None:
+    """Lines for the person who started the run, from one rank."""
+    if world.is_main:
+        for line in lines:
+            print(line, file=sys.stderr)
+
+
+def machine_notes(config: Config, start: provenance.Start, device: torch.device, world: World) -> list[str]:
+    """What the user should know about this machine before the run: whatever makes it slower than it need be."""
+    notes = []
+    if config["prompts"] % world.size:
+        notes.append(
+            f"prompts={config['prompts']}: {world.size} ranks cannot share them evenly; a multiple of {world.size} wastes no time"
+        )
+    if doubt := precision_doubt(config, device):
+        notes.append(f"warning  {doubt}")
+    if device.type == "cpu" and not start.get("kernels", True):
+        notes.append(
+            "note: no C++ compiler here (c++, or CXX): half as much time again, and other last digits than with the kernels"
+        )
+    return notes
 
 
 def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokenizer: Any) -> Sampling:
@@ -80,25 +201,27 @@ def make_learner(
     )
 
 
-def make_critic(config: Config, algo: Any, device: torch.device, world: World, **parts: Any) -> Any:
+def make_critic(config: Config, algo: Any, device: torch.device, world: World, **context: Any) -> Any:
     """The critic that the algorithm asks for, or None. Before the first update: it may start from the model's weights."""
     if algo.critic is None:
         return None
-    mixed = autocasts(config, device)
     return algo.critic(
         CriticContext(
-            **parts,
+            **context,
             total_updates=total_updates(config),
             seed=config["seed"],
-            autocast=mixed,
+            autocast=autocasts(config, device),
             device=device,
             world=world,
         )
     )
 
 
-def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> AlgorithmLens:
-    """The algorithms of conf/algo beside the run's `own`: those that need no critic and can compare this many siblings."""
+def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> AlgorithmLens | None:
+    """If the config asks for it: the algorithms of conf/algo beside the run's `own`, without those that need a critic or more
+    siblings than a group has."""
+    if not config["tracker"]["lens"]:
+        return None
     algorithms = {
         name: instantiate(option, f"conf/algo/{name}.yaml")
         for name, option in options("algo", config).items()

@@ -2,6 +2,7 @@
 
 import re
 
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL
 PASSWORD = re.compile(r"//[^/?#\s]*:[^/?#\s]*@")  # of a uri that names a user: it is never printed
 
 
@@ -21,4 +22,4 @@ class Broken(RuntimeError):
 
 
 class Preempted(Exception):
-    """Somebody asked to stop, and the state is saved: the same command continues the run. Exit code 75 (EX_TEMPFAIL)."""
+    """Somebody asked to stop, and the state is saved: the same command continues the run. Exit code 75."""

@@ -1,4 +1,4 @@
-"""Reading files that others wrote: ordinary files only, and never more than fits in memory.
+"""Reading files that others wrote: ordinary files only, and never more than fits in memory. Writing files whole or not at all.
 
 A name in a run folder may be a pipe, which would be waited for, a device that never ends, or a file of terabytes; each of them
 is an OSError here.
@@ -43,3 +43,10 @@ def lines_of(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
             yield line
             if len(line) == longest and not line.endswith(b"\n"):
                 return
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file beside `path`, then rename it: a reader sees the old content or the new one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.rename(path)

@@ -27,6 +27,13 @@ LESS_UPDATE = (
 )
 
 
+def probe(run: Run) -> None:
+    """Print what the longest possible step takes; the run is of no use afterwards."""
+    longest_step(run, print if run.world.is_main else lambda line: None)
+    if run.world.is_main:
+        print("the longest step fits; nothing was trained: the same command without debug=probe does it")
+
+
 def longest_step(run: Run, tell: Callable[[str], None]) -> None:
     """One step of the longest possible sequences: sampling, scoring, update, sync.
 

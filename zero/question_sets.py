@@ -1,4 +1,4 @@
-"""The question sets of a training run: the one to train on, those of its benchmarks, and that they stay what they were."""
+"""The question sets of a run, loaded before torch: the one to train on, those of its benchmarks; whether files have changed."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
         changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
         remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
         raise InputError("run_dir", run_dir, remedy)
+    return sets
+
+
+def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
+    """The question sets of an evaluation's benchmarks, by their config."""
+    entries = config["benchmarks"]["sets"]
+    for name, entry in entries.items():
+        if entry is None:
+            remedy = (
+                "takes the held-out rows of a question set: name one (questions=...) or a training run (run=FOLDER)"
+            )
+            raise InputError(f"benchmarks.sets.{name}", "null", remedy)
+    sets = {as_key(entry): configs.benchmark_set(name, entry) for name, entry in entries.items()}
+    refuse_namesakes(sets.values())
     return sets
 
 

@@ -30,6 +30,7 @@ from zero.config import check as configs
 from zero.config import identity
 from zero.config import limits as settings
 from zero.errors import InputError
+from zero.files import write_atomically
 from zero.paths import CONF
 from zero.tracking import provenance
 
@@ -252,6 +253,29 @@ def refuse_other_model(run_dir: Path, path: str, digest: str) -> None:
     if known.exists() and known.read_text().strip() != digest:
         remedy = f"its model has changed since the run began in {run_dir}; restore it, or choose another run_dir"
         raise InputError("model.path", path, remedy)
+
+
+def claim(run_dir: Path, settings: Settings, questions: Mapping[str, Any], digest: str) -> None:
+    """From here on the folder belongs to a run with these settings, questions and this fingerprint of weights."""
+    configs.keep(settings.identity, run_dir / CONFIG)
+    configs.keep(questions, run_dir / QUESTIONS)
+    (run_dir / WEIGHTS).write_text(digest + "\n")
+
+
+def refuse_other_weights(folder: Path, digest: str) -> None:
+    """InputError if the answers in an evaluation's folder are those of other weights: of a model that was trained further."""
+    path = folder / WEIGHTS
+    if not path.exists():
+        write_atomically(path, digest)
+    elif path.read_text() != digest:
+        remedy = "holds answers of other weights under the same name; choose another run_dir or remove it"
+        raise InputError("run_dir", folder, remedy)
+
+
+def is_finished(result: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether the run has taken all the steps that it is asked for."""
+    done = result["status"] == "finished" and result.get("steps", 0) >= settings.current["steps"]
+    return done and not settings.current["probe"]
 
 
 def result_of(run_dir: Path) -> dict[str, Any] | None:

@@ -154,13 +154,13 @@ def question_meta(runs: Runs) -> dict[str, Mapping[str, Any]]:
     """What the question sets of an evaluation know of each held-out question, by id; nothing if they are gone."""
     import yaml
 
-    from zero.evaluate import load_questions
+    from zero.question_sets import load_benchmarks
 
     for run in runs.evaluated:
         if run.path is None:
             continue
         try:
-            sets = load_questions(yaml.safe_load(read_regular(run.path / "config.yaml")))
+            sets = load_benchmarks(yaml.safe_load(read_regular(run.path / "config.yaml")))
         except (OSError, InputError, yaml.YAMLError, LookupError, TypeError):
             continue
         return {question.id: question.meta for one in sets.values() for question in one.rows.heldout}

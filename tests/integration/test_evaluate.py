@@ -18,9 +18,10 @@ from tests.integration.runs import journal, train_here
 from tests.warm import Process
 from zero.config.check import check, quoted
 from zero.errors import InputError
-from zero.evaluate import read_run, run, with_run
+from zero.evaluate import run
 from zero.models.weights import as_computed, weights_of
 from zero.paths import CONF
+from zero.subjects import read_run, with_run
 from zero.tracking.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")

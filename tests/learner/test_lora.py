@@ -20,7 +20,7 @@ from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner
-from zero.models.load import store_as
+from zero.models.export import store_as
 from zero.runtime import World
 
 LORA = Lora(4, 8, "all-linear")

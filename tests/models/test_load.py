@@ -24,7 +24,8 @@ from tests.conftest import BASE, ROOT
 from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving
 from zero.errors import InputError
-from zero.models.load import cached, configured_ends, export_dtype, find, load_model, store_as
+from zero.models.export import export_dtype, store_as
+from zero.models.load import cached, configured_ends, find, load_model
 
 FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
 OWN = ("hf", "nano", "nano_plain", "nano_domain", "nano_search")  # a model of the user's, and the embedded ones

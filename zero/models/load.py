@@ -26,7 +26,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from logging import CRITICAL, ERROR, getLogger
@@ -40,11 +40,10 @@ from zero.models.vocabulary import check_tokenizer
 from zero.paths import CONF
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Config = Mapping[str, Any]
 PATIENCE = 5.0  # seconds for the hub's answer; HF_HUB_ETAG_TIMEOUT, where it is set, says otherwise
-STORED = ("float32", "bfloat16", "float16")  # what the weights of an exported model may be
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 COMMIT = "[0-9a-f]{40}"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -286,61 +285,10 @@ def commit(config: Config) -> str | None:
 
 def configured_ends(config: Config) -> set[int]:
     """The end tokens that the model's files name. Call it once the model has been loaded."""
-    return ends_of(_kept(config))
+    return ends_of(local_path(config))
 
 
-def _kept(config: Config) -> str:
+def local_path(config: Config) -> str:
     """The folder on this machine of a model that has been loaded."""
     path = model_folder(config["path"])
     return path if Path(path).is_dir() else snapshot(path, config.get("revision")) or path
-
-
-def export_dtype(config: Config) -> torch.dtype:
-    """What the trained model is stored in: `dtype`; if null, what the model itself was stored in, else float32.
-
-    Training keeps float32 whatever it says. Call it once the model has been loaded: it asks the cache, not the hub.
-    """
-    import torch
-    from transformers import AutoConfig
-
-    name = config.get("dtype")
-    if name is not None and name not in STORED:
-        raise InputError("model.dtype", name, f"must be {', '.join(STORED)}, or null for the model's own")
-    if name is None:
-        own = AutoConfig.from_pretrained(_kept(config), local_files_only=True, trust_remote_code=False)
-        found = own.dtype or own.get_text_config().dtype
-        name = str(found).removeprefix("torch.")
-    return getattr(torch, name if name in STORED else "float32")
-
-
-def store_as(folder: Path, dtype: torch.dtype) -> None:
-    """Rewrite the weights of a Hugging Face folder in `dtype`, one file at a time, and say so in its config.json.
-
-    A folder that has it already keeps its bytes. Adapters and other files in subfolders are left alone.
-    """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = file.metadata()
-        cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in held.items()}
-        total += sum(tensor.nbytes for tensor in cast.values())
-        if any(cast[name].dtype != held[name].dtype for name in held):
-            partial = path.with_suffix(".partial")
-            save_file(cast, partial, metadata)
-            partial.replace(path)
-    name = str(dtype).removeprefix("torch.")
-    _change(folder / "config.json", lambda said: {**said, "dtype": name})
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        _change(index, lambda said: {**said, "metadata": {**said.get("metadata", {}), "total_size": total}})
-
-
-def _change(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    before = json.loads(path.read_text())
-    after = change(before)
-    if after != before:
-        path.write_text(json.dumps(after, indent=2, sort_keys=True) + "\n")

@@ -31,7 +31,7 @@ from zero import run_folder
 from zero.config import check as configs
 from zero.config import identity
 from zero.config.cli import command_line
-from zero.errors import Broken, InputError, Preempted
+from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
 from zero.lock import owned
 from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
@@ -312,7 +312,7 @@ def task(config: DictConfig) -> None:
         sys.exit(1)
     except Preempted as error:
         print(error, file=sys.stderr)
-        sys.exit(75)  # EX_TEMPFAIL
+        sys.exit(EXIT_PREEMPTED)
 
 
 def main() -> None:

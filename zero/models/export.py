@@ -1,0 +1,87 @@
+"""The trained model as a Hugging Face folder: in which precision it is stored, and how it is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero.errors import InputError
+from zero.models.load import local_path
+
+if TYPE_CHECKING:
+    import torch
+
+    from zero.learner import Learner
+    from zero.runtime import World
+
+Config = Mapping[str, Any]
+STORED = ("float32", "bfloat16", "float16")  # what the weights of an exported model may be
+
+
+def export_model(learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dtype, world: World) -> None:
+    """Write the learner's model and the tokenizer to `folder`, in `dtype`, complete or absent. Called by every rank."""
+    partial = folder.with_name(f".{folder.name}_partial")
+    if world.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+    world.barrier()
+    learner.export(partial)
+    world.barrier()  # each rank may have written a shard
+    if world.is_main:
+        store_as(partial, dtype)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def export_dtype(config: Config) -> torch.dtype:
+    """What the trained model is stored in: `dtype`; if null, what the model itself was stored in, else float32.
+
+    Training keeps float32 whatever it says. Call it once the model has been loaded: it asks the cache, not the hub.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    name = config.get("dtype")
+    if name is not None and name not in STORED:
+        raise InputError("model.dtype", name, f"must be {', '.join(STORED)}, or null for the model's own")
+    if name is None:
+        own = AutoConfig.from_pretrained(local_path(config), local_files_only=True, trust_remote_code=False)
+        stored = own.dtype or own.get_text_config().dtype
+        name = str(stored).removeprefix("torch.")
+    return getattr(torch, name if name in STORED else "float32")
+
+
+def store_as(folder: Path, dtype: torch.dtype) -> None:
+    """Rewrite the weights of a Hugging Face folder in `dtype`, one file at a time, and say so in its config.json.
+
+    A folder that has it already keeps its bytes. Adapters and other files in subfolders are left alone.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata = file.metadata()
+        cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        total += sum(tensor.nbytes for tensor in cast.values())
+        if any(cast[name].dtype != tensors[name].dtype for name in tensors):
+            partial = path.with_suffix(".partial")
+            save_file(cast, partial, metadata)
+            partial.replace(path)
+    name = str(dtype).removeprefix("torch.")
+    _rewrite(folder / "config.json", lambda config: {**config, "dtype": name})
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        _rewrite(index, lambda table: {**table, "metadata": {**table.get("metadata", {}), "total_size": total}})
+
+
+def _rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    before = json.loads(path.read_text())
+    after = change(before)
+    if after != before:
+        path.write_text(json.dumps(after, indent=2, sort_keys=True) + "\n")

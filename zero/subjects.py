@@ -1,0 +1,108 @@
+"""What an evaluation measures: the model of its config, or the checkpoints of a training run with that run's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from zero import run_folder
+from zero.config import check as configs
+from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Config = Mapping[str, Any]
+
+
+def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed config as plain containers. With run=FOLDER everything that the command line does not choose is that
+    of the run's own evaluation: model, template, benchmarks, sampling, n, seed, so that its curve can be continued."""
+    if config.run is not None:
+        stored = read_run(config.run)
+        typed = typed_keys(overrides)
+        below = {key: OmegaConf.select(config, key) for key in typed if "." in key}
+        OmegaConf.set_struct(config, False)
+        evaluation = stored["evaluation"]
+        taken = ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
+        theirs = {key: stored[key] for key in taken}
+        sampling = {key: evaluation[key] for key in ("temperature", "max_tokens")}
+        for key, value in (theirs | {"sampling": stored["sampling"] | sampling, "n": evaluation["n"]}).items():
+            if key not in typed:
+                config[key] = value
+        if "template" in typed and "rollout" not in typed and "extract" in config.rollout:
+            for key, default in (("extract", None), ("variables", None), ("prefill", "")):  # the run's are resolved
+                config.rollout[key] = OmegaConf.select(config, f"template.{key}", default=default)
+        for key, value in below.items():  # typed below a group that is now the run's
+            OmegaConf.update(config, key, value)
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def read_run(folder: str) -> dict[str, Any]:
+    """The config of a training run as it has gone on. InputError if the folder is none."""
+    path = Path(folder).expanduser() / "config.yaml"
+    stored: Any = run_folder.read_yaml(path) if path.is_file() else None
+    if not isinstance(stored, dict) or not {"algo", "evaluation", "steps"} <= stored.keys():
+        raise InputError("run", folder, "is no folder of a training run: its config.yaml is missing or another's")
+    return run_folder.changed(stored, run_folder.recorded(path.parent))
+
+
+def typed_keys(overrides: Sequence[str]) -> set[str]:
+    """The groups and settings that the command line names."""
+    return {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
+
+
+def paths_of(config: Config) -> dict[int | None, Path | None]:
+    """What to measure: the folder of weights by step; None as folder is the model itself, None as step no run.
+
+    `step` is a number of steps (0: before training), "all" checkpoints, or null: the trained model. InputError if there
+    is no such step.
+    """
+    if config["run"] is None:
+        if config["step"] is not None:
+            raise InputError("step", config["step"], "belongs to a training run; add run=FOLDER")
+        return {None: None}
+    folder, wanted = Path(config["run"]).expanduser(), config["step"]
+    paths = sorted((folder / "checkpoints").glob("step_*"))
+    saved: dict[int | None, Path | None] = {int(path.name.removeprefix("step_")): path for path in paths}
+    if (folder / "model").is_dir():
+        saved.setdefault(read_run(config["run"])["steps"], folder / "model")
+    if wanted == "all":
+        if not saved:
+            raise InputError("step", wanted, f"{folder} holds no checkpoint yet")
+        return dict(sorted(saved.items(), key=lambda item: item[0] or 0))
+    there = {0: None, **saved}
+    chosen = max(step or 0 for step in there) if wanted is None else wanted
+    if isinstance(chosen, bool) or chosen not in there:
+        listed = ", ".join(str(step) for step in sorted(step or 0 for step in there))
+        raise InputError("step", wanted, f"no such step in {folder}; there are {listed} and all")
+    return {chosen: there[chosen]}
+
+
+def weights_at(config: Config, model: Any, path: Path | None) -> Iterable[tuple[str, Tensor]]:
+    """The weights to measure: those in `path`, or the loaded model's own; of a training run as that run computed with them."""
+    from zero.models.weights import as_computed, weights_of
+
+    weights: Iterable[tuple[str, Tensor]] = ((name, p.detach()) for name, p in model.named_parameters())
+    if config["run"] is None:
+        return weights
+    if path is not None:
+        weights = weights_of(path, config["model"], read_run(config["run"])["learner"].get("lora"))
+    return as_computed(weights, Path(config["run"]).expanduser())
+
+
+def check(config: Config) -> None:
+    """What the check of the command line could not see: it does not know the training run's settings. InputError."""
+    if config["at_once"] < 1:
+        raise InputError("at_once", config["at_once"], "must be above 0")
+    if config["run"] is not None and not configs.takes_weights(config["rollout"]):
+        raise InputError(
+            "run", config["run"], "its weights cannot be sent to this rollout; it answers with its server's own"
+        )
+    for k in config["k"]:
+        if not 1 <= k <= config["n"]:
+            raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
