@@ -79,10 +79,10 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
 
     from zero.build import build
     from zero.config.check import check, instantiate
+    from zero.distributed import World
     from zero.loop import step
     from zero.question_sets import load_questions
     from zero.questions import QuestionSet, Rows
-    from zero.runtime import World
     from zero.tracking import provenance
 
     class InOrder(QuestionSet):

@@ -91,7 +91,7 @@ import sys
 from pathlib import Path
 from zero import checkpoint
 from zero.errors import InputError
-from zero.runtime import World
+from zero.distributed import World
 
 world = World.join()
 for folder in sys.argv[1:]:

@@ -24,8 +24,8 @@ from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass
 from zero.template import AnyTemplate
 
 if TYPE_CHECKING:  # measuring saved rows needs no torch
+    from zero.distributed import World
     from zero.rollout import RolloutEngine
-    from zero.runtime import World
 
 Row = dict[str, Any]
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from zero import run_folder
+from zero import run_folder, runtime
 from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, takes_weights, without_facts
 from zero.critic import CriticContext
+from zero.distributed import World
 from zero.errors import InputError
 from zero.grading import Grader, Reward
 from zero.loop import Run
@@ -30,7 +31,7 @@ from zero.questions import QuestionSet
 from zero.records import Question, Sampling
 from zero.rollout import RolloutEngine
 from zero.rollout.prefetch import Prefetch
-from zero.runtime import World, has_bfloat16, prepare
+from zero.runtime import has_bfloat16
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, provenance
 from zero.tracking.delivery import open_trackers
@@ -55,7 +56,7 @@ def build(
 ) -> Run:
     """Every part of a run, each from its own section of the config; those that need no torch are given. `identity`: the
     settings that the run began with, if it goes on with others."""
-    device = prepare(config["threads"], config["learner"]["tf32"])
+    device = runtime.prepare(config["threads"], config["learner"]["tf32"])
     report(world, machine_notes(config, start, device, world))
     algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
     model, tokenizer, context = load_model(config["model"])
@@ -116,7 +117,7 @@ def build_evaluation(
 ) -> tuple[Any, Any, RolloutEngine, list[Benchmark]]:
     """(model, tokenizer, engine, benchmarks) of an evaluation. The model comes without weights if the engine is a server that
     answers with its own."""
-    device = prepare(config["threads"])
+    device = runtime.prepare(config["threads"])
     model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = make_benchmarks(

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zero.distributed import World
 from zero.errors import InputError
-from zero.runtime import World
 
 MANIFEST = "manifest.json"
 

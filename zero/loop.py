@@ -21,6 +21,7 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.benchmark import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.critic import Critic
+from zero.distributed import World
 from zero.errors import InputError, Preempted
 from zero.failures import finite
 from zero.grading import Grader
@@ -33,7 +34,6 @@ from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sa
 from zero.rollout import RolloutEngine
 from zero.rollout.prefetch import Prefetch
 from zero.rounds import Rounds
-from zero.runtime import World
 from zero.signals import StopSignal
 from zero.template import AnyTemplate
 from zero.tracking import Trackers, journal

@@ -74,9 +74,10 @@ def build_and_train(
     """The half of `run` that needs torch; the folder is this process's alone."""
     with gc_paused():  # torch is imported here
         from zero.build import build
+        from zero.distributed import World
         from zero.failures import explained
         from zero.memory_probe import probe
-        from zero.runtime import World, device_name
+        from zero.runtime import device_name
 
     world = World.join()
     start = provenance.start(choices, device_name(), world.size)

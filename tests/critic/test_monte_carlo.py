@@ -14,10 +14,10 @@ from zero.build import build
 from zero.config.check import check, instantiate
 from zero.critic import CriticContext
 from zero.critic.monte_carlo import MonteCarloCritic
+from zero.distributed import World
 from zero.loop import Run
 from zero.question_sets import load_questions
 from zero.records import TRAINING, VALUE, Completion, Group, Prompt, Sampling
-from zero.runtime import World
 from zero.tracking import provenance
 
 

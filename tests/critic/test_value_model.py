@@ -15,9 +15,9 @@ from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch, rewards
 from zero.critic import CriticContext
 from zero.critic.value_model import ValueModel
+from zero.distributed import World
 from zero.learner.optim import Optim
 from zero.records import Batch
-from zero.runtime import World
 
 OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 

@@ -19,11 +19,11 @@ from tests.emulated.accelerator import DeviceTensor
 from tests.learner.test_torch import batch_of
 from zero import build
 from zero.config.check import check, instantiate
+from zero.distributed import World
 from zero.learner import deepspeed as learners
 from zero.learner.optim import Optim
 from zero.learner.policy import Policy
 from zero.models.load import load_model
-from zero.runtime import World
 
 
 class Engine:

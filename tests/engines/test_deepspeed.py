@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import ROOT
 from tests.engines.zero_ranks import LORA, PLAYED, Gone, gone, kept, make, on, weights
 from tests.learner.ranks import Ended, cases, play
+from zero.distributed import World
 from zero.learner.torch import TorchLearner
-from zero.runtime import World
 
 pytestmark = pytest.mark.engines
 

@@ -13,8 +13,9 @@ import torch
 
 from tests.engines.contract import LONG, TEXTS, model_of, prompts_of, shaken
 from tests.engines.test_vllm import SAMPLING, engine_of
+from zero.distributed import World
 from zero.records import Sampling
-from zero.runtime import World, prepare
+from zero.runtime import prepare
 
 KIND = "tied"
 COUNTS = (5, 1)  # prompts of all ranks together: uneven, and none at all for rank 0

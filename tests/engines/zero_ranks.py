@@ -24,6 +24,7 @@ from tests.learner.ranks import CPU, OPTIM, Case, cases, play
 from tests.learner.test_torch import batch_of
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
+from zero.distributed import World
 from zero.errors import InputError
 from zero.learner import Learner
 from zero.learner import deepspeed_setup as zero_engine
@@ -31,7 +32,6 @@ from zero.learner.deepspeed import DeepSpeedLearner
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Metrics
-from zero.runtime import World
 
 LORA = Lora(4, 8, "all-linear")
 OFFLOADED = {2: {"offload_optimizer": True}, 3: {"offload_optimizer": True, "offload_parameters": True}}

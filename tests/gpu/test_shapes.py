@@ -29,9 +29,9 @@ from tests.gpu.shapes import qwen2_shape
 from tests.integration.runs import SMALL, reproducible
 from zero.batching import make_batch, rewards
 from zero.config.check import check, instantiate
+from zero.distributed import World
 from zero.models.load import load_model
 from zero.records import Batch, Group, Outcome, Prompt, Question, Sampling, Verdict
-from zero.runtime import World
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from tests.warm import Process
 from zero.algorithm import Algorithm
 from zero.config.check import check
 from zero.config.cli import command_line
+from zero.distributed import World
 from zero.errors import Broken, InputError
 from zero.failures import explained
 from zero.learner.optim import LOST, Optim, TrainableModule
 from zero.rollout import NotFinite
 from zero.run_folder import changed, refuse_unless_adjustable
-from zero.runtime import World
 
 TINY = ("steps=2", "prompts=4", "group_size=4", "evaluation.every=0", "sampling.max_tokens=24", "checkpoint.every=1",
         "benchmarks.limit=4", "samples.every=0")  # fmt: skip

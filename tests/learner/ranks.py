@@ -22,12 +22,12 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic import Parts
 from zero.critic.value_model import ValueModel
+from zero.distributed import World
 from zero.learner import Learner
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Metrics, Outcome, Prompt, Question, Verdict
-from zero.runtime import World
 
 # A clip that binds, weight decay and momentum: each tells ranks apart that do not act as one.
 OPTIM = Optim(1e-3, (0.9, 0.95), 0.1, 0.05, 0, "linear", 0.1)

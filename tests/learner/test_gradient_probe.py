@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 from tests.learner.test_torch import batch_of, groups_of, learner_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
+from zero.distributed import World
 from zero.learner.gradient_probe import Probed, probe
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
-from zero.runtime import World
 
 A = 3
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_ranks_add_up_to_the_whole(tiny_folder: Path, batch: Batch, monkeypatch:
     slope_ANT = random_slopes(batch, 3)
     learner = learner_of(tiny_folder, micro_tokens=40)
 
-    monkeypatch.setattr(World, "add", lambda self, tensors: None)  # what a rank has by itself
+    monkeypatch.setattr(World, "all_reduce_", lambda self, tensors: None)  # what a rank has by itself
     slopes = lambda rows, logp, h: (cut(slope_ANT, rows, logp), None)  # noqa: E731
     whole = probe_of(learner, batch, slopes)
     parts = [probe_of(learner, batch, slopes, world=World(rank, 2)) for rank in (0, 1)]

@@ -17,11 +17,11 @@ from tests.learner.test_torch import batch_of, gradient, learner_of
 from tests.test_algorithm import load as load_algo
 from zero.build import make_learner
 from zero.config.check import check, instantiate
+from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.lora import Lora
 from zero.learner.torch import TorchLearner
 from zero.models.export import store_as
-from zero.runtime import World
 
 LORA = Lora(4, 8, "all-linear")
 

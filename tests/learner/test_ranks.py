@@ -11,7 +11,7 @@ import torch
 
 from tests.learner.ranks import Ended, cases, play
 from tests.warm import Process
-from zero.runtime import World
+from zero.distributed import World
 
 CASES = cases()
 LIMIT = 300  # seconds

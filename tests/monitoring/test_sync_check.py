@@ -15,13 +15,13 @@ from tests.conftest import BASE
 from tests.learner.test_torch import OPTIM
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algorithm import load as load_algo
+from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser
 from zero.monitoring.sync_check import SyncCheck, SyncMismatch
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.native import NativeEngine
-from zero.runtime import World
 
 VERSION = 5
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributed import all_reduce
 
 from tests.conftest import BASE, tiny_config
+from zero.distributed import World
 from zero.records import Prompt, Question, Sampling
 from zero.rollout.server import ServerEngine
-from zero.runtime import World, prepare
+from zero.runtime import prepare
 
 VERSION = 3
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zero.distributed import World
 from zero.grading import Grader
 from zero.records import Batch, Group, Metrics, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import World
 
 
 @dataclass(frozen=True)

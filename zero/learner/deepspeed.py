@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zero.algorithm import Algorithm
 from zero.batching import micro_batches
+from zero.distributed import World
 from zero.errors import InputError
 from zero.learner import tensor_files as store
 from zero.learner.deepspeed_setup import check, settings, start
@@ -32,7 +33,6 @@ from zero.learner.optim import Optim, of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
-from zero.runtime import World
 
 
 class DeepSpeedLearner:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.optim import Optim
-from zero.runtime import World
 
 STAGES = (1, 2, 3)
 PERSISTENT = 100_000  # numbers: a parameter this small stays whole on every rank at stage 3; gathering it costs more

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import pad
 
-from zero.runtime import World
+from zero.distributed import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zero.batching import micro_batches
+from zero.distributed import World
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
-from zero.runtime import World
 
 # rows [n] of the batch, their log-probabilities and entropies [n, T] (T: the longest of them)
 # -> d loss / d log-probability and d loss / d entropy, each [A, n, T], the latter None if no loss of the A has an entropy

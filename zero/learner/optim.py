@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zero.distributed import World
 from zero.learner import tensor_files as store
 from zero.records import Metrics
-from zero.runtime import World
 
 # Updates skipped one after another, their gradients not finite: a batch may be to blame for some, the policy is for so many
 LOST = 8

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from zero.distributed import World
 from zero.records import Batch, Metrics
-from zero.runtime import World
 
 LARGEST = "mismatch/logprob_gap_max"
 

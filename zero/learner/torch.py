@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from zero.algorithm import Algorithm
+from zero.distributed import World
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim, TrainableModule, of_update
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
-from zero.runtime import World
 
 
 class TorchLearner:

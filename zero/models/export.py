@@ -14,8 +14,8 @@ from zero.models.load import local_path
 if TYPE_CHECKING:
     import torch
 
+    from zero.distributed import World
     from zero.learner import Learner
-    from zero.runtime import World
 
 Config = Mapping[str, Any]
 STORED = ("float32", "bfloat16", "float16")  # what the weights of an exported model may be

@@ -31,16 +31,13 @@ from dataclasses import dataclass
 from functools import cache
 from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zero.config.check import model_folder
 from zero.errors import InputError
 from zero.models.generation import ends_of, make_storable
 from zero.models.vocabulary import check_tokenizer
 from zero.paths import CONF
-
-if TYPE_CHECKING:
-    pass
 
 Config = Mapping[str, Any]
 PATIENCE = 5.0  # seconds for the hub's answer; HF_HUB_ETAG_TIMEOUT, where it is set, says otherwise

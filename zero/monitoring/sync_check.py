@@ -19,11 +19,11 @@ from torch import Tensor
 
 from zero.algorithm import Algorithm
 from zero.batching import make_batch
+from zero.distributed import World
 from zero.errors import Broken
 from zero.learner import Learner
 from zero.records import SYNC_CHECK, Completion, Group, Prompt, Sampling
 from zero.rollout import RolloutEngine
-from zero.runtime import World
 
 PROMPTS, TOKENS = 2, 16
 EVERY = 4  # of these tokens one in so many is asked for again

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zero.distributed import World
 from zero.records import Completion
-from zero.runtime import World
 
 Drawn = list[list[Completion]]  # of each of this rank's prompts
 FILE = "prefetch.json"

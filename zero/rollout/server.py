@@ -17,13 +17,13 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+from zero.distributed import World
 from zero.errors import InputError
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.http import CONNECT_SECONDS, Client, HttpError, RetryPolicy, ServerError, address, in_parallel
 from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
 from zero.rollout.weight_sync import Exchange, Server, plain
-from zero.runtime import World
 
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
 AGAIN = RetryPolicy(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
