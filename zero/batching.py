@@ -57,8 +57,8 @@ def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: 
     rows = list(range(len(batch.length_N)))
     for epoch in range(epochs):
         random.Random(f"mini_batches/{key}/{epoch}").shuffle(rows)
-        for part in torch.tensor(rows).chunk(updates):
-            chosen = batch.rows(part)
+        for index in torch.tensor(rows).chunk(updates):
+            chosen = batch.rows(index)
             yield replace(chosen, weight_NT=algo.weight(chosen.mask_NT))
 
 

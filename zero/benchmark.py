@@ -109,11 +109,11 @@ def evaluate_in_parts(
     if done < len(prompts):
         with engine.awake(), path.open("ab") as file:
             for start in range(done, len(prompts), size):
-                part = rows(_answered(bench, prompts[start : start + size], engine))
-                file.write("".join(json.dumps(row) + "\n" for row in part).encode())
+                new_rows = rows(_answered(bench, prompts[start : start + size], engine))
+                file.write("".join(json.dumps(row) + "\n" for row in new_rows).encode())
                 file.flush()
                 os.fsync(file.fileno())
-                table += part
+                table += new_rows
                 on_progress(len(table) // bench.n, len(prompts))
     return measured(bench.questions.name, bench.n, table, ks)
 
@@ -135,8 +135,8 @@ def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]
             row = None
         if not isinstance(row, dict):
             break
-        asked = prompts[len(table) // n] if len(table) < n * len(prompts) else None
-        if asked is None or (row.get("id"), row.get("prompt")) != (asked.question.id, asked.text):
+        prompt = prompts[len(table) // n] if len(table) < n * len(prompts) else None
+        if prompt is None or (row.get("id"), row.get("prompt")) != (prompt.question.id, prompt.text):
             remedy = f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another run_dir"
             raise InputError("run_dir", path.parent, remedy)
         table.append(row)
@@ -158,7 +158,7 @@ def measured(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) ->
     votes_P = [votes(rows_G) for rows_G in questions_PG] if ks else []
     for k in ks:
         numbers[f"pass@{k}"] = fmean(pass_at_k(n, right, k) for right in right_P)
-        numbers[f"maj@{k}"] = fmean(maj_at_k(*said, k) for said in votes_P)
+        numbers[f"maj@{k}"] = fmean(maj_at_k(*counts, k) for counts in votes_P)
     return Result(name, len(questions_PG), n, numbers, tuple(shares_P), tuple(table))
 
 
@@ -174,9 +174,9 @@ def macro(results: Sequence[Result]) -> Metrics:
 def votes(rows_G: Sequence[Row]) -> tuple[list[tuple[int, float]], int]:
     """The answers to one question as `maj_at_k` wants them: equal numbers, or else equal normal forms, are one class;
     the second value counts the responses without an answer."""
-    said = [(_same(row["answer"]), solved(row)) for row in rows_G if row["answer"] is not None]
-    counts, right = Counter(answer for answer, _ in said), Counter(answer for answer, correct in said if correct)
-    return [(count, right[answer] / count) for answer, count in counts.items()], len(rows_G) - len(said)
+    answers = [(_same(row["answer"]), solved(row)) for row in rows_G if row["answer"] is not None]
+    counts, right = Counter(answer for answer, _ in answers), Counter(answer for answer, correct in answers if correct)
+    return [(count, right[answer] / count) for answer, count in counts.items()], len(rows_G) - len(answers)
 
 
 def _same(answer: str) -> str:

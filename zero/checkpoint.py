@@ -80,14 +80,14 @@ def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int
     InputError, on every rank, if it finds none that is sound, or if another rank's folder holds other checkpoints: each would
     go on from another step.
     """
-    mine: tuple[int, str] | tuple[str, Any, str] | None = None
+    result: tuple[int, str] | tuple[str, Any, str] | None = None
     if world.is_main:
         try:
-            found = newest(folder, warn)
-            mine = (found[0], found[1].name) if found else None
+            sound = newest(folder, warn)
+            result = (sound[0], sound[1].name) if sound else None
         except InputError as error:
-            mine = (error.key, error.value, error.remedy)
-    chosen: Any = world.all_gather([mine])[0]
+            result = (error.key, error.value, error.remedy)
+    chosen: Any = world.all_gather([result])[0]
     if chosen is None:
         return None
     if len(chosen) == 3:

@@ -112,8 +112,8 @@ def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:
     training = [f"learner.micro_tokens={max(1, learner['micro_tokens'] // 2)}"] if "micro_tokens" in learner else []
     if learner.get("gradient_checkpointing") is False:
         training.append("learner.gradient_checkpointing=true")
-    wanted = sampling if any("rollout" in parts for parts in files) and sampling else training or sampling
-    return f"the same command with resume_with='{' '.join(wanted)}' goes on with less; debug=probe measures the longest step"
+    changes = sampling if any("rollout" in parts for parts in files) and sampling else training or sampling
+    return f"the same command with resume_with='{' '.join(changes)}' goes on with less; debug=probe measures the longest step"
 
 
 def _first(error: BaseException) -> str:

@@ -43,8 +43,8 @@ def longest_step(run: Run, tell: Callable[[str], None]) -> None:
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     budget = replace(run.sampling, stop=(), stop_ids=())
     prompts = longest_prompts(run)
-    size, asked = len(prompts[0].ids), run.prompts * run.group_size
-    tell(f"longest prompt {size} tokens, {asked} responses of {budget.max_tokens}, {run.world.size} ranks")
+    size, responses = len(prompts[0].ids), run.prompts * run.group_size
+    tell(f"longest prompt {size} tokens, {responses} responses of {budget.max_tokens}, {run.world.size} ranks")
     with _measured("rollout", device, tell, LESS_ROLLOUT):
         run.engine.sync(run.learner.weights(), version=0)
         with run.engine.awake():

@@ -30,7 +30,7 @@ def figures(
     """The published score of each benchmark that has one, and of the macro average if its table has just these
     benchmarks. `sampling` is ours: temperature, max_tokens and n. Of several sources the one nearest to ours is taken.
     """
-    found: dict[str, Figure] = {}
+    nearest: dict[str, Figure] = {}
     for table in tables.values():
         scores = table["scores"].get(model, {})
         key = template if template in scores else ANY
@@ -38,10 +38,10 @@ def figures(
         whole = {name for name in table["benchmarks"] if name != MACRO} == set(benchmarks)
         for name, score in zip(table["benchmarks"], scores.get(key, ()), strict=False):
             wanted = whole if name == MACRO else name in benchmarks
-            nearer = name not in found or len(differs) < len(found[name].differs)
+            nearer = name not in nearest or len(differs) < len(nearest[name].differs)
             if wanted and score is not None and nearer:
-                found[name] = Figure(score / 100, table["source"], differs)
-    return found
+                nearest[name] = Figure(score / 100, table["source"], differs)
+    return nearest
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], template: str) -> tuple[str, ...]:

@@ -31,5 +31,5 @@ class Rounds:
 
     def load(self, path: Path, step: int) -> None:
         """As it was when `save` was called after so many steps."""
-        kept = json.loads((path / FILE).read_text()) if (path / FILE).exists() else {"steps": step, "taken": step}
-        self.steps, self.used = kept["steps"], kept["taken"]
+        saved = json.loads((path / FILE).read_text()) if (path / FILE).exists() else {"steps": step, "taken": step}
+        self.steps, self.used = saved["steps"], saved["taken"]

@@ -76,19 +76,19 @@ def settings_of(config: Mapping[str, Any], run_dir: Path) -> Settings:
         if wished:
             raise InputError(KEY, shown(wished), f"there is no run in {run_dir} yet; give the settings themselves")
         return Settings(config, config, {}, config)
-    kept: Mapping[str, Any]
+    identity_settings: Mapping[str, Any]
     original = settings_kept(run_dir)
     earlier = recorded(run_dir)
     if earlier and identity.science(config) == identity.science(changed(original, earlier)):
-        kept, before = original, dict(config)  # the settings as they are by now, typed in full
+        identity_settings, before = original, dict(config)  # the settings as they are by now, typed in full
     else:
         refuse_if_different(original, config, run_dir)
-        kept, before = config, changed(config, earlier)
+        identity_settings, before = config, changed(config, earlier)
     for key, value in wished.items():
         refuse_unless_adjustable(key, value, before, run_dir)
     current = changed(before, wished)
     configs.check_together(current)
-    return Settings(kept, current, wished, before)
+    return Settings(identity_settings, current, wished, before)
 
 
 def refuse_if_different(original: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> None:

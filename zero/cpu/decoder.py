@@ -72,21 +72,21 @@ class CompiledDecoder:
         head = w.get("lm_head.weight", embed)[: self.vocabulary]
         self.model.head = self._keep(self._panels(head, w["model.norm.weight"] * root))
         for i, layer in enumerate(self.layers):
-            of = f"model.layers.{i}."
+            prefix = f"model.layers.{i}."
             for kind in ("weight", "bias"):
-                q, k, v = (w.get(f"{of}self_attn.{p}_proj.{kind}") for p in "qkv")
+                q, k, v = (w.get(f"{prefix}self_attn.{p}_proj.{kind}") for p in "qkv")
                 if q is None or k is None or v is None:
                     continue
                 qkv = torch.cat([q * scale, k, v])
                 if kind == "bias":
                     layer.bias = self._keep(self._wide(qkv))
                 else:
-                    layer.qkv = self._keep(self._panels(qkv, w[of + "input_layernorm.weight"] * root))
-            gain = w[of + "post_attention_layernorm.weight"] * root
-            both = [self._panels(w[f"{of}mlp.{p}_proj.weight"], gain) for p in ("gate", "up")]
+                    layer.qkv = self._keep(self._panels(qkv, w[prefix + "input_layernorm.weight"] * root))
+            gain = w[prefix + "post_attention_layernorm.weight"] * root
+            both = [self._panels(w[f"{prefix}mlp.{p}_proj.weight"], gain) for p in ("gate", "up")]
             layer.gate_up = self._keep(torch.cat(both))
-            layer.out = self._keep(self._panels(w[of + "self_attn.o_proj.weight"]))
-            layer.down = self._keep(self._panels(w[of + "mlp.down_proj.weight"]))
+            layer.out = self._keep(self._panels(w[prefix + "self_attn.o_proj.weight"]))
+            layer.down = self._keep(self._panels(w[prefix + "mlp.down_proj.weight"]))
 
     def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
         prompts, width = ids_PW.shape
@@ -101,13 +101,13 @@ class CompiledDecoder:
         slot, column = mask_PW.nonzero().T.contiguous()
         position = column - (width - length_P)[slot]
         logits = []
-        for part in torch.arange(prompts).split(max(1, PREFILL // width)):
-            mine = (slot >= part[0]) & (slot <= part[-1])
+        for chunk in torch.arange(prompts).split(max(1, PREFILL // width)):
+            in_chunk = (slot >= chunk[0]) & (slot <= chunk[-1])
             order = torch.cat(
-                [(mine & (column < width - 1)).nonzero()[:, 0], (mine & (column == width - 1)).nonzero()[:, 0]]
+                [(in_chunk & (column < width - 1)).nonzero()[:, 0], (in_chunk & (column == width - 1)).nonzero()[:, 0]]
             )
             ids = ids_PW[slot[order], column[order]]
-            logits.append(self._decode(ids, position[order], slot[order], last=len(part)))
+            logits.append(self._decode(ids, position[order], slot[order], last=len(chunk)))
         self.cache = self.cache.repeat_interleave(n, dim=2)
         self.slot_N, self.position_N = torch.arange(prompts * n), length_P.repeat_interleave(n)
         return torch.cat(logits).repeat_interleave(n, dim=0)

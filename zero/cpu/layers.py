@@ -68,29 +68,29 @@ class _Layer(Function):
     def forward(
         ctx: Any, x: Tensor, turn: Tensor, segments: Tensor, heads: int, eps: float, *weights: Tensor
     ) -> Tensor:
-        of = dict(zip(WEIGHTS, weights, strict=True))
+        by_name = dict(zip(WEIGHTS, weights, strict=True))
         (tokens, hidden), x = x.shape, x.contiguous()
-        dim, width, inner = turn.shape[1], len(of["qkv"]), len(of["gate_up"]) // 2
+        dim, width, inner = turn.shape[1], len(by_name["qkv"]), len(by_name["gate_up"]) // 2
         shape = _Shape(
             tokens=tokens, hidden=hidden, inner=inner, heads=heads, kv=(width // dim - heads) // 2, dim=dim,
             segments=len(segments), longest=max((segments[:, 1] + segments[:, 3]).tolist(), default=0), segment=segments.data_ptr(),
             turn=turn.data_ptr(), eps=eps,
         )  # fmt: skip
-        kept = [x, *(x.new_empty(tokens, columns) for columns in (width, heads, heads * dim, hidden, 3 * inner))]
+        activations = [x, *(x.new_empty(tokens, columns) for columns in (width, heads, heads * dim, hidden, 3 * inner))]
         kernels, y = _kernels(), torch.empty_like(x)
         work = x.new_empty(kernels.train_room(ctypes.byref(shape)))
         kernels.train_forward(
-            ctypes.byref(shape), _pointers(_Weights, weights), _pointers(_Kept, kept), _at(y), _at(work)
+            ctypes.byref(shape), _pointers(_Weights, weights), _pointers(_Kept, activations), _at(y), _at(work)
         )
         if any(ctx.needs_input_grad):
             ctx.shape = shape
-            ctx.save_for_backward(turn, segments, *kept, *weights)
+            ctx.save_for_backward(turn, segments, *activations, *weights)
         return y
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         _, _, *saved = ctx.saved_tensors
-        kept, weights = saved[: len(KEPT)], saved[len(KEPT) :]
+        activations, weights = saved[: len(KEPT)], saved[len(KEPT) :]
         dy, dx = slopes[0].contiguous(), torch.empty_like(slopes[0])
         d = [
             torch.zeros_like(weight) if weight is not None and needed else None
@@ -99,7 +99,7 @@ class _Layer(Function):
         kernels, shape = _kernels(), ctypes.byref(ctx.shape)
         work = dy.new_empty(kernels.train_room(shape))
         kernels.train_backward(
-            shape, _pointers(_Weights, weights), _pointers(_Kept, kept), _at(dy), _at(dx), _pointers(_Weights, d), _at(work)
+            shape, _pointers(_Weights, weights), _pointers(_Kept, activations), _at(dy), _at(dx), _pointers(_Weights, d), _at(work)
         )  # fmt: skip
         return dx, None, None, None, None, *d
 
@@ -109,13 +109,13 @@ def layer(module: Any, x: Tensor, turn: Tensor, segments: Tensor) -> Tensor:
     position; segments [S, 4] int64: its first token and their number, its prefix's first and their number."""
     a, mlp = module.self_attn, module.mlp
     three = (a.q_proj, a.k_proj, a.v_proj)
-    said: Tensor = _Layer.apply(
+    hidden: Tensor = _Layer.apply(
         x, turn, segments, len(a.q_proj.weight) // a.head_dim, module.input_layernorm.variance_epsilon,
-        module.input_layernorm.weight, torch.cat([part.weight for part in three]),
-        None if a.q_proj.bias is None else torch.cat([part.bias for part in three]), a.o_proj.weight,
+        module.input_layernorm.weight, torch.cat([projection.weight for projection in three]),
+        None if a.q_proj.bias is None else torch.cat([projection.bias for projection in three]), a.o_proj.weight,
         module.post_attention_layernorm.weight, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), mlp.down_proj.weight,
     )  # fmt: skip
-    return said
+    return hidden
 
 
 class _Head(Function):
@@ -161,8 +161,8 @@ def head(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, vocabu
     `vocabulary` tokens, at a temperature: zero.objective.logprob_and_entropy of them. One backward pass."""
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:  # C++ would read what lies there
         raise IndexError(f"tokens {int(ids.min())} to {int(ids.max())} of {vocabulary}")
-    said: tuple[Tensor, Tensor] = _Head.apply(hidden, weight, ids, temperature, vocabulary)
-    return said
+    logprob_entropy: tuple[Tensor, Tensor] = _Head.apply(hidden, weight, ids, temperature, vocabulary)
+    return logprob_entropy
 
 
 def _product(a: Tensor, b: Tensor, y: Tensor | None = None) -> Tensor:
@@ -170,7 +170,7 @@ def _product(a: Tensor, b: Tensor, y: Tensor | None = None) -> Tensor:
     kernels = _kernels()
     y = a.new_empty(len(a), b.shape[1]) if y is None else y
     work = a.new_empty(constant(kernels, "product_room"))
-    strides_a, strides_b = (map(_count, of.stride()) for of in (a, b))
+    strides_a, strides_b = (map(_count, operand.stride()) for operand in (a, b))
     sizes = map(_count, (*y.shape, a.shape[1]))
     kernels.train_multiply(*sizes, _at(a), *strides_a, _at(b), *strides_b, _at(y), _at(work))
     return y

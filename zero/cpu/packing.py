@@ -66,8 +66,8 @@ def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor
     members: dict[int, list[int]] = {}
     for i in torch.sort(own_N, descending=True, stable=True).indices.tolist():
         members.setdefault(int(prompt_N[i]), []).append(i)
-    lengths = {prompt: int(start_N[of[0]]) for prompt, of in members.items()}
-    totals = {prompt: lengths[prompt] + int(own_N[of].sum()) for prompt, of in members.items()}
+    lengths = {prompt: int(start_N[rows_of_prompt[0]]) for prompt, rows_of_prompt in members.items()}
+    totals = {prompt: lengths[prompt] + int(own_N[rows_of_prompt].sum()) for prompt, rows_of_prompt in members.items()}
     cut: list[list[int]] = []
     room = 0
     for prompt in sorted(members, key=lambda p: -totals[p]):
@@ -153,17 +153,17 @@ class Padded:
     blocks: tuple[Block, ...]
 
 
-def padded(of: Layout, dtype: torch.dtype) -> Padded:
+def padded(packing: Layout, dtype: torch.dtype) -> Padded:
     """Prompts as one block, responses of like length as one each."""
-    first_P, length_P = of.segments_S4[of.segments_S4[:, 3] == 0, :2].T
-    start_R, count_R = of.segments_S4[of.segments_S4[:, 3] > 0][:, [3, 1]].T
+    first_P, length_P = packing.segments_S4[packing.segments_S4[:, 3] == 0, :2].T
+    start_R, count_R = packing.segments_S4[packing.segments_S4[:, 3] > 0][:, [3, 1]].T
     w = torch.arange(int(length_P.max()) if len(length_P) else 0)
     real_PW = w < length_P[:, None]
     blocks, begin, counts = [], 0, count_R.tolist()
     for r in range(1, len(counts) + 1):  # they are sorted
         if r == len(counts) or counts[r] < ALIKE * counts[begin]:
-            rows = torch.tensor(of.rows[begin:r])
-            blocks.append(_block(of.place_NT, start_R[begin:r], count_R[begin:r], rows, dtype))
+            rows = torch.tensor(packing.rows[begin:r])
+            blocks.append(_block(packing.place_NT, start_R[begin:r], count_R[begin:r], rows, dtype))
             begin = r
     return Padded((first_P[:, None] + w).masked_fill(~real_PW, 0), real_PW.flatten().nonzero()[:, 0], tuple(blocks))
 
@@ -190,56 +190,56 @@ def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = Fal
 
     What `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]` gives, but for rounding.
     """
-    of = layout(ids_NT, mask_NT)
-    x = body.embed_tokens(of.ids_M)
-    cosine, sine = (part[0] for part in body.rotary_emb(x, of.position_M[None]))  # [M, D], each half twice
+    packing = layout(ids_NT, mask_NT)
+    x = body.embed_tokens(packing.ids_M)
+    cosine, sine = (table[0] for table in body.rotary_emb(x, packing.position_M[None]))  # [M, D], each half twice
     compute: Callable[..., Tensor]
     arguments: tuple[Any, ...]
     if compiled.can_compile(body):
         half = cosine.shape[1] // 2
-        compute, arguments = compiled.layer, (torch.cat([cosine[:, :half], sine[:, :half]], dim=1), of.segments_S4)
+        compute, arguments = compiled.layer, (torch.cat([cosine[:, :half], sine[:, :half]], dim=1), packing.segments_S4)
     else:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        compute, arguments = _layer, ((cosine[:, None], sine[:, None]), padded(of, dtype))
+        compute, arguments = _layer, ((cosine[:, None], sine[:, None]), padded(packing, dtype))
     for layer in body.layers:
         if checkpointing and torch.is_grad_enabled():
             x = checkpoint(compute, layer, x, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
             x = compute(layer, x, *arguments)
-    return body.norm(x.index_select(0, of.predicts))
+    return body.norm(x.index_select(0, packing.predicts))
 
 
-def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], of: Padded) -> Tensor:
+def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], blocks: Padded) -> Tensor:
     attention = layer.self_attn
     h = layer.input_layernorm(x)
     q, k, v = (
         project(h).unflatten(1, (-1, attention.head_dim))
         for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed = _attend(_turned(q, turn), _turned(k, turn), v, of, attention.scaling)
+    mixed = _attend(_turned(q, turn), _turned(k, turn), v, blocks, attention.scaling)
     x = x + attention.o_proj(mixed)
     return x + layer.mlp(layer.post_attention_layernorm(x))
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """[M, heads, D] rotated by its positions."""
-    cos, sin = (part.to(x.dtype) for part in turn)
+    cos, sin = (table.to(x.dtype) for table in turn)
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, of: Padded, scale: float) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, padded: Padded, scale: float) -> Tensor:
     """[M, heads, D], [M, kv, D] twice -> [M, heads * D]. Query heads that share a key head form one product."""
     shared = q.shape[1] // k.shape[1]
-    prompts = _picked(q, of.prompts_PW), _picked(k, of.prompts_PW), _picked(v, of.prompts_PW)
-    said = scaled_dot_product_attention(*prompts, is_causal=True, scale=scale, enable_gqa=shared > 1)
-    parts = [said.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, of.prompt_tokens)]
-    for block in of.blocks:
+    prompts = _picked(q, padded.prompts_PW), _picked(k, padded.prompts_PW), _picked(v, padded.prompts_PW)
+    mixed = scaled_dot_product_attention(*prompts, is_causal=True, scale=scale, enable_gqa=shared > 1)
+    parts = [mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, padded.prompt_tokens)]
+    for block in padded.blocks:
         keys, values = (torch.cat([_picked(x, block.prompt_nW), _picked(x, block.own_nL)], dim=2) for x in (k, v))
-        said = scaled_dot_product_attention(
+        mixed = scaled_dot_product_attention(
             _picked(q, block.own_nL), keys, values, attn_mask=block.visible, scale=scale, enable_gqa=shared > 1
         )
-        parts.append(said.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, block.real))
+        parts.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, block.real))
     return torch.cat(parts)
 
 

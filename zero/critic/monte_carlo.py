@@ -44,7 +44,7 @@ class MonteCarloCritic:
         world = self.context.world
         depths = sorted({b for _, _, b in places})
         parts = world.all_gather([self._worth(groups, world.shard(sorted(places)), depths)])
-        worth = {place: value for part in parts for place, value in part.items()}
+        worth = {place: value for by_place in parts for place, value in by_place.items()}
         value_NT, step_start_NT = torch.zeros_like(batch.mask_NT), torch.zeros(batch.mask_NT.shape, dtype=torch.bool)
         for n, ((p, g), bs) in enumerate(starts.items()):
             for b in bs:
@@ -86,8 +86,10 @@ class MonteCarloCritic:
             whole = [
                 [self._joined(prompt.prefix, c) for c in c_K] for prompt, c_K in zip(prompts, sampled, strict=True)
             ]
-            asked = [groups[p].prompt for p, _, _ in here]
-            for place, group in zip(here, self.context.grader.grade(asked, whole, sampling.max_tokens), strict=True):
+            group_prompts = [groups[p].prompt for p, _, _ in here]
+            for place, group in zip(
+                here, self.context.grader.grade(group_prompts, whole, sampling.max_tokens), strict=True
+            ):
                 worth[place] = fmean(verdict.reward for verdict in group.verdicts)
         return worth
 
@@ -97,8 +99,8 @@ class MonteCarloCritic:
         own = whole.action_mask[:b]
         turns = sum(now < before for before, now in pairwise(own))  # messages that have come, each behind a try
         attempts = (*whole.attempts[:turns], "") if whole.attempts else ()  # the last is still to be said
-        begun = Completion(whole.ids[:b], (), "", False, own, attempts)
-        return replace(prompt, ids=prompt.ids + begun.ids, key=(VALUE, *prompt.key[1:], g, b), prefix=begun)
+        prefix = Completion(whole.ids[:b], (), "", False, own, attempts)
+        return replace(prompt, ids=prompt.ids + prefix.ids, key=(VALUE, *prompt.key[1:], g, b), prefix=prefix)
 
     def _joined(self, before: Completion | None, after: Completion) -> Completion:
         assert before is not None
@@ -117,7 +119,7 @@ class MonteCarloCritic:
         """Nothing to learn."""
         return {
             "critic/tokens": sum(
-                said["tokens"] for said in self.context.world.gather_dicts({"tokens": float(self.tokens)})
+                counts["tokens"] for counts in self.context.world.gather_dicts({"tokens": float(self.tokens)})
             )
         }
 

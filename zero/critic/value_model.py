@@ -42,8 +42,8 @@ class ValueModel:
         """Every token of a response is a step of its own."""
         value_NT = torch.zeros_like(batch.mask_NT)
         for rows in self._parts(batch):
-            part = batch.rows(rows)
-            value_NT[rows, : part.ids_NT.shape[1]] = self._forward(part.to(self.device)).cpu()
+            micro_batch = batch.rows(rows)
+            value_NT[rows, : micro_batch.ids_NT.shape[1]] = self._forward(micro_batch.to(self.device)).cpu()
         self.world.all_reduce_([value_NT])
         return value_NT, batch.mask_NT.bool()
 
@@ -52,18 +52,20 @@ class ValueModel:
         tokens = float(batch.mask_NT.sum().clamp(min=1))
         total = 0.0
         for rows in self._parts(batch):
-            part = batch.rows(rows).to(self.device)
-            assert part.value_NT is not None and part.return_NT is not None
-            loss_NT = clipped_value_loss(self._forward(part), part.value_NT, part.return_NT, self.clip)
-            (part.weight_NT * loss_NT).sum().backward()
-            total += float((part.mask_NT * loss_NT.detach()).sum())
+            micro_batch = batch.rows(rows).to(self.device)
+            assert micro_batch.value_NT is not None and micro_batch.return_NT is not None
+            loss_NT = clipped_value_loss(
+                self._forward(micro_batch), micro_batch.value_NT, micro_batch.return_NT, self.clip
+            )
+            (micro_batch.weight_NT * loss_NT).sum().backward()
+            total += float((micro_batch.mask_NT * loss_NT.detach()).sum())
         norm, rate = self.trained.step()
         chosen = batch.mask_NT.bool()
         values, returns = batch.value_NT[chosen], batch.return_NT[chosen]
         spread = float(returns.var(correction=0)) if len(returns) else 0.0
         missed = float((returns - values).var(correction=0)) if len(returns) else 0.0
         return {
-            "critic/loss": sum(said["loss"] for said in self.world.gather_dicts({"loss": total})) / tokens,
+            "critic/loss": sum(sums["loss"] for sums in self.world.gather_dicts({"loss": total})) / tokens,
             "critic/value": float(values.sum()) / tokens,
             "critic/explained_variance": 1 - missed / spread if spread > 1e-12 else 0.0,
             **of_update("critic", norm, rate),
@@ -82,9 +84,9 @@ class ValueModel:
                 hidden = packed.states(self.body, batch.ids_NT, batch.mask_NT)
             else:
                 hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
-        said = self.head(hidden.float())[:, 0]
+        value = self.head(hidden.float())[:, 0]
         zeros = torch.zeros(response.shape, device=self.device)
-        return torch.nn.functional.pad(zeros.masked_scatter(response, said), (1, 0))
+        return torch.nn.functional.pad(zeros.masked_scatter(response, value), (1, 0))
 
     def save(self, path: Path) -> None:
         self.trained.save(path, "critic")

@@ -94,10 +94,10 @@ class DeepSpeedLearner:
                     if rows is None:
                         self._nothing(chunks)
                         continue
-                    part = batch.rows(rows).to(self.device)
-                    out_NT[rows, : part.ids_NT.shape[1]] = self.engine(part.ids_NT, part.mask_NT, False, chunks)[
-                        0
-                    ].cpu()
+                    micro_batch = batch.rows(rows).to(self.device)
+                    out_NT[rows, : micro_batch.ids_NT.shape[1]] = self.engine(
+                        micro_batch.ids_NT, micro_batch.mask_NT, False, chunks
+                    )[0].cpu()
         self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
@@ -111,10 +111,12 @@ class DeepSpeedLearner:
                     if rows is None:
                         loss = self._nothing(chunks)
                     else:
-                        part = batch.rows(rows).to(self.device)
-                        logprob_NT, entropy_NT = self.engine(part.ids_NT, part.mask_NT, algo.entropy != 0, chunks)
-                        loss, sums = algo.loss(logprob_NT, part, entropy_NT)
-                        tally.add(part, logprob_NT, entropy_NT, loss, sums)
+                        micro_batch = batch.rows(rows).to(self.device)
+                        logprob_NT, entropy_NT = self.engine(
+                            micro_batch.ids_NT, micro_batch.mask_NT, algo.entropy != 0, chunks
+                        )
+                        loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
+                        tally.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
                 if learns:
                     self.engine.set_gradient_accumulation_boundary(i == len(parts))
                     self.engine.backward(loss * self.world.size)  # it takes the mean over ranks

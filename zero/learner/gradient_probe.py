@@ -61,16 +61,18 @@ def probe(
     gradient_AHH = torch.zeros(algorithms, width, width, device=device)
     push_AN = torch.zeros(algorithms, len(batch.length_N), device=device)
     for rows in micro_batches(batch.length_N, world.balanced_rows(batch.length_N), micro_tokens):
-        part = batch.rows(rows).to(device)
-        chosen = part.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
+        micro_batch = batch.rows(rows).to(device)
+        chosen = micro_batch.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             with torch.no_grad():
-                hidden = model.base_model(input_ids=part.ids_NT[:, :-1], use_cache=False).last_hidden_state[chosen]
+                hidden = model.base_model(input_ids=micro_batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[
+                    chosen
+                ]
             with torch.enable_grad():
                 hidden.requires_grad_()
                 logits = model.get_output_embeddings()(hidden)
                 picked, uncertain = logprob_and_entropy(
-                    logits[:, :vocabulary], part.ids_NT[:, 1:][chosen], temperature, entropy
+                    logits[:, :vocabulary], micro_batch.ids_NT[:, 1:][chosen], temperature, entropy
                 )
         (turn,) = torch.autograd.grad(picked.sum(), hidden, retain_graph=entropy)
         slope_ANT, entropy_slope_ANT = slopes(rows, _spread(picked, chosen), _spread(uncertain, chosen))

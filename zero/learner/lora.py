@@ -110,8 +110,8 @@ class Adapters:
         for name, weight in self.plain.items():
             layer = self.layers.get(name)
             with whole([weight, *_own(layer)]) if whole else contextlib.nullcontext():
-                said = _sum(weight, layer) if layer else weight.detach()
-                yield name, said.to(dtype or weight.dtype, copy=bool(whole and not layer))
+                merged = _sum(weight, layer) if layer else weight.detach()
+                yield name, merged.to(dtype or weight.dtype, copy=bool(whole and not layer))
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -136,8 +136,8 @@ class Adapters:
         """The adapters under peft's names, as they stand in its files; on the CPU."""
         from peft import get_peft_model_state_dict
 
-        found = get_peft_model_state_dict(self.model, adapter_name=NAME)
-        return {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in found.items()}
+        state = get_peft_model_state_dict(self.model, adapter_name=NAME)
+        return {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
 
     def export(self, path: Path, merged: Mapping[str, Tensor], adapters: dict[str, Tensor]) -> None:
         """The merged model as a Hugging Face folder, and the adapters in peft's format in its subfolder `adapter`: what `weights`

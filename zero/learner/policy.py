@@ -78,8 +78,8 @@ class Policy(torch.nn.Module):
             picked, entropy = self._head(hidden, next_ids, entropy_gradient)
         else:
             parts = zip(hidden.tensor_split(chunks), next_ids.tensor_split(chunks), strict=True)
-            said = [self._again(part, ids, entropy_gradient) for part, ids in parts]
-            picked, entropy = (torch.cat(of) for of in zip(*said, strict=True))
+            outputs = [self._again(hidden_part, ids, entropy_gradient) for hidden_part, ids in parts]
+            picked, entropy = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
         zeros = torch.zeros(response.shape, device=ids_NT.device)
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
 
@@ -100,10 +100,10 @@ class Policy(torch.nn.Module):
         """The same, computed once more in the backward pass instead of being kept for it."""
         if not torch.is_grad_enabled():
             return self._head(hidden, ids, entropy_gradient)
-        said: tuple[Tensor, Tensor] = checkpoint(
+        outputs: tuple[Tensor, Tensor] = checkpoint(
             self._head, hidden, ids, entropy_gradient, use_reentrant=False, preserve_rng_state=False
         )
-        return said
+        return outputs
 
 
 def prepared(model: Any, gradient_checkpointing: bool) -> Any:

@@ -41,12 +41,12 @@ def read(folder: Path, name: str, ending: str = "") -> Iterator[tuple[str, Tenso
 
 def expected(folder: Path, name: str, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
     """Exactly the tensors of these names. InputError at the end if one is not there, or one has no place here."""
-    found = set()
+    present = set()
     for key, tensor in read(folder, name):
-        found.add(key)
+        present.add(key)
         if key in names:
             yield key, tensor
-    if odd := sorted(found.symmetric_difference(names)):
+    if odd := sorted(present.symmetric_difference(names)):
         remedy = f"is of another model or learner ({len(odd)} of its tensors differ by name, such as {odd[0]})"
         raise InputError("checkpoint", folder.name, f"{remedy}; start a new run")
 

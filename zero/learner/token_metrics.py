@@ -40,23 +40,26 @@ class MetricSums:
         self.gap_max = 0.0
 
     def add(
-        self, part: Batch, logprob_NT: Tensor, entropy_NT: Tensor, loss: Tensor, algo_sums: Mapping[str, Tensor]
+        self, micro_batch: Batch, logprob_NT: Tensor, entropy_NT: Tensor, loss: Tensor, algo_sums: Mapping[str, Tensor]
     ) -> None:
         """A micro-batch and what the policy and the algorithm's loss said of it."""
-        learner_NT = logprob_NT.detach() if part.old_NT is None else part.old_NT
+        learner_NT = logprob_NT.detach() if micro_batch.old_NT is None else micro_batch.old_NT
         sums = dict(algo_sums) | {"loss/entropy": entropy_NT.detach().sum()}
-        if part.sampler_NT is not None:
-            gap_NT = (learner_NT - part.sampler_NT).abs() * part.mask_NT
+        if micro_batch.sampler_NT is not None:
+            gap_NT = (learner_NT - micro_batch.sampler_NT).abs() * micro_batch.mask_NT
             self.gap_max = max(self.gap_max, float(gap_NT.max()))
-            sums |= mismatch(learner_NT, part.sampler_NT, part.mask_NT)
+            sums |= mismatch(learner_NT, micro_batch.sampler_NT, micro_batch.mask_NT)
         sums["loss/policy"] = loss.detach() * self.tokens
         self.sums = {name: self.sums.get(name, 0.0) + float(value) for name, value in sums.items()}
 
     def metrics(self, world: World) -> Metrics:
         """Averages over all response tokens of the step. A moment at which all ranks meet."""
-        said = world.gather_dicts(self.sums | {LARGEST: self.gap_max})
-        metrics = {name: sum(of.get(name, 0.0) for of in said) / self.tokens for name in max(said, key=len)}
-        metrics[LARGEST] = max(of[LARGEST] for of in said)
+        sums_of_ranks = world.gather_dicts(self.sums | {LARGEST: self.gap_max})
+        metrics = {
+            name: sum(sums.get(name, 0.0) for sums in sums_of_ranks) / self.tokens
+            for name in max(sums_of_ranks, key=len)
+        }
+        metrics[LARGEST] = max(sums[LARGEST] for sums in sums_of_ranks)
         if not self.sampled:
             del metrics[LARGEST]
         return metrics

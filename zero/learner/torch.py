@@ -58,32 +58,32 @@ class TorchLearner:
         out_NT = torch.zeros_like(batch.mask_NT)
         with self._initial_policy() if reference else contextlib.nullcontext():
             for rows, _ in self._cut(batch, as_updated):
-                part = batch.rows(rows)
-                out_NT[rows, : part.ids_NT.shape[1]] = self._forward(part)[0].cpu()
+                micro_batch = batch.rows(rows)
+                out_NT[rows, : micro_batch.ids_NT.shape[1]] = self._forward(micro_batch)[0].cpu()
         self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
     def _cut(self, batch: Batch, algo: Algorithm | None) -> Iterator[tuple[Tensor, bool]]:
         """This rank's micro-batches, and whether they learn. Rows without gradient, of which an update only wants the metrics, are
         apart from the others: they cost a third."""
-        mine = self.world.balanced_rows(batch.length_N)
+        shard = self.world.balanced_rows(batch.length_N)
         learns_N = torch.ones(len(batch.length_N), dtype=torch.bool) if algo is None else algo.trained_rows(batch)
         for learns in (True, False):
-            for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
+            for rows in self.policy.parts(batch, shard[learns_N[shard] == learns], self.micro_tokens, self.device):
                 yield rows, learns
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
         tally = MetricSums(batch)
-        learns_N, mine = algo.trained_rows(batch), self.world.balanced_rows(batch.length_N)
+        learns_N, shard = algo.trained_rows(batch), self.world.balanced_rows(batch.length_N)
         for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
-            for rows in self.policy.parts(batch, mine[learns_N[mine] == learns], self.micro_tokens, self.device):
-                part = batch.rows(rows).to(self.device)
+            for rows in self.policy.parts(batch, shard[learns_N[shard] == learns], self.micro_tokens, self.device):
+                micro_batch = batch.rows(rows).to(self.device)
                 with torch.set_grad_enabled(learns):
-                    logprob_NT, entropy_NT = self._forward(part, entropy_gradient=algo.entropy != 0)
-                    loss, sums = algo.loss(logprob_NT, part, entropy_NT)
+                    logprob_NT, entropy_NT = self._forward(micro_batch, entropy_gradient=algo.entropy != 0)
+                    loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
                 if learns:
                     loss.backward()
-                tally.add(part, logprob_NT, entropy_NT, loss, sums)
+                tally.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
         metrics = tally.metrics(self.world)
         norm, rate = self.trained.step()
         return metrics | of_update("loss", norm, rate)
@@ -106,10 +106,10 @@ class TorchLearner:
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
-        said: tuple[Tensor, Tensor] = self.policy(
+        outputs: tuple[Tensor, Tensor] = self.policy(
             batch.ids_NT.to(self.device), batch.mask_NT.to(self.device), entropy_gradient
         )
-        return said
+        return outputs
 
     @contextlib.contextmanager
     def _initial_policy(self) -> Iterator[None]:

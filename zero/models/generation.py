@@ -10,12 +10,12 @@ def ends_of(folder: str) -> set[int]:
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        found = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+        ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
     except (OSError, TypeError, ValueError):
         # none, or one that is no object: it was passed over when the model was loaded
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        found = getattr(config, "eos_token_id", None)
-    return {i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int)}
+        ends = getattr(config, "eos_token_id", None)
+    return {i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int)}
 
 
 def make_storable(model: Any) -> None:

@@ -130,7 +130,7 @@ def _complete(weights: Path) -> bool:
         return True
     try:
         return all(
-            (weights.parent / part).is_file() for part in set(json.loads(weights.read_text())["weight_map"].values())
+            (weights.parent / name).is_file() for name in set(json.loads(weights.read_text())["weight_map"].values())
         )
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return False  # not an index: let it be fetched again
@@ -179,7 +179,7 @@ def _fetch(path: str, revision: str | None) -> str:
 def _nearest(path: str) -> str:
     """'did you mean ...? ' of the hub ids in conf/model."""
     files = sorted((CONF / "model").glob("*.yaml"))
-    known = {found[1]: file.stem for file in files if (found := re.search(r"^path: (\S+)", file.read_text(), re.M))}
+    known = {match[1]: file.stem for file in files if (match := re.search(r"^path: (\S+)", file.read_text(), re.M))}
     close = difflib.get_close_matches(path, list(known), n=1, cutoff=0.75)
     return f"did you mean {close[0]} (model={known[close[0]]})? " if close else "correct it, "
 
@@ -223,8 +223,8 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     if weights:
         _check_weights(model, loaded, config["path"])
         make_storable(model)
-    if found := commit(config):
-        print(f"model {config['path']}: commit {found}", file=sys.stderr)
+    if revision := commit(config):
+        print(f"model {config['path']}: commit {revision}", file=sys.stderr)
     return model, tokenizer, context_of(config["context"], model.config)
 
 

@@ -69,17 +69,17 @@ def as_computed(weights: Iterable[tuple[str, Tensor]], run: Path) -> Iterator[tu
 
 def fingerprint(model: Any, tokenizer: Any) -> str:
     """Names a loaded model: by every value of a small one, by a sample of a large one's, by its words and chat template."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     parameters = [(name, p.detach()) for name, p in model.named_parameters()]
     if sum(p.numel() for _, p in parameters) <= SMALL:
         for name, p in parameters:
-            found.update(f"{name}{list(p.shape)}".encode() + p.float().cpu().numpy().tobytes())
+            digest.update(f"{name}{list(p.shape)}".encode() + p.float().cpu().numpy().tobytes())
     else:
-        for _ in watched(parameters, found):
+        for _ in watched(parameters, digest):
             pass
     words = sorted(tokenizer.get_vocab().items())
-    found.update(repr((words, getattr(tokenizer, "chat_template", None))).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+    digest.update(repr((words, getattr(tokenizer, "chat_template", None))).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:

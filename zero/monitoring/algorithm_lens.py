@@ -69,11 +69,11 @@ def compare(lens: AlgorithmLens, algo: Algorithm, batch: Batch, groups: Sequence
     )
     metrics: Metrics = {}
     for (name, (_, own)), gradient_HH, push_N in zip(seen.items(), probed.gradient_AHH, probed.push_AN, strict=True):
-        found = cosine(gradient_HH, probed.gradient_AHH[0])
-        found |= split(groups, push_N.tolist())
-        found |= length_bias(groups, push_N.tolist())
-        found |= difficulty_bias(groups, push_N.tolist(), own.weight_NT.sum(dim=1).tolist())
-        metrics |= {f"lens/{name}/{key}": value for key, value in found.items()}
+        values = cosine(gradient_HH, probed.gradient_AHH[0])
+        values |= split(groups, push_N.tolist())
+        values |= length_bias(groups, push_N.tolist())
+        values |= difficulty_bias(groups, push_N.tolist(), own.weight_NT.sum(dim=1).tolist())
+        metrics |= {f"lens/{name}/{key}": value for key, value in values.items()}
     return metrics
 
 
@@ -83,10 +83,10 @@ def _as_others_see(lens: AlgorithmLens, own: Batch, groups: Sequence[Group]) -> 
     seen: dict[str, Seen] = {}
     for name, algo in lens.others.items():
         if algo.mask_truncated not in plain:
-            made = make_batch(groups, algo, lens.pad_id)
-            if torch.equal(made.mask_NT, own.mask_NT):  # else the run's numbers lack some of the tokens
-                made = replace(made, reference_NT=own.reference_NT, old_NT=own.old_NT)
-            plain[algo.mask_truncated] = made
+            remade = make_batch(groups, algo, lens.pad_id)
+            if torch.equal(remade.mask_NT, own.mask_NT):  # else the run's numbers lack some of the tokens
+                remade = replace(remade, reference_NT=own.reference_NT, old_NT=own.old_NT)
+            plain[algo.mask_truncated] = remade
         batch = plain[algo.mask_truncated]
         if batch.reference_NT is None or (algo.needs_old and batch.old_NT is None):
             algo = replace(algo, beta=0.0)

@@ -54,88 +54,88 @@ def settings_doubts(config: Mapping[str, Any], parameters: float) -> list[str]:
     key, where = ("lora_lr", "the adapters of a model") if "lora" in learner else ("lr", "a model")
     usual, most, size = fitting[key], fitting[f"{key}_max"], f"{where} of {parameters / 1e6:,.4g} M parameters"
     samples = "form" not in config["rollout"]  # supervised learning takes higher rates
-    found = []
+    doubts = []
     if samples and optim["lr"] > most:
-        found.append(
+        doubts.append(
             f"optim.lr={optim['lr']:g} is known to ruin {size}: {usual:g} is usual, above {most:g} it collapses"
         )
     elif optim["lr"] < usual / TOO_LOW:
-        found.append(f"optim.lr={optim['lr']:g} moves {size} hardly at all: {usual:g} is usual")
+        doubts.append(f"optim.lr={optim['lr']:g} moves {size} hardly at all: {usual:g} is usual")
     updates = config["steps"] * config["updates"] * config["epochs"]
     if optim["warmup"] >= updates:
-        found.append(
+        doubts.append(
             f"optim.warmup={optim['warmup']} lasts for all {updates} optimizer steps: optim.lr is never reached"
         )
     critic = config["algo"]["critic"]
     if critic and "optim" in critic and (rate := critic["optim"]["lr"]) > fitting["critic_lr"] * TOO_LOW:
-        found.append(f"algo.critic.optim.lr={rate:g} is far above the usual {fitting['critic_lr']:g} for {size}")
+        doubts.append(f"algo.critic.optim.lr={rate:g} is far above the usual {fitting['critic_lr']:g} for {size}")
     assumed = config["model"].get("recipe") or fitting
     if assumed["name"] != fitting["name"]:
-        found.append(
+        doubts.append(
             f"the defaults suit models of the size {assumed['name']}, and this is {size}: model/recipe={fitting['name']} fits it"
         )
-    return found
+    return doubts
 
 
 def _of_tokens(prompt: Prompt, tokenizer: Any, vocabulary: Mapping[str, int]) -> list[str]:
-    found, ids = list[str](), prompt.ids
+    doubts, ids = list[str](), prompt.ids
     eos, bos, unknown = tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id
     if not ids:
-        found.append("the prompt has no tokens: the model has nothing to go on from")
+        doubts.append("the prompt has no tokens: the model has nothing to go on from")
     elif ids[-1] == eos:
-        found.append(f"the prompt ends with EOS ({_token(eos, tokenizer)}): the model has nothing to say after it")
+        doubts.append(f"the prompt ends with EOS ({_token(eos, tokenizer)}): the model has nothing to say after it")
     if bos is not None and ids[:2] == (bos, bos):
-        found.append(f"the prompt begins with two BOS ({_token(bos, tokenizer)}): take one out of the template")
+        doubts.append(f"the prompt begins with two BOS ({_token(bos, tokenizer)}): take one out of the template")
     if unknown is not None and unknown in ids:
-        found.append(f"the tokenizer does not know {ids.count(unknown)} of the prompt's tokens")
+        doubts.append(f"the tokenizer does not know {ids.count(unknown)} of the prompt's tokens")
     for text in dict.fromkeys(_CONTROL.findall(prompt.text)):
         pieces = tokenizer.encode(text, add_special_tokens=False)
         if vocabulary.get(text) not in pieces:
             what = f"no token of this model but {len(pieces)} pieces of text"
-            found.append(f"{_ascii(text)} is {what}: is the template another family's format?")
-    return found
+            doubts.append(f"{_ascii(text)} is {what}: is the template another family's format?")
+    return doubts
 
 
 def _of_text(text: str) -> list[str]:
-    found = []
+    doubts = []
     if text.endswith((" ", "\t")):
-        found.append("the prompt ends with a space, which most tokenizers would put into the word that follows")
+        doubts.append("the prompt ends with a space, which most tokenizers would put into the word that follows")
     if _TWICE.search(text):
-        found.append("<think> is opened twice: the model's chat format opens it too; empty template.prefill")
-    return found
+        doubts.append("<think> is opened twice: the model's chat format opens it too; empty template.prefill")
+    return doubts
 
 
 def _of_stop_tokens(text: str, sampling: Sampling, tokenizer: Any, vocabulary: Mapping[str, int]) -> list[str]:
     if not sampling.stop and not sampling.stop_ids:
         return ["nothing ends a response: each runs to its token budget; name a token in model.stop"]
-    found, eos = list[str](), tokenizer.eos_token_id
+    doubts, eos = list[str](), tokenizer.eos_token_id
     if eos is not None and eos not in sampling.stop_ids:
-        found.append(f"EOS, {_token(eos, tokenizer)}, does not end a response: add it to model.stop")
+        doubts.append(f"EOS, {_token(eos, tokenizer)}, does not end a response: add it to model.stop")
     for turn in TURN_ENDS:
         if turn in text and turn in vocabulary and vocabulary[turn] not in (*sampling.stop_ids, eos):
-            found.append(f"turns end with {_ascii(turn)}, which does not end a response: add it to model.stop")
-    return found
+            doubts.append(f"turns end with {_ascii(turn)}, which does not end a response: add it to model.stop")
+    return doubts
 
 
 def _of_stop_texts(text: str, sampling: Sampling, tokenizer: Any) -> list[str]:
-    found = []
+    doubts = []
     shown = [name for name in map(tokenizer.convert_ids_to_tokens, sampling.stop_ids) if name and name in text]
     closed = any("</answer>" in stop or stop in "</answer>" for stop in sampling.stop)
     if "</answer>" in text and not closed and not shown:
-        found.append(
+        doubts.append(
             "the prompt asks for </answer>, no stop string ends a response there, and the prompt shows no stop token: "
             "a base model may go on after it; template.stop='[\"</answer>\"]' ends it"
         )
     if text.rstrip().endswith("<think>"):
         silent = {tokenizer.pad_token_id, tokenizer.bos_token_id} - {tokenizer.eos_token_id}  # no model ends with these
         if not sampling.stop and sampling.stop_ids and silent.issuperset(sampling.stop_ids):
-            found.append("the prompt opens <think>, and only padding or BOS ends a response: no stop will ever come")
+            doubts.append("the prompt opens <think>, and only padding or BOS ends a response: no stop will ever come")
         if any(stop in "</think>" for stop in sampling.stop):
-            found.append("the prompt opens <think>, and a response is stopped at </think>, before its answer")
-    found += [
+            doubts.append("the prompt opens <think>, and a response is stopped at </think>, before its answer")
+    doubts += [
         f"the stop string {_quoted(s)} is white space: it may end any response" for s in sampling.stop if s.isspace()
     ]
-    return found
+    return doubts
 
 
 def _ends(ids: Sequence[int], tokenizer: Any) -> str:

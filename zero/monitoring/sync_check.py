@@ -76,13 +76,13 @@ class SyncCheck:
         """
         # of the whole distribution, or a truncation (top-p, top-k) would count as a gap
         drawn = replace(sampling, max_tokens=min(TOKENS, sampling.max_tokens), top_p=1.0, top_k=0)
-        mine = (world.shard(prompts) or prompts)[:PROMPTS]
-        before = [replace(p, key=(SYNC_CHECK, version, world.rank, i, 0)) for i, p in enumerate(mine)]
+        shard = (world.shard(prompts) or prompts)[:PROMPTS]
+        before = [replace(p, key=(SYNC_CHECK, version, world.rank, i, 0)) for i, p in enumerate(shard)]
         new = [replace(p, ids=p.ids[::-1], key=(*p.key[:-1], 1)) for p in before]
-        asked = [*before, *new]
+        probes = [*before, *new]
         with engine.awake():
-            completions_PG = engine.generate(asked, 1, drawn)
-        groups = world.all_gather([Group(p, tuple(c_G), ()) for p, c_G in zip(asked, completions_PG, strict=True)])
+            completions_PG = engine.generate(probes, 1, drawn)
+        groups = world.all_gather([Group(p, tuple(c_G), ()) for p, c_G in zip(probes, completions_PG, strict=True)])
         batch = make_batch(groups, replace(algo, mask_truncated=False), pad_id)
         if batch.sampler_NT is None:
             return 0.0  # an engine that says nothing about its distribution
@@ -102,7 +102,7 @@ class SyncCheck:
                 "the last checkpoint is intact"
             )
         self._moved_alike(
-            engine, learner, algo, list(zip(asked, completions_PG, strict=True)), drawn, pad_id, world, version
+            engine, learner, algo, list(zip(probes, completions_PG, strict=True)), drawn, pad_id, world, version
         )
         return whole
 
@@ -136,9 +136,9 @@ class SyncCheck:
             replace(c, ids=(token,), logprobs=c.logprobs if alike else (0.0,), log_normalizers=())
             for [c], token, alike in zip(again_PG, since.tokens, same, strict=True)
         ]
-        mine = [Group(p, (c,), ()) for p, c in zip(since.prompts, sampler_PG, strict=True)]
+        groups = [Group(p, (c,), ()) for p, c in zip(since.prompts, sampler_PG, strict=True)]
         batch, alike = (
-            make_batch(world.all_gather(mine), replace(algo, mask_truncated=False), pad_id),
+            make_batch(world.all_gather(groups), replace(algo, mask_truncated=False), pad_id),
             world.all_gather(same),
         )
         if batch.sampler_NT is None:

@@ -100,14 +100,14 @@ def _train(
     optimizers = make_optimizers(model, config["optimizer"])
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     training = Training(model, optimizers, peaks, stages)
-    found = checkpoint.newest(out / CHECKPOINTS, warn=lambda text: print(text, file=sys.stderr))
-    place = training.load(found[1]) if found else None
+    newest = checkpoint.newest(out / CHECKPOINTS, warn=lambda text: print(text, file=sys.stderr))
+    place = training.load(newest[1]) if newest else None
 
     def pause() -> None:
         if stop:
             raise Preempted(f"{stop.received} before the first step: the same command begins anew")
 
-    if not found:
+    if not newest:
         training.budgets = [budget(stage, tokenizer, pause) for stage in stages]
     length = config["length"]
     if sum(training.budgets) <= length:
@@ -178,8 +178,8 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(stored[name])
-        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
@@ -230,10 +230,12 @@ def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[s
     import torch.nn.functional as F
 
     loss = 0.0
-    for part in ids.to(model.device).split(config["micro_sequences"]):
+    for micro_batch in ids.to(model.device).split(config["micro_sequences"]):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-            logits = model(input_ids=part[:, :-1], use_cache=False).logits
-        part_loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten()) * len(part) / len(ids)
+            logits = model(input_ids=micro_batch[:, :-1], use_cache=False).logits
+        part_loss = (
+            F.cross_entropy(logits.float().flatten(0, 1), micro_batch[:, 1:].flatten()) * len(micro_batch) / len(ids)
+        )
         part_loss.backward()
         loss += part_loss.item()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"]).item()
@@ -261,10 +263,10 @@ def write_line(training: Training, log: Any) -> None:
 def rewind(log: Path, step: int) -> None:
     """Drop the lines after `step` and a torn last one; the file is swapped atomically."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if kept != lines:
+    whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if whole != lines:
         partial = log.with_suffix(".partial")
-        partial.write_text("".join(kept))
+        partial.write_text("".join(whole))
         partial.replace(log)
 
 

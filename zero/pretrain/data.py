@@ -143,7 +143,7 @@ def question_documents(questions: QuestionSet, form: str, seed: int) -> Texts:
 def _fill(form: str, row: Question) -> str:
     """In one go, so that a question that holds "{answer}" stays as it is."""
     values = {"question": row.text, "solution": row.solution, "answer": row.answer[0]}
-    text = _FIELD.sub(lambda found: values[found[1] or found[2]], form)
+    text = _FIELD.sub(lambda field: values[field[1] or field[2]], form)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -47,6 +47,6 @@ def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
     """One optimizer for the matrices of the layers, one for embeddings, head, biases and norms."""
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
-    rest = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
-    made = configs.instantiate(settings)
-    return [made["matrices"](matrices), made["rest"](rest)]
+    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
+    makers = configs.instantiate(settings)
+    return [makers["matrices"](matrices), makers["rest"](others)]

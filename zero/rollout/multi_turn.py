@@ -85,7 +85,7 @@ class FeedbackEngine:
             places = [
                 place for place, room in rooms.items() if room >= self.least
             ]  # none: an engine may span ranks that have
-            asked = [
+            requests = [
                 replace(
                     prompts[p],
                     ids=(*prompts[p].ids, *whole_PG[p][g].ids, *(turns[p, g] or ())),
@@ -94,7 +94,7 @@ class FeedbackEngine:
                 for p, g in places
             ]
             most = max((rooms[place] for place in places), default=1)
-            sampled = self.engine.generate(asked, 1, replace(sampling, max_tokens=most))
+            sampled = self.engine.generate(requests, 1, replace(sampling, max_tokens=most))
             for (p, g), [answer] in zip(places, sampled, strict=True):
                 within = self._cut(answer, rooms[p, g])
                 whole_PG[p][g] = self._joined(whole_PG[p][g], turns[p, g] or (), within, sampling)
@@ -142,8 +142,10 @@ class FeedbackEngine:
         if len(answer.ids) <= room:
             return answer
         ids = answer.ids[:room]
-        logprobs, kept = answer.logprobs[:room], answer.log_normalizers[:room]
-        return replace(answer, ids=ids, logprobs=logprobs, log_normalizers=kept, text=self._text(ids), finished=False)
+        logprobs, normalizers = answer.logprobs[:room], answer.log_normalizers[:room]
+        return replace(
+            answer, ids=ids, logprobs=logprobs, log_normalizers=normalizers, text=self._text(ids), finished=False
+        )
 
     def _joined(self, before: Completion, turn: tuple[int, ...], after: Completion, sampling: Sampling) -> Completion:
         """The episode with another try."""
@@ -182,8 +184,8 @@ def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:
     """What the model's chat format puts between two turns of the assistant: the end of the first, `turn` without outer
     white space as the user's, the beginning of the second. InputError if the format does not keep turns as they are."""
     content = turn.strip()
-    said = [("user", "?"), ("assistant", _MARK), ("user", content)]
-    messages = [{"role": role, "content": text} for role, text in said]
+    turns = [("user", "?"), ("assistant", _MARK), ("user", content)]
+    messages = [{"role": role, "content": text} for role, text in turns]
     remedy = "the model's chat format has no such conversation; choose a template of plain text"
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)

@@ -69,11 +69,11 @@ class NativeEngine:
         at_once = max(1, self.max_rows // n)
         groups: dict[int, list[Completion]] = {}
         for room in sorted(set(rooms), reverse=True):  # nearly always one: the budget
-            asked = [p for p, own in enumerate(rooms) if own == room]
-            for start in range(0, len(asked), at_once):
-                part = asked[start : start + at_once]
-                completions = self._batch([prompts[p] for p in part], n, replace(sampling, max_tokens=room))
-                groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(part)}
+            same_room = [p for p, own in enumerate(rooms) if own == room]
+            for start in range(0, len(same_room), at_once):
+                chunk = same_room[start : start + at_once]
+                completions = self._batch([prompts[p] for p in chunk], n, replace(sampling, max_tokens=room))
+                groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
         return [groups[p] for p in range(len(prompts))]
 
     @torch.inference_mode()
@@ -116,8 +116,8 @@ class NativeEngine:
                     rows, token, running = rows[left_over], token[left_over], running[left_over]
             if t + 1 < budget:
                 logits = self.decoder.step(token)
-        kept = kept_NT if truncates(sampling) else kept_NT[:, :0]
-        return self._completions(ids_NT, logprob_NT, kept, length_N, finished_N, sampling)
+        log_normalizer_NT = kept_NT if truncates(sampling) else kept_NT[:, :0]
+        return self._completions(ids_NT, logprob_NT, log_normalizer_NT, length_N, finished_N, sampling)
 
     def _completions(
         self,

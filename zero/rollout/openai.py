@@ -190,12 +190,12 @@ class OpenAIEngine:
     def _guessed(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:
         """A completion from its text: see the top of this file."""
         text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text
-        said = bool(sampling.stop) and text.endswith(sampling.stop)
-        if finished and not said:
-            told = [stop] if stop in sampling.stop else list(sampling.stop) if stop is None else []
-            if len(told) == 1:
-                text, said = text + told[0], True
+        stop_in_text = bool(sampling.stop) and text.endswith(sampling.stop)
+        if finished and not stop_in_text:
+            candidates = [stop] if stop in sampling.stop else list(sampling.stop) if stop is None else []
+            if len(candidates) == 1:
+                text, stop_in_text = text + candidates[0], True
         ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        if (finished and not said and sampling.stop_ids) or not ids:
+        if (finished and not stop_in_text and sampling.stop_ids) or not ids:
             ids = (*ids, (*sampling.stop_ids, self.tokenizer.eos_token_id or 0)[0])
         return Completion(ids, (), text, finished, version=self.version)

@@ -72,8 +72,8 @@ def done(drawn: Drawn) -> Future[Drawn]:
     return future
 
 
-def _completion(kept: dict[str, Any]) -> Completion:
+def _completion(saved: dict[str, Any]) -> Completion:
     fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
+        k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()
     }  # JSON knows no tuples
     return Completion(**fields)

@@ -137,8 +137,8 @@ class ServerEngine:
             raise ServerError(self.client.url, f"its answer lacks {error}") from None
         most = body["sampling_params"]["max_tokens"]
         if reason not in ("stop", "length") or len(ids) != len(logprobs) or not 0 < len(ids) <= most:
-            said = f"ended a response as {reason!r} with {len(ids)} tokens of at most {most}, {len(logprobs)} of them known"
-            raise ServerError(self.client.url, said)
+            problem = f"ended a response as {reason!r} with {len(ids)} tokens of at most {most}, {len(logprobs)} of them known"
+            raise ServerError(self.client.url, problem)
         if made_by != [label]:
             what = "other weights: it was started again, or another run sends its own"
             raise ServerError(self.client.url, f"answered with {what} ({made_by[:3]}, not {label})")
@@ -193,19 +193,19 @@ class ServerEngine:
 
     def _agreed(self, label: str, fault: Exception | None) -> str:
         """Rank 0's label, on every rank; or its fault."""
-        said: tuple[Any, ...] = ("label", label)
+        outcome: tuple[Any, ...] = ("label", label)
         if isinstance(fault, InputError):
-            said = ("input", fault.key, fault.value, fault.remedy)
+            outcome = ("input", fault.key, fault.value, fault.remedy)
         elif fault is not None:
-            said = ("fault", str(fault))
-        kind, *rest = self.world.all_gather([said])[0]
+            outcome = ("fault", str(fault))
+        kind, *details = self.world.all_gather([outcome])[0]
         if fault is not None:
             raise fault
         if kind == "input":
-            raise InputError(*rest)
+            raise InputError(*details)
         if kind == "fault":
-            raise RuntimeError(f"rank 0: {rest[0]}")
-        return str(rest[0])
+            raise RuntimeError(f"rank 0: {details[0]}")
+        return str(details[0])
 
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:

@@ -54,8 +54,8 @@ class GoldEngine:
         ids = (*encode_pieces(pieces, self.tokenizer), self.tokenizer.eos_token_id)
         if len(ids) <= sampling.max_tokens:
             return Completion(ids, (), text, True)
-        kept = ids[: sampling.max_tokens]
-        return Completion(kept, (), self.tokenizer.decode(kept, clean_up_tokenization_spaces=False), False)
+        cut = ids[: sampling.max_tokens]
+        return Completion(cut, (), self.tokenizer.decode(cut, clean_up_tokenization_spaces=False), False)
 
     @property
     def dtype(self) -> torch.dtype | None:

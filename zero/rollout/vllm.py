@@ -134,8 +134,8 @@ class VllmEngine:
         with undisturbed():
             outputs = self.llm.generate(texts, parameters, use_tqdm=False)
         start = sum(map(len, requests[:place]))
-        mine = [output.outputs[0] for output in outputs[start : start + len(requests[place])]]
-        drawn = [_drawn(output, prompts[i // n]) for i, output in enumerate(mine)]
+        own_outputs = [output.outputs[0] for output in outputs[start : start + len(requests[place])]]
+        drawn = [_drawn(output, prompts[i // n]) for i, output in enumerate(own_outputs)]
         completions = completions_of(self.tokenizer, drawn, sampling, self.version)
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
@@ -165,9 +165,9 @@ class Ranks:
         from vllm.distributed.parallel_state import get_tp_group
 
         group = get_tp_group()
-        said: list[Any] = [None] * self.size
-        distributed.all_gather_object(said, ask, group=group.cpu_group)
-        return said, group.rank_in_group
+        asks: list[Any] = [None] * self.size
+        distributed.all_gather_object(asks, ask, group=group.cpu_group)
+        return asks, group.rank_in_group
 
 
 def engine_ranks(size: int, device: torch.device) -> Ranks:
@@ -189,7 +189,7 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     getLogger("torch._library.triton").setLevel(ERROR)  # says at every start that a CPU has no triton
-    kept = {key: os.environ.get(key) for key in LEFT_ALONE}
+    environment = {key: os.environ.get(key) for key in LEFT_ALONE}
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     precision = torch.get_float32_matmul_precision()
     try:
@@ -212,7 +212,7 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
-        for key, value in kept.items():
+        for key, value in environment.items():
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
@@ -270,8 +270,8 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
         return tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def stopped(ids: Sequence[int]) -> bool:
-        said = text(ids)
-        return any(stop in said for stop in sampling.stop)
+        end = text(ids)
+        return any(stop in end for stop in sampling.stop)
 
     completions = []
     for ids, logprobs, ended in drawn:

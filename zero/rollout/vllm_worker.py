@@ -68,14 +68,14 @@ class WeightReceiver:
         """Tensors of the model that are neither parameters nor buffers, such as ALiBi's slopes. vLLM's sleep of level 2 loses
         them: it keeps the buffers, and `take_over` brings the parameters."""
         worker: Any = self
-        found = []
+        tensors = []
         for name, module in worker.get_model().named_modules():
-            for part in (module, getattr(module, "impl", None)):
-                held = vars(part) if hasattr(part, "__dict__") else {}
-                found += [
+            for owner in (module, getattr(module, "impl", None)):
+                held = vars(owner) if hasattr(owner, "__dict__") else {}
+                tensors += [
                     f"{name}.{key}" for key, value in held.items() if isinstance(value, Tensor) and key not in RENEWED
                 ]
-        return found
+        return tensors
 
 
 def _until_broken(weights: Iterable[tuple[str, Tensor]], broken: list[Exception]) -> Iterator[tuple[str, Tensor]]:
@@ -95,10 +95,10 @@ def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
     load, loaded = model.load_weights, set(own)
 
     def load_and_tell(weights: Iterator[tuple[str, Tensor]]) -> Any:
-        told = load(weights)
-        if told is not None:  # a few models do not say
-            loaded.intersection_update(told)
-        return told
+        names = load(weights)
+        if names is not None:  # a few models do not say
+            loaded.intersection_update(names)
+        return names
 
     model.load_weights = load_and_tell  # reload_weights keeps the answer to itself
     try:

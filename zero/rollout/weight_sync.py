@@ -87,9 +87,11 @@ def plain(config: Any) -> dict[str, Any]:
     """A PretrainedConfig's text model as JSON, without what says nothing about what it computes."""
     fields = config.get_text_config().to_dict()
     silent = ("transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "max_position_embeddings")
-    kept = {k: v for k, v in fields.items() if k not in silent and not k.startswith("_") and not k.endswith("token_id")}
-    found: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
-    return found
+    shown = {
+        k: v for k, v in fields.items() if k not in silent and not k.startswith("_") and not k.endswith("token_id")
+    }
+    plain_fields: dict[str, Any] = json.loads(json.dumps(shown, default=str, sort_keys=True))
+    return plain_fields
 
 
 def _told(act: Callable[[], None]) -> dict[str, Any]:
@@ -211,23 +213,23 @@ class Exchange:
             remedy = f"the learner is on {self.device.type}, the server on {server.device}; choose transport=file"
             raise InputError("rollout.transport", "group", remedy)
         self.serial += 1
-        size, asked = server.workers + 1, list[Future]()
+        size, futures = server.workers + 1, list[Future]()
 
         def ask(host: str, port: int) -> Future:
-            asked.append(self._call("take_group", host, port, size, self.serial, self.limit))
-            return asked[0]
+            futures.append(self._call("take_group", host, port, size, self.serial, self.limit))
+            return futures[0]
 
         if self.link is None:
             self.link = Link.open(self.client.url, size, self.device, self.limit, ask)
         else:
             ask(*self.link.place)
         try:
-            self.link.send(weights, self.serial, server.dtype, asked[0])
+            self.link.send(weights, self.serial, server.dtype, futures[0])
         except RuntimeError as error:  # gloo's, when the other side is gone
             if isinstance(error, ServerError):
                 raise
             raise ServerError(self.client.url, f"lost while it took the weights ({error})") from error
-        asked[0].result(self.limit, self._silence())
+        futures[0].result(self.limit, self._silence())
         self.link.forget(self.serial)
 
 
@@ -260,8 +262,8 @@ def _untaken(folder: Path, workers: int) -> int:
 
 def _refuse_errors(url: str, results: Any) -> list[dict[str, Any]]:
     """What the workers said. EngineDied if one of them failed."""
-    said = [r if isinstance(r, dict) else {"error": f"answered {str(r)[:100]}"} for r in results]
-    for worker in said:
+    replies = [r if isinstance(r, dict) else {"error": f"answered {str(r)[:100]}"} for r in results]
+    for worker in replies:
         if "error" in worker:
             raise ServerError(url, f"did not take over the weights: {worker['error']}")
-    return said
+    return replies

@@ -90,12 +90,12 @@ class Trackers:
                 followers.append(tracker(run_dir=run_dir, run_name=name, tags=tags))
             except Exception as error:
                 _report(tracker, error)
-        made = cls(JsonlTracker(run_dir), followers, view)
+        trackers = cls(JsonlTracker(run_dir), followers, view)
         choices = start["choices"]
         named = {axis: choices[axis] for axis in AXES if axis in choices}  # "algo": "drgrpo", what dashboards group by
         flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
-        made.params(named | flat)
-        return made
+        trackers.params(named | flat)
+        return trackers
 
     def rewind(self, step: int) -> None:
         """Begin after `step` steps; -1 before the evaluation of step 0. Call once, before the first metrics."""
@@ -137,13 +137,13 @@ class Trackers:
         if (view := self._view) is not None:
             self._guard(view, lambda: call(view))
 
-    def _guard(self, of: object, call: Callable[[], None]) -> None:
+    def _guard(self, source: object, call: Callable[[], None]) -> None:
         try:
             call()
         except Exception as error:
-            if type(of).__name__ not in self._reported:  # once is news, every step would be noise
-                self._reported.add(type(of).__name__)
-                _report(of, error)
+            if type(source).__name__ not in self._reported:  # once is news, every step would be noise
+                self._reported.add(type(source).__name__)
+                _report(source, error)
 
 
 def run_tags(start: Start, seed: int, signature: str) -> dict[str, str]:
@@ -158,6 +158,6 @@ def run_tags(start: Start, seed: int, signature: str) -> dict[str, str]:
     return tags | {f"version.{package}": version for package, version in start.get("versions", {}).items()}
 
 
-def _report(of: object, error: Exception) -> None:
-    name = type(of).__name__ if not callable(of) else "tracker"
+def _report(source: object, error: Exception) -> None:
+    name = type(source).__name__ if not callable(source) else "tracker"
     print(f"{name}: {type(error).__name__}: {error}; the run goes on, metrics.jsonl holds everything", file=sys.stderr)

@@ -33,11 +33,11 @@ class Follower:
         """Take what the run says, until it is gone."""
         try:
             for line in lines:
-                said: dict[str, Any] = json.loads(line)
-                if "artifact" in said:
-                    self._remote.artifacts.append(Path(said["artifact"]))
-                if "close" in said:
-                    self._status = said["close"]
+                message: dict[str, Any] = json.loads(line)
+                if "artifact" in message:
+                    self._remote.artifacts.append(Path(message["artifact"]))
+                if "close" in message:
+                    self._status = message["close"]
                     self._wake.set()
         finally:
             os._exit(1)  # also after half a line, the last of a run that was killed: nobody is left to follow

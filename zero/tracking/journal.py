@@ -31,9 +31,9 @@ class JsonlTracker:
         """Drop every line after `step` (-1 drops all) and a torn last one; the file is swapped atomically."""
         self._close_file()
         whole = _whole_lines(self.path)
-        kept = [line for number, line in whole if number <= step]
+        lines = [line for number, line in whole if number <= step]
         self._last = max((number for number, _ in whole if number <= step), default=-1)
-        data = b"".join(kept)
+        data = b"".join(lines)
         if self.path.exists() and self.path.read_bytes() != data:
             partial = self.path.with_suffix(".partial")
             with partial.open("wb") as file:

@@ -229,8 +229,8 @@ class Remote:
             raise InTrash(
                 f"experiment {self._experiment} is in MLflow's trash; {where} or set another tracker.experiment"
             )
-        found = client.search_runs([experiment.experiment_id], f"tags.`zero.token` = '{self._link['token']}'")
-        return found[0] if found else None
+        runs = client.search_runs([experiment.experiment_id], f"tags.`zero.token` = '{self._link['token']}'")
+        return runs[0] if runs else None
 
     def _retire_earlier(self, client: Any, experiment: str) -> None:
         """Runs of other lives of this cell go to MLflow's trash: their folder is deleted, and tables count the cell once."""

@@ -94,7 +94,7 @@ def note(run_dir: Path, line: Start) -> None:
 
 def starts(run_dir: Path) -> list[Start]:
     """The lines of a run folder's starts, without those that a kill tore; none if it has no such file."""
-    found = []
+    starts = []
     try:
         lines = read_regular(run_dir / FILE, LARGEST).splitlines()
     except OSError:
@@ -105,8 +105,8 @@ def starts(run_dir: Path) -> list[Start]:
         except (ValueError, RecursionError):
             continue
         if isinstance(line, dict):
-            found.append(line)
-    return found
+            starts.append(line)
+    return starts
 
 
 def user() -> str | None:
@@ -154,21 +154,21 @@ def code_digest() -> str:
 
 def digest(root: Path) -> str:
     """16 hex digits of the names and contents of the code under a root; what is edited or removed meanwhile is left out."""
-    made = sha256()
+    digest = sha256()
     for path in sources(root):
         try:
             content = path.read_bytes()
         except OSError:
             continue
-        made.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
-        made.update(content)
-    return made.hexdigest()[:16]
+        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 def sources(root: Path) -> Iterator[Path]:
     """Every file of the code, in a fixed order."""
-    for part in CODE:
-        for above, folders, files in os.walk(root / part):
+    for folder in CODE:
+        for above, folders, files in os.walk(root / folder):
             folders[:] = sorted(name for name in folders if name not in SKIPPED)
             yield from (Path(above) / name for name in sorted(files) if not name.endswith((".pyc", ".partial")))
 

@@ -169,9 +169,9 @@ def report(run_dir: Path, console: Console | None = None) -> None:
         moments.append((f"after {lines[-1]['step']} steps", lines[-1]))
     console.print(evaluation_table(moments, plain))
     name = journal.benchmarks(lines[-1])[0]
-    found = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
-    if len(found) >= 2:
-        console.print(sample_answers(_rows(found[0]), _rows(found[-1]), 3, console.encoding, plain))
+    paths = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
+    if len(paths) >= 2:
+        console.print(sample_answers(_rows(paths[0]), _rows(paths[-1]), 3, console.encoding, plain))
     console.file.flush()
 
 
@@ -331,9 +331,9 @@ def _share(value: float | None) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds_left:02d}" if hours else f"{minutes}:{seconds_left:02d}"
 
 
 def _clean(text: str, encoding: str, style: str = "") -> Text:

@@ -38,16 +38,16 @@ def library() -> ctypes.CDLL | None:
             home.mkdir(parents=True, exist_ok=True)
             # Two processes may build at once: each renames its own
             with tempfile.TemporaryDirectory(dir=home) as folder:
-                made = Path(folder) / "kernels.so"
+                compiled = Path(folder) / "kernels.so"
                 units = [str(path) for path in sources if path.suffix == ".cpp"]
-                subprocess.run([compiler, *OPTIONS, "-o", str(made), *units], capture_output=True, check=True)
-                made.replace(built)
-        found = ctypes.CDLL(str(built))
+                subprocess.run([compiler, *OPTIONS, "-o", str(compiled), *units], capture_output=True, check=True)
+                compiled.replace(built)
+        loaded = ctypes.CDLL(str(built))
     except (OSError, subprocess.CalledProcessError):
         return None
     for name in ("decode_room", "train_room"):
-        found[name].restype = ctypes.c_int64
-    return found
+        loaded[name].restype = ctypes.c_int64
+    return loaded
 
 
 def constant(kernels: ctypes.CDLL, name: str) -> int:
@@ -58,8 +58,8 @@ def constant(kernels: ctypes.CDLL, name: str) -> int:
 
 def _processor() -> str:
     """Which instructions there are: a home folder may be shared among machines."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return platform.machine() + next(
         (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
     )
