@@ -1,4 +1,4 @@
-"""Mixtures: exact shares, epochs of their own, the right check for each question, nothing tested that is trained on."""
+"""Mixtures: bounded shares, epochs of their own, the right check for each question, nothing tested that is trained on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def simple(name: str, train: int, heldout: int = 0, **other: Any) -> QuestionSet
 
 
 def mix(weights: dict[str, float], train: int = 10, heldout: int = 0, **limits: int) -> Mixture:
-    parts = {
-        part: {"questions": simple(part, train, heldout), "weight": weight, "limit": limits.get(part)}
-        for part, weight in weights.items()
+    sources = {
+        source: {"questions": simple(source, train, heldout), "weight": weight, "limit": limits.get(source)}
+        for source, weight in weights.items()
     }
-    return mixture_set("mixed", parts)
+    return mixture_set("mixed", sources)
 
 
-def owner(question: Question) -> str:
+def source_of(question: Question) -> str:
     return question.id.split("/")[0]
 
 
@@ -51,29 +51,30 @@ weights = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
 @settings(max_examples=60, deadline=None)
 @given(weights, st.integers(0, 300), st.integers(1, 200))
-def test_shares_are_exact_over_every_stretch(units: list[int], start: int, length: int) -> None:
-    """Less than one question off after any number of places, so less than two over any stretch."""
-    made = mix({f"p{i}": unit / 40 for i, unit in enumerate(units)}, train=3)
-    order = [owner(q) for q in made.batch(0, start + length, seed=0)]
-    for part, unit in zip(made.weights, units, strict=True):
+def test_shares_are_bounded_over_every_stretch(units: list[int], start: int, length: int) -> None:
+    """Off by at most 1/2 + share (m - 2) / 2 after any number of questions, so by twice that over any stretch."""
+    mixture = mix({f"p{i}": unit / 40 for i, unit in enumerate(units)}, train=3)
+    order = [source_of(q) for q in mixture.batch(0, start + length, seed=0)]
+    for source, unit in zip(mixture.weights, units, strict=True):
         share = Fraction(unit, sum(units))
-        dealt = accumulate(name == part for name in order)
-        assert all(abs(count - share * k) < 1 for k, count in enumerate(dealt, 1))
-        assert abs(order[start:].count(part) - share * length) < 2
+        bound = Fraction(1, 2) + share * Fraction(len(units) - 2, 2)
+        counts = accumulate(name == source for name in order)
+        assert all(abs(count - share * k) <= bound for k, count in enumerate(counts, 1))
+        assert abs(order[start:].count(source) - share * length) <= 2 * bound
 
 
 def test_a_batch_depends_on_its_arguments_alone() -> None:
-    made, again = mix({"a": 0.7, "b": 0.3}), mix({"a": 0.7, "b": 0.3})
-    steps = [made.batch(step, 4, seed=3) for step in range(12)]
+    mixture, again = mix({"a": 0.7, "b": 0.3}), mix({"a": 0.7, "b": 0.3})
+    steps = [mixture.batch(step, 4, seed=3) for step in range(12)]
     assert steps[::-1] == [again.batch(step, 4, seed=3) for step in reversed(range(12))]
-    assert [q for step in steps for q in step] == made.batch(0, 48, seed=3)
-    assert made.batch(0, 48, seed=3) != made.batch(0, 48, seed=4)
+    assert [q for step in steps for q in step] == mixture.batch(0, 48, seed=3)
+    assert mixture.batch(0, 48, seed=3) != mixture.batch(0, 48, seed=4)
 
 
 def test_every_part_goes_through_its_own_epochs() -> None:
-    made = mix({"a": 2, "b": 1}, train=10)
-    asked = made.batch(0, 60, seed=0)
-    own = {part: [q.id for q in asked if owner(q) == part] for part in "ab"}
+    mixture = mix({"a": 2, "b": 1}, train=10)
+    batch = mixture.batch(0, 60, seed=0)
+    own = {source: [q.id for q in batch if source_of(q) == source] for source in "ab"}
     assert (len(own["a"]), len(own["b"])) == (40, 20)
     for ids in own.values():
         epochs = [ids[i : i + 10] for i in range(0, len(ids), 10)]
@@ -83,13 +84,13 @@ def test_every_part_goes_through_its_own_epochs() -> None:
 
 
 def test_rows_of_all_parts_with_their_names() -> None:
-    made = mix({"a": 3, "b": 1}, train=4, heldout=6)
-    assert Counter(map(owner, made.rows.train)) == {"a": 4, "b": 4}
-    assert len({q.id for q in (*made.rows.train, *made.rows.heldout)}) == 8 + 12
-    first = made.rows.train[0]
-    assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "part": "a"})
-    assert "".join(owner(q) for q in made.rows.heldout) == "aabaaaba" + "bbbb"  # a fair sample while both last
-    assert list(made.rows.notes) == ["a: a note on a", "b: a note on b"]
+    mixture = mix({"a": 3, "b": 1}, train=4, heldout=6)
+    assert Counter(map(source_of, mixture.rows.train)) == {"a": 4, "b": 4}
+    assert len({q.id for q in (*mixture.rows.train, *mixture.rows.heldout)}) == 8 + 12
+    first = mixture.rows.train[0]
+    assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "source": "a"})
+    assert "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"  # a fair sample while both last
+    assert list(mixture.rows.notes) == ["a: a note on a", "b: a note on b"]
 
 
 def test_a_limit_takes_the_same_rows_whatever_their_order() -> None:
@@ -97,35 +98,35 @@ def test_a_limit_takes_the_same_rows_whatever_their_order() -> None:
     rows = questions("a", 50)
     shuffled = QuestionSet("a", Rows(rows[::-1], []), check_equal)
     backward = mixture_set("m", {"a": {"questions": shuffled, "weight": 1, "limit": 7}})
-    kept = {q.id for q in forward.rows.train if owner(q) == "a"}
-    assert len(kept) == 7 and kept == {q.id for q in backward.rows.train}
-    assert sum(owner(q) == "b" for q in forward.rows.train) == 50 and len(forward.rows.heldout) == 10
-    assert kept != {f"a/a-{i}" for i in range(7)}
+    limited = {q.id for q in forward.rows.train if source_of(q) == "a"}
+    assert len(limited) == 7 and limited == {q.id for q in backward.rows.train}
+    assert sum(source_of(q) == "b" for q in forward.rows.train) == 50 and len(forward.rows.heldout) == 10
+    assert limited != {f"a/a-{i}" for i in range(7)}
 
 
 def test_what_one_part_holds_out_no_other_trains_on() -> None:
     small, large = Rows(questions("q", 5), []), Rows(questions("q", 2, 10), questions("q", 2, 3))
-    parts = {
+    sources = {
         "small": {"questions": QuestionSet("s", small, check_equal), "weight": 1},
         "large": {"questions": QuestionSet("l", large, check_equal), "weight": 1},
     }
-    made = mixture_set("m", parts)
-    assert [q.text for q in made.rows.train if owner(q) == "small"] == ["q 0?", "q 1?", "q 2?"]
-    assert "small/q-3, small/q-4" in made.rows.notes[-1]
+    mixture = mixture_set("m", sources)
+    assert [q.text for q in mixture.rows.train if source_of(q) == "small"] == ["q 0?", "q 1?", "q 2?"]
+    assert "small/q-3, small/q-4" in mixture.rows.notes[-1]
 
 
 def test_without_tested_rows_the_shares_stay() -> None:
-    made = mix({"a": 1, "b": 1}, train=4)
-    less = made.without({"bench": [Question("A  1?", ("1",), "other")]})
-    assert [q.id for q in less.rows.train] == [q.id for q in made.rows.train if q.id != "a/a-1"]
-    assert Counter(map(owner, less.batch(0, 12, 0))) == {"a": 6, "b": 6}
+    mixture = mix({"a": 1, "b": 1}, train=4)
+    less = mixture.without({"bench": [Question("A  1?", ("1",), "other")]})
+    assert [q.id for q in less.rows.train] == [q.id for q in mixture.rows.train if q.id != "a/a-1"]
+    assert Counter(map(source_of, less.batch(0, 12, 0))) == {"a": 6, "b": 6}
     assert "dropped 1 row that is a question of bench: a/a-1" in less.rows.notes
     with pytest.raises(InputError, match=r"questions\.sources\.a=a: has no question to train on"):
-        made.without({"bench": questions("a", 4)})
+        mixture.without({"bench": questions("a", 4)})
 
 
-def grade(made: Mixture, extract: Callable[[str], str | None], pairs: Sequence[tuple[Question, str]]) -> list[Any]:
-    grader = Grader(extract, made.check, made.extract_any, Reward({"right": RewardTerm(correctness)}))
+def grade(mixture: Mixture, extract: Callable[[str], str | None], pairs: Sequence[tuple[Question, str]]) -> list[Any]:
+    grader = Grader(extract, mixture.check, mixture.extract_any, Reward({"right": RewardTerm(correctness)}))
     prompts = [Prompt(question, question.text, (1,), (0,)) for question, _ in pairs]
     completions = [[Completion((1,), (0.0,), text, True)] for _, text in pairs]
     verdicts = [group.verdicts[0] for group in grader.grade(prompts, completions, 8)]
@@ -133,64 +134,64 @@ def grade(made: Mixture, extract: Callable[[str], str | None], pairs: Sequence[t
 
 
 def both_kinds() -> tuple[Mixture, Question, Question]:
-    """A mixture whose parts look for answers and check them in different ways."""
+    """A mixture whose sources look for answers and check them in different ways."""
     puzzle = Question("reach 24", ("24",), "c", meta={"numbers": [3, 3, 8, 8], "target": 24})
     formulas = QuestionSet("countdown", Rows([puzzle], []), check_countdown, last_expression)
-    parts = {
+    sources = {
         "sums": {"questions": simple("sums", 30), "weight": 1},
         "formulas": {"questions": formulas, "weight": 1},
     }
-    made = mixture_set("m", parts)
-    return made, made.rows.train[24], made.rows.train[30]
+    mixture = mixture_set("m", sources)
+    return mixture, mixture.rows.train[24], mixture.rows.train[30]
 
 
 def test_each_question_is_checked_the_way_of_its_part() -> None:
-    made, number, puzzle = both_kinds()
-    assert made.check("24.0", number) and not made.check("8/(3-8/3)", number)
-    assert made.check("8/(3-8/3)", puzzle) and not made.check("8*3*3/8", puzzle)
+    mixture, number, puzzle = both_kinds()
+    assert mixture.check("24.0", number) and not mixture.check("8/(3-8/3)", number)
+    assert mixture.check("8/(3-8/3)", puzzle) and not mixture.check("8*3*3/8", puzzle)
     with pytest.raises(ValueError):
-        made.check("24.0", puzzle)
+        mixture.check("24.0", puzzle)
     pairs = [("24", number), ("8/(3-8/3) = 24", puzzle), ("25", number), ("twenty", puzzle), ("24", puzzle)]
     c, w, u = Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED
-    assert made.check.many(pairs) == [c, c, w, u, w]  # type: ignore[attr-defined]
-    assert made.check.many([]) == []  # type: ignore[attr-defined]
+    assert mixture.check.many(pairs) == [c, c, w, u, w]  # type: ignore[attr-defined]
+    assert mixture.check.many([]) == []  # type: ignore[attr-defined]
 
 
 def test_each_response_is_searched_the_way_of_its_part() -> None:
-    made, number, puzzle = both_kinds()
+    mixture, number, puzzle = both_kinds()
     formula, words = "I get 8 / (3 - 8/3) = 24", "no idea"
     pairs = [(number, formula), (puzzle, formula), (number, words), (puzzle, words), (puzzle, "so it is 24")]
     c, n = Outcome.CORRECT, Outcome.NO_ANSWER
-    assert grade(made, last_boxed, pairs) == [(n, c), (n, c), (n, n), (n, n), (n, n)]
+    assert grade(mixture, last_boxed, pairs) == [(n, c), (n, c), (n, n), (n, n), (n, n)]
     tagged = [(puzzle, "</think> <answer>3*8</answer>"), (number, "</think> <answer>24</answer>")]
-    assert grade(made, answer_tag, tagged) == [(Outcome.WRONG, Outcome.WRONG), (c, c)]
-    assert made.check(made.extract_any(formula) or "", puzzle) is True
+    assert grade(mixture, answer_tag, tagged) == [(Outcome.WRONG, Outcome.WRONG), (c, c)]
+    assert mixture.check(mixture.extract_any(formula) or "", puzzle) is True
     with pytest.raises(ValueError, match="no answer"):
-        made.check(made.extract_any(words) or "", puzzle)
+        mixture.check(mixture.extract_any(words) or "", puzzle)
 
 
 def test_a_search_that_raises_costs_one_answer() -> None:
     def broken(text: str) -> str | None:
         raise KeyError(text)
 
-    parts = {
+    sources = {
         "a": {"questions": simple("a", 2, extract_any=broken), "weight": 1},
         "b": {"questions": simple("b", 2), "weight": 1},
     }
-    made = mixture_set("m", parts)
+    mixture = mixture_set("m", sources)
     with pytest.warns(RuntimeWarning, match="broken raised KeyError"):
-        said = grade(made, last_boxed, [(made.rows.train[0], "0"), (made.rows.train[2], "0")])
-    assert said == [(Outcome.NO_ANSWER, Outcome.NO_ANSWER), (Outcome.NO_ANSWER, Outcome.CORRECT)]
+        verdicts = grade(mixture, last_boxed, [(mixture.rows.train[0], "0"), (mixture.rows.train[2], "0")])
+    assert verdicts == [(Outcome.NO_ANSWER, Outcome.NO_ANSWER), (Outcome.NO_ANSWER, Outcome.CORRECT)]
 
 
 def test_a_mixture_may_be_a_part() -> None:
     inner, _, _ = both_kinds()
-    made = mixture_set(
+    mixture = mixture_set(
         "outer", {"inner": {"questions": inner, "weight": 1}, "a": {"questions": simple("a", 2), "weight": 1}}
     )
-    puzzle = made.rows.train[30]
+    puzzle = mixture.rows.train[30]
     assert puzzle.id == "inner/formulas/c"
-    assert grade(made, last_boxed, [(puzzle, "it is 8/(3-8/3)")]) == [(Outcome.NO_ANSWER, Outcome.CORRECT)]
+    assert grade(mixture, last_boxed, [(puzzle, "it is 8/(3-8/3)")]) == [(Outcome.NO_ANSWER, Outcome.CORRECT)]
 
 
 @pytest.mark.parametrize(
@@ -235,8 +236,8 @@ ADDED = ["+questions@questions.sources.easy.questions=nano_asdiv", "+questions.s
 )
 def test_from_the_command_line(overrides: list[str], shares: dict[str, int]) -> None:
     config = configs.check("train", ["questions=mixture", *overrides])
-    made = configs.instantiate(config["questions"])
-    assert Counter(map(owner, made.batch(0, 40, seed=0))) == shares
-    for question in (*made.rows.train[:5], *made.rows.heldout[:5]):
+    mixture = configs.instantiate(config["questions"])
+    assert Counter(map(source_of, mixture.batch(0, 40, seed=0))) == shares
+    for question in (*mixture.rows.train[:5], *mixture.rows.heldout[:5]):
         solution = last_boxed(question.solution) if "numbers" in question.meta else question.answer[0]
-        assert solution is not None and made.check(solution, question)
+        assert solution is not None and mixture.check(solution, question)

@@ -1,9 +1,9 @@
 """Several question sets as one, by weights. zero.grading.mixture_checker puts one together, checker included.
 
-Places of a run are dealt to the parts by Tijdeman's rule ("The chairman assignment problem", Discrete Mathematics 32, 1980):
-after any number of places every part has had its exact share to within less than one question, so that over any stretch
-of a run the shares are off by less than two. No step draws at random which set it asks. Each part goes through epochs of
-its own: a question comes back only after all others of its part did.
+Question i of a source stands at (i + 1/2) / weight, and a run asks them in that order. So each of m sources has its share of
+any first k questions to within 1/2 + share (m - 2) / 2 questions: less than one for two or three sources. No step draws at
+random which set it asks. Each source goes through epochs of its own: a question comes back only after all others of its
+source did.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 from zero.errors import InputError
 from zero.questions import Checker, Extractor, QuestionSet, Rows, without_tested
 from zero.records import Question
 
-MARK = "/"  # between the name of a part and the id that its question has there
-LONGEST_PERIOD = 1_000_000  # places after which the dealing repeats; longer ones come of weights with too many digits
+MARK = "/"  # between the name of a source and the id that its question has there
+LONGEST_PERIOD = (
+    1_000_000  # questions after which the order of the sources repeats; more only if weights have many digits
+)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a QuestionSet is, of several. A question's id says its part: `part/ID`."""
+    """What a QuestionSet is, of several. A question's id says its source: `source/ID`."""
 
     name: str
-    rows: Rows  # of all parts; the held-out ones dealt by the weights too, so that the first few are a fair sample
+    rows: Rows  # of all sources; the held-out ones ordered by the weights too, so that the first few are a fair sample
     check: Checker
     extract_any: Extractor
-    weights: Mapping[str, float]  # part -> share of the training questions, up to a common factor
+    weights: Mapping[str, float]  # source -> share of the training questions, up to a common factor
 
     def without(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
         """The mixture without the training rows that are questions of a test, by the test's name; noted in its rows.
 
-        InputError if a part has none left: the others would take its place unseen.
+        InputError if a source has none left: the others would take its place unseen.
         """
         rows = without_tested(self.rows, tested)
         _refuse_empty(self.weights, rows.train)
@@ -53,64 +53,66 @@ class Mixture:
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments."""
-        dealing = _dealing(_units(self.weights))
-        return [self._question(place, dealing, seed) for place in range(step * n, (step + 1) * n)]
+        units = _units(self.weights)
+        return [self._question(place, units, seed) for place in range(step * n, (step + 1) * n)]
 
-    def _question(self, place: int, dealing: Dealing, seed: int) -> Question:
-        period, offset = divmod(place, len(dealing.source))
-        index = dealing.source[offset]
-        count = period * dealing.units[index] + dealing.rank[offset]  # of the part's questions before this place
+    def _question(self, place: int, units: tuple[int, ...], seed: int) -> Question:
+        order = _one_period(units)
+        periods, offset = divmod(place, len(order))
+        index, i = order[offset]
         source, rows = self._train[index]
-        epoch, position = divmod(count, len(rows))
+        epoch, position = divmod(periods * units[index] + i, len(rows))
         return rows[_shuffled(source, len(rows), seed, epoch)[position]]
 
     @cached_property
     def _train(self) -> list[tuple[str, list[Question]]]:
-        return list(_by_part(self.weights, self.rows.train).items())
+        return list(_by_source(self.weights, self.rows.train).items())
 
 
 def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> Rows:
-    """The rows of all parts. A part's limit keeps that many of its training rows, those whose text has the smallest
-    digest, whatever the order of its file. No training row of one part is held out by another. Raises InputError."""
+    """The rows of all sources. A source's limit keeps that many of its training rows, those whose text has the smallest
+    digest, whatever the order of its file. No training row of one source is held out by another. Raises InputError."""
     _check(sets, weights, limits)
     train, notes = list[Question](), list[str]()
     for source, questions in sets.items():
         rows = questions.rows
-        train += [_owned(source, question) for question in _first(rows.train, limits.get(source))]
+        train += [_with_source(source, question) for question in _first(rows.train, limits.get(source))]
         notes += [f"{source}: {note}" for note in rows.notes]
-    heldout = {source: [_owned(source, question) for question in sets[source].rows.heldout] for source in sets}
+    heldout = {source: [_with_source(source, question) for question in sets[source].rows.heldout] for source in sets}
     rows = without_tested(Rows(train, _interleaved(heldout, weights), notes), heldout)
     _refuse_empty(weights, rows.train)
     return rows
 
 
 def split_id(question: Question) -> tuple[str, Question]:
-    """(part, the question as the part knows it)."""
+    """(source, the question as the source knows it)."""
     source, _, own = question.id.partition(MARK)
     return source, replace(question, id=own)
 
 
-def _owned(source: str, question: Question) -> Question:
-    return replace(question, id=f"{source}{MARK}{question.id}", meta={**question.meta, "part": source})
+def _with_source(source: str, question: Question) -> Question:
+    return replace(question, id=f"{source}{MARK}{question.id}", meta={**question.meta, "source": source})
 
 
-def _by_part(sources: Mapping[str, object], questions: Sequence[Question]) -> dict[str, list[Question]]:
-    found: dict[str, list[Question]] = {source: [] for source in sources}
+def _by_source(sources: Mapping[str, object], questions: Sequence[Question]) -> dict[str, list[Question]]:
+    by_source: dict[str, list[Question]] = {source: [] for source in sources}
     for question in questions:
-        found[question.id.partition(MARK)[0]].append(question)
-    return found
+        by_source[question.id.partition(MARK)[0]].append(question)
+    return by_source
 
 
 def _check(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> None:
     if not sets:
-        raise InputError("questions.sources", "{}", "name at least one part; conf/questions/mixture.yaml is an example")
+        raise InputError(
+            "questions.sources", "{}", "name at least one source; conf/questions/mixture.yaml is an example"
+        )
     for source in sets:
         if not source or MARK in source:
-            raise InputError("questions.sources", source, f"the name of a part must be text without {MARK}")
+            raise InputError("questions.sources", source, f"the name of a source must be text without {MARK}")
         weight, limit = weights[source], limits.get(source)
         if not (type(weight) in (int, float) and math.isfinite(weight) and weight > 0):
             raise InputError(
-                f"questions.sources.{source}.weight", weight, "must be a number above 0; or leave the part out"
+                f"questions.sources.{source}.weight", weight, "must be a number above 0; or leave the source out"
             )
         if limit is not None and not (type(limit) is int and limit >= 1):
             raise InputError(
@@ -123,9 +125,9 @@ def _check(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits
 
 
 def _refuse_empty(sources: Mapping[str, object], train: Sequence[Question]) -> None:
-    for source, questions in _by_part(sources, train).items():
+    for source, questions in _by_source(sources, train).items():
         if not questions:
-            remedy = "has no question to train on that is not tested; leave the part out or lower its heldout"
+            remedy = "has no question to train on that is not tested; leave the source out or lower its heldout"
             raise InputError(f"questions.sources.{source}", source, remedy)
 
 
@@ -134,15 +136,31 @@ def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
     if limit is None or limit >= len(questions):
         return list(questions)
     digests = [hashlib.md5(q.text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest() for q in questions]
-    kept = sorted(range(len(questions)), key=digests.__getitem__)[:limit]
-    return [questions[i] for i in sorted(kept)]
+    smallest = sorted(range(len(questions)), key=digests.__getitem__)[:limit]
+    return [questions[i] for i in sorted(smallest)]
 
 
 def _interleaved(heldout: Mapping[str, list[Question]], weights: Mapping[str, float]) -> list[Question]:
-    """Dealt by the weights; a part that has no more leaves its places to the others."""
-    order = [(Fraction(2 * i + 1) / Fraction(str(weights[source])), n, i, source)
-             for n, source in enumerate(heldout) for i in range(len(heldout[source]))]  # fmt: skip
-    return [heldout[source][i] for _, _, i, source in sorted(order)]
+    """In the order of the weights; a source that has no more leaves its places to the others."""
+    questions = list(heldout.values())
+    sizes = [len(source) for source in questions]
+    return [questions[index][i] for index, i in _order(sizes, _units(weights))]
+
+
+def _order(sizes: Sequence[int], weights: Sequence[int]) -> list[tuple[int, int]]:
+    """(source, i) for i below the source's size, by (i + 1/2) / weight; of equal ones the source named first."""
+    places = [
+        ((2 * i + 1) / weight, index, i)
+        for index, (size, weight) in enumerate(zip(sizes, weights, strict=True))
+        for i in range(size)
+    ]
+    return [(index, i) for _, index, i in sorted(places)]
+
+
+@lru_cache(maxsize=8)
+def _one_period(weights: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The order of as many questions as the weights' sum, after which it repeats."""
+    return _order(weights, weights)
 
 
 def _units(weights: Mapping[str, float]) -> tuple[int, ...]:
@@ -151,38 +169,6 @@ def _units(weights: Mapping[str, float]) -> tuple[int, ...]:
     common = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * common) for weight in exact]
     return tuple(number // math.gcd(*whole) for number in whole)
-
-
-class Dealing(NamedTuple):
-    """One period of places: the part that each goes to, and how many of the period that part had before."""
-
-    units: tuple[int, ...]
-    source: array[int]
-    rank: array[int]
-
-
-@lru_cache(maxsize=8)
-def _dealing(units: tuple[int, ...]) -> Dealing:
-    """Tijdeman's rule in whole numbers. Of D places in a period, part i gets units[i]; D is their sum.
-
-    With n_i places before place k (from 1) and lead_i = units[i] k - n_i D, part i may take the place if
-    lead_i >= D / (2 m - 2), m parts; of those the one with the smallest (D - D / (2 m - 2) - lead_i) / units[i] does.
-    """
-    total, scale = sum(units), max(1, 2 * len(units) - 2)
-    counts = [0] * len(units)
-    dealt = Dealing(units, array("L"), array("L"))
-    for k in range(1, total + 1):
-        best, urgency = 0, 0
-        chosen = False
-        for i, unit in enumerate(units):
-            lead = scale * (unit * k - counts[i] * total)
-            left = (scale - 1) * total - lead
-            if lead >= total and (not chosen or left * units[best] < urgency * unit):
-                best, urgency, chosen = i, left, True
-        dealt.source.append(best)
-        dealt.rank.append(counts[best])
-        counts[best] += 1
-    return dealt
 
 
 @lru_cache(maxsize=64)
