@@ -5,7 +5,7 @@ accuracy of its evaluations. They are kept as references and are not good grader
 
 Sources: Liu et al. 2025 (arXiv 2503.20783), github.com/sail-sg/understand-r1-zero and the copy in oat 0.2.3, itself
 after Hendrycks et al. 2021 (MATH, `math_equivalence`), Lightman et al. 2023 (PRM800K, `grader`) and math_verify. Written
-anew from their rules, with sympy 1.14 and math_verify 0.9.
+anew from their rules, with sympy 1.14, math_verify 0.9 and pylatexenc 2.10.
 
 Equal is what any one of these accepts; slow asks all three, fast the first two.
 1. Equal strings after `stripped`: without `$`, `%`, degrees, `\text{...}` at the end, UNITS and white space.
@@ -31,16 +31,20 @@ Deliberate departures, none of which touches a legitimate answer:
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from io import StringIO
+from itertools import accumulate, pairwise
 from token import ENDMARKER
 from tokenize import ERRORTOKEN, NAME, NEWLINE, NL, NUMBER, OP, TokenError, generate_tokens
 
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from pylatexenc.latex2text import LatexNodes2Text
 from sympy.parsing.sympy_parser import implicit_multiplication_application, parse_expr, standard_transformations
 
-from zero.grading.maths.compat_latex import Unreadable, plain_text
+logging.getLogger("pylatexenc").setLevel(logging.CRITICAL)  # it warns of every answer that is no LaTeX
 
 # Words that rule 1 removes where no letter or digit stands beside them, in this order, then all again with an s, then
 # everything once more. Most come from MathQA, misspellings included. A dot stands for any character, as it did there.
@@ -86,7 +90,7 @@ def warm_up() -> None:
 def paper_fast(answer: str, reference: str) -> bool:
     """The verdict of the original's fast mode; see the head of this file."""
     gold = _unboxed(reference or "")
-    return bool(gold) and (stripped(answer) == stripped(gold) or _parts_equal(plain(answer), plain(gold)))
+    return bool(gold) and (stripped(answer) == stripped(gold) or _entries_equal(plain(answer), plain(gold)))
 
 
 def paper_slow(answer: str, reference: str) -> bool:
@@ -195,8 +199,8 @@ def _unlatexed(text: str) -> str:
     for name in ("\\tfrac", "\\dfrac"):
         text = text.replace(name, "\\frac")
     try:
-        text = plain_text(text.replace("\\frac", " \\frac"))
-    except Unreadable:
+        text = LatexNodes2Text().latex_to_text(text.replace("\\frac", " \\frac"))
+    except Exception:  # it raises anything at all on nonsense; the original keeps the text then, too
         return text
     for sign, latin in _LATIN.items():
         text = text.replace(sign, latin)
@@ -228,27 +232,27 @@ def _without_thousands(text: str) -> str:
     return text
 
 
-def _parts(text: str) -> list[str]:
+def _entries(text: str) -> list[str]:
     """The entries of a tuple or interval; the text itself if it is none."""
     text = _without_thousands(text)
     inner = text[1:-1]
     if len(text) > 2 and text[0] in _BRACKETS and text[-1] in _BRACKETS and not set(inner) & set(_BRACKETS):
-        return [part.strip() for part in inner.split(",")]
+        return [entry.strip() for entry in inner.split(",")]
     return [text] if text else []
 
 
-def _parts_equal(answer: str, gold: str) -> bool:
+def _entries_equal(answer: str, gold: str) -> bool:
     if answer == gold:
         return True
-    answers, golds = _parts(answer), _parts(gold)
+    answers, golds = _entries(answer), _entries(gold)
     if not answer or len(answers) != len(golds):
         return False
     if len(golds) > 1 and (answer[0], answer[-1]) != (gold[0], gold[-1]):
         return False
-    return all(map(_part_equal, answers, golds))
+    return all(map(_entry_equal, answers, golds))
 
 
-def _part_equal(answer: str, gold: str) -> bool:
+def _entry_equal(answer: str, gold: str) -> bool:
     if _TEXT_FRACTION.search(answer) and _TEXT_FRACTION.search(gold):
         return answer == gold
     if _is_integer(answer) != _is_integer(gold):
@@ -294,10 +298,10 @@ def _is_formula(code: str) -> bool:
 
 def _verified(answer: str, gold: str) -> bool:
     """Rule 3."""
-    if not gold or any(len(text) > 128 and _repeats(text) for text in (answer, gold)):
-        return False
     readers = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     try:
+        if not gold or any(len(text) > 128 and _repeats(text) for text in (answer, gold)):
+            return False
         parsed = [
             parse(
                 text if "$" in text else f"${text}$",
@@ -314,31 +318,8 @@ def _verified(answer: str, gold: str) -> bool:
 
 
 def _repeats(text: str) -> bool:
-    """Whether over a fifth of all substrings occur before: counted as the paths of a suffix automaton, in linear time."""
-    links, lengths, edges, last = [-1], [0], [dict[str, int]()], 0
-    distinct = 0
-    for char in text:
-        new = len(links)
-        links.append(0)
-        lengths.append(lengths[last] + 1)
-        edges.append({})
-        state = last
-        while state >= 0 and char not in edges[state]:
-            edges[state][char] = new
-            state = links[state]
-        if state >= 0:
-            target = edges[state][char]
-            if lengths[target] > lengths[state] + 1:
-                clone = len(links)
-                links.append(links[target])
-                lengths.append(lengths[state] + 1)
-                edges.append(dict(edges[target]))
-                while state >= 0 and edges[state].get(char) == target:
-                    edges[state][char] = clone
-                    state = links[state]
-                links[target], target = clone, clone
-            links[new] = target
-        distinct += lengths[new] - lengths[links[new]]
-        last = new
-    total = len(text) * (len(text) + 1) // 2
-    return (total - distinct) / total > 0.2
+    """Whether over a fifth of all substrings occur before: those that a suffix shares with the one before it in sorted order."""
+    limit = 0.2 * len(text) * (len(text) + 1) / 2
+    suffixes = sorted(text[i:] for i in range(len(text)))
+    shared = (len(os.path.commonprefix(pair)) for pair in pairwise(suffixes))  # noqa: RUF071 - of characters
+    return any(repeated > limit for repeated in accumulate(shared))
