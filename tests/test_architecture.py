@@ -58,6 +58,7 @@ CONFINED = {
     "peft": {"zero.learner"},
     "sympy": {"zero.grading.maths.understand_r1_zero"},
     "math_verify": {"zero.grading.maths.understand_r1_zero"},
+    "pylatexenc": {"zero.grading.maths.understand_r1_zero"},
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},
     "datasets": {"zero.questions.sources"},
     "pyarrow": {"zero.questions.sources", "analysis.reader.journals"},
