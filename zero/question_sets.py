@@ -32,7 +32,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     everything = sets[training].rows.train
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
-        why = "each of its questions is tested, too" if everything else "none is left beside the held-out ones"
+        why = "each of its questions is tested, too" if everything else questions.rows.whereabouts()
         remedy = "other benchmarks, or other questions" if everything else "a lower heldout, or more questions"
         raise InputError("questions", questions.name, f"holds no question to train on: {why}; give it {remedy}")
     known = run_dir / run_folder.QUESTIONS

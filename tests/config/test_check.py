@@ -39,6 +39,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
         ("optim.lrr=1", "optim.lrr=1: no such setting; did you mean optim.lr"),
         ("+foo=3", "foo=3: no such setting"),
         ("model=hf", r"model.path=\?\?\?: is required"),
+        ("model.path=pyproject.toml", "model.path=pyproject.toml: is a file; give a Hugging Face model folder"),
         ("questions=file", "questions.path=null: is required"),
         ("learner.gradient_checkpointing=3", "must be true or false"),
         ("tracker.uri=http://bob:secret@lab:5000", "tracker.uri=http://...@lab:5000: names a user with a password"),

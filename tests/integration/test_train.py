@@ -267,10 +267,18 @@ def test_a_question_file_that_changed_is_refused(tmp_path: Path) -> None:
         train_on_file(tmp_path / "run", mine)
 
 
-@pytest.mark.parametrize(("heldout", "message"), [("0", "holds out no question"), ("1.0", "no question to train on")])
-def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("heldout", "different", "message"),
+    [
+        ("0", 20, "holds out no question"),
+        ("1.0", 20, "no question to train on: 20 held out; give it a lower heldout, or more questions"),
+        ("1", 1, "no question to train on: 1 held out; left out 19 repeated: line 2 is line 1, "),
+    ],
+)
+def test_an_empty_split_is_refused(tmp_path: Path, heldout: str, different: int, message: str) -> None:
     file = tmp_path / "mine.jsonl"
-    file.write_text("".join(f'{{"problem": "What is {i}?", "answer": {i}}}\n' for i in range(20)))
+    lines = (f'{{"problem": "What is {i % different}?", "answer": {i % different}}}\n' for i in range(20))
+    file.write_text("".join(lines))
     from zero.config.check import check
     from zero.train import run
 

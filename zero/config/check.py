@@ -130,8 +130,9 @@ def check_together(config: Mapping[str, Any]) -> None:
     if config["model"].get("path") == "":
         raise InputError("model.path", "", "is empty; give a Hugging Face model folder or a hub id")
     path = str(config["model"].get("path", ""))
-    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
-        what = "is a file" if Path(path).expanduser().is_file() else "no such folder"
+    place = Path(path).expanduser()
+    if place.is_file() or (path.startswith(("/", ".", "~")) and not place.is_dir()):
+        what = "is a file" if place.is_file() else "no such folder"
         raise InputError("model.path", path, f"{what}; give a Hugging Face model folder or a hub id")
     folder = Path(model_folder(path))
     if folder.is_dir() and path and not (folder / "config.json").is_file():

@@ -128,7 +128,11 @@ def question_documents(questions: QuestionSet, form: str, seed: int) -> Texts:
         raise InputError("corpus.form", form, f"must be a text with {there}, at least one of them and no other field")
     rows: Sequence[Question] = questions.rows.train
     if not rows:
-        raise InputError("questions", questions.name, "holds no question to train on; lower its heldout")
+        raise InputError(
+            "questions",
+            questions.name,
+            f"holds no question to train on: {questions.rows.whereabouts()}; give it a lower heldout, or more questions",
+        )
     notes = [f"questions {questions.name}: {note}" for note in questions.rows.notes]
     if "solution" in fields and (unsolved := [row.id for row in rows if not row.solution.strip()]):
         if len(unsolved) > UNSOLVED * len(rows):

@@ -42,6 +42,10 @@ class Rows:
         """Without the training rows of these ids; the note says why."""
         return Rows([q for q in self.train if q.id not in ids], self.heldout, (*self.notes, note))
 
+    def whereabouts(self) -> str:
+        """Where the questions are, for an error about a set that has none to train on."""
+        return "; ".join([f"{len(self.heldout)} held out", *self.notes])
+
 
 @dataclass(frozen=True)
 class QuestionSet:
