@@ -91,14 +91,14 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
 
     world = World.join()
     precision = "bfloat16" if has_bfloat16() else "float32"
-    part = "{_target_:zero.grading.RewardTerm,weight:1.0,function:{_target_:benchmarks.side.worth,_partial_:true}}"
     with TemporaryDirectory() as home:
         config = check("train", [
             "model=hf", f"model.path={folder}", "questions=file", f"questions.path={folder / 'prompts.jsonl'}",
             "questions.question=prompt", "questions.answer=answer", "questions.check.path=zero.grading.check_equal",
             "template=none", "algo=drgrpo",
             f"prompts={of.prompts}", f"group_size={of.group}", f"sampling.max_tokens={of.tokens}", f"optim.lr={of.lr}",
-            "optim.warmup=0", f"learner.precision={precision}", f"+reward.terms.parity={part}", "reward.terms.correct.weight=0",
+            "optim.warmup=0", f"learner.precision={precision}",
+            "reward.terms.parity.function=benchmarks.side.worth", "reward.terms.correct.weight=0",
             f"steps={of.steps + 1}", "evaluation.every=0", "sync_check.every=0", "tracker=jsonl", f"run_dir={home}",
         ])  # fmt: skip
         light = {key: instantiate(config[key]) for key in ("template", "reward")}
@@ -124,7 +124,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
 
 
 def worth(response: Any) -> float:
-    """A reward part of ours: the workloads' reward."""
+    """A reward term of ours: the workloads' reward."""
     return reward(response.text)
 
 

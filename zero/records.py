@@ -107,7 +107,7 @@ class Verdict:
 
     `strict` judges what the template extracted: its CORRECT is *the* accuracy. `lenient` judges the answer in whatever
     form it was found (zero.questions.QuestionSet.find); it is never worse than strict. Both are facts about the text,
-    whatever the reward makes of them. `parts` are the reward's weighted parts by name; `reward` is their sum.
+    whatever the reward makes of them. `terms` are the reward's weighted terms by name; `reward` is their sum.
     """
 
     reward: float
@@ -130,7 +130,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """All that a reward part may know of one response. With the rule truncated=incorrect, the facts of a response that
+    """All that a reward term may know of one response. With the rule truncated=incorrect, the facts of a response that
     the token budget cut are those of one without an answer."""
 
     question: Question

@@ -61,7 +61,7 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("a..b=1", "a..b=1: ", "no name of a setting"), ("+foo=[1", "foo=[1: ", "no such setting"),
         ("model.path=", "model.path=", "empty"),
         ("questions.path=x.jsonl", "questions.path=x.jsonl: ", "questions=file"),
-        ("reward=my.f", "reward=my.f: ", "type +reward.terms.mine=my.f;"),
+        ("reward=my.f", "reward=my.f: ", "type reward.terms.mine.function=my.f;"),
         ("questions=./q.jsonl", "questions=./q.jsonl: ", "type questions=file questions.path=./q.jsonl;"),
         ("model=Qwen/Qwen2.5-1.5B", "model=", "type model=hf model.path=Qwen/Qwen2.5-1.5B;"),
         ("benchmarks.sets.math500.path=x", "benchmarks.sets.math500.path=x: ", "add benchmarks=math500"),
@@ -72,7 +72,7 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("+reward.terms.mine._target_=my.f", "reward.terms.mine", "MODULE.FUNCTION"),
         ("+reward.terms.mine.weight=1", "reward.terms.mine", "MODULE.FUNCTION"),
         ("+reward.terms.mine=my.f +reward.terms.mine.weight=abc", "reward.terms.mine.weight=abc: ", "finite number"),
-        ("+reward.terms.mine=my.f +reward.terms.mine.strict=1", "reward.terms.mine.strict=1: ", "function.NAME=VALUE"),
+        ("reward.terms.corect.weight=2", "reward.terms.corect.weight=2: ", "did you mean reward.terms.correct?"),
         ("reward.terms=my.f", "reward.terms=my.f: ", "settings of its own"),
     ],
     "evaluate": [
@@ -121,8 +121,7 @@ RIGHT = [  # command line, setting, value
     ("~reward.terms.correct +reward.terms.a=m.f", "seed", 0),
     ("+reward.terms.mine=m.f +reward.terms.mine.weight=0.1", "reward.terms.mine.weight", 0.1),
     ("+reward.terms.mine.weight=0.1 reward.terms.mine=m.f", "reward.terms.mine.weight", 0.1),
-    ("reward.terms.mine=a.m.f +reward.terms.mine.function.n=3", "reward.terms.mine.function",
-     {"_target_": "a.m.f", "_partial_": True, "n": 3}),
+    ("reward.terms.mine.function=m.f reward.terms.mine.n=3", "reward.terms.mine", {"function": "m.f", "n": 3}),
 ]  # fmt: skip
 
 

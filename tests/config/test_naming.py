@@ -35,10 +35,11 @@ def test_a_name_holds_what_differs_from_the_default(overrides: tuple[str, ...], 
 def test_paths_and_structures_are_shortened() -> None:
     file = named("questions=file", "questions.path=/home/someone/q.jsonl", "questions.answer=answer", choices=FILE)
     assert file.startswith("drgrpo-none-file-nano-s0-questions.path=q-")
-    assert named("+reward.terms.mine=my_module.gentle").startswith(START + "0-reward.terms.mine=gentle-")
-    assert "=tidy-" in named(
-        "+reward.terms.mine={_target_:zero.grading.RewardTerm,function:{_target_:hydra.utils.get_method,path:m.tidy}}"
+    assert (
+        named("reward.terms.mine.function=my_module.gentle") == f"{START}0-reward.terms.mine.function=my_module.gentle"
     )
+    correction = "algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:2.0}"
+    assert "algo.correction=token_correction-" in named(correction)
 
 
 def test_the_cut_hides_nothing_that_differs() -> None:

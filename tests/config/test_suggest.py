@@ -20,7 +20,7 @@ WORDS = {  # command -> what is typed -> what the answer holds
         gpu_memory_utilization=0.5 rollout.memory (with rollout=vllm)? | dataset=gsm8k questions=gsm8k
         path=x questions.path (with questions=file)? | logging_steps=9 every step is | device=cuda CUDA_VISIBLE_DEVICES
         gpus=2 torchrun | loss_type=dr_grpo algo=drgrpo? | lora_r=8 learner.lora.rank (with learner=lora)?
-        +reward.term.mine=a.f +reward.terms.mine? | actor_rollout_ref.actor.optim.lr=1 mean optim.lr?
+        +reward.term.mine=a.f reward.terms.mine? | actor_rollout_ref.actor.optim.lr=1 mean optim.lr?
         data.train_batch_size=8 prompts? | trainer.logger=wandb tracker? | custom_reward_function.path=x reward?
         algorithm.gamma=1 algo.estimator.gamma (with algo=ppo)? | actor_rollout_ref.model.path=x mean model.path?
         samplng.temperature=1 mean sampling.temperature? | tracker.url=x mean tracker.uri? | algo.betas=1 mean algo.beta?

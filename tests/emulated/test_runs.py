@@ -51,9 +51,6 @@ def odd(response: Response) -> float:
 
 
 def overrides_of(name: str, models: dict[str, Path]) -> list[str]:
-    reward = (
-        f"{{_target_:zero.grading.RewardTerm,weight:1.0,function:{{_target_:{odd.__module__}.odd,_partial_:true}}}}"
-    )
     given = RUNS[name]
     rows = [] if "questions=nano_countdown" in given else NANO
     family = "gpt2" if "model=hf" in given else "qwen2"
@@ -63,7 +60,7 @@ def overrides_of(name: str, models: dict[str, Path]) -> list[str]:
         *given,
         f"model.path={models[family]}",
         "reward.truncated=grade",
-        f"reward.terms.correct={reward}",
+        f"reward.terms.correct.function={odd.__module__}.odd",
     ]
 
 

@@ -305,14 +305,13 @@ def test_presets_never_pay_for_being_cut(name: str) -> None:
             assert cut_short <= finished
 
 
-def own_part(response: Response, per: float) -> float:
+def own_term(response: Response, per: float) -> float:
     return response.tokens / per
 
 
-def test_a_part_of_ones_own_needs_its_dotted_path_only() -> None:
-    part = {"_target_": f"{__name__}.own_part", "_partial_": True, "per": 100}
-    weighted = {"_target_": "zero.grading.RewardTerm", "weight": 2.0, "part": part}
-    config = {"_target_": "zero.grading.Reward", "terms": {"own": weighted}}
+def test_a_term_of_ones_own_needs_its_dotted_path_only() -> None:
+    term = {"function": f"{__name__}.own_term", "weight": 2.0, "per": 100}
+    config = {"_target_": "zero.grading.make_reward", "terms": {"own": term}}
     assert instantiate(OmegaConf.create(config), _convert_="all")([said(tokens=25)]) == [{"own": 0.5}]
 
 

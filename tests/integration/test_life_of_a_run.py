@@ -293,15 +293,15 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted_and_a_resume
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lost = "reward.terms.mine=nomod.f: nothing of that name can be imported"
-    words = ["+reward.terms.mine=nomod.f", f"run_dir={tmp_path / 'run'}"]
-    for argv in (words, ["-m", "+reward.terms.mine=nomod.f", "seed=0,1"]):
+    lost = "reward.terms.mine.function=nomod.f: nothing of that name can be imported"
+    words = ["reward.terms.mine.function=nomod.f", f"run_dir={tmp_path / 'run'}"]
+    for argv in (words, ["-m", "reward.terms.mine.function=nomod.f", "seed=0,1"]):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
             patch.setattr(sys, "argv", ["train", *argv])
             command_line("train", lambda: pytest.fail("it started"))
         assert end.value.code == 2 and lost.split("=")[1] in capsys.readouterr().err
     for more in (
-        ("+reward.terms.mine=nomod.f",),
+        ("reward.terms.mine.function=nomod.f",),
         ("model.context=4",),
         ("algo.estimator={_target_: nomod.f, _partial_: true}",),
     ):

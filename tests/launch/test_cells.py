@@ -23,9 +23,7 @@ LINES = {
     "null": ["benchmarks.limit=null", "model.context=null"],
     "a list and a mapping": ["samples={every: 5, groups: 2}"],
     "an interpolation": ["prompts=${group_size}"],
-    "added": [
-        "+reward.terms.mine={_target_:zero.grading.RewardTerm,weight:0.1,function:{_target_:os.getcwd,_partial_:true}}"
-    ],
+    "added": ["reward.terms.mine.function=os.getcwd", "reward.terms.mine.weight=0.1"],
     "added by force": ["++steps=9"],
     "the same key twice": ["steps=4", "steps=5"],
     "required, given by a value": ["model=hf", f"model.path={ROOT / 'zero' / 'nano' / 'base'}"],

@@ -32,7 +32,19 @@ from zero.config.compose import (
 )
 from zero.config.identity import flatten
 from zero.config.naming import AXES, run_name
-from zero.config.overrides import PART, cells, is_choice, key_of, options_of, parsed, plain_value, quoted, tidied
+from zero.config.overrides import (
+    DOTTED,
+    TERMS,
+    cells,
+    is_choice,
+    key_of,
+    options_of,
+    parsed,
+    plain_value,
+    quoted,
+    tidied,
+)
+from zero.config.suggest import nearest
 from zero.errors import InputError
 from zero.paths import CONF
 
@@ -80,20 +92,24 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def check_reward(reward: Mapping[str, Any]) -> None:
-    """InputError unless each part of the reward is a weight and a function; the function is looked for when it is built."""
-    parts = reward.get("terms")
-    for name, part in parts.items() if isinstance(parts, Mapping) else ():
-        key, short = f"{PART}{name}", f"'+{PART}{name}=MODULE.FUNCTION'"
-        if not isinstance(part, Mapping) or part.get("_target_") != "zero.grading.RewardTerm":
-            raise InputError(key, settings.typed(part), f"must be the dotted path of a function: {short}")
-        weight, function = part.get("weight", 1.0), part.get("function")
+    """InputError unless each term of the reward has a function's dotted path and a weight; nothing is imported."""
+    terms = reward.get("terms")
+    if not isinstance(terms, Mapping):
+        return
+    for name, term in terms.items():
+        key = f"{TERMS}{name}"
+        if not isinstance(term, Mapping) or "function" not in term:
+            setting, value = next(iter(term.items()), ("", "{}")) if isinstance(term, Mapping) else ("", term)
+            defined = [known for known, each in terms.items() if isinstance(each, Mapping) and "function" in each]
+            hint = nearest(name, [f"{TERMS}{known}" for known in defined]) if setting else ""
+            remedy = f"no such term of this reward{hint}; {key}.function=MODULE.FUNCTION adds one"
+            raise InputError(f"{key}.{setting}" if setting else key, settings.typed(value), remedy)
+        weight, function = term.get("weight", 1.0), term["function"]
+        if not isinstance(function, str) or not DOTTED.fullmatch(function):
+            remedy = f"must be the dotted path of a function: {key}.function=MODULE.FUNCTION"
+            raise InputError(f"{key}.function", settings.typed(function), remedy)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < settings.INF:
             raise InputError(f"{key}.weight", settings.typed(weight), "must be a finite number")
-        if not isinstance(function, Mapping) or not isinstance(function.get("_target_"), str):
-            raise InputError(f"{key}.function", settings.typed(function), f"must be a function: {short}")
-        for unknown in part.keys() - {"_target_", "weight", "function"}:
-            remedy = f"no such setting; arguments of the function are {key}.function.NAME=VALUE"
-            raise InputError(f"{key}.{unknown}", settings.typed(part[unknown]), remedy)
 
 
 def check_together(config: Mapping[str, Any]) -> None:

@@ -226,7 +226,7 @@ def _instead(group: str, value: str) -> str:
     """What to type for a function, a file or an id given where an option's name belongs, or ''."""
     path = "/" in value or re.search(r"\.(jsonl?|parquet|csv|tsv|txt)$", value)
     remedies = {
-        "reward": f"+reward.terms.mine={value}" if re.fullmatch(r"\w+(\.\w+)+", value) else "",
+        "reward": f"reward.terms.mine.function={value}" if re.fullmatch(r"\w+(\.\w+)+", value) else "",
         "model": f"model=hf model.path={value}" if path else "",
         "questions": f"questions=file questions.path={value}" if path else "",
         "corpus": f"corpus=text corpus.path={value}" if path else "",

@@ -98,7 +98,7 @@ def _shown(key: str, value: Any) -> tuple[str, bool]:
 
 
 def _innermost(value: Mapping[str, Any]) -> str:
-    """The last word of the function in a structure: of a part of the reward the part, not what weighs it."""
+    """The last word of the function in a structure: of what it is wrapped in nothing."""
     for inner in value.values():
         if isinstance(inner, Mapping) and (word := _innermost(inner)):
             return word

@@ -31,12 +31,12 @@ PATHS = (
     "uri",
 )  # last words of settings that are one path or address
 OUTPUTS = ("run_dir", "out", "folder", "dir")  # those that need not exist
-PART = "reward.terms."  # +reward.terms.NAME=MODULE.FUNCTION is a part of weight 1
+TERMS = "reward.terms."
 MOST = 100_000  # cells of one line
 
 _ARGUMENT = re.compile(r"(\+{0,2}|~)([^=+~]*)(?:=(.*))?", re.DOTALL)
 _CALL = re.compile(r"(?:choice|range|sort|shuffle|tag|glob|interval|str|int|float|bool)\s*\(.*\)", re.DOTALL)
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _LINE_END = re.compile(r"(?<!\\)\\([nt])(?![a-z])")  # \nu and \theta are TeX, \n and \nQuestion are not
 
 
@@ -63,8 +63,9 @@ def tidy(argument: str, several: bool) -> str:
         raise InputError(match[2], match[3], "is no name of a setting; names are words with dots between")
     prefix, key, value = match[1], match[2], match[3]
     name = key.partition("@")[0].strip()
-    if name.startswith(PART):
-        prefix, value = _reward_part(prefix, name, value)
+    if name.startswith(TERMS):
+        prefix, key = _reward_term(prefix, key, value)
+        name = key
     last = name.rpartition(".")[2]
     if last == "stop" or name.startswith("template."):
         value = _LINE_END.sub(lambda found: {"n": "\n", "t": "\t"}[found[1]], value)
@@ -86,10 +87,8 @@ def tidy(argument: str, several: bool) -> str:
 
 
 def tidied(arguments: Sequence[str], several: bool) -> list[str]:
-    """All arguments, each tidy; what defines a part of the reward stands before its weight."""
-    texts = [tidy(argument, several) for argument in arguments]
-    defines = [text for text in texts if key_of(text).startswith(PART) and "_target_:zero.grading.RewardTerm" in text]
-    return [*defines, *(text for text in texts if text not in defines)]
+    """All arguments, each tidy."""
+    return [tidy(argument, several) for argument in arguments]
 
 
 def doubled(arguments: Sequence[str]) -> list[str]:
@@ -257,14 +256,11 @@ def _at_home(path: str) -> str:
         return path
 
 
-def _reward_part(prefix: str, name: str, value: str) -> tuple[str, str]:
-    """`+reward.terms.NAME=MODULE.FUNCTION` written out; other settings of parts may be new or not."""
-    depth = name.removeprefix(PART).count(".")
-    functions = pieces(value)
-    if depth or not all(_DOTTED.fullmatch(piece.strip()) for piece in functions):
-        return ("++" if prefix != "~" and depth else prefix), value
-    inside = "{{_target_:zero.grading.RewardTerm,weight:1.0,function:{{_target_:{},_partial_:true}}}}"
-    return "++", ",".join(inside.format(piece.strip()) for piece in functions)
+def _reward_term(prefix: str, key: str, value: str) -> tuple[str, str]:
+    """The prefix and key of a reward term's setting, which may be new or not; reward.terms.NAME=MODULE.FUNCTION is short
+    for reward.terms.NAME.function=MODULE.FUNCTION."""
+    short = "." not in key.removeprefix(TERMS) and all(DOTTED.fullmatch(piece.strip()) for piece in pieces(value))
+    return "++" if prefix != "~" else prefix, f"{key}.function" if short else key
 
 
 def _without_glob(text: str, key: str, name: str) -> str:

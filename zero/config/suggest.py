@@ -96,7 +96,7 @@ def _elsewhere(word: str, known: Sequence[str]) -> list[str]:
             return [f"{section}.{leaf}" for leaf in difflib.get_close_matches(below, leaves, n=MOST, cutoff=CLOSE)]
         if close := difflib.get_close_matches(section, sorted(sections), n=1, cutoff=TYPO + 0.05):
             new = f"{close[0]}.{below}"
-            return [new if new in known else f"+{new}"] if new in known or close[0] == "reward.terms" else []
+            return [new] if new in known or close[0] == "reward.terms" else []
     return []
 
 

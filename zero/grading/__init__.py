@@ -5,7 +5,7 @@ from __future__ import annotations
 from zero.grading.countdown import check_countdown, countdown_correct
 from zero.grading.grader import Grader
 from zero.grading.maths import check_equal, check_maths, check_paper_fast, check_paper_slow, math_equal
-from zero.grading.reward import Reward, RewardTerm
+from zero.grading.reward import Reward, RewardTerm, make_reward
 from zero.grading.sandbox import SandboxedChecker, check_many
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "check_paper_fast",
     "check_paper_slow",
     "countdown_correct",
+    "make_reward",
     "math_equal",
 ]

@@ -47,7 +47,7 @@ class Grader:
                 )
                 for c, strict, lenient, answer in facts
             ]  # fmt: skip
-            verdicts = [_verdict(r, parts) for r, parts in zip(responses, self.reward(responses), strict=True)]
+            verdicts = [_verdict(r, terms) for r, terms in zip(responses, self.reward(responses), strict=True)]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop
         return groups

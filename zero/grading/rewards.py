@@ -1,6 +1,6 @@
-r"""Reward parts that look at the answer and at the form of a response. conf/reward/*.yaml weighs and adds them up.
+r"""Reward terms that look at the answer and at the form of a response. conf/reward/*.yaml weighs and adds them up.
 
-A part is a function of one zero.records.Response, its hyper-parameters bound by keyword in yaml; a function of your own,
+A term is a function of one zero.records.Response; its further arguments are set in yaml; a function of your own,
 anywhere on Python's path, serves as well as these. All are total and linear in the response. Those that look at length
 and repetition stand in rewards_length.py.
 
@@ -28,7 +28,7 @@ _STEP = re.compile(r"\bStep [0-9]{1,4}:|^[0-9]{1,4}\.(?![0-9])|^[-*] |\b(?:First
 def correctness(response: Response, right: float = 1.0, wrong: float = 0.0, no_answer: float | None = None) -> float:
     """`right` if the answer that the template extracted is right; `no_answer` (default: `wrong`) if it found none.
 
-    An answer that the checker cannot read, or not in time, counts as wrong. Every system has this part.
+    An answer that the checker cannot read, or not in time, counts as wrong. Every system has this term.
     """
     return _worth(response.strict, right, wrong, no_answer)
 

@@ -1,4 +1,4 @@
-"""Reward parts that look at length and repetition. Lengths are tokens of the response, budgets those of sampling.
+"""Reward terms that look at length and repetition. Lengths are tokens of the response, budgets those of sampling.
 
 Departure from open-r1, which has most of these: it counts characters, and against a length fixed in the recipe.
 """

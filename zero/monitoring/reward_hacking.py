@@ -1,6 +1,6 @@
 """An alarm for reward hacking: the reward rises, and the accuracy does not.
 
-A reward of several parts can be raised without solving anything: by form, by length, by what a defect of a part pays
+A reward of several terms can be raised without solving anything: by form, by length, by what a defect of a term pays
 for. Plain Python, so that a run's journal can be judged anywhere.
 """
 

@@ -22,7 +22,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "train/unparsed": ("share", "responses with an answer that the checker cannot read"),
     "train/timed_out": ("share", "responses with an answer on which the checker hit its limit of time or memory"),
     "train/failed": ("share", "responses with an answer on which the checker failed: a defect of the checker"),
-    "reward/PART": ("reward", "mean contribution of the reward's part PART, weight included; the parts add up"),
+    "reward/TERM": ("reward", "mean contribution of the reward's term TERM, weight included; the terms add up"),
     "alarm/reward_hack": ("0 or 1", "1 if the reward has been rising while accuracy has not"),
     "length/mean": ("tokens", "mean length of a response, its stop token counted"),
     "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
@@ -150,7 +150,7 @@ def combine(updates: Sequence[Metrics]) -> Metrics:
 
 
 def describe(name: str) -> tuple[str, str]:
-    """(unit, meaning) of a metric; "eval/x/length" resolves to "eval/NAME/length", "reward/x" to "reward/PART".
+    """(unit, meaning) of a metric; "eval/x/length" resolves to "eval/NAME/length", "reward/x" to "reward/TERM".
     KeyError for unknown names."""
     entry = _entry(name)
     if entry is None:
@@ -177,5 +177,5 @@ def _entry(name: str) -> str | None:
     pattern = re.sub(r"^eval/[^/]+/", "eval/NAME/", name)
     pattern = re.sub(r"^lens/[^/]+/", "lens/ALGO/", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
-    pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/PART", pattern)
+    pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/TERM", pattern)
     return pattern if pattern in GLOSSARY else None
