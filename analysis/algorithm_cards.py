@@ -36,7 +36,7 @@ class Card:
     header: str
     family: str
     functions: tuple[Function, ...]
-    # (setting, value, what it means) where it differs from conf/parts/algo.yaml
+    # (setting, value, what it means) where it differs from conf/algo/_base.yaml
     extras: tuple[tuple[str, str, str], ...]
     papers: tuple[str, ...]  # keys of the sources that the header names
     sources: tuple[str, ...]  # these, and what each function cites first
@@ -62,7 +62,7 @@ def card(name: str, default: Card | None) -> Card:
     path = CONF / "algo" / f"{name}.yaml"
     algo, raw = check("train", [f"algo={name}"])["algo"], read(path)
     functions = tuple(function(slot, algo[slot], raw.get(slot)) for slot in slots(algo))
-    common = CONF / "parts" / "algo.yaml"
+    common = CONF / "algo" / "_base.yaml"
     comments = dict(re.findall(r"^(\w+):.*?\s#\s*(.*)$", common.read_text(), flags=re.MULTILINE))
     extras = tuple(
         (key, shown(algo[key]), comments.get(key, ""))

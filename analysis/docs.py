@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from zero.config.overrides import options_of
 from zero.paths import CONF
 from zero.tracking.glossary import markdown as glossary
 
@@ -26,13 +27,12 @@ DOCS = CONF.parent / "docs"
 ALGORITHMS = "algorithms.md"
 BLOCK = re.compile(r"(<!-- generated: ([\w /.]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "stages")  # what no command line sets
-FUNCTION = "hydra.utils.get_method"  # how a yaml names a function that is not called
 # Files of conf/ whose settings a page lists under one heading: those that a user changes one by one
 SETTINGS = {
     "train": ("train",),
     "evaluate": ("evaluate",),
     "pretrain": ("pretrain", "corpus/text", "corpus/questions", "optimizer/adamw", "optimizer/muon"),
-    "algo": ("parts/algo", "critic/value_model", "critic/monte_carlo"),
+    "algo": ("algo/_base", "critic/value_model", "critic/monte_carlo"),
     "optim": ("optim/adamw",),
     "sampling": ("sampling/default",),
     "rollout": tuple(f"rollout/{name}" for name in ("native", "vllm", "vllm_server", "openai", "feedback", "gold")),
@@ -40,7 +40,7 @@ SETTINGS = {
     "questions": ("questions/file", "questions/hub"),
     "template": ("template/chat",),
     "model": ("model/hf", "model/recipe/1b"),
-    "tracker": ("tracker/mlflow",),
+    "tracker": ("tracker/mlflow", "lens/every10"),
     "launcher": ("hydra/launcher/local", "hydra/launcher/slurm"),
     "reflection": ("reflection",),
 }
@@ -72,7 +72,7 @@ def _settings(node: yaml.MappingNode, prefix: str, lines: Sequence[str]) -> Iter
             yield Setting(name, target or _written(value, lines), meaning)
         elif meaning:
             yield Setting(name, "", meaning)
-        if inner and not _function(value):
+        if inner:
             yield from _settings(value, f"{name}.", lines)
 
 
@@ -92,16 +92,8 @@ def _meaning(key: yaml.Node, value: yaml.Node, lines: Sequence[str], above: bool
 
 def _target(node: yaml.Node) -> str:
     """The function or class that a mapping stands for; "" if it is none."""
-    return _function(node) or _values(node).get("_target_", "")
-
-
-def _function(node: yaml.Node) -> str:
-    values = _values(node)
-    return values.get("path", "") if values.get("_target_") == FUNCTION else ""
-
-
-def _values(node: yaml.Node) -> dict[str, str]:
-    return {key.value: str(value.value) for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    entries = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((str(value.value) for key, value in entries if key.value == "_target_"), "")
 
 
 def _written(node: yaml.Node, lines: Sequence[str]) -> str:
@@ -148,13 +140,13 @@ def settings(name: str) -> str:
 def _full(file: str, key: str) -> str:
     """The setting as it is typed on a command line."""
     group = file.rpartition("/")[0] if "/" in file else ""
-    group = {"parts": "algo", "critic": "algo.critic"}.get(group, group.replace("/", "."))
+    group = "algo.critic" if group == "critic" else group.replace("/", ".")
     return f"{group}.{key}" if group else key
 
 
 def options(group: str) -> str:
     """What there is to choose from in a group: each option with the first sentence of its file."""
-    files = sorted((CONF / group).glob("*.yaml"))
+    files = [CONF / group / f"{option}.yaml" for option in options_of(group)]
     rows = [(f"[`{path.stem}`](../conf/{group}/{path.name})", first_sentence(head(path))) for path in files]
     return table((f"`{group.rpartition('/')[2]}=`", "what it is"), rows)
 
@@ -162,7 +154,7 @@ def options(group: str) -> str:
 def models(_: str) -> str:
     """Every option of conf/model with what it loads."""
     rows = []
-    for path in sorted((CONF / "model").glob("*.yaml")):
+    for path in (CONF / "model" / f"{option}.yaml" for option in options_of("model")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         recipe = next((entry["recipe"] for entry in content["defaults"] if "recipe" in entry), "")
         what, *takes = head(path)

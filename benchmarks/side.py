@@ -94,7 +94,7 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     with TemporaryDirectory() as home:
         config = check("train", [
             "model=hf", f"model.path={folder}", "questions=file", f"questions.path={folder / 'prompts.jsonl'}",
-            "questions.question=prompt", "questions.answer=answer", "questions.check.path=zero.grading.check_equal",
+            "questions.question=prompt", "questions.answer=answer", "questions.check._target_=zero.grading.check_equal",
             "template=none", "algo=drgrpo",
             f"prompts={of.prompts}", f"group_size={of.group}", f"sampling.max_tokens={of.tokens}", f"optim.lr={of.lr}",
             "optim.warmup=0", f"learner.precision={precision}",

@@ -221,14 +221,14 @@ def make_critic(config: Config, algo: Any, device: torch.device, world: World, *
 def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> AlgorithmLens | None:
     """If the config asks for it: the algorithms of conf/algo beside the run's `own`, without those that need a critic or more
     siblings than a group has."""
-    if not config["tracker"]["lens"]:
+    if not config["lens"]["every"]:
         return None
     algorithms = {
         name: instantiate(option, f"conf/algo/{name}.yaml")
         for name, option in options("algo", config).items()
         if option["critic"] is None and option["min_group"] <= config["group_size"]
     }
-    return lens.make_lens(own, algorithms, config["tracker"]["lens_every"], tokenizer.pad_token_id or 0, learner)
+    return lens.make_lens(own, algorithms, config["lens"]["every"], tokenizer.pad_token_id or 0, learner)
 
 
 def total_updates(config: Config) -> int:

@@ -49,7 +49,7 @@ GROUPS = (
     "learner",
 )  # its options compute the same numbers; those of optim differ in settings, which are changed by name
 WATCHING = (
-    "tracker",
+    "lens",
     "checkpoint",
     "sync_check",
 )  # settings that do something while steps are taken, and change no number
@@ -233,7 +233,7 @@ def finished_before(settings: Settings, result: Mapping[str, Any], run_dir: Path
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((run_dir / RESULT).stat().st_mtime))
     line = f"already finished on {when} after {result.get('steps', '?')} steps; nothing was run"
     old, new = (identity.flatten({k: c.get(k) for k in WATCHING}) for c in (settings_kept(run_dir), settings.current))
-    ignored = [f"{key}={new[key]}" for key in new if key in old and new[key] != old[key] and _watches(key)]
+    ignored = [f"{key}={new[key]}" for key in new if key in old and new[key] != old[key]]
     more = f": {', '.join(ignored)} would need a new run_dir, or more steps ({KEY}=steps=N)" if ignored else ""
     return line + more
 
@@ -241,10 +241,6 @@ def finished_before(settings: Settings, result: Mapping[str, Any], run_dir: Path
 def settings_kept(run_dir: Path) -> dict[str, Any]:
     """What config.yaml holds."""
     return read_yaml(run_dir / CONFIG)
-
-
-def _watches(key: str) -> bool:
-    return not key.startswith("tracker.") or key.startswith("tracker.lens")
 
 
 def refuse_other_model(run_dir: Path, path: str, digest: str) -> None:

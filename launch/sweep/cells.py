@@ -188,7 +188,6 @@ def with_run_dir(cell: Cell, folder: Path, tracker: str | None, sweep_id: str = 
     config = dict(cell.config or {}) | {"run_dir": str(folder / cell.name)}
     if cell.model_from:
         config["model"] = dict(config["model"]) | {"path": str(folder / cell.model_from / "model")}
-    lens = {key: config["tracker"][key] for key in configs.LENS}
     names = {"uri": tracker, "sweep": folder.name, "cell": cell_id(sweep_id, cell.name)}
-    config["tracker"] = dict(config["tracker"]) | names if tracker else lens
+    config["tracker"] = dict(config["tracker"]) | names if tracker else {}
     return replace(cell, config=config)

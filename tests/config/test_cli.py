@@ -72,7 +72,7 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("+reward.terms.mine._target_=my.f", "reward.terms.mine", "MODULE.FUNCTION"),
         ("+reward.terms.mine.weight=1", "reward.terms.mine", "MODULE.FUNCTION"),
         ("+reward.terms.mine=my.f +reward.terms.mine.weight=abc", "reward.terms.mine.weight=abc: ", "finite number"),
-        ("reward.terms.corect.weight=2", "reward.terms.corect.weight=2: ", "did you mean reward.terms.correct?"),
+        ("reward.terms.corect.weight=2", "reward.terms.corect.weight=2: ", "did you mean reward.terms.correct.weight?"),
         ("reward.terms=my.f", "reward.terms=my.f: ", "settings of its own"),
     ],
     "evaluate": [
@@ -232,8 +232,9 @@ def test_help_lists_what_the_command_has_and_says_what_settings_are(
     command.command_line("train", lambda: None)
     shown = capsys.readouterr().out
     lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
+    assert "_base" not in shown
     assert "# questions of a step" in lines["prompts"] and "# coefficient of an entropy bonus" in lines["entropy"]
-    assert not {"corpus", "optimizer", "parts"} & {line.partition(":")[0] for line in shown.splitlines()}
+    assert not {"corpus", "optimizer"} & {line.partition(":")[0] for line in shown.splitlines()}
     monkeypatch.setattr(sys, "argv", ["train", "--version"])
     command.command_line("train", lambda: None)
     assert capsys.readouterr().out.startswith("r1-zero-suite ")

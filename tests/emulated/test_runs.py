@@ -30,7 +30,7 @@ KL = ["algo.beta=0.05", "algo.measure_kl=true"]
 RUNS: dict[str, list[str]] = {
     "drgrpo, truncated sampling": ["algo=drgrpo", "sampling.top_p=0.9", "sampling.top_k=20", "sampling.temperature=0.8"],
     "grpo, its reference on the CPU, lens": ["algo=grpo", *KL, "algo.entropy=0.01", *MANY_UPDATES,
-                                             "learner.reference_offload=true", "tracker.lens=true", "tracker.lens_every=1"],
+                                             "learner.reference_offload=true", "lens.every=1"],
     "dapo draws again": ["algo=dapo", "group_size=2"],
     "gspo, corrected, a step ahead": ["algo=gspo", *MANY_UPDATES, "steps=2", "rollout.staleness=1",
                                       "algo.correction={_target_:zero.objective.sequence_correction,_partial_:true,cap:2.0}"],
@@ -79,7 +79,7 @@ def test_a_run(name: str, device: torch.device, models: dict[str, Path], tmp_pat
 def test_it_computes_what_the_cpu_computes(
     device: torch.device, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [*overrides_of("grpo, its reference on the CPU, lens", models), "tracker.lens=false", "optim.lr=1e-4"]
+    options = [*overrides_of("grpo, its reference on the CPU, lens", models), "lens=none", "optim.lr=1e-4"]
     train_here(tmp_path / "there", *options)
     monkeypatch.setattr(runtime, "prepare", lambda *_: torch.device("cpu"))
     train_here(tmp_path / "here", *options)

@@ -215,4 +215,6 @@ def test_the_lens_works_where_weights_are_whole(one: dict[str, Any]) -> None:
     probed = one["probed"]
     torch.testing.assert_close(probed["stage 2"], probed["torch"], rtol=1e-5, atol=1e-6)
     assert probed["torch"].abs().max() > 0
-    assert probed["stage 3"].startswith("tracker.lens=True: needs whole weights on every rank; set learner.stage=2")
+    assert probed["stage 3"].startswith(
+        "learner.stage=3: the algorithm lens needs whole weights on every rank; set learner.stage=2"
+    )

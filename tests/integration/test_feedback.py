@@ -92,7 +92,7 @@ def test_a_model_is_measured_with_feedback(tmp_path: Path) -> None:
     ("options", "line"),
     [
         (["questions=nano_math", "rollout=feedback"], "has no numbers and target"),
-        ([*MANY, "rollout.explain.path=zero.grading.explain.nothing"], "nothing of that name can be imported"),
+        ([*MANY, "rollout.explain._target_=zero.grading.explain.nothing"], "nothing of that name can be imported"),
         ([*MANY, "rollout.turn=no"], r"rollout\.turn=no: must hold \{message\}"),
         ([*MANY, "rollout.attempts=0"], r"rollout\.attempts=0: must be above 0"),
     ],

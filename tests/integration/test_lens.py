@@ -14,7 +14,7 @@ from zero.errors import InputError
 from zero.paths import CONF
 from zero.tracking import describe
 
-LENS = ["tracker.lens=true", "tracker.lens_every=2"]
+LENS = ["lens.every=2"]
 
 
 def without_lens(run_dir: Path) -> list[dict[str, float]]:
@@ -64,7 +64,7 @@ def test_options_are_what_the_command_line_would_compose() -> None:
     assert instantiate(found["rloo"]).min_group == 2
 
 
-@pytest.mark.parametrize("value", [0, -3])
-def test_how_often_is_at_least_every_step(value: int) -> None:
-    with pytest.raises(InputError, match="lens_every"):
-        check("train", [f"tracker.lens_every={value}"])
+def test_it_is_off_unless_chosen() -> None:
+    assert check("train", [])["lens"]["every"] == 0 and check("train", ["lens=every10"])["lens"]["every"] == 10
+    with pytest.raises(InputError, match=r"lens\.every=-3: must be 0 or more"):
+        check("train", ["lens.every=-3"])

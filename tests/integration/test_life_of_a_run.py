@@ -144,9 +144,9 @@ def finished(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_a_finished_run_says_so_and_what_it_did_not_do(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train_here(finished, *TINY, "tracker.lens=true")
+    train_here(finished, *TINY, "lens=every10")
     shown = capsys.readouterr().out
-    assert shown.startswith("already finished on ") and "after 2 steps; nothing was run: tracker.lens=True" in shown
+    assert shown.startswith("already finished on ") and "after 2 steps; nothing was run: lens.every=10" in shown
     assert train_here(finished, *TINY, "debug=probe") == {"status": "probed"}
     assert "the longest step fits" in capsys.readouterr().out
 
@@ -180,7 +180,7 @@ def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path:
         "'learner.micro_tokens={a: 1}'": "learner.micro_tokens is one value",
         "{optim.lt:0.1}": "no such setting; did you mean optim.lr",
         "{optim.lr:-1}": "optim.lr=-1: must be above 0",
-        "{tracker.lens:true}": "give tracker.lens=True by itself",
+        "{lens.every:5}": "give lens.every=5 by itself",
         "optim": "is no list of settings",
     }.items():
         with pytest.raises(InputError, match=message):

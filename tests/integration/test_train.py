@@ -234,7 +234,7 @@ def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     mine = sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
     line = "{_target_:zero.questions.files.table_set,name:bench,path:" + str(bench) + ",heldout:1.0," \
-        "check:{_target_:hydra.utils.get_method,path:zero.grading.check_equal}}"  # fmt: skip
+        "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
     train_on_file(tmp_path / "run", mine, f"+benchmarks.sets.bench={line}")
     assert "questions file: dropped 1 row that is a question of bench: " in capsys.readouterr().err
     kept = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
@@ -247,7 +247,7 @@ def test_benchmarks_of_one_name_are_refused_and_a_training_sets_namesake_is_not_
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "{_target_:zero.questions.files.table_set,name:%s,path:%s,heldout:1.0," \
-        "check:{_target_:hydra.utils.get_method,path:zero.grading.check_equal}}"  # fmt: skip
+        "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
     bench, mine = tmp_path / "bench.jsonl", sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     other = sums(tmp_path / "other.jsonl", 3).removeprefix("questions.path=")

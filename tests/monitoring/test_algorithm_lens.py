@@ -222,5 +222,5 @@ def test_a_critics_advantages_are_those_of_the_run(tiny_folder: Path) -> None:
 def test_a_head_that_is_not_plain_is_refused_in_one_line(tiny_folder: Path) -> None:
     learner = learner_of(tiny_folder)
     learner.plain_head = False
-    with pytest.raises(InputError, match=r"tracker\.lens.*output head.*leave it off"):
+    with pytest.raises(InputError, match=r"lens\.every=10.*output head.*leave the lens off"):
         make_lens("drgrpo", {}, 10, 0, learner)

@@ -62,7 +62,7 @@ def test_every_set_says_where_its_rows_lie(name: str) -> None:
     assert config["name"] == name and config["path"] is None
     assert config["hub"]["id"].count("/") == 1 and config["hub"]["split"] == "train"
     assert 0 < config["heldout"] < 1 or config["heldout"] == 256
-    assert config["check"]["path"] == "zero.grading.check_maths"
+    assert config["check"]["_target_"] == "zero.grading.check_maths"
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -73,7 +73,7 @@ def test_every_benchmark_is_one_set_held_out_whole(name: str) -> None:
     assert (config["name"], config["path"], config["heldout"]) == (name, "FILE", 1.0)
     assert (config["where"], config["limit"]) == (None, None) and benchmark["limit"] >= 1319
     assert config["hub"]["id"].count("/") == 1
-    assert config["check"]["path"] == "zero.grading.check_maths"
+    assert config["check"]["_target_"] == "zero.grading.check_maths"
     assert name in splits.benchmarks() or name == "aime25"  # aime25: no file of it was at hand
 
 

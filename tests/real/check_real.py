@@ -37,7 +37,7 @@ COUNTDOWN = [  # easy on purpose: this model must find right answers before it c
     "questions=countdown", "questions.rows.counts=[2,2,2,3]", "questions.rows.high=9", "questions.rows.smallest=2",
     "questions.rows.largest=30", "questions.rows.train=1024", "questions.rows.heldout=64",
     "questions.rows.text='Use each of the numbers {numbers} once with + - * / to make {target}. Reply with the equation only.'",
-    "template.system='Reply with one equation.'", "template.extract.path=zero.template.last_expression",
+    "template.system='Reply with one equation.'", "template.extract._target_=zero.template.last_expression",
     "reward=tinyzero", "reward.terms.form.weight=0.02", "reward.terms.correct.weight=0.98",
     "prompts=6", "group_size=8", "sampling.max_tokens=24", "optim.lr=1e-5", "optim.warmup=2", "benchmarks.limit=16",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ from zero.config.overrides import (
     quoted,
     tidied,
 )
-from zero.config.suggest import nearest
+from zero.config.suggest import near
 from zero.errors import InputError
 from zero.paths import CONF
 
@@ -62,7 +62,6 @@ __all__ = [
     "tidied",
 ]
 _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|takes .* positional|multiple values for")
-LENS = ("lens", "lens_every")  # settings of conf/tracker that are none of a tracker's own
 
 
 def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +100,8 @@ def check_reward(reward: Mapping[str, Any]) -> None:
         if not isinstance(term, Mapping) or "function" not in term:
             setting, value = next(iter(term.items()), ("", "{}")) if isinstance(term, Mapping) else ("", term)
             defined = [known for known, each in terms.items() if isinstance(each, Mapping) and "function" in each]
-            hint = nearest(name, [f"{TERMS}{known}" for known in defined]) if setting else ""
+            close = near(name, defined)[:1] if setting else []
+            hint = f"; did you mean {TERMS}{close[0]}.{setting}?" if close else ""
             remedy = f"no such term of this reward{hint}; {key}.function=MODULE.FUNCTION adds one"
             raise InputError(f"{key}.{setting}" if setting else key, settings.typed(value), remedy)
         weight, function = term.get("weight", 1.0), term["function"]
@@ -217,7 +217,7 @@ def instantiate(config: Any, key: str = "") -> Any:
 
     getLogger("hydra.utils").setLevel(CRITICAL)  # it logs what it also raises
     try:
-        return build(config, _convert_="all")
+        return build(_plain_functions(config), _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -231,13 +231,23 @@ def instantiate(config: Any, key: str = "") -> Any:
         if lost:
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
             raise InputError(where, lost[1] or lost[2], remedy) from None
-        if uncallable := re.search(r"Expected a callable target, got '(.*)' of type '(\w+)'", text):
+        if uncallable := re.search(r"(?:Expected a callable target, got '.*'|non-callable) of type '(\w+)'", text):
             target = _target(config, place[1] if place else "")
-            raise InputError(where, target, f"is no function but of type {uncallable[2]}") from None
+            raise InputError(where, target, f"is no function but of type {uncallable[1]}") from None
         if isinstance(error.__cause__, TypeError) and _WRONG_CALL.search(str(error.__cause__)):
             hint = "; add _partial_: true if it is a function to be called later" if "missing" in text else ""
             raise InputError(where, _target(config, place[1] if place else ""), f"{error.__cause__}{hint}") from None
         raise
+
+
+def _plain_functions(config: Any) -> Any:
+    """The config with a look-up in place of each function whose settings are none: calling it through Hydra's kind of
+    partial would check its target anew every time."""
+    if isinstance(config, Mapping):
+        if config.keys() == {"_target_", "_partial_"} and config["_partial_"] is True:
+            return {"_target_": "hydra.utils.get_method", "path": config["_target_"]}
+        return {key: _plain_functions(value) for key, value in config.items()}
+    return [_plain_functions(value) for value in config] if isinstance(config, list) else config
 
 
 def _target(config: Any, place: str) -> str:
@@ -248,19 +258,20 @@ def _target(config: Any, place: str) -> str:
 
 def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of conf/GROUP, by name, as it would stand in this checked config. A running Hydra task is left alone."""
-    found = {}
+    resolved = {}
     with composing():
-        for path in sorted((CONF / group).glob("*.yaml")):
-            whole = "override /" in path.read_text()  # it chooses an option of another group, which must be there
-            composed = compose("train", [f"{group}={path.stem}"]) if whole else compose(f"{group}/{path.stem}")
+        for name in options_of(group):
+            # one that chooses an option of another group needs that there
+            whole = "override /" in (CONF / group / f"{name}.yaml").read_text()
+            composed = compose("train", [f"{group}={name}"]) if whole else compose(f"{group}/{name}")
             option = OmegaConf.create({**config, group: composed[group]})
-            found[path.stem] = plain(option)[group]
-    return found
+            resolved[name] = plain(option)[group]
+    return resolved
 
 
 def tracker(config: Mapping[str, Any]) -> Any:
-    """The tracker that a checked config names, not opened; the lens in its settings is the loop's."""
-    return instantiate({key: value for key, value in config["tracker"].items() if key not in LENS}, "tracker")
+    """The tracker that a checked config names, not opened."""
+    return instantiate(config["tracker"], "tracker")
 
 
 def benchmark_set(key: str, config: Any) -> Any:

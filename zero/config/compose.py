@@ -31,7 +31,6 @@ ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a compositio
 ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands
 MANY = 24  # options that a message lists
 MERGED = "benchmarks"  # the group of which several options may be taken at once
-HIDDEN = ("hydra", "parts")  # folders of conf/ that are no choices of a command line
 
 
 def model_folder(path: str) -> str:
@@ -205,7 +204,7 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
         if override.is_sweep_override():
             raise InputError(group, typed, "several values are a sweep; add -m")
         value = override.value()
-        if group.startswith(HIDDEN) or (group not in groups and override.package is None):
+        if group.startswith("hydra") or (group not in groups and override.package is None):
             known = {k: v for k, v in groups.items() if k != group}
             hint = suggestion(group, typed, [], known) or _of_another_command(name, group, typed)
             raise InputError(group, typed, f"is no choice of this command{hint}")

@@ -67,11 +67,11 @@ def _with_bases(path: Path, where: str) -> Iterator[tuple[str, str]]:
     """The comments of a file of options, then those of the files that it is made from."""
     yield from _comments(path, where)
     for line in path.read_text(encoding="utf-8").splitlines():
-        for base in re.findall(r"/([\w/]+)@_here_", line) if "defaults" in line or line.startswith("  - ") else ():
-            yield from _comments(CONF / f"{base}.yaml", where)
-        same = re.fullmatch(r"  - (\w+)\s*", line)
-        if same and same[1] != "_self_":
-            yield from _comments(path.parent / f"{same[1]}.yaml", where)
+        if not line.startswith(("defaults: [", "  - ")):
+            continue
+        for base in re.findall(r"(?:\[|, |  - )(\w+)(?=,|\]|\s*$)", line):
+            if base != "_self_":
+                yield from _comments(path.parent / f"{base}.yaml", where)
 
 
 def _comments(path: Path, where: str) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ PLACE = (
     "name",
     "run_dir",
     "tracker",
+    "lens",
     "checkpoint",
     "progress",
     "sync_check",

@@ -22,12 +22,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "algo.correction.cap algo.advantage_clip algo.critic.clip algo.critic.samples algo.critic.every "
         "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.attempts rollout.least "
         "optim.lr learner.micro_tokens rollout.max_rows rollout.batched_tokens rollout.cache_gib rollout.tensor_parallel "
-        "rollout.timeout rollout.concurrency benchmarks.limit at_once checkpoint.keep model.context tracker.lens_every "
+        "rollout.timeout rollout.concurrency benchmarks.limit at_once checkpoint.keep model.context "
         "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
         _positive,
     ),
     **dict.fromkeys(
-        "seed rollout.retries sync_check.every evaluation.every checkpoint.every samples.every samples.groups "
+        "seed rollout.retries sync_check.every evaluation.every checkpoint.every samples.every samples.groups lens.every "
         "sampling.temperature sampling.top_k evaluation.temperature optim.weight_decay optim.clip optim.warmup "
         "algo.resample_rounds algo.entropy algo.beta algo.surrogate.low algo.surrogate.high clip".split(),
         _natural,

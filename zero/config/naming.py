@@ -98,12 +98,11 @@ def _shown(key: str, value: Any) -> tuple[str, bool]:
 
 
 def _innermost(value: Mapping[str, Any]) -> str:
-    """The last word of the function in a structure: of what it is wrapped in nothing."""
+    """The last word of the innermost function in a structure."""
     for inner in value.values():
         if isinstance(inner, Mapping) and (word := _innermost(inner)):
             return word
-    target = value.get("path") if str(value.get("_target_", "")).endswith("get_method") else value.get("_target_")
-    return str(target or "+".join(map(str, value))).rpartition(".")[2]
+    return str(value.get("_target_") or "+".join(map(str, value))).rpartition(".")[2]
 
 
 def _plain(text: str) -> str:

@@ -52,7 +52,7 @@ def tidy(argument: str, several: bool) -> str:
     if match and match[2].strip() and match[2] != match[2].strip():
         raise InputError("command line", argument, "must be KEY=VALUE, without spaces around =")
     if not match or not match[2].strip() or (match[3] is None and match[1] != "~"):
-        known = [group for group in option_groups() if argument in options_of(group) and group != "parts"]
+        known = [group for group in option_groups() if argument in options_of(group)]
         if argument.strip("=: ") in option_groups() or argument == "=":
             raise InputError("command line", argument, "must be KEY=VALUE, without spaces around =")
         hint = f"; did you mean {' or '.join(f'{g}={argument}' for g in known[:3])}?" if known else ""
@@ -172,13 +172,14 @@ def parsed(text: str) -> Override:
 @lru_cache(maxsize=1)
 def option_groups() -> tuple[str, ...]:
     """Every folder of conf/ with options."""
-    return tuple(sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*/") if any(path.glob("*.yaml"))))
+    folders = (path.relative_to(CONF).as_posix() for path in CONF.rglob("*/"))
+    return tuple(sorted(folder for folder in folders if options_of(folder)))
 
 
 @lru_cache(maxsize=64)
 def options_of(group: str) -> tuple[str, ...]:
-    """The options of conf/GROUP."""
-    return tuple(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+    """The options of conf/GROUP; a file that begins with _ is what they have in common."""
+    return tuple(sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml")))
 
 
 def is_choice(text: str) -> bool:

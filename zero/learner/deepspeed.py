@@ -162,9 +162,8 @@ class DeepSpeedLearner:
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
         """What `algorithms` other losses would do to this policy: see zero.learner.gradient_probe.probe. Changes nothing."""
         if self.shards.cut:
-            raise InputError(
-                "tracker.lens", True, "needs whole weights on every rank; set learner.stage=2, or leave it off"
-            )
+            remedy = "the algorithm lens needs whole weights on every rank; set learner.stage=2, or lens=none"
+            raise InputError("learner.stage", 3, remedy)
         policy = self.engine.module
         return probe(
             self.model,

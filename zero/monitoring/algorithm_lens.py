@@ -46,10 +46,8 @@ def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id:
     InputError if the learner cannot probe its model: one whose logits are more than a head on its last hidden state.
     """
     if not getattr(learner, "plain_head", False):
-        remedy = (
-            "needs logits that are the output head on the last hidden state, and this model's are not; leave it off"
-        )
-        raise InputError("tracker.lens", True, remedy)
+        remedy = "needs logits that are the output head on the last hidden state, and this model's are not; leave the lens off"
+        raise InputError("lens.every", every, remedy)
     return AlgorithmLens(own, {name: algo for name, algo in algorithms.items() if name != own}, every, pad_id)
 
 

@@ -4,7 +4,7 @@ Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same 
 `paper_fast` and `paper_slow` give the verdicts of arXiv 2503.20783's code, its defects included
 (zero/grading/maths/understand_r1_zero.py), so that published numbers can be compared; its training uses the first, its
 evaluation the second. Select one for a question
-set by `questions.check.path=zero.grading.check_paper_slow`.
+set by `questions.check._target_=zero.grading.check_paper_slow`.
 
 Algebra only ever happens in worker processes with limits (zero/grading/sandbox.py); what needs none is decided here.
 """
