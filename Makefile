@@ -20,9 +20,9 @@ define install
 $(PYTHON) -m venv $(1)
 $(call pip,$(1),$(2))
 endef
-pip = $(1)/bin/python -m pip install --quiet --progress-bar off $(2)
+pip = $(1)/bin/python -m pip install --quiet --progress-bar off --disable-pip-version-check --root-user-action ignore $(2)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	$(call install,$(VENV),-e '.[dev]' -c constraints.txt)
 	$(VENV)/bin/python -c 'import torch, transformers, hydra, mlflow, pytest'
 	touch $(READY)

@@ -20,10 +20,10 @@ from pathlib import Path
 import yaml
 
 from zero.config.overrides import options_of
-from zero.paths import CONF
+from zero.paths import CONF, ROOT
 from zero.tracking.glossary import markdown as glossary
 
-DOCS = CONF.parent / "docs"
+DOCS = ROOT / "docs"
 ALGORITHMS = "algorithms.md"
 BLOCK = re.compile(r"(<!-- generated: ([\w /.]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "stages")  # what no command line sets
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in stale:
         if not options_given.check:
             path.write_text(wanted[path], encoding="utf-8")
-        print(f"{'stale' if options_given.check else 'written'}: {path.relative_to(CONF.parent)}")
+        print(f"{'stale' if options_given.check else 'written'}: {path.relative_to(ROOT)}")
     return int(bool(stale) and options_given.check)
 
 

@@ -2,7 +2,7 @@
 
 Where there is Slurm it runs as a job, and this command waits until it answers (launcher.partition=gpu launcher.nodes=2 and so
 on; launch/serving/job.py). Elsewhere, or with launcher=local, it runs here until Ctrl-C or SIGTERM. By default only this machine
-can reach it: whoever can may replace its weights. Needs vLLM: pip install -e '.[vllm]'.
+can reach it: whoever can may replace its weights. Needs the extra vllm.
 Exit codes: 0 it serves, or was stopped by a signal; 2 bad input; else vLLM's own.
 """
 
@@ -24,6 +24,7 @@ from launch.serving.mlflow_server import refuse_taken_port
 from launch.sweep.process import Process
 from zero.errors import InputError
 from zero.models.load import find
+from zero.paths import CONF, pip_install
 
 LAUNCHER = ("launcher=", "launcher.", "hydra/launcher=", "hydra.launcher.")
 PORT = 8000
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy = "ends a server that is a job; one started here ends with Ctrl-C"
             raise InputError("--stop", "launcher=local", remedy)
         if find_spec("vllm") is None:
-            raise InputError("launch.serve", "vllm", "vLLM is not installed; pip install -e '.[vllm]'")
+            raise InputError("launch.serve", "vllm", f"vLLM is not installed; {pip_install('vllm')}")
         process = Process.from_environment(os.environ)
         if process.is_main:
             options.port = serving.free_port(options.host) if options.port == 0 else options.port or PORT
@@ -101,7 +102,6 @@ def parse_words(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The model's settings, with its path and revision, and the launcher's overrides as Hydra wants them."""
     from launch.submit import expand_shorthand
     from zero.config.check import check
-    from zero.paths import CONF
 
     launcher = [expand_shorthand(word) for word in words if word.startswith(LAUNCHER)]
     model_words = [word for word in words if not word.startswith(LAUNCHER)]

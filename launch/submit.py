@@ -49,10 +49,11 @@ class Prepared:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit, or print what would be submitted. Returns the exit code."""
-    options = parse(arguments)
     try:
         from launch.sweep.compose import launcher_settings
+        from zero.config import search_path
 
+        options = parse(search_path.take(sys.argv[1:] if arguments is None else arguments))
         overrides = [expand_shorthand(text) for text in options.overrides]
         settings = launcher_settings(overrides, default="slurm")
         flags = {key: getattr(options, key) for key in ("name", "folder", "evaluate")} | {
@@ -114,6 +115,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--name", help="name of the sweep (default: its swept axes and a hash of the line)")
     add("--folder", help="folder of the sweep (default: runs/sweeps/NAME)")
     add("--refreeze", action="store_true", help="run the present code, not the copy of the first submission")
+    add("--config-dir", metavar="DIR", help="yaml files of your own: DIR/algo/mine.yaml is algo=mine")
     add("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # so that a line of zero.train works here, too
     return parser.parse_intermixed_args(arguments)
 

@@ -2,7 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from importlib import metadata
 from pathlib import Path
 
+PROJECT = "r1-zero-suite"
 ROOT = Path(__file__).resolve().parent.parent  # absolute: a relative path depends on how the program was started
 CONF = next((place for place in (ROOT / "conf", ROOT / "zero" / "conf") if place.is_dir()), ROOT / "conf")
+OWN: list[Path] = []  # folders of a user's own yaml files, laid out like conf/: zero/config/search_path.py
+
+
+def conf_file(name: str) -> Path:
+    """A file of conf/ or of the user's own folders; where it would lie in conf/ if there is none."""
+    return next((folder / name for folder in (CONF, *OWN) if (folder / name).is_file()), CONF / name)
+
+
+def own_files(folder: Path) -> list[str]:
+    """The yaml files of a user's own folder that lie as options do in conf/."""
+    groups = [place.name for place in CONF.iterdir() if place.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for group in groups for path in (folder / group).rglob("*.yaml"))
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs what an extra of ours needs. In a checkout it is the extra itself; an installed copy knows
+    no more than the names of the packages."""
+    if not (ROOT / "pyproject.toml").is_file():
+        requirements = [re.split(r"\s*;", text) for text in metadata.requires(PROJECT) or ()] if _installed() else []
+        if packages := [
+            name for name, *marker in requirements if marker and f'"{extra}"' in marker[0].replace("'", '"')
+        ]:
+            return "pip install " + " ".join(f"'{name}'" for name in packages)
+    return f"pip install -e '.[{extra}]'"
+
+
+def version() -> str:
+    """Our own version: of the checkout, else of what is installed."""
+    file = ROOT / "pyproject.toml"
+    if file.is_file() and (written := re.search(r'^version = "(.+)"$', file.read_text(), re.MULTILINE)):
+        return written[1]
+    return metadata.version(PROJECT) if _installed() else "unknown"
+
+
+def _installed() -> bool:
+    try:
+        metadata.distribution(PROJECT)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.error import URLError
 
 from zero.errors import InputError
+from zero.paths import pip_install
 from zero.tracking.store import SQLITE, artifact_root
 
 # without these the server starts 4 workers, a job runner and 7 consumers, 3 GB in all, and reports to its vendor
@@ -34,7 +35,7 @@ def login_environment(store: str) -> dict[str, str]:
     """The variables of MLflow's basic-auth app. Its users are stored beside the runs; the first start creates `admin`, with the
     password of MLFLOW_AUTH_ADMIN_PASSWORD or a random one that is printed here. InputError if the app is not installed."""
     if find_spec("flask_wtf") is None:
-        remedy = "MLflow's basic-auth app is not installed; pip install -e '.[auth]' in this repository"
+        remedy = f"MLflow's basic-auth app is not installed; {pip_install('auth')}"
         raise InputError("--login", "", remedy)
     folder = Path(store.removeprefix(SQLITE)).parent
     database, settings = folder / "mlflow-users.db", folder / "mlflow-users.ini"

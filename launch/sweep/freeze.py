@@ -25,8 +25,8 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
         return read_json(target / RECORD)
     partial = folder / f".code.{uuid.uuid4().hex[:6]}"
     try:
-        for path in sources(root):
-            copy = partial / path.relative_to(root)
+        for name, path in sources(root):
+            copy = partial / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         record = {"commit": git_commit(), "digest": digest(partial), "time": time.time()}

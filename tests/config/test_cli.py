@@ -176,7 +176,7 @@ def test_glob_is_the_options_that_match() -> None:
         (["hydra.sweep.dir=x", "hydra/launcher=local", "-m"], "hydra.sweep.dir"), (["--foo"], "command line"),
         (["-sc", "install=bash"], "--shell-completion"), (["name=a/b"], "name"), (["name=x", "seed=0,1", "-m"], "name"),
         (["--help", "algo=nope"], "algo"), (["algo=grpo", "algo=ppo", "-m"], "algo"),
-        (["--config-name=x"], "--config-name"), (["--config-path=/tmp"], "--config-path"), (["-cd", "/tmp"], "--config-dir"),
+        (["--config-name=x"], "--config-name"), (["--config-path=/tmp"], "--config-path"), (["-cd", "no/such"], "--config-dir"),
         (["--resolve"], "--resolve"), (["-p", "x"], "--package"), (["--run", "-m"], "--run"), (["algo =grpo"], "command line"),
         (["prompts=1000000000000"], "prompts"), (["algo=ppo", "rollout=gold"], "rollout"),
     ],

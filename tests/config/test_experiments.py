@@ -16,6 +16,7 @@ from launch.sweep.files import Cell
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
+from zero.paths import CONF
 from zero.tracking import describe
 
 NAMES = experiments.with_claims()
@@ -56,7 +57,7 @@ def test_every_experiment_composes(name: str, size: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_header_says_command_cost_and_what_is_expected(name: str) -> None:
-    head = (experiments.FOLDER / f"{name}.yaml").read_text().partition("\ntitle:")[0]
+    head = (CONF / "experiment" / f"{name}.yaml").read_text().partition("\ntitle:")[0]
     root = experiments.read(name).root
     for said in (
         f"# Command:  python -m zero.{root} -m experiment={name}\n",
@@ -71,7 +72,7 @@ def test_a_header_says_command_cost_and_what_is_expected(name: str) -> None:
 def test_the_sizes_differ_in_model_questions_engine_and_budget(name: str) -> None:
     import yaml
 
-    stored = yaml.safe_load((experiments.FOLDER / f"{name}.yaml").read_text())
+    stored = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
     for size in experiments.SIZES:
         for text in stored[size].get("base", []):
             assert OF_SIZE.match(text), text

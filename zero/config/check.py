@@ -46,7 +46,7 @@ from zero.config.overrides import (
 )
 from zero.config.suggest import near
 from zero.errors import InputError
-from zero.paths import CONF
+from zero.paths import CONF, conf_file
 
 __all__ = [
     "AXES",
@@ -187,7 +187,7 @@ def check_solutions(config: Mapping[str, Any]) -> None:
 def _engine(rollout: Mapping[str, Any]) -> str:
     """The option of conf/rollout that this engine is, else the name of its class."""
     line = f"_target_: {rollout['_target_']}\n"
-    options = [option for option in options_of("rollout") if line in (CONF / "rollout" / f"{option}.yaml").read_text()]
+    options = [option for option in options_of("rollout") if line in conf_file(f"rollout/{option}.yaml").read_text()]
     return options[0] if options else str(rollout["_target_"]).rpartition(".")[2]
 
 
@@ -262,7 +262,7 @@ def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     with composing():
         for name in options_of(group):
             # one that chooses an option of another group needs that there
-            whole = "override /" in (CONF / group / f"{name}.yaml").read_text()
+            whole = "override /" in conf_file(f"{group}/{name}.yaml").read_text()
             composed = compose("train", [f"{group}={name}"]) if whole else compose(f"{group}/{name}")
             option = OmegaConf.create({**config, group: composed[group]})
             resolved[name] = plain(option)[group]

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from zero.config import experiments
+from zero.config import experiments, search_path
 from zero.config import limits as settings
 from zero.config.check import cells, check, check_solutions, instantiate
 from zero.config.compose import canonical, defaults, explained, select
@@ -55,6 +55,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
         if "--version" in sys.argv[1:]:
             print(version())
             return
+        sys.argv[1:] = search_path.take(sys.argv[1:])
         arguments = argument_parser().parse_intermixed_args()
         refuse_flags(arguments)
         if arguments.help:
@@ -111,9 +112,9 @@ def refuse_flags(arguments: Namespace) -> None:
     """InputError for flags of Hydra's that cannot do here what they promise."""
     if arguments.shell_completion:
         raise InputError("--shell-completion", "", NO_COMPLETION)
-    for flag in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+    for flag in ("config_path", "config_name", "experimental_rerun"):
         if value := getattr(arguments, flag):
-            remedy = "the configs are those of this package; choose with GROUP=OPTION, change with KEY=VALUE"
+            remedy = "each command has its own config; --config-dir DIR adds options: DIR/algo/mine.yaml is algo=mine"
             raise InputError(f"--{flag.replace('_', '-')}", value, remedy)
     for flag in ("resolve", "package"):
         if getattr(arguments, flag) and not arguments.cfg:
@@ -226,11 +227,13 @@ def _exit_code() -> int:
 
 def version() -> str:
     """Our own version, and those of what decides a run's numbers."""
-    import tomllib
-    from importlib.metadata import version as of
+    from importlib import metadata
 
-    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["project"]
-    return f"{project['name']} {project['version']} (Hydra {of('hydra-core')}, torch {of('torch')})"
+    from zero import paths
+
+    return (
+        f"{paths.PROJECT} {paths.version()} (Hydra {metadata.version('hydra-core')}, torch {metadata.version('torch')})"
+    )
 
 
 def of_experiment(root: str, arguments: Namespace) -> Namespace:

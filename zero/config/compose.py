@@ -25,7 +25,7 @@ from zero.config.identity import flatten
 from zero.config.overrides import in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
 from zero.config.suggest import nearest, suggestion
 from zero.errors import InputError
-from zero.paths import CONF
+from zero.paths import CONF, ROOT, conf_file
 
 ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a composition
 ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands
@@ -35,7 +35,7 @@ MERGED = "benchmarks"  # the group of which several options may be taken at once
 
 def model_folder(path: str) -> str:
     """A model path as given, or under the repository, where the embedded model lies; a hub id stays as it is."""
-    for candidate in (Path(path).expanduser(), CONF.parent / path):
+    for candidate in (Path(path).expanduser(), ROOT / path):
         if candidate.is_dir():
             return str(candidate)
     return path
@@ -267,7 +267,7 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
     having = [
         o
         for o in (groups_of(name)[group] if group in default_choices(name) else ())
-        if rest and line.search((CONF / group / f"{o}.yaml").read_text())
+        if rest and line.search(conf_file(f"{group}/{o}.yaml").read_text())
     ]
     if having:
         names = " and ".join(f"{group}={option}" for option in having[:3])

@@ -30,9 +30,8 @@ from typing import Any
 import yaml
 
 from zero.errors import InputError
-from zero.paths import CONF
+from zero.paths import CONF, OWN, conf_file
 
-FOLDER = CONF / "experiment"
 KEY, SIZE, ALL = "experiment", "size", "all"
 NANO, SIZES, ROOTS = "nano", ("nano", "paper"), ("train", "evaluate")
 KEYS = {"title", "root", "base", "cells", *SIZES, "figures", "claims"}
@@ -64,7 +63,7 @@ class Experiment:
 
 def known() -> list[str]:
     """The names of all experiments."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted({path.stem for folder in (CONF, *OWN) for path in (folder / KEY).glob("*.yaml")})
 
 
 def with_claims() -> list[str]:
@@ -97,7 +96,7 @@ def read(name: str, size: str = NANO) -> Experiment:
     """One experiment as its file has it. InputError names what is wrong."""
     if size not in SIZES:
         raise InputError(SIZE, size, f"must be one of {', '.join(SIZES)}")
-    path = FOLDER / f"{name}.yaml"
+    path = conf_file(f"{KEY}/{name}.yaml")
     if not path.is_file():
         close = [of for of in known() if name and of.startswith(name)] or difflib.get_close_matches(name, known(), n=2)
         guess = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zero.config.compose import composing, explained, groups_of, refuse_no_options
 from zero.config.overrides import tidied
-from zero.paths import CONF
+from zero.paths import CONF, conf_file
 
 COLUMN = 44  # where comments begin, or behind a longer line
 _LINE = re.compile(r"( *)(?:([A-Za-z_][\w.]*):|- )(?=\s|$)(.*)")
@@ -46,10 +46,10 @@ def comments_of(name: str, choices: Mapping[str, Any]) -> dict[str, str]:
     found = dict(_comments(CONF / f"{name}.yaml", ""))
     for group, option in choices.items():
         folder, _, package = str(group).partition("@")
-        path = CONF / folder / f"{option}.yaml"
+        path = conf_file(f"{folder}/{option}.yaml")
         if path.is_file() and not folder.startswith("hydra"):
             where = "" if "@package _global_" in path.read_text(encoding="utf-8") else f"{package or folder}."
-            for key, text in _with_bases(path, where):
+            for key, text in _with_bases(path, folder, where):
                 found.setdefault(key, text)
     return found
 
@@ -63,7 +63,7 @@ def with_comments(yaml: str, comments: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_bases(path: Path, where: str) -> Iterator[tuple[str, str]]:
+def _with_bases(path: Path, folder: str, where: str) -> Iterator[tuple[str, str]]:
     """The comments of a file of options, then those of the files that it is made from."""
     yield from _comments(path, where)
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -71,7 +71,7 @@ def _with_bases(path: Path, where: str) -> Iterator[tuple[str, str]]:
             continue
         for base in re.findall(r"(?:\[|, |  - )(\w+)(?=,|\]|\s*$)", line):
             if base != "_self_":
-                yield from _comments(path.parent / f"{base}.yaml", where)
+                yield from _comments(conf_file(f"{folder}/{base}.yaml"), where)
 
 
 def _comments(path: Path, where: str) -> Iterator[tuple[str, str]]:

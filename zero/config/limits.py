@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from zero.errors import PASSWORD, InputError
+from zero.paths import pip_install
 
 INF = float("inf")
 LARGEST = 2**63 - 1
@@ -198,7 +199,7 @@ def check_installed(flat: Mapping[str, Any]) -> None:
         for prefix, (package, extra) in EXTRAS.items():
             if key.endswith("_target_") and str(target).startswith(prefix) and find_spec(package) is None:
                 group = key.removesuffix("._target_")
-                raise InputError(group, extra, f"{package} is not installed: pip install -e '.[{extra}]'")
+                raise InputError(group, extra, f"{package} is not installed: {pip_install(extra)}")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -21,6 +21,7 @@ import torch
 from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.optim import Optim
+from zero.paths import pip_install
 
 STAGES = (1, 2, 3)
 PERSISTENT = 100_000  # numbers: a parameter this small stays whole on every rank at stage 3; gathering it costs more
@@ -33,7 +34,7 @@ def check(stage: int, offload_parameters: bool) -> None:
     if offload_parameters and stage != 3:
         raise InputError("learner.offload_parameters", True, "only stage 3 cuts parameters; set learner.stage=3")
     if importlib.util.find_spec("deepspeed") is None:
-        raise InputError("learner", "deepspeed", "DeepSpeed is not installed; pip install -e '.[deepspeed]'")
+        raise InputError("learner", "deepspeed", f"DeepSpeed is not installed; {pip_install('deepspeed')}")
 
 
 def settings(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from zero.paths import pip_install
 from zero.rollout import RolloutEngine
 from zero.rollout.native import NativeEngine
 from zero.rollout.vllm import VllmEngine
@@ -21,7 +22,7 @@ def auto_engine(device: torch.device, **settings: Any) -> RolloutEngine:
     if device.type == "cuda" and find_spec("vllm") is not None:
         return VllmEngine(device=device, **settings)
     if device.type == "cuda" and os.environ.get("RANK", "0") == "0":
-        remedy = "pip install -e '.[vllm]', or wait for the native engine"
+        remedy = f"{pip_install('vllm')}, or wait for the native engine"
         print(f"rollout=auto: a GPU, and vLLM is not installed: {remedy}", file=sys.stderr)
     known = signature(NativeEngine).parameters
     native: Any = NativeEngine(device=device, **{key: value for key, value in settings.items() if key in known})

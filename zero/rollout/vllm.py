@@ -24,6 +24,7 @@ from torch import Tensor, distributed
 
 from zero.errors import InputError
 from zero.models.vocabulary import write_model
+from zero.paths import pip_install
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import refuse_infinite
 from zero.runtime import has_bfloat16
@@ -204,7 +205,7 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise
-        remedy = "vLLM is not installed; pip install -e '.[vllm]'"
+        remedy = f"vLLM is not installed; {pip_install('vllm')}"
         raise InputError("rollout", "vllm", remedy) from error
     except ValueError as error:
         raise InputError("rollout", "vllm", f"vLLM refuses the model or the settings: {_reason(error)}") from error

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 from zero.cpu.kernels import library
 from zero.files import read_regular
-from zero.paths import ROOT
+from zero.paths import CONF, OWN, ROOT, own_files
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
@@ -46,6 +46,7 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
     return {
         "time": round(time.time(), 1),
         "choices": {group: option for group, option in choices.items() if option != NONE and "/" not in group},
+        **({"config_dirs": [str(folder) for folder in OWN]} if OWN else {}),
         "commit": git_commit(),
         "code": code_digest(),
         "versions": package_versions(),
@@ -154,23 +155,29 @@ def code_digest() -> str:
 
 def digest(root: Path) -> str:
     """16 hex digits of the names and contents of the code under a root; what is edited or removed meanwhile is left out."""
-    digest = sha256()
-    for path in sources(root):
+    code = sha256()
+    for name, path in sources(root):
         try:
             content = path.read_bytes()
         except OSError:
             continue
-        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()[:16]
+        code.update(f"{name}\0{len(content)}\0".encode())
+        code.update(content)
+    return code.hexdigest()[:16]
 
 
-def sources(root: Path) -> Iterator[Path]:
-    """Every file of the code, in a fixed order."""
-    for folder in CODE:
-        for above, folders, files in os.walk(root / folder):
-            folders[:] = sorted(name for name in folders if name not in SKIPPED)
-            yield from (Path(above) / name for name in sorted(files) if not name.endswith((".pyc", ".partial")))
+def sources(root: Path) -> list[tuple[str, Path]]:
+    """Every file of the code under its name in a copy, in a fixed order. A user's own yaml files are there as if they lay in
+    conf/."""
+    files = []
+    for above, below, names in (step for name in CODE for step in os.walk(root / name)):
+        below[:] = [name for name in below if name not in SKIPPED]
+        files += [Path(above) / name for name in names if not name.endswith((".pyc", ".partial"))]
+    named = [(path.relative_to(root).as_posix(), path) for path in files]
+    if OWN and root == ROOT:
+        conf = CONF.relative_to(ROOT)
+        named += [((conf / name).as_posix(), folder / name) for folder in OWN for name in own_files(folder)]
+    return sorted(named)
 
 
 def package_versions() -> dict[str, str]:
