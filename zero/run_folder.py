@@ -27,8 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from zero.config import check as configs
-from zero.config import identity
-from zero.config import limits as settings
+from zero.config import identity, limits
 from zero.errors import InputError
 from zero.files import write_atomically
 from zero.paths import CONF
@@ -181,8 +180,8 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
         if item not in flat:
             form = "one value" if key in flat else "a list, or several settings"
             raise InputError(KEY, typed, f"{key} is {form}")
-        settings.check_value(name, leaf, flat[item])
-    settings.check_list(key, value)
+        limits.check_value(name, leaf, flat[item])
+    limits.check_list(key, value)
 
 
 def _fork(run_dir: Path) -> str:

@@ -17,7 +17,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from zero.config import limits as settings
+from zero.config import limits
 from zero.config.compose import (
     canonical,
     choices_among,
@@ -79,8 +79,8 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         for key in values:  # what was typed is to blame, not what reads it
             if key in flat and (default := select(base, key)) is not None:
-                settings.check_tree(key, flat[key], default, unknown)
-        settings.check_tree("", config, base, unknown)
+                limits.check_tree(key, flat[key], default, unknown)
+        limits.check_tree("", config, base, unknown)
     except InputError as error:
         if error.key in values:
             raise InputError(error.key, values[error.key], error.remedy) from None
@@ -103,13 +103,13 @@ def check_reward(reward: Mapping[str, Any]) -> None:
             close = near(name, defined)[:1] if setting else []
             hint = f"; did you mean {TERMS}{close[0]}.{setting}?" if close else ""
             remedy = f"no such term of this reward{hint}; {key}.function=MODULE.FUNCTION adds one"
-            raise InputError(f"{key}.{setting}" if setting else key, settings.typed(value), remedy)
+            raise InputError(f"{key}.{setting}" if setting else key, limits.typed(value), remedy)
         weight, function = term.get("weight", 1.0), term["function"]
         if not isinstance(function, str) or not DOTTED.fullmatch(function):
             remedy = f"must be the dotted path of a function: {key}.function=MODULE.FUNCTION"
-            raise InputError(f"{key}.function", settings.typed(function), remedy)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < settings.INF:
-            raise InputError(f"{key}.weight", settings.typed(weight), "must be a finite number")
+            raise InputError(f"{key}.function", limits.typed(function), remedy)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < limits.INF:
+            raise InputError(f"{key}.weight", limits.typed(weight), "must be a finite number")
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -119,9 +119,9 @@ def check_together(config: Mapping[str, Any]) -> None:
         if group < fewest:
             raise InputError("group_size", group, f"this algorithm compares siblings; it must be at least {fewest}")
         rows = config["prompts"] * group
-        if rows > settings.MOST_ROWS:
+        if rows > limits.MOST_ROWS:
             key = "prompts" if config["prompts"] >= group else "group_size"
-            raise InputError(key, config[key], f"makes {rows} responses a step; at most {settings.MOST_ROWS}")
+            raise InputError(key, config[key], f"makes {rows} responses a step; at most {limits.MOST_ROWS}")
         if rows % config["updates"]:
             raise InputError("updates", config["updates"], f"must divide the {rows} responses of a step")
         if not takes_weights(config["rollout"]):
@@ -166,9 +166,9 @@ def check_solutions(config: Mapping[str, Any]) -> None:
     if "algo" not in config:
         return
     algo, rollout = config["algo"], config["rollout"]
-    imitates = algo["advantage"]["_target_"] in settings.IMITATING
+    imitates = algo["advantage"]["_target_"] in limits.IMITATING
     engines = [rollout["_target_"], (rollout.get("engine") or {}).get("_target_", "")]
-    reads = settings.SOLUTIONS in engines
+    reads = limits.SOLUTIONS in engines
     if imitates and not reads and all(name.startswith("zero.rollout.") for name in filter(None, engines)):
         remedy = (
             "this algorithm imitates every response, right or wrong: add rollout=gold (solutions), or take algo=rft"
@@ -177,7 +177,7 @@ def check_solutions(config: Mapping[str, Any]) -> None:
     if imitates and reads and config["sampling"]["temperature"] != 1:
         remedy = "solutions are learned as they are, at temperature 1; leave it out (evaluation.temperature is another)"
         raise InputError("sampling.temperature", config["sampling"]["temperature"], remedy)
-    compares = algo["min_group"] > 1 or algo["advantage"]["_target_"] in settings.COMPARING
+    compares = algo["min_group"] > 1 or algo["advantage"]["_target_"] in limits.COMPARING
     if reads and (compares or algo["critic"]):
         how = "compares responses" if compares else "has a critic to predict that"
         remedy = f"reference solutions all earn the same, so an algorithm that {how} learns nothing; algo=sft"

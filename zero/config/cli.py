@@ -18,8 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from zero.config import experiments, search_path
-from zero.config import limits as settings
+from zero.config import experiments, limits, search_path
 from zero.config.check import cells, check, check_solutions, instantiate
 from zero.config.compose import canonical, defaults, explained, select
 from zero.config.help import help_text
@@ -192,7 +191,7 @@ def check_all(name: str, arguments: Namespace) -> None:
         check_name(config.get("name"))
         names += [config["name"]] if config.get("name") else []
         if not arguments.cfg:  # to be run here
-            settings.check_installed(flatten(config))
+            limits.check_installed(flatten(config))
             check_solutions(config)
             if (
                 reward := config.get("reward")

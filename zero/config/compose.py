@@ -18,8 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from zero.config import limits as settings
-from zero.config import recipes
+from zero.config import limits, recipes
 from zero.config.aliases import TARGETS
 from zero.config.identity import flatten
 from zero.config.overrides import in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
@@ -97,8 +96,8 @@ def _as_its_type(text: str, base: Mapping[str, Any]) -> str:
     head, equals, value = text.partition("=")
     key = key_of(text)
     default = select(base, key)
-    words = default is None and settings.OPTIONAL.get(key.rpartition(".")[2]) == "text" and key in flatten(base)
-    if not equals or (default is None and not words) or default == "???" or key.rpartition(".")[2] in settings.EITHER:
+    words = default is None and limits.OPTIONAL.get(key.rpartition(".")[2]) == "text" and key in flatten(base)
+    if not equals or (default is None and not words) or default == "???" or key.rpartition(".")[2] in limits.EITHER:
         return text
     return head + equals + ",".join(_one_value(piece, default) for piece in pieces(value))
 
@@ -111,9 +110,9 @@ def _one_value(text: str, default: Any) -> str:
         return f"[{text}]" if isinstance(value, int | float) or (isinstance(value, str) and value) else text
     if isinstance(default, bool) or not number:
         return in_quotes(text.strip()) if isinstance(default, str | None) and isinstance(value, bool) else text
-    if isinstance(default, int) and isinstance(value, float) and value.is_integer() and abs(value) < settings.LARGEST:
+    if isinstance(default, int) and isinstance(value, float) and value.is_integer() and abs(value) < limits.LARGEST:
         return str(int(value))
-    if isinstance(default, float) and isinstance(value, int) and abs(value) < settings.LARGEST:
+    if isinstance(default, float) and isinstance(value, int) and abs(value) < limits.LARGEST:
         return str(float(value))
     return in_quotes(text.strip()) if isinstance(default, str | None) else text
 
@@ -260,7 +259,7 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
     benchmark = re.match(r"benchmarks\.sets\.(\w+)\.", key)
     if benchmark and benchmark[1] in options_of("benchmarks"):
         return f"is a setting of a benchmark that is not chosen here; add benchmarks={benchmark[1]}"
-    if key.startswith(settings.OPEN):
+    if key.startswith(limits.OPEN):
         return f"is new; +{key}=VALUE adds it"
     group, _, rest = key.partition(".")
     line = re.compile(rf"^{re.escape(rest.partition('.')[0])}:", re.MULTILINE)

@@ -1,11 +1,15 @@
-"""What a single setting may be, known before anything is built: its range, its type, the package that it needs."""
+"""What a single setting may be, known before anything is built: its limits, its type, the package that it needs.
+
+The limits stand in one table, in the order of the groups, and not beside the classes that they bound: the check runs before
+torch is imported, and the same classes are built from other places with other rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from zero.errors import PASSWORD, InputError
 from zero.paths import pip_install
@@ -13,61 +17,85 @@ from zero.paths import pip_install
 INF = float("inf")
 LARGEST = 2**63 - 1
 MOST_ROWS = 10_000_000  # responses of a step: more is a slip of the finger, and no memory holds it
-_positive = (lambda v: v > 0, "must be above 0")
-_natural = (lambda v: v >= 0, "must be 0 or more")
-_share = (lambda v: 0 <= v <= 1, "must lie between 0 and 1")
-# What a number may be, for settings whose default does not say it. Types are those of the defaults.
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(
-        "steps prompts group_size updates epochs threads n sampling.max_tokens evaluation.n evaluation.max_tokens "
-        "algo.correction.cap algo.advantage_clip algo.critic.clip algo.critic.samples algo.critic.every "
-        "algo.critic.micro_tokens algo.critic.optim.lr learner.lora.rank learner.lora.alpha rollout.attempts rollout.least "
-        "optim.lr learner.micro_tokens rollout.max_rows rollout.batched_tokens rollout.cache_gib rollout.tensor_parallel "
-        "rollout.timeout rollout.concurrency benchmarks.limit at_once checkpoint.keep model.context "
-        "length sequences micro_sequences log_every tokenizer.size tokenizer.documents warmup".split(),
-        _positive,
+
+
+class Limit(NamedTuple):
+    """What a value must be: a predicate, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def one_of(*values: Any) -> Limit:
+    """One of these values."""
+    *most, last = map(str, values)
+    return Limit(lambda value: value in values, f"must be {', '.join(most)} or {last}")
+
+
+POSITIVE = Limit(lambda value: value > 0, "must be above 0")
+NOT_NEGATIVE = Limit(lambda value: value >= 0, "must be 0 or more")
+SHARE = Limit(lambda value: 0 <= value <= 1, "must lie between 0 and 1")
+SHARE_ABOVE_0 = Limit(lambda value: 0 < value <= 1, "must be above 0 and at most 1")
+SHARE_BELOW_1 = Limit(lambda value: 0 <= value < 1, "must be 0 or more and below 1")
+FLOATS = one_of("float32", "bfloat16", "float16")
+PRECISIONS = one_of("float32", "bfloat16", "auto")
+
+
+def _under(group: str, **limits: Limit) -> dict[str, Limit]:
+    return {f"{group}.{name}": limit for name, limit in limits.items()}
+
+
+# What a number or a word may be, by group, for settings whose default does not say it. Types are those of the defaults.
+LIMITS: dict[str, Limit] = {
+    **dict.fromkeys("steps prompts group_size updates epochs threads n at_once".split(), POSITIVE),
+    "seed": NOT_NEGATIVE,
+    **_under("evaluation", every=NOT_NEGATIVE, n=POSITIVE, max_tokens=POSITIVE, temperature=NOT_NEGATIVE),
+    **_under("checkpoint", every=NOT_NEGATIVE, keep=POSITIVE),
+    **_under("samples", every=NOT_NEGATIVE, groups=NOT_NEGATIVE),
+    **_under("sync_check", every=NOT_NEGATIVE, tolerance=POSITIVE),
+    **_under("lens", every=NOT_NEGATIVE),
+    **_under("benchmarks", limit=POSITIVE),
+    **_under("model", context=POSITIVE, dtype=FLOATS),
+    **_under("reward", truncated=one_of("incorrect", "grade")),
+    **_under("sampling", max_tokens=POSITIVE, temperature=NOT_NEGATIVE, top_k=NOT_NEGATIVE, top_p=SHARE_ABOVE_0),
+    **_under("algo", beta=NOT_NEGATIVE, kl_in=one_of("loss", "reward"), entropy=NOT_NEGATIVE),
+    **_under("algo", advantage_clip=POSITIVE, resample_rounds=NOT_NEGATIVE),
+    **_under("algo.surrogate", low=NOT_NEGATIVE, high=NOT_NEGATIVE),
+    **_under("algo.correction", cap=POSITIVE),
+    **_under("algo.estimator", gamma=SHARE, lam=SHARE),
+    **_under("algo.critic", clip=POSITIVE, samples=POSITIVE, every=POSITIVE, micro_tokens=POSITIVE),
+    **_under("algo.critic.optim", lr=POSITIVE),
+    **_under("optim", lr=POSITIVE, weight_decay=NOT_NEGATIVE, clip=NOT_NEGATIVE, warmup=NOT_NEGATIVE, floor=SHARE),
+    **_under("optim", schedule=one_of("constant", "linear", "cosine")),
+    **_under("learner", micro_tokens=POSITIVE, precision=PRECISIONS),
+    **_under("learner.lora", rank=POSITIVE, alpha=POSITIVE),
+    **_under("rollout", max_rows=POSITIVE, batched_tokens=POSITIVE, cache_gib=POSITIVE, precision=PRECISIONS),
+    **_under("rollout", tensor_parallel=POSITIVE, memory=SHARE_ABOVE_0, staleness=one_of(0, 1)),
+    **_under(
+        "rollout", timeout=POSITIVE, concurrency=POSITIVE, retries=NOT_NEGATIVE, attempts=POSITIVE, least=POSITIVE
     ),
-    **dict.fromkeys(
-        "seed rollout.retries sync_check.every evaluation.every checkpoint.every samples.every samples.groups lens.every "
-        "sampling.temperature sampling.top_k evaluation.temperature optim.weight_decay optim.clip optim.warmup "
-        "algo.resample_rounds algo.entropy algo.beta algo.surrogate.low algo.surrogate.high clip".split(),
-        _natural,
-    ),
-    "sampling.top_p": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-    "optim.floor": _share,
-    "floor": _share,
-    "decay_from": (lambda v: 0 <= v < 1, "must be 0 or more and below 1"),
-    **dict.fromkeys(
-        ("dtype", "model.dtype"),
-        (lambda v: v in ("float32", "bfloat16", "float16"), "must be float32, bfloat16 or float16"),
-    ),
-    "algo.kl_in": (lambda v: v in ("loss", "reward"), "must be loss or reward"),
-    "algo.estimator.gamma": _share,
-    "algo.estimator.lam": _share,
-    "optim.schedule": (lambda v: v in ("constant", "linear", "cosine"), "must be constant, linear or cosine"),
-    **dict.fromkeys(
-        ("learner.precision", "rollout.precision"),
-        (lambda v: v in ("float32", "bfloat16", "auto"), "must be float32, bfloat16 or auto"),
-    ),
-    "rollout.memory": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-    "rollout.staleness": (lambda v: v in (0, 1), "must be 0 or 1"),
-    "sync_check.tolerance": _positive,
-    "reward.truncated": (lambda v: v in ("incorrect", "grade"), "must be incorrect or grade"),
+    # zero.pretrain
+    **dict.fromkeys("length sequences micro_sequences log_every warmup".split(), POSITIVE),
+    **_under("tokenizer", size=POSITIVE, documents=POSITIVE),
+    "clip": NOT_NEGATIVE,
+    "floor": SHARE,
+    "decay_from": SHARE_BELOW_1,
+    "dtype": FLOATS,
 }
 
-
 # What a list must be, by the last word of its name
-LISTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "betas": (
-        lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+LISTS: dict[str, Limit] = {
+    "betas": Limit(
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
         "must be two numbers, each 0 or more and below 1, such as [0.9,0.95]",
     ),
-    "k": (
-        lambda v: bool(v) and all(each >= 1 for each in v),
+    "k": Limit(
+        lambda value: bool(value) and all(each >= 1 for each in value),
         "must be numbers of answers, each 1 or more, such as [1,8]",
     ),
     **dict.fromkeys(
-        ("counts", "digits"), (lambda v: bool(v) and min(v) > 0, "must be whole numbers above 0, such as [3,4]")
+        ("counts", "digits"),
+        Limit(lambda value: bool(value) and min(value) > 0, "must be whole numbers above 0, such as [3,4]"),
     ),
 }
 
@@ -136,8 +164,8 @@ def check_value(key: str, value: Any, default: Any = None) -> None:
         remedy = "names a user with a password, which would lie in every file of the run; " + SECRETS
         raise InputError(key, value, remedy)
     known = key.replace("rollout.engine.", "rollout.")  # an engine inside another
-    if known in RANGES and value is not None:
-        _check_range(key, value, *RANGES[known])
+    if known in LIMITS and value is not None:
+        _check_limit(key, value, LIMITS[known])
 
 
 def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any], InputError]) -> None:
@@ -190,7 +218,7 @@ def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any],
 def check_list(key: str, value: Any) -> None:
     """InputError if a list has not the length, or the numbers, that its setting needs."""
     if (last := key.rpartition(".")[2]) in LISTS and isinstance(value, list):
-        _check_range(key, value, *LISTS[last])
+        _check_limit(key, value, LISTS[last])
 
 
 def check_installed(flat: Mapping[str, Any]) -> None:
@@ -216,13 +244,13 @@ def typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_range(key: str, value: Any, fits: Callable[[Any], bool], words: str) -> None:
+def _check_limit(key: str, value: Any, limit: Limit) -> None:
     try:
-        good = fits(value)
+        good = limit.holds(value)
     except TypeError:
         good = False
     if not good:
-        raise InputError(key, typed(value), words)
+        raise InputError(key, typed(value), limit.words)
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
