@@ -18,7 +18,7 @@ from zero.config.check import check, instantiate
 from zero.objective import truncated_importance
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("[!_]*.yaml"))
 P, G, T, L = 3, 4, 9, 16
 
 
