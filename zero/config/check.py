@@ -205,8 +205,8 @@ def renormalizes(rollout: Mapping[str, Any]) -> bool:
 
 def without_facts(rollout: Mapping[str, Any]) -> dict[str, Any]:
     """An engine's settings without what its option says about it."""
-    kept = {key: value for key, value in rollout.items() if key != "renormalizes"}
-    return kept | ({"engine": without_facts(kept["engine"])} if kept.get("engine") else {})
+    settings = {key: value for key, value in rollout.items() if key != "renormalizes"}
+    return settings | ({"engine": without_facts(settings["engine"])} if settings.get("engine") else {})
 
 
 def instantiate(config: Any, key: str = "") -> Any:
@@ -227,7 +227,7 @@ def instantiate(config: Any, key: str = "") -> Any:
         text = str(error)
         lost = re.search(r"Error locating target '([^']*)'|Error loading '([^']*)'", text.replace("\\'", "'"))
         place = re.search(r"full_key: (\S+)", text)
-        where = ".".join(part for part in (key, place[1] if place else "") if part) or "config"
+        where = ".".join(word for word in (key, place[1] if place else "") if word) or "config"
         if lost:
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
             raise InputError(where, lost[1] or lost[2], remedy) from None

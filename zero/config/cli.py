@@ -65,10 +65,10 @@ def _run(name: str, main: Callable[[], None]) -> None:
         if experiments.is_named(arguments.overrides):
             arguments = of_experiment(name, arguments)
             launch = sweep_launcher(arguments.overrides)
-        asked = arguments.hydra_help or arguments.info
-        if not (asked or arguments.cfg) and launch:
+        only_shown = arguments.hydra_help or arguments.info
+        if not (only_shown or arguments.cfg) and launch:
             sys.exit(launch(root=name, overrides=arguments.overrides))
-        if not asked:
+        if not only_shown:
             check_all(name, arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -185,21 +185,19 @@ def check_all(name: str, arguments: Namespace) -> None:
     """Every cell of the line. InputError for the first that cannot be."""
     names: list[str] = []
     rewards: list[Any] = [None]
-    of_line = cells(arguments.overrides)
-    for overrides in of_line:
+    every_cell = cells(arguments.overrides)
+    for overrides in every_cell:
         config = check(name, overrides)
         check_name(config.get("name"))
         names += [config["name"]] if config.get("name") else []
         if not arguments.cfg:  # to be run here
             limits.check_installed(flatten(config))
             check_solutions(config)
-            if (
-                reward := config.get("reward")
-            ) not in rewards:  # a function that there is not, before anything is loaded
-                instantiate(reward, "reward")
+            if (reward := config.get("reward")) not in rewards:
+                instantiate(reward, "reward")  # a function that does not exist is refused before anything is loaded
                 rewards.append(reward)
     if len(set(names)) < len(names):
-        raise InputError("name", names[0], f"is one run's, and this line has {len(of_line)}; leave it out")
+        raise InputError("name", names[0], f"is one run's, and this line has {len(every_cell)}; leave it out")
 
 
 def failed(error: InputError | Broken) -> None:
@@ -242,13 +240,13 @@ def of_experiment(root: str, arguments: Namespace) -> Namespace:
     if arguments.multirun and not arguments.cfg:
         more = [] if sweep_launcher(typed) else ["hydra/launcher=local"]
         return Namespace(**(vars(arguments) | {"overrides": [*typed, *more]}))
-    found = [cell for of in named for line in of.lines for cell in cells(line.overrides)]
-    if len(found) > 1 or named[0].lines[0].after:
-        remedy = f"has {len(found)} cells; add -m for all of them, or choose one, such as: {' '.join(found[0])}"
+    composed = [cell for experiment in named for line in experiment.lines for cell in cells(line.overrides)]
+    if len(composed) > 1 or named[0].lines[0].after:
+        remedy = f"has {len(composed)} cells; add -m for all of them, or choose one, such as: {' '.join(composed[0])}"
         raise InputError(experiments.KEY, named[0].name, remedy)
     if named[0].root != root:
         raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
-    sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + found[0]
+    sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + composed[0]
     return readable(root, argument_parser().parse_intermixed_args(), several=False)
 
 
@@ -268,5 +266,5 @@ def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:
     if not path.is_file():
         return None
     launcher: Any = OmegaConf.load(path)
-    found: Callable[..., int] = instantiate({"_target_": launcher["_target_"], "_partial_": True})
-    return found
+    launch: Callable[..., int] = instantiate({"_target_": launcher["_target_"], "_partial_": True})
+    return launch

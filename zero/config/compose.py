@@ -261,12 +261,12 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
         return f"is a setting of a benchmark that is not chosen here; add benchmarks={benchmark[1]}"
     if key.startswith(limits.OPEN):
         return f"is new; +{key}=VALUE adds it"
-    group, _, rest = key.partition(".")
-    line = re.compile(rf"^{re.escape(rest.partition('.')[0])}:", re.MULTILINE)
+    group, _, below = key.partition(".")
+    line = re.compile(rf"^{re.escape(below.partition('.')[0])}:", re.MULTILINE)
     having = [
         o
         for o in (groups_of(name)[group] if group in default_choices(name) else ())
-        if rest and line.search(conf_file(f"{group}/{o}.yaml").read_text())
+        if below and line.search(conf_file(f"{group}/{o}.yaml").read_text())
     ]
     if having:
         names = " and ".join(f"{group}={option}" for option in having[:3])

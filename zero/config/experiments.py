@@ -85,11 +85,9 @@ def expand(overrides: Sequence[str]) -> list[Experiment]:
     typed = [text for text in overrides if key_of(text) not in values]
     size = (values[SIZE] or [NANO])[-1]
     names = list(dict.fromkeys(name.strip() for text in values[KEY] for name in text.strip("[]").split(",")))
-    found = [read(name, size) for name in (with_claims() if names == [ALL] else names)]
-    return [
-        replace(of, lines=tuple(dict.fromkeys(_typed(line, typed) for line in of.lines)), typed=tuple(typed))
-        for of in found
-    ]
+    experiments = [read(name, size) for name in (with_claims() if names == [ALL] else names)]
+    lines = [tuple(dict.fromkeys(_typed(line, typed) for line in each.lines)) for each in experiments]
+    return [replace(each, lines=own, typed=tuple(typed)) for each, own in zip(experiments, lines, strict=True)]
 
 
 def read(name: str, size: str = NANO) -> Experiment:
@@ -98,17 +96,18 @@ def read(name: str, size: str = NANO) -> Experiment:
         raise InputError(SIZE, size, f"must be one of {', '.join(SIZES)}")
     path = conf_file(f"{KEY}/{name}.yaml")
     if not path.is_file():
-        close = [of for of in known() if name and of.startswith(name)] or difflib.get_close_matches(name, known(), n=2)
+        close = [other for other in known() if name and other.startswith(name)]
+        close = close or difflib.get_close_matches(name, known(), n=2)
         guess = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(KEY, name, f"no such experiment{guess}; there are {', '.join([*known(), ALL])}")
     try:
         stored = yaml.safe_load(path.read_text())
-        of_size = stored.get(size) or {}
+        section = stored.get(size) or {}
         root = str(stored.get("root", ROOTS[0]))
         engines = [f"{SIZE}={size}"] if size != NANO and root == ROOTS[0] else []  # conf/size
-        base = [*engines, *stored.get("base", []), *of_size.get("base", [])]
-        lines = tuple(_line(base, entry) for entry in of_size.get("cells") or stored.get("cells") or [[]])
-        unknown = sorted(set(stored) - KEYS) + sorted(set(of_size) - {"base", "cells"})
+        base = [*engines, *stored.get("base", []), *section.get("base", [])]
+        lines = tuple(_line(base, entry) for entry in section.get("cells") or stored.get("cells") or [[]])
+        unknown = sorted(set(stored) - KEYS) + sorted(set(section) - {"base", "cells"})
         title = str(stored["title"])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise InputError(KEY, path, f"is not as zero/config/experiments.py describes ({error})") from error

@@ -43,15 +43,15 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
 
 def comments_of(name: str, choices: Mapping[str, Any]) -> dict[str, str]:
     """The comment behind each setting, by its dotted key: of conf/NAME.yaml and of the files of the options chosen."""
-    found = dict(_comments(CONF / f"{name}.yaml", ""))
+    comments = dict(_comments(CONF / f"{name}.yaml", ""))
     for group, option in choices.items():
         folder, _, package = str(group).partition("@")
         path = conf_file(f"{folder}/{option}.yaml")
         if path.is_file() and not folder.startswith("hydra"):
             where = "" if "@package _global_" in path.read_text(encoding="utf-8") else f"{package or folder}."
             for key, text in _with_bases(path, folder, where):
-                found.setdefault(key, text)
-    return found
+                comments.setdefault(key, text)
+    return comments
 
 
 def with_comments(yaml: str, comments: Mapping[str, str]) -> str:

@@ -30,12 +30,12 @@ def run_name(root: str, choices: Mapping[str, str], overrides: Sequence[str]) ->
     seed = values.pop("seed", None)
     typed = {key: "deleted" if o.is_delete() else o.value() for key, o in values.items()}
     texts = [o.input_line or "" for o in values.values()]
-    kept = {key: value for key, value in typed.items() if not _is_place(key)}
-    if "run" not in kept:  # else the defaults are those of another run
-        kept = {key: value for key, value in kept.items() if not _is_default(root, key, value, texts)}
-    shown = {key: _shown(key, value) for key, value in sorted(kept.items())}
+    telling = {key: value for key, value in typed.items() if not _is_place(key)}
+    if "run" not in telling:  # else the defaults are those of another run
+        telling = {key: value for key, value in telling.items() if not _is_default(root, key, value, texts)}
+    shown = {key: _shown(key, value) for key, value in sorted(telling.items())}
     start = "-".join([*(choices[axis] for axis in AXES if axis in choices), f"s{seed.value() if seed else 0}"])
-    return _joined(_plain(start), shown, {key: str(value) for key, value in kept.items()})
+    return _joined(_plain(start), shown, {key: str(value) for key, value in telling.items()})
 
 
 def check_name(name: Any) -> None:
@@ -69,12 +69,12 @@ def _is_default(root: str, key: str, value: Any, texts: Sequence[str]) -> bool:
 
 def _read_by(raw: Mapping[str, Any], key: str) -> set[str]:
     """The settings that the default of a setting is read from, and those that these are read from."""
-    found, left = set[str](), [key]
+    names, left = set[str](), [key]
     while left:
         words = set(re.findall(r"\$\{(?:\w+(?:\.\w+)*:)?([\w.]+)", str(select(raw, left.pop()))))
-        left += words - found
-        found |= words
-    return found
+        left += words - names
+        names |= words
+    return names
 
 
 def _shown(key: str, value: Any) -> tuple[str, bool]:

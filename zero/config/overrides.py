@@ -20,17 +20,9 @@ from zero.config.suggest import nearest
 from zero.errors import InputError
 from zero.paths import CONF, OWN
 
-PATHS = (
-    "path",
-    "run_dir",
-    "run",
-    "out",
-    "folder",
-    "dir",
-    "url",
-    "uri",
-)  # last words of settings that are one path or address
-OUTPUTS = ("run_dir", "out", "folder", "dir")  # those that need not exist
+# Last words of settings that are one path or address, and those of them that need not exist
+PATHS = ("path", "run_dir", "run", "out", "folder", "dir", "url", "uri")
+OUTPUTS = ("run_dir", "out", "folder", "dir")
 TERMS = "reward.terms."
 MOST = 100_000  # cells of one line
 
@@ -71,13 +63,8 @@ def tidy(argument: str, several: bool) -> str:
         value = _LINE_END.sub(lambda found: {"n": "\n", "t": "\t"}[found[1]], value)
     if last in PATHS:
         value = _quoted_path(value, last, several)
-    if name == "resume_with" and value[:1] not in (
-        "'",
-        '"',
-        "{",
-        "[",
-    ):  # settings in themselves, whatever is between them
-        value = in_quotes(value)
+    if name == "resume_with" and not value.startswith(("'", '"', "{", "[")):
+        value = in_quotes(value)  # settings in themselves, whatever is between them
     if several and "," in value and not all(piece.strip() for piece in pieces(value)):
         raise InputError(name, value, "a value is missing before, between or behind the commas")
     if not _parses(f"{prefix}{key}={value}"):
@@ -126,7 +113,7 @@ def in_quotes(text: str) -> str:
 
 def pieces(value: str) -> list[str]:
     """What stands between the commas outside of quotes and brackets."""
-    found, start, depth, quote = list[str](), 0, 0, ""
+    separate, start, depth, quote = list[str](), 0, 0, ""
     for i, char in enumerate(value):
         if quote:
             quote = "" if char == quote and value[i - 1] != "\\" else quote
@@ -137,9 +124,9 @@ def pieces(value: str) -> list[str]:
         elif char in "]})":
             depth -= 1
         elif char == "," and depth <= 0:
-            found.append(value[start:i])
+            separate.append(value[start:i])
             start = i + 1
-    return [*found, value[start:]]
+    return [*separate, value[start:]]
 
 
 def cells(arguments: Sequence[str]) -> list[list[str]]:
@@ -232,9 +219,9 @@ def _quoted_path(value: str, last: str, several: bool) -> str:
         return _as_text(path)
     if (text[0], text[-1]) in (("[", "]"), ("{", "}")) or _CALL.fullmatch(text):
         return value
-    parts = pieces(text)
-    if len(parts) > 1 and (several or last not in OUTPUTS):
-        return ",".join(_quoted_path(part, last, several) for part in parts)
+    paths = pieces(text)
+    if len(paths) > 1 and (several or last not in OUTPUTS):
+        return ",".join(_quoted_path(piece, last, several) for piece in paths)
     return _as_text(path)
 
 

@@ -67,7 +67,7 @@ def _context(folder: Path) -> int | None:
     """Tokens that the model in a folder was made for."""
     try:
         config = json.loads((folder / "config.json").read_text())
-        found = config.get("max_position_embeddings") or config.get("n_positions")
+        length = config.get("max_position_embeddings") or config.get("n_positions")
     except (OSError, ValueError, AttributeError):
         return None
-    return found if isinstance(found, int) and found > 1 else None
+    return length if isinstance(length, int) and length > 1 else None

@@ -11,16 +11,7 @@ from zero.config.aliases import NEEDS, REMARKS, TARGETS
 MOST = 3  # names that an error proposes
 CLOSE, TYPO = 0.6, 0.76  # similarity from which a spelling is close, or a slip of the finger
 INTERNAL = ("model.recipe.", "template.extract.", "questions.check.", "benchmarks.sets.")  # not proposed: rarely meant
-GENERIC = {
-    "path",
-    "file",
-    "name",
-    "enable",
-    "type",
-    "url",
-    "host",
-    "n",
-}  # last words that say little without those before
+GENERIC = set("path file name enable type url host n".split())  # last words that say little without those before
 FILLERS = {"every", "max", "min", "num", "total", "size", "use", "per", "train", "eval", "model", "name", "path", "top"}
 
 
@@ -128,5 +119,5 @@ def near(word: str, names: Sequence[str]) -> list[str]:
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """'; did you mean ...' among plain names."""
-    found = near(word.lower(), names)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    close = near(word.lower(), names)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

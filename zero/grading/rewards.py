@@ -76,10 +76,10 @@ def closeness(response: Response) -> float:
     wanted = _wanted(response.question)
     if wanted is None:
         raise ValueError("questions must have numbers and a target in meta, as those of questions=countdown have")
-    (numbers, target), said = wanted, _arithmetic(response.answer)
-    if said is None or said.value is None or said.numbers != numbers:
+    (numbers, target), expression = wanted, _arithmetic(response.answer)
+    if expression is None or expression.value is None or expression.numbers != numbers:
         return 0.0
-    return float(max(Fraction(0), 1 - abs(said.value - target) / max(1, abs(target))))
+    return float(max(Fraction(0), 1 - abs(expression.value - target) / max(1, abs(target))))
 
 
 def general_points(
@@ -93,10 +93,10 @@ def general_points(
     """
     if response.correct:
         return right
-    wanted, said = _wanted(response.question), _arithmetic(response.answer)
-    if said is None:
+    wanted, expression = _wanted(response.question), _arithmetic(response.answer)
+    if expression is None:
         return illegal
-    return numbers if wanted is not None and said.numbers != wanted[0] else unsolved
+    return numbers if wanted is not None and expression.numbers != wanted[0] else unsolved
 
 
 def _wanted(question: Question) -> tuple[tuple[int, ...], int] | None:
@@ -169,8 +169,8 @@ def reasoning_steps(response: Response, enough: int = 3) -> float:
 
 def _whole(response: Response, think: str) -> str:
     """The response, led by the tag that the template opened at the very end of the prompt, if it did."""
-    opening, asked = f"<{think}>", response.prompt.rstrip()
-    return response.prompt[len(asked) - len(opening) :] + response.text if asked.endswith(opening) else response.text
+    opening, prompt = f"<{think}>", response.prompt.rstrip()
+    return response.prompt[len(prompt) - len(opening) :] + response.text if prompt.endswith(opening) else response.text
 
 
 def _tags_once(whole: str, think: str) -> int:
@@ -186,5 +186,5 @@ def _answer_block(response: Response, think: str, own_lines: bool) -> str | None
     end, around, last = ("\n", "", "\n?") if own_lines else ("", r"\s*", r"\s*")
     name, between = re.escape(think), around or end
     form = rf"{around}<{name}>{end}.*?{end}</{name}>{between}<answer>{end}(.*?){end}</answer>{last}"
-    found = re.fullmatch(form, whole, re.DOTALL)
-    return found[1] if found else None
+    match = re.fullmatch(form, whole, re.DOTALL)
+    return match[1] if match else None
