@@ -39,6 +39,7 @@ COMPOSING = {
     "zero.config.compose",
     "zero.config.help",
     "zero.config.overrides",
+    "zero.config.search_path",
     "zero.build",
     "zero.train",
     "zero.evaluate",
