@@ -110,7 +110,7 @@ def _function_at(path: str, key: str) -> Callable[..., float]:
         raise InputError(key, path, what) from error
     if not callable(function):
         raise InputError(key, path, f"is no function but of type {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _check_arguments(function: Callable[..., float], path: str, arguments: Mapping[str, Any], key: str) -> None:
