@@ -141,7 +141,7 @@ def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> N
     trained, evaluated = cells.plan(["seed=1"], evaluate=["step=all"]).cells.values()
     alone = cells.with_run_dir(trained, folder, None)
     assert alone.config and alone.config["run_dir"] == str(folder / trained.name)
-    assert "_target_" not in alone.config["tracker"] and alone.config["tracker"]["lens"] is False
+    assert alone.config["tracker"] == {}
     assert identity.signature(alone.config) == trained.signature
     served = cells.with_run_dir(trained, folder, "http://host:5000").config
     assert served and served["tracker"]["uri"] == "http://host:5000" and served["tracker"]["sweep"] == "a=b"
