@@ -84,7 +84,7 @@ def accepted(mode: str, checker: SandboxedChecker, golds: dict[str, list[str]]) 
     failed = 0
     for name, answers in golds.items():
         boxed = [(last_boxed(f"So it is \\boxed{{{a}}}.") or "" if _balanced(a) else a, a) for a in answers]
-        outcomes = checker.many([(said, Question("", (a,), a)) for said, a in boxed])
+        outcomes = checker.many([(answered, Question("", (a,), a)) for answered, a in boxed])
         refused = [(a, str(o)) for a, o in zip(answers, outcomes, strict=True) if o is not Outcome.CORRECT]
         print(f"{mode:10} {name:20} {len(answers)} references in a box, {len(refused)} refused {refused[:5] or ''}")
         failed += len(refused)
@@ -95,11 +95,11 @@ def swapped(golds: dict[str, list[str]]) -> int:
     """No reference with one letter or digit replaced may be accepted in strict mode."""
     failed = 0
     for name, answers in golds.items():
-        pairs = [(said, Question("", (a,), a)) for a in dict.fromkeys(answers) for said in swaps(a)]
+        pairs = [(answered, Question("", (a,), a)) for a in dict.fromkeys(answers) for answered in swaps(a)]
         began = time.perf_counter()
         outcomes = check_maths.many(pairs)
         seconds = time.perf_counter() - began
-        wrong = [(said, q.id) for (said, q), o in zip(pairs, outcomes, strict=True) if o is Outcome.CORRECT]
+        wrong = [(answered, q.id) for (answered, q), o in zip(pairs, outcomes, strict=True) if o is Outcome.CORRECT]
         late = sum(o is Outcome.TIMEOUT for o in outcomes)
         print(
             f"swaps      {name:20} {len(pairs)} in {seconds:.1f} s, {late} timed out, {len(wrong)} accepted {wrong[:5] or ''}"

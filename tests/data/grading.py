@@ -40,7 +40,7 @@ def swaps(gold: str) -> Iterator[str]:
     Left out, as the same answer, is the argument of a constant function, which stands nowhere else: f(y)=1 is f(x)=1.
     """
     exempt = {place for command in _COMMAND.finditer(gold) for place in range(*command.span())}
-    exempt |= {found.start(1) for found in _FUNCTION.finditer(gold) if found[1] not in found[2]}
+    exempt |= {match.start(1) for match in _FUNCTION.finditer(gold) if match[1] not in match[2]}
     for place, character in enumerate(gold):
         if place not in exempt and character.isascii() and character.isalnum():
             yield gold[:place] + _next(character) + gold[place + 1 :]

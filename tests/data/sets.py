@@ -22,7 +22,7 @@ class Known:
 
     file: str
     option: str  # of conf/questions
-    kept: int  # two rows of MATH have no answer in these files
+    usable: int  # two rows of MATH have no answer in these files
     repeated: int = 0  # rows that are another row's question
     leaks: int = 0  # rows that are a benchmark's questions
     refused: str = ""  # part of the message, for a file that must not load
@@ -44,28 +44,28 @@ class Loaded:
 
 
 KNOWN = (
-    Known("train/math_12k.jsonl", "math_12k", kept=11_985, repeated=9, leaks=4),
-    Known("train/math_12k.jsonl", "math_lvl3to5", kept=8_877, repeated=5, leaks=4),
-    Known("train/math_lvl3to5_8888.jsonl", "math_lvl3to5", kept=8_877, repeated=5, leaks=4),
-    Known("train/gsm8k_train_7473.jsonl", "gsm8k", kept=7_473),
-    Known("train/gsm8k_as_shipped_8792.jsonl", "gsm8k", kept=0, refused="questions of the gsm8k_test benchmark"),
-    Known("train/asdiv_2k_1788.jsonl", "asdiv", kept=1_788),
-    Known("train/asdiv_full_2305.jsonl", "asdiv", kept=2_091, repeated=1),
-    Known("train/aime_1983_2023_975.jsonl", "aime_1983_2023", kept=969, leaks=6),
-    Known("eval/aime24_30.jsonl", "aime24", kept=30),
-    Known("eval/amc_83.jsonl", "amc", kept=83),
-    Known("eval/amc23_40_qwen.jsonl", "amc23", kept=40),
-    Known("eval/math500.jsonl", "math500", kept=500),
-    Known("eval/minerva_272.jsonl", "minerva", kept=272),
-    Known("eval/olympiad_bench_675.jsonl", "olympiad_bench", kept=675),
-    Known("eval/gsm8k_test_1319.jsonl", "gsm8k_test", kept=1_319),
+    Known("train/math_12k.jsonl", "math_12k", usable=11_985, repeated=9, leaks=4),
+    Known("train/math_12k.jsonl", "math_lvl3to5", usable=8_877, repeated=5, leaks=4),
+    Known("train/math_lvl3to5_8888.jsonl", "math_lvl3to5", usable=8_877, repeated=5, leaks=4),
+    Known("train/gsm8k_train_7473.jsonl", "gsm8k", usable=7_473),
+    Known("train/gsm8k_as_shipped_8792.jsonl", "gsm8k", usable=0, refused="questions of the gsm8k_test benchmark"),
+    Known("train/asdiv_2k_1788.jsonl", "asdiv", usable=1_788),
+    Known("train/asdiv_full_2305.jsonl", "asdiv", usable=2_091, repeated=1),
+    Known("train/aime_1983_2023_975.jsonl", "aime_1983_2023", usable=969, leaks=6),
+    Known("eval/aime24_30.jsonl", "aime24", usable=30),
+    Known("eval/amc_83.jsonl", "amc", usable=83),
+    Known("eval/amc23_40_qwen.jsonl", "amc23", usable=40),
+    Known("eval/math500.jsonl", "math500", usable=500),
+    Known("eval/minerva_272.jsonl", "minerva", usable=272),
+    Known("eval/olympiad_bench_675.jsonl", "olympiad_bench", usable=675),
+    Known("eval/gsm8k_test_1319.jsonl", "gsm8k_test", usable=1_319),
 )
 
 
 def table(folder: str | Path) -> list[Loaded]:
     """One row for each known file under the folder. AssertionError where a count differs from what is known."""
-    found = [known for known in KNOWN if (Path(folder) / known.file).is_file()]
-    return [line for known in found if (line := _load(Path(folder), known)) is not None]
+    present = [known for known in KNOWN if (Path(folder) / known.file).is_file()]
+    return [line for known in present if (line := _load(Path(folder), known)) is not None]
 
 
 def _load(folder: Path, known: Known) -> Loaded | None:
@@ -98,7 +98,7 @@ def _load(folder: Path, known: Known) -> Loaded | None:
         tuple(rows.notes),
     )
     seen = (line.train + line.heldout, repeated, leaks)
-    assert seen == (known.kept, known.repeated, known.leaks), f"{known.file}, {known.option}: {seen}, {rows.notes}"
+    assert seen == (known.usable, known.repeated, known.leaks), f"{known.file}, {known.option}: {seen}, {rows.notes}"
     assert {q.id for q in rows.train}.isdisjoint(q.id for q in rows.heldout)
     return line
 

@@ -32,7 +32,7 @@ def grader(check: Checker = check_equal, extract: object = last_boxed, reward: R
     return Grader(extract, check, extract_any, reward)  # type: ignore[arg-type]
 
 
-def said(text: str, finished: bool = True) -> Completion:
+def responded(text: str, finished: bool = True) -> Completion:
     return Completion((1, 2), (0.0, 0.0), text, finished)
 
 
@@ -42,8 +42,8 @@ def one(grader: Grader, completion: Completion) -> Verdict:
 
 def test_groups_keep_their_order_and_facts_are_separate() -> None:
     other = Prompt(Question("2+2", ("4",), "r"), "2+2", (1,), (1,))
-    first = [said("\\boxed{2}"), said("\\boxed{3}"), said("it is 2"), said("dunno")]
-    second = [said("\\boxed{4}", False), said("\\boxed{", False)]
+    first = [responded("\\boxed{2}"), responded("\\boxed{3}"), responded("it is 2"), responded("dunno")]
+    second = [responded("\\boxed{4}", False), responded("\\boxed{", False)]
     groups = grader().grade([PROMPT, other], [first, second], budget=9)
     assert [(g.prompt, g.completions) for g in groups] == [(PROMPT, tuple(first)), (other, tuple(second))]
     yes, no, none = Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER
@@ -62,7 +62,7 @@ def test_groups_keep_their_order_and_facts_are_separate() -> None:
 
 def test_reward_parts_see_the_whole_response() -> None:
     SEEN.clear()
-    one(grader(), said("\\boxed{2}"))
+    one(grader(), responded("\\boxed{2}"))
     seen = SEEN[-1]
     assert (seen.question, seen.prompt, seen.text, seen.tokens, seen.budget) == (QUESTION, "1+1", "\\boxed{2}", 2, 9)
     assert (seen.finished, seen.answer, seen.strict, seen.attempts) == (True, "2", Outcome.CORRECT, 1)
@@ -84,7 +84,7 @@ def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
 
 def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:
     tagged = grader(extract=lambda text: "2")
-    assert one(tagged, said("\\boxed{3}")).lenient is Outcome.CORRECT
+    assert one(tagged, responded("\\boxed{3}")).lenient is Outcome.CORRECT
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_checker_that_raises_makes_the_answer_wrong_in_a_way_that_is_counted(
     def check(answer: str, question: Question) -> bool:
         raise error("boom")
 
-    verdict = one(grader(check), said("\\boxed{2}"))
+    verdict = one(grader(check), responded("\\boxed{2}"))
     assert (verdict.reward, verdict.strict, verdict.answer, verdict.reason) == (0.1, outcome, "2", str(outcome))
 
 
@@ -110,13 +110,13 @@ def test_an_extractor_that_fails_leaves_no_answer_and_says_so() -> None:
         raise ValueError("boom")
 
     with pytest.warns(RuntimeWarning, match="extract raised ValueError: boom"):
-        verdict = one(grader(extract=extract), said("\\boxed{2}"))
+        verdict = one(grader(extract=extract), responded("\\boxed{2}"))
     assert (verdict.strict, verdict.lenient) == (Outcome.NO_ANSWER, Outcome.CORRECT)
 
 
 @given(st.text(), st.booleans())
 def test_total(text: str, finished: bool) -> None:
-    verdict = one(grader(), said("\\boxed{" + text + "}", finished))
+    verdict = one(grader(), responded("\\boxed{" + text + "}", finished))
     assert 0.0 <= verdict.reward <= 1.1
     assert verdict.formatted or not verdict.correct
     assert verdict.lenient is Outcome.CORRECT or not verdict.correct

@@ -49,17 +49,17 @@ def test_hostile_answers_cost_their_limit_divided_by_the_workers_and_equal_ones_
 
 
 def test_what_the_quick_checker_knows_never_reaches_a_worker() -> None:
-    asked = []
+    checked = []
 
     def quick(answer: str, question: Question) -> bool | None:
-        asked.append(answer)
+        checked.append(answer)
         return {"1": True, "2": False}.get(answer)
 
     check = SandboxedChecker("tests.grading.checkers.check", quick=quick, limit_s=0.5)
     assert check.many([("1", ONE), ("2", ONE), ("1", ONE), ("3", ONE)]) == [
         Outcome.CORRECT, Outcome.WRONG, Outcome.CORRECT, Outcome.WRONG,
     ]  # fmt: skip
-    assert asked == ["1", "2", "3"]
+    assert checked == ["1", "2", "3"]
 
 
 def test_equal_answers_to_different_questions_are_different_checks() -> None:

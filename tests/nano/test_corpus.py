@@ -49,10 +49,12 @@ def digest_of(question: str) -> bytes:
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_no_heldout_question_is_in_the_shipped_corpus(stage: str) -> None:
     source = instantiate(STAGES[stage].documents, _convert_="all")
-    made = [text for text, _ in islice(source(seed=0), 20000)]
-    found = [question for text in made for question in QUESTION.findall(text)]
-    assert len(found) == sum(bool(re.search(r"\d", text)) for text in made) > 0.9 * len(made)  # it finds them all
-    assert min(digest_of(question)[0] for question in found) >= 13
+    shipped = [text for text, _ in islice(source(seed=0), 20000)]
+    questions = [question for text in shipped for question in QUESTION.findall(text)]
+    assert (
+        len(questions) == sum(bool(re.search(r"\d", text)) for text in shipped) > 0.9 * len(shipped)
+    )  # it finds them all
+    assert min(digest_of(question)[0] for question in questions) >= 13
 
 
 def test_same_seed_same_documents() -> None:
@@ -106,9 +108,9 @@ def test_countdown_searches_end_on_the_first_hit() -> None:
 
 
 def test_ends_and_formats() -> None:
-    made = list(islice(documents(mix(end=0.7), 0), 1000))
-    assert sum(ended for _, ended in made) / 1000 == pytest.approx(0.7, abs=0.05)
-    assert all(text.endswith("\n\n") != ended for text, ended in made)
+    drawn = list(islice(documents(mix(end=0.7), 0), 1000))
+    assert sum(ended for _, ended in drawn) / 1000 == pytest.approx(0.7, abs=0.05)
+    assert all(text.endswith("\n\n") != ended for text, ended in drawn)
 
 
 def test_tagged_and_chat_documents_keep_their_form_unless_broken() -> None:
@@ -123,8 +125,8 @@ def test_tagged_and_chat_documents_keep_their_form_unless_broken() -> None:
     )
     for name, form in (("tagged", tagged), ("chat", chat)):
         assert all(form.fullmatch(text) for text in texts(200, formats={name: 1}))
-        kept = [bool(form.fullmatch(text)) for text in texts(1000, formats={name: 1}, broken=0.4)]
-        assert sum(kept) / 1000 == pytest.approx(0.6, abs=0.06)
+        matching = [bool(form.fullmatch(text)) for text in texts(1000, formats={name: 1}, broken=0.4)]
+        assert sum(matching) / 1000 == pytest.approx(0.6, abs=0.06)
 
 
 @pytest.mark.parametrize("key", ["sets", "styles", "formats"])

@@ -74,9 +74,9 @@ def write_card(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_readme_shows_the_card(name: str) -> None:
     card = json.loads((FOLDER / name / "card.json").read_text())
-    found = TABLE.search((FOLDER / name / "README.md").read_text())
-    assert found
-    assert found.group(1) == table(card)
+    shown = TABLE.search((FOLDER / name / "README.md").read_text())
+    assert shown
+    assert shown.group(1) == table(card)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_the_readme_shows_the_card(name: str) -> None:
 def test_the_weights_do_what_the_card_says(base: str, template: str, sampling: str) -> None:
     """Within four standard errors: another processor rounds differently, and one flipped token changes an answer."""
     stated = json.loads((FOLDER / base / "card.json").read_text())["results"][template][sampling]
-    for name, found in measure(base, template, sampling).items():
+    for name, numbers in measure(base, template, sampling).items():
         n = stated[name]["questions"]
-        assert found["questions"] == n
+        assert numbers["questions"] == n
         for key in ("accuracy", "reflection", "truncated"):
             p = min(max(stated[name][key], 2 / n), 1 - 2 / n)
-            assert abs(found[key] - stated[name][key]) <= 4 * math.sqrt(p * (1 - p) / n), (name, key)
-        assert found["length"] == pytest.approx(stated[name]["length"], abs=4 * 40 / math.sqrt(n)), name
+            assert abs(numbers[key] - stated[name][key]) <= 4 * math.sqrt(p * (1 - p) / n), (name, key)
+        assert numbers["length"] == pytest.approx(stated[name]["length"], abs=4 * 40 / math.sqrt(n)), name
 
 
 def test_the_base_leaves_room_for_reinforcement_learning() -> None:

@@ -25,13 +25,13 @@ GIVES_AWAY = r"(?:He|She) gives [A-Z]\w+ (\d+)"
 
 @pytest.fixture(scope="module", params=sorted(DRAWS))
 def questions(request: pytest.FixtureRequest) -> tuple[str, list[Question], list[Question]]:
-    made = rows(request.param, train=2000, heldout=200)
-    return request.param, list(made.train), list(made.heldout)
+    sample = rows(request.param, train=2000, heldout=200)
+    return request.param, list(sample.train), list(sample.heldout)
 
 
 def number(pattern: str, text: str) -> int | None:
-    found = re.search(pattern, text)
-    return int(next(g for g in found.groups() if g)) if found else None
+    matched = re.search(pattern, text)
+    return int(next(g for g in matched.groups() if g)) if matched else None
 
 
 def solve_chain(text: str) -> int:
@@ -85,8 +85,8 @@ def test_formulas_are_all_there_and_true() -> None:
             for line in way.steps.split(", "):
                 left, right = line.split("=")
                 assert eval(left) == int(right) >= 0
-        kept = {v for v in reachable(list(numbers)) if v > 0}
-        assert kept - {way.value for way in ways} <= {v for v in kept if v not in _without_negatives(numbers)}
+        positive = {v for v in reachable(list(numbers)) if v > 0}
+        assert positive - {way.value for way in ways} <= {v for v in positive if v not in _without_negatives(numbers)}
 
 
 def _without_negatives(numbers: tuple[int, ...]) -> set[int]:
@@ -95,10 +95,10 @@ def _without_negatives(numbers: tuple[int, ...]) -> set[int]:
         return set(numbers)
     values = set()
     for i, j in itertools.combinations(range(len(numbers)), 2):
-        rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
+        others = [n for k, n in enumerate(numbers) if k not in (i, j)]
         a, b = numbers[i], numbers[j]
         for combined in (a + b, abs(a - b), a * b):
-            values |= _without_negatives((*rest, combined))
+            values |= _without_negatives((*others, combined))
     return values
 
 
@@ -147,22 +147,22 @@ def test_rows_are_the_published_ones() -> None:
     """A change here changes the meaning of every earlier run on the nano sets."""
     digest = hashlib.md5()
     for kind in sorted(DRAWS):
-        made = rows(kind, 500, 50)
-        digest.update("\n".join(f"{q.id} {q.text} {q.answer}" for q in [*made.train, *made.heldout]).encode())
+        sample = rows(kind, 500, 50)
+        digest.update("\n".join(f"{q.id} {q.text} {q.answer}" for q in [*sample.train, *sample.heldout]).encode())
     assert digest.hexdigest() == "faab1f756cfc11ab7d5541aa91f2b19c"
 
 
 def test_a_small_set_gives_what_it_has() -> None:
-    made = rows("countdown", 8192, 256)
-    assert 1500 < len(made.train) < 8192
-    assert 80 < len(made.heldout) < 256
-    assert made.train == rows("countdown", 20000, 256).train
+    sample = rows("countdown", 8192, 256)
+    assert 1500 < len(sample.train) < 8192
+    assert 80 < len(sample.heldout) < 256
+    assert sample.train == rows("countdown", 20000, 256).train
 
 
 def test_full_size_is_quick() -> None:
     began = time.process_time()
-    made = rows("math", 8192, 256)
-    assert (len(made.train), len(made.heldout)) == (8192, 256)
+    sample = rows("math", 8192, 256)
+    assert (len(sample.train), len(sample.heldout)) == (8192, 256)
     assert time.process_time() - began < 2  # 0.25 s as measured; loose, since the machine may be busy
 
 
@@ -179,9 +179,9 @@ def test_torch_stays_out() -> None:
 
 @pytest.mark.parametrize("kind", sorted(DRAWS))
 def test_yaml_builds_the_set(kind: str) -> None:
-    made = instantiate(OmegaConf.load(CONF / f"questions/nano_{kind}.yaml"), _convert_="all")
-    question = made.rows.heldout[0]
+    sample = instantiate(OmegaConf.load(CONF / f"questions/nano_{kind}.yaml"), _convert_="all")
+    question = sample.rows.heldout[0]
     ways = formulas(tuple(sorted(question.meta.get("numbers", (1, 1)))))
     solutions = [way.expression for way in ways if way.value == question.meta.get("target")]
-    assert all(made.check(right, question) for right in solutions or question.answer)
-    assert not made.check("7777", question)
+    assert all(sample.check(right, question) for right in solutions or question.answer)
+    assert not sample.check("7777", question)

@@ -19,8 +19,8 @@ from zero.questions.countdown import TEXT, rows, tinyzero_rows
 
 @pytest.fixture(scope="module")
 def shipped() -> QuestionSet:
-    made: QuestionSet = instantiate(OmegaConf.load(ROOT / "conf" / "questions" / "countdown.yaml"), _convert_="all")
-    return made
+    loaded: QuestionSet = instantiate(OmegaConf.load(ROOT / "conf" / "questions" / "countdown.yaml"), _convert_="all")
+    return loaded
 
 
 def identity(question: Any) -> tuple[tuple[int, ...], int]:
@@ -122,21 +122,21 @@ def published(problems: list[tuple[list[int], int]] = PUBLISHED) -> list[tuple[s
 
 
 def test_twins_are_dropped_and_counted() -> None:
-    made = tinyzero_rows(published(), train=6, heldout=2, heldout_from=7)
-    assert [q.meta["numbers"] for q in made.train] == [[1, 2, 3], [4, 5, 6], [1, 2, 3]]
-    assert [q.meta["target"] for q in made.train] == [6, 15, 7]
-    assert [q.meta["numbers"] for q in made.heldout] == [[9, 7, 8], [5, 5, 5]]
-    assert list(made.notes) == [
+    loaded = tinyzero_rows(published(), train=6, heldout=2, heldout_from=7)
+    assert [q.meta["numbers"] for q in loaded.train] == [[1, 2, 3], [4, 5, 6], [1, 2, 3]]
+    assert [q.meta["target"] for q in loaded.train] == [6, 15, 7]
+    assert [q.meta["numbers"] for q in loaded.heldout] == [[9, 7, 8], [5, 5, 5]]
+    assert list(loaded.notes) == [
         "left out 2 of the first 6 rows: the same numbers and target came before",
         "left out 1 of the training rows: the same numbers and target are held out",
     ]
-    assert "the numbers [9, 7, 8], create an equation that equals 24." in made.heldout[0].text
+    assert "the numbers [9, 7, 8], create an equation that equals 24." in loaded.heldout[0].text
 
 
 def test_a_smaller_training_set_has_the_same_test() -> None:
-    made = tinyzero_rows(published(), train=2, heldout=2, heldout_from=7)
-    assert (len(made.train), made.notes) == (2, [])
-    assert made.heldout == tinyzero_rows(published(), train=6, heldout=2, heldout_from=7).heldout
+    loaded = tinyzero_rows(published(), train=2, heldout=2, heldout_from=7)
+    assert (len(loaded.train), loaded.notes) == (2, [])
+    assert loaded.heldout == tinyzero_rows(published(), train=6, heldout=2, heldout_from=7).heldout
 
 
 def test_twins_within_the_test_are_one_question_and_later_rows_are_not_read() -> None:
@@ -144,9 +144,9 @@ def test_twins_within_the_test_are_one_question_and_later_rows_are_not_read() ->
         yield from published([([1, 2], 3), ([4, 5], 9), ([5, 4], 9)])
         raise AssertionError("read on")
 
-    made = tinyzero_rows(endless(), train=1, heldout=2, heldout_from=1)
-    assert [q.meta["numbers"] for q in made.heldout] == [[4, 5]]
-    assert list(made.notes) == ["left out 1 of the 2 held-out rows: the same numbers and target came before"]
+    loaded = tinyzero_rows(endless(), train=1, heldout=2, heldout_from=1)
+    assert [q.meta["numbers"] for q in loaded.heldout] == [[4, 5]]
+    assert list(loaded.notes) == ["left out 1 of the 2 held-out rows: the same numbers and target came before"]
 
 
 def test_a_local_file_through_the_yaml(tmp_path: Path) -> None:
@@ -154,10 +154,10 @@ def test_a_local_file_through_the_yaml(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for _, row in published()))
     config = OmegaConf.load(ROOT / "conf" / "questions" / "countdown_tinyzero.yaml")
     assert (config.train, config.heldout_from, config.heldout, config.text) == (327_680, 327_680, 1024, TEXT)
-    made = instantiate(config, path=str(file), train=6, heldout_from=7, heldout=2, _convert_="all")
-    assert (len(made.rows.train), len(made.rows.heldout)) == (3, 2)
-    assert made.check("5 + 5 + 5 = 15", made.rows.heldout[1])
-    assert made.extract_any("I try 5 * 5 + 5.\nThen 5 + 5 + 5") == "5 + 5 + 5"
+    loaded = instantiate(config, path=str(file), train=6, heldout_from=7, heldout=2, _convert_="all")
+    assert (len(loaded.rows.train), len(loaded.rows.heldout)) == (3, 2)
+    assert loaded.check("5 + 5 + 5 = 15", loaded.rows.heldout[1])
+    assert loaded.extract_any("I try 5 * 5 + 5.\nThen 5 + 5 + 5") == "5 + 5 + 5"
 
 
 @pytest.mark.parametrize(

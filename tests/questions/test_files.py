@@ -53,8 +53,8 @@ def test_answers_become_text(tmp_path: Path, answer: Any, accepted: tuple[str, .
 
 
 def test_the_solutions_of_a_question_add_up(tmp_path: Path) -> None:
-    told = [["a", "b", "a", "", None], "c", "a", None, ["d"]]
-    path = write(tmp_path, *({"problem": "1+1?", "answer": "2", "solution": text} for text in told))
+    solutions = [["a", "b", "a", "", None], "c", "a", None, ["d"]]
+    path = write(tmp_path, *({"problem": "1+1?", "answer": "2", "solution": text} for text in solutions))
     rows = table(path, heldout=0)
     (question,) = rows.train
     assert (question.solution, question.more) == ("a", ("b", "c", "d"))

@@ -25,8 +25,8 @@ def load(name: str, **changes: Any) -> QuestionSet:
     config = OmegaConf.load(ROOT / "conf" / "questions" / f"{name}.yaml")
     assert config.rows.text == TEXT
     config.rows.update(changes)
-    made: QuestionSet = instantiate(config, _convert_="all")
-    return made
+    loaded: QuestionSet = instantiate(config, _convert_="all")
+    return loaded
 
 
 def values(question: Question) -> tuple[int, ...]:
@@ -36,13 +36,13 @@ def values(question: Question) -> tuple[int, ...]:
 def test_which_hands_of_four_can_be_solved() -> None:
     """The public counts, and every formula found is right."""
     began = time.process_time()
-    found = {hand: solve(hand, 24) for hand in combinations_with_replacement(range(1, 14), 4)}
+    formulas = {hand: solve(hand, 24) for hand in combinations_with_replacement(range(1, 14), 4)}
     assert time.process_time() - began < 20
-    solved = {hand for hand, formula in found.items() if formula is not None}
-    assert (len(found), len(solved)) == (1820, 1362)
-    assert (sum(h[-1] <= 10 for h in found), sum(h[-1] <= 10 for h in solved)) == (715, 566)
-    assert (sum(h[-1] > 10 for h in found), sum(h[-1] > 10 for h in solved)) == (1105, 796)
-    assert all(countdown_correct(str(found[hand]), hand, 24) for hand in solved)
+    solved = {hand for hand, formula in formulas.items() if formula is not None}
+    assert (len(formulas), len(solved)) == (1820, 1362)
+    assert (sum(h[-1] <= 10 for h in formulas), sum(h[-1] <= 10 for h in solved)) == (715, 566)
+    assert (sum(h[-1] > 10 for h in formulas), sum(h[-1] > 10 for h in solved)) == (1105, 796)
+    assert all(countdown_correct(str(formulas[hand]), hand, 24) for hand in solved)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_hands_of_any_size(hand: tuple[int, ...], target: int, solvable: bool) -
 
 
 def test_the_shipped_set() -> None:
-    made = load("general_points")
-    train, heldout = made.rows.train, made.rows.heldout
+    loaded = load("general_points")
+    train, heldout = loaded.rows.train, loaded.rows.heldout
     assert (len(train), len(heldout)) == (1023, 213)
     assert len({q.id for q in (*train, *heldout)}) == 1023 + 213 == len({q.text for q in (*train, *heldout)})
     seen, unseen = {values(q) for q in train}, {values(q) for q in heldout}
     assert (len(seen), len(unseen), seen & unseen) == (458, 108, set())
     for question in (*train, *heldout):
         meta = question.meta
-        assert made.check(question.solution, question)
+        assert loaded.check(question.solution, question)
         assert [COUNTS[card] for card in meta["cards"]] == meta["numbers"]
         assert (meta["target"], meta["level"], question.answer) == (24, 4, ("24",))
         assert str(meta["cards"]) in question.text and "count as '10'." in question.text
@@ -85,21 +85,21 @@ def test_the_shipped_set() -> None:
 
 
 def test_the_rule_shift_is_every_hand_with_a_face_card() -> None:
-    made = load("general_points_ood")
-    heldout = made.rows.heldout
-    assert (len(made.rows.train), len(heldout), len({values(q) for q in heldout})) == (0, 796, 796)
+    loaded = load("general_points_ood")
+    heldout = loaded.rows.heldout
+    assert (len(loaded.rows.train), len(heldout), len({values(q) for q in heldout})) == (0, 796, 796)
     for question in heldout:
         assert max(values(question)) > 10
         assert {"J", "Q", "K"} & set(question.meta["cards"])
-        assert made.check(question.solution, question)
+        assert loaded.check(question.solution, question)
         assert "count as '11', '12', and '13' respectively." in question.text
 
 
 def test_no_seed_rule_or_size_moves_a_multiset_to_the_other_split() -> None:
     some = [rows(faces=f, seed=s, train=n, heldout=20) for f in ("ten", "rank") for s in (0, 1) for n in (100, None)]
-    train = {values(q) for made in some for q in made.train}
-    assert train.isdisjoint(values(q) for made in some for q in made.heldout)
-    assert {len(made.train) for made in some[::2]} == {100}
+    train = {values(q) for loaded in some for q in loaded.train}
+    assert train.isdisjoint(values(q) for loaded in some for q in loaded.heldout)
+    assert {len(loaded.train) for loaded in some[::2]} == {100}
     assert (len(some[0].heldout), len(some[5].train)) == (20, 1115)
 
 
@@ -111,10 +111,10 @@ def test_the_same_arguments_give_the_same_rows() -> None:
 
 @pytest.mark.parametrize(("cards", "target"), [(3, 24), (5, 24), (6, 24), (4, 1), (4, 97)])
 def test_other_hands_and_targets(cards: int, target: int) -> None:
-    made = load("general_points", cards=cards, target=target, train=30, heldout=5)
-    for question in made.rows.train:
+    loaded = load("general_points", cards=cards, target=target, train=30, heldout=5)
+    for question in loaded.rows.train:
         assert (len(question.meta["cards"]), question.meta["target"]) == (cards, target)
-        assert made.check(f"{question.solution} = {target}", question)
+        assert loaded.check(f"{question.solution} = {target}", question)
 
 
 def test_several_targets_are_the_rows_of_each() -> None:
@@ -129,19 +129,19 @@ def test_several_targets_are_the_rows_of_each() -> None:
 
 def test_the_embedded_cards_ask_in_words_that_the_search_base_knows() -> None:
     config = OmegaConf.load(ROOT / "conf" / "questions" / "nano_cards.yaml")
-    made = rows(cards=config.rows.cards, target=list(config.rows.target), text=config.rows.text)
+    loaded = rows(cards=config.rows.cards, target=list(config.rows.target), text=config.rows.text)
     other = rule_shift_rows(cards=config.rows.cards, target=list(config.rows.target), text=config.rows.text)
-    assert (len(made.train), len(made.heldout), len(other.heldout)) == (2524, 500, 1379)
+    assert (len(loaded.train), len(loaded.heldout), len(other.heldout)) == (2524, 500, 1379)
 
 
 def test_the_prompt_of_sftvsrl() -> None:
     question = rows(train=1, heldout=1, text=SFTVSRL_TEXT, faces="rank", target=36).train[0]
-    said = "'J', 'Q', and 'K' count as '11', '12', and '13' respectively."
+    sentence = "'J', 'Q', and 'K' count as '11', '12', and '13' respectively."
     assert question.text == (
         "[Task Description]\nYou are an expert 36 points card game player. You will receive a set of 4 cards.\n"
-        f"Note that {said}, and each card must be used once.\nYour goal is to output a formula that evaluates to 36 using "
+        f"Note that {sentence}, and each card must be used once.\nYour goal is to output a formula that evaluates to 36 using "
         "numbers from the cards and operators such as '+', '-', '*', '/', '(', ')', and '='.\n\n[Input]\n"
-        f'Cards: {question.meta["cards"]}\n\n[Output]\n{{\n  "cards": [x, y, z, w], where {said},\n  "number": [a, b, '
+        f'Cards: {question.meta["cards"]}\n\n[Output]\n{{\n  "cards": [x, y, z, w], where {sentence},\n  "number": [a, b, '
         "c, d], where a, b, c, and d are the numbers on the cards,\n  \"formula\": 'an equation that equals 36',\n}"
     )
 

@@ -23,8 +23,8 @@ def pair(question: Question) -> tuple[int, int]:
 def test_the_shipped_set() -> None:
     config = OmegaConf.load(ROOT / "conf" / "questions" / "multiplication.yaml")
     assert config.rows.text == TEXT
-    made: QuestionSet = instantiate(config, _convert_="all")
-    train, heldout = made.rows.train, made.rows.heldout
+    loaded: QuestionSet = instantiate(config, _convert_="all")
+    train, heldout = loaded.rows.train, loaded.rows.heldout
     assert (len(train), len(heldout)) == (32_768, 4096)
     assert len({pair(q) for q in (*train, *heldout)}) == 32_768 + 4096 == len({q.id for q in (*train, *heldout)})
     for question in heldout:
@@ -33,21 +33,23 @@ def test_the_shipped_set() -> None:
         assert (question.answer, question.solution) == ((str(a * b),), f"{a} * {b} = {a * b}")
         assert 100 <= min(a, b) <= max(a, b) <= 999
     question, product = train[0], int(train[0].answer[0])
-    assert made.check(f"{product:,}", question) and made.check(f"{product}.0", question)
-    assert not made.check(str(product + 1), question)
-    assert made.extract_any(f"It is {product}.") == str(product)
+    assert loaded.check(f"{product:,}", question) and loaded.check(f"{product}.0", question)
+    assert not loaded.check(str(product + 1), question)
+    assert loaded.extract_any(f"It is {product}.") == str(product)
 
 
 def test_no_seed_size_or_order_moves_a_product_to_the_other_split() -> None:
     some = [rows(digits=(1, 2), train=n, heldout=100, seed=seed) for seed in range(4) for n in (100, 1000)]
-    assert {pair(q) for made in some for q in made.train}.isdisjoint(pair(q) for made in some for q in made.heldout)
+    assert {pair(q) for loaded in some for q in loaded.train}.isdisjoint(
+        pair(q) for loaded in some for q in loaded.heldout
+    )
     assert some[0] == rows(digits=(1, 2), train=100, heldout=100, seed=0) != some[2]
 
 
 def test_levels_are_digits() -> None:
-    made = rows(digits=(2, 5), train=200, heldout=1)
-    assert all(len(str(n)) == q.meta["level"] for q in made.train for n in q.meta["factors"])
-    assert {q.meta["level"] for q in made.train} == {2, 5}
+    loaded = rows(digits=(2, 5), train=200, heldout=1)
+    assert all(len(str(n)) == q.meta["level"] for q in loaded.train for n in q.meta["factors"])
+    assert {q.meta["level"] for q in loaded.train} == {2, 5}
 
 
 @pytest.mark.parametrize(

@@ -78,22 +78,22 @@ def test_every_benchmark_is_one_set_held_out_whole(name: str) -> None:
 
 
 def test_the_paper_is_five_benchmarks_from_one_folder(tmp_path: Path) -> None:
-    parts = {
+    files = {
         "aime24": "aime",
         "amc": "amc",
         "math500": "math",
         "minerva": "minerva",
         "olympiad_bench": "olympiad_bench",
     }
-    for part in parts.values():
-        (tmp_path / f"{part}.jsonl").write_text(json.dumps({"problem": f"of {part}", "answer": ["9.6\n", 2.0]}) + "\n")
+    for file in files.values():
+        (tmp_path / f"{file}.jsonl").write_text(json.dumps({"problem": f"of {file}", "answer": ["9.6\n", 2.0]}) + "\n")
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"problem": "of another file", "answer": "025"}) + "\n")
     overrides = ["benchmarks=paper", f"benchmarks.folder={tmp_path}", f"benchmarks.sets.math500.path={other}"]
     sets = {k: instantiate(v) for k, v in check("evaluate", overrides)["benchmarks"]["sets"].items()}
-    assert list(sets) == list(parts)
+    assert list(sets) == list(files)
     texts = {key: [(q.text, q.answer) for q in questions.rows.heldout] for key, questions in sets.items()}
-    expected = {key: [(f"of {part}", ("9.6", "2"))] for key, part in parts.items()}
+    expected = {key: [(f"of {file}", ("9.6", "2"))] for key, file in files.items()}
     assert texts == {**expected, "math500": [("of another file", ("025",))]}
 
 
@@ -163,9 +163,9 @@ def test_responses_of_a_stronger_model(tmp_path: Path) -> None:
     ]  # fmt: skip
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in raw))
-    made = instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])
-    found = {(q.text, q.answer, q.solution, q.more) for q in (*made.rows.train, *made.rows.heldout)}
-    assert found == {("1+1?", ("2",), "a 2", ("c 2",)), ("2+2?", ("4",), "It is \\boxed{4}.", ())}
+    loaded = instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])
+    contents = {(q.text, q.answer, q.solution, q.more) for q in (*loaded.rows.train, *loaded.rows.heldout)}
+    assert contents == {("1+1?", ("2",), "a 2", ("c 2",)), ("2+2?", ("4",), "It is \\boxed{4}.", ())}
     path.write_text('{"text": "x"}\n')
     with pytest.raises(InputError, match=r"questions\.row=distilled: cannot read line 1"):
         instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])

@@ -158,16 +158,16 @@ def hub_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 def test_columns_of_the_hub_are_renamed(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     import datasets
 
-    asked = []
+    calls = []
 
     def load(*args: Any, **kwargs: Any) -> Any:
-        asked.append((args, kwargs))
+        calls.append((args, kwargs))
         return saved([{"question": "q", "answer": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(sources, "_answers", lambda: True)
     assert list(rows_of(None, HUB, None)) == [("row 1", {"problem": "q", "answer": "a"})]
-    assert asked == [(("someone/questions", "main"), {"split": "train", "revision": None})]
+    assert calls == [(("someone/questions", "main"), {"split": "train", "revision": None})]
 
 
 def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

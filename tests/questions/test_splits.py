@@ -129,8 +129,8 @@ def test_many_leaks_are_refused(rows: int, size: int, leaked: int, refused: bool
     else:
         assert len(without_leaks(train, known, source=source)[0]) == rows - leaked
     assert len(without_leaks(train, known, "drop")[0]) == rows - leaked
-    kept, notes = without_leaks(train, known, "keep")
-    assert kept == train and notes[0].startswith(f"kept {leaked} row")
+    remaining, notes = without_leaks(train, known, "keep")
+    assert remaining == train and notes[0].startswith(f"kept {leaked} row")
 
 
 def test_long_lists_are_counted() -> None:

@@ -41,15 +41,19 @@ class Expression:
 
 def check_exactly_once(answer: str, question: Question) -> bool:
     """Whether the answer uses each of meta["numbers"] once and equals meta["target"]. ValueError if it is no arithmetic."""
-    said = read_expression(answer)
-    return list(said.numbers) == sorted(question.meta["numbers"]) and _reaches(said, question.meta["target"])
+    expression = read_expression(answer)
+    return list(expression.numbers) == sorted(question.meta["numbers"]) and _reaches(
+        expression, question.meta["target"]
+    )
 
 
 def check_at_most_once(answer: str, question: Question) -> bool:
     """As `check_exactly_once`, but numbers may be left over: what "each number can only be used once" says to the letter.
     A target that is among the numbers is then an answer by itself."""
-    said = read_expression(answer)
-    return Counter(said.numbers) <= Counter(question.meta["numbers"]) and _reaches(said, question.meta["target"])
+    expression = read_expression(answer)
+    return Counter(expression.numbers) <= Counter(question.meta["numbers"]) and _reaches(
+        expression, question.meta["target"]
+    )
 
 
 check_countdown = check_exactly_once  # the rule of TinyZero's reward, and the default of our sets
@@ -61,21 +65,6 @@ def countdown_correct(expression: str, numbers: Sequence[int], target: int) -> b
         return check_exactly_once(expression, Question("", (), "", meta={"numbers": numbers, "target": target}))
     except ValueError:
         return False
-
-
-def distance(answer: str, question: Question) -> Fraction | None:
-    """How far from meta["target"] the expression is, exactly, whatever numbers it uses and claims; for partial credit.
-    None if it cannot be read or divides by zero."""
-    try:
-        value = read_expression(answer).value
-    except ValueError:
-        return None
-    return None if value is None else abs(value - question.meta["target"])
-
-
-def used_numbers(answer: str) -> tuple[int, ...]:
-    """The numbers of an expression in ascending order, a tail `= 36` left out. ValueError if it is no arithmetic."""
-    return read_expression(answer).numbers
 
 
 def read_expression(answer: str) -> Expression:
@@ -90,8 +79,8 @@ def read_expression(answer: str) -> Expression:
         return Expression(numbers, None, claimed)
 
 
-def _reaches(said: Expression, target: int) -> bool:
-    return said.value == target and said.claimed in (None, target)
+def _reaches(expression: Expression, target: int) -> bool:
+    return expression.value == target and expression.claimed in (None, target)
 
 
 def _read(expression: str) -> tuple[list[str], int | None]:

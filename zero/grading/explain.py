@@ -36,10 +36,10 @@ def explain(answer: str | None, question: Question) -> str | None:
     if answer is None:
         return "no formula was found in the form that was asked for"
     try:
-        said = read_expression(answer)
+        expression = read_expression(answer)
     except ValueError:
         return _unreadable(answer)
-    return _wrong_numbers(said, question.meta["numbers"]) or _wrong_value(said, question.meta["target"])
+    return _wrong_numbers(expression, question.meta["numbers"]) or _wrong_value(expression, question.meta["target"])
 
 
 def _unreadable(answer: str) -> str:
@@ -50,25 +50,25 @@ def _unreadable(answer: str) -> str:
     return "the formula is incomplete or not well-formed"
 
 
-def _wrong_numbers(said: Expression, numbers: Iterable[int]) -> str | None:
-    used, given = Counter(said.numbers), Counter(numbers)
+def _wrong_numbers(expression: Expression, numbers: Iterable[int]) -> str | None:
+    used, given = Counter(expression.numbers), Counter(numbers)
     kinds = (
         ("you used invalid numbers", [number for number in used if number not in given]),
         ("you used numbers", [number for number in used if 0 < given[number] < used[number]]),
         ("you didn't use numbers", (given - used).elements()),
     )
     ends = ("", " too many times", "")
-    lists = [sorted(found) for _, found in kinds]
-    parts = [f"{kinds[i][0]}: {_shown(found)}{ends[i]}" for i, found in enumerate(lists) if found]
-    return ", ".join(parts) or None
+    lists = [sorted(group) for _, group in kinds]
+    problems = [f"{kinds[i][0]}: {_shown(group)}{ends[i]}" for i, group in enumerate(lists) if group]
+    return ", ".join(problems) or None
 
 
-def _wrong_value(said: Expression, target: int) -> str | None:
-    if said.value is None:
+def _wrong_value(expression: Expression, target: int) -> str | None:
+    if expression.value is None:
         return "your formula divides by zero"
-    if said.value != target:
-        return f"your formula equals {said.value}, not {target}"
-    if said.claimed not in (None, target):
+    if expression.value != target:
+        return f"your formula equals {expression.value}, not {target}"
+    if expression.claimed not in (None, target):
         return f"your formula equals {target}, not what you wrote after ="
     return None
 

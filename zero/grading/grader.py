@@ -58,13 +58,13 @@ class Grader:
         """(strict outcomes, lenient outcomes, what the template extracted)."""
         extracted_N = [_look(self.extract, text) for _, text in pairs_N]
         found_N = [_look(self.extract_any, text) for _, text in pairs_N]
-        asked = [
+        pairs = [
             (answer, question)
             for (question, _), answers in zip(pairs_N, zip(extracted_N, found_N, strict=True), strict=True)
             for answer in answers
             if answer is not None
         ]
-        outcomes = iter(check_many(self.check, asked))
+        outcomes = iter(check_many(self.check, pairs))
         both_N = [
             tuple(Outcome.NO_ANSWER if answer is None else next(outcomes) for answer in answers)
             for answers in zip(extracted_N, found_N, strict=True)
@@ -87,6 +87,6 @@ def _look(extract: Extract, text: str) -> str | None:
         return None
 
 
-def _verdict(response: Response, parts: dict[str, float]) -> Verdict:
+def _verdict(response: Response, terms: dict[str, float]) -> Verdict:
     reason = str(response.strict) if response.finished else f"truncated, {response.strict}"
-    return Verdict(sum(parts.values()), response.strict, response.lenient, response.answer, reason, parts)
+    return Verdict(sum(terms.values()), response.strict, response.lenient, response.answer, reason, terms)

@@ -73,10 +73,10 @@ class SandboxedChecker:
     def __post_init__(self) -> None:
         module = self.path.rpartition(".")[0]
         try:
-            found = bool(module) and find_spec(module) is not None
+            exists = bool(module) and find_spec(module) is not None
         except ImportError:
-            found = False
-        if not found:
+            exists = False
+        if not exists:
             raise InputError("check.path", self.path, "no such module; give the dotted path of an importable function")
         if not self.limit_s > 0 or self.workers < 1:
             raise InputError("check.limit_s", self.limit_s, "must be above 0, with at least one of check.workers")
@@ -96,8 +96,8 @@ class SandboxedChecker:
         known: dict[object, Outcome | None] = {}
         for key, (answer, question) in zip(keys, pairs, strict=True):
             if key not in known:
-                said = self.quick(answer, question) if self.quick else None
-                known[key] = None if said is None else Outcome.CORRECT if said else Outcome.WRONG
+                verdict = self.quick(answer, question) if self.quick else None
+                known[key] = None if verdict is None else Outcome.CORRECT if verdict else Outcome.WRONG
         open_ = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
         if open_:
             modules = (self.path.rpartition(".")[0], *self.preload)

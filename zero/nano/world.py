@@ -63,17 +63,17 @@ def rows(kind: str, train: int, heldout: int, seed: int = 0) -> Rows:
         if count < 1:
             raise InputError(f"questions.rows.{key}", count, "ask for at least 1 row")
     rng = random.Random(f"zero.nano/{kind}/{seed}")
-    found: dict[bool, dict[str, Question]] = {False: {}, True: {}}
+    questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
     wanted = {False: train, True: heldout}
     misses = 0
-    while misses < PATIENCE and any(len(found[split]) < wanted[split] for split in found):
+    while misses < PATIENCE and any(len(questions[split]) < wanted[split] for split in questions):
         question = DRAWS[kind](rng)
         split = is_heldout(question)
         misses += 1
-        if len(found[split]) < wanted[split] and question.id not in found[split]:
-            found[split][question.id] = question
+        if len(questions[split]) < wanted[split] and question.id not in questions[split]:
+            questions[split][question.id] = question
             misses = 0
-    return Rows(train=list(found[False].values()), heldout=list(found[True].values()))
+    return Rows(train=list(questions[False].values()), heldout=list(questions[True].values()))
 
 
 def draw_math(rng: random.Random) -> Question:
@@ -121,7 +121,7 @@ def formulas(numbers: tuple[int, ...]) -> tuple[Formula, ...]:
     """Every distinct + - * formula over sorted `numbers` (two or three) without a negative value on the way."""
     if len(numbers) == 2:
         return tuple({text: Formula(text, value, f"{text}={value}") for text, value in _pair(*numbers)}.values())
-    found: dict[str, Formula] = {}
+    by_text: dict[str, Formula] = {}
     for i, last in enumerate(numbers):
         first, second = numbers[:i] + numbers[i + 1 :]
         for inner, value in _pair(first, second):
@@ -132,8 +132,8 @@ def formulas(numbers: tuple[int, ...]) -> tuple[Formula, ...]:
                     text = f"{last}-{inner}" if "*" in inner else f"{last}-({inner})"
                 else:
                     text = f"({inner})*{last}" if operator == "*" and "*" not in inner else f"{inner}{operator}{last}"
-                found.setdefault(text, Formula(text, outer, steps))
-    return tuple(found.values())
+                by_text.setdefault(text, Formula(text, outer, steps))
+    return tuple(by_text.values())
 
 
 def _pair(a: int, b: int) -> list[tuple[str, int]]:
@@ -148,14 +148,14 @@ def _ordered(a: int, b: int) -> list[tuple[str, int, int]]:
 @cache
 def _countdowns() -> list[tuple[tuple[int, ...], int, int]]:
     """Every (sorted numbers, target 1..LARGEST, level) that has a solution."""
-    found = []
+    puzzles = []
     for count in (2, 3):
         for numbers in combinations_with_replacement(range(1, 10), count):
             ways = formulas(numbers)
             simple = {way.value for way in ways if "*" not in way.expression}
             for target in sorted({way.value for way in ways if 1 <= way.value <= LARGEST}):
-                found.append((numbers, target, 1 if count == 2 else 2 if target in simple else 3))
-    return found
+                puzzles.append((numbers, target, 1 if count == 2 else 2 if target in simple else 3))
+    return puzzles
 
 
 def _chain(

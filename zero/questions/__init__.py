@@ -33,8 +33,8 @@ class Rows:
         hashed = hashlib.sha256()
         for split in (self.train, self.heldout):
             for q in split:
-                parts = (q.id, q.text, *q.answer, "\1", q.solution, *q.more, "\1")
-                hashed.update("\0".join(parts).encode("utf-8", "surrogatepass"))
+                fields = (q.id, q.text, *q.answer, "\1", q.solution, *q.more, "\1")
+                hashed.update("\0".join(fields).encode("utf-8", "surrogatepass"))
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
 

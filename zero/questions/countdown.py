@@ -65,37 +65,37 @@ def fill(draw: Callable[[], Question | None], train: int, heldout: int, below: i
 
     Ids end in `-DIGEST`. InputError once PATIENCE draws in a row bring nothing new.
     """
-    found: dict[bool, dict[str, Question]] = {False: {}, True: {}}
+    questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
     wanted = {False: train, True: heldout}
     misses = 0
-    while any(len(found[split]) < wanted[split] for split in found):
+    while any(len(questions[split]) < wanted[split] for split in questions):
         misses += 1
         if misses > PATIENCE:
-            there = f"there are only about {len(found[False])} problems to train on and {len(found[True])} to hold out"
+            there = f"there are only about {len(questions[False])} problems to train on and {len(questions[True])} to hold out"
             raise InputError("questions.rows.train", train, f"{there}; ask for fewer or {remedy}")
         question = draw()
         if question is None:
             continue
         split = int(question.id.rpartition("-")[2][0], 16) < below
-        if len(found[split]) < wanted[split] and question.id not in found[split]:
-            found[split][question.id] = question
+        if len(questions[split]) < wanted[split] and question.id not in questions[split]:
+            questions[split][question.id] = question
             misses = 0
-    return Rows(train=list(found[False].values()), heldout=list(found[True].values()))
+    return Rows(train=list(questions[False].values()), heldout=list(questions[True].values()))
 
 
 def _combine(rng: random.Random, numbers: Sequence[int]) -> tuple[str, int]:
     """(expression, value) from joining random pairs until one is left; every value is a whole number above 0."""
-    parts = [(str(number), number) for number in numbers]
-    while len(parts) > 1:
-        (left, a), (right, b) = (parts.pop(rng.randrange(len(parts))) for _ in range(2))
+    terms = [(str(number), number) for number in numbers]
+    while len(terms) > 1:
+        (left, a), (right, b) = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
         if a < b:
             (left, a), (right, b) = (right, b), (left, a)
         choices = [(f"{left} + {right}", a + b), (f"{left} * {right}", a * b)]
         choices += [(f"{left} - {right}", a - b)] if a > b else []
         choices += [(f"{left} / {right}", a // b)] if a % b == 0 else []
         expression, value = rng.choice(choices)
-        parts.append((f"({expression})", value))
-    expression, value = parts[0]
+        terms.append((f"({expression})", value))
+    expression, value = terms[0]
     return expression[1:-1], value
 
 
@@ -138,23 +138,23 @@ def tinyzero_rows(
     The notes count what was left out. Rows after the held-out ones are not read. Raises InputError.
     """
     _check_split(train, heldout, heldout_from, text)
-    kept: dict[bool, dict[str, Question]] = {False: {}, True: {}}
+    questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
     twins = {False: 0, True: 0}
     number = -1
     for number, (place, row) in enumerate(placed):
         split = number >= heldout_from
         if split or number < train:
             question = _question(*_columns(place, row, path), text)
-            twins[split] += question.id in kept[split]
-            kept[split].setdefault(question.id, question)
+            twins[split] += question.id in questions[split]
+            questions[split].setdefault(question.id, question)
         if number == heldout_from + heldout - 1:
             break
     if number < heldout_from + heldout - 1:
         remedy = f"holds {number + 1} rows, the split needs {heldout_from + heldout}; lower questions.heldout_from"
         raise InputError("questions.path", path, remedy)
-    tested = [question for identity, question in kept[False].items() if identity in kept[True]]
+    tested = [question for identity, question in questions[False].items() if identity in questions[True]]
     for question in tested:
-        del kept[False][question.id]
+        del questions[False][question.id]
     notes = [
         f"left out {count} of the {what}"
         for count, what in (
@@ -164,7 +164,7 @@ def tinyzero_rows(
         )
         if count
     ]
-    return Rows(list(kept[False].values()), list(kept[True].values()), notes)
+    return Rows(list(questions[False].values()), list(questions[True].values()), notes)
 
 
 def _columns(place: str, row: Mapping[str, Any], path: str | None) -> tuple[list[int], int]:

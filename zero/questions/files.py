@@ -67,14 +67,14 @@ def table(
     source = ("questions.path", str(path)) if path is not None else ("questions.hub.id", str((hub or {}).get("id")))
     placed = _kept(_read(rows_of(path, hub, split), row), _conditions(where), source[1])
     columns = _Columns(question, answer, solution, answer_after, source[1])
-    found, places, notes = _questions(placed, columns, limit)
-    if not found:
-        rest = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
-        raise InputError(*source, rest)
-    train, apart = splits.hold_out(found, heldout)
+    questions, places, notes = _questions(placed, columns, limit)
+    if not questions:
+        remedy = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
+        raise InputError(*source, remedy)
+    train, apart = splits.hold_out(questions, heldout)
     if train:  # else it is a benchmark; held-out rows are checked too, so that a set is clean whatever is held out
         clean, leaked = splits.without_leaks(
-            list(found.values()), splits.benchmarks(), leaks, source, lambda q: q.id, lambda q: places[q.id]
+            list(questions.values()), splits.benchmarks(), leaks, source, lambda q: q.id, lambda q: places[q.id]
         )
         train, apart = splits.hold_out({q.id: q for q in clean}, heldout)
         notes += leaked
@@ -96,7 +96,7 @@ def _questions(
     placed: Placed, columns: _Columns, limit: int | None
 ) -> tuple[dict[str, Question], dict[str, str], list[str]]:
     """Questions and their places, both by fingerprint, and notes on what was left out."""
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     places: dict[str, str] = {}
     repeated: list[str] = []
     contradicting: list[str] = []
@@ -105,11 +105,11 @@ def _questions(
         text = _text(row, columns, place)
         identity = splits.fingerprint(text)
         worked = _solutions(row.get(columns.solution), columns.solution, place)
-        if known := found.get(identity):
+        if known := questions.get(identity):
             new = [text for text in worked if text not in (known.solution, *known.more)]
             if new:  # one row a response is how sampled solutions are mostly kept
                 solution, *more = [text for text in (known.solution, *known.more, *new) if text]
-                found[identity] = replace(known, solution=solution, more=tuple(more))
+                questions[identity] = replace(known, solution=solution, more=tuple(more))
             other = _answers(row.get(columns.answer), columns, place)
             differs = bool(other) and not set(other) & set(known.answer)
             (contradicting if differs else repeated).append(f"{place} is {places[identity]}")
@@ -120,11 +120,11 @@ def _questions(
             continue
         meta = {k: v for k, v in row.items() if k not in (columns.question, columns.answer, columns.solution)}
         solution, *more = worked or [""]
-        found[identity] = Question(text, accepted, identity, solution, meta, tuple(more))
+        questions[identity] = Question(text, accepted, identity, solution, meta, tuple(more))
         places[identity] = place
-        if len(found) == limit:
+        if len(questions) == limit:
             break
-    if len(unanswered) > UNANSWERED * (len(found) + len(unanswered)):
+    if len(unanswered) > UNANSWERED * (len(questions) + len(unanswered)):
         remedy = f"{len(unanswered)} rows have no answer there, the first is {unanswered[0]}; drop them"
         raise InputError("questions.answer", columns.answer, remedy)
     reasons = (
@@ -132,7 +132,7 @@ def _questions(
         ("repeated with another answer, of which the first was kept", contradicting),
         ("without an answer", unanswered),
     )
-    return found, places, [f"left out {len(v)} {k}: {splits.listed(v)}" for k, v in reasons if v]
+    return questions, places, [f"left out {len(v)} {k}: {splits.listed(v)}" for k, v in reasons if v]
 
 
 def _read(placed: Placed, read: Reader | None) -> Placed:
@@ -238,7 +238,7 @@ def _answer(value: Any, mark: str | None, place: str) -> str:
     _whole(value, "questions.answer", value.encode("utf-8", "replace").decode(), place)
     if not mark:
         return value.strip()
-    _, found, after = value.rpartition(mark)
-    if not found:
+    _, separator, after = value.rpartition(mark)
+    if not separator:
         raise InputError("questions.answer_after", mark, f"the answer of {place} has no such mark")
     return after.strip()

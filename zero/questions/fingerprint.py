@@ -51,13 +51,13 @@ def main(arguments: list[str], out: Path = splits.SHIPPED) -> int:
         return 2
     name, path, *column = arguments
     try:
-        found = of_file(path, *column)
+        hashes = of_file(path, *column)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     sections = splits.read_fingerprints(out) if out.is_file() else {}
-    out.write_text(written({**sections, name: found}), "ascii")
-    print(f"{name}: {len(found)} fingerprints in {out}")
+    out.write_text(written({**sections, name: hashes}), "ascii")
+    print(f"{name}: {len(hashes)} fingerprints in {out}")
     return 0
 
 

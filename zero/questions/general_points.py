@@ -77,17 +77,17 @@ def rows(
     deals = _deals(_hands(cards), target)
     random.Random(f"zero.questions.general_points/{seed}").shuffle(deals)
     most = {split: len(deals) if count is None else count for split, count in ((False, train), (True, heldout))}
-    found: dict[bool, list[Question]] = {False: [], True: []}
+    questions: dict[bool, list[Question]] = {False: [], True: []}
     for hand, goal in deals:
         split = is_heldout(_values(hand, faces), goal)
-        if len(found[split]) < most[split]:
-            found[split] += _questions(hand, faces, goal, text, seed)
-        if all(len(found[split]) == most[split] for split in found):
+        if len(questions[split]) < most[split]:
+            questions[split] += _questions(hand, faces, goal, text, seed)
+        if all(len(questions[split]) == most[split] for split in questions):
             break
-    for key, count, there in (("train", train, len(found[False])), ("heldout", heldout, len(found[True]))):
+    for key, count, there in (("train", train, len(questions[False])), ("heldout", heldout, len(questions[True]))):
         if there < (count or 1):
             raise InputError(f"questions.rows.{key}", count, f"only {there} such hands are solvable; ask for fewer")
-    return Rows(train=found[False], heldout=found[True])
+    return Rows(train=questions[False], heldout=questions[True])
 
 
 def rule_shift_rows(cards: int = 4, target: int | Sequence[int] = 24, seed: int = 0, text: str = TEXT) -> Rows:
@@ -142,14 +142,14 @@ def _questions(hand: Hand, faces: str, target: int, text: str, seed: int) -> Ite
     shown = list(hand)
     random.Random(f"{seed}/{digest}").shuffle(shown)
     labels, numbers = [LABELS[rank - 1] for rank in shown], list(_values(tuple(shown), faces))
-    asked = (
+    wording = (
         text.replace("{cards}", str(labels))
         .replace("{hand}", ", ".join(labels))
         .replace("{target}", str(target))
         .replace("{faces}", FACES[faces])
     )
     meta = {"numbers": numbers, "target": target, "cards": labels, "level": len(labels)}
-    yield Question(asked, (str(target),), f"general_points-{digest[:16]}", solution, meta)
+    yield Question(wording, (str(target),), f"general_points-{digest[:16]}", solution, meta)
 
 
 def _digest(text: str) -> str:
@@ -174,9 +174,9 @@ def _search(hand: Hand, target: Fraction) -> str | None:
         for small, large in _splits(hand, size):
             for value, formula in _reachable(small).items():
                 for needed, joined in _inverses(value, formula, target):
-                    rest = _search(large, needed)
-                    if rest is not None:
-                        return joined(rest)
+                    other = _search(large, needed)
+                    if other is not None:
+                        return joined(other)
             if target == 0 and 0 in _reachable(small):  # 0 * anything
                 return f"({_reachable(small)[Fraction(0)]} * ({' + '.join(map(str, large))}))"
     return None
@@ -199,20 +199,20 @@ def _reachable(hand: Hand) -> dict[Fraction, str]:
     """Every value of a small hand, with one formula each."""
     if len(hand) == 1:
         return {Fraction(hand[0]): str(hand[0])}
-    found: dict[Fraction, str] = {}
+    formulas: dict[Fraction, str] = {}
     for size in range(1, len(hand) // 2 + 1):
         for left, right in _splits(hand, size):
             for a, one in _reachable(left).items():
                 for b, two in _reachable(right).items():
-                    found.setdefault(a + b, f"({one} + {two})")
-                    found.setdefault(a - b, f"({one} - {two})")
-                    found.setdefault(b - a, f"({two} - {one})")
-                    found.setdefault(a * b, f"({one} * {two})")
+                    formulas.setdefault(a + b, f"({one} + {two})")
+                    formulas.setdefault(a - b, f"({one} - {two})")
+                    formulas.setdefault(b - a, f"({two} - {one})")
+                    formulas.setdefault(a * b, f"({one} * {two})")
                     if b != 0:
-                        found.setdefault(a / b, f"({one} / {two})")
+                        formulas.setdefault(a / b, f"({one} / {two})")
                     if a != 0:
-                        found.setdefault(b / a, f"({two} / {one})")
-    return found
+                        formulas.setdefault(b / a, f"({two} / {one})")
+    return formulas
 
 
 def _splits(hand: Hand, size: int) -> list[tuple[Hand, Hand]]:

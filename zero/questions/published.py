@@ -42,8 +42,8 @@ def orz(row: Row) -> Row:
     """Open-Reasoner-Zero's own JSON: [{from: human, value}, {from: assistant, ground_truth: {value}}]."""
     if "problem" in row:
         return row
-    asked, answered = row["0"], row["1"]
-    return {"problem": asked["value"], "answer": answered["ground_truth"]["value"]}
+    question, answer = row["0"], row["1"]
+    return {"problem": question["value"], "answer": answer["ground_truth"]["value"]}
 
 
 def math(row: Row) -> Row:

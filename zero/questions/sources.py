@@ -90,8 +90,8 @@ def _file(given: str, path: Path, suffix: str = "") -> Placed:
 def _folder(given: str, path: Path, split: str | None) -> Placed:
     files: list[Path] = []
     for pattern in (f"{depth}{kind}" for depth in ("*", "*/*") for kind in KINDS):
-        found = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
-        files = [f for f in found if split is None or re.match(rf"{re.escape(split)}[.-]", f.name)]
+        matches = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
+        files = [f for f in matches if split is None or re.match(rf"{re.escape(split)}[.-]", f.name)]
         if files:
             break
     else:
@@ -193,7 +193,7 @@ def _array(given: str, content: bytes, suffix: str) -> Placed:
         raise InputError("questions.path", given, f"is not JSON ({error})") from error
     for number, item in enumerate(items, 1):
         if isinstance(item, list):
-            item = {str(i): part for i, part in enumerate(item)}
+            item = {str(i): column for i, column in enumerate(item)}
         if not isinstance(item, dict):
             raise InputError("questions.path", given, f"item {number}{suffix} is no JSON object")
         yield f"item {number}{suffix}", item
@@ -295,8 +295,10 @@ def _from_hub(hub: Mapping[str, Any]) -> Placed:
             raise InputError("questions.path", "null", remedy) from error
         raise InputError("questions.hub.id", name, f"datasets cannot load it ({_line(error)}); {local}") from error
     revision = str(hub.get("revision") or "")
-    cached = {part for file in data.cache_files for part in Path(file["filename"]).parts}  # a folder for each commit
-    if not reachable and not any(part.startswith(revision) for part in cached):
+    cached = {
+        folder for file in data.cache_files for folder in Path(file["filename"]).parts
+    }  # a folder for each commit
+    if not reachable and not any(folder.startswith(revision) for folder in cached):
         remedy = f"cannot reach the hub for it, and the cache may hold another version of {name}; {local}"
         raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version there is
     renamed = dict(hub.get("columns") or {})
@@ -312,11 +314,11 @@ def _answers() -> bool:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    said: list[object] = []
+    responses: list[object] = []
 
     def ask() -> None:
         try:
-            said.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
+            responses.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
         except Exception:  # whatever the HTTP library raises, there is no answer
             return
 
@@ -325,7 +327,7 @@ def _answers() -> bool:
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return bool(said)
+    return bool(responses)
 
 
 @contextmanager

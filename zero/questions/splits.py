@@ -69,25 +69,25 @@ def read_fingerprints(path: Path) -> dict[str, frozenset[str]]:
     sections: dict[str, list[str]] = {}
     for line in path.read_text("ascii").splitlines():
         if line.startswith("["):
-            found = sections.setdefault(line.strip("[] "), [])
+            section = sections.setdefault(line.strip("[] "), [])
         elif line and not line.startswith("#"):
-            found += [line[i : i + 16] for i in range(0, len(line), 16)]
+            section += [line[i : i + 16] for i in range(0, len(line), 16)]
     return {name: frozenset(hashes) for name, hashes in sections.items()}
 
 
-def hold_out(found: Mapping[str, Question], heldout: float) -> tuple[list[Question], list[Question]]:
+def hold_out(questions: Mapping[str, Question], heldout: float) -> tuple[list[Question], list[Question]]:
     """Training rows in the order of the file, and held-out rows by fingerprint (the keys), whatever the order of the
     file, so that the first few are a fair sample. `heldout` is a share (float) or a number (int). Raises InputError."""
-    size = len(found)
+    size = len(questions)
     share = isinstance(heldout, float)
     if not 0 <= heldout <= (1 if share else size):
         raise InputError(
             "questions.heldout", heldout, f"must be a share from 0.0 to 1.0 or at most the {size} rows there are"
         )
     count = math.ceil(heldout * size) if share else int(heldout)
-    apart = dict.fromkeys(sorted(found)[:count])
-    train = [question for identity, question in found.items() if identity not in apart]
-    return train, [found[identity] for identity in apart]
+    apart = dict.fromkeys(sorted(questions)[:count])
+    train = [question for identity, question in questions.items() if identity not in apart]
+    return train, [questions[identity] for identity in apart]
 
 
 def without_leaks(
@@ -114,16 +114,16 @@ def without_leaks(
     leaked, notes = set[str](), list[str]()
     for name, hashes in known.items():
         theirs = frozenset(hashes)
-        found = [question for question, own in zip(rows, prints, strict=True) if own in theirs]
-        if not found:
+        tested = [question for question, own in zip(rows, prints, strict=True) if own in theirs]
+        if not tested:
             continue
-        many = len(found) > min(MOST_OF_BENCHMARK * len(theirs), MOST_OF_ROWS * len(rows))
+        many = len(tested) > min(MOST_OF_BENCHMARK * len(theirs), MOST_OF_ROWS * len(rows))
         if rule == "refuse" and many:
-            what = f"contains {len(found)} of the {len(theirs)} questions of the {name} benchmark"
+            what = f"contains {len(tested)} of the {len(theirs)} questions of the {name} benchmark"
             raise InputError(*source, f"{what}; take a clean training file, or leave them out: questions.leaks=drop")
         leaked |= theirs
         done = "kept" if rule == "keep" else "dropped"
-        notes.append(f"{done} {_rows(len(found))} of {name}: " + listed([(name_of or _id)(row) for row in found]))
+        notes.append(f"{done} {_rows(len(tested))} of {name}: " + listed([(name_of or _id)(row) for row in tested]))
     if rule == "keep":
         return list(rows), notes
     return [question for question, own in zip(rows, prints, strict=True) if own not in leaked], notes

@@ -48,12 +48,12 @@ UNDECIDED = [  # at this stage: algebra, lists, or nothing that is known here
 
 
 @pytest.mark.parametrize(
-    ("answer", "reference", "said"),
+    ("answer", "reference", "verdict"),
     [(*row, True) for row in EQUAL] + [(*row, False) for row in DIFFERENT] + [(*row, None) for row in UNDECIDED],
 )
-def test_what_is_certain(answer: str, reference: str, said: bool | None) -> None:
-    assert exact_equal(answer, reference) is said
-    assert exact_equal(reference, answer) is said
+def test_what_is_certain(answer: str, reference: str, verdict: bool | None) -> None:
+    assert exact_equal(answer, reference) is verdict
+    assert exact_equal(reference, answer) is verdict
 
 
 @pytest.mark.parametrize("text", ["1e999999999", "x" * 10_000, "9" * 5000, "\\frac{1}{2}\0", "\ud800"])

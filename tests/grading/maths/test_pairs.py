@@ -27,8 +27,8 @@ def equal(answer: str, reference: str) -> bool:
 def test_pairs_of_a_kind(kind: str) -> None:
     wrong = [
         f"{answer} is {'not ' if same else ''}{reference}"
-        for of, one, other, same in PAIRS
-        if of == kind
+        for group, one, other, same in PAIRS
+        if group == kind
         for answer, reference in ((one, other), (other, one))
         if equal(answer, reference) is not same
     ]

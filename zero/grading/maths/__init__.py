@@ -28,8 +28,8 @@ def check_equal(answer: str, question: Question) -> bool:
 
 def _exact(answer: str, question: Question) -> bool | None:
     """True or False where no algebra is needed, else None."""
-    said = [exact_equal(answer, undressed_reference(reference)) for reference in question.answer]
-    return True if True in said else None if None in said else False
+    verdicts = [exact_equal(answer, undressed_reference(reference)) for reference in question.answer]
+    return True if True in verdicts else None if None in verdicts else False
 
 
 def strict(answer: str, question: Question) -> bool:

@@ -96,10 +96,10 @@ def _without(text: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
 def introduced(text: str) -> str:
     """Without an introduction: `= 5`, `\\therefore x = 5`, `The answer is 5`, `about 5`."""
     for _ in range(3):
-        says = _SAYS.match(text) if text[:1] in _SPEAKING else None
-        if not says or not text[says.end() :].strip():
+        phrase = _SAYS.match(text) if text[:1] in _SPEAKING else None
+        if not phrase or not text[phrase.end() :].strip():
             break
-        text = text[says.end() :].lstrip(" ,:$")
+        text = text[phrase.end() :].lstrip(" ,:$")
     return text
 
 

@@ -130,8 +130,8 @@ def without_choice(answer: str, reference: str) -> tuple[str, str] | bool:
 
 
 def _choice(text: str) -> tuple[str, str]:
-    found = _LABEL.match(text) if text[:1] in _LABELLED else None
-    return (next(filter(None, found.groups())), text[found.end() :]) if found else ("", text)
+    match = _LABEL.match(text) if text[:1] in _LABELLED else None
+    return (next(filter(None, match.groups())), text[match.end() :]) if match else ("", text)
 
 
 def normal_form(text: str) -> str:
@@ -193,9 +193,9 @@ def quantity(plain: str) -> tuple[Fraction, str] | None:
     """(exact value, unit or "") of a plain form that is a number with or without a unit, else None."""
     if len(plain) > LONGEST_NUMBER:
         return None
-    rest, unit = without_unit(plain)
-    count = _COUNTS.get(rest.lower())
-    value = number(compact(rest)) if count is None else Fraction(count)
+    bare, unit = without_unit(plain)
+    count = _COUNTS.get(bare.lower())
+    value = number(compact(bare)) if count is None else Fraction(count)
     return None if value is None else (value, unit)
 
 

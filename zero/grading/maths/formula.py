@@ -121,14 +121,14 @@ def _near(x: Number, y: Number, digits: int) -> bool:
 
 def names(node: Node) -> frozenset[str]:
     """The letters of a tree, and its functions, which begin with ()."""
-    found: set[str] = set()
+    letters: set[str] = set()
     waiting = [node]
     while waiting:
-        one = waiting.pop()
-        waiting += one.parts
-        if one.kind in ("letter", "call"):
-            found.add(one.name if one.kind == "letter" else "()" + one.name)
-    return frozenset(found)
+        inner = waiting.pop()
+        waiting += inner.children
+        if inner.kind in ("letter", "call"):
+            letters.add(inner.name if inner.kind == "letter" else "()" + inner.name)
+    return frozenset(letters)
 
 
 def _free(both: frozenset[str]) -> list[str]:
@@ -138,7 +138,9 @@ def _free(both: frozenset[str]) -> list[str]:
 
 def _longest(*waiting: Node) -> int:
     """Characters of the longest number of some trees."""
-    return max(len(node.name) if node.kind == "number" else _longest(*node.parts) for node in waiting) if waiting else 0
+    return (
+        max(len(node.name) if node.kind == "number" else _longest(*node.children) for node in waiting) if waiting else 0
+    )
 
 
 def _is_whole(both: frozenset[str]) -> bool:

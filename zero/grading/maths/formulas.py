@@ -192,9 +192,9 @@ class Formulas(ABC):
     def _primes(self) -> bool:
         """Whether primes follow as an exponent; they are left as plain ones."""
         text = "".join(self._tokens[self._at : self._at + 6])
-        if not (found := _PRIMES.match(text)):
+        if not (match := _PRIMES.match(text)):
             return False
-        self._tokens[self._at : self._at + found.end()] = found[1] or found[2]
+        self._tokens[self._at : self._at + match.end()] = match[1] or match[2]
         return True
 
     def _command(self, name: str) -> Node:
@@ -248,7 +248,7 @@ class Formulas(ABC):
             name, power = "arc" + name, None
         if self._next in ("(", "{", "["):
             inside = self._atom()
-            arguments = inside.parts if inside.kind in ("tuple", "set") else (inside,)
+            arguments = inside.children if inside.kind in ("tuple", "set") else (inside,)
         else:
             inside = self._signed_factor()
             while self._goes_on() and self._next not in ("(", "[", "\\{") and self._next[1:] not in tree.FUNCTIONS:

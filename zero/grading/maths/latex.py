@@ -30,7 +30,7 @@ def read(plain: str, thousands: bool = True) -> Node:
     if not _BOTH & set(tokens):
         return Reader(tokens).everything()
     nodes = [node for item in _top_level(tokens) for node in _readings(item)]
-    members = [member for node in nodes for member in (node.parts if node.kind == "list" else (node,))]
+    members = [member for node in nodes for member in (node.children if node.kind == "list" else (node,))]
     return members[0] if len(members) == 1 else Node("list", tuple(members), "or" if "or" in tokens else "")
 
 
@@ -50,7 +50,7 @@ def _readings(item: list[str]) -> list[Node]:
         if node not in nodes:
             nodes.append(node)
     if len(nodes) > 1 and all(node.kind == "set" for node in nodes):
-        return [Node("set", tuple(dict.fromkeys(member for node in nodes for member in node.parts)))]
+        return [Node("set", tuple(dict.fromkeys(member for node in nodes for member in node.children)))]
     return nodes
 
 
@@ -72,18 +72,18 @@ class Reader(Formulas):
 
     def everything(self) -> Node:
         """The whole text: one thing or a list."""
-        parts = self._items()
+        children = self._items()
         if self._next:
             raise ValueError(f"unexpected {self._next!a}")
-        return parts[0] if len(parts) == 1 else Node("list", parts, "or" if "or" in self._tokens else "")
+        return children[0] if len(children) == 1 else Node("list", children, "or" if "or" in self._tokens else "")
 
     def _items(self) -> tuple[Node, ...]:
-        parts = [self._relation()]
+        children = [self._relation()]
         while self._next in tree.SEPARATORS:
             while self._next in tree.SEPARATORS:
                 self._take()
-            parts.append(self._relation())
-        return tuple(parts)
+            children.append(self._relation())
+        return tuple(children)
 
     def _relation(self) -> Node:
         sides = [self._ratio()]
@@ -106,7 +106,7 @@ class Reader(Formulas):
             sign = self._take()
             node, other = _as_set(node), _as_set(self._sum())
             if sign == "\\cup":
-                node = Node("union", (*(node.parts if node.kind == "union" else (node,)), other))
+                node = Node("union", (*(node.children if node.kind == "union" else (node,)), other))
             else:
                 node = Node("operation", (node, other), sign)
         return node
@@ -116,18 +116,18 @@ class Reader(Formulas):
         if left in ("\\{", "{") and (builder := self._builder(left)):
             self._bars = saved
             return builder
-        parts = () if left == "\\{" and self._next == "\\}" else self._items()
+        children = () if left == "\\{" and self._next == "\\}" else self._items()
         right = self._take(*tree.CLOSING[left])
         self._bars = saved
-        if not parts:
+        if not children:
             return Node("letter", (), "\\emptyset")
-        if left == "\\{" or (left == "{" and len(parts) > 1):
-            return Node("set", parts)
-        if left + right in ("()", "[]", "{}") and len(parts) == 1:
-            return parts[0]
-        if len(parts) == 1:
+        if left == "\\{" or (left == "{" and len(children) > 1):
+            return Node("set", children)
+        if left + right in ("()", "[]", "{}") and len(children) == 1:
+            return children[0]
+        if len(children) == 1:
             raise ValueError("brackets that do not match")
-        return Node("tuple", parts, "()" if left == "\\langle" else left + right)
+        return Node("tuple", children, "()" if left == "\\langle" else left + right)
 
     def _builder(self, left: str) -> Node | None:
         r"""`\{x \in A \mid condition\}` as (x, A, condition), if the bracket that is open holds such a thing."""
@@ -180,4 +180,4 @@ def _as_set(node: Node) -> Node:
 def _is_number(node: Node) -> bool:
     if node.kind == "letter":
         return node.name in tree.CONSTANTS
-    return node.kind not in tree.COLLECTIONS and all(map(_is_number, node.parts))
+    return node.kind not in tree.COLLECTIONS and all(map(_is_number, node.children))

@@ -36,8 +36,8 @@ def phrase(plain: str) -> Node | None:
         return None
     if _NAMES.fullmatch(plain) and not SHORT_WORDS & set(plain.lower().split(" and ")):
         return Node("list", tuple(Node("letter", (), name) for name in plain.split(" and ")))
-    said = _ARTICLE.sub("", folded(compact(plain)))
-    return _PHRASES.get(said, Node("word", (), said))
+    text = _ARTICLE.sub("", folded(compact(plain)))
+    return _PHRASES.get(text, Node("word", (), text))
 
 
 def _is_phrase(plain: str) -> bool:

@@ -69,7 +69,7 @@ def _is_composed(node: Node) -> bool:
 
 def _is_condition(node: Node) -> bool:
     """Whether the node says where a name lies, with at least one inequality or membership."""
-    members = node.parts if node.kind == "list" else (node,)
+    members = node.children if node.kind == "list" else (node,)
     if not all(member.kind == "relation" for member in members):
         return False
     return any(set(member.name.split()) & (_ORDERS.keys() | {"\\ne", "\\in"}) for member in members)
@@ -81,12 +81,12 @@ def _is_set(node: Node) -> bool:
 
 def _named(node: Node) -> tuple[Region, str]:
     """(region, the name that it is about or "")."""
-    members = node.parts if node.kind == "list" else (node,)
+    members = node.children if node.kind == "list" else (node,)
     if all(member.kind == "relation" for member in members):
-        found = {_subject(member) for member in members}
-        if len(found) != 1:
+        subjects = {_subject(member) for member in members}
+        if len(subjects) != 1:
             raise NoRegion("several names")
-        name = found.pop()
+        name = subjects.pop()
         return _joined([_relation(member, name) for member in members], node.name == "or"), name
     return region(node), ""
 
@@ -101,18 +101,18 @@ def region(node: Node) -> Region:
         return ALL
     if node == EMPTY:
         return NONE
-    if node.kind == "tuple" and len(node.parts) == 2 and len(node.name) == 2:
+    if node.kind == "tuple" and len(node.children) == 2 and len(node.name) == 2:
         return _interval(node)
     if node.kind == "set":
-        points = [_end(part) for part in node.parts]
+        points = [_end(child) for child in node.children]
         return _joined([Region((point,), (False, True, False)) for point in points], True)
     if node.kind == "union":
-        return _joined([region(part) for part in node.parts], True)
+        return _joined([region(child) for child in node.children], True)
     if node.kind == "operation":
-        left, right = map(region, node.parts)
+        left, right = map(region, node.children)
         return _combined(left, right, and_ if node.name == "\\cap" else lambda one, other: one and not other)
     if node.kind == "builder":
-        name, domain, conditions = node.parts
+        name, domain, conditions = node.children
         where, subject = _named(conditions)
         if subject != name.name:
             raise NoRegion("another name")
@@ -121,7 +121,7 @@ def region(node: Node) -> Region:
 
 
 def _interval(node: Node) -> Region:
-    low, high = node.parts
+    low, high = node.children
     left, right = node.name[0], node.name[1]
     if low == negative(INFINITY) and high == INFINITY:
         return ALL
@@ -136,35 +136,35 @@ def _interval(node: Node) -> Region:
 
 
 def _end(node: Node) -> Any:
-    if node.kind in COLLECTIONS or (found := constant(node)) is None:
+    if node.kind in COLLECTIONS or (bound := constant(node)) is None:
         raise NoRegion("no number")
-    return found
+    return bound
 
 
 def _subject(relation: Node) -> str:
     """The one name that a relation is about."""
     if relation.name == "\\in":
-        found = {relation.parts[0].name} if relation.parts[0].kind == "letter" else set()
+        subjects = {relation.children[0].name} if relation.children[0].kind == "letter" else set()
     else:
-        found = {
+        subjects = {
             name
-            for part in relation.parts
-            if part.kind not in COLLECTIONS
-            for name in names(part)
+            for child in relation.children
+            if child.kind not in COLLECTIONS
+            for name in names(child)
             if not name.startswith("()") and name not in CONSTANTS
         }
-    if len(found) != 1:
+    if len(subjects) != 1:
         raise NoRegion("not one name")
-    return found.pop()
+    return subjects.pop()
 
 
 def _relation(relation: Node, name: str) -> Region:
     if relation.name == "\\in":
-        return region(relation.parts[1])
+        return region(relation.children[1])
     signs = relation.name.split()
     if not set(signs) <= _SIGNS.keys():
         raise NoRegion("no inequality")
-    pairs = zip(relation.parts, signs, relation.parts[1:], strict=False)
+    pairs = zip(relation.children, signs, relation.children[1:], strict=False)
     return _joined([_inequality(left, sign, right, name) for left, sign, right in pairs], False)
 
 
@@ -176,7 +176,7 @@ def _inequality(left: Node, sign: str, right: Node, name: str) -> Region:
         return ALL if sign in (">", "\\ge") else NONE
     for one, other, turned in ((left, right, sign), (right, left, _turned(sign))):
         if one.kind == "call" and one.name == "|" and name not in names(other):
-            bound, inner = _end(other), one.parts[0]
+            bound, inner = _end(other), one.children[0]
             at_bound = _inequality(inner, turned, other, name)
             mirrored = _inequality(inner, _turned(turned), negative(other), name)
             if turned in ("<", "\\le", "\\ne"):
@@ -248,26 +248,26 @@ def _combined(one: Region, other: Region, operation: Callable[[bool, bool], bool
 
 def _spread(region: Region, ends: Sequence[Any]) -> list[bool]:
     """What belongs to the region, for more ends than its own."""
-    found, place = [region.inside[0]], 0
+    flags, place = [region.inside[0]], 0
     for end in ends:
         if place < len(region.ends) and _near(region.ends[place], end):
-            found += [region.inside[2 * place + 1], region.inside[2 * place + 2]]
+            flags += [region.inside[2 * place + 1], region.inside[2 * place + 2]]
             place += 1
         else:
-            found += [region.inside[2 * place]] * 2
-    return found
+            flags += [region.inside[2 * place]] * 2
+    return flags
 
 
 def _reduced(ends: Sequence[Any], inside: Sequence[bool]) -> Region:
     """Without ends at which nothing changes."""
-    kept: list[Any] = []
+    changes: list[Any] = []
     flags = [inside[0]]
     for place, end in enumerate(ends):
         at, after = inside[2 * place + 1], inside[2 * place + 2]
         if not (flags[-1] == at == after):
-            kept.append(end)
+            changes.append(end)
             flags += [at, after]
-    return Region(tuple(kept), tuple(flags))
+    return Region(tuple(changes), tuple(flags))
 
 
 def as_intervals(node: Node, other: Node) -> Node:
@@ -276,11 +276,11 @@ def as_intervals(node: Node, other: Node) -> Node:
         return node
     if node == REALS:
         return Node("tuple", (negative(INFINITY), INFINITY), "()")
-    if not all(is_order(part) for part in members(node)) or (node.kind != "relation" and node.name != "or"):
+    if not all(is_order(child) for child in members(node)) or (node.kind != "relation" and node.name != "or"):
         return node
-    pieces = [_of_one_name(part) for part in members(node)]
-    found = tuple(piece for one in pieces for piece in one)
-    return node if not all(pieces) else found[0] if len(found) == 1 else Node("union", found)
+    pieces = [_of_one_name(child) for child in members(node)]
+    intervals = tuple(piece for one in pieces for piece in one)
+    return node if not all(pieces) else intervals[0] if len(intervals) == 1 else Node("union", intervals)
 
 
 def is_order(node: Node) -> bool:
@@ -289,7 +289,7 @@ def is_order(node: Node) -> bool:
 
 def _of_one_name(relation: Node) -> tuple[Node, ...]:
     """The intervals of x<a, a<x, a<x<b and their kin; none if it is no such thing."""
-    sides, signs = list(relation.parts), relation.name.split()
+    sides, signs = list(relation.children), relation.name.split()
     if signs[0] in FLIPPED and all(sign in FLIPPED for sign in signs):
         sides, signs = sides[::-1], [FLIPPED[sign] for sign in signs[::-1]]
     place = next((k for k, side in enumerate(sides) if side.kind == "letter" and is_variable(side)), -1)

@@ -46,14 +46,14 @@ def readings(plain: str) -> list[str]:
 def _split(plain: str, divides: re.Pattern[str]) -> list[str]:
     """Pieces and what divides them, in turn; signs inside brackets do not divide."""
     depth, last, pieces = 0, 0, []
-    found = iter(divides.finditer(plain))
-    following = next(found, None)
+    matches = iter(divides.finditer(plain))
+    following = next(matches, None)
     for place, sign in enumerate(plain):
         if following is not None and place == following.start():
             if depth == 0:
                 pieces += [plain[last:place].strip(), following.group()]
                 last = following.end()
-            following = next(found, None)
+            following = next(matches, None)
         depth += (sign in "([{") - (sign in ")]}")
     return [*pieces, plain[last:].strip()]
 
@@ -72,7 +72,7 @@ def _percentages(plain: str) -> list[str]:
         node = settled(read(shifted))
     except ValueError:
         return [plain]
-    consistent = node.kind != "relation" or len(node.parts) < len(sides)
+    consistent = node.kind != "relation" or len(node.children) < len(sides)
     return [shifted, sides[-1]] if consistent else [shifted]
 
 

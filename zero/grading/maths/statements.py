@@ -45,7 +45,7 @@ def is_variable(node: Node) -> bool:
     if node.kind == "letter":
         return node.name not in CONSTANTS
     arguments = node.kind == "tuple" or (node.kind == "call" and node.name not in _KNOWN)
-    return arguments and all(part.kind == "letter" for part in node.parts)
+    return arguments and all(child.kind == "letter" for child in node.children)
 
 
 def is_name(node: Node) -> bool:
@@ -53,39 +53,39 @@ def is_name(node: Node) -> bool:
     if is_variable(node):
         return True
     if node.kind == "ratio":
-        return all(_is_figure(part) or is_variable(part) for part in node.parts)
+        return all(_is_figure(child) or is_variable(child) for child in node.children)
     if node.kind == "call":
         if node.name in ("|", "det", "dim", "deg", "arg") or node.name in _ABOUT_FIGURES:
-            return all(_is_figure(part) for part in node.parts)
+            return all(_is_figure(child) for child in node.children)
         return node.name not in _KNOWN
     if node.kind != "product":
         return False
-    first = node.parts[0]
+    first = node.children[0]
     if first.kind == "letter" and (
         first.name.startswith(("\\mathbb{E}", "\\mathbb{P}", "\\Delta")) or "/d" in first.name
     ):
         return True
-    if node.parts[-1].kind == "letter" and node.parts[-1].name.startswith("\\angle"):
+    if node.children[-1].kind == "letter" and node.children[-1].name.startswith("\\angle"):
         return True
-    above = [part for part in node.parts if part.kind != "inverse"]
-    below = [part.parts[0] for part in node.parts if part.kind == "inverse"]
+    above = [child for child in node.children if child.kind != "inverse"]
+    below = [child.children[0] for child in node.children if child.kind == "inverse"]
     return (
         len(below) <= 1
-        and all(_is_letters(part) for part in (*above, *below))
+        and all(_is_letters(child) for child in (*above, *below))
         and (len(below) == 1 or _is_figure(node))
     )
 
 
 def _is_letters(node: Node) -> bool:
     if node.kind == "product":
-        return all(part.kind == "letter" and part.name not in CONSTANTS for part in node.parts)
+        return all(child.kind == "letter" and child.name not in CONSTANTS for child in node.children)
     return node.kind == "letter" and node.name not in CONSTANTS
 
 
 def _is_figure(node: Node) -> bool:
     """Capital letters, as of points, and Greek ones, as of angles; a letter with an accent or a subscript."""
     if node.kind == "product":
-        return all(map(_is_figure, node.parts))
+        return all(map(_is_figure, node.children))
     if node.kind != "letter" or node.name in CONSTANTS:
         return False
     return (
@@ -98,45 +98,45 @@ def _is_figure(node: Node) -> bool:
 
 def once(node: Node) -> Node:
     r"""`\frac52 or 2.5` as the number that is said twice."""
-    if node.kind != "list" or node.name != "or" or COLLECTIONS & {part.kind for part in node.parts}:
+    if node.kind != "list" or node.name != "or" or COLLECTIONS & {child.kind for child in node.children}:
         return node
-    first = node.parts[0]
-    return first if all(same_value(first, part) for part in node.parts[1:]) else node
+    first = node.children[0]
+    return first if all(same_value(first, child) for child in node.children[1:]) else node
 
 
 def settled(node: Node) -> Node:
     """The node without the steps that lead to a value and without decimals that follow it."""
     if node.kind in ("list", "set"):
-        return Node(node.kind, tuple(map(settled, node.parts)), node.name)
+        return Node(node.kind, tuple(map(settled, node.children)), node.name)
     if node.kind != "relation":
         return node
-    parts, signs = list(node.parts), node.name.split()
+    children, signs = list(node.children), node.name.split()
     if not set(signs) <= {"=", "\\approx"}:
         return node
     if "\\approx" in signs:
         exact = signs.index("\\approx")
-        if exact == 0 and is_name(parts[0]):
-            return settled(Node("relation", node.parts, node.name.replace("\\approx", "=")))
-        if not all(_rounds(parts[exact], side) for side in parts[exact + 1 :]):
+        if exact == 0 and is_name(children[0]):
+            return settled(Node("relation", node.children, node.name.replace("\\approx", "=")))
+        if not all(_rounds(children[exact], side) for side in children[exact + 1 :]):
             return node
-        parts = parts[: exact + 1]
-    if len(parts) == 1:
-        return parts[0]
-    return _last(parts)
+        children = children[: exact + 1]
+    if len(children) == 1:
+        return children[0]
+    return _last(children)
 
 
-def _last(parts: Sequence[Node]) -> Node:
-    relation = Node("relation", tuple(parts), " ".join("=" * (len(parts) - 1)))
-    named = is_name(parts[0])
-    values = parts[1:] if named else parts
+def _last(children: Sequence[Node]) -> Node:
+    relation = Node("relation", tuple(children), " ".join("=" * (len(children) - 1)))
+    named = is_name(children[0])
+    values = children[1:] if named else children
     known = [side for side in values if side.kind not in COLLECTIONS and not _letters(side)]
     if any(not same_value(side, known[-1]) for side in known[:-1]):
         return relation
-    if named and len(parts) > 2 and all(map(is_variable, parts[:-1])):
-        return Node("list", tuple(Node("relation", (side, parts[-1]), "=") for side in parts[:-1]), "")
-    if named and not (len(parts) > 2 and is_variable(parts[-1])):
-        return Node("relation", (parts[0], parts[-1]), "=")
-    return parts[-1] if len(known) == len(parts) else relation
+    if named and len(children) > 2 and all(map(is_variable, children[:-1])):
+        return Node("list", tuple(Node("relation", (side, children[-1]), "=") for side in children[:-1]), "")
+    if named and not (len(children) > 2 and is_variable(children[-1])):
+        return Node("relation", (children[0], children[-1]), "=")
+    return children[-1] if len(known) == len(children) else relation
 
 
 def _letters(node: Node) -> bool:
@@ -147,7 +147,7 @@ def _rounds(exact: Node, decimal: Node) -> bool:
     """Whether a decimal is a rounding of a number, or cut off it."""
     if exact.kind in COLLECTIONS or decimal.kind in COLLECTIONS or _letters(exact) or _letters(decimal):
         return False
-    digits = decimal.parts[0].name if decimal.kind == "negative" else decimal.name
+    digits = decimal.children[0].name if decimal.kind == "negative" else decimal.name
     value, written = constant(exact), constant(decimal)
     if value is None or written is None:
         return False
@@ -160,50 +160,50 @@ def _rounds(exact: Node, decimal: Node) -> bool:
 
 def values_by_name(node: Node) -> dict[str, Node]:
     """{name: value} of a list of equations in different names, in the order of the names; empty for anything else."""
-    if node.kind != "list" or len(node.parts) < 2:
+    if node.kind != "list" or len(node.children) < 2:
         return {}
-    found: dict[str, Node] = {}
-    for part in node.parts:
+    values: dict[str, Node] = {}
+    for child in node.children:
         if (
-            part.kind != "relation"
-            or part.name != "="
-            or part.parts[0].kind != "letter"
-            or not is_variable(part.parts[0])
+            child.kind != "relation"
+            or child.name != "="
+            or child.children[0].kind != "letter"
+            or not is_variable(child.children[0])
         ):
             return {}
-        found[part.parts[0].name] = part.parts[1]
-    return dict(sorted(found.items())) if len(found) == len(node.parts) else {}
+        values[child.children[0].name] = child.children[1]
+    return dict(sorted(values.items())) if len(values) == len(node.children) else {}
 
 
-def numbered(found: Sequence[str]) -> str:
+def numbered(variables: Sequence[str]) -> str:
     """The letter that names share: x of x_1 and x_2; "" if there is none."""
-    matches = [_SUBSCRIPT.fullmatch(name) for name in found]
+    matches = [_SUBSCRIPT.fullmatch(name) for name in variables]
     bases = {match[1] if match else "" for match in matches}
     return bases.pop() if len(bases) == 1 else ""
 
 
 def unnumbered(node: Node, other: Node) -> Node:
     """x_1=2, x_2=3 as x=2, x=3, beside equations in x alone."""
-    found = values_by_name(node)
-    base = numbered(list(found))
+    values = values_by_name(node)
+    base = numbered(list(values))
     if (
         not base
         or other.kind != "list"
-        or any(p.kind != "relation" or p.parts[0] != Node("letter", (), base) for p in other.parts)
+        or any(p.kind != "relation" or p.children[0] != Node("letter", (), base) for p in other.children)
     ):
         return node
     return Node(
-        "list", tuple(Node("relation", (Node("letter", (), base), value), "=") for value in found.values()), "or"
+        "list", tuple(Node("relation", (Node("letter", (), base), value), "=") for value in values.values()), "or"
     )
 
 
 def spread(node: Node) -> Node:
     """(x, y) = (1, 2) as x=1, y=2."""
-    if node.kind == "relation" and node.name == "=" and node.parts[0].kind == node.parts[1].kind == "tuple":
-        left, right = node.parts
-        if is_variable(left) and len(left.parts) == len(right.parts):
+    if node.kind == "relation" and node.name == "=" and node.children[0].kind == node.children[1].kind == "tuple":
+        left, right = node.children
+        if is_variable(left) and len(left.children) == len(right.children):
             return Node(
-                "list", tuple(Node("relation", pair, "=") for pair in zip(left.parts, right.parts, strict=True))
+                "list", tuple(Node("relation", pair, "=") for pair in zip(left.children, right.children, strict=True))
             )
     return node
 
@@ -211,14 +211,14 @@ def spread(node: Node) -> Node:
 def in_order(a: Node, b: Node) -> tuple[Node, Node]:
     """x=1, y=2 beside values without names: in the order of the names, which for x_1 and x_2 is none."""
     for one, other, turned in ((a, b, False), (b, a, True)):
-        found = {} if tells(other) else values_by_name(one)
-        if not found or len(other.parts) != len(found) or other.kind not in ("tuple", "list"):
+        values = {} if tells(other) else values_by_name(one)
+        if not values or len(other.children) != len(values) or other.kind not in ("tuple", "list"):
             continue
-        if other.kind == "tuple" or not numbered(list(found)):
-            one, other = Node("tuple", tuple(found.values()), "()"), Node("tuple", other.parts, "()")
+        if other.kind == "tuple" or not numbered(list(values)):
+            one, other = Node("tuple", tuple(values.values()), "()"), Node("tuple", other.children, "()")
         else:
-            one = Node("list", tuple(found.values()))
+            one = Node("list", tuple(values.values()))
         return (other, one) if turned else (one, other)
-    if values_by_name(a) or values_by_name(b) or (a.kind == b.kind == "relation" and a.parts[0] != b.parts[0]):
+    if values_by_name(a) or values_by_name(b) or (a.kind == b.kind == "relation" and a.children[0] != b.children[0]):
         return spread(a), spread(b)
     return a, b

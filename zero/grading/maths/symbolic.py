@@ -62,9 +62,9 @@ _SEGMENT = re.compile(r"\\overline\{([A-Z]{2})\}")
 def strict_equal(answer: str, reference: str) -> bool:
     """Whether the two are the same answer. ValueError if the answer cannot be read; a reference that cannot be read is
     compared as a string. Milliseconds, a few hundred at worst."""
-    said = exact_equal(answer, reference)
-    if said is not None:
-        return said
+    verdict = exact_equal(answer, reference)
+    if verdict is not None:
+        return verdict
     if len(reference) > LONGEST_TEXT:
         return False
     if len(answer) > LONGEST_TEXT:
@@ -76,7 +76,7 @@ def strict_equal(answer: str, reference: str) -> bool:
     if ordered is not None:
         return ordered
     a_plain, b_plain = map(plain_form, sides)
-    if (parts := compound(a_plain)) and parts == compound(b_plain):
+    if (factors := compound(a_plain)) and factors == compound(b_plain):
         return True
     a_forms, b_forms = readings(a_plain), readings(b_plain)
     return any(_same_plain(one, other) for one in a_forms for other in b_forms)
@@ -108,26 +108,26 @@ def _same_without_units(a_plain: str, b_plain: str) -> bool:
 
 def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
     """(tree, unit or "") of a plain form. ValueError if it cannot be read."""
-    if (said := phrase(plain)) is not None:
-        return said, ""
-    name, rest = spoken_name(plain)
+    if (word := phrase(plain)) is not None:
+        return word, ""
+    name, bare = spoken_name(plain)
     if name:
-        value, unit = reading(rest, thousands)
+        value, unit = reading(bare, thousands)
         return Node("relation", (Node("letter", (), compact(name)), value), "="), unit
-    rest, unit = without_unit(plain)
+    bare, unit = without_unit(plain)
     if "~" in unit:
         return read(plain, thousands), ""
     if unit != "degree^1":
-        return read(rest, thousands), unit
+        return read(bare, thousands), unit
     if plain.endswith(("\\circ", "}")):  # a sign, perhaps the last of several in a list, and not a word
         return read(plain, thousands), ""
-    node = read(rest, thousands)
+    node = read(bare, thousands)
     return (node, unit) if node.kind in COLLECTIONS else (product(node, Node("letter", (), "\\circ")), "")
 
 
 def _is_part_or_set(one: Node, other: Node) -> bool:
     r"""Whether `one` may be a fractional part, `\{x\}`, beside a formula without such brackets."""
-    if one.kind != "set" or len(one.parts) != 1 or COLLECTIONS & {one.parts[0].kind, other.kind}:
+    if one.kind != "set" or len(one.children) != 1 or COLLECTIONS & {one.children[0].kind, other.kind}:
         return False
     return any(not name.startswith("()") for name in names(one) - CONSTANTS)
 
@@ -159,7 +159,7 @@ def same(a: Node, b: Node) -> bool:
         return _same_relation(a, b)
     if a.kind == "union":
         return _same_members(_united(a), _united(b), True)
-    return a.name == b.name and len(a.parts) == len(b.parts) and all(map(same, a.parts, b.parts))
+    return a.name == b.name and len(a.children) == len(b.children) and all(map(same, a.children, b.children))
 
 
 def _same_scalar(a: Node, b: Node) -> bool:
@@ -180,21 +180,25 @@ def _segment(node: Node) -> Node:
 
 def _united(node: Node) -> Sequence[Node]:
     """The members of a union, sets of numbers in one."""
-    sets = [part for part in node.parts if part.kind == "set"]
-    others = [part for part in node.parts if part.kind != "set"]
+    sets = [child for child in node.children if child.kind == "set"]
+    others = [child for child in node.children if child.kind != "set"]
     return (
-        [*others, Node("set", tuple(member for part in sets for member in part.parts))] if len(sets) > 1 else node.parts
+        [*others, Node("set", tuple(member for child in sets for member in child.children))]
+        if len(sets) > 1
+        else node.children
     )
 
 
 def _plain(node: Node) -> bool:
     """Whether a scalar is a number with no more than signs and divisions in it."""
-    return node.kind == "number" or (node.kind in ("negative", "product", "inverse") and all(map(_plain, node.parts)))
+    return node.kind == "number" or (
+        node.kind in ("negative", "product", "inverse") and all(map(_plain, node.children))
+    )
 
 
 def _undone(node: Node) -> bool:
     """Whether plain numbers are left to be added: 2+3 is a computation and not the answer 5; `2^{10}-1` is one."""
-    return (node.kind == "sum" and sum(map(_plain, node.parts)) > 1) or any(map(_undone, node.parts))
+    return (node.kind == "sum" and sum(map(_plain, node.children)) > 1) or any(map(_undone, node.children))
 
 
 def _same_members(a: Sequence[Node], b: Sequence[Node], as_sets: bool) -> bool:
@@ -204,15 +208,15 @@ def _same_members(a: Sequence[Node], b: Sequence[Node], as_sets: bool) -> bool:
     if len(a) != len(b):
         return False
     left = list(b)
-    rest = []
+    unpaired = []
     for one in a:  # what is literally equal goes first, and is quick
         if one in left:
             left.remove(one)
         else:
-            rest.append(one)
-    if len(rest) > MOST_MEMBERS:
+            unpaired.append(one)
+    if len(unpaired) > MOST_MEMBERS:
         return False
-    for one in rest:
+    for one in unpaired:
         place = next((k for k, other in enumerate(left) if same(one, other)), None)
         if place is None:
             return False
@@ -221,18 +225,18 @@ def _same_members(a: Sequence[Node], b: Sequence[Node], as_sets: bool) -> bool:
 
 
 def _distinct(nodes: Sequence[Node]) -> Sequence[Node]:
-    kept: list[Node] = []
+    distinct: list[Node] = []
     for node in nodes[: MOST_MEMBERS + 1]:
-        if not any(same(node, other) for other in kept):
-            kept.append(node)
-    return [*kept, *nodes[MOST_MEMBERS + 1 :]]
+        if not any(same(node, other) for other in distinct):
+            distinct.append(node)
+    return [*distinct, *nodes[MOST_MEMBERS + 1 :]]
 
 
 def _right(node: Node, also: str = "") -> Node | None:
     """What an equation x=5 or a membership says about a name; None for anything else."""
     if node.kind != "relation" or node.name not in ("=", "\\in", also):
         return None
-    left, right = node.parts
+    left, right = node.children
     if is_name(left):
         return right
     return left if node.name == "=" and is_variable(right) else None
@@ -240,46 +244,46 @@ def _right(node: Node, also: str = "") -> Node | None:
 
 def _told(node: Node) -> Node:
     r"""`x=1, 2` and `x \in \{1,2\}` as `x=1, x=2`."""
-    first = node.parts[0] if node.kind == "list" else node
+    first = node.children[0] if node.kind == "list" else node
     right = _right(first)
-    if right is None or (node.kind == "list" and tells(Node("list", node.parts[1:]))):
+    if right is None or (node.kind == "list" and tells(Node("list", node.children[1:]))):
         return node
-    rest = node.parts[1:] if node.kind == "list" else ()
-    values = right.parts if right.kind in ("list", "set") else (right,)
-    if len(values) + len(rest) < 2:
+    others = node.children[1:] if node.kind == "list" else ()
+    values = right.children if right.kind in ("list", "set") else (right,)
+    if len(values) + len(others) < 2:
         return node
-    return Node("list", tuple(Node("relation", (first.parts[0], part), "=") for part in (*values, *rest)), "or")
+    return Node("list", tuple(Node("relation", (first.children[0], child), "=") for child in (*values, *others)), "or")
 
 
 def _bare(node: Node, other: Node) -> Node:
     """What the node says about a name, if the other one says no name."""
     if tells(other):
         if node.kind == other.kind == "relation" and node.name == "\\in" and is_order(other):
-            return node.parts[1] if node.parts[0] in other.parts else node
+            return node.children[1] if node.children[0] in other.children else node
         return node
-    rights = [_right(part, "\\equiv") for part in members(node)]
-    told = [right for right in rights if right is not None]
-    if not told or len(told) < len(rights) or len({part.parts[0] for part in members(node)}) > 1:
+    rights = [_right(child, "\\equiv") for child in members(node)]
+    values = [right for right in rights if right is not None]
+    if not values or len(values) < len(rights) or len({child.children[0] for child in members(node)}) > 1:
         return node
-    return told[0] if node.kind == "relation" else Node(node.kind, tuple(told), node.name)
+    return values[0] if node.kind == "relation" else Node(node.kind, tuple(values), node.name)
 
 
 def _flat(node: Node, other: Node) -> Node:
     """A column as a tuple, beside a tuple; a list of rows in brackets as a matrix, beside one."""
-    shapes = {(row.kind, row.name, len(row.parts)) for row in node.parts} if other.kind == "matrix" else set()
+    shapes = {(row.kind, row.name, len(row.children)) for row in node.children} if other.kind == "matrix" else set()
     if node.kind == "tuple" and len(shapes) == 1 and shapes.pop()[:2] == ("tuple", "[]"):
-        return Node("matrix", tuple(Node("row", row.parts) for row in node.parts))
-    if node.kind == "matrix" and other.kind == "tuple" and all(len(row.parts) == 1 for row in node.parts):
-        return Node("tuple", tuple(row.parts[0] for row in node.parts), "()")
+        return Node("matrix", tuple(Node("row", row.children) for row in node.children))
+    if node.kind == "matrix" and other.kind == "tuple" and all(len(row.children) == 1 for row in node.children):
+        return Node("tuple", tuple(row.children[0] for row in node.children), "()")
     return node
 
 
 def _pairs(relation: Node) -> list[tuple[Node, str, Node]]:
     """A chain of relations as single ones, none of which reads `greater`."""
-    found = []
-    for left, sign, right in zip(relation.parts, relation.name.split(), relation.parts[1:], strict=False):
-        found.append((right, FLIPPED[sign], left) if sign in FLIPPED else (left, sign, right))
-    return found
+    relations = []
+    for left, sign, right in zip(relation.children, relation.name.split(), relation.children[1:], strict=False):
+        relations.append((right, FLIPPED[sign], left) if sign in FLIPPED else (left, sign, right))
+    return relations
 
 
 def _same_relation(a: Node, b: Node) -> bool:
@@ -314,12 +318,12 @@ def _same_pair(a: tuple[Node, str, Node], b: tuple[Node, str, Node]) -> bool:
 
 def _with_anonymous_arguments(relation: Node) -> Node:
     """f(x)=x+1 as f(#)=#+1: the name of an argument says nothing."""
-    left = relation.parts[0]
+    left = relation.children[0]
     if relation.name != "=" or left.kind != "call" or not is_variable(left):
         return relation
-    return _renamed(relation, {part.name: f"#{k}" for k, part in enumerate(left.parts)})
+    return _renamed(relation, {child.name: f"#{k}" for k, child in enumerate(left.children)})
 
 
 def _renamed(node: Node, new: dict[str, str]) -> Node:
     name = new.get(node.name, node.name) if node.kind == "letter" else node.name
-    return Node(node.kind, tuple(_renamed(part, new) for part in node.parts), name)
+    return Node(node.kind, tuple(_renamed(child, new) for child in node.children), name)

@@ -22,7 +22,7 @@ class Node:
     """
 
     kind: str
-    parts: tuple[Node, ...] = ()
+    children: tuple[Node, ...] = ()
     name: str = ""
 
 
@@ -113,7 +113,7 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
         plain = _OUTWARD.sub(_inward, _UNION.sub(r"\1\\cup ", plain)).replace("...", "\\ldots ")
     elif "u" in plain or "U" in plain:
         plain = _UNION.sub(r"\1\\cup ", plain)
-    found: list[str] = []
+    tokens: list[str] = []
     open_, position = [False], 0  # for each open bracket, whether commas separate in it
     while position < len(plain):
         grouped = _THOUSANDS.match(plain, position) if thousands and not any(open_) else None
@@ -121,25 +121,25 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
         assert match is not None  # the last alternative takes any character
         piece, position = match.group(), match.end()
         if grouped or match["number"]:
-            found.append(piece.replace(",", ""))
+            tokens.append(piece.replace(",", ""))
         elif not grouped and match["letters"]:
-            found += _letters(piece)
+            tokens += _letters(piece)
         elif not piece.isspace() and piece not in _DROPPED:
             piece = _RENAMED.get(piece, piece)
             if len(piece) == 1 and piece not in _CHARACTERS:
                 raise ValueError(f"unknown sign {piece!a}")
             if piece in CLOSING:
-                open_.append(piece != "{" or not found or found[-1] in (",", ";", "="))
+                open_.append(piece != "{" or not tokens or tokens[-1] in (",", ";", "="))
             elif piece in CLOSED and len(open_) > 1:
                 open_.pop()
-            found.append(piece)
+            tokens.append(piece)
     for variant, letter in _VARIANTS.items() if "\\var" in plain else ():
-        if variant in found and letter not in found:
-            found = [letter if token == variant else token for token in found]
-    words = [len(token) > 3 and token.isalpha() for token in found]
+        if variant in tokens and letter not in tokens:
+            tokens = [letter if token == variant else token for token in tokens]
+    words = [len(token) > 3 and token.isalpha() for token in tokens]
     if any(map(and_, words, words[1:])):
         raise ValueError("prose")
-    return _spelled(found)
+    return _spelled(tokens)
 
 
 def _inward(interval: re.Match[str]) -> str:
@@ -158,16 +158,16 @@ def _letters(run: str) -> list[str]:
 def _spelled(tokens: list[str]) -> list[str]:
     """The tokens with runs of two or three letters as single letters, unless they are all of an item: such a run is kept,
     and so is an order of capitals, A B C or B-A-C."""
-    found: list[str] = []
+    letters: list[str] = []
     for place, token in enumerate(tokens):
         if not is_run(token) or token == "or" or (_begins(tokens, place) and _ends(tokens, place + 1)):
-            found.append(token)
+            letters.append(token)
         else:
-            found += token
-    if sum(map(_is_capital, found)) < 2:
-        return found
+            letters += token
+    if sum(map(_is_capital, letters)) < 2:
+        return letters
     items: list[list[str]] = [[]]
-    for token in found:
+    for token in letters:
         if token in _BOUNDS:
             items += [[token], []]
         else:
@@ -217,10 +217,10 @@ def product(left: Node, right: Node) -> Node:
     """left * right; flat, so that a long product is no deep tree. One of them may be a matrix."""
     left, right = (right, left) if left.kind == "matrix" else (left, right)
     if right.kind == "matrix":
-        rows = (Node("row", tuple(product(left, cell) for cell in row.parts)) for row in right.parts)
+        rows = (Node("row", tuple(product(left, cell) for cell in row.children)) for row in right.children)
         return Node("matrix", tuple(rows))
-    parts = scalar(left).parts if left.kind == "product" else (scalar(left),)
-    return Node("product", (*parts, scalar(right)))
+    children = scalar(left).children if left.kind == "product" else (scalar(left),)
+    return Node("product", (*children, scalar(right)))
 
 
 def quotient(above: Node, below: Node) -> Node:
@@ -241,8 +241,8 @@ def spelled_out(node: Node) -> Node:
 
 
 def members(node: Node) -> Sequence[Node]:
-    return node.parts if node.kind in ("list", "set") else (node,)
+    return node.children if node.kind in ("list", "set") else (node,)
 
 
 def tells(node: Node) -> bool:
-    return any(part.kind == "relation" for part in members(node))
+    return any(child.kind == "relation" for child in members(node))

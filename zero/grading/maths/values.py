@@ -52,8 +52,8 @@ def _bits(x: Number) -> int:
 
 def value(node: Node, at: Point) -> Number:
     """The value of a scalar tree at a point, to mpmath's precision. Undefined if it has none."""
-    parts = [value(part, at) for part in node.parts]
-    result = _KINDS[node.kind](node, parts, at)
+    operands = [value(operand, at) for operand in node.children]
+    result = _KINDS[node.kind](node, operands, at)
     if isinstance(result, Fraction):
         return result if _fits(result, Fraction(0)) else floating(result)
     if isinstance(result, mpc) and (result.imag == 0 or not at.is_complex):
@@ -65,7 +65,7 @@ def value(node: Node, at: Point) -> Number:
     return result
 
 
-def _letter(node: Node, parts: list[Number], at: Point) -> Number:
+def _letter(node: Node, operands: list[Number], at: Point) -> Number:
     if node.name == "i":
         return mpc(0, 1)
     if node.name == "\\circ":
@@ -73,30 +73,30 @@ def _letter(node: Node, parts: list[Number], at: Point) -> Number:
     return {"e": +mp.e, "\\pi": +mp.pi}[node.name] if node.name in ("e", "\\pi") else at.letters[node.name]
 
 
-def _sum(node: Node, parts: list[Number], at: Point) -> Number:
-    exact, rest = Fraction(0), []
-    for part in parts:
-        if isinstance(part, Fraction) and _fits(exact, part):
-            exact += part
+def _sum(node: Node, operands: list[Number], at: Point) -> Number:
+    exact, inexact = Fraction(0), []
+    for operand in operands:
+        if isinstance(operand, Fraction) and _fits(exact, operand):
+            exact += operand
         else:
-            rest.append(floating(part))
-    if not rest:
+            inexact.append(floating(operand))
+    if not inexact:
         return exact
-    rest.append(floating(exact))
-    sizes = [mp.mag(term) for term in rest if term != 0]
+    inexact.append(floating(exact))
+    sizes = [mp.mag(term) for term in inexact if term != 0]
     if any(-mp.prec // 2 < size < max(sizes) - mp.prec + 40 for size in sizes):
         raise Undefined("a term too small to count")  # 10^{10^6} + 1 is not 10^{10^6}; but sin(pi) + 1 is 1
-    return mp.fsum(rest)
+    return mp.fsum(inexact)
 
 
-def _product(node: Node, parts: list[Number], at: Point) -> Number:
-    exact, rest = Fraction(1), []
-    for part in parts:
-        if isinstance(part, Fraction) and _fits(exact, part):
-            exact *= part
+def _product(node: Node, operands: list[Number], at: Point) -> Number:
+    exact, inexact = Fraction(1), []
+    for operand in operands:
+        if isinstance(operand, Fraction) and _fits(exact, operand):
+            exact *= operand
         else:
-            rest.append(floating(part))
-    return floating(exact) * mp.fprod(rest) if rest else exact
+            inexact.append(floating(operand))
+    return floating(exact) * mp.fprod(inexact) if inexact else exact
 
 
 def _fits(x: Fraction, y: Fraction) -> bool:
@@ -105,37 +105,39 @@ def _fits(x: Fraction, y: Fraction) -> bool:
     return size < (BITS_WHOLE if x.denominator == y.denominator == 1 else BITS)
 
 
-def _inverse(node: Node, parts: list[Number], at: Point) -> Number:
-    if parts[0] == 0:
+def _inverse(node: Node, operands: list[Number], at: Point) -> Number:
+    if operands[0] == 0:
         raise Undefined("division by zero")
-    return 1 / parts[0]
+    return 1 / operands[0]
 
 
-def _power(node: Node, parts: list[Number], at: Point) -> Number:
-    return power(parts[0], parts[1], at)
+def _power(node: Node, operands: list[Number], at: Point) -> Number:
+    return power(operands[0], operands[1], at)
 
 
-def _root(node: Node, parts: list[Number], at: Point) -> Number:
-    of, index = parts
+def _root(node: Node, operands: list[Number], at: Point) -> Number:
+    radicand, index = operands
     if isinstance(index, mpc) or index <= 0 or index > 1000:
         raise Undefined("no such root")
     if not isinstance(index, Fraction) or index.denominator != 1:
-        if _has_letters_above(node.parts[0]):
+        if _has_letters_above(node.children[0]):
             raise Undefined("of an even root, the absolute value; of an odd one, the number itself")
-        return power(of, 1 / index, at)
-    if isinstance(of, Fraction) and of >= 0 and index == 2:
-        above, below = math.isqrt(of.numerator), math.isqrt(of.denominator)
+        return power(radicand, 1 / index, at)
+    if isinstance(radicand, Fraction) and radicand >= 0 and index == 2:
+        above, below = math.isqrt(radicand.numerator), math.isqrt(radicand.denominator)
         return (
-            Fraction(above, below) if above**2 == of.numerator and below**2 == of.denominator else mp.sqrt(floating(of))
+            Fraction(above, below)
+            if above**2 == radicand.numerator and below**2 == radicand.denominator
+            else mp.sqrt(floating(radicand))
         )
-    if not isinstance(of, mpc) and of < 0 and index % 2:
-        return -power(-of, 1 / index, at)
-    return power(of, 1 / index, at)
+    if not isinstance(radicand, mpc) and radicand < 0 and index % 2:
+        return -power(-radicand, 1 / index, at)
+    return power(radicand, 1 / index, at)
 
 
 def _has_letters_above(node: Node) -> bool:
     """Whether an exponent in the tree is anything but a number."""
-    return (node.kind == "power" and node.parts[1].kind != "number") or any(map(_has_letters_above, node.parts))
+    return (node.kind == "power" and node.children[1].kind != "number") or any(map(_has_letters_above, node.children))
 
 
 def power(base: Number, exponent: Number, at: Point) -> Number:
@@ -160,33 +162,33 @@ def power(base: Number, exponent: Number, at: Point) -> Number:
     return mp.power(floating(base), floating(exponent))
 
 
-def _call(node: Node, parts: list[Number], at: Point) -> Number:
+def _call(node: Node, operands: list[Number], at: Point) -> Number:
     if node.name in _LOGARITHMS:
-        return _logarithm(node.name, parts)
-    if len(parts) == 1 and node.name in _OF_ONE:
-        if abs(floating(parts[0])) > LARGEST:
+        return _logarithm(node.name, operands)
+    if len(operands) == 1 and node.name in _OF_ONE:
+        if abs(floating(operands[0])) > LARGEST:
             raise Undefined("out of all bounds")
-        return _OF_ONE[node.name](floating(parts[0]))
+        return _OF_ONE[node.name](floating(operands[0]))
     if node.name in _OF_REALS:
-        if any(isinstance(part, mpc) for part in parts):
+        if any(isinstance(operand, mpc) for operand in operands):
             raise Undefined("no order")
-        return _OF_REALS[node.name](parts)
-    if node.name == "|" and len(parts) == 1:
-        return abs(parts[0])
+        return _OF_REALS[node.name](operands)
+    if node.name == "|" and len(operands) == 1:
+        return abs(operands[0])
     # an unknown function: any value that depends on nothing but its name and arguments
-    known = [str(part) if isinstance(part, Fraction) else mp.nstr(part, 30) for part in parts]
+    known = [str(operand) if isinstance(operand, Fraction) else mp.nstr(operand, 30) for operand in operands]
     return Fraction(draw(f"{node.name}({known})", 1, 2**20), 2**18)
 
 
-def _logarithm(name: str, parts: list[Number]) -> Number:
-    of, base = parts[0], (parts[1] if len(parts) > 1 else Fraction(10) if name == "lg" else None)
-    if of == 0 or base in (0, 1) or len(parts) > 2:
+def _logarithm(name: str, operands: list[Number]) -> Number:
+    argument, base = operands[0], (operands[1] if len(operands) > 1 else Fraction(10) if name == "lg" else None)
+    if argument == 0 or base in (0, 1) or len(operands) > 2:
         raise Undefined("no logarithm")
-    return mp.log(floating(of)) if base is None else mp.log(floating(of)) / mp.log(floating(base))
+    return mp.log(floating(argument)) if base is None else mp.log(floating(argument)) / mp.log(floating(base))
 
 
-def _factorial(parts: list[Number]) -> Number:
-    (x,) = parts
+def _factorial(operands: list[Number]) -> Number:
+    (x,) = operands
     if isinstance(x, Fraction) and x.denominator == 1 and 0 <= x <= LARGEST_FACTORIAL:
         return Fraction(math.factorial(int(x)))
     if abs(x) > 10**5:
@@ -194,8 +196,8 @@ def _factorial(parts: list[Number]) -> Number:
     return mp.gamma(floating(x) + 1)
 
 
-def _binomial(parts: list[Number]) -> Number:
-    n, k = parts
+def _binomial(operands: list[Number]) -> Number:
+    n, k = operands
     if (
         isinstance(n, Fraction)
         and isinstance(k, Fraction)
@@ -203,14 +205,14 @@ def _binomial(parts: list[Number]) -> Number:
         and 0 <= k <= n <= LARGEST_FACTORIAL
     ):
         return Fraction(math.comb(int(n), int(k)))
-    if any(abs(part) > 10**5 for part in parts):
+    if any(abs(operand) > 10**5 for operand in operands):
         raise Undefined("out of all bounds")
     return mp.binomial(floating(n), floating(k))
 
 
 def _rounded(down: bool) -> Callable[[list[Number]], Number]:
-    def rounded(parts: list[Number]) -> Number:
-        (x,) = parts
+    def rounded(operands: list[Number]) -> Number:
+        (x,) = operands
         if not isinstance(x, Fraction):
             near = mp.nint(x)
             x = near if abs(x - near) < mpf(10) ** (-mp.dps // 3) else mp.floor(x) if down else mp.ceil(x)
@@ -220,20 +222,20 @@ def _rounded(down: bool) -> Callable[[list[Number]], Number]:
     return rounded
 
 
-def _integers(of: Callable[..., int]) -> Callable[[list[Number]], Number]:
-    def of_integers(parts: list[Number]) -> Number:
-        if not all(isinstance(part, Fraction) and part.denominator == 1 for part in parts):
+def _integers(function: Callable[..., int]) -> Callable[[list[Number]], Number]:
+    def of_integers(operands: list[Number]) -> Number:
+        if not all(isinstance(operand, Fraction) and operand.denominator == 1 for operand in operands):
             raise Undefined("no integer")
-        return Fraction(of(*(int(part) for part in parts)))
+        return Fraction(function(*(int(operand) for operand in operands)))
 
     return of_integers
 
 
 _KINDS: dict[str, Callable[[Node, list[Number], Point], Number]] = {
-    "number": lambda node, parts, at: Fraction(node.name),
+    "number": lambda node, operands, at: Fraction(node.name),
     "letter": _letter,
     "sum": _sum,
-    "negative": lambda node, parts, at: -parts[0],
+    "negative": lambda node, operands, at: -operands[0],
     "product": _product,
     "inverse": _inverse,
     "power": _power,
@@ -249,8 +251,8 @@ _OF_ONE: dict[str, Callable[[mpf], Number]] = {
 _OF_REALS: dict[str, Callable[[list[Number]], Number]] = {
     "!": _factorial,
     "binom": _binomial,
-    "max": lambda parts: max(parts, key=floating),
-    "min": lambda parts: min(parts, key=floating),
+    "max": lambda operands: max(operands, key=floating),
+    "min": lambda operands: min(operands, key=floating),
     "gcd": _integers(math.gcd),
     "lcm": _integers(math.lcm),
     "\\lfloor": _rounded(True),

@@ -162,15 +162,15 @@ def _noted(text: str) -> str:
     note = _NOTE.fullmatch(text)
     if note is None or not is_numeric(note[1]) or not any(map(str.isdigit, note[1])):
         return text
-    ahead, said, behind = note[1], note[2].strip(), note[3]
+    ahead, content, behind = note[1], note[2].strip(), note[3]
     tail = f" {behind}" if behind else ""
-    value = number_in_words(said)
+    value = number_in_words(content)
     if value is not None:
         return ahead + tail if _value(ahead) == value else text
-    words = said.lower().split()
-    if words[0] in _TAKES_BACK or behind or not _WORD.fullmatch(said):
+    words = content.lower().split()
+    if words[0] in _TAKES_BACK or behind or not _WORD.fullmatch(content):
         return text
-    return ahead if len(words) == 1 and words[0] in _SAYS_NOTHING else f"{ahead} {said}"
+    return ahead if len(words) == 1 and words[0] in _SAYS_NOTHING else f"{ahead} {content}"
 
 
 def _value(digits: str) -> Fraction | None:
