@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from tests.warm import Process
 from zero.config import check as configs
 from zero.errors import Broken, InputError, Preempted
 from zero.pretrain import __main__ as pretraining
+from zero.pretrain import model as models
 from zero.pretrain.__main__ import run
-from zero.pretrain.data import Batches, Place, Stage, Texts, question_documents, read_documents
+from zero.pretrain.data import Batches, Document, Place, Stage, Texts, question_documents, read_documents
 from zero.questions import QuestionSet, Rows
 from zero.records import Question
 
@@ -87,6 +88,20 @@ def test_the_folder_is_a_standard_one(made: Path) -> None:
     assert (model.config.model_type, model.config.vocab_size) == ("qwen2", len(tokenizer))
     assert model.config.eos_token_id == tokenizer.eos_token_id
     assert model(torch.tensor([tokenizer.encode("Start with 1")])).logits.isfinite().all()
+
+
+def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A book of one document would be read 20,000 times."""
+    monkeypatch.setattr(models, "TOKENIZER_CHARACTERS", 5000)
+    drawn = list[Document]()
+
+    def source(seed: int) -> Iterator[Document]:
+        for document in Texts([" word" * 200], seed):
+            drawn.append(document)
+            yield document
+
+    _, tokenizer = models.create(configs.check("pretrain", [*NEW, "out=x"]), {"text": source})
+    assert len(drawn) == 5 and len(tokenizer.encode(" word")) == 1
 
 
 def test_the_same_config_gives_the_same_bits(made: Path, tmp_path: Path) -> None:

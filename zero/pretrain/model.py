@@ -10,6 +10,8 @@ from zero.config import check as configs
 from zero.errors import InputError
 from zero.pretrain.data import Source
 
+TOKENIZER_CHARACTERS = 10_000_000  # of text to train a tokenizer on: long documents need not be so many
+
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The causal language model that the config names, in float32, and its tokenizer. Raises InputError."""
@@ -30,7 +32,12 @@ def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[An
     from zero.nano.tokenizer import train_tokenizer
 
     first = next(iter(sources.values()))(seed=config["seed"])
-    texts = [text for text, _ in islice(first, config["tokenizer"]["documents"])]
+    texts, characters = list[str](), 0
+    for text, _ in islice(first, config["tokenizer"]["documents"]):
+        texts.append(text)
+        characters += len(text)
+        if characters >= TOKENIZER_CHARACTERS:
+            break
     tokenizer = train_tokenizer(texts, config["tokenizer"]["size"], config["model"]["new"]["max_position_embeddings"])
     shape = Qwen2Config(
         **config["model"]["new"],
