@@ -57,8 +57,10 @@ def test_numbers_are_those_written_down(name: str, tmp_path: Path) -> None:
             summed = key.startswith(("loss/", "mismatch/", "critic/"))
             if not key.startswith("mismatch/"):  # rounding noise around 1e-7, checked elsewhere
                 assert line[key] == pytest.approx(value, rel=2e-3 if summed else 1e-9, abs=1e-6), (line["step"], key)
-    assert any(line.get("loss/grad_norm", 0.0) > 0 for line in golden)
-    assert weights(folder) != (BASE / "model.safetensors").read_bytes()
+    if any(line.get("loss/grad_norm") for line in golden):
+        assert weights(folder) != (BASE / "model.safetensors").read_bytes()
+    else:
+        assert not name.startswith("algo-"), "ten steps of an algorithm change the weights"
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from tests.test_algorithm import NAMES
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
-from zero.critic import Parts
+from zero.critic import CriticContext
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
 from zero.learner import Learner
@@ -140,7 +140,7 @@ def value_model(algo: Algorithm, model: Any, world: World, micro_tokens: int) ->
     if getattr(algo.critic, "func", None) is not ValueModel:
         return None
     parts = dict.fromkeys(("tokenizer", "engine", "grader", "sampling"))
-    given = Parts(model=model, **parts, total_updates=10, seed=0, autocast=False, device=CPU, world=world)  # type: ignore
+    given = CriticContext(model=model, **parts, total_updates=10, seed=0, autocast=False, device=CPU, world=world)  # type: ignore
     return ValueModel(given, OPTIM, clip=0.05, micro_tokens=micro_tokens)
 
 
