@@ -69,3 +69,13 @@ def test_the_copies_of_a_cell_settle_it_by_their_lease(tmp_path: Path, monkeypat
     finally:
         child.kill()
         child.wait()
+
+
+def test_whoever_may_write_to_a_folder_may_own_it_next(tmp_path: Path) -> None:
+    """A group that shares its files (umask 002) goes on with each other's runs."""
+    before = os.umask(0o002)
+    try:
+        with owned(tmp_path):
+            assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)

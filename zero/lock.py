@@ -53,7 +53,7 @@ def _locked(path: Path, folder: Path, key: str) -> int:
     """The open file, locked, with our name in it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)  # it may just have gone with the last owner's lock
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         owner = _read(handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

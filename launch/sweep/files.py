@@ -255,7 +255,7 @@ def begin_attempt(cell_dir: Path, job: str, restart: int) -> int:
     (cell_dir / LOG).mkdir(parents=True, exist_ok=True)
     while True:
         try:
-            os.close(os.open(log_path(cell_dir, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            os.close(os.open(log_path(cell_dir, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             break
         except FileExistsError:
             number += 1

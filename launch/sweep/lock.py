@@ -69,7 +69,7 @@ def make_guard(path: Path) -> str:
     removed; whether a process of another machine lives cannot be known here."""
     file = guard_file(path)
     try:
-        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         owner = file.read_text(errors="replace").strip()
         host, _, pid = owner.partition(" ")

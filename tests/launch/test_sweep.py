@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
     assert (first, second) == (1, 2)
     assert (one["exit"], one["restart"], one["job"]) == (75, 0, "12_3") and one["ended"] >= one["time"]
     assert "exit" not in two and two["restart"] == 1
+
+
+def test_a_group_that_shares_its_files_can_go_on_with_a_sweep(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        files.end_attempt(tmp_path, files.begin_attempt(tmp_path, "12_3", 0), 75)
+        files.write_json(tmp_path / files.LEASE, {"token": "x"})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o060 for path in tmp_path.rglob("*")} == {0o060}
 
 
 def test_two_attempts_never_have_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@ question sets, and refuses bad input in one line."""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +35,7 @@ from zero.errors import Broken, InputError, Preempted
 from zero.pretrain import __main__ as pretraining
 from zero.pretrain import model as models
 from zero.pretrain.__main__ import run
-from zero.pretrain.data import Batches, Document, Place, Stage, Texts, question_documents, read_documents
+from zero.pretrain.data import Batches, Document, Place, Stage, Texts, encode, question_documents, read_documents
 from zero.questions import QuestionSet, Rows
 from zero.records import Question
 
@@ -102,6 +105,38 @@ def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.Mon
 
     _, tokenizer = models.create(configs.check("pretrain", [*NEW, "out=x"]), {"text": source})
     assert len(drawn) == 5 and len(tokenizer.encode(" word")) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "shown"),
+    [
+        (1000, "step 8  tokens 1000 of 4000  loss 5.5000  13 s, 39 s to go\n"),
+        (
+            4096,
+            "step 8  tokens 4096 of 4000  loss 5.5000  13 s, 0 s to go\n",
+        ),  # the last batch may be more than is left
+    ],
+)
+def test_a_line_says_how_far_it_is(seen: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    training: Any = SimpleNamespace(
+        step=8, losses=[5.0, 6.0], seconds=13.0, budgets=[4000], optimizers=[optimizer],
+        batches=SimpleNamespace(seen=seen, share=seen / 4000),
+    )  # fmt: skip
+    pretraining.write_line(training, io.StringIO())
+    assert capsys.readouterr().out == shown
+
+
+def test_a_document_beyond_the_context_is_no_news(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Documents are packed into sequences; transformers' warning of an indexing error would be wrong."""
+    tokenizer, logger = AutoTokenizer.from_pretrained(made), logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.WARNING, "transformers"):
+            assert len(encode([("1 " * 2000, True)], tokenizer)) > 2000
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.records == []
 
 
 def test_the_same_config_gives_the_same_bits(made: Path, tmp_path: Path) -> None:

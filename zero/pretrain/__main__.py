@@ -255,7 +255,7 @@ def write_line(training: Training, log: Any) -> None:
     losses.clear()
     print(json.dumps(entry), file=log, flush=True)
     share = training.batches.share
-    left = training.seconds * (1 - share) / share if share else 0.0
+    left = training.seconds * max(0.0, 1 - share) / share if share else 0.0  # the last batch may exceed the tokens
     line = "step {step}  tokens {tokens} of {total}  loss {loss:.4f}  {seconds:.0f} s, {left:.0f} s to go"
     print(line.format(**entry, total=sum(training.budgets), left=left), flush=True)
 

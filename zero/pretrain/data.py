@@ -202,7 +202,10 @@ def encode(documents: Sequence[Document], tokenizer: Any) -> list[int]:
     """The ids of documents one after another, with the end-of-text token where one is due."""
     ids: list[int] = []
     texts = [text for text, _ in documents]
-    for row, (_, ended) in zip(tokenizer(texts, add_special_tokens=False).input_ids, documents, strict=True):
+    rows = tokenizer(
+        texts, add_special_tokens=False, verbose=False
+    ).input_ids  # else it warns of lengths that are packed
+    for row, (_, ended) in zip(rows, documents, strict=True):
         ids += [*row, tokenizer.eos_token_id] if ended else row
     return ids
 
