@@ -51,6 +51,8 @@ def test_the_cut_hides_nothing_that_differs() -> None:
     ]
     one, two = named(*long, "steps=7"), named(*long, "steps=8")
     assert "steps=7" in one and "steps=8" in two and "weight_decay=0.125" in one and max(len(one), len(two)) <= LONGEST
+    both = named(*long, "samples.every=5", "evaluation.every=3")
+    assert "samples.every=5" in both and "evaluation.every=3" in both and "-weight_decay=" in both
 
 
 def test_different_settings_never_share_a_name() -> None:

@@ -8,6 +8,7 @@ so that runs with different settings never share a folder.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -110,8 +111,8 @@ def _plain(text: str) -> str:
 
 
 def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str, str]) -> str:
-    """The parts as one name. If it is too long keys lose all but their last word, then the longest values are shortened:
-    every setting stays in sight for as long as there is room."""
+    """The parts as one name. If it is too long keys lose all but their last word, or two where another key ends in the same one;
+    then the longest values are shortened: every setting stays in sight for as long as there is room."""
     names, texts = {key: key for key in shown}, {key: text for key, (text, _) in shown.items()}
     whole = start == _plain(start) and all(exact for _, exact in shown.values())
 
@@ -121,7 +122,9 @@ def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str
     room = LONGEST - HASH - 1
     if len(name()) > (LONGEST if whole else room):
         whole = False
-        names = {key: _plain(key.rpartition(".")[2]) for key in names}
+        words = {key: key.split(".") for key in names}
+        ends = Counter(split[-1] for split in words.values())
+        names = {key: _plain(".".join(split[-2 if ends[split[-1]] > 1 else -1 :])) for key, split in words.items()}
         while len(name()) > room and max(map(len, texts.values()), default=0) > SHORTEST:
             longest = max(texts, key=lambda key: len(texts[key]))
             texts[longest] = texts[longest][: max(SHORTEST, len(texts[longest]) - (len(name()) - room))]
