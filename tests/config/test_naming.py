@@ -53,6 +53,9 @@ def test_the_cut_hides_nothing_that_differs() -> None:
     assert "steps=7" in one and "steps=8" in two and "weight_decay=0.125" in one and max(len(one), len(two)) <= LONGEST
     both = named(*long, "samples.every=5", "evaluation.every=3")
     assert "samples.every=5" in both and "evaluation.every=3" in both and "-weight_decay=" in both
+    many = "steps=1 prompts=4 group_size=4 evaluation.every=0 sampling.max_tokens=24 benchmarks.limit=4 samples.every=0"
+    name = named(*many.split(), "questions=file", "questions.path=/a/q.jsonl", "questions.question=text", choices=FILE)
+    assert name.count("=") == 9 and "-steps=1-" in name and "-prompts=4-" in name and len(name) <= LONGEST, name
 
 
 def test_different_settings_never_share_a_name() -> None:

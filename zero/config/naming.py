@@ -22,6 +22,7 @@ from zero.errors import InputError
 AXES = ("algo", "template", "questions", "model")
 OVERLAYS = ("size", "debug")  # groups that change what the others are by default
 LONGEST, SHORTEST, HASH = 120, 6, 8  # characters of a name, of a value in it, of a hash
+SHORTEST_KEY = 4  # characters of a setting in a name
 NOT_TELLING = ("model", "data", "train")  # names that folders and files of many runs share
 
 
@@ -112,7 +113,7 @@ def _plain(text: str) -> str:
 
 def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str, str]) -> str:
     """The parts as one name. If it is too long keys lose all but their last word, or two where another key ends in the same one;
-    then the longest values are shortened: every setting stays in sight for as long as there is room."""
+    then the longest values are shortened, then the longest keys: every setting stays in sight for as long as there is room."""
     names, texts = {key: key for key in shown}, {key: text for key, (text, _) in shown.items()}
     whole = start == _plain(start) and all(exact for _, exact in shown.values())
 
@@ -128,6 +129,11 @@ def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str
         while len(name()) > room and max(map(len, texts.values()), default=0) > SHORTEST:
             longest = max(texts, key=lambda key: len(texts[key]))
             texts[longest] = texts[longest][: max(SHORTEST, len(texts[longest]) - (len(name()) - room))]
+        if len(name()) > room:
+            names = {key: _plain(split[-1]) for key, split in words.items()}
+        while len(name()) > room and max(map(len, names.values()), default=0) > SHORTEST_KEY:
+            longest = max(names, key=lambda key: len(names[key]))
+            names[longest] = names[longest][:-1]
     names = {key: _plain(text) for key, text in names.items()}
     if whole:
         return name()
