@@ -60,7 +60,9 @@ def varied(runs: Runs) -> Markup | None:
          "signature": run.result.get("signature", "")}
         for run in everyone
     ]  # fmt: skip
-    return body + folded(f"All {len(everyone)} runs", table(each), open_=len(everyone) <= 8)
+    return body + folded(
+        f"All {len(everyone)} runs" if len(everyone) > 1 else "The run", table(each), open_=len(everyone) <= 8
+    )
 
 
 def lead(runs: Runs) -> Markup:

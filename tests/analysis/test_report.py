@@ -187,7 +187,7 @@ def test_groups_of_one_have_no_signal_to_miss(tmp_path: Path) -> None:
 def test_one_run_has_no_interval_over_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "only", "grpo", 0, 20)
     text = page_of(run).text
-    assert "one seed everywhere" in text
+    assert "one seed everywhere" in text and "The run" in text and "All 1 runs" not in text
     assert "questions" in text
     assert "none" in text
 

@@ -303,9 +303,12 @@ def test_the_newest_start_says_which_options_were_chosen(tmp_path: Path) -> None
     assert [start["choices"]["reward"] for start in read_back.starts] == ["accuracy", "tinyzero", "orz"]
 
 
-def test_a_store_knows_the_newest_start_as_the_folder_does() -> None:
+def test_a_store_knows_the_newest_start_as_the_folder_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
     first = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
-    known = stored._start(run_tags(first, 0, "abc"))
+    tags = run_tags(first, 0, "abc")
+    assert tags["mlflow.user"] == "ada"
+    known = stored._start(tags)
     assert known == {
         key: first[key] for key in ("code", "host", "processor", "device", "ranks", "versions", "commit") if first[key]
     }
