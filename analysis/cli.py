@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zero.errors import Broken, InputError
+from zero.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +104,8 @@ def where(options: argparse.Namespace) -> Path:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A csv, whole or as it was."""
-    partial = path.with_name(f".{path.name}.partial")
-    table.to_csv(partial, index=False)
-    partial.replace(path)
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False)
 
 
 def say_notes(notes: Sequence[Note]) -> None:

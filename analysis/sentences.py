@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from analysis.reader.experiments import Experiment
 from analysis.stats.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
 from zero.errors import InputError
+from zero.files import write_atomically
 
 BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 WIDTH = 128  # characters of a line
@@ -63,6 +63,4 @@ def replace(path: Path, text: str) -> None:
     _, end, after = after_begin.partition(END)
     if not begin or not end:
         raise InputError("--readme", path, f"must hold a line {BEGIN} and, below it, a line {END}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zero.files import replacing, write_atomically
 from zero.tracking.palette import COLOURS, GREY, Look, look, looks
 
 if TYPE_CHECKING:
@@ -145,11 +146,8 @@ def save(drawn: Figure, path: Path) -> list[Path]:
     """PATH.svg and PATH.pdf, each whole or as it was. OSError passes."""
     from matplotlib import rc_context
 
-    with_ends = [path.with_name(path.name + end) for end in (".svg", ".pdf")]
-    partial = [path.with_name(f".{path.name}.partial{end}") for end in (".svg", ".pdf")]
-    partial[0].write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(drawn), encoding="utf-8")
-    with rc_context({"pdf.fonttype": 42}):  # text in a font that editors can change
-        drawn.savefig(partial[1], format="pdf", metadata={"CreationDate": None})
-    for written, end in zip(partial, with_ends, strict=True):
-        written.replace(end)
-    return with_ends
+    vector, page = (path.with_name(path.name + end) for end in (".svg", ".pdf"))
+    write_atomically(vector, '<?xml version="1.0" encoding="utf-8"?>\n' + svg(drawn))
+    with rc_context({"pdf.fonttype": 42}), replacing(page) as partial:  # text in a font that editors can change
+        drawn.savefig(partial, format="pdf", metadata={"CreationDate": None})
+    return [vector, page]

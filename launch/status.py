@@ -42,6 +42,7 @@ from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from launch.sync import count_undelivered
 from zero.errors import InputError
+from zero.files import read_json, replacing, write_atomically
 
 TAIL = 60  # lines of a log
 
@@ -223,7 +224,7 @@ def cancel(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.N
         return 0
     for name in unfinished:  # before its job is cancelled: its batch script must know not to requeue it
         (folder / name).mkdir(exist_ok=True)
-        files.write_whole(folder / name / files.CANCELLED, "by launch.status cancel\n")
+        write_atomically(folder / name / files.CANCELLED, "by launch.status cancel\n")
     live = [name for name in unfinished if statuses[name].live]
     backend.cancel(folder, live, [statuses[name].job for name in live if statuses[name].job])
     print(f"cancelled {len(unfinished)} cells, of which {len(live)} ran or waited in the queue")
@@ -262,7 +263,7 @@ def logs(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
             break
     else:
         print(f"{names[0]} has printed nothing yet")
-    error = files.read_json(cell_dir / files.ERROR)
+    error = read_json(cell_dir / files.ERROR)
     if error:
         print(f"==> {cell_dir / files.ERROR} (attempt {error.get('attempt')}, exit {error.get('exit')})")
         print(error.get("traceback") or error.get("line"))
@@ -277,19 +278,17 @@ def collect(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.
     names = visible_cells(sweep, statuses, names, options.all)
     rows = []
     for record in to_records(sweep, statuses, names):
-        result = files.read_json(folder / record["cell"] / files.RESULT)
+        result = read_json(folder / record["cell"] / files.RESULT)
         evaluation: dict[str, Any] = {}
         for metrics in (result.get("evaluation") or {}).values():
             evaluation |= {key: value for key, value in metrics.items() if "/" in key}
         rows.append({key: value for key, value in record.items() if key not in ("line", "eta")} | evaluation)
     out = options.out or folder / "collect.csv"
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(out) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(out)
     print(f"{out}: {len(rows)} cells, {len(columns)} columns; {states.summarize(statuses, names)}")
     return deliver_states(folder, sweep, statuses)
 

@@ -26,6 +26,7 @@ from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from zero.config.limits import check_value
 from zero.errors import InputError
+from zero.files import read_json
 
 # states of cells that the same line does not submit again, and the command of launch.status that does
 NEEDS_COMMAND = {states.FAILED: "retry --failed", states.CANCELLED: "resume", states.STOPPED: "resume"}
@@ -231,7 +232,7 @@ def code_change_note(folder: Path) -> list[str]:
     """A note if the code was edited since it was frozen for this sweep."""
     from launch.sweep.freeze import RECORD, digest
 
-    frozen = files.read_json(folder / files.CODE / RECORD)
+    frozen = read_json(folder / files.CODE / RECORD)
     if not frozen or frozen.get("digest") == digest():
         return []
     taken = format_time(float(frozen.get("time", 0)))

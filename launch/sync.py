@@ -22,6 +22,7 @@ from launch.sweep.files import Cell, Sweep
 from launch.sweep.lock import lock
 from launch.sweep.states import Status
 from zero.errors import InputError
+from zero.files import read_json, write_json
 
 MLFLOW_STATUS = {
     states.FINISHED: "finished",
@@ -89,7 +90,7 @@ def needs_sync(cell_dir: Path, cell: Cell, status: Status, uri: str) -> bool:
 
     if cell.root != "train" or not (cell_dir / "metrics.jsonl").exists():
         return False
-    link = files.read_json(cell_dir / LINK)
+    link = read_json(cell_dir / LINK)
     if has_tracker(cell_dir) and status.live:
         return False  # its own process delivers its journal
     if link.get("uri") != without_password(uri):
@@ -111,7 +112,7 @@ def count_undelivered(folder: Path, sweep: Sweep, statuses: Mapping[str, Status]
 
 def has_tracker(cell_dir: Path) -> bool:
     """Whether the cell reports to a tracking server itself."""
-    config = files.read_json(cell_dir / files.CELL).get("config") or {}
+    config = read_json(cell_dir / files.CELL).get("config") or {}
     return "_target_" in config.get("tracker", {})
 
 
@@ -163,10 +164,10 @@ def write_link(cell_dir: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
 
     first = json.dumps(provenance.starts(cell_dir)[:1], sort_keys=True)
     token = sha256(f"{sweep.id or sweep.name}\n{cell.name}\n{cell.signature}\n{first}".encode()).hexdigest()[:32]
-    link = files.read_json(cell_dir / LINK)
+    link = read_json(cell_dir / LINK)
     if not {"run_id", "token", "delivered", "status"} <= link.keys():
         link = {"run_id": None, "token": token, "delivered": -1, "status": "running", "uri": without_password(uri)}
-        files.write_json(cell_dir / LINK, link)
+        write_json(cell_dir / LINK, link)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
+from zero.files import append_whole, json_lines
 from zero.grading import Grader
 from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
@@ -107,12 +108,10 @@ def evaluate_in_parts(
     if done:
         on_progress(done, len(prompts))
     if done < len(prompts):
-        with engine.awake(), path.open("ab") as file:
+        with engine.awake():
             for start in range(done, len(prompts), size):
                 new_rows = rows(_answered(bench, prompts[start : start + size], engine))
-                file.write("".join(json.dumps(row) + "\n" for row in new_rows).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                append_whole(path, "".join(json.dumps(row) + "\n" for row in new_rows).encode())
                 table += new_rows
                 on_progress(len(table) // bench.n, len(prompts))
     return measured(bench.questions.name, bench.n, table, ks)
@@ -126,14 +125,10 @@ def _answered(bench: Benchmark, prompts: Sequence[Prompt], engine: RolloutEngine
 def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]:
     """The rows of the whole parts that the file holds; whatever a kill left behind them is cut off."""
     data = path.read_bytes() if path.exists() else b""
-    lines = data.splitlines(keepends=True)
+    lines = list(json_lines(data))
     table: list[Row] = []
-    for line in lines:
-        try:
-            row = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+    for line, row in lines:
+        if row is None or not line.endswith(b"\n"):
             break
         prompt = prompts[len(table) // n] if len(table) < n * len(prompts) else None
         if prompt is None or (row.get("id"), row.get("prompt")) != (prompt.question.id, prompt.text):
@@ -142,7 +137,7 @@ def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]
         table.append(row)
     if len(table) < n * len(prompts):
         table = table[: len(table) // (n * size) * n * size]
-    length = sum(map(len, lines[: len(table)]))
+    length = sum(len(line) for line, _ in lines[: len(table)])
     if length < len(data):
         os.truncate(path, length)
     return table

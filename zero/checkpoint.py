@@ -17,6 +17,7 @@ from typing import Any
 
 from zero.distributed import World
 from zero.errors import InputError
+from zero.files import step_folders
 
 MANIFEST = "manifest.json"
 
@@ -49,7 +50,7 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, worl
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     _sync(folder)
-    for old in _complete(folder)[:-keep]:
+    for old in list(step_folders(folder).values())[:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -58,7 +59,7 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None
     """Step and path of the newest checkpoint whose files all match their hashes; damaged ones are named and passed over.
     None if there is no checkpoint; InputError if none of them is sound."""
     damaged: list[str] = []
-    for path in reversed(_complete(folder)):
+    for path in reversed(step_folders(folder).values()):
         try:
             manifest = json.loads((path / MANIFEST).read_text())
             for name, digest in manifest["sha256"].items():
@@ -103,12 +104,6 @@ def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int
         )
         raise InputError("run_dir", folder.parent, remedy)
     return step, path
-
-
-def _complete(folder: Path) -> list[Path]:
-    """The checkpoints in the order of their steps, of which those beyond 999,999 have longer names."""
-    paths = [path for path in folder.glob("step_*") if path.is_dir() and path.name.removeprefix("step_").isdecimal()]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,6 @@ With run=FOLDER the answers to each step's checkpoint stand in RUN_DIR/step_NNNN
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -25,7 +24,7 @@ from zero.config import check as configs
 from zero.config import identity
 from zero.config.cli import command_line, failed
 from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
-from zero.files import write_atomically
+from zero.files import write_json
 from zero.lock import owned
 from zero.models.load import find
 from zero.paths import CONF
@@ -65,7 +64,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
         with owned(run_dir), StopSignal("these questions").listening() as stop:
             results = measure(config, run_dir, sets, paths, start, stop, **light)
         outcome = outcome_of(config, results)
-        write_atomically(run_dir / run_folder.RESULT, json.dumps(outcome, indent=1))
+        write_json(run_dir / run_folder.RESULT, outcome)
     except OSError as error:
         if disk_is_full(error):
             raise no_space(run_dir, "its answers") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zero.checkpoint import disk_is_full, no_space
 from zero.errors import Broken, InputError
+from zero.files import step_folders
 from zero.rollout import NotFinite
 from zero.tracking import journal
 
@@ -95,9 +96,10 @@ def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim", lo
     if last.get("step"):
         shown = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {used or 0:.3g}"
         seen = f"in step {last['step']}: {shown}; "
-    saved = sorted((run_dir / "checkpoints").glob("step_*"))
-    bad = [path for path in saved if int(path.name.removeprefix("step_")) >= lost]
-    again = f"from checkpoint {saved[-len(bad) - 1].name}" if len(saved) > len(bad) else "from the start"
+    saved = step_folders(run_dir / "checkpoints")
+    bad = [path for step, path in saved.items() if step >= lost]
+    good = [path.name for step, path in saved.items() if step < lost]
+    again = f"from checkpoint {good[-1]}" if good else "from the start"
     remove = f"remove {' '.join(map(str, bad))}, whose weights are lost already, and " if bad else ""
     return f"{seen}the same command would meet it again: {remove}add resume_with='{setting}.lr={rate / 10:.3g}': it goes on {again}"
 

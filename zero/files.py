@@ -1,20 +1,81 @@
-"""Reading files that others wrote: ordinary files only, and never more than fits in memory. Writing files whole or not at all.
+"""Files that are whole or absent: the one place that knows how a file is replaced and what a torn line is.
 
-A name in a run folder may be a pipe, which would be waited for, a device that never ends, or a file of terabytes; each of them
-is an OSError here.
+Reading takes ordinary files only, and never more than fits in memory: a name in a run folder may be a pipe, which would
+be waited for, a device that never ends, or a file of terabytes. Each of them is an OSError here.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import socket
 import stat
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 LARGEST = 1 << 30  # bytes of a file that is read whole: a journal of a million steps has less
+LARGEST_RECORD = 1 << 26  # bytes of a JSON or yaml file
 LONGEST = 1 << 26  # bytes of one line
+
+
+@contextmanager
+def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
+    """A new name beside `path`, for what writes a file itself; at the end of the block it becomes `path` at once.
+
+    Readers and a kill see the old file or the new one; an error leaves the old one and nothing else. The name is this
+    process's own: several may replace one file. `sync`: the file is on disk at the end, also after a power cut.
+    """
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(partial):
+            error.filename = str(path)  # what the user knows it by
+        raise
+
+
+def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> None:
+    """Replace a file (text as UTF-8) as `replacing` does. OSError passes."""
+    with replacing(path, sync) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
+    """One JSON object, whole or not at all."""
+    write_atomically(path, json.dumps(record, indent=1, default=str) + "\n", sync)
+
+
+def append_whole(path: Path, lines: bytes) -> None:
+    """Whole lines at the end of a file, on disk when this returns; a line torn by a kill before them stays its own.
+    OSError (a full disk takes the beginning, and says nothing) passes and leaves the file as it was."""
+    with path.open("ab+", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        torn = False
+        if end:
+            file.seek(end - 1)
+            torn = file.read(1) != b"\n"
+        data = b"\n" + lines if torn else lines
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """One JSON object as a line at the end of a file, as `append_whole`."""
+    append_whole(path, json.dumps(record, default=str).encode() + b"\n")
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -35,7 +96,7 @@ def read_regular(path: Path, largest: int = LARGEST) -> bytes:
     return content
 
 
-def lines_of(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
+def read_lines(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
     """The lines of an ordinary file, one at a time; of one that is longer than `longest` the beginning, and nothing
     of what follows it."""
     with open_regular(path) as file:
@@ -45,8 +106,39 @@ def lines_of(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
                 return
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file beside `path`, then rename it: a reader sees the old content or the new one."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.rename(path)
+def json_object(text: bytes | str) -> dict[str, Any] | None:
+    """The object that is written there; None if it is torn, damaged or no object."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read_json(path: Path, largest: int = LARGEST_RECORD) -> dict[str, Any]:
+    """The object of a JSON file; {} if there is none, or what is there is no object."""
+    try:
+        return json_object(read_regular(path, largest)) or {}
+    except OSError:
+        return {}
+
+
+def json_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Every line of a file of JSON lines as it stands there, and its object; None for a torn or damaged one."""
+    for line in content.splitlines(keepends=True):
+        yield line, json_object(line)
+
+
+def read_json_lines(path: Path, largest: int = LARGEST) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; torn and damaged lines are left out; none if the file cannot be read."""
+    try:
+        content = read_regular(path, largest)
+    except OSError:
+        return []
+    return [record for _, record in json_lines(content) if record is not None]
+
+
+def step_folders(folder: Path) -> dict[int, Path]:
+    """The folders step_N in a folder by N, ascending (beyond 999,999 the names are longer); anything else is left alone."""
+    names = {path: path.name.removeprefix("step_") for path in folder.glob("step_*") if path.is_dir()}
+    return dict(sorted((int(digits), path) for path, digits in names.items() if digits.isdecimal()))

@@ -29,7 +29,7 @@ from yaml import YAMLError
 from zero.config import check as configs
 from zero.config import identity, limits
 from zero.errors import InputError
-from zero.files import write_atomically
+from zero.files import step_folders, write_atomically
 from zero.paths import CONF
 from zero.tracking import provenance
 
@@ -292,7 +292,7 @@ def result_of(run_dir: Path) -> dict[str, Any] | None:
 
 def refuse_without_checkpoints(result: Mapping[str, Any] | None, run_dir: Path) -> None:
     """InputError if a finished run is to go on whose checkpoints were removed: it would start over, and lose its journal."""
-    if result and result["status"] == "finished" and not any((run_dir / "checkpoints").glob("step_*")):
+    if result and result["status"] == "finished" and not step_folders(run_dir / "checkpoints"):
         remedy = "has finished, and its checkpoints are gone; train on from its weights"
         raise InputError("run_dir", run_dir, f"{remedy}: model.path={run_dir / 'model'} run_dir=NEW_FOLDER")
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from zero import run_folder
 from zero.config import check as configs
 from zero.errors import InputError
+from zero.files import step_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +68,7 @@ def paths_of(config: Config) -> dict[int | None, Path | None]:
             raise InputError("step", config["step"], "belongs to a training run; add run=FOLDER")
         return {None: None}
     folder, wanted = Path(config["run"]).expanduser(), config["step"]
-    paths = sorted((folder / "checkpoints").glob("step_*"))
-    saved: dict[int | None, Path | None] = {int(path.name.removeprefix("step_")): path for path in paths}
+    saved: dict[int | None, Path | None] = dict(step_folders(folder / "checkpoints").items())
     if (folder / "model").is_dir():
         saved.setdefault(read_run(config["run"])["steps"], folder / "model")
     if wanted == "all":

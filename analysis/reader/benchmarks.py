@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.reader.folders import COMPLETIONS, TRAIN
 from analysis.reader.records import EVAL, Note, Run, Runs
-from zero.files import lines_of
+from zero.files import json_object, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +114,8 @@ def _completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for path, benchmark, step in _files(run, run.path):
         damaged = 0
         try:
-            for text in lines_of(path):
-                row = _row(text)
+            for text in read_lines(path):
+                row = json_object(text)
                 if row is not None:
                     yield row | {"step": step, "benchmark": benchmark}
                 damaged += row is None and bool(text.strip())
@@ -142,11 +141,3 @@ def _files(run: Run, folder: Path) -> Iterable[tuple[Path, str, int]]:
             if match := EVALUATION_FILE.match(path.name):
                 files.append((int(inner[1]) if inner else own, match["benchmark"], path))
     return [(path, benchmark, step) for step, benchmark, path in sorted(files)]
-
-
-def _row(text: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None

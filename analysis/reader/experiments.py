@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.reader.folders import SWEEP, read_json
+from analysis.reader.folders import SWEEP
 from analysis.reader.records import Runs
 from zero.config.experiments import KEY, NANO, SIZE, key_of
 from zero.config.identity import PLACE
 from zero.errors import InputError
+from zero.files import read_json
 
 COUNTED = ("statistic", "direction", "smallest", "where")  # of a claim: what it says in numbers
 LAUNCHER = re.compile(r"[+~]*(hydra|launcher)[./@]")

@@ -5,7 +5,6 @@ Damaged and missing files become notes, never errors.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zero.files import read_regular
+from zero.files import LARGEST_RECORD, read_json, read_regular
 from zero.tracking import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
@@ -28,7 +27,6 @@ INSIDE_SWEEP = {"code", "local"}
 STORES = {"mlartifacts", "mlruns"}  # folders of MLflow: its copies of a run's files are no runs
 COMPLETIONS = re.compile(r"^(?:eval_(?P<benchmark>.+)|step)_(?P<step>\d+)\.jsonl?$")  # files of a run's responses
 RUN_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-LARGEST_RECORD = 1 << 26  # bytes of a json or yaml file
 ALIVE_S = 600.0  # a run without a result whose journal is younger counts as running
 CLOCKS_S = 5.0  # by which a journal may be younger than the result of the same life
 AXES = ("algo", "template", "questions", "model", "reward")
@@ -175,15 +173,6 @@ def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], notes: list[s
     if unknown and "algo" in config:
         notes.append(f"{', '.join(unknown)}: which option was chosen is not recorded")
     return axes | {"seed": shown(config.get("seed", ""))}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; {} if there is none, or what is there is no object."""
-    try:
-        record = json.loads(read_regular(path, LARGEST_RECORD))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _read_yaml(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from zero.files import read_regular
+from zero.files import json_lines, read_regular
 from zero.tracking.journal import FILE
 
 NAMED = 3  # lines, gaps or metrics that a note names
@@ -114,15 +114,11 @@ def _slow(data: bytes, wanted: Callable[[str], bool]) -> Journal:
     bad: dict[str, int] = {}
     last = -1
     disorder = False
-    for i, text in enumerate(data.splitlines(), 1):
+    for i, (text, line) in enumerate(json_lines(data), 1):
         if not text.strip():
             continue
-        try:
-            line = json.loads(text)
-            step = line.pop("step")
-            if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 1 << 62:
-                raise ValueError("no step")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        step = line.pop("step", None) if line is not None else None
+        if line is None or isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 1 << 62:
             damaged.append(i)
             continue
         if step in rows:

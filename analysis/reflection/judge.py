@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.errors import Broken, InputError
-from zero.files import read_regular
+from zero.files import json_lines, read_regular
 
 if TYPE_CHECKING:  # zero.rollout brings torch, which keywords alone do not need
     from zero.rollout.http import Client
@@ -116,14 +116,10 @@ class Cache:
             self._file = path.open("ab", buffering=0)  # each reply is one write: a kill leaves whole lines
         except OSError as error:
             raise InputError("judge.cache", path, f"cannot be written ({error.strerror}); choose another") from None
-        for line in raw.splitlines():
-            try:
-                row = json.loads(line)
-                text, whole = row["text"], row["whole"]
-                if isinstance(text, str) and isinstance(whole, bool):
-                    self.known[str(row["key"])] = Reply(text, whole)
-            except (ValueError, LookupError, TypeError):
-                continue
+        for _, row in json_lines(raw):
+            text, whole = (row or {}).get("text"), (row or {}).get("whole")
+            if row and "key" in row and isinstance(text, str) and isinstance(whole, bool):
+                self.known[str(row["key"])] = Reply(text, whole)
         if raw and not raw.endswith(b"\n"):
             self._file.write(b"\n")
 

@@ -9,7 +9,6 @@ gives the same page. Claims are those of FOLDER/claims.yaml, as analysis/stats/c
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zero.errors import InputError
+from zero.files import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -133,9 +133,7 @@ def report(runs: Runs, request: Request) -> Report:
 def write(path: Path, html: str) -> None:
     """The page, whole or as it was. OSError passes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(html, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_atomically(path, html)
 
 
 def request_of(options: argparse.Namespace) -> tuple[Request, Path]:

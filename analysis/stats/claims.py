@@ -26,9 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.reader.folders import LARGEST_RECORD
 from zero.errors import InputError
-from zero.files import read_regular
+from zero.files import LARGEST_RECORD, read_regular
 
 FILE = "claims.yaml"
 DIRECTIONS = ("greater", "less", "same")

@@ -18,6 +18,7 @@ from launch.sweep.files import Sweep
 from launch.sweep.states import CANCELLED, FAILED, FINISHED, STOPPED, Status
 from zero.config.check import model_folder
 from zero.config.recipes import parameters
+from zero.files import read_json
 
 GIB = 2**30
 MASTER, MOMENTS = 4, 8  # bytes of a parameter in a checkpoint: float32 weights, two moments of Adam
@@ -85,7 +86,7 @@ def disk_needed(folder: Path, sweep: Sweep, done: Sequence[str], left: Sequence[
     known: dict[str, float | None] = {}
     total = 0.0
     for name in left:
-        config = sweep.cells[name].config or files.read_json(folder / name / files.CELL).get("config")
+        config = sweep.cells[name].config or read_json(folder / name / files.CELL).get("config")
         if not config:
             return None
         path = str(config["model"]["path"])

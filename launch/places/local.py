@@ -24,6 +24,7 @@ from launch.places.slurm_script import suggestion
 from launch.sweep import files, lock, states
 from launch.sweep.states import Task
 from zero.errors import InputError
+from zero.files import write_atomically
 
 FOLDER = "local"  # of a sweep: names of the cells of each submission, and what its supervisor printed
 DEFAULTS: dict[str, Any] = {"at_once": 2, "devices": None, "requeues": 5, "python": None}
@@ -75,7 +76,7 @@ class Local:
         home = folder / FOLDER
         home.mkdir(parents=True, exist_ok=True)
         names = home / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}.names"
-        files.write_whole(names, "".join(f"{cell}\n" for cell in cells))
+        write_atomically(names, "".join(f"{cell}\n" for cell in cells))
         with names.with_suffix(".out").open("wb") as out:
             start([sys.executable, "-m", "launch.places.local", str(folder), str(names)], out, environment(folder))
         return cells

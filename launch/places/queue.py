@@ -19,6 +19,7 @@ from launch.sweep import files, lock, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from zero.errors import InputError
+from zero.files import read_json, write_json
 
 UNSUBMITTED = "unsubmitted.json"  # a file of the sweep
 HALTED = "halted"  # a file of the sweep: why launch/places/guard.sh took it out of the queue
@@ -129,7 +130,7 @@ def refreeze_deleted(folder: Path, sweep: Sweep, names: Iterable[str]) -> None:
     from launch.sweep.cells import TRAINING, make_cell, with_model_of, with_run_dir
     from launch.sweep.compose import Bases
 
-    uris = (files.read_json(folder / name / files.CELL).get("config") for name in sweep.cells if name not in deleted)
+    uris = (read_json(folder / name / files.CELL).get("config") for name in sweep.cells if name not in deleted)
     tracker = next((config["tracker"].get("uri") for config in uris if config and "tracker" in config), None)
     for name in deleted:
         cell = sweep.cells[name]
@@ -146,13 +147,13 @@ def refreeze_deleted(folder: Path, sweep: Sweep, names: Iterable[str]) -> None:
 
 def read_unsubmitted(folder: Path) -> list[str]:
     """Cells that are to be submitted as soon as there is room."""
-    return [str(name) for name in files.read_json(folder / UNSUBMITTED).get("cells", [])]
+    return [str(name) for name in read_json(folder / UNSUBMITTED).get("cells", [])]
 
 
 def write_unsubmitted(folder: Path, names: Iterable[str]) -> None:
     """Keep which cells wait for room; no file if none does."""
     if waiting := list(dict.fromkeys(names)):
-        files.write_json(folder / UNSUBMITTED, {"cells": waiting})
+        write_json(folder / UNSUBMITTED, {"cells": waiting})
     else:
         (folder / UNSUBMITTED).unlink(missing_ok=True)
 

@@ -11,9 +11,9 @@ from typing import Any
 from launch.places import Limits, slurm_checks, slurm_jobs, slurm_nodes, submitit_executor
 from launch.places.slurm_jobs import Unreachable
 from launch.places.slurm_script import Settings
-from launch.sweep import files
 from launch.sweep.states import Task
 from zero.errors import InputError
+from zero.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Slurm:
             mark = f"dry-run-{number}"
             request = slurm_jobs.prepare_array(folder, name, cells[first : first + size], settings, mark)
             paths.append(folder / slurm_jobs.FOLDER / f"{mark}.sbatch")
-            files.write_whole(paths[-1], submitit_executor.batch_file(request))
+            write_atomically(paths[-1], submitit_executor.batch_file(request))
         return paths
 
     def poll(self, tasks: Iterable[str]) -> Mapping[str, Task] | None:

@@ -20,6 +20,7 @@ from launch.places import slurm_script, submitit_executor
 from launch.places.slurm_script import Settings
 from launch.sweep import files
 from zero.errors import InputError
+from zero.files import write_atomically
 
 # of a sweep: MARK.names (the cells of a submission), submitit's files, and what a batch script prints before it knows its cell
 FOLDER = "slurm"
@@ -138,7 +139,7 @@ def prepare_array(
     """Write the names of the cells of an array, which its tasks read, and return the request for it."""
     home = folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    files.write_whole(home / f"{mark}.names", "".join(f"{cell}\n" for cell in cells))
+    write_atomically(home / f"{mark}.names", "".join(f"{cell}\n" for cell in cells))
     return job_request(folder, name, len(cells), settings, mark, dependency)
 
 

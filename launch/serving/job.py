@@ -20,8 +20,8 @@ from typing import Any
 
 from launch.places import SWEEP_KEYS, slurm_checks, slurm_jobs, submitit_executor
 from launch.places.slurm_script import Settings
-from launch.sweep.files import read_json, write_json, write_whole
 from zero.errors import InputError
+from zero.files import read_json, write_atomically, write_json
 from zero.paths import ROOT
 
 HOME = Path("runs/servers")
@@ -108,7 +108,7 @@ def submit(request: submitit_executor.JobRequest, text: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ENDPOINT, OUTPUT):
         (folder / name).unlink(missing_ok=True)
-    write_whole(folder / SCRIPT, text)
+    write_atomically(folder / SCRIPT, text)
     try:
         task = f"{submitit_executor.submit(request)}_0"
     except submitit_executor.SubmissionRefused as error:

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch.sweep.files import read_json, write_json
 from launch.sweep.process import Process
 from launch.sweep.process import free_port as rendezvous_port
 from zero.errors import InputError
+from zero.files import read_json, write_json
 from zero.paths import ROOT
 
 ENVIRONMENT = {

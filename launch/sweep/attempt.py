@@ -23,6 +23,7 @@ from typing import Any
 from launch.sweep import files, states
 from launch.sweep.process import Process, free_port, is_newer
 from zero.errors import InputError, Preempted
+from zero.files import read_json, write_json
 from zero.signals import LeaseLost
 
 REQUEUES_VARIABLE = "ZERO_CELL_REQUEUES"  # restarts after which a cell is given up
@@ -110,7 +111,7 @@ def reason_not_to_run(cell_dir: Path, cell: files.Cell, process: Process) -> tup
         return "was cancelled; python -m launch.status SWEEP resume takes it up again", files.EXIT_PREEMPTED
     if files.stopped_by_user(cell_dir):
         return "was asked to stop; python -m launch.status SWEEP resume takes it up again", files.EXIT_PREEMPTED
-    holder = files.read_json(cell_dir / files.LEASE)
+    holder = read_json(cell_dir / files.LEASE)
     if is_newer(str(holder.get("token", "")), process.token) or owner_runs_here(cell_dir, holder, process):
         return f"belongs to a newer copy ({holder['token']} on {holder.get('host')})", files.EXIT_LEASE_LOST
     return "", 0
@@ -155,7 +156,7 @@ def take_lease(cell_dir: Path, process: Process) -> dict[str, Any]:
     files.clear_error(cell_dir)
     if not files.stopped_by_user(cell_dir) and process.token not in files.stop_reason(cell_dir):
         files.clear_stop(cell_dir)  # it was for an earlier attempt
-    files.write_json(cell_dir / files.LEASE, lease)
+    write_json(cell_dir / files.LEASE, lease)
     if before and "exit" not in before[-1]:
         time.sleep(WRITE_DELAY)
     return lease
@@ -165,7 +166,7 @@ def wait_for_lease(cell_dir: Path, process: Process) -> dict[str, Any] | None:
     """The other ranks: the lease, once the first rank has taken it; None after LEASE_TIMEOUT, or if a newer copy has it."""
     deadline = time.monotonic() + LEASE_TIMEOUT
     while time.monotonic() < deadline:
-        lease = files.read_json(cell_dir / files.LEASE)
+        lease = read_json(cell_dir / files.LEASE)
         token = str(lease.get("token", ""))
         if token == process.token:
             return lease
@@ -272,7 +273,7 @@ def record_end(cell_dir: Path, process: Process, number: int, code: int, line: s
     if trace or code == files.EXIT_PREEMPTED or line.startswith("error: "):
         print(trace or line, file=sys.stderr, flush=True)
     try:
-        known = files.read_json(cell_dir / files.ERROR).get("attempt") == number
+        known = read_json(cell_dir / files.ERROR).get("attempt") == number
         if code in (files.EXIT_FAILED, files.EXIT_INPUT) and not known:
             files.write_error(cell_dir, number, code, line, trace)
         if process.is_main:
@@ -286,7 +287,7 @@ def record_end(cell_dir: Path, process: Process, number: int, code: int, line: s
 def record_death(cell_dir: Path, process: Process, code: int) -> None:
     """Note, for the batch script, the end of processes that could not do so themselves: killed, out of memory, on a broken
     node, or of a step that Slurm did not start."""
-    lease = files.read_json(cell_dir / files.LEASE)
+    lease = read_json(cell_dir / files.LEASE)
     if lease.get("token") == process.token:
         number = int(lease.get("attempt", 0))
         if any(a["attempt"] == number and "exit" in a for a in files.read_attempts(cell_dir)):

@@ -14,13 +14,11 @@ Nothing is started here, and no scheduler is asked.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -28,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.errors import InputError
-from zero.files import read_regular
+from zero.files import append_line, read_json, read_json_lines, read_regular, write_atomically, write_json
 
 HOME = Path("runs/sweeps")
 SWEEP, CODE, JOBS = "sweep.json", "code", "jobs.jsonl"
@@ -85,72 +83,6 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_whole(path: Path, text: str, sync: bool = True) -> None:
-    """Replace a file at once: readers see the old or the new content, also after a kill. OSError leaves the old one.
-    `sync`: it is on disk when this returns, so that a power cut cannot lose it."""
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """One JSON object, whole or not at all."""
-    write_whole(path, json.dumps(record, indent=1, default=str) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; {} if there is no such file, or it holds no object."""
-    try:
-        record = json.loads(read_regular(path))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line; it is on disk when this returns. A line that a kill has cut before it is not continued. OSError (a full
-    disk may take only a part of the line) leaves the file as it was."""
-    with path.open("ab+", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        torn = False
-        if end:
-            file.seek(end - 1)
-            torn = file.read(1) != b"\n"
-        line = (b"\n" if torn else b"") + json.dumps(record, default=str).encode() + b"\n"
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(file.fileno())
-        except OSError:
-            os.ftruncate(file.fileno(), end)
-            raise
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; damaged lines are left out."""
-    try:
-        lines = read_regular(path).splitlines()
-    except OSError:
-        return []
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
-
-
 def default_name(axes: Mapping[str, Sequence[str]], overrides: Iterable[str]) -> str:
     """A sweep's folder name: its swept axes, and 8 digits of the hash of its sorted overrides: same line, same sweep."""
     text = "\n".join(sorted(overrides))
@@ -163,7 +95,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
     """Write sweep.json, without the resolved configs: those are in the cells' folders."""
     cells = {name: {k: v for k, v in asdict(cell).items() if k != "config"} for name, cell in sweep.cells.items()}
     record = asdict(replace(sweep, cells={})) | {"cells": cells}
-    write_whole(folder / SWEEP, json.dumps(record, indent=1, default=str) + "\n")
+    write_json(folder / SWEEP, record)
 
 
 def cell_id(sweep_id: str, name: str) -> str:
@@ -213,7 +145,7 @@ def freeze_cell(folder: Path, cell: Cell) -> None:
     if not read_json(path):
         (path.parent / LOG).mkdir(parents=True, exist_ok=True)
         # without fsync, for speed: a cell.yaml that a power cut has damaged is written again by the same line
-        write_whole(path, json.dumps(asdict(cell), indent=1, default=str) + "\n", sync=False)
+        write_json(path, asdict(cell), sync=False)
 
 
 def read_cell(folder: Path, name: str) -> Cell:
@@ -234,7 +166,7 @@ def read_jobs(folder: Path) -> list[Job]:
     """Every submitted array, oldest first."""
     return [
         Job(str(line["job"]), tuple(line["cells"]), float(line["time"]), line.get("settings", {}))
-        for line in read_lines(folder / JOBS)
+        for line in read_json_lines(folder / JOBS)
         if {"job", "cells", "time"} <= line.keys()
     ]
 
@@ -272,7 +204,7 @@ def end_attempt(cell_dir: Path, attempt: int, exit_code: int) -> None:
 def read_attempts(cell_dir: Path) -> list[dict[str, Any]]:
     """The attempts in order: attempt, job, restart, host, pid, time; and exit and ended of those that noted their end."""
     attempts: dict[int, dict[str, Any]] = {}
-    for line in read_lines(cell_dir / ATTEMPTS):
+    for line in read_json_lines(cell_dir / ATTEMPTS):
         number = line.get("attempt")
         if not isinstance(number, int):
             continue
@@ -306,7 +238,7 @@ def clear_error(cell_dir: Path) -> None:
 
 def ask_to_stop(cell_dir: Path, why: str) -> None:
     """Write the stop file: the run saves at the end of its step and exits with 75."""
-    write_whole(cell_dir / STOP, why + "\n")
+    write_atomically(cell_dir / STOP, why + "\n")
 
 
 def clear_stop(cell_dir: Path) -> None:

@@ -9,8 +9,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from launch.sweep.files import CODE, read_json, write_json
+from launch.sweep.files import CODE
 from zero.errors import InputError
+from zero.files import read_json, write_json
 from zero.paths import ROOT
 from zero.tracking.provenance import FROZEN as RECORD
 from zero.tracking.provenance import digest as digest_of

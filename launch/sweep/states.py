@@ -5,7 +5,6 @@ What the scheduler says is given as {JOB_TASK: Task}, one answer for all cells; 
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 
 from launch.sweep import files
 from launch.sweep.files import Cell, Sweep
-from zero.files import open_regular
+from zero.files import json_object, open_regular, read_json
 
 FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
 FAILED, CANCELLED, STOPPED, LOST, WAITING = "failed", "cancelled", "stopped", "lost", "waiting"
@@ -230,7 +229,7 @@ def mark_unqueued(status: Status) -> Status:
 
 def error_line(cell_dir: Path) -> str:
     """Why the last attempt failed, as it noted itself."""
-    return str(files.read_json(cell_dir / files.ERROR).get("line", ""))
+    return str(read_json(cell_dir / files.ERROR).get("line", ""))
 
 
 def read_progress(cell_dir: Path, cell: Cell) -> dict[str, Any]:
@@ -254,15 +253,9 @@ def journal_tail(path: Path) -> list[dict[str, Any]]:
             raw = file.read().split(b"\n")
     except OSError:
         return []
-    records = []
-    for line in raw[1 if size > TAIL else 0 : -1]:  # neither the first, cut by us, nor the last, torn by a kill
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
-    return records
+    whole = raw[1 if size > TAIL else 0 : -1]  # neither the first, cut by us, nor the last, torn by a kill
+    objects = (json_object(line) for line in whole)
+    return [line for line in objects if line is not None and isinstance(line.get("step"), int)]
 
 
 def missing_cells(sweep: Sweep, statuses: Mapping[str, Status], states: Sequence[str]) -> list[str]:

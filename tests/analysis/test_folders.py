@@ -14,7 +14,7 @@ from tests.analysis.test_runs import make
 from tests.integration.runs import train_here
 from tests.synthetic import empty_store
 from zero.errors import InputError
-from zero.files import lines_of, read_regular
+from zero.files import read_json, read_lines, read_regular
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -62,7 +62,8 @@ def test_a_file_that_never_ends_costs_that_file_alone(
     for seed in (0, 1):
         make(tmp_path / f"s{seed}", "grpo", seed)
     monkeypatch.setattr(read_regular, "__defaults__", (1 << 24,))
-    monkeypatch.setattr(lines_of, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(read_lines, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(read_json, "__defaults__", (1 << 20,))
     monkeypatch.setattr("analysis.reader.folders.LARGEST_RECORD", 1 << 20)
     monkeypatch.setattr("zero.tracking.provenance.LARGEST", 1 << 20)
     endless(tmp_path / "s0" / name, kind)
@@ -76,7 +77,7 @@ def test_a_file_that_never_ends_costs_that_file_alone(
 def test_reading_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a\n" + b"b" * 25 + b"\nc")
-    assert list(lines_of(path, 10)) == [b"a\n", b"b" * 10] and len(read_regular(path)) == 29
+    assert list(read_lines(path, 10)) == [b"a\n", b"b" * 10] and len(read_regular(path)) == 29
     with pytest.raises(OSError, match="is larger than"):
         read_regular(path, 28)
     with pytest.raises(OSError, match="no ordinary file"):

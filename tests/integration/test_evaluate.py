@@ -21,7 +21,7 @@ from zero.errors import InputError
 from zero.evaluate import run
 from zero.models.weights import as_computed, weights_of
 from zero.paths import CONF
-from zero.subjects import read_run, with_run
+from zero.subjects import paths_of, read_run, with_run
 from zero.tracking.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
@@ -217,3 +217,9 @@ def test_a_damaged_checkpoint_and_other_weights_are_refused(trained: Path, tmp_p
 )
 def test_names_of_runs_need_no_quotes(typed: str, seen: str) -> None:
     assert quoted(typed) == seen
+
+
+def test_a_stray_folder_among_the_checkpoints_is_no_step(tmp_path: Path) -> None:
+    for name in ("step_000002", "step_x", "step_"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert paths_of({"run": str(tmp_path), "step": "all"}) == {2: tmp_path / "checkpoints" / "step_000002"}

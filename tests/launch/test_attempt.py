@@ -24,6 +24,7 @@ from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from zero.config.check import check
 from zero.config.overrides import plain_value
+from zero.files import read_json, write_json
 from zero.signals import LeaseLost, StopSignal
 
 NODES = {"n1": "n1", "n[1-3]": "n1", "n[3,5-7],m2": "n3", "rack2-[08-10]-ib": "rack2-08-ib", "a,b[1-2]": "a", "": ""}
@@ -125,7 +126,7 @@ def test_a_cell_runs_once_and_says_so(folder: Path) -> None:
 def test_a_cell_that_raises_keeps_its_traceback(folder: Path) -> None:
     (folder / "c" / "completions").write_text("no folder")
     assert run(folder).returncode == 1
-    error = files.read_json(folder / "c" / files.ERROR)
+    error = read_json(folder / "c" / files.ERROR)
     assert "FileExistsError" in error["line"] and "Traceback" in error["traceback"] and error["attempt"] == 1
     (folder / "c" / "completions").unlink()
     assert run(folder).returncode == 0 and not (folder / "c" / files.ERROR).exists()
@@ -138,7 +139,7 @@ def test_another_entry_point_says_what_is_wrong(folder: Path) -> None:
         json.dumps(json.loads(path.read_text()) | {"root": "evaluate", "overrides": ["benchmarks=nonsense"]})
     )
     assert run(folder).returncode == 2
-    assert "benchmarks=nonsense: no such option" in files.read_json(folder / "c" / files.ERROR)["line"]
+    assert "benchmarks=nonsense: no such option" in read_json(folder / "c" / files.ERROR)["line"]
 
 
 @pytest.mark.parametrize("name", ["it's here", "a b", "x=[1],{y}", "m\u00fcller ~"])
@@ -167,9 +168,9 @@ def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     cell, process = files.read_cell(folder, "c"), Process(job="12_0", restart=1)
     home = folder / "c"
     assert cells.reason_not_to_run(home, cell, process) == ("", 0)
-    files.write_json(home / files.LEASE, {"token": "12_0.2"})
+    write_json(home / files.LEASE, {"token": "12_0.2"})
     assert cells.reason_not_to_run(home, cell, process)[1] == 76
-    files.write_json(home / files.LEASE, {"token": "12_0.0"})
+    write_json(home / files.LEASE, {"token": "12_0.0"})
     files.ask_to_stop(home, "signal 12_0.0")  # by the batch script of the attempt before
     assert cells.reason_not_to_run(home, cell, process) == ("", 0)
     files.ask_to_stop(home, "enough")
@@ -180,7 +181,7 @@ def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (home / files.CANCELLED).unlink()
     waiting = files.Cell("d", "train", (), {}, "", after="c")
     assert cells.reason_not_to_run(folder / "d", waiting, process)[1] == 2
-    files.write_json(home / files.RESULT, {"status": "finished"})
+    write_json(home / files.RESULT, {"status": "finished"})
     assert (
         cells.reason_not_to_run(folder / "d", waiting, process) == ("", 0)
         and cells.reason_not_to_run(home, cell, process)[1] == 0
@@ -194,7 +195,7 @@ def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
     ):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
             lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}  # or what has its number by now
-            files.write_json(folder / "c" / files.LEASE, lease)
+            write_json(folder / "c" / files.LEASE, lease)
             time.sleep(0.2)
             assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process())[1] == code
             other.kill()
@@ -209,7 +210,7 @@ def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> 
     cells.record_death(home, Process(job="12_0"), code)  # of a copy that has lost the cell: not its to say
     assert "exit" not in files.read_attempts(home)[-1]
     cells.record_death(home, process, code)
-    assert words in files.read_json(home / files.ERROR)["line"] and files.read_attempts(home)[-1]["exit"] == code
+    assert words in read_json(home / files.ERROR)["line"] and files.read_attempts(home)[-1]["exit"] == code
 
 
 SLURMS = {
@@ -231,7 +232,7 @@ def test_a_step_that_never_began_or_was_killed_is_told_in_slurms_words(name: str
     text = f"srun: error: of an attempt before, memory\n2026 12_0.1 on n1: starts\n{printed}\n"
     (home / files.LOG / "slurm.out").write_text(text)
     cells.record_death(home, process, code)
-    assert re.match(line, files.read_json(home / files.ERROR)["line"])
+    assert re.match(line, read_json(home / files.ERROR)["line"])
     assert [a["exit"] for a in files.read_attempts(home)] == [code]
 
 
@@ -239,7 +240,7 @@ def test_a_result_that_another_node_has_just_written_is_waited_for(folder: Path)
     """A shared file system may show it late; without a scheduler that says so, nothing is waited for."""
     waiting = files.Cell("d", "train", (), {}, "", after="c")
     assert cells.reason_not_to_run(folder / "d", waiting, Process())[1] == 2
-    late = threading.Timer(0.5, lambda: files.write_json(folder / "c" / files.RESULT, {"status": "finished"}))
+    late = threading.Timer(0.5, lambda: write_json(folder / "c" / files.RESULT, {"status": "finished"}))
     late.start()
     assert cells.reason_not_to_run(folder / "d", waiting, Process(job="12_1")) == ("", 0)
     late.join()

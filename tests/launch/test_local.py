@@ -21,12 +21,14 @@ from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
 from zero.errors import InputError
+from zero.files import read_json_lines
 
 TOY = """
 import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from launch.sweep import files
+from zero.files import append_line, write_json
 folder, name = Path(sys.argv[-2]), sys.argv[-1]
 place = folder / name
 number = files.begin_attempt(place, "", 0)
@@ -35,7 +37,7 @@ def leave(code):
     os._exit(code)
 signal.signal(signal.SIGTERM, lambda *_: leave(75))
 where = {{"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "path": os.environ["PYTHONPATH"]}}
-files.append_line(folder / "seen.jsonl", {{"cell": name}} | where)
+append_line(folder / "seen.jsonl", {{"cell": name}} | where)
 kind = name.split("-")[0]
 if kind == "fail" or "-s1-" in name:
     leave(1)
@@ -44,7 +46,7 @@ if kind == "again" and number == 1 or kind == "hopeless":
 if kind in ("slow", "brief"):
     time.sleep(60)
 time.sleep(0.2)
-files.write_json(place / "result.json", {{"status": "finished"}})
+write_json(place / "result.json", {{"status": "finished"}})
 leave(0)
 """
 
@@ -100,7 +102,7 @@ def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python
 
     settings = local.parse_settings({"python": python, "at_once": 2, "devices": [4, 7]})
     local.supervise(folder, list(sweep.cells), settings, poll)
-    seen = files.read_lines(folder / "seen.jsonl")
+    seen = read_json_lines(folder / "seen.jsonl")
     assert 1 <= most <= 2 and {line["gpu"] for line in seen} == {"4", "7"}
     assert {line["path"].split(os.pathsep)[0] for line in seen} == {str(folder / "code")}, "cells run the frozen copy"
 
@@ -160,7 +162,7 @@ def test_cells_that_outlive_their_launcher_count_and_keep_their_device(
         until(lambda: files.read_attempts(folder / "brief-launch.cell"))
         assert local.surviving_cells(folder, files.read_sweep(folder)) == {"brief-launch.cell": "0"}
         code = local.supervise(folder, ["ok-1", "ok-2"], settings)
-        seen = files.read_lines(folder / "seen.jsonl")
+        seen = read_json_lines(folder / "seen.jsonl")
         assert code == 0 and [line["gpu"] for line in seen] == ["0", "1", "1"], (
             "one at once beside it, on the other GPU"
         )

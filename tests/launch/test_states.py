@@ -16,6 +16,7 @@ import pytest
 
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
+from zero.files import append_line
 
 OLD, NEW = 100_000.0, 100_500.0  # before and after the scheduler's patience has run out
 JOB = "7_0"
@@ -30,9 +31,9 @@ class Word:
 
 def write_attempt(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
     record = {"attempt": 1, "job": job, "restart": 0, "host": "n1", "pid": 1, "time": OLD} | more
-    files.append_line(place / files.ATTEMPTS, record)
+    append_line(place / files.ATTEMPTS, record)
     if exit_code is not None:
-        files.append_line(place / files.ATTEMPTS, {"attempt": 1, "end": True, "exit": exit_code, "time": OLD + 60})
+        append_line(place / files.ATTEMPTS, {"attempt": 1, "end": True, "exit": exit_code, "time": OLD + 60})
 
 
 def result(place: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_state_of_a_cell(tmp_path: Path, write: Any, word: Word | None, now:
     place = tmp_path / "c"
     place.mkdir()
     write(place)
-    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     status = states.read_statuses(tmp_path, sweep_of(Cell("c", "train", (), {}, "")), {JOB: word} if word else {}, now)[
         "c"
     ]
@@ -103,7 +104,7 @@ def sweep_of(*cells: Cell) -> Sweep:
 def test_a_scheduler_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     write_attempt(tmp_path / "c")
-    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
     assert states.read_statuses(tmp_path, sweep, None, NEW * 2)["c"].state == "running"
     assert states.read_statuses(tmp_path, sweep, {}, NEW * 2)["c"].state == "lost"
@@ -159,7 +160,7 @@ def test_what_waits_says_for_whom(tmp_path: Path) -> None:
     result(tmp_path / "a")
     assert states.read_statuses(tmp_path, sweep, {})["b"].state == "pending"
     # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
-    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
+    append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
     status = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
     assert (status.state, status.line, status.live) == ("waiting", "in no queue yet", False)
 
@@ -182,7 +183,7 @@ def test_numbers_come_from_the_end_of_the_journal(tmp_path: Path) -> None:
 
 def test_a_cell_that_never_began_has_slurms_node_and_reason(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
-    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
+    append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
     status = states.read_statuses(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
     assert (status.node, status.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
@@ -232,7 +233,7 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
             json.dumps({"attempt": 1, "job": f"7_{i}", "restart": 0, "host": "n", "pid": 1, "time": OLD}) + "\n"
         )
         (place / "metrics.jsonl").write_text(lines)
-    files.append_line(tmp_path / files.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
+    append_line(tmp_path / files.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
     tasks = {f"7_{i}": Word("RUNNING") for i in range(1000)}
     began = time.process_time()  # of this process alone: the machine may be busy
     statuses = states.read_statuses(tmp_path, sweep_of(*cells), tasks, NEW)

@@ -14,6 +14,7 @@ from launch import status
 from launch.sweep import files, table
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
+from zero.files import write_json
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files.end_attempt(home / name, number, code)
         files.log_path(home / name, number).write_text(f"line one of {name}\nlast line of {name}\n")
     result = {"status": "finished", "evaluation": {"x": {"eval/x/accuracy": 0.25, "other": 1}}}
-    files.write_json(home / "a-s0" / files.RESULT, result)
+    write_json(home / "a-s0" / files.RESULT, result)
     (home / "a-s0" / "metrics.jsonl").write_text('{"step": 4, "train/reward": 0.5, "length/mean": 33.0}\n')
     files.write_error(home / "a-s1", 1, 1, "ValueError: [bold]no[/bold]", "Traceback (most recent call last): ...")
     files.ask_to_stop(home / "b-s0", "asked")
@@ -167,7 +168,7 @@ def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsy
     (folder / "halted").write_text("3 cells failed\n")
     (folder / "slurm").mkdir()
     (folder / "slurm" / "excluded").write_text("n1 3 cells failed there\n")
-    files.write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
+    write_json(folder / "unsubmitted.json", {"cells": ["b-s1"]})
     status.main([str(folder)])
     output = capsys.readouterr().out
     for words in ("halted: 3 cells failed; ", "1 cells wait for room", "node n1 is left out: 3 cells failed there"):

@@ -24,6 +24,7 @@ from launch.sweep.states import Status
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
+from zero.files import append_line
 
 LOCAL = {"backend": "launch.places.local.Local"}
 
@@ -93,9 +94,7 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     place = folder / names[1]
     number = files.begin_attempt(place, "1_1", 0)
     files.end_attempt(place, number, 1)
-    files.append_line(
-        place / files.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0}
-    )
+    append_line(place / files.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0})
     cluster.words = {"1_1": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})(),
                      "1_2": type("W", (), {"state": "PENDING", "reason": "", "node": ""})()}  # fmt: skip
     again = prepared(folder, "seed=0,1,2")

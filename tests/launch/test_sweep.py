@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from launch.sweep import files
 from launch.sweep.files import Cell, Sweep
 from zero.errors import InputError
+from zero.files import write_json
 
 
 def a_cell(name: str = "a-1", **values: object) -> Cell:
@@ -39,42 +38,6 @@ def test_a_damaged_sweep_is_one_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    files.write_json(path, {"a": 1})
-    with pytest.raises(UnicodeEncodeError):
-        files.write_whole(path, "half \ud800")
-    assert files.read_json(path) == {"a": 1}
-    files.write_json(path, {"a": 2})
-    assert files.read_json(path) == {"a": 2}
-
-
-def test_lines_survive_a_torn_one(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    files.append_line(path, {"n": 1})
-    with path.open("ab") as file:
-        file.write(b'{"n": 2, "torn')  # killed here
-    assert files.read_lines(path) == [{"n": 1}]
-    files.append_line(path, {"n": 3})
-    assert files.read_lines(path) == [{"n": 1}, {"n": 3}]
-
-
-def test_a_line_that_the_disk_takes_only_in_part_is_no_line(tmp_path: Path) -> None:
-    """A write that meets the end of the disk, here of what a file may hold, returns as if all were well."""
-    path = tmp_path / "lines.jsonl"
-    files.append_line(path, {"n": 1})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 8, before[1]))
-        with pytest.raises(OSError, match="space"):
-            files.append_line(path, {"job": "12", "cells": ["a", "b"]})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_bytes() == b'{"n": 1}\n'
-
-
 def test_attempts_are_numbered_and_end_once(tmp_path: Path) -> None:
     first = files.begin_attempt(tmp_path, "12_3", 0)
     files.end_attempt(tmp_path, first, 75)
@@ -89,7 +52,7 @@ def test_a_group_that_shares_its_files_can_go_on_with_a_sweep(tmp_path: Path) ->
     before = os.umask(0o002)
     try:
         files.end_attempt(tmp_path, files.begin_attempt(tmp_path, "12_3", 0), 75)
-        files.write_json(tmp_path / files.LEASE, {"token": "x"})
+        write_json(tmp_path / files.LEASE, {"token": "x"})
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o060 for path in tmp_path.rglob("*")} == {0o060}
@@ -105,7 +68,7 @@ def test_two_attempts_never_have_one_number(tmp_path: Path, monkeypatch: pytest.
 def test_the_lease_is_the_last_takers(tmp_path: Path) -> None:
     assert files.holds_lease(tmp_path, "1.0"), "a lease that is not there belongs to whoever asks"
     for token in ("1.0", "1.1"):
-        files.write_json(tmp_path / files.LEASE, {"token": token})
+        write_json(tmp_path / files.LEASE, {"token": token})
     assert not files.holds_lease(tmp_path, "1.0") and files.holds_lease(tmp_path, "1.1")
 
 

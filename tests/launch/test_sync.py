@@ -16,6 +16,7 @@ from launch import status, sync
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
+from zero.files import append_line, read_json, write_json
 from zero.tracking import provenance
 
 
@@ -51,7 +52,7 @@ def make_sweep(tmp_path: Path, count: int) -> Path:
         cells[cell.name] = cell
         files.freeze_cell(folder, cell)
         journal(folder / cell.name, range(6))
-        files.write_json(folder / cell.name / files.RESULT, {"status": "finished"})
+        write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     files.write_sweep(folder, Sweep("mine", cells, {}, {"commit": "c0ffee-dirty"}, id=str(tmp_path)))
     return folder
 
@@ -102,15 +103,13 @@ def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> 
     folder = make_sweep(tmp_path, 1)
     place = folder / "a-s0"
     (place / files.RESULT).unlink()
-    files.append_line(
-        place / files.ATTEMPTS, {"attempt": 1, "job": "", "host": "far", "pid": 1, "time": 4e9, "restart": 0}
-    )
+    append_line(place / files.ATTEMPTS, {"attempt": 1, "job": "", "host": "far", "pid": 1, "time": 4e9, "restart": 0})
     assert deliver(folder) == (1, {})
     assert next(runs(folder))[0].info.status == "RUNNING"
     assert deliver(folder) == (0, {})
     journal(place, range(6, 9))
     assert deliver(folder) == (1, {})
-    files.write_json(place / files.RESULT, {"status": "finished"})
+    write_json(place / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
     ((run, points),) = runs(folder)
     assert run.info.status == "FINISHED" and sorted(points) == list(range(9))
@@ -123,9 +122,9 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
     cell = files.read_cell(folder, "a-s0")
     shutil.rmtree(folder / cell.name)
     files.freeze_cell(folder, cell)
-    files.append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
+    append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
     journal(folder / cell.name, range(3))
-    files.write_json(folder / cell.name / files.RESULT, {"status": "finished"})
+    write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
     there = {run.info.run_name: (run.info.run_id, sorted(points)) for run, points in runs(folder)}
     assert there["a-s1"] == (before["a-s1"], list(range(6)))
@@ -184,12 +183,12 @@ def test_a_cell_that_ran_anew_in_a_new_folder_is_another_run(tmp_path: Path) -> 
     (place,) = [path for path in folder.iterdir() if (path / "metrics.jsonl").exists()]
     provenance.note(place, {"time": 1.0, "choices": {}, "code": "a"})
     assert deliver(folder) == (1, {})
-    first = files.read_json(place / "mlflow.json")
+    first = read_json(place / "mlflow.json")
     (place / "mlflow.json").unlink()
     assert deliver(folder)[1] == {}  # the link was lost: the run is found again by the cell and its first start
-    assert files.read_json(place / "mlflow.json")["run_id"] == first["run_id"]
+    assert read_json(place / "mlflow.json")["run_id"] == first["run_id"]
     for name in ("mlflow.json", "starts.jsonl"):  # a folder that was deleted, and a run with other code
         (place / name).unlink()
     provenance.note(place, {"time": 2.0, "choices": {}, "code": "b"})
     assert deliver(folder) == (1, {})
-    assert files.read_json(place / "mlflow.json")["run_id"] != first["run_id"]
+    assert read_json(place / "mlflow.json")["run_id"] != first["run_id"]

@@ -545,3 +545,14 @@ def test_the_command_line_answers_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "corpus=tex: no such option; did you mean text?" in done.stderr
     assert "| torch\n" not in done.stderr
+
+
+def test_a_log_loses_its_torn_last_line_and_refuses_a_damaged_one(tmp_path: Path) -> None:
+    log = tmp_path / "pretrain.jsonl"
+    log.write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n{"st')
+    pretraining.rewind(log, 10)
+    assert log.read_text() == '{"step": 5}\n{"step": 10}\n'
+    log.write_text('{"step": 5}\n{"st\n{"step": 10}\n')
+    with pytest.raises(InputError, match=r"^out=.*: line 2 of pretrain.jsonl is damaged; repair or remove it$"):
+        pretraining.rewind(log, 10)
+    assert pretraining.last_entry(tmp_path) == {"step": 10}

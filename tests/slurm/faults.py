@@ -13,6 +13,7 @@ from typing import Any
 from launch.places import slurm_jobs
 from launch.sweep import files
 from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, state, step, submit, until
+from zero.files import read_json
 
 NODES = 12
 TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optim.warmup=1"]  # 4 ranks on 2 cores: few steps
@@ -120,7 +121,7 @@ def full_disk(folder: Path) -> tuple[Path, str, str]:
     try:
         (task,) = submit(folder, [name], **only(1))
         first = ended(task, folder)
-        line = str(files.read_json(folder / name / files.ERROR).get("line"))
+        line = str(read_json(folder / name / files.ERROR).get("line"))
         subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
         (task,) = submit(folder, [name], **only(1))
         return folder / name, f"{first}, then {ended(task, folder)}", line

@@ -17,6 +17,7 @@ from launch.sweep import files
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts
 from tests.slurm.sweeps import LONG, all_logs, attempts, settings, straight
+from zero.files import read_json
 
 pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "none", "NET": "netns", "NODES": str(NODES), "CPUS": "16", "MEM": "16384", "GRACE": "30"}
@@ -72,12 +73,12 @@ def test_a_cancelled_cell_stays_cancelled(happened: Happened) -> None:
 
 def test_a_failure_is_one_in_slurm_too_and_says_why(happened: Happened) -> None:
     cell, word = happened["raises"].result()
-    error = files.read_json(cell / files.ERROR)
+    error = read_json(cell / files.ERROR)
     assert word == "FAILED" and error["exit"] == 1, all_logs(cell)
     assert "FileExistsError" in error["line"] and "Traceback" in error["traceback"]
     assert "FileExistsError" in files.log_path(cell, 1).read_text() and attempts(cell)[0]["exit"] == 1
     cell, word = happened["bad_input"].result()
-    error = files.read_json(cell / files.ERROR)
+    error = read_json(cell / files.ERROR)
     assert word == "FAILED" and error["exit"] == 2 and "model" in error["line"] and not error["traceback"], all_logs(
         cell
     )
@@ -104,7 +105,7 @@ def test_a_stop_file_stops_until_it_is_gone(happened: Happened, undisturbed: Pat
 
 def test_restarts_have_an_end(happened: Happened) -> None:
     cell, word = happened["too_many_restarts"].result()
-    assert word == "FAILED" and "restarted 2 times" in files.read_json(cell / files.ERROR)["line"], all_logs(cell)
+    assert word == "FAILED" and "restarted 2 times" in read_json(cell / files.ERROR)["line"], all_logs(cell)
 
 
 def test_every_attempt_runs_the_frozen_code(happened: Happened, undisturbed: Path) -> None:

@@ -24,6 +24,7 @@ from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 from tests.slurm.sweeps import all_logs, reached, until
+from zero.files import read_json_lines
 
 MULTIRUN, SUBMIT, STATUS = ("zero.train", "-m"), ("launch.submit",), ("launch.status",)
 LAUNCHER = {"shared": "true", "poll_s": 1, "signal_delay_s": 20, "mem_gb": 1.5, "timeout_min": 10}
@@ -105,7 +106,7 @@ def states(folder: Path, **environment: str) -> dict[str, str]:
 
 def jobs(folder: Path) -> list[list[str]]:
     """The cells of each array that was submitted."""
-    return [line["cells"] for line in files.read_lines(folder / files.JOBS)]
+    return [line["cells"] for line in read_json_lines(folder / files.JOBS)]
 
 
 def contents(folder: Path, names: Sequence[str]) -> dict[str, bytes]:

@@ -46,6 +46,7 @@ from zero.config.overrides import (
 )
 from zero.config.suggest import near
 from zero.errors import InputError
+from zero.files import write_atomically
 from zero.paths import CONF, conf_file
 
 __all__ = [
@@ -305,9 +306,7 @@ def writable_folder(path: Path) -> Path:
 
 def keep(config: Mapping[str, Any], path: Path) -> None:
     """Write a config as yaml, whole or not at all: a kill half-way must not leave a torn one that the next start reads."""
-    partial = path.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create(dict(config)), partial)
-    partial.replace(path)
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def choices_of_run() -> tuple[dict[str, str], list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
+from zero.files import replacing
 from zero.models.load import local_path
 
 if TYPE_CHECKING:
@@ -70,9 +71,8 @@ def store_as(folder: Path, dtype: torch.dtype) -> None:
         cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
         total += sum(tensor.nbytes for tensor in cast.values())
         if any(cast[name].dtype != tensors[name].dtype for name in tensors):
-            partial = path.with_suffix(".partial")
-            save_file(cast, partial, metadata)
-            partial.replace(path)
+            with replacing(path) as partial:
+                save_file(cast, partial, metadata)
     name = str(dtype).removeprefix("torch.")
     _rewrite(folder / "config.json", lambda config: {**config, "dtype": name})
     index = folder / "model.safetensors.index.json"

@@ -32,6 +32,7 @@ from zero.config import check as configs
 from zero.config import identity
 from zero.config.cli import command_line
 from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
+from zero.files import json_lines, read_json_lines, write_atomically
 from zero.lock import owned
 from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
@@ -262,18 +263,26 @@ def write_line(training: Training, log: Any) -> None:
 
 def rewind(log: Path, step: int) -> None:
     """Drop the lines after `step` and a torn last one; the file is swapped atomically."""
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if whole != lines:
-        partial = log.with_suffix(".partial")
-        partial.write_text("".join(whole))
-        partial.replace(log)
+    content = log.read_bytes() if log.exists() else b""
+    whole = b"".join(line for line, entry in _entries(log, content) if entry["step"] <= step)
+    if whole != content:
+        write_atomically(log, whole)
 
 
 def last_entry(out: Path) -> dict[str, Any]:
     """The last line of the log; empty if there is none."""
-    lines = (out / LOG).read_text().splitlines() if (out / LOG).exists() else []
-    return json.loads(lines[-1]) if lines else {}
+    entries = read_json_lines(out / LOG)
+    return entries[-1] if entries else {}
+
+
+def _entries(log: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The whole lines of the log and their objects. InputError for damage that a kill cannot cause."""
+    for i, (line, entry) in enumerate(json_lines(content)):
+        if not line.endswith(b"\n"):
+            return  # the last one, torn by a kill
+        if entry is None or not isinstance(entry.get("step"), int):
+            raise InputError("out", log.parent, f"line {i + 1} of {log.name} is damaged; repair or remove it")
+        yield line, entry
 
 
 def export(model: Any, tokenizer: Any, out: Path) -> None:

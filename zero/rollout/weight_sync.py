@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zero.errors import InputError
+from zero.files import replacing, write_atomically
 from zero.rollout.http import Client, Future, HttpError, ServerError
 from zero.rollout.process_group import GLANCE, Link, Weights, until
 from zero.rollout.vllm_worker import WeightReceiver
@@ -186,19 +187,17 @@ class Exchange:
             reply = self._call("take_files", str(folder), self.limit)
             count = 0
             for shard in shards(weights, server.dtype):
-                partial = folder / "partial"
                 try:
-                    save_file(shard, partial)
+                    with replacing(folder / f"{count:06d}.safetensors") as partial:
+                        save_file(shard, partial)
                 except Exception as error:  # safetensors has errors of its own for a full disk
                     if not isinstance(error, OSError) and "os error" not in str(error).lower():
                         raise
                     remedy = f"cannot hold the weights ({error}); choose a larger folder, or rollout.transport=group"
                     raise InputError("rollout.folder", self.folder, remedy) from error
-                partial.rename(folder / f"{count:06d}.safetensors")
                 count += 1
                 until(lambda: _untaken(folder, server.workers) < AHEAD, reply, self.limit, self._silence())
-            (folder / "partial").write_text(str(count))
-            (folder / "partial").rename(folder / "end")
+            write_atomically(folder / "end", str(count), sync=False)
             reply.result(self.limit, self._silence())
         except ServerError as error:
             if "no folder" in str(error):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zero.files import replacing
 from zero.tracking import journal
 from zero.tracking.palette import BLUE, GREY, VERMILION, Look, look
 
@@ -51,9 +52,9 @@ def draw(run_dir: Path) -> Path:
             axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
         if not axis.has_data():
             axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", color=GREY)
-    path, partial = run_dir / "curves.png", run_dir / ".curves.partial.png"
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    path = run_dir / "curves.png"
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from zero.config import check as configs
 from zero.config import identity
-from zero.files import write_atomically
+from zero.files import write_json
 from zero.tracking import Trackers, View, dashboard_command, delivered, provenance, stored_in
 
 
@@ -35,7 +34,7 @@ def close(run_dir: Path, trackers: Trackers, outcome: Mapping[str, Any]) -> None
 
     result = run_dir / "result.json"
     try:
-        write_atomically(result, json.dumps(outcome, indent=1))
+        write_json(result, outcome)
         for path in (run_dir / "config.yaml", result, draw(run_dir)):
             trackers.artifact(path)
     except OSError as error:  # the run's own error, if any, says more

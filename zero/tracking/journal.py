@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from zero.errors import InputError
+from zero.files import append_whole, json_lines, write_atomically
 from zero.records import Metrics
 from zero.tracking.glossary import describe, sort_key
 
@@ -24,23 +24,16 @@ class JsonlTracker:
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / FILE
-        self._file: IO[bytes] | None = None
         self._last = -1
 
     def rewind(self, step: int) -> None:
         """Drop every line after `step` (-1 drops all) and a torn last one; the file is swapped atomically."""
-        self._close_file()
         whole = _whole_lines(self.path)
-        lines = [line for number, line in whole if number <= step]
-        self._last = max((number for number, _ in whole if number <= step), default=-1)
-        data = b"".join(lines)
+        lines = [(line, record["step"]) for line, record in whole if record["step"] <= step]
+        self._last = lines[-1][1] if lines else -1
+        data = b"".join(line for line, _ in lines)
         if self.path.exists() and self.path.read_bytes() != data:
-            partial = self.path.with_suffix(".partial")
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path)
+            write_atomically(self.path, data)
 
     def params(self, flat: dict[str, str]) -> None:
         """Nothing: config.yaml holds them."""
@@ -48,33 +41,18 @@ class JsonlTracker:
     def metrics(self, values: Metrics, step: int) -> None:
         """Append one line and force it to disk. KeyError for a name without meaning, ValueError unless steps ascend."""
         line = encode(values, step)
-        if self._file is None:
-            if self._last < 0:
-                self.rewind(2**62)  # nothing goes but a torn last line, which would swallow the next one
-            self._file = self.path.open("ab", buffering=0)
+        if self._last < 0:
+            self.rewind(2**62)  # nothing goes but a torn last line
         if step <= self._last:
             raise ValueError(f"step {step} after step {self._last}: {self.path} takes each step once, in order")
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(28, "No space left on device", str(self.path))
-            os.fsync(self._file.fileno())  # a checkpoint may follow: after a power cut it must not know more than this
-        except OSError:
-            os.ftruncate(self._file.fileno(), size)
-            raise
+        append_whole(self.path, line)  # on disk: a checkpoint that follows must not know more after a power cut
         self._last = step
 
     def artifact(self, path: Path) -> None:
         """Nothing: it is in the run folder."""
 
     def close(self, status: str) -> None:
-        """Free the file handle."""
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Nothing: every line is on disk."""
 
 
 def encode(values: Metrics, step: int) -> bytes:
@@ -91,7 +69,7 @@ def encode(values: Metrics, step: int) -> bytes:
 
 def read(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of run_dir/metrics.jsonl; none if it does not exist; a torn last line is left out."""
-    return [json.loads(line) for _, line in _whole_lines(run_dir / FILE)]
+    return [record for _, record in _whole_lines(run_dir / FILE)]
 
 
 def series(lines: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -105,24 +83,21 @@ def benchmarks(line: Mapping[str, Any]) -> list[str]:
     return [name.split("/")[1] for name in line if name.startswith("eval/") and name.endswith("/accuracy")]
 
 
-def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
-    """(step, line) of each line. InputError for damage that a kill cannot cause."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    whole: list[tuple[int, bytes]] = []
-    for i, line in enumerate(lines):
+def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each line and its object. InputError for damage that a kill cannot cause."""
+    whole: list[tuple[bytes, dict[str, Any]]] = []
+    for i, (line, record) in enumerate(json_lines(path.read_bytes() if path.exists() else b"")):
         if not line.endswith(b"\n"):
             break  # the last one, torn by a kill
-        try:
-            step = json.loads(line)["step"]
-            if whole and step <= whole[-1][0]:
-                raise ValueError("steps do not ascend")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                "run_dir", path.parent, f"line {i + 1} of {FILE} is damaged ({error}); repair it or use another run_dir"
-            ) from error
-        whole.append((step, line))
+        problem = ""
+        if record is None or not isinstance(record.get("step"), int):
+            problem = "no object with a step"
+        elif whole and record["step"] <= whole[-1][1]["step"]:
+            problem = "steps do not ascend"
+        if record is None or problem:
+            remedy = f"line {i + 1} of {FILE} is damaged ({problem}); repair it or use another run_dir"
+            raise InputError("run_dir", path.parent, remedy)
+        whole.append((line, record))
     return whole
 
 

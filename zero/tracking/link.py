@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from zero.files import read_json
 from zero.tracking import journal
 
 LINK = "mlflow.json"
@@ -30,8 +30,5 @@ def stored_in(run_dir: Path) -> str | None:
 
 def read_link(run_dir: Path) -> dict[str, Any]:
     """What mlflow.json holds; a damaged file counts as none."""
-    try:
-        link = json.loads((run_dir / LINK).read_text())
-        return link if {"run_id", "token", "delivered", "status"} <= link.keys() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    link = read_json(run_dir / LINK)
+    return link if {"run_id", "token", "delivered", "status"} <= link.keys() else {}

@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zero.files import json_lines, write_json
 from zero.paths import ROOT
 from zero.records import Metrics
 from zero.tracking import journal
@@ -324,15 +325,12 @@ class Remote:
             self._client.set_tag(self._run_id, TABLES, json.dumps(self._tables))
 
     def _remember(self) -> None:
-        path = self._run_dir / LINK
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._link))
-        partial.replace(path)
+        write_json(self._run_dir / LINK, self._link, sync=False)
 
 
 def table(path: Path) -> dict[str, Any]:
     """Rows of a JSON Lines file in the form that MLflow's pages show as a table."""
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = [row for _, row in json_lines(path.read_bytes()) if row is not None]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: {"question": 0, "response": 1}.get(name, 2))  # the pages compare the second column
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.cpu.kernels import library
-from zero.files import read_regular
+from zero.files import append_line, read_json_lines
 from zero.paths import CONF, OWN, ROOT, own_files
 
 FILE = "starts.jsonl"
@@ -81,12 +81,7 @@ def other_engine(run_dir: Path, line: Start) -> str:
 def note(run_dir: Path, line: Start) -> None:
     """Append a start to the run folder. A disk that is full costs the line, not the run, unless the line changes the run."""
     try:
-        with (run_dir / FILE).open("ab+") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")  # after a line that a kill has torn
-            file.write((json.dumps(line) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(run_dir / FILE, line)
     except OSError as error:
         if "resume_with" in line:
             raise
@@ -95,19 +90,7 @@ def note(run_dir: Path, line: Start) -> None:
 
 def starts(run_dir: Path) -> list[Start]:
     """The lines of a run folder's starts, without those that a kill tore; none if it has no such file."""
-    starts = []
-    try:
-        lines = read_regular(run_dir / FILE, LARGEST).splitlines()
-    except OSError:
-        return []
-    for text in lines:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            starts.append(line)
-    return starts
+    return read_json_lines(run_dir / FILE, LARGEST)
 
 
 def user() -> str | None:

@@ -5,7 +5,6 @@ Nothing here computes a result: everything shown stands in the run folder, and `
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from zero.files import read_json_lines
 from zero.records import Metrics
 from zero.statistics import MACRO
 from zero.tracking import journal
@@ -171,7 +171,7 @@ def report(run_dir: Path, console: Console | None = None) -> None:
     name = journal.benchmarks(lines[-1])[0]
     paths = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
     if len(paths) >= 2:
-        console.print(sample_answers(_rows(paths[0]), _rows(paths[-1]), 3, console.encoding, plain))
+        console.print(sample_answers(read_json_lines(paths[0]), read_json_lines(paths[-1]), 3, console.encoding, plain))
     console.file.flush()
 
 
@@ -293,10 +293,6 @@ def make_console() -> Console:
     """Standard output; wide enough for our tables where nobody watches."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=110)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _split(last: Mapping[str, Any]) -> str:
