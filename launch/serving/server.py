@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -118,7 +118,7 @@ def load_weights(
     child: subprocess.Popen[bytes], signals: list[str], options: argparse.Namespace, weights: Path
 ) -> bool:
     """Wait until vLLM serves, and load the weights. False if it ended or a signal came. InputError if it takes too long."""
-    from zero.rollout.http import Client, Future, HttpError, ServerError
+    from zero.rollout.http import Client, HttpError, ServerError, in_background
 
     client = Client(url_of(LOOPBACK.get(options.host, options.host), options.port), 10.0, 1)
     since = time.monotonic()
@@ -136,12 +136,11 @@ def load_weights(
         except (ServerError, HttpError):
             continue
     body = {"method": "take_checkpoint", "args": [str(weights)]}
-    loading = Future(lambda: client.post("/collective_rpc", body, limit=None)["results"])
+    loading = in_background(lambda: client.post("/collective_rpc", body, limit=None)["results"])
     while may_wait():
         try:
-            if loading.ended:
-                results: Sequence[Mapping[str, Any]] = loading.result(0, RuntimeError())
-                for worker in results:
+            if loading.done():
+                for worker in loading.result():
                     if "error" in worker:
                         raise InputError("MODEL", options.model, f"vLLM cannot load its weights ({worker['error']})")
                 client.post("/reset_prefix_cache", None)

@@ -1,6 +1,7 @@
 """What the engines over HTTP share: one bounded request, when to ask again, and many requests at once.
 
-Nothing here waits without a limit, and nothing takes what a server says on trust.
+Nothing here waits without a limit, and nothing takes what a server says on trust. The tries are counted here and not by
+urllib3's Retry: that one is done when the headers have come, and the body may break off, trickle or be no JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +23,6 @@ Answer = TypeVar("Answer")
 CONNECT_SECONDS = 10.0
 LONGEST_ANSWER = 64 * 2**20  # bytes: a completion of 100,000 tokens with its log-probabilities has 10 MB
 LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
-
-
 UNREACHED = ("ConnectionRefusedError", "gaierror", "OSError: [Errno 113]", "OSError: [Errno 101]")  # no host, no route
 
 
@@ -35,7 +35,7 @@ class ServerError(Broken):
 
 
 class HttpError(Exception):
-    """The server answered with an error status; `text` is the beginning of what it said."""
+    """The server answered with an error status; `text` is the beginning of the body, `wait` the seconds of Retry-After."""
 
     def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
         super().__init__(f"HTTP {status}: {text}")
@@ -66,9 +66,8 @@ def address(url: str, path: str = "") -> str:
 class Client:
     """Requests to one server, from many threads: connections are kept and used again.
 
-    `timeout` is the longest silence in seconds that is waited for, `most` the connections kept; `proxies`: those of the environment
-    are used. Raises EngineDied, naming the url; Refused for an
-    error status that no try is worth.
+    `timeout` is the longest silence in seconds that is waited for, `most` the connections kept; `proxies`: those of the
+    environment are used. Raises ServerError, naming the url; HttpError for an error status that no retry is worth.
     """
 
     def __init__(self, url: str, timeout: float, most: int, key: str = "", proxies: bool = False) -> None:
@@ -80,38 +79,38 @@ class Client:
         self.url, self.timeout = url.rstrip("/"), timeout
         self.session = requests.Session()
         self.session.trust_env = proxies
-        self._answered = False  # once
+        self._answered = False  # whether it ever did
         self.session.auth = lambda request: request  # no password out of ~/.netrc in the place of the key
         if key:
             self.session.headers["Authorization"] = f"Bearer {key}"
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=most))
 
-    def get(self, path: str, patience: RetryPolicy | None = None) -> Any:
+    def get(self, path: str, retry: RetryPolicy | None = None) -> Any:
         """The JSON behind a path."""
-        return self._patiently("GET", path, None, patience, self.timeout)
+        return self._with_retries("GET", path, None, retry, self.timeout)
 
     def post(
-        self, path: str, body: Mapping[str, Any] | None, patience: RetryPolicy | None = None, limit: float | None = 0.0
+        self, path: str, body: Mapping[str, Any] | None, retry: RetryPolicy | None = None, limit: float | None = 0.0
     ) -> Any:
         """The JSON that answers `body`. `limit` in place of the timeout, None: whoever started this thread watches it."""
-        return self._patiently("POST", path, body, patience, self.timeout if limit == 0.0 else limit)
+        return self._with_retries("POST", path, body, retry, self.timeout if limit == 0.0 else limit)
 
-    def _patiently(
-        self, method: str, path: str, body: Any, patience: RetryPolicy | None, limit: float | None
+    def _with_retries(
+        self, method: str, path: str, body: Any, retry: RetryPolicy | None, limit: float | None
     ) -> dict[str, Any]:
-        pauses = patience.pauses if patience else ()
+        pauses = retry.pauses if retry else ()
         for pause in (*pauses, None):
             try:
                 return self._once(method, path, body, limit)
             except HttpError as error:
-                if patience is None or error.status not in patience.statuses:
+                if retry is None or error.status not in retry.statuses:
                     raise
                 if pause is None:
                     raise ServerError(self.url, f"{error} (after {len(pauses) + 1} tries)") from None
                 pause = max(pause, error.wait)
             except _Silent as error:
-                if pause is None or patience is None or not patience.silence:
+                if pause is None or retry is None or not retry.silence:
                     raise ServerError(self.url, str(error)) from None
             except _Lost as error:
                 if pause is None:
@@ -120,16 +119,14 @@ class Client:
         raise AssertionError("the last try answers or raises")
 
     def _once(self, method: str, path: str, body: Any, limit: float | None) -> dict[str, Any]:
-        import json
-
         from requests import RequestException, Timeout
 
         try:
             with self.session.request(
                 method, self.url + path, json=body, timeout=(CONNECT_SECONDS, limit), stream=True, allow_redirects=False
-            ) as answer:
-                raw = self._read(answer.raw, path, limit)
-                status, wait = answer.status_code, answer.headers.get("Retry-After", "")
+            ) as response:
+                raw = self._read(response.raw, path, limit)
+                status, wait = response.status_code, response.headers.get("Retry-After", "")
         except (_Silent, ServerError):
             raise
         except Timeout as error:
@@ -145,8 +142,8 @@ class Client:
             raise _Lost(f"lost while it answered {path} ({_first(error)})") from error
         self._answered = True
         if not 200 <= status < 300:
-            said = " ".join(raw[:400].decode("utf-8", "replace").split())
-            raise HttpError(status, said, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
+            text = " ".join(raw[:400].decode("utf-8", "replace").split())
+            raise HttpError(status, text, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
         try:
             return json.loads(raw) if raw else {}
         except (ValueError, RecursionError) as error:
@@ -154,14 +151,14 @@ class Client:
 
     def _read(self, raw: Any, path: str, limit: float | None) -> bytes:
         """The body of an answer, which must come whole within the limit: a server that trickles is no better than a silent one."""
-        read, since = bytearray(), time.monotonic()
-        while piece := raw.read1(2**16, decode_content=True):
-            read += piece
-            if len(read) > LONGEST_ANSWER:
+        body, start = bytearray(), time.monotonic()
+        while chunk := raw.read1(2**16, decode_content=True):
+            body += chunk
+            if len(body) > LONGEST_ANSWER:
                 raise ServerError(self.url, f"more than {LONGEST_ANSWER} bytes in answer to {path}")
-            if limit is not None and time.monotonic() - since > limit:
+            if limit is not None and time.monotonic() - start > limit:
                 raise _Silent(f"no whole answer to {path} within {limit:g} seconds")
-        return bytes(read)
+        return bytes(body)
 
 
 class _Silent(Exception):
@@ -221,31 +218,16 @@ def in_parallel(
     return [answers[i] for i in range(len(items))]
 
 
-class Future:
-    """A call in a thread of its own: a request that the server answers only when something else has happened here."""
+def in_background(call: Callable[[], Answer]) -> Future[Answer]:
+    """A call in a thread of its own: a request that the server answers only when something else has happened here. A
+    daemon, and so no executor: Python waits at its end for the threads of those."""
+    future: Future[Answer] = Future()
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call, self._answer = call, None
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
+    def work() -> None:
         try:
-            self._answer = self._call()
+            future.set_result(call())
         except BaseException as error:
-            self._error = error
-        self._ended.set()
+            future.set_exception(error)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is there; raises what the call raised."""
-        if self._error is not None:
-            raise self._error
-        return self._ended.is_set()
-
-    def result(self, limit: float, silence: Exception) -> Any:
-        """The answer; `silence` if there is none within `limit` seconds."""
-        if not self._ended.wait(limit):
-            raise silence
-        return self._answer if self.ended else None
+    threading.Thread(target=work, daemon=True).start()
+    return future

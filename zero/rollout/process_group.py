@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributed import BroadcastOptions, TCPStore
 
-from zero.rollout.http import Future, ServerError
+from zero.rollout.http import ServerError
 
 LEARNER = 0  # its rank in the group; the server's workers follow
 GLANCE = 0.003  # seconds between two looks
@@ -35,7 +36,9 @@ class Link:
         return cls((host, port), store, _group(store, own_address(host), rank, size, device, limit), device, limit)
 
     @classmethod
-    def open(cls, url: str, size: int, device: torch.device, limit: float, ask: Callable[[str, int], Future]) -> Link:
+    def open(
+        cls, url: str, size: int, device: torch.device, limit: float, ask: Callable[[str, int], Future[Any]]
+    ) -> Link:
         """The learner's end, for the server at `url`; `ask` tells its workers where to come and is watched meanwhile."""
         address = own_address(urlsplit(url).hostname or "")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -48,12 +51,12 @@ class Link:
         until(lambda: store.check(workers), reply, limit, ServerError(url, "its workers did not come to take weights"))
         return cls((address, port), store, _group(store, address, LEARNER, size, device, limit), device, limit)
 
-    def send(self, weights: Weights, serial: int, dtype: torch.dtype, reply: Future) -> None:
+    def send(self, weights: Weights, serial: int, dtype: torch.dtype, reply: Future[Any]) -> None:
         """All weights, by broadcast; the store says name, shape and dtype of each, and where they end."""
         i, whole = 0, False
         try:
             for name, tensor in weights:
-                heard(reply)
+                refuse_early(reply)
                 sent = tensor.detach().to(self.device, dtype).contiguous()
                 about = {"name": name, "shape": list(sent.shape), "dtype": str(dtype).removeprefix("torch.")}
                 self.store.set(f"{serial}/{i}", json.dumps(about))
@@ -121,17 +124,18 @@ def own_address(toward: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def until(fact: Callable[[], bool], reply: Future, limit: float, silence: ServerError) -> None:
+def until(fact: Callable[[], bool], reply: Future[Any], limit: float, silence: ServerError) -> None:
     """Wait for it, while the server has not answered: it answers at the end, or because it failed."""
     since = time.monotonic()
     while not fact():
-        heard(reply)
+        refuse_early(reply)
         if time.monotonic() - since > limit:
             raise silence
         time.sleep(GLANCE)
 
 
-def heard(reply: Future) -> None:
-    """Raise what the server has to say, if anything: nothing is due yet."""
-    if reply.ended:
+def refuse_early(reply: Future[Any]) -> None:
+    """Raise what the call raised, or RuntimeError if the server has answered: nothing is due yet."""
+    if reply.done():
+        reply.result()
         raise RuntimeError("the server says that it has all weights before they were sent")

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.files import replacing, write_atomically
-from zero.rollout.http import Client, Future, HttpError, ServerError
+from zero.rollout.http import Client, HttpError, ServerError, in_background
 from zero.rollout.process_group import GLANCE, Link, Weights, until
 from zero.rollout.vllm_worker import WeightReceiver
 
@@ -155,14 +156,14 @@ class Exchange:
         self.link: Link | None = None
 
     def send(self, weights: Weights, server: Server) -> None:
-        """All weights, until the server has them. EngineDied if it fails, InputError if this way cannot work here."""
+        """All weights, until the server has them. ServerError if it fails, InputError if this way cannot work here."""
         try:
             self.way(weights, server)
         except BaseException:
             self.link = None  # nobody knows what is left in the pipe
             raise
 
-    def _call(self, method: str, *args: Any) -> Future:
+    def _call(self, method: str, *args: Any) -> Future[Any]:
         def ask() -> Any:
             try:
                 return self.client.post("/collective_rpc", {"method": method, "args": list(args)}, limit=None)[
@@ -171,7 +172,13 @@ class Exchange:
             except (HttpError, LookupError, TypeError) as error:
                 raise ServerError(self.client.url, f"did not take over the weights ({error})") from None
 
-        return Future(lambda: _refuse_errors(self.client.url, ask()))
+        return in_background(lambda: _refuse_errors(self.client.url, ask()))
+
+    def _wait(self, reply: Future[Any]) -> None:
+        try:
+            reply.result(self.limit)
+        except TimeoutError:
+            raise self._silence() from None
 
     def _silence(self) -> ServerError:
         return ServerError(self.client.url, f"did not take the weights within {self.limit:g} seconds")
@@ -198,7 +205,7 @@ class Exchange:
                 count += 1
                 until(lambda: _untaken(folder, server.workers) < AHEAD, reply, self.limit, self._silence())
             write_atomically(folder / "end", str(count), sync=False)
-            reply.result(self.limit, self._silence())
+            self._wait(reply)
         except ServerError as error:
             if "no folder" in str(error):
                 remedy = "the server does not see it: choose one on a file system of both, or rollout.transport=group"
@@ -212,9 +219,9 @@ class Exchange:
             remedy = f"the learner is on {self.device.type}, the server on {server.device}; choose transport=file"
             raise InputError("rollout.transport", "group", remedy)
         self.serial += 1
-        size, futures = server.workers + 1, list[Future]()
+        size, futures = server.workers + 1, list[Future[Any]]()
 
-        def ask(host: str, port: int) -> Future:
+        def ask(host: str, port: int) -> Future[Any]:
             futures.append(self._call("take_group", host, port, size, self.serial, self.limit))
             return futures[0]
 
@@ -228,7 +235,7 @@ class Exchange:
             if isinstance(error, ServerError):
                 raise
             raise ServerError(self.client.url, f"lost while it took the weights ({error})") from error
-        futures[0].result(self.limit, self._silence())
+        self._wait(futures[0])
         self.link.forget(self.serial)
 
 
@@ -260,7 +267,7 @@ def _untaken(folder: Path, workers: int) -> int:
 
 
 def _refuse_errors(url: str, results: Any) -> list[dict[str, Any]]:
-    """What the workers said. EngineDied if one of them failed."""
+    """The workers' replies. ServerError if one of them failed."""
     replies = [r if isinstance(r, dict) else {"error": f"answered {str(r)[:100]}"} for r in results]
     for worker in replies:
         if "error" in worker:
