@@ -95,7 +95,7 @@ class OpenAIEngine:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """n completions of each prompt, a request each. EngineDied if the server fails for good."""
+        """n completions of each prompt, a request each. ServerError if the server fails for good."""
         if not prompts:
             return []
         if self.vllm is None:
@@ -174,7 +174,7 @@ class OpenAIEngine:
             raise InputError("rollout.url", self.client.url, remedy) from None
 
     def _completion(self, answer: Any, sampling: Sampling) -> Completion:
-        """The one in an answer. EngineDied if it holds none, or the server gave it up."""
+        """The one in an answer. ServerError if it holds none, or the server gave it up."""
         try:
             choice = answer["choices"][0]
             text, reason, stop = choice["text"], choice["finish_reason"], choice.get("stop_reason")

@@ -127,7 +127,7 @@ class ServerEngine:
             raise ServerError(self.client.url, str(error)) from None
 
     def _drawn(self, answer: Any, body: dict[str, Any], label: str) -> Drawn:
-        """The completion in an answer. EngineDied if it is none, was given up, or is of other weights."""
+        """The completion in an answer. ServerError if it is none, was given up, or is of other weights."""
         try:
             choice = answer["choices"][0]
             ids, reason = list(choice["token_ids"]), choice["finish_reason"]
