@@ -79,6 +79,9 @@ def load(path: Path) -> Folder | None:
     cell = read_json(path / CELL) if (path / CELL).exists() else {}
     config = cell.get("config") if isinstance(cell.get("config"), dict) else _read_yaml(path / CONFIG, notes)
     assert isinstance(config, dict)
+    if config.get("run") is not None and (path / CONFIG).exists():
+        # what a cell planned for a run's checkpoints lacks what the run itself decides: sampling, benchmarks, model
+        config = _read_yaml(path / CONFIG, notes) or config
     journal = path / JOURNAL
     if "algo" in config or (journal.exists() and not config):
         kind = TRAIN

@@ -14,6 +14,7 @@ from launch.sweep.cells import plan
 from zero.config import experiments
 from zero.config.check import check
 from zero.errors import InputError
+from zero.paths import conf_file
 
 SMALL, LARGE = SHAPES["qwen2_5_math_1_5b"], SHAPES["qwen2_5_math_7b"]
 A100, H200 = CARDS["A100-40G"], CARDS["H200"]
@@ -94,14 +95,17 @@ def test_reference_solutions_cost_no_sampling() -> None:
     assert (cost.sampling, cost.tail) == (0, 0) and cost.training > 0
 
 
-@pytest.mark.parametrize("name", [name for name in experiments.known() if experiments.read(name).root == "train"])
+PUBLISHED = [name for name in experiments.known() if (e := experiments.read(name)).root == "train" and e.claims]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_size_fits_a_node_or_its_header_says_that_it_does_not(name: str) -> None:
     cells = [cell for cell in plan([f"experiment={name}", "size=paper", "seed=0"]).cells.values() if cell.config]
     fits = [
         all(not cell_cost(c.config or {}, SHAPES[c.choices["model"].partition("+")[0]], n, card).misfit for c in cells)
         for n, card in ((8, A100), (1, H200))
     ]
-    head = re.sub(r"\s*\n#\s*", " ", (experiments.FOLDER / f"{name}.yaml").read_text().partition("\ntitle:")[0])
+    head = re.sub(r"\s*\n#\s*", " ", conf_file(f"experiment/{name}.yaml").read_text().partition("\ntitle:")[0])
     assert any(fits) != ("fits neither 8 x A100-40G nor one H200" in head)
 
 

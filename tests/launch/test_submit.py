@@ -22,6 +22,7 @@ from launch.sweep import files, freeze, lock, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from tests.conftest import ROOT
+from zero import paths
 from zero.config import experiments
 from zero.errors import InputError
 from zero.files import append_line
@@ -120,7 +121,8 @@ def test_claims_are_kept_as_they_were_first_written_down(
 ) -> None:
     home, folder = tmp_path / "experiment", tmp_path / "s"
     home.mkdir()
-    monkeypatch.setattr(experiments, "FOLDER", home)
+    monkeypatch.setattr(paths, "OWN", [tmp_path])
+    monkeypatch.setattr(experiments, "OWN", paths.OWN)
     file = home / "mine.yaml"
     file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
     first = prepared(folder, "experiment=mine")
