@@ -15,9 +15,13 @@ class WithConf(build_py):
     def run(self) -> None:
         if self.editable_mode:
             return super().run()
-        shutil.rmtree(self.build_lib, ignore_errors=True)  # what an earlier build left would be in the wheel
+        built = Path(self.build_lib).resolve()
+        if built == Path.cwd() or built in Path.cwd().parents:
+            raise SystemExit(f"error: --build-lib={self.build_lib}: holds the sources; choose another folder")
+        for name in ("analysis", "launch", "zero"):  # what an earlier build left would be in the wheel
+            shutil.rmtree(built / name, ignore_errors=True)
         super().run()
-        shutil.copytree("conf", Path(self.build_lib) / "zero" / "conf")
+        shutil.copytree("conf", built / "zero" / "conf")
         return None
 
 

@@ -56,11 +56,13 @@ def main(arguments: Sequence[str]) -> None:
     print(
         f"ratio {alone / seconds:.1f}; {quick / len(pairs):.0%} of the answers need no algebra and never reach a worker"
     )
-    differ = [(pair, said, theirs) for pair, said, theirs in zip(pairs, ours, verify, strict=True)
-              if (said is Outcome.CORRECT) != theirs]  # fmt: skip
+    differ = [(pair, verdict, theirs) for pair, verdict, theirs in zip(pairs, ours, verify, strict=True)
+              if (verdict is Outcome.CORRECT) != theirs]  # fmt: skip
     print(f"agreement {1 - len(differ) / len(pairs):.2%}; the {len(differ)} verdicts that differ:")
-    for (kind, answer, gold), said, theirs in differ[:200]:
-        print(f"  {kind:9} ours {said!s:9} math-verify {'correct' if theirs else 'wrong':7}  {answer!r}  for  {gold!r}")
+    for (kind, answer, gold), verdict, theirs in differ[:200]:
+        print(
+            f"  {kind:9} ours {verdict!s:9} math-verify {'correct' if theirs else 'wrong':7}  {answer!r}  for  {gold!r}"
+        )
     for name, checker in MODES.items():
         hostile(pairs, name, checker)
 
@@ -104,9 +106,9 @@ def timed(
     pairs: Sequence[tuple[str, str, str]], checker: SandboxedChecker = check_maths
 ) -> tuple[list[Outcome], float]:
     """Outcomes and wall seconds."""
-    asked = [(answer, Question("", (gold,), gold)) for _, answer, gold in pairs]
+    answers = [(answer, Question("", (gold,), gold)) for _, answer, gold in pairs]
     began = time.perf_counter()
-    outcomes = checker.many(asked)
+    outcomes = checker.many(answers)
     return outcomes, time.perf_counter() - began
 
 

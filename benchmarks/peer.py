@@ -35,9 +35,9 @@ def run(python: str, side: str, folder: Path) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def speed(of: dict[str, float], stage: str) -> float:
+def speed(figures: dict[str, float], stage: str) -> float:
     """Tokens per CPU second of a stage; those of `cpu` are of whole steps."""
-    return of["tokens"] / of[stage] if of[stage] else 0.0
+    return figures["tokens"] / figures[stage] if figures[stage] else 0.0
 
 
 def roof(folder: Path) -> tuple[float, int]:
@@ -59,48 +59,48 @@ def roof(folder: Path) -> tuple[float, int]:
         a @ b
         seconds.append(time.process_time() - began)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    kept = {"model.embed_tokens.weight"} if not model.config.tie_word_embeddings else set()  # only looked up
-    count = sum(weight.numel() for name, weight in model.named_parameters() if name not in kept)
+    lookups = {"model.embed_tokens.weight"} if not model.config.tie_word_embeddings else set()  # only looked up
+    count = sum(weight.numel() for name, weight in model.named_parameters() if name not in lookups)
     return 2 * 1024**3 / median(seconds), count
 
 
-def compare(of: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str, float]:
+def compare(workload: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str, float]:
     """Run the pairs and the other sides, print, return the ratios."""
     other, python = ("trl", trl) if trl else ("loop", sys.executable)
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], other: []}
+    results: dict[str, list[dict[str, Any]]] = {"ours": [], other: []}
     for pair in range(1, pairs + 1):
-        found["ours"].append(run(sys.executable, "ours", folder))
-        found[other].append(run(python, other, folder))
-        ratio = speed(found["ours"][-1], "cpu") / speed(found[other][-1], "cpu")
-        print(f"{of.name}, pair {pair} of {pairs}: {ratio:.2f} times {other}", file=sys.stderr, flush=True)
-    for side in {"loop", "generate"} - set(found):
-        found[side] = [run(python, side, folder)]
-    if len({one.pop("asked") for all_of in found.values() for one in all_of}) > 1:
-        sys.exit(f"{of.name}: the sides took other prompts; nothing was compared")
+        results["ours"].append(run(sys.executable, "ours", folder))
+        results[other].append(run(python, other, folder))
+        ratio = speed(results["ours"][-1], "cpu") / speed(results[other][-1], "cpu")
+        print(f"{workload.name}, pair {pair} of {pairs}: {ratio:.2f} times {other}", file=sys.stderr, flush=True)
+    for side in {"loop", "generate"} - set(results):
+        results[side] = [run(python, side, folder)]
+    if len({one.pop("asked") for all_of in results.values() for one in all_of}) > 1:
+        sys.exit(f"{workload.name}: the sides took other prompts; nothing was compared")
     flops, parameters = roof(folder)
-    print(f"\n{of.name}: {of.prompts} prompts x {of.group}, at most {of.tokens} tokens, {parameters / 1e6:.1f} M parameters, "
-          f"roof {flops / 1e9:.0f} GFLOP/s")  # fmt: skip
+    size = f"{workload.prompts} prompts x {workload.group}, at most {workload.tokens} tokens"
+    print(f"\n{workload.name}: {size}, {parameters / 1e6:.1f} M parameters, roof {flops / 1e9:.0f} GFLOP/s")
     print(
         f"  {'':10}{'tokens/CPU-s':>14}{'generation':>12}{'of roof':>9}{'training':>10}{'of roof':>9}{'peak GB':>9}{'mean':>7}"
     )
     prompt = prompt_tokens(folder)
-    for side, all_of in found.items():
+    for side, all_of in results.items():
         middle = {key: median(one[key] for one in all_of) for key in all_of[0]}
-        told = [f"{speed(middle, 'cpu'):14,.0f}", f"{speed(middle, 'generation'):12,.0f}",
+        cells = [f"{speed(middle, 'cpu'):14,.0f}", f"{speed(middle, 'generation'):12,.0f}",
                 f"{2 * parameters * speed(middle, 'generation') / flops:9.1%}"]  # fmt: skip
         if middle["training"]:
-            distinct = 1 + prompt / (of.group * middle["mean"])  # tokens of the update for one that was generated
+            distinct = 1 + prompt / (workload.group * middle["mean"])  # tokens of the update for one that was generated
             work = 6 * parameters * distinct * speed(middle, "training")
-            told += [f"{speed(middle, 'training'):10,.0f}", f"{work / flops:9.1%}"]
+            cells += [f"{speed(middle, 'training'):10,.0f}", f"{work / flops:9.1%}"]
         else:
-            told += [" " * 19]
-        print(f"  {side:10}{''.join(told)}{middle['memory'] / 1e9:9.2f}{middle['mean']:7.1f}")
+            cells += [" " * 19]
+        print(f"  {side:10}{''.join(cells)}{middle['memory'] / 1e9:9.2f}{middle['mean']:7.1f}")
     ratios = {}
     for name, stage in RATIOS.items():
-        each = [speed(a, stage) / speed(b, stage) for a, b in zip(found["ours"], found[other], strict=True)]
+        each = [speed(a, stage) / speed(b, stage) for a, b in zip(results["ours"], results[other], strict=True)]
         ratios[name] = round(median(each), 3)
         print(f"  {name:10} {median(each):6.2f} times {other} ({min(each):.2f} to {max(each):.2f})", flush=True)
-    memory = [b["memory"] / a["memory"] for a, b in zip(found["ours"], found[other], strict=True)]
+    memory = [b["memory"] / a["memory"] for a, b in zip(results["ours"], results[other], strict=True)]
     ratios["memory"] = round(median(memory), 3)
     print(f"  {'memory':10} {1 / median(memory):6.2f} of {other}'s", flush=True)
     return ratios
@@ -118,10 +118,10 @@ def prompt_tokens(folder: Path) -> float:
 def fallen(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]) -> list[str]:
     """The ratios that are more than FALL below what was written down."""
     return [
-        f"{name}, {what}: {of[what]:.2f}, was {before:.2f}"
-        for name, of in ratios.items()
+        f"{name}, {what}: {measured[what]:.2f}, was {before:.2f}"
+        for name, measured in ratios.items()
         for what, before in baseline.get(name, {}).items()
-        if what in of and of[what] < before * (1 - FALL)
+        if what in measured and measured[what] < before * (1 - FALL)
     ]
 
 

@@ -25,16 +25,19 @@ ALIKE = 16384  # tokens of the step that several processes share
 
 def sized(tokens: int) -> Workload:
     """W2 with so many tokens a step."""
-    of = WORKLOADS["W2"]
+    workload = WORKLOADS["W2"]
     return replace(
-        of, name=f"W2-{tokens}", prompts=max(1, tokens // (of.group * of.tokens)), steps=2 if tokens <= ALIKE else 1
+        workload,
+        name=f"W2-{tokens}",
+        prompts=max(1, tokens // (workload.group * workload.tokens)),
+        steps=2 if tokens <= ALIKE else 1,
     )
 
 
-def measured(of: Workload, processes: int = 1) -> dict[str, float]:
+def measured(workload: Workload, processes: int = 1) -> dict[str, float]:
     """What side.py reports of ours."""
     with tempfile.TemporaryDirectory() as home:
-        make(of, Path(home) / "w")
+        make(workload, Path(home) / "w")
         start = (
             ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
         )
@@ -61,16 +64,19 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     print(f"{'tokens a step':>14}{'CPU-s a step':>14}{'per 1,000':>11}{'generation':>12}{'training':>10}{'peak GB':>9}")
     for tokens in options.tokens:
-        of = sized(tokens)
-        found = measured(of)
-        each = {key: found[key] / found["tokens"] * 1000 for key in ("cpu", "generation", "training")}
-        print(f"{found['tokens'] / of.steps:14,.0f}{found['cpu'] / of.steps:14.2f}{each['cpu']:11.3f}{each['generation']:12.3f}"
-              f"{each['training']:10.3f}{found['memory'] / 1e9:9.2f}", flush=True)  # fmt: skip
+        workload = sized(tokens)
+        result = measured(workload)
+        each = {key: result[key] / result["tokens"] * 1000 for key in ("cpu", "generation", "training")}
+        print(
+            f"{result['tokens'] / workload.steps:14,.0f}{result['cpu'] / workload.steps:14.2f}{each['cpu']:11.3f}"
+            f"{each['generation']:12.3f}{each['training']:10.3f}{result['memory'] / 1e9:9.2f}",
+            flush=True,
+        )
     alone = 0.0
     print(f"\n{'processes':>14}{'seconds a step':>16}{'efficiency':>12}")
     for processes in options.processes:
-        of = sized(ALIKE)
-        wall = measured(of, processes)["wall"] / of.steps
+        workload = sized(ALIKE)
+        wall = measured(workload, processes)["wall"] / workload.steps
         alone = alone or wall * processes
         print(f"{processes:14}{wall:16.2f}{alone / wall / processes:12.0%}", flush=True)
 

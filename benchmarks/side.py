@@ -38,7 +38,7 @@ class Spent:
     generation: float = 0.0
     training: float = 0.0
     lengths: list[int] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
+    prompts: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def on(self, stage: str) -> Iterator[None]:
@@ -52,7 +52,7 @@ class Spent:
         """What was spent so far does not count."""
         self.cpu = self.wall = self.generation = self.training = 0.0
         self.lengths.clear()
-        self.asked.clear()
+        self.prompts.clear()
 
     def report(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -60,7 +60,7 @@ class Spent:
         return {
             "tokens": tokens, "cpu": self.cpu, "wall": self.wall, "generation": self.generation, "training": self.training,
             "memory": peak, "mean": tokens / max(1, len(self.lengths)),
-            "asked": sha256("\0".join(sorted(self.asked)).encode()).hexdigest(),
+            "asked": sha256("\0".join(sorted(self.prompts)).encode()).hexdigest(),
         }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def has_bfloat16() -> bool:
     return runtime.has_bfloat16(torch.device("cpu"))
 
 
-def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     """zero.loop.step as zero.train runs it, on the prompts in the order of the file; no evaluation, no tracker."""
     from tempfile import TemporaryDirectory
 
@@ -96,10 +96,10 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             "model=hf", f"model.path={folder}", "questions=file", f"questions.path={folder / 'prompts.jsonl'}",
             "questions.question=prompt", "questions.answer=answer", "questions.check._target_=zero.grading.check_equal",
             "template=none", "algo=drgrpo",
-            f"prompts={of.prompts}", f"group_size={of.group}", f"sampling.max_tokens={of.tokens}", f"optim.lr={of.lr}",
-            "optim.warmup=0", f"learner.precision={precision}",
+            f"prompts={workload.prompts}", f"group_size={workload.group}", f"sampling.max_tokens={workload.tokens}",
+            f"optim.lr={workload.lr}", "optim.warmup=0", f"learner.precision={precision}",
             "reward.terms.parity.function=benchmarks.side.worth", "reward.terms.correct.weight=0",
-            f"steps={of.steps + 1}", "evaluation.every=0", "sync_check.every=0", "tracker=jsonl", f"run_dir={home}",
+            f"steps={workload.steps + 1}", "evaluation.every=0", "sync_check.every=0", "tracker=jsonl", f"run_dir={home}",
         ])  # fmt: skip
         light = {key: instantiate(config[key]) for key in ("template", "reward")}
         place = Path(home)
@@ -111,14 +111,14 @@ def ours(folder: Path, of: Workload, prompts: list[str]) -> Spent:
         spent = Spent()
         run.engine.generate = _timed(run.engine.generate, spent, "generation")  # type: ignore[method-assign]
         run.learner.update = _timed(run.learner.update, spent, "training")  # type: ignore[method-assign]
-        for t in range(of.steps + 1):
+        for t in range(workload.steps + 1):
             with spent.on("cpu"):
                 groups, _ = step(run, t)
             if t == 0:
                 spent.forget()
             else:
                 spent.lengths += [len(completion.ids) for group in groups for completion in group.completions]
-                spent.asked |= {group.prompt.text for group in groups}
+                spent.prompts |= {group.prompt.text for group in groups}
         world.shutdown()
     return spent
 
@@ -136,7 +136,7 @@ def _timed(call: Callable[..., Any], spent: Spent, stage: str) -> Callable[..., 
     return timed
 
 
-def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+def trl(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     """GRPOTrainer.train: generation is `_generate`, training the rest but scoring and rewards."""
     from tempfile import TemporaryDirectory
 
@@ -145,8 +145,8 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-    rows = of.prompts * of.group
-    micro = min(of.micro, rows)
+    rows = workload.prompts * workload.group
+    micro = min(workload.micro, rows)
     spent = Spent()
 
     class Steps(TrainerCallback):
@@ -164,10 +164,10 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     with TemporaryDirectory() as home:
         config = trl.GRPOConfig(
             output_dir=home, use_cpu=True, bf16=has_bfloat16(), report_to="none", gradient_checkpointing=False, save_strategy="no",
-            per_device_train_batch_size=micro, gradient_accumulation_steps=rows // micro, num_generations=of.group,
-            max_completion_length=of.tokens, temperature=1.0, beta=0.0, loss_type="dr_grpo", scale_rewards="none",
-            learning_rate=of.lr, lr_scheduler_type="constant", max_steps=of.steps + 1, logging_strategy="no", shuffle_dataset=False,
-            disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95, top_k=0,
+            per_device_train_batch_size=micro, gradient_accumulation_steps=rows // micro, num_generations=workload.group,
+            max_completion_length=workload.tokens, temperature=1.0, beta=0.0, loss_type="dr_grpo", scale_rewards="none",
+            learning_rate=workload.lr, lr_scheduler_type="constant", max_steps=workload.steps + 1, logging_strategy="no",
+            shuffle_dataset=False, disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95, top_k=0,
         )  # fmt: skip
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         trainer = trl.GRPOTrainer(
@@ -182,10 +182,10 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
 
         def generate(*args: Any, **kwargs: Any) -> Any:
             with spent.on("generation"):
-                said = inner(*args, **kwargs)
-            spent.lengths += [len(completion) for completion in said[1]]
-            spent.asked |= set(args[0])
-            return said
+                output = inner(*args, **kwargs)
+            spent.lengths += [len(completion) for completion in output[1]]
+            spent.prompts |= set(args[0])
+            return output
 
         trainer._generate = generate
         trainer.train()
@@ -193,38 +193,38 @@ def trl(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     return spent
 
 
-def loop(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+def loop(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     """Dr. GRPO in forty lines: transformers.generate, pad, one backward pass a micro-batch, AdamW."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=of.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=workload.lr, betas=(0.9, 0.95), weight_decay=0.0)
     spent = Spent()
-    for t in range(of.steps + 1):
+    for t in range(workload.steps + 1):
         with spent.on("cpu"):
-            asked = prompts[t * of.prompts : (t + 1) * of.prompts]
-            inputs = tokenizer(asked, return_tensors="pt", padding=True)
+            batch = prompts[t * workload.prompts : (t + 1) * workload.prompts]
+            inputs = tokenizer(batch, return_tensors="pt", padding=True)
             with spent.on("generation"):
-                whole = _sampled(model, inputs, of, tokenizer.pad_token_id)
+                whole = _sampled(model, inputs, workload, tokenizer.pad_token_id)
             width = inputs["input_ids"].shape[1]
-            made = whole[:, width:]
-            ended = (made == END).int()
+            sampled = whole[:, width:]
+            ended = (sampled == END).int()
             mask = (ended.cumsum(1) - ended == 0).float()
-            texts = tokenizer.batch_decode(made, skip_special_tokens=True)
-            rewards = torch.tensor([reward(text) for text in texts]).view(of.prompts, of.group)
+            texts = tokenizer.batch_decode(sampled, skip_special_tokens=True)
+            rewards = torch.tensor([reward(text) for text in texts]).view(workload.prompts, workload.group)
             advantage = (rewards - rewards.mean(1, keepdim=True)).flatten()
-            attention = torch.cat([inputs["attention_mask"].repeat_interleave(of.group, 0), mask.long()], 1)
+            attention = torch.cat([inputs["attention_mask"].repeat_interleave(workload.group, 0), mask.long()], 1)
             with spent.on("training"):
-                for rows in torch.arange(len(whole)).split(of.micro):
+                for rows in torch.arange(len(whole)).split(workload.micro):
                     with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                         logits = model(whole[rows], attention_mask=attention[rows], use_cache=False).logits[
                             :, width - 1 : -1
                         ]
-                    logp = logits.float().log_softmax(-1).gather(2, made[rows][..., None])[..., 0]
+                    logp = logits.float().log_softmax(-1).gather(2, sampled[rows][..., None])[..., 0]
                     loss = -(advantage[rows, None] * (logp - logp.detach()).exp() * mask[rows]).sum()
-                    (loss / (of.prompts * of.group * of.tokens)).backward()
+                    (loss / (workload.prompts * workload.group * workload.tokens)).backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -232,11 +232,11 @@ def loop(folder: Path, of: Workload, prompts: list[str]) -> Spent:
             spent.forget()
         else:
             spent.lengths += mask.sum(1).int().tolist()
-            spent.asked |= set(asked)
+            spent.prompts |= set(batch)
     return spent
 
 
-def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
+def generate(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     """transformers.generate alone: whole vocabulary, temperature 1."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -244,27 +244,27 @@ def generate(folder: Path, of: Workload, prompts: list[str]) -> Spent:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     spent = Spent()
-    for t in range(of.steps + 1):
-        asked = prompts[t * of.prompts : (t + 1) * of.prompts]
-        inputs = tokenizer(asked, return_tensors="pt", padding=True)
+    for t in range(workload.steps + 1):
+        batch = prompts[t * workload.prompts : (t + 1) * workload.prompts]
+        inputs = tokenizer(batch, return_tensors="pt", padding=True)
         with spent.on("cpu"), spent.on("generation"):
-            whole = _sampled(model, inputs, of, tokenizer.pad_token_id)
-        made = whole[:, inputs["input_ids"].shape[1] :]
-        ended = (made == END).int()
+            whole = _sampled(model, inputs, workload, tokenizer.pad_token_id)
+        sampled = whole[:, inputs["input_ids"].shape[1] :]
+        ended = (sampled == END).int()
         if t == 0:
             spent.forget()
         else:
             spent.lengths += (ended.cumsum(1) - ended == 0).sum(1).tolist()
-            spent.asked |= set(asked)
+            spent.prompts |= set(batch)
     return spent
 
 
-def _sampled(model: Any, inputs: Any, of: Workload, pad: int) -> Any:
+def _sampled(model: Any, inputs: Any, workload: Workload, pad: int) -> Any:
     import torch
 
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
         return model.generate(
-            **inputs, do_sample=True, top_k=0, temperature=1.0, num_return_sequences=of.group, max_new_tokens=of.tokens,
+            **inputs, do_sample=True, top_k=0, temperature=1.0, num_return_sequences=workload.group, max_new_tokens=workload.tokens,
             eos_token_id=END, pad_token_id=pad,
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ WORKLOADS = {
 }
 
 
-def make(of: Workload, folder: Path) -> None:
+def make(workload: Workload, folder: Path) -> None:
     """Write the folder of a workload; the same bytes every time. Its shape goes by its name, W2's for any other name."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
@@ -52,11 +52,11 @@ def make(of: Workload, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     torch.manual_seed(0)
-    if of.name == "W1":
+    if workload.name == "W1":
         model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     else:
         ends: dict[str, Any] = dict(bos_token_id=None, eos_token_id=END, pad_token_id=1, max_position_embeddings=1024)
-        if of.name == "W4":  # SmolLM2-135M's shape
+        if workload.name == "W4":  # SmolLM2-135M's shape
             config: Any = LlamaConfig(
                 vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
                 num_key_value_heads=3, tie_word_embeddings=True, **ends,
@@ -68,18 +68,18 @@ def make(of: Workload, folder: Path) -> None:
             )  # fmt: skip
         tokenizer.add_tokens([f"<w{i}>" for i in range(len(tokenizer), config.vocab_size)])  # none is cut from the head
         model = AutoModelForCausalLM.from_config(config).float()
-        if of.name == "W3":
+        if workload.name == "W3":
             with torch.no_grad():
                 row = model.get_output_embeddings().weight[END]
                 row.normal_().mul_(ENDS / config.hidden_size**0.5)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    questions = rows("math", 2 * of.prompts * (of.steps + 1), 1).train
+    questions = rows("math", 2 * workload.prompts * (workload.steps + 1), 1).train
     (folder / PROMPTS).write_text(
         "".join(json.dumps({"prompt": q.text, "answer": q.answer[0]}) + "\n" for q in questions)
     )
-    (folder / SETTINGS).write_text(json.dumps(asdict(of)))
+    (folder / SETTINGS).write_text(json.dumps(asdict(workload)))
 
 
 def read(folder: Path) -> tuple[Workload, list[str]]:

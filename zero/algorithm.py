@@ -30,15 +30,15 @@ class Algorithm:
     measure_kl: bool = False  # track the KL even if beta is 0 (costs one forward pass of the initial policy)
     entropy: float = 0.0  # coefficient of an entropy bonus
     correction: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # old, sampler, mask [N, T] -> factor [N, T]
-    estimator: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None  # see credited; None: tokens are alike
+    # See with_advantages; None: all tokens of a response are alike
+    estimator: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
     critic: Callable[..., Any] | None = None  # makes the zero.critic.Critic that the estimator asks for
     whiten: bool = False  # advantages are brought to mean 0 and variance 1 over the step's response tokens
     advantage_clip: float | None = None  # advantages are clipped to +- this
     mask_truncated: bool = False  # responses cut by the token budget are no part of the batch
     min_group: int = 1  # fewest siblings the advantage can compare
-    resample_rounds: int = (
-        0  # times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
-    )
+    # Times a step may sample more questions in place of groups with equal rewards (dynamic sampling)
+    resample_rounds: int = 0
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -63,20 +63,24 @@ def _stated(text: str) -> str | None:
     if not statements:
         return None
     start = statements[0].end()
-    said = text[start : start + _LARGEST].lstrip(" \t\n*")
-    formula = _FORMULA.match(said)
+    statement = text[start : start + _LARGEST].lstrip(" \t\n*")
+    formula = _FORMULA.match(statement)
     if formula:
         return next(filter(None, formula.groups())).strip() or None
-    if last_number(said.partition("\n")[2]):
+    if last_number(statement.partition("\n")[2]):
         return None  # the work went on
-    end = _SENTENCE_ENDS.search(said)
-    said = (said[: end.start()] if end else said).strip(" \t*")
-    if said.count("{") != said.count("}") or _BEGUN.fullmatch(said):
+    end = _SENTENCE_ENDS.search(statement)
+    statement = (statement[: end.start()] if end else statement).strip(" \t*")
+    if statement.count("{") != statement.count("}") or _BEGUN.fullmatch(statement):
         return None  # the response was cut in the middle of it
-    words = _WORD.findall(said)
-    number = NUMBER.search(said)
-    if said and len(said) <= _LONGEST and (not words if number else len(words) <= 3 and len(said.split()) <= 3):
-        return said
+    words = _WORD.findall(statement)
+    number = NUMBER.search(statement)
+    if (
+        statement
+        and len(statement) <= _LONGEST
+        and (not words if number else len(words) <= 3 and len(statement.split()) <= 3)
+    ):
+        return statement
     return number.group() if number else None
 
 

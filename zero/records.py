@@ -14,12 +14,8 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
     import torch
     from torch import Tensor
 
-TRAINING, EVALUATION, VALUE, SYNC_CHECK = (
-    0,
-    1,
-    2,
-    3,
-)  # the first part of a prompt's key: they never share random numbers
+# The first number of a prompt's key: they never share random numbers
+TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking/glossary.py
 
 
@@ -31,9 +27,8 @@ class Question:
     answer: tuple[str, ...]
     id: str  # unique within its set, and the same in every run
     solution: str = ""
-    meta: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what this set's checker or an analysis needs: level, numbers
+    # What this set's checker or an analysis needs: level, numbers
+    meta: Mapping[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
 
 

@@ -44,14 +44,10 @@ ADJUSTABLE = tuple(
     for key in "max_rows batched_tokens cache_gib memory tensor_parallel prefix_caching eager sleep precision".split()
 )
 FIXED = ("learner.lora",)  # what is trained
-GROUPS = (
-    "learner",
-)  # its options compute the same numbers; those of optim differ in settings, which are changed by name
-WATCHING = (
-    "lens",
-    "checkpoint",
-    "sync_check",
-)  # settings that do something while steps are taken, and change no number
+# Its options compute the same numbers; those of optim differ in settings, which are changed by name
+GROUPS = ("learner",)
+# Settings that do something while steps are taken, and change no number
+WATCHING = ("lens", "checkpoint", "sync_check")
 BETWEEN = re.compile(r"[\s,]+(?=[\w.]+=)")  # where a list of KEY=VALUE may be cut
 
 

@@ -14,9 +14,8 @@ from types import FrameType
 
 CTRL_C = "Ctrl-C"
 SECOND_CTRL_C = 130  # exit code: 128 + SIGINT, as shells have it
-AGAIN = (
-    1.0  # seconds within which several processes' launcher may pass on the Ctrl-C that the terminal has sent already
-)
+# Seconds within which several processes' launcher may pass on the Ctrl-C that the terminal has sent already
+AGAIN = 1.0
 
 
 class LeaseLost(Exception):

@@ -23,11 +23,8 @@ from zero.errors import InputError
 from zero.tracking.store import SQLITE, absolute, import_mlflow, without_password
 
 STATUS = {"FINISHED": "finished", "KILLED": "preempted", "FAILED": "failed", "RUNNING": "running"}
-A_PAGE, A_CALL, A_REPLY = (
-    1000,
-    100,
-    25000,
-)  # runs of a search, runs of a bulk call, points of its reply: MLflow's limits
+# Runs of a search, runs of a bulk call, points of its reply: MLflow's limits
+A_PAGE, A_CALL, A_REPLY = 1000, 100, 25000
 OURS = ("kind", "zero.token")  # tags of which a run of this suite has one
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 

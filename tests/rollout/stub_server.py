@@ -63,8 +63,8 @@ def serving(answers: dict[str, Callable[[Any], Say]]) -> Iterator[Stub]:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw else None
             stub.seen.append((self.path, body, dict(self.headers)))
-            found = stub.answers.get(self.path)
-            self._say(found(body) if found else Say({"detail": "Not Found"}, 404))
+            respond = stub.answers.get(self.path)
+            self._say(respond(body) if respond else Say({"detail": "Not Found"}, 404))
 
         do_GET = do_POST
 

@@ -26,7 +26,7 @@ def engine_of(stub: Stub, tokenizer: Any, **settings: Any) -> OpenAIEngine:
     return OpenAIEngine(tokenizer, 64, stub.url, **given | settings)
 
 
-def asked(tokenizer: Any, *texts: str) -> list[Prompt]:
+def prompts_of(tokenizer: Any, *texts: str) -> list[Prompt]:
     return [
         Prompt(Question(t, ("1",), str(i)), t, tuple(tokenizer.encode(t)), (EVALUATION, 0, 0, i))
         for i, t in enumerate(texts)
@@ -45,7 +45,7 @@ EIGHT = Sampling(8)
 
 
 def one(stub: Stub, tokenizer: Any, sampling: Sampling = EIGHT, **settings: Any) -> Any:
-    return engine_of(stub, tokenizer, **settings).generate(asked(tokenizer, "1 + 1 ="), 1, sampling)[0][0]
+    return engine_of(stub, tokenizer, **settings).generate(prompts_of(tokenizer, "1 + 1 ="), 1, sampling)[0][0]
 
 
 def test_a_request_for_each_sample_holds_the_prompt_as_it_stands(
@@ -57,8 +57,8 @@ def test_a_request_for_each_sample_holds_the_prompt_as_it_stands(
     with serving(echo) as stub:
         engine = engine_of(stub, tokenizer, key_env="MY_KEY")
         engine.sync(iter([]), 3)
-        groups = engine.generate(asked(tokenizer, *texts), 5, Sampling(50, 0.7, 0.9, stop=("</answer>",)))
-        again = engine.generate(asked(tokenizer, *texts)[1:2], 2, Sampling(50, 0.7, 0.9, stop=("</answer>",)))
+        groups = engine.generate(prompts_of(tokenizer, *texts), 5, Sampling(50, 0.7, 0.9, stop=("</answer>",)))
+        again = engine.generate(prompts_of(tokenizer, *texts)[1:2], 2, Sampling(50, 0.7, 0.9, stop=("</answer>",)))
     assert [{c.text.rpartition("|")[0] for c in group} for group in groups] == [{text} for text in texts]
     assert len({c.text for group in groups for c in group}) == 15  # a seed each
     assert [c.text for c in again[0]] == [c.text for c in groups[1][:2]]  # the same ones next time
@@ -67,8 +67,8 @@ def test_a_request_for_each_sample_holds_the_prompt_as_it_stands(
     assert set(body) == {"model", "prompt", "max_tokens", "temperature", "top_p", "stop", "seed"}
     assert (body["model"], body["temperature"], body["top_p"], body["stop"]) == ("m", 0.7, 0.9, ["</answer>"])
     rooms = {b["prompt"]: b["max_tokens"] for b in stub.bodies("/completions")}
-    assert [rooms[p.text] for p in asked(tokenizer, *texts)] == [
-        min(50, 64 - len(p.ids)) for p in asked(tokenizer, *texts)
+    assert [rooms[p.text] for p in prompts_of(tokenizer, *texts)] == [
+        min(50, 64 - len(p.ids)) for p in prompts_of(tokenizer, *texts)
     ]
     assert {headers.get("Authorization") for _, _, headers in stub.seen} == {"Bearer secret"}
 
@@ -103,12 +103,16 @@ def test_of_vllm_the_tokens_are_known(tokenizer: Any) -> None:
     says = in_turn(completion("whatever", token_ids=ids, stop_reason=0), completion(" 4", token_ids=[10**9]))
     with serving(VLLM | {"/completions": says}) as stub:
         engine = engine_of(stub, tokenizer)
-        [[whole]] = engine.generate(asked(tokenizer, "x"), 1, Sampling(30, top_k=5, stop_ids=(0,)))
-        [[odd]] = engine.generate(asked(tokenizer, "x"), 1, Sampling(30, stop_ids=(0,)))
+        [[whole]] = engine.generate(prompts_of(tokenizer, "x"), 1, Sampling(30, top_k=5, stop_ids=(0,)))
+        [[odd]] = engine.generate(prompts_of(tokenizer, "x"), 1, Sampling(30, stop_ids=(0,)))
     assert (whole.ids, whole.text, whole.finished, whole.logprobs) == (tuple(ids), " 4</a> and", True, ())
     assert odd.text == " 4" and max(odd.ids) < len(tokenizer)
     body = stub.bodies("/completions")[0]
-    assert body["prompt"] == list(asked(tokenizer, "x")[0].ids) and body["stop_token_ids"] == [0] and body["top_k"] == 5
+    assert (
+        body["prompt"] == list(prompts_of(tokenizer, "x")[0].ids)
+        and body["stop_token_ids"] == [0]
+        and body["top_k"] == 5
+    )
 
 
 GOOD = completion(" 2", "length")
@@ -225,10 +229,10 @@ def stuck() -> Iterator[threading.Event]:
 
 
 def test_the_first_error_and_silence_end_the_wait_for_the_others(stuck: threading.Event) -> None:
-    asked: list[int] = []
+    started: list[int] = []
 
     def ask(i: int) -> None:
-        asked.append(i)
+        started.append(i)
         if i == 1:
             raise LookupError("one")
         stuck.wait(20)
@@ -239,4 +243,4 @@ def test_the_first_error_and_silence_end_the_wait_for_the_others(stuck: threadin
     with pytest.raises(TimeoutError):
         in_parallel(lambda i: stuck.wait(20), range(50), 3, TimeoutError, 0.2)
     assert time.monotonic() - began < 5
-    assert len(asked) <= 3
+    assert len(started) <= 3

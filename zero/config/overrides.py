@@ -60,7 +60,7 @@ def tidy(argument: str, several: bool) -> str:
         name = key
     last = name.rpartition(".")[2]
     if last == "stop" or name.startswith("template."):
-        value = _LINE_END.sub(lambda found: {"n": "\n", "t": "\t"}[found[1]], value)
+        value = _LINE_END.sub(lambda match: {"n": "\n", "t": "\t"}[match[1]], value)
     if last in PATHS:
         value = _quoted_path(value, last, several)
     if name == "resume_with" and not value.startswith(("'", '"', "{", "[")):

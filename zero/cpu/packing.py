@@ -81,7 +81,7 @@ def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor
                 room = tokens - lengths[prompt]
             cut[-1].append(i)
             room -= int(own_N[i])
-    return [rows[torch.tensor(part)] for part in cut if part]
+    return [rows[torch.tensor(indices)] for indices in cut if indices]
 
 
 @dataclass(frozen=True)

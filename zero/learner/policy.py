@@ -86,9 +86,8 @@ class Policy(torch.nn.Module):
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         plain = compiled.is_plain(head) and head.bias is None
-        quick = (
-            self.packs(ids.device) and plain and not self.autocast
-        )  # autocast rounds the head's weights, C++ does not
+        # Autocast rounds the head's weights, C++ does not
+        quick = self.packs(ids.device) and plain and not self.autocast
         if quick and compiled.can_compile(self.model.base_model):
             picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()

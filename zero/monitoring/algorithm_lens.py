@@ -54,7 +54,7 @@ def make_lens(own: str, algorithms: Mapping[str, Algorithm], every: int, pad_id:
 def compare(lens: AlgorithmLens, algo: Algorithm, batch: Batch, groups: Sequence[Group], learner: Any) -> Metrics:
     """The metrics lens/NAME/... of a step, before its first update.
 
-    `batch` is the run's own, credited and whole. What the run did not compute (a reference, old log-probabilities) is
+    `batch` is the run's own, whole and with advantages. What the run did not compute (a reference, old log-probabilities) is
     left out of the others' losses too. What cannot be known in a step, such as a cosine with no gradient, is absent.
     """
     seen = {lens.own: (algo, replace(batch, old_NT=None))} | _as_others_see(lens, batch, groups)

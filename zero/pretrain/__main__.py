@@ -58,7 +58,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             print(f"finished: {out}")
             return last_entry(out)
         parts = config["corpus"]["stages"]
-        sources = {name: configs.instantiate(part["documents"]) for name, part in parts.items()}
+        sources = {name: configs.instantiate(source["documents"]) for name, source in parts.items()}
         stages = [make_stage(name, parts[name], source, config["seed"]) for name, source in sources.items()]
         for note in (note for stage in stages for note in stage.notes):
             print(note, file=sys.stderr)
@@ -301,7 +301,7 @@ def export(model: Any, tokenizer: Any, out: Path) -> None:
 
 @contextmanager
 def _about_out(out: Path) -> Iterator[None]:
-    """What checkpoints and identities say of run_dir is here said of out."""
+    """Errors of checkpoints and identities name run_dir; here the key is out."""
     try:
         yield
     except InputError as error:

@@ -21,9 +21,8 @@ from zero.questions import Checker, Extractor, QuestionSet, Rows, without_tested
 from zero.records import Question
 
 MARK = "/"  # between the name of a source and the id that its question has there
-LONGEST_PERIOD = (
-    1_000_000  # questions after which the order of the sources repeats; more only if weights have many digits
-)
+# Questions after which the order of the sources repeats; more only if weights have many digits
+LONGEST_PERIOD = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from zero.questions.countdown import fill
 from zero.records import Question
 
 TEXT = "What is {a} * {b}? Give the exact whole number."
-HELDOUT_DIGIT = (
-    2  # a question is held out if the first hex digit of its digest is below this: 1/8, as in TinyZero's sizes
-)
+# A question is held out if the first hex digit of its digest is below this: 1/8, as in TinyZero's sizes
+HELDOUT_DIGIT = 2
 MOST_DIGITS = 12
 
 

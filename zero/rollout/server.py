@@ -28,9 +28,8 @@ from zero.rollout.weight_sync import Exchange, Server, plain
 # A completion does not change by being asked for twice. What takes longer than this is no hiccup
 AGAIN = RetryPolicy(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
 GENERATE = "/inference/v1/generate"
-SYNC_CHECK = (
-    "What is 7 x (1.5 + 2/3)? \\boxed{8}\n\tSo: <think> caf\u00e9 \u4e2d </think>"  # two tokenizers rarely agree on it
-)
+# A text on which two tokenizers rarely agree
+TOKENIZER_CHECK = "What is 7 x (1.5 + 2/3)? \\boxed{8}\n\tSo: <think> caf\u00e9 \u4e2d </think>"
 REMEDY = "start it with python -m launch.serve MODEL"
 
 
@@ -152,8 +151,10 @@ class ServerEngine:
             about = results[0]
             server = Server(about["config"], about["context"], getattr(torch, about["dtype"]), about["device"],
                             about["logprobs"], len(results))  # fmt: skip
-            theirs = self.client.post("/tokenize", {"prompt": SYNC_CHECK, "add_special_tokens": False}, AGAIN)["tokens"]
-            first = self.tokenizer.encode(SYNC_CHECK, add_special_tokens=False)[:1]
+            theirs = self.client.post("/tokenize", {"prompt": TOKENIZER_CHECK, "add_special_tokens": False}, AGAIN)[
+                "tokens"
+            ]
+            first = self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False)[:1]
             once = {"token_ids": first, "sampling_params": parameters(Sampling(1), 1, 0)}
             label = self.client.get("/weight_info", AGAIN)["weight_version"]
             self._drawn(self.client.post(GENERATE, once, AGAIN), once, label)
@@ -172,7 +173,7 @@ class ServerEngine:
             if ours[key] != server.config[key]:
                 what = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"
                 raise InputError("rollout.url", self.client.url, f"{what}; start it with this run's model")
-        if theirs != self.tokenizer.encode(SYNC_CHECK, add_special_tokens=False):
+        if theirs != self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False):
             remedy = "serves a model with another tokenizer; start it with this run's model"
             raise InputError("rollout.url", self.client.url, remedy)
         if server.context < self.context:
