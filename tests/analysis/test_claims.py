@@ -247,10 +247,10 @@ def test_a_run_that_was_prolonged_ends_at_its_present_last_step(tmp_path: Path) 
 def test_a_last_value_that_is_not_of_the_last_step_is_said(tmp_path: Path) -> None:
     for seed in range(FEW):
         write(tmp_path, "a", seed, [*[20.0 + seed] * (STEPS - 1), math.nan if seed == 1 else 20.0 + seed])
-    found = verdict(read(tmp_path), claim(statistic={"metric": "length/mean", "when": "last"}))
-    assert found.measured.n == FEW
-    (said,) = (note for note in found.notes if "is not of the last step" in note)
-    assert said.endswith("of length/mean is not of the last step: a-1-1 (step 9 of 10)")
+    result = verdict(read(tmp_path), claim(statistic={"metric": "length/mean", "when": "last"}))
+    assert result.measured.n == FEW
+    (note,) = (note for note in result.notes if "is not of the last step" in note)
+    assert note.endswith("of length/mean is not of the last step: a-1-1 (step 9 of 10)")
 
 
 def test_every_is_decided_where_it_is_least_favourable(tmp_path: Path) -> None:

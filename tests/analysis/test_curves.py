@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import curves as asked
+from analysis import curves as curves_module
 from analysis.curves import curves, grouped, select
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
@@ -84,7 +84,7 @@ def test_groups_say_what_they_mix_and_what_changes_together(tmp_path: Path) -> N
     assert runs.varying() == ["algo", "optim.lr", "prompts"]  # not where or how often a run is saved
     groups = grouped(runs, ["algo", "prompts"])
     assert [group.label for group in groups] == ["drgrpo (n = 2)", "grpo (n = 2)"]
-    text = "\n".join(asked.remarks(groups))
+    text = "\n".join(curves_module.remarks(groups))
     assert "prompts: not the same in all groups, but changing together with algo" in text
     assert "grpo (n = 2): its runs differ in optim.lr too" in text
     assert [group.label for group in grouped(runs, ["optim.lr"])] == [
@@ -166,7 +166,7 @@ def test_empty_and_odd_panels_are_drawn(tmp_path: Path) -> None:
 
 def test_from_a_command_line_to_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(folder, tmp_path / "runs")
-    assert asked.main([str(tmp_path / "runs"), "--metrics", "train/reward", "--window", "3"]) == 0
+    assert curves_module.main([str(tmp_path / "runs"), "--metrics", "train/reward", "--window", "3"]) == 0
     text = capsys.readouterr()
     assert "grpo (n = 3)" in text.out
     assert "note: grpo-2: holds 12 of 20 steps" in text.err
@@ -175,7 +175,7 @@ def test_from_a_command_line_to_files(folder: Path, tmp_path: Path, capsys: pyte
     assert written == {"curves.svg", "curves.pdf", "curves.csv"}
     assert len(pd.read_csv(tmp_path / "runs" / "curves.csv")) == 40
     assert (tmp_path / "runs" / "curves.pdf").read_bytes().startswith(b"%PDF")
-    assert asked.main([str(tmp_path / "nowhere")]) == 2
+    assert curves_module.main([str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

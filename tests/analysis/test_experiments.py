@@ -118,8 +118,8 @@ def test_all_claims_are_one_figure_and_one_table(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(sweep), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "\n2 shown, 0 not shown, 1 undecided\n" in said
+    output = capsys.readouterr().out
+    assert "\n2 shown, 0 not shown, 1 undecided\n" in output
     drawn = (tmp_path / "experiments.svg").read_text()
     for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 5", "undecided, n = 0"):
         assert text in drawn
@@ -130,8 +130,8 @@ def test_all_claims_are_one_figure_and_one_table(
     assert "| r1 is better | 20.0 points | 20.0 to 20.0 | 0 points | 5 | 0 | shown |" in written
     assert "\n1 shown, 0 not shown" in capsys.readouterr().out
     assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "drgrpo" in said and "r1" not in said
+    output = capsys.readouterr().out
+    assert "drgrpo" in output and "r1" not in output
 
 
 def test_the_paper_in_one_picture(

@@ -123,12 +123,12 @@ def test_a_killed_run_asks_for_the_rest_and_damage_costs_its_own_line(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [chat(None), chat(["2"]), Say({"choices": []}), Say([2]), Say("2"), Say({"error": "filtered"}, 400), chat("2", "length"),
      chat("2" * 30_000)],
 )  # fmt: skip
-def test_what_is_no_answer_is_no_label(tmp_path: Path, said: Say) -> None:
-    with serving({AT: lambda body: said if "bad" in str(body) else chat("1")}) as stub:
+def test_what_is_no_answer_is_no_label(tmp_path: Path, reply: Say) -> None:
+    with serving({AT: lambda body: reply if "bad" in str(body) else chat("1")}) as stub:
         assert judge_of(stub, tmp_path).label(ASK, texts("good", "bad", "good")) == [1, None, 1]
 
 
@@ -198,9 +198,9 @@ def test_the_shipped_instructions(tmp_path: Path) -> None:
         )
         assert text.count("THE {response}") == 1 and text.count("SAID {question}") == 1
         assert ("THE ANSWER" in text) == (name == "behaviour")  # who knows the answer might judge by it
-    mine = tmp_path / "prompt.txt"
-    mine.write_text("Mine: {response}")
-    typed = [f"instructions.answering.prompt='@{mine}'"]
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Mine: {response}")
+    typed = [f"instructions.answering.prompt='@{prompt}'"]
     assert instantiate(compose_config("reflection", typed))["instructions"]["answering"].prompt == "Mine: {response}"
     with pytest.raises(InputError, match=r"instructions.x.prompt=say 2: must hold \{response\}"):
         Instruction("x", "say 2", 1, 0.0, category)

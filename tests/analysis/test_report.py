@@ -304,7 +304,7 @@ def test_a_collapse_is_a_fall_below_half_of_the_best(shape: Callable[[np.ndarray
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "no such folder"),
         ([".", "--claims", "none.yaml"], "--claims"),
@@ -312,12 +312,16 @@ def test_a_collapse_is_a_fall_below_half_of_the_best(shape: Callable[[np.ndarray
     ],
 )
 def test_bad_input_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and said in error and error.startswith("error: ")
+    assert error.count("\n") == 1 and message in error and error.startswith("error: ")
     assert not (tmp_path / "report.html").exists()
 
 

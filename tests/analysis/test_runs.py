@@ -131,9 +131,9 @@ DAMAGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "steps", "values", "said"), [case[1:] for case in DAMAGE], ids=[c[0] for c in DAMAGE])
+@pytest.mark.parametrize(("text", "steps", "values", "note"), [case[1:] for case in DAMAGE], ids=[c[0] for c in DAMAGE])
 def test_a_damaged_journal_is_read_as_far_as_it_goes_and_named(
-    tmp_path: Path, text: str, steps: list[int], values: list[Any], said: str
+    tmp_path: Path, text: str, steps: list[int], values: list[Any], note: str
 ) -> None:
     make(tmp_path / "fine", "grpo", 0, steps=2)
     make(tmp_path / "odd", "grpo", 1, steps=2)
@@ -143,7 +143,7 @@ def test_a_damaged_journal_is_read_as_far_as_it_goes_and_named(
     assert list(rows["step"]) == steps
     got = [None if math.isnan(value) else value for value in rows["train/reward"]]
     assert got == values
-    assert said in notes(runs, "odd")
+    assert note in notes(runs, "odd")
     assert not notes(runs, "fine")
 
 
@@ -325,11 +325,11 @@ def test_a_run_that_does_not_record_its_choices_has_the_names_of_its_settings(tm
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [("nowhere", "no such folder"), ("", "holds no run"), ("sqlite:///nowhere/mlflow.db", "no such file")],
 )
-def test_nothing_there_is_one_line(tmp_path: Path, place: str, said: str) -> None:
-    with pytest.raises(InputError, match=said) as error:
+def test_nothing_there_is_one_line(tmp_path: Path, place: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         read([place if "://" in place else tmp_path / place])
     assert "\n" not in str(error.value)
 
@@ -404,10 +404,10 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
         status_code = 200
 
         def __init__(self, runs: list[str]) -> None:
-            self.found = [point for run in runs for point in points[run]][: stored.A_REPLY]
+            self.points = [point for run in runs for point in points[run]][: stored.A_REPLY]
 
         def json(self) -> dict[str, Any]:
-            return {"metrics": self.found}
+            return {"metrics": self.points}
 
     def http_request(creds: Any, path: str, method: str, params: dict[str, Any]) -> Reply:
         requests.append(params["run_id"])

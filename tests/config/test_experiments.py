@@ -43,29 +43,29 @@ def planned(name: str, size: str = experiments.NANO, *typed: str) -> list[Cell]:
 @pytest.mark.parametrize("size", experiments.SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_composes(name: str, size: str) -> None:
-    made = planned(name, size)
-    assert made and all(cell.root == experiments.read(name).root for cell in made)
+    planned_cells = planned(name, size)
+    assert planned_cells and all(cell.root == experiments.read(name).root for cell in planned_cells)
     if size == experiments.NANO:
-        paths = {str((cell.config or {})["model"]["path"]) for cell in made}
+        paths = {str((cell.config or {})["model"]["path"]) for cell in planned_cells}
         assert all(path.startswith(("zero/nano/", "after:")) for path in paths)
-        seeds = {cell.axes["seed"] for cell in made}
+        seeds = {cell.axes["seed"] for cell in planned_cells}
         assert len(seeds) >= 5, "claims need seeds"
     elif experiments.read(name).root == "train":
-        assert all((cell.config or {})["learner"]["gradient_checkpointing"] is not None for cell in made)
-        assert {(cell.config or {})["model"]["path"].startswith("zero/nano") for cell in made} == {False}
+        assert all((cell.config or {})["learner"]["gradient_checkpointing"] is not None for cell in planned_cells)
+        assert {(cell.config or {})["model"]["path"].startswith("zero/nano") for cell in planned_cells} == {False}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_header_says_command_cost_and_what_is_expected(name: str) -> None:
     head = (CONF / "experiment" / f"{name}.yaml").read_text().partition("\ntitle:")[0]
     root = experiments.read(name).root
-    for said in (
+    for word in (
         f"# Command:  python -m zero.{root} -m experiment={name}\n",
         "# Cost:     nano: ",
         " paper: ",
         "# Expected: ",
     ):
-        assert said in head, said
+        assert word in head, word
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,42 +82,47 @@ def test_the_sizes_differ_in_model_questions_engine_and_budget(name: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_claims_are_about_what_the_cells_measure(name: str) -> None:
-    of, made = experiments.read(name), planned(name)
-    claims = parse(of.claims, name)
+    experiment, planned_cells = experiments.read(name), planned(name)
+    claims = parse(experiment.claims, name)
     assert claims and not experiments.read(name, "paper").claims
     for claim in claims:
         metric = claim.statistic.metric
         assert MEASURED.fullmatch(metric) or describe(metric), metric
         wanted = {**claim.where} | ({claim.statistic.axis: claim.statistic.values[0]} if claim.statistic.axis else {})
         for axis, value in wanted.items():
-            assert value in {plain(cell.axes.get(axis, cell.choices.get(axis))) for cell in made}, (axis, value)
+            assert value in {plain(cell.axes.get(axis, cell.choices.get(axis))) for cell in planned_cells}, (
+                axis,
+                value,
+            )
         if metric.startswith("eval/"):
             benchmark = metric.split("/")[1]
-            known = {s["name"] for cell in made for s in (cell.config or {})["benchmarks"]["sets"].values()}
+            known = {s["name"] for cell in planned_cells for s in (cell.config or {})["benchmarks"]["sets"].values()}
             assert benchmark in known | {"macro"}, benchmark
         if metric.startswith("reward/"):
-            assert all(metric[7:] in (cell.config or {})["reward"]["terms"] for cell in made), metric
-        assert len({cell.axes["seed"] for cell in made} - set(claim.seen)) >= claim.fewest, "too few seeds to decide"
-        assert not claim.every or len({cell.axes.get(claim.every) for cell in made}) > 1
-    for metric in of.figures:
+            assert all(metric[7:] in (cell.config or {})["reward"]["terms"] for cell in planned_cells), metric
+        assert len({cell.axes["seed"] for cell in planned_cells} - set(claim.seen)) >= claim.fewest, (
+            "too few seeds to decide"
+        )
+        assert not claim.every or len({cell.axes.get(claim.every) for cell in planned_cells}) > 1
+    for metric in experiment.figures:
         assert describe(metric), metric
         assert not metric.startswith("reward/") or any(
-            metric[7:] in (cell.config or {})["reward"]["terms"] for cell in made
+            metric[7:] in (cell.config or {})["reward"]["terms"] for cell in planned_cells
         ), metric
 
 
 def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
-    made = planned("fig6_length", "nano", "seed=0,1", "steps=4")
-    kept = cells.plan(["experiment=fig6_length", "hydra/launcher=local", "steps=4"]).experiments["fig6_length"]
-    assert list(kept["typed"]) == ["steps=4"], "what a report marks its claims with"
-    assert {(c.axes["algo"], c.axes["seed"], c.steps) for c in made} == {
+    planned_cells = planned("fig6_length", "nano", "seed=0,1", "steps=4")
+    experiment = cells.plan(["experiment=fig6_length", "hydra/launcher=local", "steps=4"]).experiments["fig6_length"]
+    assert list(experiment["typed"]) == ["steps=4"], "what a report marks its claims with"
+    assert {(c.axes["algo"], c.axes["seed"], c.steps) for c in planned_cells} == {
         ("grpo", "0", 4), ("grpo", "1", 4), ("drgrpo", "0", 4), ("drgrpo", "1", 4),
     }  # fmt: skip
     alone = cells.plan(
         ["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=80", "sampling.max_tokens=160"]
     ).cells
-    mine = cells.plan(["experiment=fig6_length", "algo=grpo", "seed=5"]).cells
-    assert {c.signature for c in alone.values()} == {c.signature for c in mine.values()}, (
+    typed_cells = cells.plan(["experiment=fig6_length", "algo=grpo", "seed=5"]).cells
+    assert {c.signature for c in alone.values()} == {c.signature for c in typed_cells.values()}, (
         "an experiment adds nothing of its own"
     )
 
@@ -130,33 +135,35 @@ def test_experiments_share_their_common_cells() -> None:
 
 
 def test_a_cell_may_start_from_the_model_of_another(tmp_path: Path) -> None:
-    made = cells.plan(["experiment=open_r1", "seed=0,1"]).cells
-    second = [cell for cell in made.values() if cell.model_from]
-    assert len(made) == 6 and len(second) == 2
+    planned_cells = cells.plan(["experiment=open_r1", "seed=0,1"]).cells
+    second = [cell for cell in planned_cells.values() if cell.model_from]
+    assert len(planned_cells) == 6 and len(second) == 2
     for cell in second:
-        first = made[cell.model_from or ""]
+        first = planned_cells[cell.model_from or ""]
         assert cell.after == first.name and first.choices["algo"] == "sft" and first.axes["seed"] == cell.axes["seed"]
         assert cell.choices["model"] == cell.axes["model"] == "nano+sft" and "nano+sft" in cell.name
-        assert list(made).index(first.name) < list(made).index(cell.name)
+        assert list(planned_cells).index(first.name) < list(planned_cells).index(cell.name)
         placed = cells.with_run_dir(cell, tmp_path, None)
         assert (placed.config or {})["model"]["path"] == str(tmp_path / first.name / "model")
-    assert len({cell.signature for cell in made.values()}) == 6, "where a cell starts from is part of what it is"
+    assert len({cell.signature for cell in planned_cells.values()}) == 6, (
+        "where a cell starts from is part of what it is"
+    )
     again = cells.plan(["experiment=open_r1", "seed=0,1"]).cells
-    assert list(again) == list(made), "an identity does not depend on where or when"
+    assert list(again) == list(planned_cells), "an identity does not depend on where or when"
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         (["experiment=fig6"], "experiment=fig6: no such experiment; did you mean fig6_length?"),
         (["experiment=fig6_length", "size=large"], "size=large: must be one of nano, paper"),
         (["experiment=fig6_length", "algo=grpoo"], "algo=grpoo: no such option; did you mean"),
     ],
 )
-def test_bad_input_is_one_line(typed: list[str], said: str) -> None:
+def test_bad_input_is_one_line(typed: list[str], message: str) -> None:
     with pytest.raises(InputError) as error:
         cells.plan(typed)
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:

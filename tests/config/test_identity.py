@@ -26,9 +26,9 @@ def test_any_science_changes_it(override: str) -> None:
 
 
 def test_a_resume_with_other_science_is_refused_naming_the_keys(tmp_path: Path) -> None:
-    stored, asked = check("train", []), check("train", ["optim.lr=1e-4", "seed=3"])
+    stored, requested = check("train", []), check("train", ["optim.lr=1e-4", "seed=3"])
     with pytest.raises(InputError, match=r"optim.lr: 0.0002 -> 0.0001; seed: 0 -> 3"):
-        refuse_if_different(stored, asked, tmp_path)
+        refuse_if_different(stored, requested, tmp_path)
     refuse_if_different(stored, check("train", ["run_dir=x"]), tmp_path)
 
 

@@ -57,9 +57,9 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(own_cache: Path)
     assert len(list(own_cache.rglob("*.so"))) == 1 and len(list(own_cache.rglob("*"))) == 2, "nothing is left behind"
 
 
-@pytest.mark.parametrize("told", ["no-such-compiler", "false"])
-def test_without_a_compiler_that_works_there_are_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", told)
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_that_works_there_are_none(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", compiler)
     assert kernels.library() is None
 
 

@@ -66,7 +66,7 @@ def model_of(family: str) -> Any:
     return model
 
 
-def said(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> list[Tensor]:
+def outputs_and_gradients(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> list[Tensor]:
     """Log-probabilities, entropies and the gradients of a sum in which every token has its own weight."""
     policy.zero_grad()
     logprob_NT, entropy_NT = policy(ids_NT, mask_NT, True)
@@ -85,8 +85,8 @@ def unpacked(policy: Policy) -> Policy:
 def check(model: Any, ids_NT: Tensor, mask_NT: Tensor) -> None:
     policy = Policy(model, 0.8, 500, autocast=False)
     assert policy.packs(ids_NT.device)
-    ours = said(policy, ids_NT, mask_NT)
-    for one, other in zip(ours, said(unpacked(policy), ids_NT, mask_NT), strict=True):
+    ours = outputs_and_gradients(policy, ids_NT, mask_NT)
+    for one, other in zip(ours, outputs_and_gradients(unpacked(policy), ids_NT, mask_NT), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
 
 
@@ -106,7 +106,7 @@ def test_rows_without_a_token_and_tokens_of_an_environment() -> None:
     mask_NT[4, 8:11] = 0  # another's message between two tries
     check(model_of("wide"), ids_NT, mask_NT)
     nothing = Policy(model_of("wide"), 0.8, 500, autocast=False)(ids_NT, mask_NT * 0)
-    assert all(not part.any() for part in nothing)
+    assert all(not output.any() for output in nothing)
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,42 +118,42 @@ def test_any_mix_of_rows(shapes: list[tuple[int, int]], seed: int) -> None:
     with torch.no_grad():
         whole = policy(ids_NT, mask_NT)
         for tokens in (1, 20, 1000):
-            parts = policy_parts(ids_NT, mask_NT, length_N, tokens)
-            assert sorted(n for part in parts for n in part.tolist()) == list(range(len(shapes)))
-            for part in parts:
-                width = int(length_N[part].max())
-                again = policy(ids_NT[part, :width], mask_NT[part, :width])
+            micro_batches = cut_into_micro_batches(ids_NT, mask_NT, length_N, tokens)
+            assert sorted(n for rows in micro_batches for n in rows.tolist()) == list(range(len(shapes)))
+            for rows in micro_batches:
+                width = int(length_N[rows].max())
+                again = policy(ids_NT[rows, :width], mask_NT[rows, :width])
                 for one, other in zip(again, whole, strict=True):
-                    torch.testing.assert_close(one, other[part, :width], rtol=1e-4, atol=2e-5)
+                    torch.testing.assert_close(one, other[rows, :width], rtol=1e-4, atol=2e-5)
         for one, other in zip(unpacked(policy)(ids_NT, mask_NT), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
 
 
-def policy_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, tokens: int) -> list[Tensor]:
+def cut_into_micro_batches(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, tokens: int) -> list[Tensor]:
     return packed.packed_parts(ids_NT, mask_NT, length_N, torch.arange(len(length_N)), tokens)
 
 
-def test_a_part_holds_at_most_its_tokens_and_families_whole_where_they_fit() -> None:
+def test_a_micro_batch_holds_at_most_its_tokens_and_whole_groups_where_they_fit() -> None:
     shapes = [(p, 5) for p in (0, 1, 3) for _ in range(4)]  # 25, 23 and 28 distinct tokens
     ids_NT, mask_NT, length_N = rows_of(shapes, PROMPTS)
-    parts = policy_parts(ids_NT, mask_NT, length_N, 30)
-    assert [sorted(part.tolist()) for part in parts] == [[8, 9, 10, 11], [0, 1, 2, 3], [4, 5, 6, 7]]
-    assert len(policy_parts(ids_NT, mask_NT, length_N, 200)) == 1
-    for tokens in (14, 20):  # too few for a family: it is cut, and each piece brings the prompt again
-        for part in policy_parts(ids_NT, mask_NT, length_N, tokens):
-            of = packed.layout(ids_NT[part], mask_NT[part])
-            assert len(of.ids_M) <= tokens
-    assert [len(part) for part in policy_parts(ids_NT, mask_NT, length_N, 1)] == [1] * len(shapes)
+    micro_batches = cut_into_micro_batches(ids_NT, mask_NT, length_N, 30)
+    assert [sorted(rows.tolist()) for rows in micro_batches] == [[8, 9, 10, 11], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(cut_into_micro_batches(ids_NT, mask_NT, length_N, 200)) == 1
+    for tokens in (14, 20):  # too few for a group: it is cut, and each piece brings the prompt again
+        for rows in cut_into_micro_batches(ids_NT, mask_NT, length_N, tokens):
+            layout = packed.layout(ids_NT[rows], mask_NT[rows])
+            assert len(layout.ids_M) <= tokens
+    assert [len(rows) for rows in cut_into_micro_batches(ids_NT, mask_NT, length_N, 1)] == [1] * len(shapes)
 
 
 def test_nothing_is_computed_twice_and_no_padding() -> None:
     shapes = [(0, 3), (0, 9), (1, 1), (0, 9), (1, 30)]
     ids_NT, mask_NT, _ = rows_of(shapes, PROMPTS)
-    of = packed.layout(ids_NT, mask_NT)
+    layout = packed.layout(ids_NT, mask_NT)
     own = sum(count - 1 for _, count in shapes)  # the last token predicts nothing
-    assert len(of.ids_M) == len(PROMPTS[0]) + len(PROMPTS[1]) + own
-    assert len(of.predicts) == int(mask_NT.sum())
-    blocks = packed.padded(of, torch.float32).blocks
+    assert len(layout.ids_M) == len(PROMPTS[0]) + len(PROMPTS[1]) + own
+    assert len(layout.predicts) == int(mask_NT.sum())
+    blocks = packed.padded(layout, torch.float32).blocks
     assert [len(block.visible) for block in blocks] == [1, 2, 1], "the block of 30, of 9 and 9, of 3"
 
 
@@ -200,9 +200,9 @@ def test_long_rows_agree_with_exact_arithmetic() -> None:
     ids_NT, mask_NT, _ = rows_of([(0, 90), (0, 33), (1, 120), (1, 2), (0, 25)] * 3, prompts)
     model = model_of("wide")
     policy = Policy(model, 0.8, 500, autocast=False)
-    ours = said(policy, ids_NT, mask_NT)
+    ours = outputs_and_gradients(policy, ids_NT, mask_NT)
     exact = unpacked(Policy(copy.deepcopy(model).double(), 0.8, 500, autocast=False))
-    for one, other in zip(ours, said(exact, ids_NT, mask_NT), strict=True):
+    for one, other in zip(ours, outputs_and_gradients(exact, ids_NT, mask_NT), strict=True):
         scale = float(other.abs().max())
         torch.testing.assert_close(one.double() / scale, other.double() / scale, rtol=0, atol=2e-5)
 

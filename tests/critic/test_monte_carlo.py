@@ -77,12 +77,12 @@ def test_a_state_behind_the_right_answer_is_worth_1_and_behind_a_wrong_one_0(run
 
 
 def test_what_is_judged_is_the_whole_response_and_the_budget_is_the_responses_own(run: Run) -> None:
-    asked: list[tuple[Prompt, Sampling]] = []
+    requests: list[tuple[Prompt, Sampling]] = []
     judged: list[tuple[str, int]] = []
 
     class Spy:
         def generate(self, prompts: Any, n: int, sampling: Sampling) -> Any:
-            asked.extend((prompt, sampling) for prompt in prompts)
+            requests.extend((prompt, sampling) for prompt in prompts)
             return run.engine.generate(prompts, n, sampling)
 
         def awake(self) -> Any:
@@ -97,11 +97,11 @@ def test_what_is_judged_is_the_whole_response_and_the_budget_is_the_responses_ow
     vine.context = replace(vine.context, engine=Spy(), grader=Spy())  # type: ignore[arg-type]
     vine.values(groups, make_batch(groups, run.algo, pad_id=0))
     prompt, first = groups[0].prompt, groups[0].completions[0].ids
-    depths = [len(p.ids) - len(prompt.ids) for p, _ in asked]
+    depths = [len(p.ids) - len(prompt.ids) for p, _ in requests]
     assert depths == [0, *range(4, len(first), 4)]  # the second response is over before its second step
-    assert all(p.ids == prompt.ids + first[:b] for (p, _), b in zip(asked, depths, strict=True))
-    assert all(s.max_tokens == run.sampling.max_tokens - b for (_, s), b in zip(asked, depths, strict=True))
-    keys = [p.key for p, _ in asked]
+    assert all(p.ids == prompt.ids + first[:b] for (p, _), b in zip(requests, depths, strict=True))
+    assert all(s.max_tokens == run.sampling.max_tokens - b for (_, s), b in zip(requests, depths, strict=True))
+    keys = [p.key for p, _ in requests]
     assert len(set(keys)) == len(keys) and all(key[0] == VALUE for key in keys)
     assert {budget for _, budget in judged} == {run.sampling.max_tokens}
     assert all(text.startswith(run.tokenizer.decode(first[:4])) for text, _ in judged[4:8])

@@ -69,7 +69,7 @@ def test_the_head_starts_small_and_by_the_seed(tiny_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ppo", "ppo_unbiased"])
 def test_gradient_and_metrics_do_not_depend_on_how_the_batch_is_cut(tiny_folder: Path, name: str) -> None:
-    found = []
+    results = []
     for micro_tokens in (1, 40, 10_000):
         critic = critic_of(tiny_folder, micro_tokens)
         batch = judged(critic, name)
@@ -77,11 +77,11 @@ def test_gradient_and_metrics_do_not_depend_on_how_the_batch_is_cut(tiny_folder:
         critic.trained.optimizer.step = lambda c=critic, k=caught: k.extend(  # type: ignore[method-assign]
             p.grad.flatten().clone() for _, p in c.trained.parameters() if p.grad is not None
         )
-        found.append((critic.update(batch), torch.cat(caught)))
-    for metrics, gradient in found[1:]:
-        assert metrics == pytest.approx(found[0][0], rel=1e-4, abs=1e-6)
-        torch.testing.assert_close(gradient, found[0][1], rtol=1e-4, atol=1e-7)
-    assert float(found[0][1].abs().sum()) > 0
+        results.append((critic.update(batch), torch.cat(caught)))
+    for metrics, gradient in results[1:]:
+        assert metrics == pytest.approx(results[0][0], rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-4, atol=1e-7)
+    assert float(results[0][1].abs().sum()) > 0
 
 
 def test_it_learns_what_is_earned(tiny_folder: Path) -> None:

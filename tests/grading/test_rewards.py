@@ -1,4 +1,4 @@
-"""What each reward part pays for, what it must not pay for, and the presets of conf/reward."""
+"""What each reward term pays for, what it must not pay for, and the presets of conf/reward."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zero.grading import rewards as r
 from zero.grading import rewards_length as rl
 from zero.records import Outcome, Question, Response
 
-Part = Callable[[Response], float]
+Term = Callable[[Response], float]
 RIGHT, WRONG, NONE = Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER
 
 CARDS = Question("", ("24",), "q", meta={"numbers": [3, 3, 8, 8], "target": 24})
@@ -32,14 +32,14 @@ XML = LINES.replace("think", "reasoning")
 OPENED = "Let me solve this step by step.\n<think>"
 
 
-def said(text: str = "", strict: Outcome = WRONG, answer: str | None = "7", **facts: Any) -> Response:
+def make_response(text: str = "", strict: Outcome = WRONG, answer: str | None = "7", **facts: Any) -> Response:
     known: dict[str, Any] = {"question": CARDS, "prompt": "Q", "tokens": 50, "budget": 100, "finished": True}
     known |= {"lenient": strict} | facts
     return Response(text=text, strict=strict, answer=None if strict is NONE else answer, **known)
 
 
 @pytest.mark.parametrize(
-    ("part", "values"),
+    ("term", "values"),
     [
         (r.correctness, [1, 0, 0, 0, 0, 0]),
         (partial(r.correctness, right=2.0, wrong=-0.5), [2, -0.5, -0.5, -0.5, -0.5, -0.5]),
@@ -48,28 +48,28 @@ def said(text: str = "", strict: Outcome = WRONG, answer: str | None = "7", **fa
         (r.general_points, [5, -2, -3, -2, -2, -2]),
     ],
 )
-def test_by_outcome(part: Part, values: list[float]) -> None:
+def test_by_outcome(term: Term, values: list[float]) -> None:
     """In the order right, wrong, no answer, unparsed, timeout, failed; the answer is 7."""
-    assert [part(said(strict=outcome)) for outcome in Outcome] == values
+    assert [term(make_response(strict=outcome)) for outcome in Outcome] == values
 
 
-def test_the_lenient_part_asks_for_the_lenient_outcome() -> None:
-    assert r.lenient_correctness(said(strict=NONE, lenient=RIGHT), right=2.0) == 2.0
-    assert r.lenient_correctness(said(strict=NONE, lenient=NONE), no_answer=-1.0) == -1.0
+def test_the_lenient_term_asks_for_the_lenient_outcome() -> None:
+    assert r.lenient_correctness(make_response(strict=NONE, lenient=RIGHT), right=2.0) == 2.0
+    assert r.lenient_correctness(make_response(strict=NONE, lenient=NONE), no_answer=-1.0) == -1.0
 
 
 @pytest.mark.parametrize("text", ["7", "-7", "+7", "\u22127", "1,000", "-12,345,678", " 7 ", "007", "9" * 5000])
 def test_integers(text: str) -> None:
-    assert r.integer(said(answer=text)) == 1
+    assert r.integer(make_response(answer=text)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "-", "7.0", "1,00", "1,0000", ",100", "7a", "1e3", "3/1", "\u0667", "- 7", "7 8"])
 def test_no_integers(text: str) -> None:
-    assert r.integer(said(answer=text)) == 0
+    assert r.integer(make_response(answer=text)) == 0
 
 
 def test_no_answer_is_no_integer() -> None:
-    assert r.integer(said("7", strict=NONE)) == 0
+    assert r.integer(make_response("7", strict=NONE)) == 0
 
 
 STRICT = partial(r.tag_format, own_lines=True)
@@ -88,28 +88,28 @@ FORMS = [  # response; strict, loose, in order
 
 @pytest.mark.parametrize(("text", "values"), FORMS)
 def test_forms(text: str, values: tuple[int, ...]) -> None:
-    assert tuple(part(said(text)) for part in (STRICT, LOOSE, r.tags_in_order)) == values
-    demo = said(text.replace("think", "reasoning"))
-    assert tuple(part(demo, think="reasoning") for part in (STRICT, LOOSE, r.tags_in_order)) == values
+    assert tuple(term(make_response(text)) for term in (STRICT, LOOSE, r.tags_in_order)) == values
+    demo = make_response(text.replace("think", "reasoning"))
+    assert tuple(term(demo, think="reasoning") for term in (STRICT, LOOSE, r.tags_in_order)) == values
 
 
 @pytest.mark.parametrize("opening", ["<think>", "<think>\n"])
-@pytest.mark.parametrize("part", [STRICT, LOOSE, r.tags_in_order, r.tag_count])
-def test_a_tag_that_the_prompt_opened_is_put_back(part: Part, opening: str) -> None:
-    rest = said(LINES.removeprefix(opening), prompt=f"... <think> </think> ...\n{opening}")
-    assert part(rest) == 1
-    assert part(replace(rest, prompt="Q")) < 1
+@pytest.mark.parametrize("term", [STRICT, LOOSE, r.tags_in_order, r.tag_count])
+def test_a_tag_that_the_prompt_opened_is_put_back(term: Term, opening: str) -> None:
+    without_opening = make_response(LINES.removeprefix(opening), prompt=f"... <think> </think> ...\n{opening}")
+    assert term(without_opening) == 1
+    assert term(replace(without_opening, prompt="Q")) < 1
 
 
 def test_a_tag_may_not_be_written_twice() -> None:
-    assert [part(said(LINES, prompt=OPENED)) for part in (STRICT, LOOSE)] == [0, 0]
+    assert [term(make_response(LINES, prompt=OPENED)) for term in (STRICT, LOOSE)] == [0, 0]
 
 
 def test_the_form_of_an_arithmetic_answer_has_tiers() -> None:
     answers = {"(1 + 2)*3/4.": 1.0, "7\n": 1.0, "1+2=3": 0.5, "": 0.5, "\\frac12": 0.5, "\u0667": 0.5, "2**3": 1.0}
     for answer, value in answers.items():
-        assert r.arithmetic_format(said(f"a</think>\n<answer>{answer}</answer>", prompt=OPENED)) == value
-    assert r.arithmetic_format(said("a</think>\n<answer>7</answer> so", prompt=OPENED)) == 0
+        assert r.arithmetic_format(make_response(f"a</think>\n<answer>{answer}</answer>", prompt=OPENED)) == value
+    assert r.arithmetic_format(make_response("a</think>\n<answer>7</answer> so", prompt=OPENED)) == 0
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_form_of_an_arithmetic_answer_has_tiers() -> None:
     ],
 )  # fmt: skip
 def test_tags_are_counted(text: str, value: float) -> None:
-    assert r.tag_count(said(text)) == value
+    assert r.tag_count(make_response(text)) == value
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_tags_are_counted(text: str, value: float) -> None:
      ("<reasoning>\n" + "x" * 9000, 0.125), ("x" * 9000, 0.0), ("", 0.0)],
 )  # fmt: skip
 def test_what_trails_the_xml_costs(text: str, value: float) -> None:
-    assert r.xml_count(said(text)) == pytest.approx(value, abs=1e-12)
+    assert r.xml_count(make_response(text)) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_what_trails_the_xml_costs(text: str, value: float) -> None:
      ("3.14 and\n2.72", 0), ("Firstly, a-b", 0)],
 )  # fmt: skip
 def test_steps(text: str, count: int) -> None:
-    assert r.reasoning_steps(said(text), enough=4) == count / 4
-    assert r.reasoning_steps(said(text * 9)) in (0.0, 1.0)
+    assert r.reasoning_steps(make_response(text), enough=4) == count / 4
+    assert r.reasoning_steps(make_response(text * 9)) in (0.0, 1.0)
 
 
 def test_the_word_boxed() -> None:
-    assert r.boxed_present(said("\\boxed{")) == 1
-    assert r.boxed_present(said("7"), absent=-0.5) == -0.5
+    assert r.boxed_present(make_response("\\boxed{")) == 1
+    assert r.boxed_present(make_response("7"), absent=-0.5) == -0.5
 
 
 @pytest.mark.parametrize(
@@ -158,16 +158,16 @@ def test_the_word_boxed() -> None:
     ],
 )  # fmt: skip
 def test_arithmetic_is_read_exactly(answer: str, close: float, points: float) -> None:
-    assert r.closeness(said(answer=answer)) == pytest.approx(close, abs=1e-15)
-    assert r.general_points(said(answer=answer)) == points
+    assert r.closeness(make_response(answer=answer)) == pytest.approx(close, abs=1e-15)
+    assert r.general_points(make_response(answer=answer)) == points
 
 
 def test_right_is_as_close_as_can_be_and_a_target_is_needed() -> None:
-    assert r.closeness(said(strict=RIGHT, answer="$8\\div(3-8\\div3)$")) == 1
+    assert r.closeness(make_response(strict=RIGHT, answer="$8\\div(3-8\\div3)$")) == 1
     plain = Question("", ("24",), "q")
     with pytest.raises(ValueError, match="target"):
-        r.closeness(said(question=plain))
-    assert r.general_points(said(question=plain)) == -1  # no cards, so no wrong numbers
+        r.closeness(make_response(question=plain))
+    assert r.general_points(make_response(question=plain)) == -1  # no cards, so no wrong numbers
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ def test_right_is_as_close_as_can_be_and_a_target_is_needed() -> None:
     ],
 )  # fmt: skip
 def test_repetition(text: str, n: int, value: float) -> None:
-    assert rl.repetition_penalty(said(text), n=n) == pytest.approx(value)
-    assert rl.repetition_penalty(said(text), n=n, most=-0.5) == pytest.approx(value / 2)
+    assert rl.repetition_penalty(make_response(text), n=n) == pytest.approx(value)
+    assert rl.repetition_penalty(make_response(text), n=n, most=-0.5) == pytest.approx(value / 2)
 
 
 def test_cosine_falls_to_the_budget_and_stays() -> None:
-    right = [rl.cosine_length(said(strict=RIGHT, tokens=t)) for t in (0, 50, 100, 150, 200)]
-    wrong = [rl.cosine_length(said(tokens=t)) for t in (0, 50, 100, 200)]
+    right = [rl.cosine_length(make_response(strict=RIGHT, tokens=t)) for t in (0, 50, 100, 150, 200)]
+    wrong = [rl.cosine_length(make_response(tokens=t)) for t in (0, 50, 100, 200)]
     assert right == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.5])
     assert wrong == pytest.approx([0.0, -0.25, -0.5, -0.5])
-    assert rl.cosine_length(said(tokens=100), wrong=[-1.0, -0.5]) == -0.5
+    assert rl.cosine_length(make_response(tokens=100), wrong=[-1.0, -0.5]) == -0.5
 
 
 def group(*members: tuple[int, Outcome]) -> list[Response]:
-    alone = [said(tokens=tokens, strict=outcome) for tokens, outcome in members]
+    alone = [make_response(tokens=tokens, strict=outcome) for tokens, outcome in members]
     return [replace(response, siblings=tuple(alone)) for response in alone]
 
 
@@ -199,22 +199,22 @@ def test_length_compares_siblings() -> None:
     responses = group((10, RIGHT), (20, RIGHT), (30, RIGHT), (10, WRONG), (30, NONE))
     assert [rl.length(response) for response in responses] == [0.5, 0.0, -0.5, 0.0, -0.5]
     assert [rl.length(response) for response in group((10, RIGHT), (10, WRONG))] == [0.0, 0.0]
-    assert rl.length(said()) == 0.0  # no siblings
+    assert rl.length(make_response()) == 0.0  # no siblings
 
 
 def test_overlong_is_punished_in_the_last_part_of_the_budget() -> None:
-    values = [rl.soft_overlong(said(tokens=t), share=0.25) for t in (0, 75, 80, 100, 101)]
+    values = [rl.soft_overlong(make_response(tokens=t), share=0.25) for t in (0, 75, 80, 100, 101)]
     assert values == pytest.approx([0, 0, -0.2, -1, -1])
-    assert rl.soft_overlong(said(tokens=3, budget=0)) == -1.0
+    assert rl.soft_overlong(make_response(tokens=3, budget=0)) == -1.0
     with pytest.raises(ValueError, match="share"):
-        rl.soft_overlong(said(), share=0.0)
+        rl.soft_overlong(make_response(), share=0.0)
 
 
 def test_truncation_costs() -> None:
-    assert [rl.truncation_penalty(said(finished=f), value=-0.3) for f in (True, False)] == [0.0, -0.3]
+    assert [rl.truncation_penalty(make_response(finished=f), value=-0.3) for f in (True, False)] == [0.0, -0.3]
 
 
-PARTS: list[tuple[Part, float, float]] = [
+TERMS: list[tuple[Term, float, float]] = [
     (r.correctness, 0, 1), (r.lenient_correctness, 0, 1), (r.has_answer, 0, 1), (r.boxed_present, 0, 1),
     (r.integer, 0, 1), (r.closeness, 0, 1), (r.general_points, -3, 5), (STRICT, 0, 1), (LOOSE, 0, 1),
     (r.arithmetic_format, 0, 1), (r.tags_in_order, 0, 1), (r.tag_count, 0, 1), (r.xml_count, 0, 0.5),
@@ -226,16 +226,16 @@ texts = st.one_of(st.text(), st.lists(pieces).map("".join))
 
 
 @given(texts, texts, st.sampled_from(Outcome), st.integers(0, 300), st.integers(0, 200), st.booleans())
-def test_parts_are_total_and_bounded(
+def test_terms_are_total_and_bounded(
     text: str, answer: str, outcome: Outcome, tokens: int, budget: int, done: bool
 ) -> None:
-    for part, least, most in PARTS:
-        value = part(said(text, outcome, answer, prompt=answer, tokens=tokens, budget=budget, finished=done))
-        assert math.isfinite(value) and least <= value <= most, part
+    for term, least, most in TERMS:
+        value = term(make_response(text, outcome, answer, prompt=answer, tokens=tokens, budget=budget, finished=done))
+        assert math.isfinite(value) and least <= value <= most, term
 
 
-def test_every_part_is_in_the_table() -> None:
-    named = {getattr(part, "func", part) for part, _, _ in PARTS}
+def test_every_term_is_in_the_table() -> None:
+    named = {getattr(term, "func", term) for term, _, _ in TERMS}
     written = {f for module in (r, rl) for name, f in vars(module).items() if callable(f) and not name.startswith("_")}
     assert {f for f in written if getattr(f, "__annotations__", {}).get("return") == "float"} == named
 
@@ -247,13 +247,13 @@ SEEDS = [
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_parts_take_linear_time(seed: str) -> None:
+def test_terms_take_linear_time(seed: str) -> None:
     text = seed * (50_000 // len(seed))
     for body in (text, f"<think>{text}", f"<think>{text}</think><answer>7</answer>", f"{LINES}{text}"):
         began = time.process_time()
-        for part, _, _ in PARTS:
-            part(said(body, answer=body))
-        assert time.process_time() - began < 4.0  # takes 0.1; a quadratic part takes minutes
+        for term, _, _ in TERMS:
+            term(make_response(body, answer=body))
+        assert time.process_time() - began < 4.0  # takes 0.1; a quadratic term takes minutes
 
 
 # Presets
@@ -275,7 +275,7 @@ def preset(name: str) -> Reward:
 
 
 def worth(reward: Reward, *responses: Response) -> list[float]:
-    return [sum(parts.values()) for parts in reward(responses)]
+    return [sum(terms.values()) for terms in reward(responses)]
 
 
 def test_every_preset_is_in_the_table() -> None:
@@ -286,10 +286,10 @@ def test_every_preset_is_in_the_table() -> None:
 def test_presets_order_answers(name: str) -> None:
     text, right, wrong = MOST[name]
     reward = preset(name)
-    values = worth(reward, *(said(text, outcome) for outcome in (RIGHT, WRONG, NONE)))
+    values = worth(reward, *(make_response(text, outcome) for outcome in (RIGHT, WRONG, NONE)))
     assert values[:2] == pytest.approx([right, wrong])
     assert values[0] > values[1] >= values[2]
-    formless = worth(reward, said("7", RIGHT), said("7", WRONG), said("7", NONE))
+    formless = worth(reward, make_response("7", RIGHT), make_response("7", WRONG), make_response("7", NONE))
     assert formless[0] > formless[1] >= formless[2]
 
 
@@ -297,10 +297,12 @@ def test_presets_order_answers(name: str) -> None:
 def test_presets_never_pay_for_being_cut(name: str) -> None:
     """No beginning of a response, cut by the budget, is worth more than all of it, finished and wrong."""
     text, reward = MOST[name][0], preset(name)
-    wholes = [said(text, tokens=40)] + ([] if name in PAYS_FOR_FORM else [said("no", tokens=40, answer="no")])
+    wholes = [make_response(text, tokens=40)] + (
+        [] if name in PAYS_FOR_FORM else [make_response("no", tokens=40, answer="no")]
+    )
     for whole in wholes:
         for end in range(len(text) + 1):
-            cut = said(text[:end], RIGHT, tokens=100, finished=False)
+            cut = make_response(text[:end], RIGHT, tokens=100, finished=False)
             finished, cut_short = worth(reward, whole, cut)
             assert cut_short <= finished
 
@@ -312,10 +314,10 @@ def own_term(response: Response, per: float) -> float:
 def test_a_term_of_ones_own_needs_its_dotted_path_only() -> None:
     term = {"function": f"{__name__}.own_term", "weight": 2.0, "per": 100}
     config = {"_target_": "zero.grading.make_reward", "terms": {"own": term}}
-    assert instantiate(OmegaConf.create(config), _convert_="all")([said(tokens=25)]) == [{"own": 0.5}]
+    assert instantiate(OmegaConf.create(config), _convert_="all")([make_response(tokens=25)]) == [{"own": 0.5}]
 
 
 def test_a_setting_that_cannot_work_is_named() -> None:
     reward = Reward({"late": RewardTerm(partial(rl.soft_overlong, share=2.0))})
     with pytest.raises(InputError, match=r"reward\.terms\.late.*share must be"):
-        reward([said()])
+        reward([make_response()])

@@ -18,7 +18,8 @@ from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.errors import InputError
-from zero.learner.gradient_probe import Probed, probe
+from zero.learner.gradient_probe import Probed
+from zero.learner.gradient_probe import probe as probe_gradients
 from zero.monitoring.algorithm_lens import (
     AlgorithmLens,
     compare,
@@ -53,10 +54,10 @@ def probing(folder: Path) -> Any:
     learner = learner_of(folder, micro_tokens=60)
     settings = dict(temperature=0.8, vocabulary=500, micro_tokens=60, autocast=False, device=torch.device("cpu"))
 
-    def of(batch: Batch, slopes: Any, algorithms: int, *, entropy: bool) -> Probed:
-        return probe(learner.model, batch, slopes, algorithms, entropy=entropy, **settings)  # type: ignore[arg-type]
+    def probe(batch: Batch, slopes: Any, algorithms: int, *, entropy: bool) -> Probed:
+        return probe_gradients(learner.model, batch, slopes, algorithms, entropy=entropy, **settings)  # type: ignore[arg-type]
 
-    return SimpleNamespace(plain_head=learner.plain_head, probe=of, logprobs=learner.logprobs)
+    return SimpleNamespace(plain_head=learner.plain_head, probe=probe, logprobs=learner.logprobs)
 
 
 def seen_through(
@@ -112,17 +113,17 @@ def test_the_two_biases_of_grpo_are_those_of_its_paper(mixed: dict[str, float]) 
 
 def test_equal_lengths_and_spreads_leave_no_difference(tiny_folder: Path) -> None:
     groups = [group_of((1, 0, 0, 1), (6, 6, 6, 6), 0), group_of((0, 1, 1, 0), (6, 6, 6, 6), 1)]
-    found = seen_through(tiny_folder, "grpo", ["drgrpo"], groups)
-    assert found["lens/drgrpo/cosine"] == pytest.approx(1, abs=1e-6)
+    metrics = seen_through(tiny_folder, "grpo", ["drgrpo"], groups)
+    assert metrics["lens/drgrpo/cosine"] == pytest.approx(1, abs=1e-6)
     for name in ("grpo", "drgrpo"):
-        assert found[f"lens/{name}/correct_short"] == pytest.approx(0.5)
-        assert f"lens/{name}/length_bias" not in found and f"lens/{name}/difficulty_bias" not in found
+        assert metrics[f"lens/{name}/correct_short"] == pytest.approx(0.5)
+        assert f"lens/{name}/length_bias" not in metrics and f"lens/{name}/difficulty_bias" not in metrics
 
 
 def test_a_step_that_teaches_nothing_has_nothing_to_compare(tiny_folder: Path) -> None:
-    found = seen_through(tiny_folder, "drgrpo", ["sft"], [group_of((0, 0), (4, 8)), group_of((0, 0), (4, 8), 1)])
-    assert not [name for name in found if name.startswith("lens/drgrpo/") or name.endswith("/cosine")]
-    assert found["lens/sft/incorrect_long"] == pytest.approx(2 / 3)
+    metrics = seen_through(tiny_folder, "drgrpo", ["sft"], [group_of((0, 0), (4, 8)), group_of((0, 0), (4, 8), 1)])
+    assert not [name for name in metrics if name.startswith("lens/drgrpo/") or name.endswith("/cosine")]
+    assert metrics["lens/sft/incorrect_long"] == pytest.approx(2 / 3)
 
 
 def test_splits_and_biases_by_hand() -> None:
@@ -149,9 +150,9 @@ def test_splits_and_biases_by_hand() -> None:
 def test_what_the_environment_says_makes_no_answer_longer() -> None:
     group = group_of((0, 0.5), (3, 9))
     first, second = group.completions
-    told = replace(group, completions=(first, replace(second, action_mask=(True, False, False) * 3)))
+    with_feedback = replace(group, completions=(first, replace(second, action_mask=(True, False, False) * 3)))
     assert split([group], [1.0, 3.0])["incorrect_long"] == 0.75
-    assert split([told], [1.0, 3.0])["incorrect_short"] == 1
+    assert split([with_feedback], [1.0, 3.0])["incorrect_short"] == 1
 
 
 @pytest.mark.parametrize("name", WITHOUT_CRITIC)
@@ -168,13 +169,13 @@ def test_slopes_are_the_gradient_of_the_loss_at_the_samples(name: str) -> None:
     rows = torch.tensor([9, 2, 4])
     width = int(batch.length_N[rows].max())
     seen = [(other, with_advantages(other, MIXED)), (algo, batch)]
-    found, bonus = slopes(seen, rows, logp[rows, :width], entropy[rows, :width])
+    derivatives, bonus = slopes(seen, rows, logp[rows, :width], entropy[rows, :width])
     leaf, leaf_entropy = logp.clone().requires_grad_(), entropy.clone().requires_grad_()
     algo.loss(leaf, batch, leaf_entropy)[0].backward()
     assert bonus is not None
-    torch.testing.assert_close(found[1], leaf.grad[rows, :width])  # type: ignore[index]
+    torch.testing.assert_close(derivatives[1], leaf.grad[rows, :width])  # type: ignore[index]
     torch.testing.assert_close(bonus[1], leaf_entropy.grad[rows, :width])  # type: ignore[index]
-    assert not bonus[0].any() and found[0].any()
+    assert not bonus[0].any() and derivatives[0].any()
 
 
 def test_what_the_run_did_not_compute_is_left_out(tiny_folder: Path) -> None:
@@ -186,20 +187,20 @@ def test_what_the_run_did_not_compute_is_left_out(tiny_folder: Path) -> None:
         "drgrpo", {"grpo": load_algo("grpo"), "kl": kl, "in_reward": replace(kl, kl_in="reward")}, 1, 7
     )
 
-    def found(algo: Algorithm, **known: Tensor) -> dict[str, list[float]]:
+    def compared(algo: Algorithm, **known: Tensor) -> dict[str, list[float]]:
         metrics = compare(lens, algo, with_advantages(algo, groups, **known), groups, learner)
         return {name: [v for k, v in metrics.items() if k.startswith(f"lens/{name}/")] for name in lens.others}
 
     algo = load_algo("drgrpo")
-    without = found(algo)
+    without = compared(algo)
     assert without["kl"] == without["in_reward"] == without["grpo"]
     batch = make_batch(groups, algo, pad_id=7)
     old = learner.logprobs(batch)
-    with_reference = found(algo, reference_NT=(old - 1) * batch.mask_NT)
+    with_reference = compared(algo, reference_NT=(old - 1) * batch.mask_NT)
     assert with_reference["kl"] != with_reference["grpo"] == with_reference["in_reward"] == without["grpo"]
-    both = found(algo, reference_NT=(old - 1) * batch.mask_NT, old_NT=old)
+    both = compared(algo, reference_NT=(old - 1) * batch.mask_NT, old_NT=old)
     assert both["in_reward"] != both["grpo"]
-    cut = found(replace(algo, mask_truncated=True), reference_NT=(old - 1) * batch.mask_NT, old_NT=old)
+    cut = compared(replace(algo, mask_truncated=True), reference_NT=(old - 1) * batch.mask_NT, old_NT=old)
     assert cut["kl"] == cut["in_reward"] == cut["grpo"] and cut["grpo"][1:] == without["grpo"][1:]
     assert cut["grpo"][0] < without["grpo"][0]  # the run learns from half of it
 
@@ -208,15 +209,15 @@ def test_a_critics_advantages_are_those_of_the_run(tiny_folder: Path) -> None:
     learner, algo = probing(tiny_folder), load_algo("ppo")
     batch = make_batch(MIXED, algo, pad_id=7)
     values = (0.3 * batch.mask_NT, batch.mask_NT.bool())
-    found = compare(
+    metrics = compare(
         AlgorithmLens("mine", {"rft": load_algo("rft")}, 1, 7),
         algo,
         algo.with_advantages(batch, rewards(MIXED), values),
         MIXED,
         learner,
     )
-    assert found["lens/mine/cosine"] == pytest.approx(1) and found["lens/mine/incorrect_long"] > 0
-    assert abs(found["lens/rft/cosine"]) < 1 and found["lens/rft/incorrect_long"] == 0
+    assert metrics["lens/mine/cosine"] == pytest.approx(1) and metrics["lens/mine/incorrect_long"] > 0
+    assert abs(metrics["lens/rft/cosine"]) < 1 and metrics["lens/rft/incorrect_long"] == 0
 
 
 def test_a_head_that_is_not_plain_is_refused_in_one_line(tiny_folder: Path) -> None:

@@ -76,17 +76,17 @@ def test_long_prompts_lose_their_middle_and_nothing_steers_the_terminal(tokenize
     ],
 )
 def test_doubts(text: str, how: Sampling, doubt: str, tokenizer: Any) -> None:
-    found = doubts(prompt(text, tokenizer), how, tokenizer)
-    assert len(found) == bool(doubt), found
-    assert all(doubt in sentence for sentence in found)
+    sentences = doubts(prompt(text, tokenizer), how, tokenizer)
+    assert len(sentences) == bool(doubt), sentences
+    assert all(doubt in sentence for sentence in sentences)
 
 
 def test_a_tokenizer_without_an_end(tokenizer: Any) -> None:
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None
     assert "EOS is not set" in preflight(prompt("1+1", endless), sampling(END), endless)
-    (found,) = doubts(prompt("1+1 <think>\n", endless), sampling(PAD), endless)
-    assert "only padding or BOS ends a response" in found
+    (sentence,) = doubts(prompt("1+1 <think>\n", endless), sampling(PAD), endless)
+    assert "only padding or BOS ends a response" in sentence
 
 
 def test_two_bos_and_unknown_tokens(tokenizer: Any) -> None:

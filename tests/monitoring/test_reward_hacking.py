@@ -75,8 +75,8 @@ def test_a_run_without_trends_rings_in_at_most_one_of_twenty(correlation: float)
     on = (rises > RISE * errors) & (learnt <= noise)
     episodes = (on[:, 1:] & ~on[:, :-1]).sum() + on[:, 0].sum()
     assert episodes <= 400 / 20
-    told = alarms(rewards[0, :120].tolist(), accuracies[0, :120].tolist())
-    assert told[39:] == on[0, :81].astype(float).tolist()
+    raised = alarms(rewards[0, :120].tolist(), accuracies[0, :120].tolist())
+    assert raised[39:] == on[0, :81].astype(float).tolist()
 
 
 def windows(values: np.ndarray, window: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -116,4 +116,4 @@ def test_learning_to_use_feedback_is_no_hack() -> None:
     rewards, accuracies = run(lambda t: (min(0.9, 0.1 + 0.01 * t), 0.0), 60, 0)
     alarm = RewardHackAlarm()
     lines = [line(reward, 0.1) | {"tries/solved": solved} for reward, solved in zip(rewards, accuracies, strict=True)]
-    assert sum(alarm.update(told) for told in lines) == 0 < sum(alarms(rewards, [0.1] * 60))
+    assert sum(alarm.update(one) for one in lines) == 0 < sum(alarms(rewards, [0.1] * 60))

@@ -70,14 +70,14 @@ def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(
         device=torch.device("cpu"),
     )
     here = provenance.start({}, "cpu", 1)
-    said = provenance.on_engine(here, engine, "bfloat16")
-    assert said == "engine   NativeEngine in float32, on cpu; the learner in bfloat16"
+    line = provenance.on_engine(here, engine, "bfloat16")
+    assert line == "engine   NativeEngine in float32, on cpu; the learner in bfloat16"
     assert provenance.other_engine(tmp_path, here) == "", "the first start"
     provenance.note(tmp_path, here)
     assert provenance.other_engine(tmp_path, here) == ""
     elsewhere = here | {"engine": "VllmEngine", "engine_precision": "bfloat16"}
-    said = provenance.other_engine(tmp_path, elsewhere)
-    assert "from NativeEngine in float32 and come from VllmEngine in bfloat16" in said
+    line = provenance.other_engine(tmp_path, elsewhere)
+    assert "from NativeEngine in float32 and come from VllmEngine in bfloat16" in line
     steps = {"steps": 2}
     run_folder.begin(tmp_path, elsewhere, run_folder.Settings(steps, steps, {}, steps), 1)
-    assert f"note: {said}" in capsys.readouterr().err
+    assert f"note: {line}" in capsys.readouterr().err

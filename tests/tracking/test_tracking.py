@@ -91,15 +91,17 @@ def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience
     """Trackers that have seen the steps after `start`, not closed yet."""
     run_dir.mkdir(exist_ok=True)
     tags = {"kind": "train", "algo": "drgrpo"}
-    made = Trackers(
+    trackers = Trackers(
         JsonlTracker(run_dir), [MlflowTracker(run_dir, run_dir.name, tags, uri, every=0.1, patience=patience)]
     )
-    made.params({"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 7000, "odd key!": ""})
-    made.rewind(start if start else -1)
+    trackers.params({"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 7000, "odd key!": ""})
+    trackers.rewind(start if start else -1)
     for step in range(start + 1 if start else 0, steps + 1):
         values = metrics("drgrpo", 0, step, STEPS)
-        made.metrics(values | {"time/unix": values["time/unix"] + 1000 * start}, step)  # a later life, a later clock
-    return made
+        trackers.metrics(
+            values | {"time/unix": values["time/unix"] + 1000 * start}, step
+        )  # a later life, a later clock
+    return trackers
 
 
 # --- glossary ---
@@ -139,9 +141,9 @@ def test_every_metric_that_the_sources_name_is_in_the_glossary() -> None:
     families = "|".join({name.split("/")[0] for name in GLOSSARY} - {"eval"})
     named = re.compile(rf'"((?:{families})/[a-z_]+)"')
     sources = [path for path in (ROOT / "zero").rglob("*.py") if path.name != "glossary.py"]
-    found = {name for path in sources for name in named.findall(path.read_text())}
-    assert len(found) > 20
-    for name in found:
+    names = {name for path in sources for name in named.findall(path.read_text())}
+    assert len(names) > 20
+    for name in names:
         describe(name)
 
 
@@ -273,8 +275,8 @@ def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
 
     choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optim": "adamw"}
     config = {"seed": 3, "steps": 9, "algo": {"beta": 0.0}, "model": {"path": None}, "tracker": {"uri": "http://x"}}
-    begun = start(choices, "cpu", 2)
-    Trackers.open(config=config, start=begun, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
+    first_start = start(choices, "cpu", 2)
+    Trackers.open(config=config, start=first_start, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
     assert given["run_name"] == "n"
     tags = given["tags"]
     assert (tags["algo"], tags["template"], tags["seed"], tags["signature"], tags["kind"]) == (
@@ -288,7 +290,7 @@ def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
     assert (tags["device"], tags["ranks"], tags["host"]) == ("cpu", "2", platform.node())
     assert params == {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3",
                       "steps": "9", "algo.beta": "0.0", "model.path": "null"}  # fmt: skip
-    Trackers.open(config=config, start=begun, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
+    Trackers.open(config=config, start=first_start, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
 
 
 def test_where_the_store_lies(tmp_path: Path) -> None:
@@ -498,10 +500,10 @@ def test_an_experiment_in_the_trash_is_told_at_once(
     began = time.monotonic()
     trackers.close("finished")
     assert time.monotonic() - began < 50  # not the whole patience
-    told = capfd.readouterr().err
-    assert "experiment trashed is in MLflow's trash; restore it (" in told
-    assert "mlflow experiments restore -x" in told and "or set another tracker.experiment" in told
-    assert "1 steps wait in" in told
+    errors = capfd.readouterr().err
+    assert "experiment trashed is in MLflow's trash; restore it (" in errors
+    assert "mlflow experiments restore -x" in errors and "or set another tracker.experiment" in errors
+    assert "1 steps wait in" in errors
 
 
 SLOW = """
@@ -524,8 +526,8 @@ def test_a_finished_run_waits_as_long_as_something_arrives(
     monkeypatch.setattr(mlflow_tracking, "FOLLOWER", (sys.executable, "-c", textwrap.dedent(SLOW)))
     trackers = record(tmp_path, f"sqlite:///{tmp_path}/x.db", patience=3.0)
     trackers.close(status)
-    told = capfd.readouterr().err  # five seconds in all: longer than the patience, which a pre-empted run has at most
-    assert ("(tracker.patience=3 s passed)" in told) is (status == "preempted"), told
+    errors = capfd.readouterr().err  # five seconds in all: longer than the patience, which a pre-empted run has at most
+    assert ("(tracker.patience=3 s passed)" in errors) is (status == "preempted"), errors
 
 
 def test_what_to_type_to_see_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,8 +553,8 @@ def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capf
             closed = time.monotonic() - began
     assert looped < 1.0
     assert 0.9 < closed < 2.5
-    said = capfd.readouterr().err
-    assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl (tracker.patience=1 s passed); running" in said
+    errors = capfd.readouterr().err
+    assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl (tracker.patience=1 s passed); running" in errors
     assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
 
 
@@ -577,9 +579,9 @@ def test_a_follower_leaves_with_a_run_that_died_in_the_middle_of_a_line(tmp_path
         "run_name": "r",
         "tags": {},
     }
-    said = json.dumps({"run": run, "params": {}, "every": 0.1}) + '\n{"artif'
+    lines = json.dumps({"run": run, "params": {}, "every": 0.1}) + '\n{"artif'
     command = [sys.executable, "-m", "zero.tracking.follower"]
-    assert subprocess.run(command, input=said, text=True, cwd=ROOT, timeout=60, check=False).returncode == 1
+    assert subprocess.run(command, input=lines, text=True, cwd=ROOT, timeout=60, check=False).returncode == 1
 
 
 def follower_of(trackers: Trackers) -> int:
@@ -609,10 +611,10 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
         port = probe.getsockname()[1]
     run_dir, uri = tmp_path / "run", f"http://127.0.0.1:{port}"
     record(run_dir, uri, patience=25.0).close("finished")
-    said = capfd.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert "cannot deliver" in said[0]
-    assert f"{STEPS + 1} steps wait" in said[1]
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "cannot deliver" in errors[0]
+    assert f"{STEPS + 1} steps wait" in errors[1]
 
     store = empty_store(tmp_path / "server")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port),

@@ -55,7 +55,7 @@ def test_every_text_equals_itself_and_equality_has_no_direction() -> None:
 def test_one_other_letter_or_digit_makes_another_answer() -> None:
     rng = random.Random(6)
     golds = [text for text in TEXTS if not any(idle in text for idle in IDLE_PIECES) and len(text) < 40]
-    altered = [(rng.choice(found), gold) for gold in golds if (found := list(swaps(gold)))]
+    altered = [(rng.choice(candidates), gold) for gold in golds if (candidates := list(swaps(gold)))]
     assert [pair for pair in altered if equal(*pair)] == []
 
 
