@@ -31,7 +31,7 @@ class Hub(BaseHTTPRequestHandler):
     """Serves the files of `folder` as every revision of good/NAME but "lost"; hang/NAME never answers in time."""
 
     folder: Path
-    asked: list[str]
+    requested_paths: list[str]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -40,7 +40,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        self.asked.append(self.path)
+        self.requested_paths.append(self.path)
         parts = self.path.split("?")[0].strip("/").split("/")
         owner, revision, name = (parts[0], parts[3], "/".join(parts[4:])) if len(parts) >= 5 else ("", "", "")
         file = self.folder / name
@@ -76,13 +76,13 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The address of a hub that holds `folder`, and the list of all paths it is asked for."""
-    asked: list[str] = []
-    handler = type("Served", (Hub,), {"folder": folder, "asked": asked})
+    requested_paths: list[str] = []
+    handler = type("Served", (Hub,), {"folder": folder, "requested_paths": requested_paths})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         server.block_on_close = False  # a connection that hangs must not hold up the end
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
+            yield f"http://127.0.0.1:{server.server_port}", requested_paths
         finally:
             server.shutdown()

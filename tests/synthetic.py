@@ -102,13 +102,13 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process e
 
 def answer(i: int, correct: bool) -> dict[str, object]:
     """One row as zero.benchmark.rows makes it."""
-    said = str(3 * i + (0 if correct else 1))
+    value = str(3 * i + (0 if correct else 1))
     return {
         "question": f"What is {i} + {2 * i}?",
         "reference": str(3 * i),
         "prompt": f"Question: What is {i} + {2 * i}?\nAnswer:",
-        "response": f" Let me think: {i} + {2 * i} = {said}. The answer is \\boxed{{{said}}}.",
-        "answer": said,
+        "response": f" Let me think: {i} + {2 * i} = {value}. The answer is \\boxed{{{value}}}.",
+        "answer": value,
         "correct": correct,
         "reward": float(correct),
         "reason": "correct" if correct else "wrong",

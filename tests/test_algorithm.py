@@ -94,16 +94,16 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_or_order(algo: Algorit
     loss.backward()
     parts = new.clone().requires_grad_()
     order = torch.randperm(P * G, generator=torch.Generator().manual_seed(1))
-    total, part_sums = torch.zeros(()).double(), dict.fromkeys(sums, 0.0)
+    total, sums_of_micro_batches = torch.zeros(()).double(), dict.fromkeys(sums, 0.0)
     for rows in order.split(cut):
-        part = batch.rows(rows)
-        loss_part, some = algo.loss(parts[rows, : part.ids_NT.shape[1]], part)
-        loss_part.backward()
-        total += loss_part.detach()
-        part_sums = {k: part_sums[k] + float(v) for k, v in some.items()}
+        micro_batch = batch.rows(rows)
+        micro_loss, micro_sums = algo.loss(parts[rows, : micro_batch.ids_NT.shape[1]], micro_batch)
+        micro_loss.backward()
+        total += micro_loss.detach()
+        sums_of_micro_batches = {k: sums_of_micro_batches[k] + float(v) for k, v in micro_sums.items()}
     torch.testing.assert_close(total, loss.detach(), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-12, atol=1e-14)
-    assert part_sums == pytest.approx({k: float(v) for k, v in sums.items()})
+    assert sums_of_micro_batches == pytest.approx({k: float(v) for k, v in sums.items()})
 
 
 def test_equal_groups_have_no_gradient_and_no_nan(algo: Algorithm) -> None:

@@ -78,17 +78,17 @@ def folder_of(module: str) -> str | None:
 
 
 def imports_of(path: Path) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             modules = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {m for m in modules if (ROOT / Path(*m.split("."))).with_suffix(".py").exists()} or {
+            names |= {m for m in modules if (ROOT / Path(*m.split("."))).with_suffix(".py").exists()} or {
                 str(node.module)
             }
-    return found
+    return names
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)

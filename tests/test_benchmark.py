@@ -89,14 +89,14 @@ def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) 
     assert metrics["train/timed_out"] == 0.0  # a share of all responses exists
 
 
-def episodes(*tries_and_outcomes: tuple[int, Outcome], said: str = "no") -> Group:
+def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no") -> Group:
     """Each with so many tries, and 3 tokens of its own in a try; the environment tells it to double-check."""
     prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
     completions, verdicts = [], []
     for attempts, outcome in tries_and_outcomes:
         own = (*(True, True, True, False) * (attempts - 1), True, True, True)
-        text = " Double-check! ".join([said] * attempts)
-        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (said,) * attempts))
+        text = " Double-check! ".join([attempt_text] * attempts)
+        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (attempt_text,) * attempts))
         verdicts.append(verdict(outcome, outcome, right=float(outcome is Outcome.CORRECT)))
     return Group(prompt, tuple(completions), tuple(verdicts))
 
@@ -111,7 +111,7 @@ def test_accuracy_is_that_of_first_tries_and_what_feedback_solves_is_apart() -> 
     }  # fmt: skip
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert all(describe(name) for name in metrics)
-    assert summarize([episodes((2, no), said="I recheck")])["reflection/share"] == 1.0
+    assert summarize([episodes((2, no), attempt_text="I recheck")])["reflection/share"] == 1.0
     once = summarize([episodes((1, yes))])  # also where no try happens to be repeated
     assert (once["tries/solved"], once["tries/mean"]) == (1.0, 1.0)
     plain = summarize([group(verdict(yes, yes, right=1.0), lengths=[3])])
@@ -179,7 +179,7 @@ class Teller:
     """An engine whose answers follow from the prompt's key alone; it can be killed after some parts."""
 
     def __init__(self, parts: int = 1000) -> None:
-        self.left, self.asked = parts, list[int]()
+        self.left, self.batch_sizes = parts, list[int]()
 
     def sync(self, weights: Any, version: int) -> None:
         raise AssertionError("an evaluation leaves the weights alone")
@@ -192,7 +192,7 @@ class Teller:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        self.asked.append(len(prompts))
+        self.batch_sizes.append(len(prompts))
         texts = [[rf"\boxed{{{(p.key[-1] + i) % 3}}} \ud800" for i in range(n)] for p in prompts]
         return [[Completion((1,) * len(t), (0.0,) * len(t), t, True) for t in t_G] for t_G in texts]
 
@@ -211,26 +211,26 @@ def worth(response: Response) -> float:
 
 def bench(questions: int = 10, n: int = 2, answer: str = "1") -> Benchmark:
     rows_ = Rows([], [Question(f"What is {i}?", (answer,), f"q{i}") for i in range(questions)])
-    asked = QuestionSet("b", rows_, lambda said, question: said in question.answer)
-    grader = Grader(last_boxed, asked.check, asked.extract_any, Reward({"worth": RewardTerm(worth)}))
-    return Benchmark(asked, grader, Sampling(max_tokens=64), n, None, seed=0)
+    question_set = QuestionSet("b", rows_, lambda answer, question: answer in question.answer)
+    grader = Grader(last_boxed, question_set.check, question_set.extract_any, Reward({"worth": RewardTerm(worth)}))
+    return Benchmark(question_set, grader, Sampling(max_tokens=64), n, None, seed=0)
 
 
 TEMPLATE = Template("t", "{question}", last_boxed)
 
 
-def in_parts(path: Path, engine: Any, of: Benchmark, told: list[tuple[int, int]] | None = None) -> Result:
-    heard = [] if told is None else told
+def in_parts(path: Path, engine: Any, benchmark: Benchmark, progress: list[tuple[int, int]] | None = None) -> Result:
+    reports = [] if progress is None else progress
     return evaluate_in_parts(
-        of, TEMPLATE, Words(), engine, (1, 2), path, 6, lambda done, all_: heard.append((done, all_))
+        benchmark, TEMPLATE, Words(), engine, (1, 2), path, 6, lambda done, all_: reports.append((done, all_))
     )
 
 
 def test_parts_give_what_the_whole_gives(tmp_path: Path) -> None:
-    whole, told, engine = evaluate(bench(), TEMPLATE, Words(), Teller(), (1, 2)), list[tuple[int, int]](), Teller()
-    parts = in_parts(tmp_path / "b.jsonl", engine, bench(), told)
-    assert engine.asked == [3, 3, 3, 1]  # 6 answers at once, 2 of a question
-    assert told == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    whole, progress, engine = evaluate(bench(), TEMPLATE, Words(), Teller(), (1, 2)), list[tuple[int, int]](), Teller()
+    parts = in_parts(tmp_path / "b.jsonl", engine, bench(), progress)
+    assert engine.batch_sizes == [3, 3, 3, 1]  # 6 answers at once, 2 of a question
+    assert progress == [(3, 10), (6, 10), (9, 10), (10, 10)]
     assert (parts.metrics(), parts.rows, parts.shares) == (whole.metrics(), whole.rows, whole.shares)
     assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()] == list(whole.rows)
 
@@ -245,8 +245,8 @@ def test_wherever_it_is_cut_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None
         engine = Teller()
         assert in_parts(path, engine, bench()) == whole, cut
         assert path.read_bytes() == data
-        kept = sum(end <= cut for end in lines[1:]) // 6 if cut < len(data) else 4
-        assert len(engine.asked) == 4 - kept
+        complete_parts = sum(end <= cut for end in lines[1:]) // 6 if cut < len(data) else 4
+        assert len(engine.batch_sizes) == 4 - complete_parts
 
 
 def test_a_killed_evaluation_keeps_its_parts(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_killed_evaluation_keeps_its_parts(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\x00" * 100)  # what a power cut may leave
     engine = Teller()
     assert in_parts(path, engine, bench()) == in_parts(tmp_path / "other.jsonl", Teller(), bench())
-    assert engine.asked == [3, 1]
+    assert engine.batch_sizes == [3, 1]
 
 
 @pytest.mark.parametrize(("other", "line"), [(bench(n=1), 2), (bench(questions=9), 19)])
@@ -278,11 +278,11 @@ FIVE = ["aime24", "amc", "math500", "minerva", "olympiad_bench"]
 
 
 def test_the_published_score_stands_beside_ours() -> None:
-    found = figures(PUBLISHED, "Qwen/Qwen2.5-Math-7B", "none", our(), FIVE)
-    assert {name: round(100 * figure.score, 1) for name, figure in found.items()} == {
+    published_figures = figures(PUBLISHED, "Qwen/Qwen2.5-Math-7B", "none", our(), FIVE)
+    assert {name: round(100 * figure.score, 1) for name, figure in published_figures.items()} == {
         "aime24": 20.0, "amc": 45.8, "math500": 69.0, "minerva": 21.3, "olympiad_bench": 34.7, "macro": 38.2,
     }  # fmt: skip
-    assert {figure.differs for figure in found.values()} == {()}
+    assert {figure.differs for figure in published_figures.values()} == {()}
     assert figures(PUBLISHED, "Qwen/Qwen2.5-Math-7B", "none", our(), ["math500", "gsm8k"]).keys() == {"math500"}
     assert figures(PUBLISHED, "zero/nano/base", "none", our(), FIVE) == {}
 

@@ -17,8 +17,8 @@ def test_a_workload_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert "model.safetensors" in files
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
-    of, prompts = read(tmp_path / "one")
-    assert of == WORKLOADS["W2"] and len(prompts) >= of.prompts * (of.steps + 1)
+    workload, prompts = read(tmp_path / "one")
+    assert workload == WORKLOADS["W2"] and len(prompts) >= workload.prompts * (workload.steps + 1)
 
 
 def test_a_ratio_that_fell_by_more_than_15_percent_is_told() -> None:
@@ -31,19 +31,19 @@ def test_a_ratio_that_fell_by_more_than_15_percent_is_told() -> None:
 def test_the_ratios_of_a_baseline_are_those_that_a_check_makes() -> None:
     known = json.loads(peer.BASELINE.read_text())
     assert set(known) <= set(WORKLOADS) and {"W1", "W2", "W3"} <= set(known)
-    assert all(set(of) == {*peer.RATIOS, "memory"} and min(of.values()) > 0 for of in known.values())
+    assert all(set(ratios) == {*peer.RATIOS, "memory"} and min(ratios.values()) > 0 for ratios in known.values())
 
 
 def test_a_step_is_shared_by_processes() -> None:
-    of = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=1)
-    found = scale.measured(of, 2)
-    assert 0 < found["tokens"] <= 2 * 2 * 8
-    assert min(found[key] for key in ("cpu", "wall", "generation", "training", "memory")) > 0
+    workload = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=1)
+    measurements = scale.measured(workload, 2)
+    assert 0 < measurements["tokens"] <= 2 * 2 * 8
+    assert min(measurements[key] for key in ("cpu", "wall", "generation", "training", "memory")) > 0
 
 
 def test_all_sides_take_the_same_prompts(tmp_path: Path) -> None:
-    of = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=2)
-    make(of, tmp_path)
-    found = {side: peer.run(sys.executable, side, tmp_path) for side in ("ours", "loop", "generate")}
-    assert len({one["asked"] for one in found.values()}) == 1
-    assert found["loop"]["tokens"] > 0
+    workload = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=2)
+    make(workload, tmp_path)
+    measurements = {side: peer.run(sys.executable, side, tmp_path) for side in ("ours", "loop", "generate")}
+    assert len({one["asked"] for one in measurements.values()}) == 1
+    assert measurements["loop"]["tokens"] > 0

@@ -25,10 +25,10 @@ def questions(*texts: str) -> list[Question]:
 def test_training_rows_that_leave_no_full_answer_are_dropped_and_named(tokenizer: Any) -> None:
     train = questions(*(f"what is {i}?" for i in range(30)), "9 " * 80)
     rows = Rows(train, questions("held out " * 100), ("before",))
-    kept = with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
-    assert [q.id for q in kept.rows.train] == [q.id for q in train[:-1]]
-    assert kept.rows.heldout == rows.heldout
-    assert kept.rows.notes == ("before", "dropped 1 rows whose prompts leave less than 100 tokens: q30")
+    remaining = with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+    assert [q.id for q in remaining.rows.train] == [q.id for q in train[:-1]]
+    assert remaining.rows.heldout == rows.heldout
+    assert remaining.rows.notes == ("before", "dropped 1 rows whose prompts leave less than 100 tokens: q30")
     roomy = QuestionSet("s", rows, check_equal)
     assert with_room(roomy, TEMPLATE, tokenizer, Sampling(100), context=2000) is roomy
 

@@ -51,9 +51,9 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: s
             file.write_bytes(file.read_bytes()[:-7])
         case _:
             file.unlink()
-    said: list[str] = []
-    assert checkpoint.newest(tmp_path, said.append) == (10, tmp_path / "step_000010")
-    assert "step_000020" in said[0] and "damaged" in said[0]
+    notes: list[str] = []
+    assert checkpoint.newest(tmp_path, notes.append) == (10, tmp_path / "step_000010")
+    assert "step_000020" in notes[0] and "damaged" in notes[0]
 
 
 def test_none_at_all(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_ranks_agree_on_a_checkpoint_or_say_that_they_cannot(tmp_path: Path) -> 
         )
         for rank, folders in enumerate([(shared, tmp_path / "empty", a), (shared, b, b)])
     ]
-    said = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
-    assert said[0][:2] == said[1][:2] == [str((30, shared / "step_000030")), "None"]
-    for lines, folder in zip(said, (a, b), strict=True):
+    outputs = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
+    assert outputs[0][:2] == outputs[1][:2] == [str((30, shared / "step_000030")), "None"]
+    for lines, folder in zip(outputs, (a, b), strict=True):
         assert lines[2].startswith(
             f"run_dir={folder.parent}: rank 1 does not see the checkpoint of step 10 that rank 0 found"
         )

@@ -73,8 +73,8 @@ def commands(page: Path) -> Iterator[list[str]]:
         if len(words) == 1 and (assigned := re.fullmatch(r"([A-Z]+)=(.*)", words[0])):
             variables[assigned[1]] = assigned[2]
             continue
-        for part in " ".join(map(shlex.quote, words)).split(" '&&' "):
-            command = shlex.split(part)
+        for command_text in " ".join(map(shlex.quote, words)).split(" '&&' "):
+            command = shlex.split(command_text)
             while command and re.match(r"[A-Z_]+=", command[0]):  # the command's environment
                 del command[0]
             if command:
@@ -194,25 +194,25 @@ def check_module(module: str, words: Sequence[str]) -> None:
 
 def check_command(words: Sequence[str]) -> None:
     """A command line. AssertionError, InputError or SystemExit if it would be refused."""
-    program, *rest = words
+    program, *arguments = words
     match program:
         case "python" | "torchrun":
-            at = rest.index("-m")
-            assert all(word.startswith("--") for word in rest[:at])
-            check_module(rest[at + 1], rest[at + 2 :])
+            at = arguments.index("-m")
+            assert all(word.startswith("--") for word in arguments[:at])
+            check_module(arguments[at + 1], arguments[at + 2 :])
         case "make":
             makefile = (ROOT / "Makefile").read_text()
-            for word in rest:
+            for word in arguments:
                 name, equals, _ = word.partition("=")
                 assert re.search(rf"\$\({name}\)" if equals else rf"^{name}:", makefile, re.MULTILINE), word
         case "pip":
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-            wanted = re.search(r"\.\[(.*)\]", " ".join(rest))
-            assert rest[:2] == ["install", "-e"], "the suite is installed in place"
+            wanted = re.search(r"\.\[(.*)\]", " ".join(arguments))
+            assert arguments[:2] == ["install", "-e"], "the suite is installed in place"
             assert wanted and set(wanted[1].split(",")) <= set(extras)
-            assert "-c" not in rest or (ROOT / rest[rest.index("-c") + 1]).exists()
+            assert "-c" not in arguments or (ROOT / arguments[arguments.index("-c") + 1]).exists()
         case "diff":
-            assert all((ROOT / word).exists() for word in rest)
+            assert all((ROOT / word).exists() for word in arguments)
         case _:
             assert program in ("git", "cd", ".", "hf", "script"), f"nobody checks {program}"
 
@@ -243,14 +243,14 @@ python -m zero.train $M \\
 ```
 | `python -m zero.train algo=gpro` | `python -m analysis.curves FOLDER --metrik x` | `python -m zero.evaluate k=[8]` |
 """)
-    found = list(commands(page))
+    parsed = list(commands(page))
     train = ["python", "-m", "zero.train"]
     good = [[*train, "algo=grpo", "steps=1", "questions=file", "questions.path=file.jsonl"], ["make", "test"]]
-    assert found[:2] == good and found[-1] == ["make", "demo"] and len(found) == 6
-    for words in [*good, found[-1]]:
+    assert parsed[:2] == good and parsed[-1] == ["make", "demo"] and len(parsed) == 6
+    for words in [*good, parsed[-1]]:
         check_command(words)
     for words in [
-        *found[2:-1],
+        *parsed[2:-1],
         ["make", "nothing"],
         ["python", "-m", "zero.nothing"],
         ["pip", "install", "-e", ".[no]"],
@@ -359,15 +359,15 @@ def option(path: str, text: str) -> Any:
 
 def test_the_options_of_extend_can_be_made(here: Path) -> None:
     write_files(EXTEND, here)
-    made = {name: option(name, text) for name, text in blocks(EXTEND, "yaml")}
-    assert made["conf/template/brief_box.yaml"].extract("so \\boxed{5}") == "5"
-    assert len(made["conf/questions/mine.yaml"].rows.heldout) == 2
-    rows = made["conf/questions/sums.yaml"].rows
+    options = {name: option(name, text) for name, text in blocks(EXTEND, "yaml")}
+    assert options["conf/template/brief_box.yaml"].extract("so \\boxed{5}") == "5"
+    assert len(options["conf/questions/mine.yaml"].rows.heldout) == 2
+    rows = options["conf/questions/sums.yaml"].rows
     assert (len(rows.train), len(rows.heldout)) == (1000, 200) and not {q.id for q in rows.train} & {
         q.id for q in rows.heldout
     }
-    assert set(made["conf/reward/brief.yaml"].terms) == {"correct", "brief"}
-    assert made["conf/algo/median.yaml"].advantage.__name__ == "group_median"
+    assert set(options["conf/reward/brief.yaml"].terms) == {"correct", "brief"}
+    assert options["conf/algo/median.yaml"].advantage.__name__ == "group_median"
 
 
 def test_the_claims_of_analysis_can_be_read() -> None:

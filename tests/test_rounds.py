@@ -12,11 +12,11 @@ from zero.rounds import Rounds
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=20))
 def test_no_round_is_left_out_or_asked_twice(counts: list[int]) -> None:
-    rounds, asked = Rounds(), list[int]()
+    rounds, numbers = Rounds(), list[int]()
     for step, count in enumerate(counts):
-        asked += [rounds.number(step, r) for r in range(count)]
+        numbers += [rounds.number(step, r) for r in range(count)]
         rounds.end(step, count)
-    assert asked == list(range(sum(counts)))
+    assert numbers == list(range(sum(counts)))
 
 
 def test_a_checkpoint_keeps_the_place(tmp_path: Path) -> None:

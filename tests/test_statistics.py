@@ -41,9 +41,9 @@ def test_pass_at_k_refuses_what_has_no_meaning(n: int, c: int, k: int) -> None:
 
 def vote_by_vote(classes: Sequence[tuple[int, float]], silent: int, k: int) -> float:
     """maj@k by its definition: every draw of k answers holds its own vote."""
-    said = [i for i, (count, _) in enumerate(classes) for _ in range(count)] + [-1] * silent
+    answers = [i for i, (count, _) in enumerate(classes) for _ in range(count)] + [-1] * silent
     won = []
-    for draw in combinations(said, k):
+    for draw in combinations(answers, k):
         votes = Counter(i for i in draw if i >= 0)
         winners = [i for i in votes if votes[i] == max(votes.values())]
         won.append(sum(classes[i][1] for i in winners) / len(winners) if winners else 0.0)

@@ -96,10 +96,10 @@ def test_prompts_that_open_the_thoughts_end_there(name: str, chatty: Any) -> Non
 
 
 def test_the_worked_examples_are_right_and_of_the_form_that_is_asked_for() -> None:
-    *examples, asked = load("few_shot").text.split("\n\n\n")
+    *examples, final_question = load("few_shot").text.split("\n\n\n")
     assert [last_boxed(example) for example in examples] == ["43", "36", "5", "3"]
     assert [example.count("\nAnswer: ") for example in examples] == [1] * 4
-    assert asked == "Question: {question}\nAnswer:"
+    assert final_question == "Question: {question}\nAnswer:"
 
 
 def test_a_bos_goes_first_once_and_nothing_is_appended(tokenizer: Any, eager: Any) -> None:

@@ -138,9 +138,9 @@ def check_pages(browser: Any, runs: Path, links: dict[str, str], out: Path) -> N
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{runs.absolute() / 'mlflow.db'}")
-    found = [client.get_run(json.loads(path.read_text())["run_id"]) for path in runs.glob("**/mlflow.json")]
-    names = sorted(str(run.info.run_name) for run in found)
-    algos = sorted({run.data.params["algo"] for run in found})
+    stored_runs = [client.get_run(json.loads(path.read_text())["run_id"]) for path in runs.glob("**/mlflow.json")]
+    names = sorted(str(run.info.run_name) for run in stored_runs)
+    algos = sorted({run.data.params["algo"] for run in stored_runs})
     for i, (text, link) in enumerate(links.items()):
         print(f"{text}\n  {link}")
         urllib.request.urlopen(link.split("#")[0], timeout=60).read()

@@ -123,8 +123,8 @@ def look(browser: Any, page: Path, name: str, size: tuple[int, int], out: Path) 
     shot(browser, out / f"report_{name}.png", size[0], min(int(height), TALLEST))
     outside = [url for url in requests(browser) if url.startswith(("http", "ws", "ftp"))]
     expect(not outside, f"{name}: the page asked nobody{': ' + str(outside) if outside else ''}")
-    said = [entry["message"][:200] for entry in browser.get_log("browser")]
-    expect(not said, f"{name}: nothing in the browser's log{': ' + str(said) if said else ''}")
+    messages = [entry["message"][:200] for entry in browser.get_log("browser")]
+    expect(not messages, f"{name}: nothing in the browser's log{': ' + str(messages) if messages else ''}")
 
 
 def shot(browser: Any, path: Path, width: int, height: int) -> None:
@@ -133,8 +133,8 @@ def shot(browser: Any, path: Path, width: int, height: int) -> None:
 
     for i, top in enumerate(range(0, height, TALL), 1):
         clip = {"x": 0, "y": top, "width": width, "height": min(TALL, height - top), "scale": 1}
-        made = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-        path.with_name(f"{path.stem}_{i}.png").write_bytes(base64.b64decode(made["data"]))
+        screenshot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        path.with_name(f"{path.stem}_{i}.png").write_bytes(base64.b64decode(screenshot["data"]))
 
 
 def requests(browser: Any) -> list[str]:

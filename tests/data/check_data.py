@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     failed = sets.main([str(folder)])
     failed += render(folder)
     golds = {name: references(folder / "eval" / f"{name}.jsonl") for name in BENCHMARKS}
-    golds = {name: found for name, found in golds.items() if found}
+    golds = {name: answers for name, answers in golds.items() if answers}
     for mode, checker in (("strict", check_maths), ("paper_fast", check_paper_fast), ("paper_slow", check_paper_slow)):
         failed += accepted(mode, checker, golds)
     failed += swapped(golds)

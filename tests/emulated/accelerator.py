@@ -71,11 +71,11 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls: type[DeviceTensor], host: Tensor) -> DeviceTensor:
-        made = torch.Tensor._make_wrapper_subclass(
+        tensor = torch.Tensor._make_wrapper_subclass(
             cls, host.shape, strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype, device=EMU
         )
-        made.host = host
-        return made
+        tensor.host = host
+        return tensor
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -107,9 +107,9 @@ class DeviceTensor(torch.Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DeviceTensor:
         if id(self) not in memo:
-            made = DeviceTensor(self.host.detach().clone()).requires_grad_(self.requires_grad)
-            vars(made).update(copy.deepcopy({k: v for k, v in vars(self).items() if k != "host"}, memo))
-            memo[id(self)] = made
+            copied = DeviceTensor(self.host.detach().clone()).requires_grad_(self.requires_grad)
+            vars(copied).update(copy.deepcopy({k: v for k, v in vars(self).items() if k != "host"}, memo))
+            memo[id(self)] = copied
         return memo[id(self)]
 
     @property

@@ -76,13 +76,13 @@ def test_it_allows_what_cuda_allows() -> None:
     on_cpu = here(3)
     on_cpu[:2] = x[:2]
     assert on_cpu.tolist() == [9, 9, 3]
-    for made in (
+    for tensor in (
         torch.zeros(2, device=EMU),
         torch.tensor([1, 2], device="emu"),
         torch.arange(3, device=EMU),
         x.new_ones(2),
     ):
-        assert made.device == EMU
+        assert tensor.device == EMU
     assert x.to(EMU) is x and x.cpu().device.type == "cpu" and x.to("cpu", copy=True).tolist() == x.tolist()
 
 
@@ -105,7 +105,7 @@ def test_a_module_moves_learns_and_comes_back() -> None:
     plain = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.GELU(), torch.nn.LayerNorm(6), torch.nn.Linear(6, 1))
     with installed():
         moved = copy.deepcopy(plain).to(EMU)
-        kept = list(moved.parameters())
+        parameters = list(moved.parameters())
         for _ in range(2):
             for model, x in ((plain, here(2, 4)), (moved, there(2, 4))):
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,7 +116,7 @@ def test_a_module_moves_learns_and_comes_back() -> None:
         assert q.grad is not None and q.grad.device == EMU and p.grad is not None
         torch.testing.assert_close(q.grad.cpu(), p.grad)
         torch.testing.assert_close(r.detach().cpu(), p.detach())
-    assert [id(p) for p in kept] == [id(p) for p in moved.parameters()]
+    assert [id(p) for p in parameters] == [id(p) for p in moved.parameters()]
     buffer = io.BytesIO()
     torch.save(moved.state_dict(), buffer)
     buffer.seek(0)

@@ -166,21 +166,21 @@ def _holds(tokenizer: Any, ids: Sequence[int], stop: tuple[str, ...]) -> bool:
 
 def _awkward(tokenizer: Any, completions: Sequence[Completion]) -> list[str]:
     """Stop strings out of responses: one that ends within a token, one over three tokens, one that the last token ends."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for c in completions:
-        said = [tokenizer.decode(c.ids[:k]) for k in range(len(c.ids) + 1)]
-        pieces = [new[len(old) :] if new.startswith(old) else "\ufffd" for old, new in pairwise(said)]
+        decoded = [tokenizer.decode(c.ids[:k]) for k in range(len(c.ids) + 1)]
+        pieces = [new[len(old) :] if new.startswith(old) else "\ufffd" for old, new in pairwise(decoded)]
         for k in range(4, len(pieces)):
             few = pieces[k - 2 : k + 1]
             if "\ufffd" in "".join(few) or not all(few):  # half a character is no string
                 continue
             if len(few[2]) > 1 and k + 1 < len(pieces):
-                found.setdefault("within", few[1] + few[2][:-1])
+                texts.setdefault("within", few[1] + few[2][:-1])
             if k + 1 < len(pieces):
-                found.setdefault("over", "".join(few))
-            elif "".join(few) not in said[-2]:
-                found.setdefault("last", "".join(few))
-    return list(found.values())
+                texts.setdefault("over", "".join(few))
+            elif "".join(few) not in decoded[-2]:
+                texts.setdefault("last", "".join(few))
+    return list(texts.values())
 
 
 def check_a_completion_depends_on_its_key_alone(s: Subject) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
-from tests.engines.zero_ranks import LORA, PLAYED, Gone, gone, kept, make, on, weights
+from tests.engines.zero_ranks import LORA, PLAYED, Gone, gone, make, on, save_and_export, weights
 from tests.learner.ranks import Ended, cases, play
 from zero.distributed import World
 from zero.learner.torch import TorchLearner
@@ -34,12 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deepspeed")
     learner = make(TorchLearner, World())
     on(learner, 2)
-    kept(World(), folder, "torch, 1 ranks", learner)
+    save_and_export(World(), folder, "torch, 1 ranks", learner)
     return folder
 
 
 def processes(folder: Path, size: int) -> list[dict[str, Any]]:
-    """What each of `size` real ranks found, and in the end what it said."""
+    """What each of `size` real ranks saved, and its output."""
     local = {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in (name for _, name in socket.if_nameindex()) else {}
     bare = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     children = [
@@ -50,12 +50,12 @@ def processes(folder: Path, size: int) -> list[dict[str, Any]]:
         for rank in range(size)
     ]  # fmt: skip
     try:
-        found = []
+        results = []
         for rank, child in enumerate(children):
-            said, errors = child.communicate(timeout=LIMIT)
+            output, errors = child.communicate(timeout=LIMIT)
             assert child.returncode == 0, errors[-5000:]
-            found.append(torch.load(folder / f"rank_{rank}_of_{size}.pt") | {"said": said, "errors": errors})
-        return found
+            results.append(torch.load(folder / f"rank_{rank}_of_{size}.pt") | {"output": output, "errors": errors})
+        return results
     finally:
         for child in children:
             child.kill()
@@ -103,12 +103,12 @@ def test_five_updates_are_those_of_the_torch_learner(
         for name, values in rank["gone"].items():
             if name.startswith("bfloat16"):
                 continue
-            found, expected = Gone(**values), alone["untied" if name == "untied" else "usual"]
+            trained, expected = Gone(**values), alone["untied" if name == "untied" else "usual"]
             largest = max(float(g.abs().max()) for g in expected.gradient.values())
-            assert apart(found.gradient, expected.gradient) <= 1e-5 * largest, name
-            assert apart(found.weights, expected.weights) <= 1e-5, name
-            for mine, theirs in zip(found.metrics, expected.metrics, strict=True):
-                assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5), name
+            assert apart(trained.gradient, expected.gradient) <= 1e-5 * largest, name
+            assert apart(trained.weights, expected.weights) <= 1e-5, name
+            for measured, theirs in zip(trained.metrics, expected.metrics, strict=True):
+                assert measured == pytest.approx(theirs, rel=1e-3, abs=1e-5), name
             assert all(m["loss/grad_norm"] > 0.05 for m in expected.metrics)  # the clip binds
             seen += 1
     assert seen == 6 + 2 * 11
@@ -118,14 +118,14 @@ def test_bfloat16_stays_within_what_its_digits_allow(two: list[dict[str, Any]], 
     """8 bits of mantissa: 2^-8 of a weight, and five steps of 1e-3 whose direction rounding may turn."""
     for rank in two:
         for stage in ("1", "2", "3", "3, checkpointing"):
-            found = Gone(**rank["gone"][f"bfloat16 {stage}"])
-            assert all(w.dtype == torch.bfloat16 for w in found.weights.values())
+            trained = Gone(**rank["gone"][f"bfloat16 {stage}"])
+            assert all(w.dtype == torch.bfloat16 for w in trained.weights.values())
             for theirs in (alone["bfloat16"], alone["usual"]):
                 for name, weight in theirs.weights.items():
-                    off = (found.weights[name].float() - weight).abs()
+                    off = (trained.weights[name].float() - weight).abs()
                     assert bool((off <= 2**-8 * weight.abs() + 1e-2).all()), (stage, name)
                     assert float(off.mean()) <= 2**-8 * float(weight.abs().mean()) + 1e-3, (stage, name)
-                gap = abs(found.metrics[0]["loss/entropy"] - theirs.metrics[0]["loss/entropy"])
+                gap = abs(trained.metrics[0]["loss/entropy"] - theirs.metrics[0]["loss/entropy"])
                 assert gap < 0.02 * theirs.metrics[0]["loss/entropy"]
 
 
@@ -144,9 +144,9 @@ def test_a_run_is_that_of_one_process(
     for a, b in zip(alone.logprobs, ranks[0].logprobs, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
     assert len(alone.metrics) == len(ranks[0].metrics)
-    for mine, theirs in zip(ranks[0].metrics, alone.metrics, strict=True):
-        assert mine.keys() == theirs.keys()
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    for metrics, expected in zip(ranks[0].metrics, alone.metrics, strict=True):
+        assert metrics.keys() == expected.keys()
+        assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert apart(ranks[0].weights, alone.weights) < 1e-5 < apart(alone.start, alone.weights)
 
 
@@ -163,8 +163,8 @@ def test_checkpoints_go_on_under_another_stage_another_number_of_ranks_and_in_to
     gone_on = [(k, w) for rank in (one, *two) for k, w in rank["resumed"].items() if "->" in k]
     for saved in ("stage 2, 2 ranks", "stage 3, 2 ranks", "torch, 1 ranks", "offloaded, 2 ranks", "lora, 2 ranks"):
         assert any(k.startswith(saved) for k, _ in gone_on), saved
-    for name, found in gone_on:
-        assert apart(found, adapted if name.startswith("lora") else straight) < 1e-5, name
+    for name, tensors in gone_on:
+        assert apart(tensors, adapted if name.startswith("lora") else straight) < 1e-5, name
     for name in ("stage 2, 2 ranks", "stage 3, 2 ranks", "stage 1, 1 ranks", "lora 3, 2 ranks"):
         adapters = {"lora": LORA} if name.startswith("lora") else {}
         learner = make(TorchLearner, World(), **adapters)
@@ -203,7 +203,7 @@ def test_exported_models_load_in_transformers_as_what_they_are(folder: Path, two
 def test_it_disturbs_nothing_and_is_quiet(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
     assert one["disturbed"] == []
     for rank in (one, *two):
-        assert rank["said"] == ""
+        assert rank["output"] == ""
         assert not any(word in rank["errors"] for word in ("DeepSpeed", "deepspeed", "Warning", "torch_extensions"))
 
 

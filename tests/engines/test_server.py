@@ -167,8 +167,8 @@ def test_another_model_is_refused(served: Served, tokenizer: Any) -> None:
 
 def test_a_taken_port_is_one_line(served: Served) -> None:
     child = launch(served.folder, int(served.url.rpartition(":")[2]))
-    said = child.communicate(timeout=120)[0]
-    assert child.returncode == 2 and said.startswith("error: --port=") and said.count("\n") == 1
+    output = child.communicate(timeout=120)[0]
+    assert child.returncode == 2 and output.startswith("error: --port=") and output.count("\n") == 1
 
 
 def alive(group: int) -> bool:

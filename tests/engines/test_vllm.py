@@ -113,17 +113,17 @@ FAULTS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
 def test_weights_that_do_not_fit_are_named_and_all_asked_for(plain: Subject, change: Change, message: str) -> None:
-    asked: list[str] = []
+    sent_names: list[str] = []
 
     def faulty() -> Iterator[tuple[str, Tensor]]:
         for name, parameter in plain.model.named_parameters():
             for weight in change(name, parameter.detach()):
-                asked.append(name)
+                sent_names.append(name)
                 yield weight
 
     with pytest.raises(RuntimeError, match=f"cannot take over the weights: .*{message}"):
         plain.engine.sync(faulty(), 1)
-    assert asked[-1] == list(dict(plain.model.named_parameters()))[-1]
+    assert sent_names[-1] == list(dict(plain.model.named_parameters()))[-1]
     plain.sync()  # and the next ones are taken whole
     prompts = prompts_of(plain.tokenizer, TEXTS)
     assert differences(plain, prompts, plain.generate(prompts, 2, SAMPLING), SAMPLING).max() < 1e-4

@@ -36,10 +36,10 @@ def main(out: Path, tensor_parallel: int) -> None:
     drawn = []
     for version, count in enumerate(COUNTS):
         engine.sync((model if version == 0 else shaken(model, 1)).named_parameters(), version)
-        mine = world.shard(prompts_of(tokenizer, [*TEXTS, LONG][:count]))
+        prompts = world.shard(prompts_of(tokenizer, [*TEXTS, LONG][:count]))
         with engine.awake():
-            groups = world.all_gather(engine.generate(mine, 4, SAMPLING))
-            own = engine.generate(mine, 1, Sampling(3 + world.rank))  # what ranks ask for may differ
+            groups = world.all_gather(engine.generate(prompts, 4, SAMPLING))
+            own = engine.generate(prompts, 1, Sampling(3 + world.rank))  # what ranks ask for may differ
             assert {len(group[0].ids) for group in own} <= {3 + world.rank}
         drawn.append([[[c.ids, c.logprobs] for c in group] for group in groups])
     if world.is_main:

@@ -159,7 +159,7 @@ def on(learner: Learner, updates: int) -> dict[str, Tensor]:
     return weights(learner)
 
 
-def kept(world: World, folder: Path, name: str, learner: Learner) -> None:
+def save_and_export(world: World, folder: Path, name: str, learner: Learner) -> None:
     """Save and export what a learner is."""
     for what in ("checkpoint", "model"):
         if world.is_main:
@@ -174,7 +174,7 @@ def resumptions(world: World, folder: Path) -> Iterator[tuple[str, dict[str, Ten
     for name, settings in kinds(world).items():
         learner = make(DeepSpeedLearner, world, **settings)
         on(learner, 2)
-        kept(world, folder, f"{name}, {world.size} ranks", learner)
+        save_and_export(world, folder, f"{name}, {world.size} ranks", learner)
         yield f"{name}: straight", on(learner, 2)
         again = make(DeepSpeedLearner, world, **settings)
         again.load(folder / f"{name}, {world.size} ranks checkpoint")
@@ -241,30 +241,30 @@ def exploded(world: World) -> dict[str, bool]:
     """For each stage: a gradient that is no number is skipped, and no weight has moved."""
     batch = batch_of(load_algo("drgrpo"))
     assert batch.advantage_NT is not None
-    broken, found = replace(batch, advantage_NT=batch.advantage_NT * float("inf")), {}
+    broken, unchanged = replace(batch, advantage_NT=batch.advantage_NT * float("inf")), {}
     for name, changes in {"1": {}, "2": {}, "3": {}, "2 bfloat16": {"autocast": True}}.items():
         learner = make(DeepSpeedLearner, world, stage=int(name[0]), **changes)
         before = weights(learner)
         skipped = "loss/skipped_updates" in learner.update(broken, load_algo("drgrpo"))
-        found[name] = skipped and all(torch.equal(w, before[k]) for k, w in weights(learner).items())
-    return found
+        unchanged[name] = skipped and all(torch.equal(w, before[k]) for k, w in weights(learner).items())
+    return unchanged
 
 
 def probed(world: World) -> dict[str, Any]:
     """The lens on each learner, and what it says at stage 3."""
     batch = batch_of(load_algo("drgrpo"))
     slopes = lambda rows, logprob, entropy: (logprob[None] * 0 + 1.0, None)  # noqa: E731
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, learner in {
         "torch": make(TorchLearner, World()),
         "stage 2": make(DeepSpeedLearner, world, stage=2),
         "stage 3": make(DeepSpeedLearner, world, stage=3),
     }.items():
         try:
-            found[name] = learner.probe(batch, slopes, 1, entropy=False).gradient_AHH
+            results[name] = learner.probe(batch, slopes, 1, entropy=False).gradient_AHH
         except InputError as error:
-            found[name] = str(error)
-    return found
+            results[name] = str(error)
+    return results
 
 
 def main(rank: int, size: int, folder: Path) -> None:
@@ -272,23 +272,23 @@ def main(rank: int, size: int, folder: Path) -> None:
     world = World(rank, size)
     if size > 1:
         zero_engine.PERSISTENT = 0  # or nothing in so small a model would be cut at stage 3
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if size == 1:
-        found["disturbed"] = disturbed()  # first: DeepSpeed makes the process group of one process itself
-        found["exploded"], found["probed"] = exploded(world), probed(world)
+        results["disturbed"] = disturbed()  # first: DeepSpeed makes the process group of one process itself
+        results["exploded"], results["probed"] = exploded(world), probed(world)
     else:
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size, timeout=timedelta(seconds=120)
         )
-    found["gone"] = {name: vars(ended) for name, ended in variants(world)}
+    results["gone"] = {name: vars(ended) for name, ended in variants(world)}
     known: dict[str, Case] = cases()
-    found["played"] = {
+    results["played"] = {
         f"{name}, stage {stage}": vars(play(known[name], world, DeepSpeedLearner, stage=stage))
         for name, stages in PLAYED[size].items()
         for stage in stages
     }
-    found["resumed"] = dict(resumptions(world, folder))
-    torch.save(found, folder / f"rank_{rank}_of_{size}.pt")
+    results["resumed"] = dict(resumptions(world, folder))
+    torch.save(results, folder / f"rank_{rank}_of_{size}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -67,8 +67,8 @@ def test_sampled_completions_of_a_file_are_learnt_from_as_solutions(tmp_path: Pa
     run(config, {}, "run")
     lines = journal(tmp_path / "run")[1:]
     assert all(line["train/accuracy"] == 1 for line in lines) and lines[-1]["loss/policy"] < lines[0]["loss/policy"]
-    told = [json.loads(line) for line in (tmp_path / "run/completions/step_000002.jsonl").read_text().splitlines()]
-    pairs = [{told[i]["response"], told[i + 1]["response"]} for i in range(0, len(told), 2)]
+    responses = [json.loads(line) for line in (tmp_path / "run/completions/step_000002.jsonl").read_text().splitlines()]
+    pairs = [{responses[i]["response"], responses[i + 1]["response"]} for i in range(0, len(responses), 2)]
     assert len(pairs) == 4 and all(len(pair) == 2 for pair in pairs)
 
 

@@ -131,10 +131,10 @@ def test_what_a_run_rounds_is_measured_rounded(learner: str, tmp_path: Path) -> 
     def weights(folder: str) -> dict[str, Any]:
         return dict(weights_of(run_dir / folder, config["model"], config["learner"].get("lora")))
 
-    kept, exported = weights("checkpoints/step_000001"), weights("model")
-    assert kept.keys() == exported.keys() and any(not torch.equal(kept[name], exported[name]) for name in kept)
-    seen = dict(as_computed(kept.items(), run_dir))
-    assert all(torch.equal(seen[name].float(), exported[name].float()) for name in kept)
+    saved, exported = weights("checkpoints/step_000001"), weights("model")
+    assert saved.keys() == exported.keys() and any(not torch.equal(saved[name], exported[name]) for name in saved)
+    seen = dict(as_computed(saved.items(), run_dir))
+    assert all(torch.equal(seen[name].float(), exported[name].float()) for name in saved)
 
 
 def test_a_step_of_a_run_and_the_trained_model(trained: Path, tmp_path: Path) -> None:

@@ -26,26 +26,26 @@ def without_tries(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_an_algorithm_learns_from_several_tries_and_resumes_to_the_bit(algo: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     train_here(run_dir, f"algo={algo}", *MANY, *TINY)
-    lines, trained, kept = reproducible(run_dir), weights(run_dir), texts(run_dir)
+    lines, trained, completions = reproducible(run_dir), weights(run_dir), texts(run_dir)
     assert any(line["loss/grad_norm"] > 0 for line in lines[1:])
     for line in lines[1:]:
         assert line["tries/mean"] > 1.2 and line["tries/solved"] >= line["train/accuracy"]
         assert line["mismatch/logprob_gap_max"] < 1e-4  # the learner sees the very context of the sampler
-        rows = [json.loads(row) for row in kept[f"step_{line['step']:06d}.jsonl"].splitlines()]
+        rows = [json.loads(row) for row in completions[f"step_{line['step']:06d}.jsonl"].splitlines()]
         assert len(rows) == 16 and sum(row["tokens"] for row in rows) == line["tokens/generated"]
         assert all(
             row["tokens"] < 128 for row in rows if len(row["tries"]) > 1
         )  # messages take their share of the budget
         again = [row for row in rows if len(row["tries"]) > 1]
         assert all("\nYou failed this trial because " in row["response"] for row in again)
-        assert not any("You failed" in said for row in rows for said in row["tries"])
+        assert not any("You failed" in attempt for row in rows for attempt in row["tries"])
     for line in (lines[0], lines[3]):
         assert line["eval/nano_countdown/tries"] > 1
         assert line["eval/nano_countdown/solved"] >= line["eval/nano_countdown/accuracy"]
     (run_dir / "result.json").unlink()
     shutil.rmtree(run_dir / "checkpoints" / "step_000003")
     train_here(run_dir, f"algo={algo}", *MANY, *TINY)
-    assert (reproducible(run_dir), weights(run_dir), texts(run_dir)) == (lines, trained, kept)
+    assert (reproducible(run_dir), weights(run_dir), texts(run_dir)) == (lines, trained, completions)
 
 
 def test_one_try_is_the_inner_engine_and_more_leave_its_accuracy(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_a_run_with_the_lens_is_the_same_run(options: tuple[str, ...], tmp_path:
 
 def test_it_works_inside_a_hydra_task(tmp_path: Path) -> None:
     process = start(tmp_path / "run", "algo=grpo", "steps=1", "prompts=16", "group_size=8", *LENS)
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
     last = journal(tmp_path / "run")[-1]
     assert last["lens/grpo/cosine"] == pytest.approx(1) and 0 < last["lens/drgrpo/cosine"] < 1
     assert last["lens/drgrpo/length_bias"] == pytest.approx(1) and last["lens/grpo/length_bias"] < 0.9
@@ -56,12 +56,12 @@ def test_options_are_what_the_command_line_would_compose() -> None:
     config = check("train", ["sampling.max_tokens=77", "algo=grpo", "algo.beta=0.5"])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         running = GlobalHydra.instance().hydra
-        found = options("algo", config)
+        algorithms = options("algo", config)
         assert GlobalHydra.instance().hydra is running
-    assert found["drgrpo"] == check("train", ["sampling.max_tokens=77"])["algo"]
-    assert found["drgrpo"]["weight"]["length"] == 77 and found["grpo"]["beta"] == 0
-    assert found["ppo"] == check("train", ["sampling.max_tokens=77", "algo=ppo"])["algo"]
-    assert instantiate(found["rloo"]).min_group == 2
+    assert algorithms["drgrpo"] == check("train", ["sampling.max_tokens=77"])["algo"]
+    assert algorithms["drgrpo"]["weight"]["length"] == 77 and algorithms["grpo"]["beta"] == 0
+    assert algorithms["ppo"] == check("train", ["sampling.max_tokens=77", "algo=ppo"])["algo"]
+    assert instantiate(algorithms["rloo"]).min_group == 2
 
 
 def test_it_is_off_unless_chosen() -> None:

@@ -34,8 +34,8 @@ def test_a_run_with_adapters_survives_a_kill_to_the_same_bits(tmp_path: Path) ->
 
 def test_a_critic_beside_adapters_has_none_and_learns_whole(tmp_path: Path) -> None:
     train_here(tmp_path / "run", *OPTIONS, "algo=ppo", "steps=1")
-    kept = next((tmp_path / "run" / "checkpoints").iterdir())
-    policy, critic = (load_file(kept / f"{name}.safetensors").keys() for name in ("policy", "critic"))
+    checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
+    policy, critic = (load_file(checkpoint / f"{name}.safetensors").keys() for name in ("policy", "critic"))
     assert all(".lora_" in name for name in policy)
     assert "body.embed_tokens.weight" in critic and not [name for name in critic if "lora" in name]
 

@@ -23,12 +23,12 @@ def probe(run_dir: Path, *overrides: str, megabytes: int | None = None) -> subpr
 def test_it_says_what_the_longest_step_takes_and_keeps_nothing(tmp_path: Path) -> None:
     done = probe(tmp_path / "run", "learner.gradient_checkpointing=true", "algo.beta=0.1")
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    assert said[0].endswith("16 responses of 48, 1 ranks") and said[-1].startswith("the longest step fits")
-    assert [line.partition(":")[0] for line in said[1:5]] == [
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("16 responses of 48, 1 ranks") and lines[-1].startswith("the longest step fits")
+    assert [line.partition(":")[0] for line in lines[1:5]] == [
         "rollout", "scores of old and initial policy, critic", "update", "sync",
     ]  # fmt: skip
-    assert all("GiB" in line for line in said[1:5])
+    assert all("GiB" in line for line in lines[1:5])
     assert not (tmp_path / "run").exists()
 
 
@@ -39,7 +39,7 @@ def test_where_memory_ends_it_names_the_setting(tmp_path: Path) -> None:
     options.append("learner.precision=float32")
     done = probe(tmp_path / "run", *options, megabytes=3800)
     assert done.returncode == 2, done.stderr
-    [said] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert said.startswith("error: debug=probe: out of memory in update: lower learner.micro_tokens")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: debug=probe: out of memory in update: lower learner.micro_tokens")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -68,7 +68,7 @@ def group(worths: Sequence[float], lengths: Sequence[int], seed: int, finished: 
 def cases() -> dict[str, Case]:
     usual = [groups_of(0)]
     drgrpo, ppo = load_algo("drgrpo"), load_algo("ppo")
-    found = {f"{name}, 4 rows": Case(load_algo(name), 4, usual) for name in NAMES}
+    cases_by_name = {f"{name}, 4 rows": Case(load_algo(name), 4, usual) for name in NAMES}
     options = {
         "kl": replace(drgrpo, beta=0.1),
         "kl in the reward": replace(drgrpo, beta=0.1, kl_in="reward"),
@@ -77,26 +77,28 @@ def cases() -> dict[str, Case]:
         "dapo": load_algo("dapo"),
         "ppo": ppo,
     }
-    found |= {
+    cases_by_name |= {
         f"{name}, {rows} rows": Case(algo, rows, usual) for name, algo in options.items() for rows in (1, 2, 4, 12)
     }
-    found |= {f"lora, {rows} rows": Case(options["kl"], rows, usual, lora=Lora(4, 8, "all-linear")) for rows in (1, 12)}
+    cases_by_name |= {
+        f"lora, {rows} rows": Case(options["kl"], rows, usual, lora=Lora(4, 8, "all-linear")) for rows in (1, 12)
+    }
     # Longest first the rows go to ranks 0 1 1 0 0 1: only rank 0 has siblings that differ.
     one_sided = [group((1, 0), (20, 14), 1), group((0, 0), (18, 16), 2), group((1, 1), (13, 8), 3)]
     silent = [replace(g, verdicts=(g.verdicts[0],) * len(g.verdicts)) for g in groups_of(1)]
     cut = [replace(g, completions=tuple(replace(c, finished=False) for c in g.completions)) for g in groups_of(2)]
     masked = load_algo("drgrpo", mask_truncated="true")
     for name, algo in (("drgrpo", drgrpo), ("ppo", ppo)):
-        found[f"{name}, one rank learns"] = Case(algo, 2, [one_sided] * 2, updates=1)
-        found[f"{name}, nobody learns after a step"] = Case(algo, 2, [groups_of(0), silent], updates=1)
-    found["nobody may learn after a step"] = Case(masked, 2, [groups_of(0), cut], updates=1)
-    found["ppo, nobody may learn after a step"] = Case(
+        cases_by_name[f"{name}, one rank learns"] = Case(algo, 2, [one_sided] * 2, updates=1)
+        cases_by_name[f"{name}, nobody learns after a step"] = Case(algo, 2, [groups_of(0), silent], updates=1)
+    cases_by_name["nobody may learn after a step"] = Case(masked, 2, [groups_of(0), cut], updates=1)
+    cases_by_name["ppo, nobody may learn after a step"] = Case(
         replace(ppo, mask_truncated=True), 2, [groups_of(0), cut], updates=1
     )
     alone = [group((1,), (9,), 4)]
     for name in ("reinforce", "ppo", "sft"):
-        found[f"{name}, one row"] = Case(load_algo(name), 1, [alone] * 2, updates=1)
-    return found
+        cases_by_name[f"{name}, one row"] = Case(load_algo(name), 1, [alone] * 2, updates=1)
+    return cases_by_name
 
 
 def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings: Any) -> Ended:
@@ -122,17 +124,17 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
         values = critic.values(groups, batch) if critic else made_up(batch)
         ended.logprobs += [batch.old_NT, values[0]]  # type: ignore[list-item]
         batch = algo.with_advantages(batch, rewards(groups), values)
-        for part in mini_batches(batch, algo, case.updates, 1, key=(0, t)):
-            ended.learning.append(algo.trained_rows(part)[world.balanced_rows(part.length_N)].tolist())
-            ended.metrics.append(learner.update(part, algo) | (critic.update(part) if critic else {}))
+        for mini_batch in mini_batches(batch, algo, case.updates, 1, key=(0, t)):
+            ended.learning.append(algo.trained_rows(mini_batch)[world.balanced_rows(mini_batch.length_N)].tolist())
+            ended.metrics.append(learner.update(mini_batch, algo) | (critic.update(mini_batch) if critic else {}))
     ended.logprobs.append(learner.logprobs(batch))
     ended.weights = weights_of(learner, critic)
     return ended
 
 
 def weights_of(learner: Learner, critic: ValueModel | None) -> dict[str, Tensor]:
-    kept = [("policy", learner.weights()), ("critic", critic.trained.parameters() if critic else ())]
-    return {f"{of} {name}": w.detach().clone() for of, weights in kept for name, w in weights}
+    parts_of_run = [("policy", learner.weights()), ("critic", critic.trained.parameters() if critic else ())]
+    return {f"{owner} {name}": w.detach().clone() for owner, weights in parts_of_run for name, w in weights}
 
 
 def value_model(algo: Algorithm, model: Any, world: World, micro_tokens: int) -> ValueModel | None:

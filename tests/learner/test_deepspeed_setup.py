@@ -29,8 +29,8 @@ def test_what_cannot_work_is_one_clear_line(
 
 def test_offload_is_asked_for_where_it_is_wanted() -> None:
     def zero(*flags: bool) -> set[str]:
-        asked = settings(3, *flags, True, 1.0, torch.device("cpu"))["zero_optimization"]
-        return {name for name in asked if name.startswith("offload")}
+        zero_settings = settings(3, *flags, True, 1.0, torch.device("cpu"))["zero_optimization"]
+        return {name for name in zero_settings if name.startswith("offload")}
 
     assert zero(False, False) == set()
     assert zero(True, False) == {"offload_optimizer"} and zero(False, True) == {"offload_param"}

@@ -61,30 +61,30 @@ def test_it_is_the_gradient_of_a_matrix_in_front_of_the_head(tiny_folder: Path, 
             total = total - (bonus_ANT[a, n, 1:length] * (logp.exp() * logp).sum(dim=-1)).sum()
     (expected,) = torch.autograd.grad(total, inserted)
     for micro_tokens in (1, 40, 10_000):
-        found = probe_of(
+        probed = probe_of(
             learner_of(tiny_folder, micro_tokens),
             batch,
             lambda rows, logp, h: (cut(slope_ANT, rows, logp), cut(bonus_ANT, rows, logp) if entropy else None),
             entropy,
         )
         scale = float(expected.abs().max())
-        torch.testing.assert_close(found.gradient_AHH.double(), expected, rtol=0, atol=1e-5 * scale)
-        torch.testing.assert_close(found.push_AN, slope_ANT.abs().sum(dim=2))
+        torch.testing.assert_close(probed.gradient_AHH.double(), expected, rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(probed.push_AN, slope_ANT.abs().sum(dim=2))
 
 
 def test_slopes_are_asked_with_the_learners_own_numbers(tiny_folder: Path, batch: Batch) -> None:
     learner = learner_of(tiny_folder, micro_tokens=40)
-    said = torch.zeros_like(batch.mask_NT)
+    logprobs_NT = torch.zeros_like(batch.mask_NT)
     entropies = torch.zeros_like(batch.mask_NT)
 
     def slopes(rows: Tensor, logprob_NT: Tensor, entropy_NT: Tensor) -> tuple[Tensor, None]:
         assert not logprob_NT.requires_grad and not entropy_NT.requires_grad
-        said[rows, : logprob_NT.shape[1]] = logprob_NT
+        logprobs_NT[rows, : logprob_NT.shape[1]] = logprob_NT
         entropies[rows, : logprob_NT.shape[1]] = entropy_NT
         return torch.zeros(A, *logprob_NT.shape), None
 
     probe_of(learner, batch, slopes)
-    torch.testing.assert_close(said, learner.logprobs(batch), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logprobs_NT, learner.logprobs(batch), rtol=1e-5, atol=1e-6)
     assert (entropies[batch.mask_NT.bool()] > 0).all() and not entropies[~batch.mask_NT.bool()].any()
 
 

@@ -127,7 +127,7 @@ def test_cuts_and_gradient_checkpointing_change_nothing(tiny_folder: Path) -> No
     """At B = 0 a gradient reaches B alone; after an update it reaches both."""
     algo = load_algo("drgrpo")
 
-    def of(**changes: Any) -> torch.Tensor:
+    def gradient_with(**changes: Any) -> torch.Tensor:
         learner = lora_learner(tiny_folder, updates=1, **changes)
         return gradient_of_trained(learner)
 
@@ -139,10 +139,10 @@ def test_cuts_and_gradient_checkpointing_change_nothing(tiny_folder: Path) -> No
         learner.update(batch_of(algo), algo)
         return torch.cat(caught)
 
-    plain = of()
+    plain = gradient_with()
     assert (plain != 0).float().mean() > 0.9
-    torch.testing.assert_close(of(gradient_checkpointing=True), plain, rtol=1e-5, atol=1e-8)
-    torch.testing.assert_close(of(micro_tokens=30), plain, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(gradient_with(gradient_checkpointing=True), plain, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(gradient_with(micro_tokens=30), plain, rtol=2e-3, atol=1e-6)
 
 
 def test_the_head_is_as_plain_as_without(tiny_folder: Path) -> None:

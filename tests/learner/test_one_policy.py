@@ -137,8 +137,8 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
     learner, prompts = learner_of(0.0, False, False), prompts_of(tokenizer)
     engine = engine_of(learner.model, tokenizer)
     drawn = engine.generate(prompts, 4, Sampling(24, stop_ids=(0,), **truncation))
-    kept = [share for group in drawn for c in group for share in c.log_normalizers]
-    assert min(kept) < -0.05 and max(kept) <= 1e-6
+    normalizers = [share for group in drawn for c in group for share in c.log_normalizers]
+    assert min(normalizers) < -0.05 and max(normalizers) <= 1e-6
     again = [[completion_of(json.loads(json.dumps(asdict(c)))) for c in group] for group in drawn]
     assert again == drawn, "a checkpoint of what was drawn ahead keeps it"
     batch = make_batch([Group(p, tuple(c), ()) for p, c in zip(prompts, drawn, strict=True)], load_algo("drgrpo"), 7)

@@ -41,11 +41,11 @@ def batch() -> Batch:
     return make_batch(groups_of(), load_algo("drgrpo"), pad_id=7)
 
 
-def said(policy: Policy, of: Batch, entropy: bool, chunks: int | None = None) -> list[Tensor]:
+def outputs_and_gradients(policy: Policy, rows: Batch, entropy: bool, chunks: int | None = None) -> list[Tensor]:
     """Log-probabilities, entropies and the gradients of a sum in which every token has its own weight."""
     policy.zero_grad()
-    logprob_NT, entropy_NT = policy(of.ids_NT, of.mask_NT, entropy, chunks)
-    weight_NT = torch.rand(of.mask_NT.shape, generator=torch.Generator().manual_seed(1))
+    logprob_NT, entropy_NT = policy(rows.ids_NT, rows.mask_NT, entropy, chunks)
+    weight_NT = torch.rand(rows.mask_NT.shape, generator=torch.Generator().manual_seed(1))
     (weight_NT * (logprob_NT + (entropy_NT if entropy else 0))).sum().backward()
     return [logprob_NT.detach(), entropy_NT.detach(), *(p.grad for p in policy.parameters() if p.grad is not None)]
 
@@ -54,14 +54,15 @@ def said(policy: Policy, of: Batch, entropy: bool, chunks: int | None = None) ->
 def test_chunks_change_no_value_and_no_gradient(tiny_folder: Path, entropy: bool) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
     rows = model.get_output_embeddings().weight.shape[0]
-    whole = said(Policy(model, 0.8, 500, autocast=False), batch(), entropy)
+    whole = outputs_and_gradients(Policy(model, 0.8, 500, autocast=False), batch(), entropy)
     tokens = int(batch().mask_NT.sum())
     for numbers, count in ((rows, tokens), (7 * rows, -(-tokens // 7)), (tokens * rows, 1)):
         policy = Policy(model, 0.8, 500, autocast=False, head_numbers=numbers)
         assert policy.plain_head and policy.chunks(tokens) == count
-        for ours, expected in zip(said(policy, batch(), entropy), whole, strict=True):
+        for ours, expected in zip(outputs_and_gradients(policy, batch(), entropy), whole, strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-    more = said(Policy(model, 0.8, 500, autocast=False), batch(), entropy, chunks=tokens + 3)  # some without a token
+    # more chunks than tokens: some hold none
+    more = outputs_and_gradients(Policy(model, 0.8, 500, autocast=False), batch(), entropy, chunks=tokens + 3)
     for ours, expected in zip(more, whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -84,7 +85,7 @@ def test_all_logits_never_exist(family: str, monkeypatch: pytest.MonkeyPatch) ->
     for numbers, expected in ((10 * VOCABULARY, largest_weight), (tokens * VOCABULARY, tokens * VOCABULARY)):
         policy = Policy(model, 0.8, VOCABULARY, autocast=False, head_numbers=numbers)
         with Largest() as seen:
-            said(policy, batch(), True)
+            outputs_and_gradients(policy, batch(), True)
         assert seen.numbers == expected, (seen.numbers, expected)
 
 
@@ -99,10 +100,10 @@ def test_the_largest_tensor_does_not_grow_with_the_group() -> None:
         )  # fmt: skip
         learner.policy.head_tokens = 10
         algo = load_algo("drgrpo")
-        of = batch_of(algo, groups_of() * copies)
+        batch = batch_of(algo, groups_of() * copies)
         with Largest() as seen:
-            learner.logprobs(of)
-            learner.update(of, algo)
+            learner.logprobs(batch)
+            learner.update(batch, algo)
         return seen.numbers
 
     assert largest(1, 60) == largest(16, 60) == 500 * 32 < largest(16, 10_000)

@@ -18,8 +18,8 @@ def test_mismatch_is_what_it_says_token_by_token() -> None:
     sampler = torch.tensor([[-1.1, -1.0, -3.0, -1.0], [-2.0, -0.5, 0.0, 0.0]])
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     d = [0.1, -1.0, 0.0, 1.5, 0.0]
-    found = {name: float(value) for name, value in mismatch(learner, sampler, mask).items()}
-    assert found == pytest.approx(
+    metrics = {name: float(value) for name, value in mismatch(learner, sampler, mask).items()}
+    assert metrics == pytest.approx(
         {
             "mismatch/logprob_gap": sum(map(abs, d)),
             "mismatch/k3": sum(math.exp(x) - 1 - x for x in d),
@@ -34,14 +34,14 @@ def test_its_mean_is_the_divergence_from_sampler_to_learner() -> None:
     sampler, learner = (torch.randn(6, generator=generator).log_softmax(0) for _ in range(2))
     drawn = torch.multinomial(sampler.exp(), 200_000, replacement=True, generator=generator)[None]
     ones = torch.ones(drawn.shape)
-    found = float(mismatch(learner[drawn], sampler[drawn], ones)["mismatch/k3"]) / drawn.numel()
-    assert found == pytest.approx(float((sampler.exp() * (sampler - learner)).sum()), rel=0.02)
+    divergence = float(mismatch(learner[drawn], sampler[drawn], ones)["mismatch/k3"]) / drawn.numel()
+    assert divergence == pytest.approx(float((sampler.exp() * (sampler - learner)).sum()), rel=0.02)
 
 
 @pytest.mark.parametrize("wild", [1e4, -1e4, math.inf, -math.inf])
 def test_one_hostile_token_makes_nothing_infinite_that_is_bounded(wild: float) -> None:
-    found = mismatch(torch.tensor([[wild, -1.0]]), torch.tensor([[-1.0, -1.0]]), torch.ones(1, 2))
-    assert math.isfinite(found["mismatch/k3"]) and found["mismatch/beyond_2x"] == 1
+    metrics = mismatch(torch.tensor([[wild, -1.0]]), torch.tensor([[-1.0, -1.0]]), torch.ones(1, 2))
+    assert math.isfinite(metrics["mismatch/k3"]) and metrics["mismatch/beyond_2x"] == 1
     outside = mismatch(torch.tensor([[wild, -1.0]]), torch.tensor([[-1.0, -1.0]]), torch.tensor([[0.0, 1.0]]))
     assert all(value == 0 for value in outside.values())
 
@@ -51,8 +51,8 @@ def test_large_checkpoints_are_files_of_bounded_size(tmp_path: Path) -> None:
     store.write(tmp_path, "policy", tensors.items(), limit=100)  # bytes: two small ones to a file
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == [f"policy.{i}.safetensors" for i in (1, 2, 3, 4)] + ["policy.safetensors"]
-    for found in (dict(store.read(tmp_path, "policy")), dict(store.expected(tmp_path, "policy", tensors))):
-        assert found.keys() == tensors.keys() and all(torch.equal(found[k], v) for k, v in tensors.items())
+    for stored in (dict(store.read(tmp_path, "policy")), dict(store.expected(tmp_path, "policy", tensors))):
+        assert stored.keys() == tensors.keys() and all(torch.equal(stored[k], v) for k, v in tensors.items())
     assert list(dict(store.read(tmp_path, "policy", "ge"))) == ["large"]
 
 

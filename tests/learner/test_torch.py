@@ -126,14 +126,14 @@ def test_several_updates_share_old_log_probabilities_and_cover_every_row_once(ti
     learner = learner_of(tiny_folder)
     batch = batch_of(algo)
     batch = replace(batch, old_NT=learner.logprobs(batch))
-    parts = list(mini_batches(batch, algo, updates=3, epochs=2, key=(0, 5)))
-    assert len(parts) == 6 and all(len(p.length_N) == 4 for p in parts)
-    for epoch in (parts[:3], parts[3:]):
+    updates = list(mini_batches(batch, algo, updates=3, epochs=2, key=(0, 5)))
+    assert len(updates) == 6 and all(len(p.length_N) == 4 for p in updates)
+    for epoch in (updates[:3], updates[3:]):
         seen = sorted(tuple(row[: int(n)].tolist()) for p in epoch for row, n in zip(p.ids_NT, p.length_N, strict=True))
         assert seen == sorted(tuple(r[: int(n)].tolist()) for r, n in zip(batch.ids_NT, batch.length_N, strict=True))
-    for part in parts:  # weights are made anew for each optimizer step
-        torch.testing.assert_close(part.weight_NT, algo.weight(part.mask_NT))
-    metrics = [learner.update(part, algo) for part in parts]
+    for update in updates:  # weights are made anew for each optimizer step
+        torch.testing.assert_close(update.weight_NT, algo.weight(update.mask_NT))
+    metrics = [learner.update(update, algo) for update in updates]
     assert metrics[0]["loss/clip_fraction"] == 0 < max(m["loss/clip_fraction"] for m in metrics[1:])
 
 
@@ -149,11 +149,11 @@ def test_the_papers_batch_is_1024_responses_in_8_optimizer_steps_of_128() -> Non
     batch = batch_of(algo, groups)
     whole = replace(batch, ids_NT=batch.ids_NT.clone(), old_NT=torch.zeros_like(batch.mask_NT))
     whole.ids_NT[:, 0] = torch.arange(1024)
-    parts = list(mini_batches(whole, algo, updates=8, epochs=1, key=(0, 0)))
-    assert [len(part.length_N) for part in parts] == [128] * 8
-    assert sorted(n for part in parts for n in part.ids_NT[:, 0].tolist()) == list(range(1024))
-    for part in parts:
-        torch.testing.assert_close(part.weight_NT, part.mask_NT / (128 * 16))  # L is 16 in these tests
+    updates = list(mini_batches(whole, algo, updates=8, epochs=1, key=(0, 0)))
+    assert [len(update.length_N) for update in updates] == [128] * 8
+    assert sorted(n for update in updates for n in update.ids_NT[:, 0].tolist()) == list(range(1024))
+    for update in updates:
+        torch.testing.assert_close(update.weight_NT, update.mask_NT / (128 * 16))  # L is 16 in these tests
 
 
 def test_the_reference_is_the_initial_policy(tiny_folder: Path) -> None:

@@ -93,8 +93,8 @@ def mean_of_micro_batches(
 ) -> tuple[Algorithm, Batch]:
     """The mean over the tokens of each micro-batch, then over micro-batches."""
     weight_NT = torch.zeros_like(batch.mask_NT)
-    for part in rows:
-        weight_NT[part] = batch.mask_NT[part] / (batch.mask_NT[part].sum() * len(rows))
+    for micro_batch in rows:
+        weight_NT[micro_batch] = batch.mask_NT[micro_batch] / (batch.mask_NT[micro_batch].sum() * len(rows))
     return algo, replace(batch, weight_NT=weight_NT)
 
 
@@ -103,11 +103,11 @@ def first_update(
 ) -> tuple[Algorithm, Batch]:
     """The first update alone, weighted over its own tokens, as zero.batching.mini_batches does; or divided by the tokens that
     an update of this rollout has on average."""
-    (part,) = rows
+    (own_rows,) = rows
     weight_NT = torch.zeros_like(batch.mask_NT)
-    weight_NT[part] = algo.weight(batch.mask_NT[part])
+    weight_NT[own_rows] = algo.weight(batch.mask_NT[own_rows])
     if average:
-        weight_NT[part] = batch.mask_NT[part] / (batch.mask_NT.sum() * len(part) / len(batch.mask_NT))
+        weight_NT[own_rows] = batch.mask_NT[own_rows] / (batch.mask_NT.sum() * len(own_rows) / len(batch.mask_NT))
     return algo, replace(batch, weight_NT=weight_NT)
 
 
@@ -182,18 +182,18 @@ def clip_share(trainer: Any) -> list[float]:
 
 
 def report(case: Case, plain: tuple[Apart, Apart], once: tuple[Apart, Apart], clipped: Sequence[float]) -> bool:
-    made = (case.logprobs, case.steps)
+    compared = (case.logprobs, case.steps)
 
     def numbers(aparts: tuple[Apart, Apart]) -> str:
         cells = [(f"{a.loss:.0e}" if case.value else "-", f"{a.gradient:.0e}") for a in aparts]
-        return " | ".join("{:>6} {:>6}".format(*(cell if m else "--")) for cell, m in zip(cells, made, strict=True))
+        return " | ".join("{:>6} {:>6}".format(*(cell if m else "--")) for cell, m in zip(cells, compared, strict=True))
 
     moved = "moved" in case.policies
     share = sum(clipped) / len(clipped)
     agrees = once[0].most < EXACT and once[1].most < case.rounding
     right, verdict = agrees, "equal" if agrees else "NOT EQUAL"
     if case.why and agrees:
-        right = all(a.most > 1e-3 for a, m in zip(plain, made, strict=True) if m)
+        right = all(a.most > 1e-3 for a, m in zip(plain, compared, strict=True) if m)
         verdict = f"differs: {case.why} (equal once that is done here: {numbers(once)})" if right else "DIFFERS NO MORE"
     if moved and not 0.02 < share < 0.98:
         right, verdict = False, "NO CLIP BINDS, or nothing else"

@@ -176,24 +176,26 @@ def their_steps(trainer: Any, case: Case) -> tuple[dict[str, Sums], list[Tensor]
     """TRL's first update of the rollout at the sampler's policy and at the moved one; the rows of its micro-batches."""
     questions = [{"prompt": "q"} for _ in range(P * G)]
     steps, first = trainer.args.steps_per_generation, trainer.args.gradient_accumulation_steps
-    made: dict[str, Sums] = {}
+    sums_by_policy: dict[str, Sums] = {}
     for policy in ("same", "moved"):
         loss = 0.0
         for i in range(steps):
-            part = float(trainer.training_step(trainer.model, questions, None))
+            micro_loss = float(trainer.training_step(trainer.model, questions, None))
             if i < first:
-                loss += part
+                loss += micro_loss
             if i == first - 1:
                 gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
-                made[policy] = Sums(loss, flat(gradients))
+                sums_by_policy[policy] = Sums(loss, flat(gradients))
         trainer.model.zero_grad()
         shift(trainer.model, case.move, seed=2)
     completions = [tuple(completion) for completion in trainer._generate(None)[1]]
     rows = []
-    for part in trainer._buffered_inputs[:first]:  # shuffled: found again by their tokens, which no two rows share
-        ids = [tuple(row) for row in part["completion_ids"].tolist()]
+    for micro_batch in trainer._buffered_inputs[
+        :first
+    ]:  # shuffled: found again by their tokens, which no two rows share
+        ids = [tuple(row) for row in micro_batch["completion_ids"].tolist()]
         rows.append(torch.tensor([next(n for n, c in enumerate(completions) if row[: len(c)] == c) for row in ids]))
-    return made, rows
+    return sums_by_policy, rows
 
 
 # --------------------------------------------------------------------------------------------------------------------- ours
@@ -227,15 +229,15 @@ def our_steps(
     if algo.needs_reference:
         batch = replace(batch, reference_NT=learner.logprobs(batch, reference=True))
     batch = algo.with_advantages(batch, rewards(groups))
-    made = {}
+    sums_by_policy = {}
     for policy in ("same", "moved"):
         by, now = adjust(algo, batch, learner.logprobs(batch), rows) if adjust else (algo, batch)
         assert now.advantage_NT is not None
         metrics = learner.update(now, by)  # its learning rate is 0
         scale = float((now.weight_NT * now.advantage_NT).abs().sum())
-        made[policy] = Sums(metrics["loss/policy"], flat(gradients), scale)
+        sums_by_policy[policy] = Sums(metrics["loss/policy"], flat(gradients), scale)
         shift(model, case.move, seed=2)
-    return made
+    return sums_by_policy
 
 
 # ---------------------------------------------------------------------------------------------- the same log-probabilities
@@ -270,7 +272,7 @@ def same_logprobs(trainer: Any, case: Case, variant: Variant, algos: Sequence[tu
         loss = loss * trainer.current_gradient_accumulation_steps
     loss.backward()
     theirs = Sums(float(loss.detach()), leaf.grad.flatten())  # type: ignore[union-attr]
-    made = []
+    ours = []
     for algo, adjust in algos:
         batch = Batch(
             ids_NT=torch.zeros(n, L, dtype=torch.int64), mask_NT=mask_NT, weight_NT=algo.weight(mask_NT), length_N=length_N,
@@ -278,9 +280,9 @@ def same_logprobs(trainer: Any, case: Case, variant: Variant, algos: Sequence[tu
             advantage_NT=advantage_N[:, None] * mask_NT,
         )  # fmt: skip
         algo, batch = adjust(algo, batch, new_NT * mask_NT, [torch.arange(n)]) if adjust else (algo, batch)
-        mine = (new_NT * mask_NT).requires_grad_()
-        value, _ = algo.loss(mine, batch)
+        logprobs_NT = (new_NT * mask_NT).requires_grad_()
+        value, _ = algo.loss(logprobs_NT, batch)
         value.backward()
         scale = float((batch.weight_NT * batch.advantage_NT).abs().sum())  # type: ignore[operator]
-        made.append(Sums(float(value.detach()), mine.grad.flatten(), scale))  # type: ignore[union-attr]
-    return made, theirs
+        ours.append(Sums(float(value.detach()), logprobs_NT.grad.flatten(), scale))  # type: ignore[union-attr]
+    return ours, theirs

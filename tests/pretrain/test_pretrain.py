@@ -69,14 +69,14 @@ def lasting(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pretrain") / "a"
     pretrain(*NEW, f"out={out}")
     return out
 
 
-def test_twenty_steps_from_nothing_lower_the_loss(made: Path) -> None:
-    entries = log(made)
+def test_twenty_steps_from_nothing_lower_the_loss(pretrained: Path) -> None:
+    entries = log(pretrained)
     assert [e["step"] for e in entries] == [5, 10, 15, 20]
     assert entries[-1]["tokens"] == 20 * 4 * 64
     assert entries[-1]["loss"] < entries[0]["loss"] - 0.5
@@ -84,9 +84,9 @@ def test_twenty_steps_from_nothing_lower_the_loss(made: Path) -> None:
     assert 0 < entries[-1]["lr"] < 0.1 * 5e-3
 
 
-def test_the_folder_is_a_standard_one(made: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(made)
-    tokenizer = AutoTokenizer.from_pretrained(made)
+def test_the_folder_is_a_standard_one(pretrained: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(pretrained)
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
     assert model.dtype == torch.bfloat16
     assert (model.config.model_type, model.config.vocab_size) == ("qwen2", len(tokenizer))
     assert model.config.eos_token_id == tokenizer.eos_token_id
@@ -127,9 +127,9 @@ def test_a_line_says_how_far_it_is(seen: int, shown: str, capsys: pytest.Capture
     assert capsys.readouterr().out == shown
 
 
-def test_a_document_beyond_the_context_is_no_news(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_document_beyond_the_context_is_no_news(pretrained: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Documents are packed into sequences; transformers' warning of an indexing error would be wrong."""
-    tokenizer, logger = AutoTokenizer.from_pretrained(made), logging.getLogger("transformers")
+    tokenizer, logger = AutoTokenizer.from_pretrained(pretrained), logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     try:
         with caplog.at_level(logging.WARNING, "transformers"):
@@ -139,25 +139,25 @@ def test_a_document_beyond_the_context_is_no_news(made: Path, caplog: pytest.Log
     assert caplog.records == []
 
 
-def test_the_same_config_gives_the_same_bits(made: Path, tmp_path: Path) -> None:
+def test_the_same_config_gives_the_same_bits(pretrained: Path, tmp_path: Path) -> None:
     pretrain(*NEW, f"out={tmp_path / 'b'}")
     pretrain(*NEW, "seed=1", f"out={tmp_path / 'c'}")
-    first, again, other = (load_file(p / "model.safetensors") for p in (made, tmp_path / "b", tmp_path / "c"))
+    first, again, other = (load_file(p / "model.safetensors") for p in (pretrained, tmp_path / "b", tmp_path / "c"))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-    assert (made / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
+    assert (pretrained / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
 
 
-def test_smaller_micro_batches_change_nothing(made: Path, tmp_path: Path) -> None:
+def test_smaller_micro_batches_change_nothing(pretrained: Path, tmp_path: Path) -> None:
     pretrain(*NEW, "micro_sequences=1", f"out={tmp_path / 'b'}")
-    assert log(tmp_path / "b")[-1]["loss"] == pytest.approx(log(made)[-1]["loss"], abs=1e-3)
+    assert log(tmp_path / "b")[-1]["loss"] == pytest.approx(log(pretrained)[-1]["loss"], abs=1e-3)
 
 
 @pytest.fixture(scope="module")
-def llama(made: Path) -> Path:
+def llama(pretrained: Path) -> Path:
     """A tiny random Llama with the tokenizer of `made`."""
-    folder = made.parent / "llama"
-    tokenizer = AutoTokenizer.from_pretrained(made)
+    folder = pretrained.parent / "llama"
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
@@ -209,8 +209,8 @@ def ids_of(documents: list[tuple[str, bool]], tokenizer: Any) -> list[int]:
     return [i for text, end in documents for i in [*tokenizer.encode(text), *[tokenizer.eos_token_id] * end]]
 
 
-def test_every_token_is_predicted_once(made: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(made)
+def test_every_token_is_predicted_once(pretrained: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
     documents = [("Start with 1.", True), ("Use 2, 3 to make 5.\n\n", False), ("x", True)] * 40
     unread = [("never read, the first stage left enough", True)] * 600
     stages = [Stage("a", documents, 40, None), Stage("b", unread, 30, None)]
@@ -223,8 +223,8 @@ def test_every_token_is_predicted_once(made: Path) -> None:
     assert targets == wanted[1:81]
 
 
-def test_passes_are_exact_and_can_be_left_at_any_batch(made: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(made)
+def test_passes_are_exact_and_can_be_left_at_any_batch(pretrained: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
     first, second = (Texts([f"{word} {n}." for n in range(700)], seed=3) for word in ("Start with", "Take"))
     stages = [Stage("a", first, None, 2), Stage("b", second, None, 1)]
     wanted = ids_of([*first.passes(2), *second.passes(1)], tokenizer)
@@ -258,10 +258,10 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="module")
-def gpt2(made: Path) -> Path:
+def gpt2(pretrained: Path) -> Path:
     """A tiny random model with dropout, so that the state of the random numbers matters."""
-    folder = made.parent / "gpt2"
-    tokenizer = AutoTokenizer.from_pretrained(made)
+    folder = pretrained.parent / "gpt2"
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
     torch.manual_seed(0)
     shape = GPT2Config(
         vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
@@ -273,14 +273,14 @@ def gpt2(made: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["muon, two stages", "dropout, passes over questions"])
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
-    made: Path,
+    pretrained: Path,
     gpt2: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings, whole = [*NEW, "log_every=5"], made
+    settings, whole = [*NEW, "log_every=5"], pretrained
     if kind.startswith("dropout"):
         settings = [*QA, "corpus.epochs=2", f"model.path={gpt2}", "optimizer=adamw", "log_every=7", "dtype=float32"]
         whole = tmp_path / "whole"
@@ -316,8 +316,8 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bits(llama: Path, t
         return process.wait(), errors
 
     assert start_and_send(signal.SIGKILL, 15)[0] == -signal.SIGKILL
-    code, said = start_and_send(signal.SIGTERM, steps_logged(out) + 10)
-    assert code == 75 and said.splitlines()[-1].startswith("SIGTERM after step ")
+    code, output = start_and_send(signal.SIGTERM, steps_logged(out) + 10)
+    assert code == 75 and output.splitlines()[-1].startswith("SIGTERM after step ")
     last = pretrain(*settings, f"out={out}")
     pretrain(*settings, f"out={tmp_path / 'whole'}")
     assert lasting(out) == lasting(tmp_path / "whole")
@@ -340,16 +340,16 @@ def test_a_folder_belongs_to_its_settings_and_its_corpus(
         pretrain(*settings)
     with pytest.raises(InputError, match=r"^out=.*other settings \(seed: 0 -> 1\); choose another out or"):
         pretrain(*settings, "seed=1")
-    kept = file.read_text()
-    file.write_text(kept.replace("What", "How much"))
+    contents = file.read_text()
+    file.write_text(contents.replace("What", "How much"))
     with pytest.raises(InputError, match=r"^corpus.stages.text=.*documents have changed since"):
         pretrain(*settings)
-    file.write_text(kept)
+    file.write_text(contents)
     assert pretrain(*settings, "checkpoint.every=1")["step"] == 10  # where and how it is kept is no such setting
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*NEW, "checkpoint.every=4", f"out={tmp_path / 'out'}"]
     with monkeypatch.context() as patch:
@@ -357,13 +357,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
         with pytest.raises(InputError, match=r"^out=.*/out: no space left for the checkpoint of step 4; free some"):
             pretrain(*settings)
     pretrain(*settings)
-    assert lasting(tmp_path / "out") == lasting(made)
+    assert lasting(tmp_path / "out") == lasting(pretrained)
 
 
-def test_question_answer_text(made: Path, tmp_path: Path) -> None:
+def test_question_answer_text(pretrained: Path, tmp_path: Path) -> None:
     """Training rows only, question then solution, each with an end-of-text token, exactly as often as asked."""
-    tokenizer = AutoTokenizer.from_pretrained(made)
-    pretrain(*QA, "corpus.epochs=2", f"model.path={made}", f"out={tmp_path / 'out'}")
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    pretrain(*QA, "corpus.epochs=2", f"model.path={pretrained}", f"out={tmp_path / 'out'}")
     config = configs.check("pretrain", [*QA, "corpus.epochs=2", "out=x"])
     rows: Rows = configs.instantiate(config["questions"]).rows
     assert len(rows.train) == 96 and len(rows.heldout) == 16
@@ -522,13 +522,15 @@ def test_documents_without_end_have_no_passes(tmp_path: Path) -> None:
         run(config)
 
 
-def test_the_same_command_after_the_end_says_so(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = lasting(made)
-    assert pretrain(*NEW, f"out={made}") == log(made)[-1]
-    assert f"finished: {made}" in capsys.readouterr().out
+def test_the_same_command_after_the_end_says_so(
+    pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lasting(pretrained)
+    assert pretrain(*NEW, f"out={pretrained}") == log(pretrained)[-1]
+    assert f"finished: {pretrained}" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"other settings \(clip: 1.0 -> 2.0\)"):
-        pretrain(*NEW, "clip=2.0", f"out={made}")
-    assert lasting(made) == before
+        pretrain(*NEW, "clip=2.0", f"out={pretrained}")
+    assert lasting(pretrained) == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints"])

@@ -67,7 +67,7 @@ def check_sound(lines: list[dict[str, Any]]) -> None:
 
 def check_rises(lines: list[dict[str, Any]], window: int) -> bool:
     """Whether the mean reward of the last `window` steps exceeds that of the first by three standard errors."""
-    first, last = ([line["train/reward"] for line in part] for part in (lines[:window], lines[-window:]))
+    first, last = ([line["train/reward"] for line in steps] for steps in (lines[:window], lines[-window:]))
     rise = statistics.fmean(last) - statistics.fmean(first)
     error = math.sqrt((statistics.variance(first) + statistics.variance(last)) / window)
     print(

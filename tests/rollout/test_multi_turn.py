@@ -78,9 +78,9 @@ def feedback(
 ) -> FeedbackEngine:
     """An engine whose every sample says the given texts in turn."""
     inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
-    made: dict[str, Any] = dict(explain=explain, extract=last_boxed, attempts=5, least=4, turn="\nNo: {message}\n",
+    defaults: dict[str, Any] = dict(explain=explain, extract=last_boxed, attempts=5, least=4, turn="\nNo: {message}\n",
                                 variables=None, prefill="", context=512)  # fmt: skip
-    return FeedbackEngine(inner, tokenizer=tokenizer, **(made | settings))  # type: ignore[arg-type]
+    return FeedbackEngine(inner, tokenizer=tokenizer, **(defaults | settings))  # type: ignore[arg-type]
 
 
 def episode(engine: FeedbackEngine, budget: int = 200, stop: tuple[int, ...] = (EOS, IM_END)) -> Completion:
@@ -99,13 +99,15 @@ def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(token
     assert tokenizer.decode(got.ids[:-1]) == got.text and got.ids[-1] == EOS
     of_tries, of_turns = lengths(tokenizer, NONE, WRONG, RIGHT), lengths(tokenizer, *turns)
     pattern = [(of_tries[0] + 1, True), (of_turns[0], False), (of_tries[1] + 1, True), (of_turns[1], False)]
-    assert got.action_mask == tuple(mine for count, mine in [*pattern, (of_tries[2] + 1, True)] for _ in range(count))
+    assert got.action_mask == tuple(
+        sampled for count, sampled in [*pattern, (of_tries[2] + 1, True)] for _ in range(count)
+    )
     assert got.length == sum(of_tries) + 3 < len(got.ids) == len(got.action_mask)
-    assert got.logprobs == tuple(-1.0 if mine else 0.0 for mine in got.action_mask)
+    assert got.logprobs == tuple(-1.0 if sampled else 0.0 for sampled in got.action_mask)
 
 
 @pytest.mark.parametrize(
-    ("texts", "attempts", "said"),
+    ("texts", "attempts", "expected_attempts"),
     [
         ((RIGHT,), 5, 1),
         ((WRONG, RIGHT), 1, 1),
@@ -113,11 +115,13 @@ def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(token
         ((WRONG, RIGHT), 3, 2),
     ],
 )
-def test_it_ends_when_right_or_out_of_tries(tokenizer: Any, texts: tuple[str, ...], attempts: int, said: int) -> None:
+def test_it_ends_when_right_or_out_of_tries(
+    tokenizer: Any, texts: tuple[str, ...], attempts: int, expected_attempts: int
+) -> None:
     engine = feedback(tokenizer, *texts, attempts=attempts)
     got = episode(engine)
-    assert got.attempts == texts[:said] and got.finished and got.ids[-1] == EOS
-    assert len(engine.engine.calls) == said  # type: ignore[attr-defined]
+    assert got.attempts == texts[:expected_attempts] and got.finished and got.ids[-1] == EOS
+    assert len(engine.engine.calls) == expected_attempts  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("bound", ["budget", "context"])
@@ -144,13 +148,13 @@ def test_an_episode_shares_one_budget(
 
 
 def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
-    asked: list[str | None] = []
-    engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: asked.append(answer))
+    explained: list[str | None] = []
+    engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: explained.append(answer))
     got = episode(engine, lengths(tokenizer, NONE)[0])
     assert not got.finished and got.attempts == (NONE,) and len(engine.engine.calls) == 1  # type: ignore[attr-defined]
     gold = Completion((5, EOS), (), "a solution", True)
     engine.engine = SimpleNamespace(generate=lambda prompts, n, sampling: [[gold] * n for _ in prompts])
-    assert episode(engine) == replace(gold, attempts=("a solution",)) and not asked
+    assert episode(engine) == replace(gold, attempts=("a solution",)) and not explained
 
 
 def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: Any) -> None:
@@ -159,10 +163,12 @@ def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: An
     engine = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[sample])
     budget = 150
     [got] = engine.generate([prompt(tokenizer)], 3, Sampling(budget, stop_ids=(EOS,)))
-    (_, n, first), (asked, once, second) = engine.engine.calls  # type: ignore[attr-defined]
-    assert (n, first.max_tokens, once, len(asked)) == (3, budget, 1, 2)
-    assert [p.key for p in asked] == [(TRAINING, 7, 0, 0, 0, 1), (TRAINING, 7, 0, 0, 2, 1)]
-    assert second.max_tokens == budget - (len(asked[1].ids) - len(prompt(tokenizer).ids))  # the larger of the two rooms
+    (_, n, first), (second_prompts, once, second) = engine.engine.calls  # type: ignore[attr-defined]
+    assert (n, first.max_tokens, once, len(second_prompts)) == (3, budget, 1, 2)
+    assert [p.key for p in second_prompts] == [(TRAINING, 7, 0, 0, 0, 1), (TRAINING, 7, 0, 0, 2, 1)]
+    assert second.max_tokens == budget - (
+        len(second_prompts[1].ids) - len(prompt(tokenizer).ids)
+    )  # the larger of the two rooms
     assert [len(c.ids) for c in got] == [budget, lengths(tokenizer, RIGHT)[0] + 1, budget]
     assert [c.finished for c in got] == [False, True, False]
     assert all(tokenizer.decode(c.ids).endswith(c.attempts[-1]) for c in (got[0], got[2]))
@@ -173,9 +179,9 @@ def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: An
 def test_braces_and_hostile_texts_are_only_text(tokenizer: Any) -> None:
     engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: None if answer else "{0} {message} %s {")
     assert "No: {0} {message} %s {\n" in episode(engine).text
-    asked = replace(QUESTION, text="{message} \\frac{1}{2}?")
+    question = replace(QUESTION, text="{message} \\frac{1}{2}?")
     engine = feedback(tokenizer, WRONG, RIGHT, turn="{question} {message}!")
-    [[got]] = engine.generate([prompt(tokenizer, asked)], 1, Sampling(100, stop_ids=(EOS,)))
+    [[got]] = engine.generate([prompt(tokenizer, question)], 1, Sampling(100, stop_ids=(EOS,)))
     assert f"<|endoftext|>{{message}} \\frac{{1}}{{2}}? {SAID}!{RIGHT}" in got.text
 
 
@@ -209,25 +215,25 @@ def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], lin
         feedback(tokenizer, WRONG, **settings)
 
 
-@pytest.mark.parametrize("kept", ["nothing", "half a try", "a message", "half of the second try"])
-def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, kept: str) -> None:
+@pytest.mark.parametrize("cut", ["nothing", "half a try", "a message", "half of the second try"])
+def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, cut: str) -> None:
     """What is gone on with from any place, by the same words, ends as the same episode; tries already had count."""
     whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, attempts=3))
     first, _ = (i for i in range(1, len(whole.ids)) if whole.action_mask[i] and not whole.action_mask[i - 1])
     message = whole.action_mask.index(False)
-    b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[kept]
+    b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[cut]
     over = sum(now < before for before, now in pairwise(whole.action_mask[:b]))
-    begun = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], (*whole.attempts[:over], ""))
+    prefix = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], (*whole.attempts[:over], ""))
     end = message if b < message else whole.action_mask.index(False, first)
-    rest = tokenizer.decode([i for i in whole.ids[b:end] if i != EOS])
-    asked = replace(prompt(tokenizer, kind=VALUE), ids=prompt(tokenizer).ids + begun.ids, prefix=begun)
-    later = [rest, *whole.attempts[over + 1 :]]
+    remainder = tokenizer.decode([i for i in whole.ids[b:end] if i != EOS])
+    continued = replace(prompt(tokenizer, kind=VALUE), ids=prompt(tokenizer).ids + prefix.ids, prefix=prefix)
+    later = [remainder, *whole.attempts[over + 1 :]]
     engine = feedback(tokenizer, attempts=3, says=lambda sample, again: later[again])
-    [[got]] = engine.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
-    assert begun.ids + got.ids == whole.ids and got.attempts == whole.attempts
-    assert (*begun.action_mask, *(got.action_mask or (True,) * len(got.ids))) == whole.action_mask
+    [[got]] = engine.generate([continued], 1, Sampling(200, stop_ids=(EOS, IM_END)))
+    assert prefix.ids + got.ids == whole.ids and got.attempts == whole.attempts
+    assert (*prefix.action_mask, *(got.action_mask or (True,) * len(got.ids))) == whole.action_mask
     spent = feedback(tokenizer, attempts=over + 1, says=lambda sample, again: later[again])
-    [[last]] = spent.generate([asked], 1, Sampling(200, stop_ids=(EOS, IM_END)))
+    [[last]] = spent.generate([continued], 1, Sampling(200, stop_ids=(EOS, IM_END)))
     assert len(last.attempts) == over + 1
 
 
@@ -317,7 +323,7 @@ def test_an_episode_does_not_depend_on_its_neighbours(native: Callable[..., Nati
 
 def test_no_two_tries_share_random_numbers() -> None:
     keys: list[tuple[int, ...]] = [
-        (kind, 0, *rest) for kind, rest in product((TRAINING, VALUE), product((0, 1), (0, 1)))
+        (kind, 0, *position) for kind, position in product((TRAINING, VALUE), product((0, 1), (0, 1)))
     ]
     keys += [(EVALUATION, 0, i) for i in range(3)]
     streams: list[tuple[int, ...]] = [
@@ -331,18 +337,18 @@ def test_no_two_tries_share_random_numbers() -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_batch_holds_all_tokens_and_learns_from_the_policys(tokenizer: Any, masked: bool) -> None:
-    asked = prompt(tokenizer)
+    first_prompt = prompt(tokenizer)
     whole, cut = episode(feedback(tokenizer, WRONG, RIGHT)), episode(feedback(tokenizer, WRONG, NONE * 9), 60)
     plain = Completion((5, 6), (-0.5, -0.25), "x", True)
     verdicts = (Verdict(1.0, Outcome.CORRECT, Outcome.CORRECT, "16", "correct"),) * 3
     algo: Any = SimpleNamespace(weight=token_mean, mask_truncated=masked)
-    batch = make_batch([Group(asked, (whole, cut, plain), verdicts)], algo, pad_id=9)
+    batch = make_batch([Group(first_prompt, (whole, cut, plain), verdicts)], algo, pad_id=9)
     assert not cut.finished and len(cut.attempts) == 2 and batch.sampler_NT is not None
-    start = len(asked.ids)
+    start = len(first_prompt.ids)
     for n, completion in enumerate((whole, cut, plain)):
         end = start + len(completion.ids)
-        assert batch.ids_NT[n, :end].tolist() == [*asked.ids, *completion.ids] and int(batch.length_N[n]) == end
-        own = [float(mine) for mine in completion.action_mask] or [1.0] * len(completion.ids)
+        assert batch.ids_NT[n, :end].tolist() == [*first_prompt.ids, *completion.ids] and int(batch.length_N[n]) == end
+        own = [float(sampled) for sampled in completion.action_mask] or [1.0] * len(completion.ids)
         expected = [0.0] * len(own) if masked and not completion.finished else own
         assert batch.mask_NT[n, start:end].tolist() == expected
         assert batch.sampler_NT[n, start:end].tolist() == list(completion.logprobs)

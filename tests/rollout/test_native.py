@@ -253,13 +253,13 @@ def test_prompts_in_several_calls_are_the_same(tokenizer: Any, monkeypatch: pyte
 def test_both_decoders_sample_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same uniforms, numbers that differ in their last digits: a different token is possible, but rare."""
     model, sampling, prompts = load(BASE), Sampling(40, stop_ids=(0,)), prompts_of(tokenizer)
-    said = {}
+    completions = {}
     for compiles in (True, False):
         monkeypatch.setattr(decoders, "can_compile", lambda *_, c=compiles: c and CAN)
-        said[compiles] = list(chain(*engine_of(model, tokenizer).generate(prompts, 8, sampling)))
-    same = [one.ids == other.ids for one, other in zip(said[True], said[False], strict=True)]
+        completions[compiles] = list(chain(*engine_of(model, tokenizer).generate(prompts, 8, sampling)))
+    same = [one.ids == other.ids for one, other in zip(completions[True], completions[False], strict=True)]
     assert sum(same) >= len(same) - 1
-    for one, other in zip(said[True], said[False], strict=True):
+    for one, other in zip(completions[True], completions[False], strict=True):
         if one.ids == other.ids:
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 

@@ -15,10 +15,10 @@ QUESTION = Question("2+3?", ("5", "5.0"), "q", "2+3=5.\nThe answer is \\boxed{5}
 
 class Sampler:
     def __init__(self, tokenizer: Any, **parts: Any) -> None:
-        self.parts, self.asked = parts, 0
+        self.parts, self.prompts_sampled = parts, 0
 
     def generate(self, prompts: list[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        self.asked += len(prompts)
+        self.prompts_sampled += len(prompts)
         return [[Completion((1,), (-0.5,), "sampled", True)] * n for _ in prompts]
 
 
@@ -59,15 +59,20 @@ def test_the_budget_cuts_a_solution(tokenizer: Any) -> None:
 def test_control_tokens_in_a_solution_are_its_letters(tokenizer: Any) -> None:
     end = tokenizer.eos_token
     question = Question("2+3?", (f"5{end}",), "q", f"2+3=5.{end} {{answer}}")
-    [[said]] = gold(tokenizer, f" {{solution}}{end}{{answer}}").generate([prompt(TRAINING, question)], 1, Sampling(200))
-    assert said.ids.count(tokenizer.eos_token_id) == 2  # the form's own, and the end
-    assert said.text == f" 2+3=5.{end} {{answer}}{end}5{end}" and tokenizer.decode(said.ids[:-1]) == said.text
+    [[completion]] = gold(tokenizer, f" {{solution}}{end}{{answer}}").generate(
+        [prompt(TRAINING, question)], 1, Sampling(200)
+    )
+    assert completion.ids.count(tokenizer.eos_token_id) == 2  # the form's own, and the end
+    assert (
+        completion.text == f" 2+3=5.{end} {{answer}}{end}5{end}"
+        and tokenizer.decode(completion.ids[:-1]) == completion.text
+    )
 
 
 def test_evaluation_is_sampled(tokenizer: Any) -> None:
     engine = gold(tokenizer)
     assert engine.generate([prompt(EVALUATION)], 1, Sampling(8))[0][0].text == "sampled"
-    assert engine.engine.asked == 1 and engine.engine.parts == {"context": 64}  # type: ignore[attr-defined]
+    assert engine.engine.prompts_sampled == 1 and engine.engine.parts == {"context": 64}  # type: ignore[attr-defined]
 
 
 def test_what_cannot_be_is_refused(tokenizer: Any) -> None:

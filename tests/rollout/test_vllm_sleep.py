@@ -30,25 +30,25 @@ class Llm:
         return True
 
 
-def engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
+def make_engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
     """As its constructor leaves it: asleep, and without weights that are worth anything."""
-    made, llm = VllmEngine.__new__(VllmEngine), Llm()
-    made.llm, made.sleeps, made.loose, made.ranks = llm, True, loose, Ranks(1, 1)
-    made._rest(keep=False)
-    return made, llm.calls
+    engine, llm = VllmEngine.__new__(VllmEngine), Llm()
+    engine.llm, engine.sleeps, engine.loose, engine.ranks = llm, True, loose, Ranks(1, 1)
+    engine._rest(keep=False)
+    return engine, llm.calls
 
 
 def test_weights_are_kept_only_for_a_use_before_the_next_sync() -> None:
-    made, calls = engine([])
-    made.sync([], 0)
-    with made.awake():  # an evaluation
+    engine, calls = make_engine([])
+    engine.sync([], 0)
+    with engine.awake():  # an evaluation
         pass
-    with made.awake(last=True):  # the samples of a step
+    with engine.awake(last=True):  # the samples of a step
         pass
-    with pytest.raises(RuntimeError, match="dropped its weights"), made.awake():
+    with pytest.raises(RuntimeError, match="dropped its weights"), engine.awake():
         pass
-    made.sync([], 1)
-    with made.awake():
+    engine.sync([], 1)
+    with engine.awake():
         pass
     assert calls == [
         "sleep 2",
@@ -59,17 +59,17 @@ def test_weights_are_kept_only_for_a_use_before_the_next_sync() -> None:
 
 
 def test_nothing_is_sampled_while_it_sleeps() -> None:
-    made, _ = engine([])
-    made.sync([], 0)
+    engine, _ = make_engine([])
+    engine.sync([], 0)
     with pytest.raises(RuntimeError, match=r"inside awake\(\)"):
-        made.generate([Prompt(Question("", ("",), ""), "", (1,), (0,))], 1, Sampling(4))
+        engine.generate([Prompt(Question("", ("",), ""), "", (1,), (0,))], 1, Sampling(4))
 
 
 def test_a_model_with_tensors_of_its_own_keeps_all() -> None:
-    made, calls = engine(["model.layers.0.self_attn.attn.alibi_slopes"])
-    made.sync([], 0)
-    with made.awake(last=True):
+    engine, calls = make_engine(["model.layers.0.self_attn.attn.alibi_slopes"])
+    engine.sync([], 0)
+    with engine.awake(last=True):
         pass
-    with made.awake():
+    with engine.awake():
         pass
     assert {call for call in calls if call.startswith("sleep")} == {"sleep 1"}

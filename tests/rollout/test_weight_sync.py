@@ -35,31 +35,31 @@ class Worker(ServerReceiver):
     """A server's worker without a model: it keeps what it is given, and fails at the weight `bad`."""
 
     def __init__(self, rank: int, bad: str = "") -> None:
-        self.rank, self.device, self.bad, self.kept = rank, CPU, bad, dict[str, Tensor]()
+        self.rank, self.device, self.bad, self.received = rank, CPU, bad, dict[str, Tensor]()
 
     def take_over(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        self.kept = {}
+        self.received = {}
         for name, tensor in weights:
             if name == self.bad:
                 raise RuntimeError(f"{name} is none of the model's")
-            self.kept[name] = tensor.clone()
+            self.received[name] = tensor.clone()
 
 
 def answering(workers: list[Worker]) -> Callable[[Any], Say]:
     """What vLLM's /collective_rpc does: the method runs in every worker."""
 
     def call(body: Any) -> Say:
-        said: list[Any] = [None] * len(workers)
+        results: list[Any] = [None] * len(workers)
 
         def work(i: int) -> None:
-            said[i] = getattr(workers[i], body["method"])(*body["args"])
+            results[i] = getattr(workers[i], body["method"])(*body["args"])
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(len(workers))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return Say({"results": said})
+        return Say({"results": results})
 
     return call
 
@@ -98,8 +98,8 @@ def test_every_worker_gets_every_weight_again_and_again(way: str, tmp_path: Path
         for _ in range(3):
             one.send(watched(), replace(SERVER, dtype=dtype))
     for worker in workers:
-        assert worker.kept.keys() == WEIGHTS.keys()
-        assert all(t.dtype == dtype and torch.equal(t, WEIGHTS[n].to(dtype)) for n, t in worker.kept.items())
+        assert worker.received.keys() == WEIGHTS.keys()
+        assert all(t.dtype == dtype and torch.equal(t, WEIGHTS[n].to(dtype)) for n, t in worker.received.items())
     assert max(ahead) <= exchange.AHEAD and not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_weights_that_live_only_until_the_next_one_arrive_whole(way: str, tmp_pa
     worker = Worker(0)
     with serving({"/collective_rpc": answering([worker])}) as stub:
         sender(stub, way, tmp_path).send(lent(), replace(SERVER, workers=1))
-    assert [t.unique().tolist() for t in worker.kept.values()] == [[float(i)] for i in range(12)]
+    assert [t.unique().tolist() for t in worker.received.values()] == [[float(i)] for i in range(12)]
 
 
 def test_a_failure_on_one_side_ends_the_other(way: str, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_failure_on_one_side_ends_the_other(way: str, tmp_path: Path) -> None:
             one.send(iter(WEIGHTS.items()), replace(SERVER, workers=1))
         worker.bad = ""
         one.send(iter(WEIGHTS.items()), replace(SERVER, workers=1))  # and what failed leaves nothing behind
-    assert worker.kept.keys() == WEIGHTS.keys() and not list(tmp_path.iterdir())
+    assert worker.received.keys() == WEIGHTS.keys() and not list(tmp_path.iterdir())
     assert time.monotonic() - began < 30
 
 
@@ -216,11 +216,11 @@ def vllm_like(tokenizer: Any, bad: str = "", **about: Any) -> dict[str, Callable
 def test_a_server_that_cannot_be_used_is_named(
     tokenizer: Any, tmp_path: Path, change: Callable[[Any], Any], match: str
 ) -> None:
-    asked: list[str] = []
-    weights = ((name, asked.append(name) or tensor) for name, tensor in WEIGHTS.items())
+    names: list[str] = []
+    weights = ((name, names.append(name) or tensor) for name, tensor in WEIGHTS.items())
     with serving(change(tokenizer)) as stub, pytest.raises(InputError, match=match):
         engine_of(stub, tokenizer, tmp_path).sync(weights, 0)
-    assert asked == list(WEIGHTS)  # other ranks wait in each of them
+    assert names == list(WEIGHTS)  # other ranks wait in each of them
 
 
 def test_no_server_is_a_line_and_no_weights_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
@@ -253,10 +253,10 @@ def test_weights_do_not_change_beside_a_completion(tokenizer: Any, tmp_path: Pat
     with serving(answers) as stub:
         engine = engine_of(stub, tokenizer, tmp_path)
         engine.sync(iter(WEIGHTS.items()), 0)
-        begun, go = threading.Event(), threading.Event()
+        started, go = threading.Event(), threading.Event()
 
         def slow(body: Any) -> Say:
-            begun.set()
+            started.set()
             go.wait(5)
             return quick(body)
 
@@ -264,7 +264,7 @@ def test_weights_do_not_change_beside_a_completion(tokenizer: Any, tmp_path: Pat
         drawn: list[Any] = []
         thread = threading.Thread(target=lambda: drawn.append(engine.generate([PROMPT], 1, Sampling(1))))
         thread.start()
-        assert begun.wait(5)
+        assert started.wait(5)
         with pytest.raises(RuntimeError, match="sync while generate runs"):
             engine.sync(iter(WEIGHTS.items()), 1)
         go.set()
@@ -306,18 +306,18 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
             )
             for r in range(2)
         ]  # fmt: skip
-        said = [rank.communicate(timeout=300) for rank in ranks]
+        outputs = [rank.communicate(timeout=300) for rank in ranks]
         calls = [path for path, _, _ in stub.seen]
-    told = [json.loads(out.splitlines()[-1]) for out, _ in said]
-    assert [t["weights"] for t in told] == [24, 24]
-    assert all("bad.7 is none of the model's" in t["fault"] for t in told)
-    assert [(t["versions"], t["rows"]) for t in told] == [([3], 2), ([3], 4)]  # of three prompts, two samples each
+    reports = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    assert [t["weights"] for t in reports] == [24, 24]
+    assert all("bad.7 is none of the model's" in t["fault"] for t in reports)
+    assert [(t["versions"], t["rows"]) for t in reports] == [([3], 2), ([3], 4)]  # of three prompts, two samples each
     assert calls.count("/collective_rpc") == 3  # one look, and the weights
 
 
 def test_the_model_that_is_compared_does_not_hold_what_says_nothing() -> None:
     config = tiny_config("llama", 100)
-    kept = plain(config)
-    assert {"vocab_size", "hidden_size", "rope_parameters", "rms_norm_eps", "model_type"} <= kept.keys()
-    assert not {"architectures", "transformers_version", "eos_token_id", "dtype"} & kept.keys()
-    assert plain(SimpleNamespace(get_text_config=lambda: config)) == kept
+    meaningful = plain(config)
+    assert {"vocab_size", "hidden_size", "rope_parameters", "rms_norm_eps", "model_type"} <= meaningful.keys()
+    assert not {"architectures", "transformers_version", "eos_token_id", "dtype"} & meaningful.keys()
+    assert plain(SimpleNamespace(get_text_config=lambda: config)) == meaningful
