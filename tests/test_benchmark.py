@@ -25,7 +25,7 @@ from zero.benchmark import (
     rows,
     summarize,
     votes,
-)  # fmt: skip
+)
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm
 from zero.published import figures
@@ -122,8 +122,11 @@ def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:
     yes, no = Outcome.CORRECT, Outcome.WRONG
     saved = [json.loads(json.dumps(row)) for row in rows([episodes((1, yes), (2, yes)), episodes((2, no), (3, yes))])]
     assert [(r["correct"], r["solved"], len(r["tries"])) for r in saved] == [
-        (True, True, 1), (False, True, 2), (False, False, 2), (False, True, 3),
-    ]  # fmt: skip
+        (True, True, 1),
+        (False, True, 2),
+        (False, False, 2),
+        (False, True, 3),
+    ]
     numbers = measured("b", 2, saved, ks=(1, 2)).metrics()
     expected = {"accuracy": 0.25, "pass@1": 0.25, "pass@2": 0.5, "solved": 0.75, "tries": 2.0, "maj@2": 0.75}
     assert {name: numbers[f"eval/b/{name}"] for name in expected} == pytest.approx(expected)

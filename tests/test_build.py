@@ -79,9 +79,12 @@ def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
 @pytest.mark.parametrize(
     ("device", "settings", "doubted"),
     [
-        ("cuda", {}, True), ("cpu", {}, False), ("cuda", {"precision": "bfloat16"}, False), ("cuda", {"tf32": True}, False),
+        ("cuda", {}, True),
+        ("cpu", {}, False),
+        ("cuda", {"precision": "bfloat16"}, False),
+        ("cuda", {"tf32": True}, False),
     ],
-)  # fmt: skip
+)
 def test_full_float32_on_a_gpu_is_doubted(device: str, settings: dict[str, Any], doubted: bool) -> None:
     config = {"learner": {"precision": "float32", "tf32": False} | settings}
     doubt = precision_doubt(config, torch.device(device))

@@ -103,8 +103,10 @@ def test_a_card_says_what_the_yaml_says(
 def test_a_docstring_falls_into_sentences_with_their_citations() -> None:
     text = "Dr. GRPO's A_i = R_i. [DrGRPO] eq. 3; G >= 2.\n\nWith `dual` it is\nbounded. [DUAL] eq. 4\n\nLast, as in eq. 5."
     assert pages.statements(text) == [
-        "Dr. GRPO's A_i = R_i. [DrGRPO] eq. 3; G >= 2.", "With `dual` it is bounded. [DUAL] eq. 4", "Last, as in eq. 5.",
-    ]  # fmt: skip
+        "Dr. GRPO's A_i = R_i. [DrGRPO] eq. 3; G >= 2.",
+        "With `dual` it is bounded. [DUAL] eq. 4",
+        "Last, as in eq. 5.",
+    ]
     plain = pages.function("surrogate", {"_target_": "zero.objective.clipped"}, {"low": 0.2, "high": 0.2})
     bounded = pages.function(
         "surrogate", {"_target_": "zero.objective.clipped"}, {"low": 0.2, "high": 0.2, "dual": 3.0}

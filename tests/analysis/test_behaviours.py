@@ -19,7 +19,7 @@ from analysis.reflection.behaviours import (
     confusion,
     is_chain,
     known_traces,
-)  # fmt: skip
+)
 from zero.nano.world import rows
 from zero.reflection import KEYWORDS, reflects
 

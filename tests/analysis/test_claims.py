@@ -20,9 +20,11 @@ from analysis.stats.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdic
 from zero.errors import InputError
 
 GOOD: dict[str, Any] = {
-    "text": "shorter", "direction": "less", "smallest": 2,
+    "text": "shorter",
+    "direction": "less",
+    "smallest": 2,
     "statistic": {"metric": "length/mean", "axis": "algo", "values": ["b", "a"], "when": "last 3"},
-}  # fmt: skip
+}
 STEPS = 10
 
 
@@ -166,10 +168,12 @@ def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("statistic", "why"),
-    [({"metric": "length/none"}, "no run has length/none"),
-     ({"metric": "length/mean", "axis": "depth", "values": [1, 2]}, "depth"),
-     ({"metric": "length/mean", "axis": "algo", "values": ["a", "c"]}, "0 pairs")],
-)  # fmt: skip
+    [
+        ({"metric": "length/none"}, "no run has length/none"),
+        ({"metric": "length/mean", "axis": "depth", "values": [1, 2]}, "depth"),
+        ({"metric": "length/mean", "axis": "algo", "values": ["a", "c"]}, "0 pairs"),
+    ],
+)
 def test_what_runs_cannot_say_is_undecided(tmp_path: Path, statistic: dict[str, Any], why: str) -> None:
     result = verdict(two_algorithms(tmp_path, 1.0, seeds=3), claim(statistic=statistic))
     assert result.word == UNDECIDED

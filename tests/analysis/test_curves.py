@@ -105,8 +105,10 @@ def test_n_counts_seeds_whatever_runs_a_group_has(tmp_path: Path) -> None:
     [group] = grouped(runs, [])
     assert group.label == "all runs (n = 3)" and len(group.runs) == 6
     answer = curves(runs, ["train/reward"], by=[])
-    means = [np.mean([value(tmp_path, f"{t}-{s}", "train/reward", 3) for t in ("none", "r1") if f"{t}-{s}" != "r1-2"])
-             for s in (1, 2)]  # fmt: skip
+    means = [
+        np.mean([value(tmp_path, f"{t}-{s}", "train/reward", 3) for t in ("none", "r1") if f"{t}-{s}" != "r1-2"])
+        for s in (1, 2)
+    ]
     first = [value(tmp_path, name, "train/reward", 3) for name in ("none-0", "r1-0", "again")]
     row = answer.table.set_index("step").loc[3]
     assert (row["n"], row["mean"]) == (3, pytest.approx(np.mean([np.mean(first), *means])))
@@ -188,8 +190,11 @@ def test_help_is_quick(name: str) -> None:
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", f"import atexit; atexit.register(lambda: exec({heavy!r})); {code}"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert time.monotonic() - began < 2.0  # alone on a machine: 0.1
     assert done.stdout.endswith("[]\n")
     assert f"python -m analysis.{name}" in done.stdout

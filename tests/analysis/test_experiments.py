@@ -21,13 +21,16 @@ from tests.synthetic import write_run
 from zero.config import experiments as zero_experiments
 
 LONGER = {
-    "text": "GRPO's wrong answers are longer", "direction": "greater", "smallest": 3,
+    "text": "GRPO's wrong answers are longer",
+    "direction": "greater",
+    "smallest": 3,
     "statistic": {"metric": "length/incorrect", "axis": "algo", "values": ["grpo", "drgrpo"], "when": "last 10"},
-}  # fmt: skip
+}
 BETTER = {
-    "text": "r1 is better", "direction": "greater",
+    "text": "r1 is better",
+    "direction": "greater",
     "statistic": {"metric": "eval/x/accuracy", "axis": "template", "values": ["r1", "none"], "when": "first"},
-}  # fmt: skip
+}
 
 
 def cell(home: Path, name: str, algo: str, seed: int, **axes: Any) -> str:

@@ -21,8 +21,12 @@ RUN_ID = "0123456789abcdef" * 2
 
 def test_what_mlflow_keeps_of_a_run_is_no_run(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
-    for place in (f"mlartifacts/{RUN_ID}/artifacts", f"deep/below/mlartifacts/1/{RUN_ID}/artifacts", f"mlruns/0/{RUN_ID}",
-                  f"a store of another name/1/{RUN_ID}/artifacts"):  # fmt: skip
+    for place in (
+        f"mlartifacts/{RUN_ID}/artifacts",
+        f"deep/below/mlartifacts/1/{RUN_ID}/artifacts",
+        f"mlruns/0/{RUN_ID}",
+        f"a store of another name/1/{RUN_ID}/artifacts",
+    ):
         make(tmp_path / place, "grpo", 0)
         (tmp_path / place / "metrics.jsonl").unlink()
     assert [result.path for result in read(tmp_path).runs] == [run]

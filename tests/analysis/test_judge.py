@@ -82,9 +82,12 @@ def test_each_different_question_is_asked_once_and_again_never(tmp_path: Path) -
         assert len(stub.seen) == 3
         body = next(b for b in stub.bodies(AT) if "plain" in str(b))
         assert body == {
-            "model": "m", "temperature": 0.0, "top_p": 0.5, "max_completion_tokens": 300,
+            "model": "m",
+            "temperature": 0.0,
+            "top_p": 0.5,
+            "max_completion_tokens": 300,
             "messages": [{"role": "user", "content": "Q 1+1? R plain"}],
-        }  # fmt: skip
+        }
         assert any(b["messages"][0]["content"].endswith("R {question} {reference}") for b in stub.bodies(AT))
         assert judge_of(stub, tmp_path, extra=judge.extra).label(ASK, texts(*responses)) == [2, 1, 2, 1]
         assert len(stub.seen) == 3  # another process would find them, too
@@ -124,9 +127,17 @@ def test_a_killed_run_asks_for_the_rest_and_damage_costs_its_own_line(tmp_path: 
 
 @pytest.mark.parametrize(
     "reply",
-    [chat(None), chat(["2"]), Say({"choices": []}), Say([2]), Say("2"), Say({"error": "filtered"}, 400), chat("2", "length"),
-     chat("2" * 30_000)],
-)  # fmt: skip
+    [
+        chat(None),
+        chat(["2"]),
+        Say({"choices": []}),
+        Say([2]),
+        Say("2"),
+        Say({"error": "filtered"}, 400),
+        chat("2", "length"),
+        chat("2" * 30_000),
+    ],
+)
 def test_what_is_no_answer_is_no_label(tmp_path: Path, reply: Say) -> None:
     with serving({AT: lambda body: reply if "bad" in str(body) else chat("1")}) as stub:
         assert judge_of(stub, tmp_path).label(ASK, texts("good", "bad", "good")) == [1, None, 1]
@@ -190,8 +201,10 @@ def test_the_shipped_instructions(tmp_path: Path) -> None:
     assert own["judge"] is None and connect(None) is None
     result = {name: (one.max_tokens, one.temperature, one.read) for name, one in own["instructions"].items()}
     assert result == {
-        "reflection": (300, 0.0, category), "answering": (100, 0.0, yes_or_no), "behaviour": (300, 0.0, last_digit),
-    }  # fmt: skip
+        "reflection": (300, 0.0, category),
+        "answering": (100, 0.0, yes_or_no),
+        "behaviour": (300, 0.0, last_digit),
+    }
     for name, one in own["instructions"].items():
         text = one.filled_in(
             {"question": "THE {response}", "reference": "THE ANSWER", "response": "SAID {question}"}, 99

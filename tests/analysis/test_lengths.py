@@ -33,10 +33,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         for path in (run / "completions").iterdir():
             path.unlink()
         for step in (0, 20):
-            saved(run, step, [
-                {"level": level, "correct": level < 3, "tokens": 10 * level + seed + step}
-                for level in (q.meta["level"] for q in questions)
-            ])  # fmt: skip
+            saved(
+                run,
+                step,
+                [
+                    {"level": level, "correct": level < 3, "tokens": 10 * level + seed + step}
+                    for level in (q.meta["level"] for q in questions)
+                ],
+            )
     return read(home)
 
 
@@ -44,8 +48,13 @@ def test_panels_against_steps_and_by_level(runs: Runs) -> None:
     answer = lengths(runs)
     table = answer.table
     assert set(table["metric"]) == {
-        "length/mean", "length/correct", "length/incorrect", "length/truncated", "saved/length_correct", "saved/length_incorrect",
-    }  # fmt: skip
+        "length/mean",
+        "length/correct",
+        "length/incorrect",
+        "length/truncated",
+        "saved/length_correct",
+        "saved/length_incorrect",
+    }
     by = table[table["level"] != ""].set_index(["group", "metric", "step", "level"]).sort_index()
     for level in (1, 2):
         row = by.loc[("grpo", "saved/length_correct", 20, str(level))]
@@ -84,5 +93,6 @@ def test_a_row_may_bring_its_level_and_odd_rows_are_passed_over(tmp_path: Path) 
     table = lengths(read(run)).table
     by = table[table["level"] != ""]
     assert sorted(zip(by["metric"], by["level"], by["mean"], strict=True)) == [
-        ("saved/length_correct", "Level 4", 7.0), ("saved/length_incorrect", "3", 9.0),
-    ]  # fmt: skip
+        ("saved/length_correct", "Level 4", 7.0),
+        ("saved/length_incorrect", "3", 9.0),
+    ]

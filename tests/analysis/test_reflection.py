@@ -29,9 +29,14 @@ from zero.errors import InputError
 from zero.reflection import KEYWORDS
 
 SMALL = [
-    "n=4", "sampling=default", "sampling.max_tokens=96", "benchmarks=heldout", "questions=nano_math",
-    "questions.rows.train=64", "questions.rows.heldout=8",
-]  # fmt: skip
+    "n=4",
+    "sampling=default",
+    "sampling.max_tokens=96",
+    "benchmarks=heldout",
+    "questions=nano_math",
+    "questions.rows.train=64",
+    "questions.rows.heldout=8",
+]
 
 
 def frame_of(*rows: tuple[str, str, bool], step: int = -1, temperature: float = 1.0) -> pd.DataFrame:
@@ -96,16 +101,27 @@ def test_the_pools_are_the_published_ones(tmp_path: Path) -> None:
     pools = settings_of([], tmp_path)["pools"]
     assert tuple(pools["paper"]) == KEYWORDS
     assert pools["oat_zero"] == [
-        "recheck", "rethink", "reevaluate", "re-evaluate", "reevaluation", "re-examine", "reexamine", "try again",
-        "check again", "think again", "go over the steps",
-    ]  # fmt: skip
+        "recheck",
+        "rethink",
+        "reevaluate",
+        "re-evaluate",
+        "reevaluation",
+        "re-examine",
+        "reexamine",
+        "try again",
+        "check again",
+        "think again",
+        "go over the steps",
+    ]
 
 
 def test_help_is_quick() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "analysis.reflection", "--help"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "pool=oat_zero" not in done.stderr and "judge.url=http" in done.stdout
     for module in ("torch", "pandas", "matplotlib", "numpy", "hydra"):
         assert f" {module}\n" not in done.stderr, module
@@ -137,8 +153,11 @@ def test_seeds_add_their_answers_and_the_same_one_does_not(tmp_path: Path) -> No
     saved(tmp_path / "cold", 0.5, ["w"])
     frame = responses_of(read(tmp_path))
     assert frame[["temperature", "text", "sample"]].to_numpy().tolist() == [
-        [0.5, "w", 0], [1.0, "x", 0], [1.0, "y", 1], [1.0, "z", 2],
-    ]  # fmt: skip
+        [0.5, "w", 0],
+        [1.0, "x", 0],
+        [1.0, "y", 1],
+        [1.0, "z", 2],
+    ]
     assert (frame["step"] == -1).all() and (frame["benchmark"] == "b").all()
 
 
@@ -165,10 +184,16 @@ def test_two_models_are_not_taken_together(tmp_path: Path) -> None:
 
 def test_cross_detection_needs_both_and_a_question_any_response() -> None:
     frame = frame_of(
-        ("p", "let me RECHECK", True), ("p", "hm, once more", False), ("p", "plain", False),
-        ("q", "plain", True), ("q", "unread recheck", True), ("q", "unread", False),
-        ("r", "I reconsider the books", True), ("r", "plain", True), ("r", "plain", True),
-    )  # fmt: skip
+        ("p", "let me RECHECK", True),
+        ("p", "hm, once more", False),
+        ("p", "plain", False),
+        ("q", "plain", True),
+        ("q", "unread recheck", True),
+        ("q", "unread", False),
+        ("r", "I reconsider the books", True),
+        ("r", "plain", True),
+        ("r", "plain", True),
+    )
     judge: Any = Fake(
         reflection=lambda t: None if "unread" in t else 2 if "more" in t or "RECHECK" in t else 1,
         answering=lambda t: None if t == "unread" else 0 if "books" in t else 1,
@@ -203,9 +228,14 @@ def test_cross_detection_needs_both_and_a_question_any_response() -> None:
 def test_accuracy_with_and_without_is_compared_within_questions_and_temperatures() -> None:
     again = "check again"
     low = frame_of(
-        ("p", again, True), ("p", "x", False), ("p", "x", True), ("q", again, False), ("q", "x", True), ("r", "x", True),
+        ("p", again, True),
+        ("p", "x", False),
+        ("p", "x", True),
+        ("q", again, False),
+        ("q", "x", True),
+        ("r", "x", True),
         temperature=0.5,
-    )  # fmt: skip
+    )
     high = frame_of(("p", again, False), ("p", again, True), ("p", "x", True), ("q", again, True), temperature=1.0)
     result = tables.labelled(pd.concat([low, high], ignore_index=True), KEYWORDS, {}, None, {})
     questions = tables.questions(result).set_index(["temperature", "id"])

@@ -143,8 +143,13 @@ def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> 
     (home / "empty").mkdir()
     (home / "empty" / "config.yaml").write_text(yaml.safe_dump({"algo": "grpo", "seed": 5, "steps": 20}))
     text = page_of(home).text
-    for fact in ("of 20 steps", "result.json is damaged", "answers on which the checker failed, up to 25.00%",
-                 "different numbers of steps", "has no run of seed"):  # fmt: skip
+    for fact in (
+        "of 20 steps",
+        "result.json is damaged",
+        "answers on which the checker failed, up to 25.00%",
+        "different numbers of steps",
+        "has no run of seed",
+    ):
         assert fact in text
     assert "Warnings" in text and "None: every run" not in text
 
@@ -293,11 +298,15 @@ def test_a_question_is_followed_across_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "falls"),
     [
-        (lambda t: 0.2 + 0.6 * t, False), (lambda t: 0.5 + 0 * t, False), (lambda t: 0.8 - 0.2 * t, False),
-        (lambda t: np.where(t < 0.6, 0.2 + t, 0.05), True), (lambda t: 0.6 * (1 - t), True),
-        (lambda t: np.where(t < 0.6, t - 1.0, -1.0), True), (lambda t: 0.02 + 0 * t, False),
+        (lambda t: 0.2 + 0.6 * t, False),
+        (lambda t: 0.5 + 0 * t, False),
+        (lambda t: 0.8 - 0.2 * t, False),
+        (lambda t: np.where(t < 0.6, 0.2 + t, 0.05), True),
+        (lambda t: 0.6 * (1 - t), True),
+        (lambda t: np.where(t < 0.6, t - 1.0, -1.0), True),
+        (lambda t: 0.02 + 0 * t, False),
     ],
-)  # fmt: skip
+)
 def test_a_collapse_is_a_fall_below_half_of_the_best(shape: Callable[[np.ndarray], np.ndarray], falls: bool) -> None:
     noise = 0.03 * np.random.default_rng(0).standard_normal(200)
     assert bool(collapsed(shape(np.linspace(0, 1, 200)) + noise)) == falls

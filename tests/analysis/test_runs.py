@@ -77,9 +77,14 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
     assert list(runs.steps.columns[:9]) == ["run", "step", *AXES, "optim.lr"]
     assert runs.varying() == ["algo", "optim.lr"]
     assert runs.run("drgrpo-0").axes == {
-        "algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy",
-        "seed": "0", "optim.lr": "2e-06",
-    }  # fmt: skip
+        "algo": "drgrpo",
+        "template": "none",
+        "questions": "nano_math",
+        "model": "nano",
+        "reward": "accuracy",
+        "seed": "0",
+        "optim.lr": "2e-06",
+    }
     for axis in ("run", *AXES, "optim.lr"):
         assert isinstance(runs.steps[axis].dtype, pd.CategoricalDtype)
     for run in runs.runs:
@@ -159,11 +164,15 @@ def test_both_ways_through_a_journal_give_the_same(folder: Path) -> None:
 
 def test_what_became_of_a_run(tmp_path: Path) -> None:
     cases: dict[str, tuple[str, str]] = {
-        "done": ("finished", ""), "going": ("running", "still going: at step 5 of 20"),
-        "killed": ("unknown", "ended without a result, at step 5 of 20"), "stopped": ("preempted", "ended as preempted"),
-        "broken": ("failed", "failed: CUDA out of memory"), "resumed": ("running", "still going"),
-        "torn": ("unknown", "result.json is damaged"), "empty": ("unknown", "has no metrics.jsonl yet"),
-    }  # fmt: skip
+        "done": ("finished", ""),
+        "going": ("running", "still going: at step 5 of 20"),
+        "killed": ("unknown", "ended without a result, at step 5 of 20"),
+        "stopped": ("preempted", "ended as preempted"),
+        "broken": ("failed", "failed: CUDA out of memory"),
+        "resumed": ("running", "still going"),
+        "torn": ("unknown", "result.json is damaged"),
+        "empty": ("unknown", "has no metrics.jsonl yet"),
+    }
     old = time.time() - 86400
     for name in cases:
         run = make(tmp_path / name, "grpo", 0, done=20 if name == "done" else 5)
@@ -319,8 +328,13 @@ def test_a_run_that_does_not_record_its_choices_has_the_names_of_its_settings(tm
     (run / "starts.jsonl").unlink()
     runs = read(run)
     assert {axis: runs.runs[0].axes[axis] for axis in AXES} == {
-        "algo": "", "template": "none", "questions": "nano_math", "model": "base", "reward": "", "seed": "0",
-    }  # fmt: skip
+        "algo": "",
+        "template": "none",
+        "questions": "nano_math",
+        "model": "base",
+        "reward": "",
+        "seed": "0",
+    }
     assert notes(runs) == "algo, reward: which option was chosen is not recorded"
 
 

@@ -89,9 +89,13 @@ def make_store(runs: Path) -> Path:
             (run_dir / "metrics.jsonl").unlink()
             choices = {"algo": algo, "template": "qwen_math", "questions": "nano_math", "model": "nano"}
             trackers = Trackers.open(
-                config={"seed": seed, "steps": STEPS}, start={"choices": choices}, run_dir=run_dir, name=name,
-                signature="synthetic", tracker=partial(MlflowTracker, patience=90),
-            )  # fmt: skip
+                config={"seed": seed, "steps": STEPS},
+                start={"choices": choices},
+                run_dir=run_dir,
+                name=name,
+                signature="synthetic",
+                tracker=partial(MlflowTracker, patience=90),
+            )
             trackers.rewind(-1)
             for step in range(STEPS + 1):
                 trackers.metrics(metrics(algo, seed, step, STEPS), step)

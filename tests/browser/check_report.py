@@ -78,9 +78,12 @@ def make_runs(folder: Path) -> Path:
             rows[0] |= {"response": f"{HOSTILE} Let me double-check. " + "x" * 400, "question": HOSTILE}
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     claim = {
-        "text": "Dr. GRPO's incorrect answers are shorter than GRPO's", "direction": "less", "smallest": 10, "fewest": 2,
+        "text": "Dr. GRPO's incorrect answers are shorter than GRPO's",
+        "direction": "less",
+        "smallest": 10,
+        "fewest": 2,
         "statistic": {"metric": "length/incorrect", "axis": "algo", "values": ["drgrpo", "grpo"], "when": "last 10"},
-    }  # fmt: skip
+    }
     (folder / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim]}))
     return folder
 

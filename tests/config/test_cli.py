@@ -104,11 +104,15 @@ def test_a_mistake_is_one_line_that_names_the_key(name: str) -> None:
 
 
 RIGHT = [  # command line, setting, value
-    ("steps=3e3", "steps", 3000), ("steps=1e2", "steps", 100), ("optim.lr=1", "optim.lr", 1.0),
+    ("steps=3e3", "steps", 3000),
+    ("steps=1e2", "steps", 100),
+    ("optim.lr=1", "optim.lr", 1.0),
     ("run_dir=5", "run_dir", "5"),
-    ("template.text=5", "template.text", "5"), ("model.stop=foo", "model.stop", ["foo"]),
+    ("template.text=5", "template.text", "5"),
+    ("model.stop=foo", "model.stop", ["foo"]),
     ("run_dir=F/müller", "run_dir", "F/müller"),
-    ("run_dir=F/a,b", "run_dir", "F/a,b"), ("run_dir=F/a=[(b)]{c}#'d", "run_dir", "F/a=[(b)]{c}#'d"),
+    ("run_dir=F/a,b", "run_dir", "F/a,b"),
+    ("run_dir=F/a=[(b)]{c}#'d", "run_dir", "F/a=[(b)]{c}#'d"),
     ("run_dir=~/x", "run_dir", os.path.expanduser("~/x")),
     ("tracker.uri=http://h:1/?a=b&c", "tracker.uri", "http://h:1/?a=b&c"),
     (r'template.stop=["\n\n"]', "template.stop", ["\n\n"]),
@@ -122,7 +126,7 @@ RIGHT = [  # command line, setting, value
     ("+reward.terms.mine=m.f +reward.terms.mine.weight=0.1", "reward.terms.mine.weight", 0.1),
     ("+reward.terms.mine.weight=0.1 reward.terms.mine=m.f", "reward.terms.mine.weight", 0.1),
     ("reward.terms.mine.function=m.f reward.terms.mine.n=3", "reward.terms.mine", {"function": "m.f", "n": 3}),
-]  # fmt: skip
+]
 
 
 def test_what_is_meant_is_understood() -> None:
@@ -243,10 +247,21 @@ def test_help_lists_what_the_command_has_and_says_what_settings_are(
 def test_a_bad_cell_of_a_multirun_lets_the_others_run(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a=1.jsonl", "b.jsonl")]
     done = subprocess.run(
-        [sys.executable, "-m", "zero.train", "-m", "questions=file", f"questions.path={files[0]},{files[1]}",
-         f"hydra.sweep.dir={tmp_path}/sweep"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "zero.train",
+            "-m",
+            "questions=file",
+            f"questions.path={files[0]},{files[1]}",
+            f"hydra.sweep.dir={tmp_path}/sweep",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "2 runs of this line failed:" in done.stderr
     assert all(f"{file}: no such file" in done.stderr.partition("failed:")[2] for file in files), done.stderr

@@ -116,8 +116,11 @@ def test_what_is_typed_replaces_what_an_experiment_sets() -> None:
     experiment = cells.plan(["experiment=fig6_length", "hydra/launcher=local", "steps=4"]).experiments["fig6_length"]
     assert list(experiment["typed"]) == ["steps=4"], "what a report marks its claims with"
     assert {(c.axes["algo"], c.axes["seed"], c.steps) for c in planned_cells} == {
-        ("grpo", "0", 4), ("grpo", "1", 4), ("drgrpo", "0", 4), ("drgrpo", "1", 4),
-    }  # fmt: skip
+        ("grpo", "0", 4),
+        ("grpo", "1", 4),
+        ("drgrpo", "0", 4),
+        ("drgrpo", "1", 4),
+    }
     alone = cells.plan(
         ["algo=grpo", "seed=5", "template=r1", "questions=nano_math", "steps=80", "sampling.max_tokens=160"]
     ).cells

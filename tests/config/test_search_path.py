@@ -44,8 +44,11 @@ def test_an_option_of_ones_own_is_like_any_other(own: Path) -> None:
         assert search_path.take([*words, "algo=mine", "-m"]) == ["algo=mine", "-m"] and [own] == OWN
         config = check("train", ["algo=mine", "algo.surrogate.low=0.15"])
         assert config["algo"]["surrogate"] == {
-            "_target_": "zero.objective.clipped", "_partial_": True, "low": 0.15, "high": 0.3,
-        }  # fmt: skip
+            "_target_": "zero.objective.clipped",
+            "_partial_": True,
+            "low": 0.15,
+            "high": 0.3,
+        }
     assert "mine" in options_of("algo") and options("algo", config)["mine"]["surrogate"]["low"] == 0.1
     shown = help_text("train", ["algo=mine"])
     assert "mine" in next(line for line in shown.splitlines() if line.startswith("algo: ")).split(": ")[1].split(", ")

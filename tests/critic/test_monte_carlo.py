@@ -33,9 +33,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def vine_of(run: Run, **settings: Any) -> MonteCarloCritic:
     parts = CriticContext(
-        model=None, tokenizer=run.tokenizer, engine=run.engine, grader=run.grader, sampling=run.sampling,
-        total_updates=1, seed=0, autocast=False, device=torch.device("cpu"), world=World(),
-    )  # fmt: skip
+        model=None,
+        tokenizer=run.tokenizer,
+        engine=run.engine,
+        grader=run.grader,
+        sampling=run.sampling,
+        total_updates=1,
+        seed=0,
+        autocast=False,
+        device=torch.device("cpu"),
+        world=World(),
+    )
     return MonteCarloCritic(parts, **({"samples": 4, "every": 4, "separator": None} | settings))
 
 

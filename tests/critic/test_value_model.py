@@ -26,9 +26,17 @@ def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: flo
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     unused: Any = None
     parts = CriticContext(
-        model=model, tokenizer=unused, engine=unused, grader=unused, sampling=unused, total_updates=10, seed=seed,
-        autocast=False, device=torch.device("cpu"), world=World(),
-    )  # fmt: skip
+        model=model,
+        tokenizer=unused,
+        engine=unused,
+        grader=unused,
+        sampling=unused,
+        total_updates=10,
+        seed=seed,
+        autocast=False,
+        device=torch.device("cpu"),
+        world=World(),
+    )
     return ValueModel(parts, OPTIM, clip, micro_tokens)
 
 

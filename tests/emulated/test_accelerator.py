@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "randn with one": (lambda: torch.randn(3, device=EMU, generator=CPU_GENERATOR), RuntimeError, "for generator"),
     "multinomial with one": (lambda: there(3).multinomial(2, generator=CPU_GENERATOR), RuntimeError, "for generator"),
     "a product of integers": (lambda: there(3, 3).long() @ there(3, 3).long(), RuntimeError, "not implemented"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

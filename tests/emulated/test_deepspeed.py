@@ -55,8 +55,17 @@ class Engine:
 
 
 def learner_of(name: str, folder: Path, device: torch.device) -> Any:
-    config = check("train", [f"learner={name}", "learner.micro_tokens=40", "optim.lr=1e-4", "optim.warmup=0", "algo.beta=0.1",
-                             "learner.reference_offload=true"])  # fmt: skip
+    config = check(
+        "train",
+        [
+            f"learner={name}",
+            "learner.micro_tokens=40",
+            "optim.lr=1e-4",
+            "optim.warmup=0",
+            "algo.beta=0.1",
+            "learner.reference_offload=true",
+        ],
+    )
     model, tokenizer, _ = load_model({"path": str(folder), "revision": None, "context": None})
     assert model.device.type == "cpu"
     algo, optim = instantiate(config["algo"]), instantiate(config["optim"])

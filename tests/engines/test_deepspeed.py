@@ -44,11 +44,15 @@ def processes(folder: Path, size: int) -> list[dict[str, Any]]:
     bare = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.engines.zero_ranks", str(rank), str(size), str(folder)], cwd=ROOT, text=True,
-            env=bare | {"OMP_NUM_THREADS": "1"} | local, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "tests.engines.zero_ranks", str(rank), str(size), str(folder)],
+            cwd=ROOT,
+            text=True,
+            env=bare | {"OMP_NUM_THREADS": "1"} | local,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for rank in range(size)
-    ]  # fmt: skip
+    ]
     try:
         results = []
         for rank, child in enumerate(children):

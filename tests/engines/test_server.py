@@ -117,8 +117,14 @@ def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Serve
 def test_evaluation_over_openais_api_gives_the_native_accuracy(served: Served, tmp_path: Path) -> None:
     from zero.evaluate import run
 
-    shared = ["model=hf", f"model.path={served.folder}", f"model.context={CONTEXT}", "model.stop=['<|im_end|>']",
-              "benchmarks.limit=64", "sampling.max_tokens=64"]  # fmt: skip
+    shared = [
+        "model=hf",
+        f"model.path={served.folder}",
+        f"model.context={CONTEXT}",
+        "model.stop=['<|im_end|>']",
+        "benchmarks.limit=64",
+        "sampling.max_tokens=64",
+    ]
     there = ["rollout=openai", f"rollout.url={served.url}/v1", "rollout.concurrency=16"]
     results = [
         run(check("evaluate", [*shared, *more, f"run_dir={tmp_path / name}"]), name, {})

@@ -42,8 +42,16 @@ SAMPLING = Sampling(24, stop_ids=(0,))
 
 
 def engine_of(model: Any, tokenizer: Any, **settings: Any) -> VllmEngine:
-    given = dict(max_rows=32, batched_tokens=2048, memory=0.5, cache_gib=0.05, tensor_parallel=1, prefix_caching=True,
-                 eager=True, sleep=True)  # fmt: skip
+    given = dict(
+        max_rows=32,
+        batched_tokens=2048,
+        memory=0.5,
+        cache_gib=0.05,
+        tensor_parallel=1,
+        prefix_caching=True,
+        eager=True,
+        sleep=True,
+    )
     return VllmEngine(model.config, tokenizer, CONTEXT, torch.float32, CPU, **given | settings)
 
 
@@ -65,9 +73,14 @@ def plain(tokenizer: Any) -> Subject:
     """An engine without a prefix cache, and with a key-value cache too small for all of its rows, so that it puts some off
     and computes them anew. Its construction must leave the process as it was."""
     model = model_of("tied", tokenizer)
-    facts = (random_states, torch.get_default_dtype, torch.get_num_threads, torch.get_float32_matmul_precision,
-             lambda: [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
-             lambda: [os.environ.get(key) for key in (*LEFT_ALONE, "HF_HUB_OFFLINE")])  # fmt: skip
+    facts = (
+        random_states,
+        torch.get_default_dtype,
+        torch.get_num_threads,
+        torch.get_float32_matmul_precision,
+        lambda: [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
+        lambda: [os.environ.get(key) for key in (*LEFT_ALONE, "HF_HUB_OFFLINE")],
+    )
     before = [fact() for fact in facts]
     engine = engine_of(model, tokenizer, prefix_caching=False, cache_gib=0.0015)
     assert [fact() for fact in facts] == before
@@ -104,11 +117,14 @@ def test_a_weight_may_be_freed_once_the_next_is_asked_for(plain: Subject) -> Non
 
 Change = Callable[[str, Tensor], list[tuple[str, Tensor]]]
 FAULTS: dict[str, tuple[Change, str]] = {
-    "lost": (lambda k, w: [] if k.endswith("1.self_attn.k_proj.bias") else [(k, w)], "1.self_attn.k_proj.bias never came"),
+    "lost": (
+        lambda k, w: [] if k.endswith("1.self_attn.k_proj.bias") else [(k, w)],
+        "1.self_attn.k_proj.bias never came",
+    ),
     "embedding lost": (lambda k, w: [] if "embed" in k else [(k, w)], "model.embed_tokens.weight never came"),
     "unknown": (lambda k, w: [(k, w), ("model.extra", w)] if "embed" in k else [(k, w)], "model.extra is none of"),
     "shape": (lambda k, w: [(k, w[:-1] if "down_proj" in k else w)], "0.mlp.down_proj.weight has shape"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)

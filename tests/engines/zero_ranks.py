@@ -75,9 +75,16 @@ def make(learner_class: Any, world: World, *, family: str = "qwen2", **changes: 
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
     usual: dict[str, Any] = dict(
-        temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=60, autocast=False, gradient_checkpointing=False,
-        keep_reference=True, device=CPU, world=world,
-    )  # fmt: skip
+        temperature=0.8,
+        total_updates=10,
+        vocabulary=500,
+        micro_tokens=60,
+        autocast=False,
+        gradient_checkpointing=False,
+        keep_reference=True,
+        device=CPU,
+        world=world,
+    )
     return learner_class(model, OPTIM, **(usual | changes))
 
 
@@ -227,9 +234,18 @@ def disturbed() -> list[str]:
     model = AutoModelForCausalLM.from_config(tiny_config("qwen2", 500))
     before = seen()
     learner = DeepSpeedLearner(
-        model, OPTIM, temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=60, autocast=False,
-        gradient_checkpointing=False, keep_reference=True, device=CPU, stage=3,
-    )  # fmt: skip
+        model,
+        OPTIM,
+        temperature=0.8,
+        total_updates=10,
+        vocabulary=500,
+        micro_tokens=60,
+        autocast=False,
+        gradient_checkpointing=False,
+        keep_reference=True,
+        device=CPU,
+        stage=3,
+    )
     batch = replace(batch, reference_NT=learner.logprobs(batch, reference=True))
     learner.update(batch, kl())
     dict(learner.weights())

@@ -56,9 +56,17 @@ def test_the_gradient_is_that_of_the_cpu(device: torch.device) -> None:
 
     def on(place: torch.device, autocast: bool) -> torch.Tensor:
         learner = TorchLearner(
-            loaded()[0], OPTIM, temperature=1.0, total_updates=1, vocabulary=500, micro_tokens=100, autocast=autocast,
-            gradient_checkpointing=False, keep_reference=False, device=place,
-        )  # fmt: skip
+            loaded()[0],
+            OPTIM,
+            temperature=1.0,
+            total_updates=1,
+            vocabulary=500,
+            micro_tokens=100,
+            autocast=autocast,
+            gradient_checkpointing=False,
+            keep_reference=False,
+            device=place,
+        )
         return gradient(learner, batch_of(algo), algo).cpu()
 
     exact = on(torch.device("cpu"), False)

@@ -99,9 +99,14 @@ def parts_of(case: Case, folder: Path) -> tuple[Any, Any, Any, Any]:
     from zero import build
 
     overrides = [
-        "algo=drgrpo", f"learner={case.learner}", f"learner.precision={case.precision}", f"rollout={case.rollout}",
-        f"learner.micro_tokens={case.micro}", "optim.lr=1e-4", "sampling.temperature=1.0",
-    ]  # fmt: skip
+        "algo=drgrpo",
+        f"learner={case.learner}",
+        f"learner.precision={case.precision}",
+        f"rollout={case.rollout}",
+        f"learner.micro_tokens={case.micro}",
+        "optim.lr=1e-4",
+        "sampling.temperature=1.0",
+    ]
     config = check("train", overrides)
     device = torch.device(case.device)
     model, tokenizer, _ = load_model({"path": str(folder), "revision": None, "context": None})

@@ -43,14 +43,16 @@ MALFORMED = "the formula is incomplete or not well-formed"
         ("8+8+3", "you didn't use numbers: [3]"),
         ("8+8+8", "you used numbers: [8] too many times, you didn't use numbers: [3, 3]"),
         ("1" * 30, "you used invalid numbers: [111111111...], you didn't use numbers: [3, 3, 8, 8]"),
-        ("+".join(map(str, range(10, 30))) + "+3+3+8+8",
-         "you used invalid numbers: [10, 11, 12, 13, 14, 15, 16, 17, ...]"),
+        (
+            "+".join(map(str, range(10, 30))) + "+3+3+8+8",
+            "you used invalid numbers: [10, 11, 12, 13, 14, 15, 16, 17, ...]",
+        ),
         ("8/3*8+3", "your formula equals 73/3, not 24"),
         ("8-3-8-3", "your formula equals -6, not 24"),
         ("8/(3-3)+8", "your formula divides by zero"),
         ("8/(3-8/3) = 25", "your formula equals 24, not what you wrote after ="),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_message(answer: str | None, message: str | None) -> None:
     assert explain(answer, HAND) == message
 

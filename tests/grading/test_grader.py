@@ -90,10 +90,13 @@ def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (ValueError, Outcome.UNPARSED), (RecursionError, Outcome.TIMEOUT), (MemoryError, Outcome.TIMEOUT),
-        (TimeoutError, Outcome.TIMEOUT), (KeyError, Outcome.FAILED),
+        (ValueError, Outcome.UNPARSED),
+        (RecursionError, Outcome.TIMEOUT),
+        (MemoryError, Outcome.TIMEOUT),
+        (TimeoutError, Outcome.TIMEOUT),
+        (KeyError, Outcome.FAILED),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore:check raised")
 def test_a_checker_that_raises_makes_the_answer_wrong_in_a_way_that_is_counted(
     error: type[Exception], outcome: Outcome

@@ -24,9 +24,19 @@ def test_every_outcome_in_the_order_of_the_answers() -> None:
     with pytest.warns(RuntimeWarning, match="checkers.check raised KeyError: 'a"):
         outcomes = CHECK.many([(answer, ONE) for answer in answers])
     assert outcomes == [
-        Outcome.CORRECT, Outcome.TIMEOUT, Outcome.WRONG, Outcome.TIMEOUT, Outcome.TIMEOUT, Outcome.TIMEOUT,
-        Outcome.TIMEOUT, Outcome.TIMEOUT, Outcome.FAILED, Outcome.UNPARSED, Outcome.WRONG, Outcome.CORRECT,
-    ]  # fmt: skip
+        Outcome.CORRECT,
+        Outcome.TIMEOUT,
+        Outcome.WRONG,
+        Outcome.TIMEOUT,
+        Outcome.TIMEOUT,
+        Outcome.TIMEOUT,
+        Outcome.TIMEOUT,
+        Outcome.TIMEOUT,
+        Outcome.FAILED,
+        Outcome.UNPARSED,
+        Outcome.WRONG,
+        Outcome.CORRECT,
+    ]
     assert CHECK.many([("1", ONE)]) == [Outcome.CORRECT]  # and the workers are none the worse for it
 
 
@@ -57,8 +67,11 @@ def test_what_the_quick_checker_knows_never_reaches_a_worker() -> None:
 
     check = SandboxedChecker("tests.grading.checkers.check", quick=quick, limit_s=0.5)
     assert check.many([("1", ONE), ("2", ONE), ("1", ONE), ("3", ONE)]) == [
-        Outcome.CORRECT, Outcome.WRONG, Outcome.CORRECT, Outcome.WRONG,
-    ]  # fmt: skip
+        Outcome.CORRECT,
+        Outcome.WRONG,
+        Outcome.CORRECT,
+        Outcome.WRONG,
+    ]
     assert checked == ["1", "2", "3"]
 
 
@@ -128,5 +141,6 @@ def test_plain_checkers_give_the_same_outcomes() -> None:
         outcomes = check_many(check, [(answer, ONE) for answer in "tvkr"])
     assert outcomes == [Outcome.TIMEOUT, Outcome.UNPARSED, Outcome.FAILED, Outcome.TIMEOUT]
     assert check_many(lambda answer, question: answer in question.answer, [("1", ONE), ("2", ONE)]) == [
-        Outcome.CORRECT, Outcome.WRONG,
-    ]  # fmt: skip
+        Outcome.CORRECT,
+        Outcome.WRONG,
+    ]

@@ -41,14 +41,24 @@ def test_no_list_of_nodes_breaks_it(text: str) -> None:
 
 
 def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
-    slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "n[7-8]",
-             "SLURM_RESTART_COUNT": "2", "CUDA_VISIBLE_DEVICES": "0,1"}  # fmt: skip
+    slurm = {
+        "SLURM_PROCID": "3",
+        "SLURM_NTASKS": "4",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NODELIST": "n[7-8]",
+        "SLURM_RESTART_COUNT": "2",
+        "CUDA_VISIBLE_DEVICES": "0,1",
+    }
     assert Process.from_environment(slurm) == Process()
     process = Process.from_environment(slurm | {"ZERO_CELL_JOB": "12_5"})
     assert process == Process("12_5", 2, 3, 4, 1, "n7") and process.token == "12_5.2" and not process.is_main
     assert process.torch_variables(15000, slurm) == {
-        "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7", "MASTER_PORT": "15000",
-    }  # fmt: skip
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "n7",
+        "MASTER_PORT": "15000",
+    }
     # it sees only its own GPU
     assert process.torch_variables(15000, {"CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"
     assert "WORLD_SIZE" not in Process.from_environment({"ZERO_CELL_JOB": "12_5"}).torch_variables(0, {})
@@ -110,9 +120,12 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "launch.sweep.attempt", str(folder), "c", *words], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-m", "launch.sweep.attempt", str(folder), "c", *words],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )  # fmt: skip
+    )
 
 
 def test_a_cell_runs_once_and_says_so(folder: Path) -> None:
@@ -215,12 +228,18 @@ def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> 
 
 SLURMS = {
     # what Slurm's programs printed, the exit code, what the cell's error line says of it
-    "memory": ("slurmstepd: error: Step 5.0 exceeded memory limit (561 > 536), being killed\nsrun: error: n1: task 0: Killed",
-               137, r"killed by SIGKILL, out of memory: raise launcher.mem_gb; Slurm: Step 5.0 exceeded memory limit"),
-    "srun alone": ("srun: error: Unable to confirm allocation for job 5: Unable to contact slurm controller", 1,
-                   r"exit 1; Slurm: Unable to confirm allocation"),
+    "memory": (
+        "slurmstepd: error: Step 5.0 exceeded memory limit (561 > 536), being killed\nsrun: error: n1: task 0: Killed",
+        137,
+        r"killed by SIGKILL, out of memory: raise launcher.mem_gb; Slurm: Step 5.0 exceeded memory limit",
+    ),
+    "srun alone": (
+        "srun: error: Unable to confirm allocation for job 5: Unable to contact slurm controller",
+        1,
+        r"exit 1; Slurm: Unable to confirm allocation",
+    ),
     "nothing": ("", 137, r"killed by SIGKILL, out of memory \(raise launcher.mem_gb\) or the node's end$"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SLURMS)

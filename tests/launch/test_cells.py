@@ -75,8 +75,11 @@ def test_one_bad_cell_and_there_is_no_plan(typed: list[str], message: str) -> No
 def test_the_product_its_names_and_what_distinguishes() -> None:
     planned = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
     assert [(c.axes["algo"], c.axes["seed"]) for c in planned.cells.values()] == [
-        ("grpo", "0"), ("grpo", "1"), ("drgrpo", "0"), ("drgrpo", "1"),
-    ]  # fmt: skip
+        ("grpo", "0"),
+        ("grpo", "1"),
+        ("drgrpo", "0"),
+        ("drgrpo", "1"),
+    ]
     for name, cell in planned.cells.items():
         assert name == cell.name and name.endswith("-" + cell.signature[:6])
         assert cell.signature == identity.signature(configs.check("train", cell.overrides))
@@ -111,8 +114,10 @@ def test_a_grid_is_a_list_of_lines(tmp_path: Path) -> None:
     grid.write_text('base: [steps=5]\ncells:\n  - [algo=grpo, template=r1]\n  - [algo=drgrpo, "seed=1,2"]\n')
     planned = cells.plan(["template=none"], grid=str(grid))
     assert [(c.axes["algo"], c.axes["seed"], c.steps) for c in planned.cells.values()] == [
-        ("grpo", "0", 5), ("drgrpo", "1", 5), ("drgrpo", "2", 5),
-    ]  # fmt: skip
+        ("grpo", "0", 5),
+        ("drgrpo", "1", 5),
+        ("drgrpo", "2", 5),
+    ]
     assert {c.axes["template"] for c in planned.cells.values()} == {"none"}, "what is typed counts last"
     assert planned.name.startswith("mine-")
     for bad in ("cells: 3", "[]", "cells: [algo=grpo]", "{", "cells: []"):
@@ -172,8 +177,15 @@ def test_an_unknown_launcher_is_one_line() -> None:
 
 def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
     began = time.process_time()  # of this process alone: the machine may be busy
-    planned = cells.plan(["algo=grpo,drgrpo", "template=none,qwen_math,r1", "questions=nano_math,nano_gsm",
-                       "seed=range(0,21)", "optim.lr=1e-6,2e-6,3e-6,4e-6"])  # fmt: skip
+    planned = cells.plan(
+        [
+            "algo=grpo,drgrpo",
+            "template=none,qwen_math,r1",
+            "questions=nano_math,nano_gsm",
+            "seed=range(0,21)",
+            "optim.lr=1e-6,2e-6,3e-6,4e-6",
+        ]
+    )
     assert len(planned.cells) == 1008
     assert time.process_time() - began < 10
 

@@ -36,9 +36,13 @@ def record(runs: Path, algo: str, seed: int, **axes: str) -> None:
     run_dir = runs / f"{algo}-{choices['template']}-s{seed}"
     run_dir.mkdir(parents=True)
     trackers = Trackers.open(
-        config={"seed": seed, "steps": 3}, start={"choices": choices}, run_dir=run_dir, name=run_dir.name, signature="s",
+        config={"seed": seed, "steps": 3},
+        start={"choices": choices},
+        run_dir=run_dir,
+        name=run_dir.name,
+        signature="s",
         tracker=partial(MlflowTracker, patience=90),
-    )  # fmt: skip
+    )
     trackers.rewind(-1)
     for step in range(4):
         trackers.metrics(metrics(algo, seed, step, 3), step)

@@ -87,8 +87,12 @@ def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, 
     settings = local.parse_settings({"python": python, "at_once": 3, "requeues": 2})
     assert local.supervise(folder, list(sweep.cells), settings) == 0
     assert state_of(folder, sweep) == {
-        "ok-1": "finished", "fail-1": "failed", "again-1": "finished", "hopeless-1": "preempted", "ok-2": "finished",
-    }  # fmt: skip
+        "ok-1": "finished",
+        "fail-1": "failed",
+        "again-1": "finished",
+        "hopeless-1": "preempted",
+        "ok-2": "finished",
+    }
     assert [len(files.read_attempts(folder / name)) for name in sweep.cells] == [1, 1, 2, 3, 1]
 
 
@@ -118,8 +122,9 @@ def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None
 
 def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder, sweep = make_sweep(tmp_path, "slow-1", "ok-1")
-    timer = threading.Thread(target=lambda: (until(lambda: (folder / "seen.jsonl").exists()),
-                                             os.kill(os.getpid(), signal.SIGTERM)))  # fmt: skip
+    timer = threading.Thread(
+        target=lambda: (until(lambda: (folder / "seen.jsonl").exists()), os.kill(os.getpid(), signal.SIGTERM))
+    )
     timer.start()
     assert local.supervise(folder, list(sweep.cells), local.parse_settings({"python": python, "at_once": 1})) == 75
     timer.join()
@@ -133,10 +138,14 @@ def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(
     place = folder / "slow-launch.cell"
     backend = local.Local.parse({"python": python})
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from launch.places import local; from pathlib import Path\n"
-         f"local.supervise(Path({str(folder)!r}), ['slow-launch.cell'], local.parse_settings({{'python': {python!r}}}))"],
+        [
+            sys.executable,
+            "-c",
+            f"from launch.places import local; from pathlib import Path\n"
+            f"local.supervise(Path({str(folder)!r}), ['slow-launch.cell'], local.parse_settings({{'python': {python!r}}}))",
+        ],
         cwd=ROOT,
-    )  # fmt: skip
+    )
     try:
         until(lambda: files.read_attempts(place))
     finally:

@@ -22,8 +22,11 @@ A100, H200 = CARDS["A100-40G"], CARDS["H200"]
 
 def learner(**settings: Any) -> dict[str, Any]:
     return {
-        "precision": "bfloat16", "gradient_checkpointing": True, "micro_tokens": 0, "reference_offload": False,
-    } | settings  # fmt: skip
+        "precision": "bfloat16",
+        "gradient_checkpointing": True,
+        "micro_tokens": 0,
+        "reference_offload": False,
+    } | settings
 
 
 def test_bytes_of_a_parameter_are_those_of_the_learner() -> None:
@@ -67,10 +70,18 @@ def test_decoding_is_bound_by_memory_then_by_arithmetic() -> None:
 
 def test_a_plan_of_the_papers_7b() -> None:
     """216 A100-hours in the paper, evaluation and saving included: the formulas give the same order."""
-    config = check("train", [
-        "size=paper", "algo=drgrpo", "model=qwen2_5_math_7b", "template=qwen_math", "questions=math_lvl3to5", "learner.stage=3",
-        "steps=290",
-    ])  # fmt: skip
+    config = check(
+        "train",
+        [
+            "size=paper",
+            "algo=drgrpo",
+            "model=qwen2_5_math_7b",
+            "template=qwen_math",
+            "questions=math_lvl3to5",
+            "learner.stage=3",
+            "steps=290",
+        ],
+    )
     cost = cell_cost(config, LARGE, 8, A100)
     assert not cost.misfit and cost.steps == 290
     assert 216 / 2 < 8 * cost.hours < 216

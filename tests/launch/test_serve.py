@@ -93,8 +93,14 @@ def test_the_flags_that_the_engine_depends_on(tmp_path: Path) -> None:
 
 def test_help_is_fast() -> None:
     began = time.monotonic()
-    child = subprocess.run([sys.executable, "-X", "importtime", "-m", "launch.serve", "--help"], cwd=ROOT, text=True,
-                           capture_output=True, timeout=60, check=True)  # fmt: skip
+    child = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "launch.serve", "--help"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     assert "--endpoint" in child.stdout and time.monotonic() - began < 30
     imported = {line.rpartition("|")[2].strip() for line in child.stderr.splitlines()}
     assert not {"torch", "transformers", "vllm", "requests"} & imported

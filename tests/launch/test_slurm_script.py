@@ -63,19 +63,44 @@ def flags(text: str) -> dict[str, str]:
 
 def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
     given: dict[str, Any] = {
-        "partition": "gpu", "timeout_min": 90, "nodes": 2, "gpus_per_node": 4, "cpus_per_task": 3, "mem_gb": 1.5,
-        "account": "lab", "qos": "high", "constraint": "a100|h100", "array_parallelism": 7, "setup": ["module load cuda"],
-        "teardown": ["echo bye"], "srun_args": ["--container-image=/x y.sqsh"], "python": "singularity exec i.sif python",
+        "partition": "gpu",
+        "timeout_min": 90,
+        "nodes": 2,
+        "gpus_per_node": 4,
+        "cpus_per_task": 3,
+        "mem_gb": 1.5,
+        "account": "lab",
+        "qos": "high",
+        "constraint": "a100|h100",
+        "array_parallelism": 7,
+        "setup": ["module load cuda"],
+        "teardown": ["echo bye"],
+        "srun_args": ["--container-image=/x y.sqsh"],
+        "python": "singularity exec i.sif python",
         "additional_parameters": {"reservation": "r", "exclusive": True, "mail_user": "a@b", "requeue": False},
-    }  # fmt: skip
+    }
     order = slurm_jobs.job_request(tmp_path / "a sweep", "job", 12, Settings.parse(given), "0" * 12, "aftercorr:7")
     text = submitit_executor.batch_file(order)
     options = flags(text)
     wanted = {
-        "partition": "gpu", "time": "90", "nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "cpus-per-task": "3",
-        "mem": "1536MB", "account": "lab", "qos": "high", "constraint": "'a100|h100'", "array": "0-11%7", "reservation": "r",
-        "exclusive": "", "mail-user": "a@b", "signal": "B:USR2@120", "open-mode": "append", "dependency": "aftercorr:7",
-    }  # fmt: skip
+        "partition": "gpu",
+        "time": "90",
+        "nodes": "2",
+        "gpus-per-node": "4",
+        "ntasks-per-node": "4",
+        "cpus-per-task": "3",
+        "mem": "1536MB",
+        "account": "lab",
+        "qos": "high",
+        "constraint": "'a100|h100'",
+        "array": "0-11%7",
+        "reservation": "r",
+        "exclusive": "",
+        "mail-user": "a@b",
+        "signal": "B:USR2@120",
+        "open-mode": "append",
+        "dependency": "aftercorr:7",
+    }
     assert wanted.items() <= options.items() and "requeue" not in options and options["wckey"] == "''"
     assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
     assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
@@ -136,9 +161,18 @@ def test_the_defaults_of_settings_are_those_of_the_yaml() -> None:
 def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"SBATCH_ACCOUNT": "lab", "SBATCH_PARTITION": "slow", "SBATCH_ARRAY_INX": "0-9", "SBATCH_WAIT": "1",
-             "SLURM_CLUSTERS": "big", "SLURM_JWT": "x", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8",
-             "SQUEUE_USERS": "bob", "SBATCH_TIMELIMIT": "5"}  # fmt: skip
+    given = {
+        "SBATCH_ACCOUNT": "lab",
+        "SBATCH_PARTITION": "slow",
+        "SBATCH_ARRAY_INX": "0-9",
+        "SBATCH_WAIT": "1",
+        "SLURM_CLUSTERS": "big",
+        "SLURM_JWT": "x",
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "8",
+        "SQUEUE_USERS": "bob",
+        "SBATCH_TIMELIMIT": "5",
+    }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     passed_on = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
@@ -152,16 +186,20 @@ def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
 
 QUEUES = {
     # lines of squeue -O ArrayJobID|ArrayTaskID|State|..., of sacct, and the states of 7_0 to 7_3
-    "an array that was cancelled before it started": (
-        ["7|N/A|CANCELLED|0|N/A|0||None"], [], ["CANCELLED"] * 4),
+    "an array that was cancelled before it started": (["7|N/A|CANCELLED|0|N/A|0||None"], [], ["CANCELLED"] * 4),
     "half of it had started": (
-        ["7|N/A|CANCELLED|0|N/A|0||None", "7|1|RUNNING|0|N/A|0|n1|None"], [],
-        ["CANCELLED", "RUNNING", "CANCELLED", "CANCELLED"]),
+        ["7|N/A|CANCELLED|0|N/A|0||None", "7|1|RUNNING|0|N/A|0|n1|None"],
+        [],
+        ["CANCELLED", "RUNNING", "CANCELLED", "CANCELLED"],
+    ),
     "accounting, one record": ([], ["7|CANCELLED by 0|0:0"], ["CANCELLED"] * 4),
-    "accounting, ranges": ([], ["7_0|COMPLETED|0:0", "7_[1,2-3%1]|CANCELLED by 0|0:0"],
-                           ["COMPLETED"] + ["CANCELLED"] * 3),
+    "accounting, ranges": (
+        [],
+        ["7_0|COMPLETED|0:0", "7_[1,2-3%1]|CANCELLED by 0|0:0"],
+        ["COMPLETED"] + ["CANCELLED"] * 3,
+    ),
     "accounting, a list cut short": ([], ["7_[0,1,...]|CANCELLED by 0|0:0"], ["CANCELLED"] * 4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", QUEUES)

@@ -224,8 +224,10 @@ def test_missing_are_the_wanted_ones_that_do_not_live() -> None:
 
 def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
     cells = [Cell(f"c{i}", "train", (), {}, "", steps=100) for i in range(1000)]
-    lines = "".join(json.dumps({"step": i, "train/reward": 0.5, "time/step": 1.0} | {f"m/{k}": 0.1 for k in range(40)}) + "\n"
-                    for i in range(30))  # fmt: skip
+    lines = "".join(
+        json.dumps({"step": i, "train/reward": 0.5, "time/step": 1.0} | {f"m/{k}": 0.1 for k in range(40)}) + "\n"
+        for i in range(30)
+    )
     for i, cell in enumerate(cells):
         place = tmp_path / cell.name
         place.mkdir()

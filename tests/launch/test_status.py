@@ -98,8 +98,10 @@ def test_cancelled_is_cancelled_until_resumed(
     assert status.main([str(folder), "cancel", "algo=b", "--yes"]) == 0
     statuses = status.current(folder, files.read_sweep(folder))[0]
     assert {name: statuses[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
-        "a-s0": "finished", "b-s0": "cancelled", "b-s1": "cancelled",
-    }  # fmt: skip
+        "a-s0": "finished",
+        "b-s0": "cancelled",
+        "b-s1": "cancelled",
+    }
     status.main([str(folder), "retry", "--failed", "algo=b"])
     assert handed == []
     status.main([str(folder), "resume", "algo=b"])

@@ -96,8 +96,10 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     number = files.begin_attempt(place, "1_1", 0)
     files.end_attempt(place, number, 1)
     append_line(place / files.ATTEMPTS, {"attempt": 2, "job": "1_1", "restart": 1, "host": "n", "pid": 1, "time": 0})
-    cluster.words = {"1_1": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})(),
-                     "1_2": type("W", (), {"state": "PENDING", "reason": "", "node": ""})()}  # fmt: skip
+    cluster.words = {
+        "1_1": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})(),
+        "1_2": type("W", (), {"state": "PENDING", "reason": "", "node": ""})(),
+    }
     again = prepared(folder, "seed=0,1,2")
     assert again.missing == [names[1]]
     submit.submit(again)
@@ -180,8 +182,10 @@ def test_one_that_waits_is_handed_over_with_the_task_it_waits_for(tmp_path: Path
     submit.submit(submission)
     smoke, one, two, of_one, of_two = submission.sweep.cells
     assert cluster.taken == [
-        ([smoke], {}), ([one, two], {one: "1_0", two: "1_0"}), ([of_one, of_two], {of_one: "2_0", of_two: "2_1"}),
-    ]  # fmt: skip
+        ([smoke], {}),
+        ([one, two], {one: "1_0", two: "1_0"}),
+        ([of_one, of_two], {of_one: "2_0", of_two: "2_1"}),
+    ]
 
 
 def test_an_evaluation_waits_for_nobody_once_its_cell_has_finished_and_never_starts_if_it_failed() -> None:
@@ -328,9 +332,12 @@ def test_a_reader_that_has_seen_enough_does_not_stop_the_submission(tmp_path: Pa
         "submit.print_lines(['more'])\nprint('went on', file=sys.stderr)"
     )
     done = subprocess.run(
-        ["bash", "-c", f'{sys.executable} -c "$0" | head -1', code], capture_output=True, text=True, cwd=ROOT,
+        ["bash", "-c", f'{sys.executable} -c "$0" | head -1', code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert (done.stdout, done.stderr) == ("line 0\n", "went on\n")
 
 
@@ -379,9 +386,13 @@ def test_code_is_not_replaced_under_a_running_cell(tmp_path: Path, cluster: Clus
     ],
 )
 def test_compute_nodes_open_no_store_of_their_own(
-    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, typed: list[str], variable: str | None,
+    tmp_path: Path,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: list[str],
+    variable: str | None,
     expected: tuple[str | None, str | None],
-) -> None:  # fmt: skip
+) -> None:
     if variable:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     submission = prepared(tmp_path / "s", "seed=0", *typed)

@@ -111,10 +111,20 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
     )
     critic = value_model(algo, model, world, micro_tokens)
     learner = learner_class(
-        model, OPTIM, temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=micro_tokens, autocast=False,
-        gradient_checkpointing=False, keep_reference=algo.needs_reference, device=CPU, world=world, lora=case.lora,
+        model,
+        OPTIM,
+        temperature=0.8,
+        total_updates=10,
+        vocabulary=500,
+        micro_tokens=micro_tokens,
+        autocast=False,
+        gradient_checkpointing=False,
+        keep_reference=algo.needs_reference,
+        device=CPU,
+        world=world,
+        lora=case.lora,
         **settings,
-    )  # fmt: skip
+    )
     ended.start = weights_of(learner, critic)
     for t, groups in enumerate(case.steps):
         batch = make_batch(groups, algo, pad_id=7)

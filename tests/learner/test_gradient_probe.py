@@ -23,8 +23,13 @@ CPU = torch.device("cpu")
 
 
 def probe_of(learner: TorchLearner, batch: Batch, slopes: Any, entropy: bool = False, **changes: Any) -> Probed:
-    settings = dict(temperature=learner.temperature, vocabulary=learner.vocabulary, micro_tokens=learner.micro_tokens,
-                    autocast=False, device=CPU)  # fmt: skip
+    settings = dict(
+        temperature=learner.temperature,
+        vocabulary=learner.vocabulary,
+        micro_tokens=learner.micro_tokens,
+        autocast=False,
+        device=CPU,
+    )
     return probe(learner.model, batch, slopes, A, entropy=entropy, **(settings | changes))
 
 

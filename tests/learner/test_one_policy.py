@@ -37,10 +37,18 @@ def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False
     """The shipped model as a published one is stored, in bfloat16; or another."""
     model = model or AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16).float()
     return TorchLearner(
-        model, Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0), temperature=1.0, total_updates=UPDATES, vocabulary=600,
-        micro_tokens=4000, autocast=mixed, gradient_checkpointing=checkpointing, keep_reference=False, device=torch.device("cpu"),
+        model,
+        Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
+        temperature=1.0,
+        total_updates=UPDATES,
+        vocabulary=600,
+        micro_tokens=4000,
+        autocast=mixed,
+        gradient_checkpointing=checkpointing,
+        keep_reference=False,
+        device=torch.device("cpu"),
         lora=Lora(16, 32, "all-linear") if lora else None,
-    )  # fmt: skip
+    )
 
 
 def batch_of() -> Batch:

@@ -68,8 +68,15 @@ def test_chunks_change_no_value_and_no_gradient(tiny_folder: Path, entropy: bool
 
 
 def test_a_cap_on_logits_is_seen_before_anything_has_come_near_it() -> None:
-    capped = Gemma2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-                          num_key_value_heads=1, head_dim=16)  # fmt: skip
+    capped = Gemma2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
     for config, plain in ((capped, False), (tiny_config("llama", 64), True)):
         torch.manual_seed(0)
         assert Policy(AutoModelForCausalLM.from_config(config).eval(), 1.0, 64, autocast=False).plain_head is plain
@@ -94,10 +101,17 @@ def test_the_largest_tensor_does_not_grow_with_the_group() -> None:
 
     def largest(copies: int, micro_tokens: int) -> int:
         learner = TorchLearner(
-            AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)), OPTIM, temperature=1.0, total_updates=1,
-            vocabulary=500, micro_tokens=micro_tokens, autocast=False, gradient_checkpointing=False,
-            keep_reference=False, device=torch.device("cpu"),
-        )  # fmt: skip
+            AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)),
+            OPTIM,
+            temperature=1.0,
+            total_updates=1,
+            vocabulary=500,
+            micro_tokens=micro_tokens,
+            autocast=False,
+            gradient_checkpointing=False,
+            keep_reference=False,
+            device=torch.device("cpu"),
+        )
         learner.policy.head_tokens = 10
         algo = load_algo("drgrpo")
         batch = batch_of(algo, groups_of() * copies)

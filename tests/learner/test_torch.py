@@ -22,8 +22,17 @@ OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 def learner_of(folder: Path, micro_tokens: int = 10_000, **changes: Any) -> TorchLearner:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    settings = dict(optim=OPTIM, temperature=0.8, total_updates=10, vocabulary=500, micro_tokens=micro_tokens,
-                    autocast=False, gradient_checkpointing=False, keep_reference=False, device=torch.device("cpu"))  # fmt: skip
+    settings = dict(
+        optim=OPTIM,
+        temperature=0.8,
+        total_updates=10,
+        vocabulary=500,
+        micro_tokens=micro_tokens,
+        autocast=False,
+        gradient_checkpointing=False,
+        keep_reference=False,
+        device=torch.device("cpu"),
+    )
     return TorchLearner(model, **(settings | changes))
 
 
@@ -142,10 +151,13 @@ def test_the_papers_batch_is_1024_responses_in_8_optimizer_steps_of_128() -> Non
     algo = load_algo("drgrpo")
     prompt = Prompt(Question("", ("",), ""), "", (8,), (0, 0))
     groups = [
-        Group(prompt, tuple(Completion((9 + g,) * (1 + (p + g) % 5), (-1.0,) * (1 + (p + g) % 5), "", True) for g in range(8)),
-              tuple(Verdict(float(g == p % 8), Outcome.WRONG, Outcome.WRONG, "", "") for g in range(8)))
+        Group(
+            prompt,
+            tuple(Completion((9 + g,) * (1 + (p + g) % 5), (-1.0,) * (1 + (p + g) % 5), "", True) for g in range(8)),
+            tuple(Verdict(float(g == p % 8), Outcome.WRONG, Outcome.WRONG, "", "") for g in range(8)),
+        )
         for p in range(128)
-    ]  # fmt: skip
+    ]
     batch = batch_of(algo, groups)
     whole = replace(batch, ids_NT=batch.ids_NT.clone(), old_NT=torch.zeros_like(batch.mask_NT))
     whole.ids_NT[:, 0] = torch.arange(1024)

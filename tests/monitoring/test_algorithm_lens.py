@@ -68,8 +68,12 @@ def seen_through(
     return compare(lens, algo, with_advantages(algo, groups), groups, learner)
 
 
-MIXED = [group_of((1, 0, 0, 0), (3, 9, 5, 12), 0), group_of((1, 1, 0, 0), (6, 4, 4, 11), 1),
-         group_of((0, 0, 0, 0), (5, 5, 5, 5), 2), group_of((1, 0, 0.5, 1), (8, 3, 3, 8), 3)]  # fmt: skip
+MIXED = [
+    group_of((1, 0, 0, 0), (3, 9, 5, 12), 0),
+    group_of((1, 1, 0, 0), (6, 4, 4, 11), 1),
+    group_of((0, 0, 0, 0), (5, 5, 5, 5), 2),
+    group_of((1, 0, 0.5, 1), (8, 3, 3, 8), 3),
+]
 
 
 @pytest.fixture(scope="module")

@@ -38,9 +38,17 @@ def moved(seed: int) -> Any:
 
 def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
     return TorchLearner(
-        model, OPTIM, temperature=0.8, total_updates=1, vocabulary=596, micro_tokens=1000, autocast=mixed,
-        gradient_checkpointing=False, keep_reference=False, device=torch.device("cpu"),
-    )  # fmt: skip
+        model,
+        OPTIM,
+        temperature=0.8,
+        total_updates=1,
+        vocabulary=596,
+        micro_tokens=1000,
+        autocast=mixed,
+        gradient_checkpointing=False,
+        keep_reference=False,
+        device=torch.device("cpu"),
+    )
 
 
 def check_sync(

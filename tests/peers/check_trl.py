@@ -38,7 +38,7 @@ from tests.peers.sides import (
     same_logprobs,
     their_steps,
     their_trainer,
-)  # fmt: skip
+)
 from zero.algorithm import Algorithm
 from zero.batching import rewards
 from zero.objective import batch_whitened, group_mean, group_zscore, leave_one_out
@@ -152,8 +152,12 @@ def compare(case: Case, folder: Path, vocabulary: int) -> bool:
     """Print one line of the table; True if all is explained."""
     plain_same, plain_step, once_same, once_step = Apart(), Apart(), Apart(), Apart()
     clipped: list[float] = []
-    variants = [Variant(beta, accumulate, masked, 0.7 if masked else 1.0)
-                for beta in case.betas for accumulate in case.accumulate for masked in (False, True)]  # fmt: skip
+    variants = [
+        Variant(beta, accumulate, masked, 0.7 if masked else 1.0)
+        for beta in case.betas
+        for accumulate in case.accumulate
+        for masked in (False, True)
+    ]
     for seed, variant in enumerate(variants):
         groups = rollout(seed, vocabulary)
         trainer = their_trainer(case, variant, groups, folder)

@@ -109,10 +109,19 @@ def initial_policy(folder: Path) -> int:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.15,
-        bos_token_id=None, eos_token_id=END, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.15,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
@@ -147,11 +156,22 @@ def their_trainer(case: Case, variant: Variant, groups: Sequence[Group], folder:
 
     accumulate = variant.accumulate
     config = getattr(trl, f"{case.trainer}Config")(
-        output_dir=str(folder / "out"), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False,
-        per_device_train_batch_size=P * G // (accumulate * case.updates), gradient_accumulation_steps=accumulate,
-        steps_per_generation=accumulate * case.updates, num_generations=G, max_completion_length=L, num_iterations=2,
-        beta=variant.beta, mask_truncated_completions=variant.masked, temperature=variant.temperature, **case.theirs,
-    )  # fmt: skip
+        output_dir=str(folder / "out"),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        gradient_checkpointing=False,
+        per_device_train_batch_size=P * G // (accumulate * case.updates),
+        gradient_accumulation_steps=accumulate,
+        steps_per_generation=accumulate * case.updates,
+        num_generations=G,
+        max_completion_length=L,
+        num_iterations=2,
+        beta=variant.beta,
+        mask_truncated_completions=variant.masked,
+        temperature=variant.temperature,
+        **case.theirs,
+    )
     given = [verdict.reward for group in groups for verdict in group.verdicts]
     trainer = getattr(trl, f"{case.trainer}Trainer")(
         model=load(folder),
@@ -208,16 +228,28 @@ def our_algorithm(case: Case, variant: Variant, extra: Sequence[str]) -> Algorit
 
 
 def our_steps(
-    case: Case, variant: Variant, algo: Algorithm, groups: Sequence[Group], rows: Sequence[Tensor], adjust: Adjust | None,
+    case: Case,
+    variant: Variant,
+    algo: Algorithm,
+    groups: Sequence[Group],
+    rows: Sequence[Tensor],
+    adjust: Adjust | None,
     folder: Path,
-) -> dict[str, Sums]:  # fmt: skip
+) -> dict[str, Sums]:
     """The same two updates through our batching, algorithm and learner, in micro-batches of our own."""
     model = load(folder)
     learner = TorchLearner(
-        model, Optim(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0), variant.temperature, total_updates=2,
-        vocabulary=model.config.vocab_size, micro_tokens=64, autocast=False, gradient_checkpointing=False,
-        keep_reference=True, device=torch.device("cpu"),
-    )  # fmt: skip
+        model,
+        Optim(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0),
+        variant.temperature,
+        total_updates=2,
+        vocabulary=model.config.vocab_size,
+        micro_tokens=64,
+        autocast=False,
+        gradient_checkpointing=False,
+        keep_reference=True,
+        device=torch.device("cpu"),
+    )
     gradients: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         parameter.register_post_accumulate_grad_hook(
@@ -243,8 +275,9 @@ def our_steps(
 # ---------------------------------------------------------------------------------------------- the same log-probabilities
 
 
-def same_logprobs(trainer: Any, case: Case, variant: Variant, algos: Sequence[tuple[Algorithm, Adjust | None]],
-                  policy: str, seed: int) -> tuple[list[Sums], Sums]:  # fmt: skip
+def same_logprobs(
+    trainer: Any, case: Case, variant: Variant, algos: Sequence[tuple[Algorithm, Adjust | None]], policy: str, seed: int
+) -> tuple[list[Sums], Sums]:
     """Both losses in float64 on random log-probabilities, and their gradients by log-probability: ours of each, theirs."""
     generator = torch.Generator().manual_seed(seed)
     n = P * G
@@ -259,11 +292,16 @@ def same_logprobs(trainer: Any, case: Case, variant: Variant, algos: Sequence[tu
     leaf = (new_NT * mask_NT).requires_grad_()
     empty = torch.zeros(n, 0, dtype=torch.int64)
     inputs = {
-        "prompt_ids": empty, "prompt_mask": empty, "completion_ids": torch.zeros(n, L, dtype=torch.int64),
-        "completion_mask": mask_NT.long(), "advantages": advantage_N, "old_per_token_logps": old_NT,
-        "old_logps": (old_NT * mask_NT).sum(dim=1), "ref_per_token_logps": reference_NT,
+        "prompt_ids": empty,
+        "prompt_mask": empty,
+        "completion_ids": torch.zeros(n, L, dtype=torch.int64),
+        "completion_mask": mask_NT.long(),
+        "advantages": advantage_N,
+        "old_per_token_logps": old_NT,
+        "old_logps": (old_NT * mask_NT).sum(dim=1),
+        "ref_per_token_logps": reference_NT,
         "num_items_in_batch": mask_NT.sum() * trainer.args.steps_per_generation,
-    }  # fmt: skip
+    }
     own = trainer._get_per_token_logps_and_entropies
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (leaf, torch.zeros_like(leaf), None)
     loss = trainer.compute_loss(trainer.model, inputs)
@@ -275,10 +313,14 @@ def same_logprobs(trainer: Any, case: Case, variant: Variant, algos: Sequence[tu
     ours = []
     for algo, adjust in algos:
         batch = Batch(
-            ids_NT=torch.zeros(n, L, dtype=torch.int64), mask_NT=mask_NT, weight_NT=algo.weight(mask_NT), length_N=length_N,
-            reference_NT=reference_NT * mask_NT if algo.needs_reference else None, old_NT=old_NT * mask_NT,
+            ids_NT=torch.zeros(n, L, dtype=torch.int64),
+            mask_NT=mask_NT,
+            weight_NT=algo.weight(mask_NT),
+            length_N=length_N,
+            reference_NT=reference_NT * mask_NT if algo.needs_reference else None,
+            old_NT=old_NT * mask_NT,
             advantage_NT=advantage_N[:, None] * mask_NT,
-        )  # fmt: skip
+        )
         algo, batch = adjust(algo, batch, new_NT * mask_NT, [torch.arange(n)]) if adjust else (algo, batch)
         logprobs_NT = (new_NT * mask_NT).requires_grad_()
         value, _ = algo.loss(logprobs_NT, batch)

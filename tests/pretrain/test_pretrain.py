@@ -120,9 +120,13 @@ def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.Mon
 def test_a_line_says_how_far_it_is(seen: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     training: Any = SimpleNamespace(
-        step=8, losses=[5.0, 6.0], seconds=13.0, budgets=[4000], optimizers=[optimizer],
+        step=8,
+        losses=[5.0, 6.0],
+        seconds=13.0,
+        budgets=[4000],
+        optimizers=[optimizer],
         batches=SimpleNamespace(seen=seen, share=seen / 4000),
-    )  # fmt: skip
+    )
     pretraining.write_line(training, io.StringIO())
     assert capsys.readouterr().out == shown
 

@@ -155,12 +155,17 @@ def test_responses_of_a_stronger_model(tmp_path: Path) -> None:
     talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "hm"},
             {"role": "user", "content": "So?"}, {"role": "assistant", "content": "It is \\boxed{4}."}]  # fmt: skip
     raw = [
-        {"problem": "1+1?", "answer": "2", "solution": "s", "generations": ["a 2", "b 3", "c 2"],
-         "correctness_math_verify": [True, False, True]},
+        {
+            "problem": "1+1?",
+            "answer": "2",
+            "solution": "s",
+            "generations": ["a 2", "b 3", "c 2"],
+            "correctness_math_verify": [True, False, True],
+        },
         {"messages": talk},
         {"problem": "3+3?", "answer": "6", "generations": ["7"], "correctness_math_verify": [False]},
         {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]},
-    ]  # fmt: skip
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in raw))
     loaded = instantiate(check("train", ["questions=distilled", f"questions.path={path}"])["questions"])

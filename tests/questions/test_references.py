@@ -35,7 +35,7 @@ SOLUTION = "We add the two. First, $2+2$ is 4, then one more.\n\nSo the sum of b
         ("\\text{the set of all odd primes}", "\\text{the set of all odd primes}"),
         ("$f(x)=ax+b$, where $b$ is an arbitrary integer", "$f(x)=ax+b$, where $b$ is an arbitrary integer"),
     ],
-)  # fmt: skip
+)
 def test_what_a_text_holds(text: str, answer: str) -> None:
     assert reference(text, "answer", "line 1") == answer
 

@@ -74,8 +74,14 @@ def test_the_normal_form_is_linear() -> None:
 def test_the_shipped_fingerprints_are_those_of_every_benchmark() -> None:
     counts = {name: len(prints) for name, prints in benchmarks().items()}
     assert counts == {
-        "aime24": 30, "amc": 83, "amc23": 40, "math500": 500, "minerva": 272, "olympiad_bench": 675, "gsm8k_test": 1319,
-    }  # fmt: skip
+        "aime24": 30,
+        "amc": 83,
+        "amc23": 40,
+        "math500": 500,
+        "minerva": 272,
+        "olympiad_bench": 675,
+        "gsm8k_test": 1319,
+    }
     assert benchmarks()["amc23"] < benchmarks()["amc"]
     lines = splits.SHIPPED.read_text("ascii").splitlines()
     assert all(re.fullmatch(r"#.*|\[\w+\]|(?:[0-9a-f]{16})+", line) for line in lines)  # hashes, never a text

@@ -21,10 +21,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "runs" / "smollm2"
 COMMON = [
-    "algo=drgrpo", "template=chat", "model=hf", f"model.path={MODEL}", "model.context=1024",
-    "evaluation.every=0", "checkpoint.every=10", "checkpoint.keep=1", "samples.every=5", "tracker=jsonl",
+    "algo=drgrpo",
+    "template=chat",
+    "model=hf",
+    f"model.path={MODEL}",
+    "model.context=1024",
+    "evaluation.every=0",
+    "checkpoint.every=10",
+    "checkpoint.keep=1",
+    "samples.every=5",
+    "tracker=jsonl",
     "learner.micro_tokens=1024",
-]  # fmt: skip
+]
 GSM8K = [
     "questions=file",
     "prompts=2",
@@ -34,13 +42,26 @@ GSM8K = [
     "benchmarks.limit=4",
 ]
 COUNTDOWN = [  # easy on purpose: this model must find right answers before it can learn from them
-    "questions=countdown", "questions.rows.counts=[2,2,2,3]", "questions.rows.high=9", "questions.rows.smallest=2",
-    "questions.rows.largest=30", "questions.rows.train=1024", "questions.rows.heldout=64",
+    "questions=countdown",
+    "questions.rows.counts=[2,2,2,3]",
+    "questions.rows.high=9",
+    "questions.rows.smallest=2",
+    "questions.rows.largest=30",
+    "questions.rows.train=1024",
+    "questions.rows.heldout=64",
     "questions.rows.text='Use each of the numbers {numbers} once with + - * / to make {target}. Reply with the equation only.'",
-    "template.system='Reply with one equation.'", "template.extract._target_=zero.template.last_expression",
-    "reward=tinyzero", "reward.terms.form.weight=0.02", "reward.terms.correct.weight=0.98",
-    "prompts=6", "group_size=8", "sampling.max_tokens=24", "optim.lr=1e-5", "optim.warmup=2", "benchmarks.limit=16",
-]  # fmt: skip
+    "template.system='Reply with one equation.'",
+    "template.extract._target_=zero.template.last_expression",
+    "reward=tinyzero",
+    "reward.terms.form.weight=0.02",
+    "reward.terms.correct.weight=0.98",
+    "prompts=6",
+    "group_size=8",
+    "sampling.max_tokens=24",
+    "optim.lr=1e-5",
+    "optim.warmup=2",
+    "benchmarks.limit=16",
+]
 
 
 def train(run_dir: Path, options: list[str], minutes: float) -> list[dict[str, Any]]:

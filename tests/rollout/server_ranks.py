@@ -23,8 +23,18 @@ def main(url: str, folder: str) -> None:
     from transformers import AutoTokenizer
 
     device, world, tokenizer = prepare(threads=1), World.join(), AutoTokenizer.from_pretrained(BASE)
-    engine = ServerEngine(tiny_config("qwen2", len(tokenizer) + 8), tokenizer, 64, torch.float32, device, url=url,
-                          transport="file", folder=folder, timeout=20.0, concurrency=4)  # fmt: skip
+    engine = ServerEngine(
+        tiny_config("qwen2", len(tokenizer) + 8),
+        tokenizer,
+        64,
+        torch.float32,
+        device,
+        url=url,
+        transport="file",
+        folder=folder,
+        timeout=20.0,
+        concurrency=4,
+    )
     seen = 0
 
     def gathered(kind: str) -> Iterator[tuple[str, Tensor]]:

@@ -81,9 +81,13 @@ def test_greedy_equals_generate_token_for_token(tiny_folder: Path, tokenizer: An
         prompts, engine_of(model, tokenizer).generate(prompts, 1, Sampling(40, 0.0, stop_ids=(0,))), strict=True
     ):
         expected = model.generate(
-            torch.tensor([prompt.ids]), max_new_tokens=40, do_sample=False, eos_token_id=0, pad_token_id=7,
+            torch.tensor([prompt.ids]),
+            max_new_tokens=40,
+            do_sample=False,
+            eos_token_id=0,
+            pad_token_id=7,
             suppress_tokens=list(range(len(tokenizer), model.config.vocab_size)),
-        )[0, len(prompt.ids) :].tolist()  # fmt: skip
+        )[0, len(prompt.ids) :].tolist()
         assert list(completion.ids) == expected
         assert completion.finished == (expected[-1] == 0)
 

@@ -301,11 +301,14 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
     with serving(vllm_like(tokenizer, bad="bad.7")) as stub:
         ranks = [
             Process(
-                "tests.rollout.server_ranks", stub.url, str(tmp_path), errors=True,
+                "tests.rollout.server_ranks",
+                stub.url,
+                str(tmp_path),
+                errors=True,
                 env=os.environ | dict(RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)),
             )
             for r in range(2)
-        ]  # fmt: skip
+        ]
         outputs = [rank.communicate(timeout=300) for rank in ranks]
         calls = [path for path, _, _ in stub.seen]
     reports = [json.loads(out.splitlines()[-1]) for out, _ in outputs]

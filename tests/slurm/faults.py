@@ -220,7 +220,23 @@ def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
 
 
 SCENARIOS = [
-    time_limit, power_cut, network_cut, slurmd_dies, warned_by_the_user_signal, preempted_without_grace,
-    preempted_by_cancel, requeued_by_hand, cancelled_while_running, cancelled_while_pending, raises, bad_input,
-    out_of_memory, stopped_by_the_user, too_many_restarts, frozen_code, mlflow_is_down, full_disk, two_nodes,
-]  # fmt: skip
+    time_limit,
+    power_cut,
+    network_cut,
+    slurmd_dies,
+    warned_by_the_user_signal,
+    preempted_without_grace,
+    preempted_by_cancel,
+    requeued_by_hand,
+    cancelled_while_running,
+    cancelled_while_pending,
+    raises,
+    bad_input,
+    out_of_memory,
+    stopped_by_the_user,
+    too_many_restarts,
+    frozen_code,
+    mlflow_is_down,
+    full_disk,
+    two_nodes,
+]

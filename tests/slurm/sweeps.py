@@ -97,9 +97,11 @@ def attempts(place: Path) -> list[Mapping[str, Any]]:
 
 def cluster(name: str, *words: str, **environment: str) -> str:
     done = subprocess.run(
-        [str(ROOT / "tests" / "slurm" / "cluster" / name), *words], text=True, capture_output=True,
+        [str(ROOT / "tests" / "slurm" / "cluster" / name), *words],
+        text=True,
+        capture_output=True,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -108,8 +110,11 @@ def straight(folder: Path, line: Sequence[str]) -> Path:
     """The undisturbed run of a cell, in a process of its own and without Slurm."""
     names = make(folder, [line])
     done = subprocess.run(
-        [sys.executable, "-m", "launch.sweep.attempt", str(folder), names[0]], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-m", "launch.sweep.attempt", str(folder), names[0]],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr + all_logs(folder)
     return folder / names[0]

@@ -21,10 +21,20 @@ pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "none", "NET": "netns", "NODES": "2", "CPUS": "8", "MEM": "16384"}
 VLLM = ROOT / ".venv-engines" / "bin" / "python"
 SERVE = [
-    "launch.serve", "model=nano", "launcher=slurm", "launcher.nodes=2", "launcher.cpus_per_task=2", "launcher.shared=true",
-    "launcher.poll_s=1", "launcher.mem_gb=5", f"launcher.python='{VLLM}'", "--context=256", "--cache-gib=0.1", "--max-rows=32",
+    "launch.serve",
+    "model=nano",
+    "launcher=slurm",
+    "launcher.nodes=2",
+    "launcher.cpus_per_task=2",
+    "launcher.shared=true",
+    "launcher.poll_s=1",
+    "launcher.mem_gb=5",
+    f"launcher.python='{VLLM}'",
+    "--context=256",
+    "--cache-gib=0.1",
+    "--max-rows=32",
     "--batched-tokens=1024",
-]  # fmt: skip
+]
 ASK = ["zero.evaluate", "model=nano", "model.context=256", "benchmarks=nano", "benchmarks.limit=12", "k=[1]", "n=1"]
 
 
@@ -96,8 +106,14 @@ def test_a_cell_of_two_nodes_samples_with_vllm_and_learns_with_deepspeed(lab: Pa
     done = run(home, "launch.submit", *cell, *place, "launcher.timeout_min=20")
     assert done.returncode == 0, done.stdout + done.stderr
     (place_of_cell,) = (path.parent for path in (home / "sweep").glob("*/cell.yaml"))
-    until(lambda: files.finished(place_of_cell) or (files.read_attempts(place_of_cell)[-1:] and "exit" in
-          files.read_attempts(place_of_cell)[-1]), 400, what=lambda: all_logs(home))  # fmt: skip
+    until(
+        lambda: (
+            files.finished(place_of_cell)
+            or (files.read_attempts(place_of_cell)[-1:] and "exit" in files.read_attempts(place_of_cell)[-1])
+        ),
+        400,
+        what=lambda: all_logs(home),
+    )
     assert files.finished(place_of_cell), all_logs(home)
     lines = [json.loads(line) for line in (place_of_cell / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]

@@ -173,8 +173,14 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     again = typed(*SUBMIT, "seed=range(0,250)", *line)
     cancelled = typed(*STATUS, folder, "cancel", "--yes")
     with capsys.disabled():
-        for name, done in {"10 planned": few, "1,000 planned": plan, "submitted": submitted, "status": shown,
-                           "the same line again": again, "cancelled": cancelled}.items():  # fmt: skip
+        for name, done in {
+            "10 planned": few,
+            "1,000 planned": plan,
+            "submitted": submitted,
+            "status": shown,
+            "the same line again": again,
+            "cancelled": cancelled,
+        }.items():
             print(f"\n{name}: {done.seconds:.2f} s, {done.cpu:.2f} s of CPU, {done.mib:.0f} MiB", end="")
     assert plan.code == 0 and "1000 cells, 0 finished, 1000 to start" in plan.out, plan.err
     assert plan.out.count("\n  to start") == 1000

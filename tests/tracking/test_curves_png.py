@@ -62,8 +62,19 @@ def test_the_picture_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "speed",
     }
     lines = {line.get_label(): line for axis in figure.axes for line in axis.get_lines()}
-    for label in ("training accuracy = reward", "all", "correct", "incorrect", "truncated", "formatted", "reflection",
-                  "entropy", "gradient norm", "clipped", "sampling"):  # fmt: skip
+    for label in (
+        "training accuracy = reward",
+        "all",
+        "correct",
+        "incorrect",
+        "truncated",
+        "formatted",
+        "reflection",
+        "entropy",
+        "gradient norm",
+        "clipped",
+        "sampling",
+    ):
         assert list(lines[label].get_xdata()) == list(range(1, 13)), label
     (bars,) = axes["reward and accuracy"].containers
     assert list(bars.lines[0].get_xdata()) == [0, 3, 6, 9, 12]

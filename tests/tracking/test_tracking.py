@@ -356,7 +356,7 @@ def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store:
     record(run_dir, store, steps=12).close("failed")
     first = run_of(store, run_dir).info
     trackers = record(run_dir, store, start=8)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (status := run_of(store, run_dir).info.status) != "RUNNING" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (first.status, status) == ("FAILED", "RUNNING")
