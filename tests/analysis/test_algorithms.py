@@ -1,4 +1,4 @@
-"""The page of algorithms says what the code says now, with the numbers of the runs."""
+"""The page of algorithms matches the code as it is now and the numbers of the runs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_docstring_falls_into_sentences_with_their_citations() -> None:
     bounded = pages.function(
         "surrogate", {"_target_": "zero.objective.clipped"}, {"low": 0.2, "high": 0.2, "dual": 3.0}
     )
-    assert not plain.notes  # a sentence on an argument that is not given says nothing of this algorithm
+    assert not plain.notes  # a sentence about an argument that is not given does not concern this algorithm
     assert "[DUAL]" in " ".join(bounded.notes)
 
 

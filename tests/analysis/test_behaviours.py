@@ -1,4 +1,4 @@
-"""What a reflection does to an answer: by rule on nano chains, and how right that rule is where the truth is known."""
+"""What a reflection does to an answer: the rule for nano chains, and its accuracy where the truth is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AGAIN = "\nLet me recheck.\n"
     [
         (RIGHT + "\nThe answer is \\boxed{14}.", Behaviour.NONE),
         (f"{RIGHT}{AGAIN}{RIGHT}\nThe answer is \\boxed{{14}}.", Behaviour.CONFIRMS),
-        (f"{RIGHT}\nThe answer is \\boxed{{14}}.{AGAIN}", Behaviour.CONFIRMS),  # doubted, and left standing
+        (f"{RIGHT}\nThe answer is \\boxed{{14}}.{AGAIN}", Behaviour.CONFIRMS),  # doubted and not changed
         (f"3+4=7.{AGAIN}{RIGHT}\nThe answer is 14.", Behaviour.CONFIRMS),  # half the work was right so far
         (f"{WRONG}{AGAIN}{RIGHT}", Behaviour.CORRECTS),
         (f"3+4=8.{AGAIN}{RIGHT}\nThe answer is \\boxed{{14}}.", Behaviour.CORRECTS),
@@ -42,7 +42,7 @@ AGAIN = "\nLet me recheck.\n"
         (f"{WRONG}{AGAIN}{WRONG}{AGAIN}{WRONG}\nThe answer is \\boxed{{16}}.", Behaviour.CIRCLES),
         (f"{RIGHT}{AGAIN}3+4=7.", Behaviour.CIRCLES),  # it never comes to an answer
         (f"{WRONG}{AGAIN}{RIGHT}{AGAIN}{RIGHT}\nThe answer is \\boxed{{14}}.", Behaviour.CORRECTS),
-        (f"Let me rethink this. {RIGHT}\nThe answer is \\boxed{{14}}.", Behaviour.NONE),  # of no thought before
+        (f"Let me rethink this. {RIGHT}\nThe answer is \\boxed{{14}}.", Behaviour.NONE),  # corrects no earlier step
         ("recheck" * 100_000, Behaviour.CIRCLES),
         ("recheck " + "9" * 100_000 + "+1=2. \\boxed{" * 1000, Behaviour.CIRCLES),
         ("", Behaviour.NONE),
@@ -61,7 +61,7 @@ def test_the_table_of_behaviours() -> None:
     assert {3, 4} == SUPERFICIAL
 
 
-def test_known_traces_are_what_they_claim() -> None:
+def test_known_traces_have_the_behaviour_they_are_labelled_with() -> None:
     traces = known_traces(500)
     assert traces == known_traces(500) and traces[:20] == known_traces(20) != known_traces(20, seed=1)
     assert set(Counter(trace.truth for trace in traces).values()) == {100}

@@ -1,4 +1,4 @@
-"""Claims: what files may say, which verdict an interval gives, and which runs are compared."""
+"""Claims: what their files may contain, which verdict an interval gives, and which runs are compared."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_page_of_claims_shows_less_than_its_claims_one_by_one() -> None:
     assert together(judged([0.02]))[0].word == SHOWN
 
 
-def test_of_pages_about_nothing_one_in_forty_shows_something() -> None:
+def test_one_page_in_forty_shows_something_where_there_is_no_effect() -> None:
     """2,000 pages of 20 claims, five seeds each, true effect at the bound: 2.5 % of pages, where 39 % would show one of 20."""
     from scipy.stats import t
 
@@ -134,7 +134,7 @@ def test_a_planted_difference_is_found_although_seeds_differ_more(tmp_path: Path
         ("change from 2 to 5", 3),
     ],
 )
-def test_when_says_what_is_taken_of_a_run(tmp_path: Path, when: str, mean: float) -> None:
+def test_when_decides_which_steps_of_a_run_count(tmp_path: Path, when: str, mean: float) -> None:
     for seed in range(3):
         write(tmp_path, "a", seed, [float(step) for step in range(STEPS)])
     result = verdict(read(tmp_path), claim(direction="greater", statistic={"metric": "length/mean", "when": when}))
@@ -174,7 +174,7 @@ def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
         ({"metric": "length/mean", "axis": "algo", "values": ["a", "c"]}, "0 pairs"),
     ],
 )
-def test_what_runs_cannot_say_is_undecided(tmp_path: Path, statistic: dict[str, Any], why: str) -> None:
+def test_what_the_runs_do_not_measure_is_undecided(tmp_path: Path, statistic: dict[str, Any], why: str) -> None:
     result = verdict(two_algorithms(tmp_path, 1.0, seeds=3), claim(statistic=statistic))
     assert result.word == UNDECIDED
     assert why in result.why
@@ -209,7 +209,7 @@ def test_a_file_that_holds_no_claims_is_refused(tmp_path: Path, content: str) ->
         claims.read(tmp_path / "claims.yaml")
 
 
-def test_two_runs_of_one_seed_are_one_value_and_said(tmp_path: Path) -> None:
+def test_two_runs_of_one_seed_are_one_value_and_noted(tmp_path: Path) -> None:
     two_algorithms(tmp_path, -5.0)
     write(tmp_path, "b", 1, [50.0 + step - 105 for step in range(STEPS)])  # again, with another outcome
     result = verdict(read(tmp_path), claim())
@@ -217,7 +217,7 @@ def test_two_runs_of_one_seed_are_one_value_and_said(tmp_path: Path) -> None:
     assert any("2 runs with the same settings (seed=1); their mean is one value" in note for note in result.notes)
 
 
-def test_a_seed_that_lacks_a_part_of_what_others_have_does_not_count(tmp_path: Path) -> None:
+def test_a_seed_that_lacks_runs_that_others_have_does_not_count(tmp_path: Path) -> None:
     for template, value in (("x", 10.0), ("y", 30.0)):
         for seed in range(6):
             if (template, seed) != ("y", 5):
@@ -248,7 +248,7 @@ def test_a_run_that_was_prolonged_ends_at_its_present_last_step(tmp_path: Path) 
     assert verdict(longer, claim(statistic=GOOD["statistic"] | {"when": "step 10"})).measured.n == FEW - 1
 
 
-def test_a_last_value_that_is_not_of_the_last_step_is_said(tmp_path: Path) -> None:
+def test_a_last_value_that_is_not_of_the_last_step_is_noted(tmp_path: Path) -> None:
     for seed in range(FEW):
         write(tmp_path, "a", seed, [*[20.0 + seed] * (STEPS - 1), math.nan if seed == 1 else 20.0 + seed])
     result = verdict(read(tmp_path), claim(statistic={"metric": "length/mean", "when": "last"}))
@@ -298,7 +298,7 @@ def test_cells_that_a_sweep_no_longer_wants_are_in_no_verdict(tmp_path: Path) ->
     assert sum("does not ask for" in note.text for note in runs.notes) == FEW
 
 
-def test_seeds_of_evaluations_are_redrawn_answers_and_that_is_said(tmp_path: Path) -> None:
+def test_seeds_of_evaluations_are_redrawn_answers_and_that_is_noted(tmp_path: Path) -> None:
     for seed in range(FEW):
         run = tmp_path / f"e{seed}"
         run.mkdir()

@@ -1,4 +1,4 @@
-"""Comparisons: a planted difference is found, one that is not there is not, and what makes no pair is said."""
+"""Comparisons: a planted difference is found, an absent one is not, and runs that make no pair are named."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_planted_difference_is_found_and_a_null_one_is_not(tmp_path: Path) -> 
     assert "train/reward" in drawn and "all (n = 8)" in drawn and "no data" not in drawn
 
 
-def test_nothing_is_found_more_often_than_its_level_where_nothing_is() -> None:
+def test_false_positives_stay_at_the_level_of_the_test() -> None:
     rng, hits, covered = np.random.default_rng(1), 0, 0
     for _ in range(200):
         values = rng.normal(0, 3, size=(10, 1)) + rng.normal(0, 1, size=(10, 2))
@@ -128,14 +128,14 @@ def test_runs_without_a_partner_are_named_and_repeated_ones_are_one_value(tmp_pa
 def test_both_runs_of_a_pair_are_taken_at_the_same_steps(
     at: str, expected: float, steps: tuple[int, int], tmp_path: Path
 ) -> None:
-    for algo, last in (("grpo", 6), ("drgrpo", 10)):  # one ended early, and what the other did then does not count
+    for algo, last in (("grpo", 6), ("drgrpo", 10)):  # one ended early: later steps of the other do not count
         run = make(tmp_path / algo, algo, 0, 10)
         journal(run, partial(times, 2.0 if algo == "drgrpo" else 1.0), last)
     row = rows(compare(read(tmp_path), "algo=drgrpo,grpo", ["train/reward"], at), "all")["train/reward"]
     assert row["difference"] == expected and (row["first_step"], row["last_step"]) == steps
 
 
-def test_what_changes_together_with_the_axis_and_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_what_changes_together_with_the_axis_and_what_is_missing_is_noted(tmp_path: Path) -> None:
     for seed in range(3):
         for algo in ("grpo", "drgrpo"):
             run = make(tmp_path / f"{algo}-{seed}", algo, seed, 10, prompts=8 if algo == "grpo" else 16)
@@ -203,5 +203,5 @@ def test_evaluations_are_compared_where_there_are_no_training_runs(tmp_path: Pat
 @pytest.mark.parametrize(
     ("typed", "listed"), [("1e-4", "0.0001"), ("0.0001", "0.0001"), ("2", "2"), ("grpo", "grpo"), ("3", "3")]
 )
-def test_numbers_of_between_are_found_however_they_are_written(typed: str, listed: str) -> None:
+def test_values_of_between_match_however_they_are_written(typed: str, listed: str) -> None:
     assert as_listed(typed, ["0.0001", "0.001", "2", "grpo"]) == listed

@@ -32,7 +32,7 @@ def composed() -> dict[str, Any]:
 def evaluation(
     place: Path, temperature: float, right: Sequence[int], n: int = 4, seed: int = 0, template: str = "none"
 ) -> Path:
-    """An evaluation with n answers to each question, of which `right` are."""
+    """An evaluation with n answers to each question, of which `right` are correct."""
     place.mkdir(parents=True)
     config = composed() | {"seed": seed, "n": n, "run_dir": str(place), "template": {"name": template}}
     config["sampling"] = config["sampling"] | {"temperature": temperature}
@@ -80,7 +80,7 @@ def test_other_seeds_add_their_answers_and_the_same_one_does_not(tmp_path: Path)
     assert "again: the same seed and settings as another evaluation: its answers count once" in finding.text
 
 
-def test_groups_are_kept_apart_unless_asked_otherwise(tmp_path: Path) -> None:
+def test_groups_are_kept_apart_by_default(tmp_path: Path) -> None:
     for name, right in (("none", [4, 4]), ("r1", [0, 1])):
         for temperature in (0.5, 1.0):
             evaluation(tmp_path / f"{name}{temperature}", temperature, right, template=name)
@@ -92,7 +92,7 @@ def test_groups_are_kept_apart_unless_asked_otherwise(tmp_path: Path) -> None:
     assert "evaluations that differ in template are taken together" in together.text
 
 
-def test_an_unfinished_evaluation_and_damaged_lines_are_said(tmp_path: Path) -> None:
+def test_an_unfinished_evaluation_and_damaged_lines_are_noted(tmp_path: Path) -> None:
     evaluation(tmp_path / "whole", 0.5, [1, 1, 1])
     torn = evaluation(tmp_path / "torn", 1.0, [2, 2, 2]) / "completions_b.jsonl"
     lines = torn.read_text().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Curves: the numbers of the table, what a reader is told, and files that any browser shows."""
+"""Curves: the numbers of the table, the notes below it, and files that any browser shows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_table_is_mean_and_interval_of_each_group(folder: Path, runs: Runs) 
     assert (row["mean"], row["n"]) == (pytest.approx(np.mean(seeds)), 3)
     one = over_seeds(seeds)
     assert (row["low"], row["high"]) == (pytest.approx(one.low), pytest.approx(one.high))
-    assert at.loc[("grpo", "train/reward", 20)]["n"] == 2  # a run that ended early is missing, and that is said
+    assert at.loc[("grpo", "train/reward", 20)]["n"] == 2  # a run that ended early is missing, and a note tells it
     alone = at.loc[("drgrpo", "eval/nano_math/accuracy", 20)]
     assert alone["mean"] == value(folder, "drgrpo-0", "eval/nano_math/accuracy", 20)
     assert alone["n"] == 1 and math.isnan(alone["low"]) and math.isnan(alone["high"])
@@ -76,7 +76,7 @@ def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
     assert "no smoothing" in svg(curves(read(run), ["train/reward"]).figure)
 
 
-def test_groups_say_what_they_mix_and_what_changes_together(tmp_path: Path) -> None:
+def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path) -> None:
     for algo, prompts in (("grpo", 8), ("drgrpo", 16)):
         for seed, lr in ((0, 1e-6), (1, 2e-6)):
             make(tmp_path / f"{algo}-{seed}", algo, seed, prompts=prompts, optim={"lr": lr}, checkpoint={"every": seed})

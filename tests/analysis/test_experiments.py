@@ -1,4 +1,4 @@
-"""A sweep of experiments: each is judged by its own cells, and has a part of the report of its own."""
+"""A sweep of experiments: each is judged by its own cells, and has its own section of the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BETTER = {
 
 
 def cell(home: Path, name: str, algo: str, seed: int, **axes: Any) -> str:
-    """A finished cell of a sweep; `model_from` and `path` as those that start from another's model have them."""
+    """A finished cell of a sweep; `model_from` and `path` as in cells that start from another cell's model."""
     run = write_run(home / name, algo, seed, 40)
     stage = axes.pop("model_from", None)
     choices = {"algo": algo, "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"} | axes
@@ -230,7 +230,7 @@ def test_bad_input_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.Captu
     assert "holds no experiment with claims" in capsys.readouterr().err
 
 
-def test_the_report_gives_each_experiment_its_part(sweep: Path, tmp_path: Path) -> None:
+def test_the_report_gives_each_experiment_a_section(sweep: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert report.main([str(sweep), "--out", str(page)]) == 0
     html = page.read_text()

@@ -1,4 +1,4 @@
-"""The judge against a stub of an OpenAI-compatible server: asked once, kept on disk, never believed."""
+"""The judge against a stub of an OpenAI-compatible server: one request per question, replies cached and checked."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (last_digit, "4 or so, hard to say at all", None),
     ],
 )
-def test_only_a_digit_where_it_was_asked_for_is_a_label(read: Any, text: str, label: int | None) -> None:
+def test_only_a_digit_in_the_requested_place_is_a_label(read: Any, text: str, label: int | None) -> None:
     assert read(Reply(text)) == label
-    if read is not yes_or_no:  # a reply that was cut has no end
+    if read is not yes_or_no:  # a truncated reply has no end
         assert read(Reply(text, whole=False)) is None
 
 
-def test_each_different_question_is_asked_once_and_again_never(tmp_path: Path) -> None:
+def test_each_different_question_is_asked_only_once(tmp_path: Path) -> None:
     def answer(body: Any) -> Say:
         return chat("reflects. 2" if "again" in body["messages"][0]["content"] else "no. 1")
 
@@ -90,10 +90,10 @@ def test_each_different_question_is_asked_once_and_again_never(tmp_path: Path) -
         }
         assert any(b["messages"][0]["content"].endswith("R {question} {reference}") for b in stub.bodies(AT))
         assert judge_of(stub, tmp_path, extra=judge.extra).label(ASK, texts(*responses)) == [2, 1, 2, 1]
-        assert len(stub.seen) == 3  # another process would find them, too
+        assert len(stub.seen) == 3  # another process would find them in the cache, too
         other = Instruction("reflection", ASK.prompt, 200, 0.0, category)
         judge_of(stub, tmp_path).label(other, texts("plain"))
-        assert len(stub.seen) == 4  # asked otherwise is another question
+        assert len(stub.seen) == 4  # other instructions make another question
 
 
 def test_many_texts_are_asked_about_in_parts(
@@ -138,7 +138,7 @@ def test_a_killed_run_asks_for_the_rest_and_damage_costs_its_own_line(tmp_path: 
         chat("2" * 30_000),
     ],
 )
-def test_what_is_no_answer_is_no_label(tmp_path: Path, reply: Say) -> None:
+def test_a_reply_without_an_answer_gives_no_label(tmp_path: Path, reply: Say) -> None:
     with serving({AT: lambda body: reply if "bad" in str(body) else chat("1")}) as stub:
         assert judge_of(stub, tmp_path).label(ASK, texts("good", "bad", "good")) == [1, None, 1]
 
@@ -210,7 +210,7 @@ def test_the_shipped_instructions(tmp_path: Path) -> None:
             {"question": "THE {response}", "reference": "THE ANSWER", "response": "SAID {question}"}, 99
         )
         assert text.count("THE {response}") == 1 and text.count("SAID {question}") == 1
-        assert ("THE ANSWER" in text) == (name == "behaviour")  # who knows the answer might judge by it
+        assert ("THE ANSWER" in text) == (name == "behaviour")  # a judge that knows the answer might judge by it
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Mine: {response}")
     typed = [f"instructions.answering.prompt='@{prompt}'"]

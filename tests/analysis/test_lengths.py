@@ -82,7 +82,7 @@ def test_lengths_on_a_benchmark_and_without_levels(runs: Runs, tmp_path: Path) -
     assert command([str(tmp_path / "nowhere")]) == 2
 
 
-def test_a_row_may_bring_its_level_and_odd_rows_are_passed_over(tmp_path: Path) -> None:
+def test_a_row_may_hold_its_level_and_odd_rows_are_skipped(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
     for path in (run / "completions").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Reflection measured as a user does: real answers of the nano model, a stub as judge, tables whose numbers are known."""
+"""Reflection measured as a user measures it: real answers of the nano model, a stub as judge, tables of known numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def frame_of(*rows: tuple[str, str, bool], step: int = -1, temperature: float = 
 
 
 class Fake:
-    """A judge that says what a function says of a response."""
+    """A judge whose label of a response is given by a function."""
 
     longest = 1000
 
@@ -256,7 +256,7 @@ def test_intervals_need_two_questions_and_have_width_at_0() -> None:
     assert low == 0 and high > 0.1  # twenty questions without a reflection are not all questions
 
 
-def test_nothing_reflects_and_nothing_breaks(tmp_path: Path) -> None:
+def test_responses_without_reflection_are_no_error(tmp_path: Path) -> None:
     instructions = settings_of([], tmp_path)["instructions"]
     findings = reflection.examine(frame_of(("p", "x", True)), KEYWORDS, {}, None, instructions, traces=0)
     assert "What reflection does:\nnone" in findings.text and "no effect of reflecting" in findings.text
@@ -270,7 +270,7 @@ def test_nothing_reflects_and_nothing_breaks(tmp_path: Path) -> None:
 
 
 def judging(body: Any) -> Say:
-    """By keywords, at the place where the right instruction wants it; of behaviours it knows nothing."""
+    """A judge that goes by keywords and knows no behaviours."""
     text = body["messages"][0]["content"]
     if "[Output]" in text:
         return chat("1: it tries")
@@ -310,7 +310,7 @@ def test_the_nano_model_over_temperatures_and_its_judge(tmp_path: Path, capsys: 
     assert set(behaviours["labeller"]) == {"rule"} and behaviours["reflecting"].sum() == who["reflecting"].sum()
     labels = pd.read_csv(out / "reflection_labels.csv")
     rule = labels[labels["keyword"] & labels["correct"]]["behaviour"]
-    assert rule.isin([0, 1, 2]).mean() > 0.8  # the grader, who knows nothing of reflection: it ends right
+    assert rule.isin([0, 1, 2]).mean() > 0.8  # the grader ignores reflection: the answer is right in the end
     svg = (out / "reflection.svg").read_text()
     assert "<svg" in svg and "no data" not in svg
     assert "Who reflects" in capsys.readouterr().out

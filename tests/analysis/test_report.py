@@ -1,4 +1,4 @@
-"""The report: one safe, whole page of whatever runs there are."""
+"""The report: one complete and safe page for any set of runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags, attributes, balance, text."""
+    """What a browser would see: tags, attributes, text, and whether tags are closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path, *arguments: str) -> Page:
-    """The page of a folder, checked for what every page must be."""
+    """The page of a folder, after the checks that every page must pass."""
     assert main([str(folder), *arguments]) == 0
     path = folder / "report.html"
     assert path.stat().st_size < 10_000_000
@@ -77,7 +77,7 @@ def page_of(folder: Path, *arguments: str) -> Page:
 
 
 def folder_of(home: Path, seeds: int = 2, steps: int = 20) -> Path:
-    """Two algorithms with settings and results, as they stand on a disk."""
+    """Two algorithms with settings and results, as on a disk."""
     for algo in ("grpo", "drgrpo"):
         for seed in range(seeds):
             run = write_run(home / f"{algo}-s{seed}", algo, seed, steps)
@@ -131,7 +131,7 @@ def test_settings_names_and_metrics_are_text_too(tmp_path: Path) -> None:
     assert "<script>x</script>" in page.text
 
 
-def test_damaged_unfinished_and_uneven_runs_are_said_plainly(tmp_path: Path) -> None:
+def test_damaged_unfinished_and_uneven_runs_are_named(tmp_path: Path) -> None:
     home = folder_of(tmp_path)
     journal = home / "grpo-s1" / "metrics.jsonl"
     lines = [json.loads(line) for line in journal.read_text().splitlines()][:9]
@@ -170,7 +170,7 @@ def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path
         (run / "starts.jsonl").write_text(f"{json.dumps(start | {'ranks': 8})}\n{json.dumps(start)}\n")
     text = page_of(home).text
     assert "grpo-s9: is a cell of the sweep that has no folder yet" in text
-    assert "of the newest copy" not in text  # a run ran the code that its own start names
+    assert "of the newest copy" not in text  # a run's code is the commit that its own start names
     for fact in ("feed" * 10, "d1 (3 of 4 runs), d2 (1 of 4 runs)", "NVIDIA H200", "node7", "2.13"):
         assert fact in text
     hours = sum(metrics("grpo", 0, s, 20).get("time/step", 0.0) for s in range(21)) + 5 * 2.5
@@ -225,7 +225,7 @@ def test_claims_stand_on_the_page_with_their_verdicts(tmp_path: Path) -> None:
     assert "shorter <b>" in page.text and "first start of these runs" in page.text
 
 
-def test_the_lead_names_what_varied_and_benchmarks_once() -> None:
+def test_the_summary_names_what_varied_and_benchmarks_once() -> None:
     axes = ["algo", "benchmarks.sets.x.name", "benchmarks.sets.x.rows.kind", "steps"]
     run = SimpleNamespace(status="finished", axes={"seed": "0"})
     runs: Any = SimpleNamespace(runs=[run], evaluated=[], varying=lambda: axes)
@@ -270,7 +270,7 @@ def test_samples_are_drawn_at_random_and_the_page_says_so(tmp_path: Path) -> Non
     assert chosen.keys() == other.keys() and len(chosen) == report_samples.KNOWN
 
 
-def test_nothing_is_called_sound_that_was_not_looked_at(tmp_path: Path) -> None:
+def test_health_is_not_called_good_without_data(tmp_path: Path) -> None:
     short = folder_of(tmp_path / "short", seeds=2, steps=6)
     text = str(report_parts.warnings(read(short)))
     assert "none collapsed" not in text and "collapse is judged from 10 steps on" in text

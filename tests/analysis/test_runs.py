@@ -1,4 +1,4 @@
-"""The one reader: folders, sweeps, evaluations and MLflow stores give one table, and all that is wrong is said."""
+"""The reader of runs: folders, sweeps, evaluations and MLflow stores give one table, and every fault is noted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make(place: Path, algo: str, seed: int, steps: int = 20, done: int | None = 
 
 
 def note_choices(place: Path, **choices: str) -> None:
-    """A start of a run or of an evaluation as it notes itself."""
+    """A start of a run or of an evaluation, as the program records it."""
     usual = {"algo": "grpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
     provenance.note(place, start() | {"choices": usual | choices})
 
@@ -99,7 +99,7 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
             }
 
 
-def test_long_is_tidy_and_metrics_can_be_chosen(folder: Path) -> None:
+def test_the_long_table_is_tidy_and_metrics_can_be_chosen(folder: Path) -> None:
     tidy = read([folder]).long(["length/*", "eval/nano_math/accuracy"])
     assert list(tidy.columns) == ["run", "step", *AXES, "optim.lr", "metric", "value"]
     assert set(tidy["metric"]) == {f"length/{n}" for n in ("mean", "correct", "incorrect", "truncated")} | {
@@ -162,7 +162,7 @@ def test_both_ways_through_a_journal_give_the_same(folder: Path) -> None:
         assert np.array_equal(values, slow.columns[name], equal_nan=True), name
 
 
-def test_what_became_of_a_run(tmp_path: Path) -> None:
+def test_the_status_of_a_run(tmp_path: Path) -> None:
     cases: dict[str, tuple[str, str]] = {
         "done": ("finished", ""),
         "going": ("running", "still going: at step 5 of 20"),
@@ -268,7 +268,7 @@ def test_of_two_runs_of_one_name_the_one_that_was_evaluated_counts(tmp_path: Pat
     assert set(table[table["kind"] == "evaluate"]["seed"]) == {seed}
 
 
-def test_result_json_speaks_where_the_journal_is_silent(tmp_path: Path) -> None:
+def test_result_json_fills_in_where_the_journal_has_nothing(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
     entry = {"nano_math": {"eval/nano_math/accuracy": -1.0}, "other": {"eval/other/accuracy": 0.25}}
     (run / "result.json").write_text(json.dumps({"status": "finished", "steps": 20, "evaluation": entry}))
@@ -278,7 +278,7 @@ def test_result_json_speaks_where_the_journal_is_silent(tmp_path: Path) -> None:
     assert last["nano_math"] > 0
 
 
-def test_completions_come_lazily_in_order_and_damage_is_noted(tmp_path: Path) -> None:
+def test_completions_are_read_lazily_in_order_and_damage_is_noted(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "grpo", 0)
     rows = run / "completions" / "step_000010.jsonl"
     rows.write_text(json.dumps(answer(1, True)) + '\n{"quest\n7\n' + json.dumps(answer(2, True)) + "\n")
@@ -312,7 +312,7 @@ def test_the_newest_start_says_which_options_were_chosen(tmp_path: Path) -> None
     assert [start["choices"]["reward"] for start in read_back.starts] == ["accuracy", "tinyzero", "orz"]
 
 
-def test_a_store_knows_the_newest_start_as_the_folder_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_has_the_newest_start_as_the_folder_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     first = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
     tags = run_tags(first, 0, "abc")
@@ -404,7 +404,7 @@ def test_a_store_gives_the_same_table(folder: Path, sent: str) -> None:
 
 
 def test_other_databases_are_asked_in_bulk(folder: Path, sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "SQLITE", "not this one")  # the way of every other database
+    monkeypatch.setattr(stored, "SQLITE", "not this one")  # the path taken for every other database
     same(folder, sent)
 
 

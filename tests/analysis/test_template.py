@@ -1,4 +1,4 @@
-"""Templates: what a model can before training, the drop against the best, and when a run has made it good."""
+"""Templates: accuracy before training, the drop against the best template, and the step at which a run has recovered."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_before_training_each_template_has_its_accuracy_answering_rate_and_drop(
     assert first["formatted"].to_dict() == {"none": 1.0, "r1": 0.4, "qwen_math": pytest.approx(0.2)}
     assert first["drop"].to_dict() == {"none": 0.0, "r1": 0.25, "qwen_math": pytest.approx(0.4)}
     assert first["n"].to_dict() == {"none": 2, "r1": 1, "qwen_math": 3}
-    assert first.loc["none", ["low", "high"]].tolist() == [0.4, 0.6]  # over questions: as many runs tell no more
+    assert first.loc["none", ["low", "high"]].tolist() == [0.4, 0.6]  # over questions: more runs would add nothing
     # paired over questions: 8 of 20 differ, so that the interval lies well above 0
     assert 0.1 < first.loc["qwen_math", "drop_low"] < 0.4 < first.loc["qwen_math", "drop_high"] < 0.65
     assert math.isnan(first.loc["none", "drop_low"])
@@ -124,7 +124,7 @@ def test_half_of_the_runs_is_not_a_median_and_lost_answers_give_no_interval(tmp_
     assert "a drop without an interval: not all answers of both templates were saved" in answer.text
 
 
-def test_runs_that_begin_differently_are_said(tmp_path: Path) -> None:
+def test_runs_that_begin_differently_are_noted(tmp_path: Path) -> None:
     for seed, begin in enumerate((0.5, 0.6)):
         trained(tmp_path, "none", seed, {0: begin})
     answer = template(read(tmp_path))
@@ -163,7 +163,7 @@ def test_real_runs_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"template.svg", "template.pdf", "template.csv"}
     table = pd.read_csv(tmp_path / "out" / "template.csv")
     first = table[table["kind"] == "start"].set_index("template")
-    drop = first.loc[first["accuracy"].idxmin()]  # of so few questions either may be the worse one
+    drop = first.loc[first["accuracy"].idxmin()]  # with so few questions either template may be the worse one
     assert drop["drop"] == pytest.approx(first["accuracy"].max() - drop["accuracy"]) and drop["drop"] > 0
     assert drop["drop_low"] <= drop["drop"] < drop["drop_high"]  # from the answers that both runs saved
     assert len(table[table["kind"] == "run"]) == 1 and "answering" in capsys.readouterr().out

@@ -68,7 +68,9 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
         (["algo=rft"], None),
     ],
 )
-def test_who_imitates_wants_solutions_and_who_compares_does_not(overrides: list[str], message: str | None) -> None:
+def test_algorithms_that_imitate_need_solutions_and_others_refuse_them(
+    overrides: list[str], message: str | None
+) -> None:
     config = check("train", overrides)
     if message is None:
         check_solutions(config)
@@ -161,7 +163,7 @@ def test_a_multirun_is_every_combination() -> None:
 
 
 @pytest.mark.parametrize("truncation", ["sampling.top_p=0.9", "sampling.top_k=20"])
-def test_an_engine_that_does_not_say_what_it_kept_refuses_to_train_on_it(truncation: str) -> None:
+def test_an_engine_that_does_not_report_its_truncation_refuses_to_train_with_one(truncation: str) -> None:
     server = ["rollout=vllm_server", "rollout.url=http://localhost:1"]
     with pytest.raises(InputError, match=truncation + r".*: this engine does not say"):
         check("train", [*server, truncation])

@@ -129,7 +129,7 @@ RIGHT = [  # command line, setting, value
 ]
 
 
-def test_what_is_meant_is_understood() -> None:
+def test_values_are_read_as_meant() -> None:
     for line, key, wanted in RIGHT:
         (cell,) = cells(tidied(line.split(), several=False))
         value = check("train", cell)
@@ -154,12 +154,12 @@ def test_what_is_meant_is_understood() -> None:
 def test_a_path_arrives_as_it_is(key: str, path: str, tmp_path: Path) -> None:
     folder = tmp_path / path
     folder.mkdir(parents=True)
-    for several in (False, True):  # it exists, so that a comma is no sweep
+    for several in (False, True):  # it exists, so the comma is not a sweep
         text = tidied([f"{key}={folder}"], several)[0]
         assert parsed(text).value() == str(folder) and tidied([text], several) == [text]
 
 
-def test_a_comma_between_paths_that_are_none_together_is_a_sweep() -> None:
+def test_a_comma_between_two_paths_is_a_sweep() -> None:
     assert [parsed(*cell).value() for cell in cells(["model.path=F/a=1,F/b=2"])] == ["F/a=1", "F/b=2"]
     assert parsed(quoted("out=F/a,b")).value() == "F/a,b"
 
@@ -201,7 +201,7 @@ def test_a_bad_command_line_exits_with_2_before_anything_starts(
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "pretrain"])
-def test_several_values_without_m_name_it_for_every_command(
+def test_several_values_without_the_multirun_flag_are_refused_with_the_flag(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, *(["out=x"] if name == "pretrain" else []), "seed=0,1"])
@@ -219,7 +219,7 @@ def test_settings_may_stand_on_both_sides_of_a_flag(
     assert [sorted(arguments) for arguments in started] == [["-m", "algo=grpo,drgrpo", "seed=0,1"]]
 
 
-def test_of_a_setting_given_twice_the_last_counts_and_is_told(
+def test_the_last_of_two_values_of_a_setting_counts_and_a_note_tells_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "steps=2", "steps=3"])

@@ -29,7 +29,7 @@ MEASURED = re.compile(r"eval/[^/]+/(pass|maj)@\d+")
 
 
 def plain(value: str | None) -> str:
-    """A value as an analysis shows it, which knows 1.0 as 1."""
+    """A value as an analysis shows it: 1.0 is shown as 1."""
     try:
         return shown(float(value or ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A run's identity: the resolved science, whatever led to it."""
+"""A run's identity: its resolved settings, however they were typed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_equal_science_has_one_signature_however_it_was_asked_for() -> None:
     "override",
     ["seed=1", "algo=grpo", "template=r1", "optim.lr=1e-4", "steps=7", "algo.beta=0.1", "questions=nano_gsm"],
 )
-def test_any_science_changes_it(override: str) -> None:
+def test_any_scientific_setting_changes_it(override: str) -> None:
     assert signature(check("train", [])) != signature(check("train", [override]))
 
 

@@ -1,4 +1,4 @@
-"""Names of runs: short, telling, and never the same for two runs."""
+"""Names of runs: short, informative, and never the same for two runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_paths_and_structures_are_shortened() -> None:
     assert "algo.correction=token_correction-" in named(correction)
 
 
-def test_the_cut_hides_nothing_that_differs() -> None:
+def test_shortened_names_still_differ() -> None:
     long = [
         f"template.text={'x' * 300}",
         f"tracker.sweep={'y' * 50}",

@@ -1,4 +1,4 @@
-"""Settings come with the model: what nobody typed suits its size, and what somebody typed wins."""
+"""Settings come with the model: defaults suit its size, and typed values win."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_every_published_model_has_the_recipe_of_its_size() -> None:
         ("llama3_1_8b", 1, "A100-80G", ["learner=lora"]),
     ],
 )
-def test_it_fits_the_machine_that_its_recipe_names(name: str, gpus: int, card: str, typed: list[str]) -> None:
+def test_a_model_fits_the_machine_that_its_recipe_names(name: str, gpus: int, card: str, typed: list[str]) -> None:
     assert cost_of(name, gpus, card, *typed).misfit == ""
 
 
-def test_a_model_of_billions_needs_no_further_word() -> None:
+def test_a_model_of_billions_needs_no_further_settings() -> None:
     config = check("train", ["model=qwen2_5_math_1_5b", "template=qwen_math", MATHS])
     assert config["optim"]["lr"] == 1e-6 and config["sampling"]["max_tokens"] == 3000
     learner, rollout = config["learner"], config["rollout"]
@@ -70,7 +70,7 @@ def test_what_is_typed_wins() -> None:
     assert other["optim"]["lr"] == 1e-6, "a recipe can be chosen by name"
 
 
-def test_evaluation_samples_in_what_training_would() -> None:
+def test_evaluation_samples_in_the_precision_of_training() -> None:
     assert check("evaluate", ["rollout=vllm", "model=qwen2_5_math_7b"])["rollout"]["precision"] == "bfloat16"
     assert check("evaluate", ["rollout=vllm", "model=smollm2_135m"])["rollout"]["precision"] == "auto"
     nano = check("evaluate", ["rollout=vllm"])["rollout"]

@@ -1,4 +1,4 @@
-"""Yaml files of a user's own beside those of conf/: one run, a sweep, what is frozen, and what cannot be."""
+"""Yaml files of a user's own beside those of conf/: one run, a sweep, what is frozen, and folders that are refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_option_of_ones_own_is_like_any_other(own: Path) -> None:
         check("train", ["algo=mine"])
 
 
-def test_a_sweep_plans_and_freezes_them(own: Path, tmp_path: Path) -> None:
+def test_a_sweep_plans_with_and_freezes_own_options(own: Path, tmp_path: Path) -> None:
     plain = digest()
     search_path.use([own])
     cells = plan(["algo=mine,grpo", "seed=0,1"]).cells
@@ -86,7 +86,7 @@ def test_a_sweep_plans_and_freezes_them(own: Path, tmp_path: Path) -> None:
         ("algo/x.yaml", "hydra.searchpath=[pkg://mine]", r"hydra\.searchpath=pkg://mine: must be \[file://FOLDER\]"),
     ],
 )
-def test_a_folder_that_cannot_be_one_is_refused(
+def test_an_impossible_folder_is_refused(
     file: str,
     words: str,
     message: str,

@@ -1,4 +1,4 @@
-"""Foreign and mistyped names: each is answered with the setting that does it here, and the table holds no dead entry."""
+"""Names of other libraries and typing errors: the error names the setting meant, and the table holds no dead entry."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WORDS = {  # command -> what is typed -> what the answer holds
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_a_foreign_word_is_answered_with_ours(name: str) -> None:
+def test_a_name_of_another_library_gets_ours_as_the_suggestion(name: str) -> None:
     base = defaults(name)
     for entry in WORDS[name].replace("\n", "|").split("|"):
         typed, _, wanted = entry.strip().partition(" ")

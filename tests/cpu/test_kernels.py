@@ -1,4 +1,4 @@
-"""The kernels are built once, kept apart for each compiler and processor, and done without where they cannot be built."""
+"""Kernels are built once for each compiler and processor; without them everything still runs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_a_compiler_that_works_there_are_none(compiler: str, monkeypatch
     assert kernels.library() is None
 
 
-def test_nor_without_a_place_to_keep_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_writable_cache_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert kernels.library() is None

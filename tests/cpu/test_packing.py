@@ -1,4 +1,4 @@
-"""The packed forward pass: the numbers of transformers' own, from every distinct prompt once and no padding."""
+"""The packed forward pass: transformers' numbers, with each distinct prompt computed once and no padding."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def model_of(family: str) -> Any:
     model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("bias", "norm.weight")):  # neither 0 nor 1, as they begin
+            if name.endswith(("bias", "norm.weight")):  # initially they are 0 or 1
                 parameter.add_(torch.rand(parameter.shape))
     return model
 
@@ -77,7 +77,7 @@ def outputs_and_gradients(policy: Policy, ids_NT: Tensor, mask_NT: Tensor) -> li
 
 
 def unpacked(policy: Policy) -> Policy:
-    """From here on by transformers' own forward pass."""
+    """Use transformers' own forward pass from now on."""
     vars(policy)["packs"] = lambda device: False
     return policy
 
@@ -103,7 +103,7 @@ def test_values_and_gradients_are_those_of_transformers(family: str, checkpointi
 def test_rows_without_a_token_and_tokens_of_an_environment() -> None:
     ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
     mask_NT[3] = 0  # cut, and masked as a whole
-    mask_NT[4, 8:11] = 0  # another's message between two tries
+    mask_NT[4, 8:11] = 0  # a message of the environment between two attempts
     check(model_of("wide"), ids_NT, mask_NT)
     nothing = Policy(model_of("wide"), 0.8, 500, autocast=False)(ids_NT, mask_NT * 0)
     assert all(not output.any() for output in nothing)
@@ -157,7 +157,7 @@ def test_nothing_is_computed_twice_and_no_padding() -> None:
     assert [len(block.visible) for block in blocks] == [1, 2, 1], "the block of 30, of 9 and 9, of 3"
 
 
-def test_other_layers_take_their_own_way() -> None:
+def test_unknown_layers_use_their_own_forward_pass() -> None:
     for family in ("biased", "gpt2"):
         model = AutoModelForCausalLM.from_config(tiny_config(family, 500)).eval()
         policy = Policy(model, 0.8, 500, autocast=False)
@@ -166,7 +166,7 @@ def test_other_layers_take_their_own_way() -> None:
         assert policy(ids_NT, mask_NT)[0].shape == mask_NT.shape
 
 
-def test_where_the_tokens_are_decides_not_where_the_model_was() -> None:
+def test_the_device_of_the_tokens_decides_not_that_of_the_model() -> None:
     """A policy is built around a model on the CPU, and its engine may move that to a GPU afterwards."""
     policy = Policy(model_of("wide"), 0.8, 500, autocast=False)
     assert policy.packs(torch.device("cpu"))
@@ -262,7 +262,7 @@ def test_gates_of_any_size(scale: float) -> None:
 @pytest.mark.parametrize(
     "where", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "norm", "embed_tokens"]
 )
-def test_what_is_no_number_stays_so(where: str) -> None:
+def test_nan_and_inf_stay_as_they_are(where: str) -> None:
     model = model_of("wide")
     ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
     with torch.no_grad():

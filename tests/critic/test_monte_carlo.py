@@ -1,4 +1,4 @@
-"""Values by sampling: steps, budgets, the words that are judged, and values that a person can predict."""
+"""Values by sampling: steps, budgets, the text that is graded, and values that can be predicted by hand."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_where_steps_start(run: Run) -> None:
     first = len(run.tokenizer.encode("1+2=3.\n", add_special_tokens=False))
     assert vine_of(run, every=first + 1, separator="\n").step_starts(ids) == [0, lines[2]]
     assert vine_of(run, every=4).step_starts(range(10)) == [0, 4, 8]
-    own = [True] * 6 + [False] * 3 + [True] * 5  # the environment spoke: another try begins
+    own = [True] * 6 + [False] * 3 + [True] * 5  # after the environment's message another attempt begins
     assert vine_of(run, every=4).step_starts(range(14), own) == [0, 4, 9, 13]
     assert vine_of(run, every=4).step_starts(range(4)) == [0]
 
 
 def test_a_state_behind_the_right_answer_is_worth_1_and_behind_a_wrong_one_0(run: Run) -> None:
-    """The model has boxed its answer; whatever it goes on to say, it mostly ends there."""
+    """The model has boxed its answer, and most continuations end there."""
     answer = run.questions.rows.train[0].answer[0]
     groups = groups_of(run, [rf" The answer is \boxed{{{answer}}}.", r" The answer is \boxed{12345}."])
     batch = make_batch(groups, run.algo, pad_id=0)
@@ -84,7 +84,7 @@ def test_a_state_behind_the_right_answer_is_worth_1_and_behind_a_wrong_one_0(run
     assert value_NT[0, start] == value_NT[1, start] < 1  # siblings share the value of their prompt
 
 
-def test_what_is_judged_is_the_whole_response_and_the_budget_is_the_responses_own(run: Run) -> None:
+def test_the_whole_response_is_graded_within_its_own_budget(run: Run) -> None:
     requests: list[tuple[Prompt, Sampling]] = []
     judged: list[tuple[str, int]] = []
 

@@ -1,4 +1,4 @@
-"""The learned critic: values see no token ahead, the gradient is that of the summed loss, saved and loaded it goes on."""
+"""The learned critic: values see no later token, the gradient is that of the summed loss, save and load resume it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def judged(critic: ValueModel, name: str = "ppo") -> Batch:
     return algo.with_advantages(batch, rewards(groups), critic.values(groups, batch))
 
 
-def test_a_value_speaks_of_the_state_before_its_token(tiny_folder: Path) -> None:
+def test_a_value_is_that_of_the_state_before_its_token(tiny_folder: Path) -> None:
     """Against plain transformers, row by row, unpadded; changing token t changes no value up to t."""
     critic = critic_of(tiny_folder)
     batch = make_batch(groups_of(), load_algo("ppo"), pad_id=7)
@@ -92,7 +92,7 @@ def test_gradient_and_metrics_do_not_depend_on_how_the_batch_is_cut(tiny_folder:
     assert float(results[0][1].abs().sum()) > 0
 
 
-def test_it_learns_what_is_earned(tiny_folder: Path) -> None:
+def test_it_learns_the_returns(tiny_folder: Path) -> None:
     critic = critic_of(tiny_folder, clip=None)
     before = critic.update(judged(critic))
     for _ in range(60):

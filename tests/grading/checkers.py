@@ -10,7 +10,7 @@ from zero.records import Question
 
 
 def check(answer: str, question: Question) -> bool:
-    """What the answer says is what happens."""
+    """Misbehaves in the way that the answer names."""
     match answer.partition(" ")[0]:
         case "hang":
             while True:

@@ -87,7 +87,7 @@ def test_at_most_once(expression: str, numbers: list[int], target: int, right: b
     assert check_at_most_once(expression, problem(numbers, target)) is right
 
 
-def test_what_an_answer_says() -> None:
+def test_what_is_read_from_an_answer() -> None:
     expression = read_expression("8/(3 - 8/5) = 24")
     assert (expression.numbers, expression.value, expression.claimed) == ((3, 5, 8, 8), Fraction(40, 7), 24)
     assert read_expression("3/(2-2)").value is None
@@ -111,7 +111,7 @@ expressions = st.recursive(
 
 
 def python_value(tokens: list[str]) -> Fraction:
-    """What Python itself makes of the tokens, with every number a Fraction."""
+    """Python's own value of the tokens, with every number a Fraction."""
     return eval("".join(f"Fraction({t})" if t.isdigit() else t for t in tokens), {"Fraction": Fraction})
 
 

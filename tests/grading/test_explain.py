@@ -1,4 +1,4 @@
-"""What a verifier says of an answer: one line each, and right exactly where the checker says so."""
+"""The verifier's messages: one line each, and "right" exactly where the checker says so."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ FORMS = ["({0}{x}{1}){y}{2}", "{0}{x}({1}{y}{2})", "{0}{x}{1}{y}{2}"]
     st.one_of(st.just(""), PIECES.map("".join), st.text(max_size=20)),
     st.integers(0, 40),
 )
-def test_right_means_what_the_checker_means(
+def test_an_answer_is_right_exactly_where_the_checker_says_so(
     numbers: list[int], order: list[int], form: str, x: str, y: str, tail: str, other: int
 ) -> None:
     formula = form.format(*(numbers[i] for i in order), x=x, y=y)
@@ -84,7 +84,7 @@ def test_right_means_what_the_checker_means(
     for answer in (formula + tail, tail + formula, tail):
         message = explain(answer, question(numbers, target))
         assert (message is None) == countdown_correct(answer, numbers, target)
-        if message is not None:  # one short line that holds nothing of the model's but numbers
+        if message is not None:  # one short line whose only words of the model are numbers
             assert message.isascii() and message.isprintable() and len(message) < 200
 
 

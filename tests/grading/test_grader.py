@@ -60,7 +60,7 @@ def test_groups_keep_their_order_and_facts_are_separate() -> None:
     assert [v.formatted for v in groups[0].verdicts] == [True, True, False, False]
 
 
-def test_reward_parts_see_the_whole_response() -> None:
+def test_reward_terms_see_the_whole_response() -> None:
     SEEN.clear()
     one(grader(), responded("\\boxed{2}"))
     seen = SEEN[-1]
@@ -68,7 +68,7 @@ def test_reward_parts_see_the_whole_response() -> None:
     assert (seen.finished, seen.answer, seen.strict, seen.attempts) == (True, "2", Outcome.CORRECT, 1)
 
 
-def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
+def test_only_the_last_attempt_of_an_episode_is_graded() -> None:
     """Neither the environment's text nor an earlier try's answer counts, in either direction."""
     SEEN.clear()
     own = (True, False, True)
@@ -82,7 +82,7 @@ def test_of_an_episode_the_last_try_is_judged_and_that_alone() -> None:
     assert [(r.text, r.tokens, r.attempts) for r in SEEN] == [(attempts[-1], 2, len(attempts)) for attempts in texts]
 
 
-def test_strictly_right_is_leniently_right_whatever_else_is_found() -> None:
+def test_strictly_right_is_leniently_right_too() -> None:
     tagged = grader(extract=lambda text: "2")
     assert one(tagged, responded("\\boxed{3}")).lenient is Outcome.CORRECT
 

@@ -74,7 +74,7 @@ def test_a_term_that_fails_stops_the_run_in_one_line_that_names_it() -> None:
         Reward({"mine": RewardTerm(lambda response: float("nan"))})([response()])
 
 
-WRONG_TERMS = [  # settings of a term, the setting that is wrong, what is said
+WRONG_TERMS = [  # settings of a term, the setting that is wrong, the message
     ({"function": "nomod.f"}, "function=nomod.f", "nothing of that name can be imported"),
     ({"function": f"{__name__}.answred"}, f"function={__name__}.answred", f"did you mean {__name__}.answered?"),
     ({"function": "math.pi"}, "function=math.pi", "is no function but of type float"),

@@ -128,7 +128,7 @@ def test_tags_are_counted(text: str, value: float) -> None:
     [(XML, 0.5), (XML + "\n", 0.5), (XML + "\n" + "x" * 100, 0.4), (XML + "x" * 100, 0.4), (XML + "x" * 9000, 0.0),
      ("<reasoning>\n" + "x" * 9000, 0.125), ("x" * 9000, 0.0), ("", 0.0)],
 )  # fmt: skip
-def test_what_trails_the_xml_costs(text: str, value: float) -> None:
+def test_text_after_the_xml_costs(text: str, value: float) -> None:
     assert r.xml_count(make_response(text)) == pytest.approx(value, abs=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Checks in processes that can be killed: no answer stalls, exhausts or changes the verdict of another."""
+"""Checks in processes that can be killed: no answer stalls another one or changes its verdict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_outcome_in_the_order_of_the_answers() -> None:
         Outcome.WRONG,
         Outcome.CORRECT,
     ]
-    assert CHECK.many([("1", ONE)]) == [Outcome.CORRECT]  # and the workers are none the worse for it
+    assert CHECK.many([("1", ONE)]) == [Outcome.CORRECT]  # and the workers still work
 
 
 def test_one_at_a_time_it_is_an_ordinary_checker() -> None:
@@ -58,7 +58,7 @@ def test_hostile_answers_cost_their_limit_divided_by_the_workers_and_equal_ones_
     assert 0.9 < spent < 8.0  # 4 x 0.5 CPU seconds over 2 workers, on a machine that may be busy
 
 
-def test_what_the_quick_checker_knows_never_reaches_a_worker() -> None:
+def test_what_the_quick_checker_decides_never_reaches_a_worker() -> None:
     checked = []
 
     def quick(answer: str, question: Question) -> bool | None:
@@ -96,7 +96,7 @@ def test_a_worker_writes_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists() or (tmp_path / "x").stat().st_size == 0
 
 
-def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = (
         "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import _crew\n"
         "CHECK.many([('1', ONE), ('2', ONE)])\ncrew = _crew(('tests.grading.checkers',), 2)\n"
@@ -126,7 +126,7 @@ def test_a_checker_that_is_not_there_is_refused(path: str) -> None:
         SandboxedChecker(path)
 
 
-def test_a_checker_of_ones_own_needs_only_be_importable_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ones_own_checker_needs_only_be_importable_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_checker.py").write_text("def check(answer, question):\n    return answer in question.answer\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The lens: known cases by hand, every algorithm against its own full loss, and a run that does not notice."""
+"""The lens: cases worked out by hand, every algorithm against its own full loss, and an unchanged run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_advantages(algo: Algorithm, groups: Sequence[Group], **known: Tensor) -
 
 
 def probing(folder: Path) -> Any:
-    """A learner as the lens needs it."""
+    """A learner with what the lens needs of it."""
     learner = learner_of(folder, micro_tokens=60)
     settings = dict(temperature=0.8, vocabulary=500, micro_tokens=60, autocast=False, device=torch.device("cpu"))
 
@@ -86,7 +86,7 @@ def test_every_algorithm_is_seen_and_its_own_cosine_is_one(mixed: dict[str, floa
     assert mixed["lens/drgrpo/cosine"] == pytest.approx(1, abs=1e-9)
     assert mixed["lens/rloo/cosine"] == pytest.approx(1, abs=1e-6)  # a constant factor away
     assert -1 < mixed["lens/sft/cosine"] < mixed["lens/grpo/cosine"] < 0.999
-    for one, other in [("grpo", "gspo"), ("dapo", "cispo")]:  # they part only when ratios leave 1
+    for one, other in [("grpo", "gspo"), ("dapo", "cispo")]:  # they differ only when ratios leave 1
         for key in (k for k in mixed if k.startswith(f"lens/{one}/")):
             assert mixed[key] == pytest.approx(mixed[key.replace(one, other)], rel=1e-5)
 
@@ -124,7 +124,7 @@ def test_equal_lengths_and_spreads_leave_no_difference(tiny_folder: Path) -> Non
         assert f"lens/{name}/length_bias" not in metrics and f"lens/{name}/difficulty_bias" not in metrics
 
 
-def test_a_step_that_teaches_nothing_has_nothing_to_compare(tiny_folder: Path) -> None:
+def test_a_step_without_signal_has_nothing_to_compare(tiny_folder: Path) -> None:
     metrics = seen_through(tiny_folder, "drgrpo", ["sft"], [group_of((0, 0), (4, 8)), group_of((0, 0), (4, 8), 1)])
     assert not [name for name in metrics if name.startswith("lens/drgrpo/") or name.endswith("/cosine")]
     assert metrics["lens/sft/incorrect_long"] == pytest.approx(2 / 3)
@@ -151,7 +151,7 @@ def test_splits_and_biases_by_hand() -> None:
     assert cosine(a, a * 0) == cosine(a * 0, a) == {}
 
 
-def test_what_the_environment_says_makes_no_answer_longer() -> None:
+def test_messages_of_the_environment_make_no_answer_longer() -> None:
     group = group_of((0, 0.5), (3, 9))
     first, second = group.completions
     with_feedback = replace(group, completions=(first, replace(second, action_mask=(True, False, False) * 3)))
@@ -183,7 +183,7 @@ def test_slopes_are_the_gradient_of_the_loss_at_the_samples(name: str) -> None:
 
 
 def test_what_the_run_did_not_compute_is_left_out(tiny_folder: Path) -> None:
-    """A KL counts if the run has the reference on the same tokens; responses cut off are seen by those who learn from them."""
+    """A KL counts if the run has the reference on the same tokens; truncated responses count where they are learnt from."""
     learner = probing(tiny_folder)
     groups = [group_of((1, 0, 0, 1), (3, 9, 5, 12), 0), group_of((0, 1, 0, 0), (6, 6, 6, 6), 1, finished=False)]
     kl = replace(load_algo("grpo"), beta=5.0)

@@ -1,4 +1,4 @@
-"""The alarm for reward hacking: it rings for a reward that rises alone, and keeps silent otherwise."""
+"""The alarm for reward hacking: it rings for a reward that rises alone, and is silent otherwise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_reward_that_is_the_accuracy_never_rings() -> None:
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_a_run_without_trends_rings_in_at_most_one_of_twenty(correlation: float) -> None:
-    """400 runs of 1,000 steps, asked at every step: the rule on whole arrays, and on one of them as a run has it."""
+    """400 runs of 1,000 steps, the rule at every step on whole arrays; one of them also step by step, as in a run."""
     draw = np.random.default_rng(1)
     accuracies = draw.normal(0.3, 0.1, size=(400, 1000))
     own = draw.normal(0.3, 0.1, size=(400, 1000))
@@ -112,7 +112,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop: int) -> None:
 
 
 def test_learning_to_use_feedback_is_no_hack() -> None:
-    """With several tries the reward is that of the last one, and so is the accuracy that it is held against."""
+    """With several tries the reward is that of the last one, and so is the accuracy that it is compared with."""
     rewards, accuracies = run(lambda t: (min(0.9, 0.1 + 0.01 * t), 0.0), 60, 0)
     alarm = RewardHackAlarm()
     lines = [line(reward, 0.1) | {"tries/solved": solved} for reward, solved in zip(rewards, accuracies, strict=True)]

@@ -1,4 +1,4 @@
-"""The sync_check hears a sync that failed, and says what is likely wrong; engines that fail are made to."""
+"""The sync check detects a failed sync and names the likely cause; engines here fail on purpose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSION = 5
 
 
 def moved(seed: int) -> Any:
-    """The shipped model, every weight a little elsewhere."""
+    """The shipped model with every weight changed a little."""
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -54,12 +54,12 @@ def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
 def check_sync(
     engine: NativeEngine, learner: TorchLearner, tokenizer: Any, sync_check: SyncCheck | None = None
 ) -> float:
-    sampling = Sampling(40, 0.8, top_p=0.5, stop_ids=(0,))  # what a truncation leaves out must not count
+    sampling = Sampling(40, 0.8, top_p=0.5, stop_ids=(0,))  # tokens left out by the truncation must not count
     sync_check = sync_check or SyncCheck(1)
     return sync_check.check(engine, learner, load_algo("drgrpo"), prompts_of(tokenizer), sampling, 7, World(), VERSION)
 
 
-def test_it_is_silent_where_all_is_well(tokenizer: Any) -> None:
+def test_it_is_silent_after_a_sound_sync(tokenizer: Any) -> None:
     learner = learner_of(moved(0))
     engine = engine_of(learner.model, tokenizer)
     engine.sync(learner.weights(), VERSION)
@@ -67,7 +67,7 @@ def test_it_is_silent_where_all_is_well(tokenizer: Any) -> None:
 
 
 def without(weights: Iterable[tuple[str, Tensor]], lost: str) -> Iterator[tuple[str, Tensor]]:
-    """What a sync delivers that forgets a tensor: its former value stays."""
+    """The weights after a sync that forgets a tensor: its old value stays."""
     before = dict(AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).named_parameters())
     return ((name, before[name] if lost in name else tensor) for name, tensor in weights)
 
@@ -91,7 +91,8 @@ def test_a_sync_that_never_came(tokenizer: Any) -> None:
 def test_weights_that_are_not_numbers(tokenizer: Any) -> None:
     learner = learner_of(moved(3))
     engine = engine_of(learner.model, tokenizer)
-    engine.sync([(name, weight.clone()) for name, weight in learner.weights()], VERSION)  # it may keep what it is given
+    # clones: an engine may keep the tensors that it is given
+    engine.sync([(name, weight.clone()) for name, weight in learner.weights()], VERSION)
     with torch.no_grad():
         next(learner.model.parameters()).fill_(float("nan"))
     with pytest.raises(SyncMismatch):
@@ -99,7 +100,7 @@ def test_weights_that_are_not_numbers(tokenizer: Any) -> None:
 
 
 class Remembering(NativeEngine):
-    """Answers the prompts that it knows with the weights of the time."""
+    """Answers prompts that it has seen with the weights it had then."""
 
     def remember(self, tokenizer: Any, known: Sequence[Prompt]) -> None:
         self.old = engine_of(AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32), tokenizer)
@@ -124,7 +125,7 @@ def test_a_cache_that_outlived_the_sync(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.07])
 def test_a_sync_that_changes_too_little(tokenizer: Any, share: float) -> None:
-    """Too small to be more than bfloat16's usual gap: the change since the first check tells."""
+    """Too small a gap to stand out of bfloat16's usual one; the change since the first check shows it."""
     learner, sync_check = learner_of(moved(5)), SyncCheck(1, mixed=True)
     engine = engine_of(learner.model, tokenizer)
     engine.sync(learner.weights(), VERSION)

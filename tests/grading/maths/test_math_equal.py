@@ -28,7 +28,9 @@ DIFFER = [
 
 
 @pytest.mark.parametrize(("answer", "reference", "strict", "fast", "slow"), DIFFER)
-def test_modes(answer: str, reference: str, strict: bool, fast: bool, slow: bool) -> None:
+def test_the_three_modes_differ_where_the_table_says(
+    answer: str, reference: str, strict: bool, fast: bool, slow: bool
+) -> None:
     modes = ("strict", "paper_fast", "paper_slow")
     assert [math_equal(answer, reference, mode=mode) for mode in modes] == [strict, fast, slow]
 
@@ -44,7 +46,7 @@ def test_any_reference_will_do() -> None:
 @pytest.mark.parametrize(
     "dress", ["\\boxed{5}", "#### 5", "$\\boxed{5}$", "<answer>5</answer>", "2+3=5, so \\boxed{5}."]
 )
-def test_a_reference_comes_out_of_its_dress(dress: str) -> None:
+def test_a_reference_is_taken_out_of_its_formatting(dress: str) -> None:
     assert math_equal("five", dress)
     assert not math_equal("2", dress)
     assert math_equal("2,1", "\\boxed{1} \\text{ or } \\boxed{2}") and not math_equal("2", "\\boxed{1} or \\boxed{2}")
@@ -56,7 +58,7 @@ def test_a_hostile_answer_is_not_equal_and_costs_no_more_than_its_limit() -> Non
             assert not math_equal(answer, "x", mode=mode, limit_s=0.2)
 
 
-def test_outcomes_are_told_apart() -> None:
+def test_outcomes_are_distinguished() -> None:
     question = Question("", ("x+1",), "q")
     answers = ["1+x", "x", "\\frac{", "no idea at all"]
     outcomes = check_maths.many([(answer, question) for answer in answers])

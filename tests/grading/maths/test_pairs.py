@@ -36,7 +36,7 @@ def test_pairs_of_a_kind(kind: str) -> None:
 
 
 TEXTS = list(dict.fromkeys(text for _, *both, _ in PAIRS for text in both))
-# where a digit or letter says nothing: labels, notes, colours and spacing, steps, words behind a number, 1^2, ends inside
+# where a digit or letter does not matter: labels, notes, colours and spacing, steps, words behind a number, 1^2, ends inside
 # another interval
 IDLE = (
     "brace{ (five color space phantom tag = of\\ the increase degrees balls 1^ or |x| cap sqrt{1 ceil\\ 2 ]\\cup[ ]\\ u\\ [ "

@@ -1,5 +1,5 @@
-r"""Strict equality as a table: what a mathematician would call the same answer, and what other graders of this field
-call so and should not. One row a line, `answer ~ reference`, held in both directions."""
+r"""Strict equality as a table: what a mathematician would call the same answer, and what other graders wrongly accept.
+One row a line, `answer ~ reference`, held in both directions."""
 
 from __future__ import annotations
 

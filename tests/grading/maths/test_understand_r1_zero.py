@@ -1,4 +1,4 @@
-r"""The verdicts of the paper's grader. Those in the tables are what its own code says (sympy 1.14, math_verify 0.9)."""
+r"""The verdicts of the paper's grader, as its own code gives them (sympy 1.14, math_verify 0.9)."""
 
 from __future__ import annotations
 
