@@ -1,4 +1,4 @@
-"""A hub of one model on this machine, as much of it as the real client asks for, and repositories that are refused.
+"""A hub of one model on this machine, as far as the real client uses it, and repositories that are refused.
 
 OWNER of OWNER/NAME says what happens: see `Hub.do_HEAD`. Started by `serving`; `HF_ENDPOINT` is its address.
 """
@@ -18,7 +18,7 @@ REFUSED = {  # owner -> status, the hub's own code for it
     "gated": (403, "GatedRepo"),
     "forbidden": (403, ""),
     "private": (401, ""),
-    "Qwem": (401, "RepoNotFound"),  # what the hub says of names that do not exist
+    "Qwem": (401, "RepoNotFound"),  # the hub's reply for names that do not exist
     "mirror": (404, ""),
     "empty": (404, "EntryNotFound"),
     "busy": (503, ""),
@@ -50,7 +50,7 @@ class Hub(BaseHTTPRequestHandler):
             self._refuse(*REFUSED[owner])
         elif revision == "lost":
             self._refuse(404, "RevisionNotFound")
-        elif owner != "good" or not file.is_file():  # the api, which lists what a repository holds, is not there
+        elif owner != "good" or not file.is_file():  # the api, which lists the files of a repository, is absent
             self._refuse(404, "EntryNotFound")
         else:
             data = file.read_bytes()
@@ -70,17 +70,17 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Silence: the test reads `asked`."""
+        """No log on the terminal: tests read `requested_paths`."""
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub that holds `folder`, and the list of all paths it is asked for."""
+    """The address of a hub that holds `folder`, and the list of all requested paths."""
     requested_paths: list[str] = []
     handler = type("Served", (Hub,), {"folder": folder, "requested_paths": requested_paths})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        server.block_on_close = False  # a connection that hangs must not hold up the end
+        server.block_on_close = False  # a hanging connection must not delay the shutdown
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", requested_paths

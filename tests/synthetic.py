@@ -1,4 +1,4 @@
-"""Runs that never ran: metrics as a run would write them, for tests of what reads them."""
+"""Synthetic runs: metrics as a run would write them, for tests of their readers."""
 
 from __future__ import annotations
 

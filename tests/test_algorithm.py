@@ -1,4 +1,4 @@
-"""Every algorithm of conf/algo: gradients by finite differences, invariance to how a step is cut, silence on equal groups."""
+"""Every algorithm of conf/algo: gradients by finite differences, invariance to micro-batches, no gradient of equal groups."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make(algo: Algorithm, rewards_PG: torch.Tensor, seed: int = 0) -> tuple[torc
 
 
 def values_of(algo: Algorithm, mask: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A critic's answer: random values, and steps of one token or of several."""
+    """A critic's values: random, for steps of one token or of several."""
     if algo.estimator is None:
         return None
     generator = torch.Generator().manual_seed(100 + seed)
@@ -141,7 +141,7 @@ CLIPS: dict[str, tuple[dict[str, Any], float]] = {  # settings of a clip, and th
 @pytest.mark.parametrize("changed", [False, True], ids=["as shipped", "overridden"])
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_token_counts_as_clipped_exactly_where_it_has_no_gradient(name: str, changed: bool) -> None:
-    """Whatever the bounds are set to: they stand once."""
+    """For any setting of the bounds, which are written once."""
     bounds, spread = CLIPS[name]
     overrides = [
         f"+algo.{key}={value}" if key == "surrogate.dual" else f"algo.{key}={value}" for key, value in bounds.items()
@@ -177,7 +177,7 @@ REWARDS = st.lists(
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=25, deadline=None)
 @given(values=REWARDS, seed=st.integers(0, 1000), whiten=st.booleans(), beta=st.sampled_from([0.0, 0.1]))
-def test_whatever_the_rewards_all_is_finite_and_only_responses_learn(
+def test_with_any_rewards_all_is_finite_and_only_responses_learn(
     name: str, values: list[float], seed: int, whiten: bool, beta: float
 ) -> None:
     algo = replace(load(name), whiten=whiten, beta=beta)
@@ -206,9 +206,7 @@ def test_neither_siblings_nor_prompts_have_an_order(
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).min_group > 1])
 @settings(max_examples=25, deadline=None)
 @given(values=REWARDS)
-def test_siblings_are_compared_so_that_the_better_gain_and_all_add_up_to_nothing(
-    name: str, values: list[float]
-) -> None:
+def test_better_siblings_gain_and_advantages_of_a_group_add_up_to_zero(name: str, values: list[float]) -> None:
     rewards = torch.tensor(values, dtype=torch.float64).reshape(P, G)
     advantage = load(name).advantage(rewards)
     most = advantage.abs().max().clamp(min=1)
@@ -269,7 +267,7 @@ def test_an_entropy_bonus_lowers_the_loss_by_the_weighted_entropy(algo: Algorith
     assert bonus.trained_rows(batch).all()
 
 
-def test_the_largest_advantage(algo: Algorithm) -> None:
+def test_advantages_are_clipped_to_the_largest(algo: Algorithm) -> None:
     rewards = mixed_rewards() * 9
     clipped = make(replace(algo, advantage_clip=0.25), rewards)[1].advantage_NT
     whole = make(algo, rewards)[1].advantage_NT
@@ -279,7 +277,7 @@ def test_the_largest_advantage(algo: Algorithm) -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_truncated_responses_can_be_no_part_of_the_batch(algo: Algorithm, masked: bool) -> None:
+def test_truncated_responses_can_be_masked(algo: Algorithm, masked: bool) -> None:
     prompt = Prompt(Question("q", ("1",), "q"), "q", (5, 6), (0,))
     cut, whole = Completion((1, 2, 3), (-1.0,) * 3, "", False), Completion((1, 2), (-1.0,) * 2, "", True)
     verdicts = [Verdict(reward, Outcome.WRONG, Outcome.WRONG, "1", "") for reward in (1.0, 0.0, 1.0, 0.0)]

@@ -1,4 +1,4 @@
-"""The house rules that a machine can see: arrows point down, and nobody asks an axis for its name."""
+"""The house rules that a test can check: imports point down, and no code branches on the name of an axis value."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_libraries_stay_where_they_belong(path: Path) -> None:
         assert allowed is None or any(module == a or module.startswith(a + ".") for a in allowed), f"{module}: {target}"
 
 
-def test_no_one_compares_with_the_name_of_an_axis_value() -> None:
+def test_no_code_compares_with_the_name_of_an_axis_value() -> None:
     names = {
         p.stem for axis in ("algo", "template", "questions", "model") for p in (ROOT / "conf" / axis).glob("[!_]*.yaml")
     }

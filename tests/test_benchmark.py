@@ -90,7 +90,7 @@ def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) 
 
 
 def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no") -> Group:
-    """Each with so many tries, and 3 tokens of its own in a try; the environment tells it to double-check."""
+    """Each with so many attempts of 3 sampled tokens; between them the environment says to double-check."""
     prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
     completions, verdicts = [], []
     for attempts, outcome in tries_and_outcomes:
@@ -101,7 +101,7 @@ def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no")
     return Group(prompt, tuple(completions), tuple(verdicts))
 
 
-def test_accuracy_is_that_of_first_tries_and_what_feedback_solves_is_apart() -> None:
+def test_accuracy_is_that_of_first_attempts_and_what_feedback_solves_is_another_metric() -> None:
     yes, no = Outcome.CORRECT, Outcome.WRONG
     metrics = summarize([episodes((1, yes), (3, yes), (5, no), (1, no))])
     expected = {
@@ -112,7 +112,7 @@ def test_accuracy_is_that_of_first_tries_and_what_feedback_solves_is_apart() -> 
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert all(describe(name) for name in metrics)
     assert summarize([episodes((2, no), attempt_text="I recheck")])["reflection/share"] == 1.0
-    once = summarize([episodes((1, yes))])  # also where no try happens to be repeated
+    once = summarize([episodes((1, yes))])  # also where no response happens to have a second attempt
     assert (once["tries/solved"], once["tries/mean"]) == (1.0, 1.0)
     plain = summarize([group(verdict(yes, yes, right=1.0), lengths=[3])])
     assert not [name for name in plain if name.startswith("tries/")]
@@ -155,7 +155,7 @@ def test_a_benchmark_from_its_rows() -> None:
     ("answers", "classes", "silent"),
     [
         ((("0.50", True), ("\\frac{1}{2}", True), ("$ 1/2 $", True)), [(3, 1.0)], 0),
-        ((("x + 1", True), ("x+1", True), ("1+x", True)), [(2, 1.0), (1, 1.0)], 0),  # no algebra
+        ((("x + 1", True), ("x+1", True), ("1+x", True)), [(2, 1.0), (1, 1.0)], 0),  # no algebra is done
         ((("", False), (None, False)), [(1, 0.0)], 1),
         ((("7" * 3000, False), ("7" * 3000, False)), [(2, 0.0)], 0),
     ],
@@ -300,7 +300,7 @@ def test_the_source_with_the_nearest_protocol_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_published_tables_hang_together(name: str) -> None:
+def test_published_tables_are_consistent(name: str) -> None:
     table = PUBLISHED[name]
     known = {path.stem for path in (ROOT / "conf" / "questions").glob("*.yaml")} | {"macro"}
     templates = {path.stem for path in (ROOT / "conf" / "template").glob("*.yaml")} | {"*"}
@@ -310,11 +310,11 @@ def test_published_tables_hang_together(name: str) -> None:
         for scores in of_templates.values():
             assert len(scores) == len(table["benchmarks"]), model
             *single, mean = scores
-            if table["benchmarks"][-1] == "macro" and None not in single:  # a slip of a digit would show here
+            if table["benchmarks"][-1] == "macro" and None not in single:  # a mistyped digit would show here
                 assert sum(single) / len(single) == pytest.approx(mean, abs=0.11), model
 
 
-# --- what a person sees ---
+# --- the printed tables ---
 
 
 def printed(what: Any, width: int = 100) -> str:

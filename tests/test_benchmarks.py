@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the same work every time, a ratio that fell is told, several processes share one step."""
+"""The benchmarks: the same work every time, a ratio that fell is reported, several processes share one step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_workload_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert workload == WORKLOADS["W2"] and len(prompts) >= workload.prompts * (workload.steps + 1)
 
 
-def test_a_ratio_that_fell_by_more_than_15_percent_is_told() -> None:
+def test_a_ratio_that_fell_by_more_than_15_percent_is_reported() -> None:
     before = {"W1": {"whole step": 2.0, "memory": 1.5}, "W4": {"whole step": 9.0}}
     assert peer.fallen({"W1": {"whole step": 1.71, "memory": 3.0}}, before) == []
     (line,) = peer.fallen({"W1": {"whole step": 1.69, "memory": 1.5}}, before)

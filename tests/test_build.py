@@ -85,7 +85,7 @@ def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
         ("cuda", {"tf32": True}, False),
     ],
 )
-def test_full_float32_on_a_gpu_is_doubted(device: str, settings: dict[str, Any], doubted: bool) -> None:
+def test_full_float32_on_a_gpu_is_warned_of(device: str, settings: dict[str, Any], doubted: bool) -> None:
     config = {"learner": {"precision": "float32", "tf32": False} | settings}
     doubt = precision_doubt(config, torch.device(device))
     assert (doubt is not None) == doubted

@@ -56,7 +56,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: s
     assert "step_000020" in notes[0] and "damaged" in notes[0]
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "absent", pytest.fail) is None  # type: ignore[arg-type]
 
 
@@ -104,7 +104,7 @@ world.part_ways()
 
 
 def test_ranks_agree_on_a_checkpoint_or_say_that_they_cannot(tmp_path: Path) -> None:
-    """Two nodes: a folder that both see, one that only the second has filled, one in which they differ."""
+    """Two nodes: a folder that both see, one that only the second has written, one in which they differ."""
     a, b, shared = (tmp_path / name / "checkpoints" for name in ("a", "b", "shared"))
     for folder, step in ((a, 10), (b, 10), (b, 20), (shared, 30)):
         checkpoint.save(folder, step, writer(f"{folder}{step}"), keep=2)  # type: ignore[arg-type]

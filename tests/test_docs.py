@@ -1,4 +1,4 @@
-"""What README and docs/ say: commands compose or parse, links and paths lead somewhere, the example runs, nothing is stale."""
+"""README and docs/: commands compose or parse, links and paths exist, the example runs, generated parts are fresh."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WORDS = {  # what a reader puts in their place
 }  # fmt: skip
 
 
-GOOD: set[tuple[str, ...]] = set()  # commands that were taken
+GOOD: set[tuple[str, ...]] = set()  # commands that were accepted
 
 
 # ---------------------------------------------------------------------------------------------------------- what a page says
@@ -98,7 +98,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_files(page: Path, folder: Path) -> None:
-    """The files that the blocks of a page are."""
+    """The files that the blocks of a page contain."""
     for language in ("python", "jsonl", "yaml"):
         for name, text in blocks(page, language):
             if name:
@@ -220,7 +220,7 @@ def check_command(words: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in MANY), id=page.name) for page in PAGES]
 )
-def test_every_command_would_be_taken(page: Path, here: Path) -> None:
+def test_every_command_would_be_accepted(page: Path, here: Path) -> None:
     write_files(page, here)
     refused = []
     for words in commands(page):
@@ -272,7 +272,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_paths_lead_somewhere(page: Path) -> None:
+def test_links_and_paths_exist(page: Path) -> None:
     lost = []
     for target in LINK.findall(BLOCK.sub("", page.read_text())):
         if not target.startswith(("https://", "http://")):
@@ -319,7 +319,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 def test_quoted_messages_are_those_of_the_code() -> None:
     sources = [path.read_text() for top in ("zero", "launch") for path in (ROOT / top).rglob("*.py")]
     code = " ".join([*sources, (ROOT / "Makefile").read_text()])
-    code = re.sub(r"""["']\s*\+?\s*f?["']""", "", code)  # strings that stand in pieces
+    code = re.sub(r"""["']\s*\+?\s*f?["']""", "", code)  # strings written in pieces
     rows = re.findall(r"^\| ([^|]*`[^|]*) \|", (docs.DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
     quoted = [piece for row in rows for span in SPAN.findall(row) for piece in re.split(r"\.\.\.|\(.*\)|\d+", span)]
     unknown = [piece for piece in quoted if len(piece.split()) > 2 and piece.strip(" ;:,") not in code]
@@ -331,7 +331,7 @@ def test_quoted_messages_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_are_what_they_say(page: Path) -> None:
+def test_blocks_are_valid_in_their_language(page: Path) -> None:
     assert {kind for kind, _, _ in BLOCK.findall(page.read_text())} <= LANGUAGES
     assert page.read_text().count("```") % 2 == 0 or page.name == "developing.md"
     for _, text in blocks(page, "python"):

@@ -115,7 +115,7 @@ def gae(reward: float, row: list[tuple[float, bool]], gamma: float, lam: float) 
 
 
 def vine(reward: float, row: list[tuple[float, bool]]) -> Group:
-    """What comes after a step less what was there before it, [Vine] eq. 5."""
+    """The value after a step less the value before it, [Vine] eq. 5."""
     worth = [*steps_of(row), reward]
     step, advantages = -1, []
     for _, starts in row:
@@ -156,7 +156,7 @@ CREDIT: dict[str, Callable[[float, list[tuple[float, bool]]], Group]] = {  # rew
 }
 
 
-def test_every_algorithm_has_its_source_here() -> None:
+def test_every_algorithm_has_its_formula_here() -> None:
     assert sorted(SOURCES) == NAMES
 
 

@@ -57,7 +57,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(python: Path, folder: Path, *words: str) -> str:
-    """What a command prints that is run in a folder far from the checkout."""
+    """The output of a command that is run in a folder far from the checkout."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([python, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,7 +80,7 @@ def test_the_wheel_trains_and_sweeps_from_another_folder(python: Path, tmp_path:
     assert "2 finished" in call(python, tmp_path, "-m", "launch.status", "runs/sweeps/two")
 
 
-def test_the_wheel_holds_conf_and_models_and_says_what_it_is(wheel: Path, python: Path, tmp_path: Path) -> None:
+def test_the_wheel_holds_conf_models_and_metadata(wheel: Path, python: Path, tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"zero", "launch", "analysis"}
     wanted = {f"zero/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}

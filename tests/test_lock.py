@@ -71,7 +71,7 @@ def test_the_copies_of_a_cell_settle_it_by_their_lease(tmp_path: Path, monkeypat
         child.wait()
 
 
-def test_whoever_may_write_to_a_folder_may_own_it_next(tmp_path: Path) -> None:
+def test_any_user_who_may_write_to_a_folder_may_own_it_next(tmp_path: Path) -> None:
     """A group that shares its files (umask 002) goes on with each other's runs."""
     before = os.umask(0o002)
     try:

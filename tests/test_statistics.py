@@ -1,4 +1,4 @@
-"""pass@k and maj@k against their definitions, and intervals against what they promise."""
+"""pass@k and maj@k against their definitions, and intervals against their nominal coverage."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_maj_at_k_is_the_share_of_draws_whose_vote_is_right(
         ([(3, 1.0), (5, 0.0)], 0, 8, 0.0),  # k = n is the vote itself
         ([(3, 1.0), (5, 0.0)], 92, 100, 0.0),  # those without an answer do not outvote anyone
         ([(1, 1.0)], 7, 8, 1.0),
-        ([(4, 1.0), (4, 0.0)], 0, 8, 0.5),  # a tie is broken by lot
+        ([(4, 1.0), (4, 0.0)], 0, 8, 0.5),  # a tie is broken at random
         ([(2, 1.0), (2, 0.0), (2, 0.0), (1, 0.0)], 0, 7, 1 / 3),
         ([], 5, 3, 0.0),  # nobody votes
         ([(600, 1.0), (400, 0.0)], 24, 1024, 1.0),  # nothing overflows

@@ -1,4 +1,5 @@
-"""One attempt of a cell without a cluster: who may start, who gives way, what is kept of the end. Ranks from Slurm's words."""
+"""One attempt of a cell without a cluster: which copy may start, which gives way, how its end is recorded.
+Ranks come from Slurm's variables."""
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def test_a_cell_that_raises_keeps_its_traceback(folder: Path) -> None:
     assert [a["exit"] for a in files.read_attempts(folder / "c")] == [1, 0]
 
 
-def test_another_entry_point_says_what_is_wrong(folder: Path) -> None:
+def test_an_unknown_entry_point_is_named(folder: Path) -> None:
     path = folder / "c" / files.CELL
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"root": "evaluate", "overrides": ["benchmarks=nonsense"]})
@@ -176,7 +177,7 @@ def test_a_warning_that_comes_before_the_cell_runs_is_kept(folder: Path) -> None
     assert (folder / "c" / files.STOP).exists() and not files.stopped_by_user(folder / "c")
 
 
-def test_who_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_copies_may_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "FILE_DELAY", 0.0)
     cell, process = files.read_cell(folder, "c"), Process(job="12_0", restart=1)
     home = folder / "c"
@@ -207,7 +208,10 @@ def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
         (["launch.sweep.attempt", str(folder), "d"], 0),
     ):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
-            lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}  # or what has its number by now
+            lease = {
+                "token": f"{os.uname().nodename}.{other.pid}",
+                "pid": other.pid,
+            }  # or the process that has its number by now
             write_json(folder / "c" / files.LEASE, lease)
             time.sleep(0.2)
             assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process())[1] == code
@@ -220,14 +224,14 @@ def test_the_batch_script_notes_a_death(code: int, words: str, folder: Path) -> 
     home = folder / "c"
     process = Process(job="12_0", restart=1)
     cells.take_lease(home, process)
-    cells.record_death(home, Process(job="12_0"), code)  # of a copy that has lost the cell: not its to say
+    cells.record_death(home, Process(job="12_0"), code)  # a copy that has lost the cell records nothing
     assert "exit" not in files.read_attempts(home)[-1]
     cells.record_death(home, process, code)
     assert words in read_json(home / files.ERROR)["line"] and files.read_attempts(home)[-1]["exit"] == code
 
 
 SLURMS = {
-    # what Slurm's programs printed, the exit code, what the cell's error line says of it
+    # what Slurm's programs printed, the exit code, the cell's error line
     "memory": (
         "slurmstepd: error: Step 5.0 exceeded memory limit (561 > 536), being killed\nsrun: error: n1: task 0: Killed",
         137,
@@ -243,7 +247,7 @@ SLURMS = {
 
 
 @pytest.mark.parametrize("name", SLURMS)
-def test_a_step_that_never_began_or_was_killed_is_told_in_slurms_words(name: str, folder: Path) -> None:
+def test_a_step_that_never_began_or_was_killed_is_reported_in_slurms_words(name: str, folder: Path) -> None:
     printed, code, line = SLURMS[name]
     home, process = folder / "c", Process(job="12_0", restart=1)
     if name == "memory":
@@ -256,7 +260,7 @@ def test_a_step_that_never_began_or_was_killed_is_told_in_slurms_words(name: str
 
 
 def test_a_result_that_another_node_has_just_written_is_waited_for(folder: Path) -> None:
-    """A shared file system may show it late; without a scheduler that says so, nothing is waited for."""
+    """A shared file system may show it late. Without a scheduler nothing is waited for."""
     waiting = files.Cell("d", "train", (), {}, "", after="c")
     assert cells.reason_not_to_run(folder / "d", waiting, Process())[1] == 2
     late = threading.Timer(0.5, lambda: write_json(folder / "c" / files.RESULT, {"status": "finished"}))
@@ -265,10 +269,10 @@ def test_a_result_that_another_node_has_just_written_is_waited_for(folder: Path)
     late.join()
 
 
-def test_a_stop_file_and_a_lease_are_asked_at_the_end_of_a_step(
+def test_a_stop_file_and_the_lease_are_checked_at_the_end_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = tmp_path / "lease:1.json"  # a colon in the path is no end of it
+    lease = tmp_path / "lease:1.json"  # a colon does not end the path
     monkeypatch.setenv("ZERO_STOP_FILE", str(tmp_path / "stop"))
     monkeypatch.setenv("ZERO_LEASE", f"{lease}:12_0.0")
     stop = StopSignal()

@@ -67,12 +67,12 @@ def test_configs_of_cells_share_nothing() -> None:
         (["algo=grpo,sft", "seed=0,1"], "imitates every response, right or wrong: add rollout=gold"),
     ],
 )
-def test_one_bad_cell_and_there_is_no_plan(typed: list[str], message: str) -> None:
+def test_one_bad_cell_refuses_the_whole_plan(typed: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         cells.plan(typed)
 
 
-def test_the_product_its_names_and_what_distinguishes() -> None:
+def test_the_product_of_axes_with_names_that_show_what_differs() -> None:
     planned = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
     assert [(c.axes["algo"], c.axes["seed"]) for c in planned.cells.values()] == [
         ("grpo", "0"),
@@ -165,7 +165,7 @@ def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> N
         (["hydra.launcher.at_once=5"], {"at_once": 5}),
     ],
 )  # fmt: skip
-def test_settings_of_the_launcher_are_hydras(typed: list[str], settings: dict[str, object]) -> None:
+def test_settings_of_the_launcher_are_read_from_hydra(typed: list[str], settings: dict[str, object]) -> None:
     composed = compose.launcher_settings(typed, default="local")
     assert {key: composed[key] for key in settings} == settings
 
@@ -190,8 +190,8 @@ def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
     assert time.process_time() - began < 10
 
 
-def test_a_setting_whose_default_is_read_from_elsewhere_is_set_at_once() -> None:
-    """optim.lr is ${model.recipe.lr}: what is typed replaces it, and nobody reads optim.lr."""
+def test_a_setting_whose_default_refers_to_another_is_set_directly() -> None:
+    """optim.lr is ${model.recipe.lr}: a typed value replaces it, and no other setting refers to optim.lr."""
     base = compose.make_base("train", ())
     paths = {
         key: compose.settable_path(base, configs.parsed(f"{key}=1")) for key in ("optim.lr", "model.recipe.lr", "seed")

@@ -66,7 +66,7 @@ def client_of(runs: Path) -> Any:
 
 
 def states_of(runs: Path) -> dict[str, Any]:
-    """Shared views as MLflow's page would read them."""
+    """Shared views, decoded as MLflow's page decodes them."""
     tags = client_of(runs).get_experiment_by_name("zero").tags
     views = {}
     for name, value in tags.items():
@@ -97,7 +97,7 @@ def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixtur
         assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == set(shown)
 
 
-def test_runs_get_a_hue_for_each_algorithm_unless_a_person_chose(runs: Path) -> None:
+def test_runs_get_a_hue_for_each_algorithm_unless_a_user_chose_one(runs: Path) -> None:
     client = client_of(runs)
     chosen = client.search_runs(["1"])[0].info.run_id
     client.set_tag(chosen, dashboard.COLOUR, "#123456")
@@ -124,7 +124,7 @@ def test_every_axis_that_varies_has_a_comparison(tmp_path: Path, capsys: pytest.
     assert [key["groupByData"] for key in keys] == ["algo", "template"]
 
 
-def test_what_cannot_work_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_settings_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, words in (
@@ -154,12 +154,12 @@ def free_port() -> int:
         ("no such host", 5000, "--host=no such host: is no address of this machine"),
     ],
 )
-def test_an_address_that_cannot_be(host: str, port: int, message: str) -> None:
+def test_an_impossible_address_is_refused(host: str, port: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         mlflow_server.refuse_taken_port(host, port)
 
 
-def test_an_address_of_version_6_is_one() -> None:
+def test_an_ipv6_address_is_accepted() -> None:
     assert mlflow_server.shown_name("::1") == "[::1]" and mlflow_server.shown_name("127.0.0.1") == "127.0.0.1"
     assert "[fd00::2]" in mlflow_server.names_of_this_machine("fd00::2", [])
     with socket.socket(socket.AF_INET6) as other:
@@ -181,7 +181,7 @@ def test_every_page_of_runs_is_prepared(runs: Path, monkeypatch: pytest.MonkeyPa
 
 
 def session_of(pid: int) -> list[int]:
-    """Living processes of the sessions that the process and its children lead."""
+    """Live processes in the sessions of the process and its children."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in listed.splitlines()]
     children = {row[0] for row in rows if row[1] == str(pid)}
@@ -207,7 +207,7 @@ def served(runs: Path, *more: str, **environment: str) -> tuple[subprocess.Popen
 
 
 def search_runs(port: int, password: str | None = None, name: str = "") -> tuple[int, int]:
-    """The status of a search for runs, and how many there are; `name`: what a browser calls this machine."""
+    """The status of a search for runs, and how many there are; `name`: the host name that a browser sends."""
     query = json.dumps({"experiment_ids": ["1"], "max_results": 10}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", query, {"Content-Type": "application/json"}
@@ -225,7 +225,7 @@ def search_runs(port: int, password: str | None = None, name: str = "") -> tuple
 
 
 @pytest.mark.slow
-def test_who_has_no_password_sees_nothing(runs: Path) -> None:
+def test_without_a_password_nothing_is_shown(runs: Path) -> None:
     password = "correct horse battery"
     open_to_all = ["--host", "0.0.0.0", "--allow", "lab.example.org"]
     server, port, lines = served(runs, "--login", *open_to_all, MLFLOW_AUTH_ADMIN_PASSWORD=password)
@@ -246,7 +246,7 @@ def test_who_has_no_password_sees_nothing(runs: Path) -> None:
     assert password not in (runs / "mlflow-users.ini").read_text()
 
 
-def test_a_login_needs_its_app_and_an_open_address_is_told(
+def test_a_login_needs_its_app_and_an_open_address_is_warned_of(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dashboard, "serve", lambda *arguments: 0)

@@ -53,7 +53,7 @@ leave(0)
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
-    """An interpreter that plays a cell whatever module it is told to run."""
+    """An interpreter that runs a toy cell whatever module it is given."""
     script, program = tmp_path / "toy.py", tmp_path / "python"
     script.write_text(TOY.format(root=str(ROOT)))
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
@@ -82,7 +82,7 @@ def until(fact: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, python: str) -> None:
+def test_the_state_of_each_cell_and_the_restart_of_those_that_saved(tmp_path: Path, python: str) -> None:
     folder, sweep = make_sweep(tmp_path, "ok-1", "fail-1", "again-1", "hopeless-1", "ok-2")
     settings = local.parse_settings({"python": python, "at_once": 3, "requeues": 2})
     assert local.supervise(folder, list(sweep.cells), settings) == 0
@@ -96,7 +96,7 @@ def test_cells_end_as_they_end_and_those_that_saved_start_again(tmp_path: Path, 
     assert [len(files.read_attempts(folder / name)) for name in sweep.cells] == [1, 1, 2, 3, 1]
 
 
-def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python: str) -> None:
+def test_never_more_at_once_than_allowed_and_each_on_its_device(tmp_path: Path, python: str) -> None:
     folder, sweep = make_sweep(tmp_path, *(f"ok-{i}" for i in range(5)))
     most = 0
 
@@ -111,7 +111,7 @@ def test_never_more_than_asked_for_and_each_on_its_device(tmp_path: Path, python
     assert {line["path"].split(os.pathsep)[0] for line in seen} == {str(folder / "code")}, "cells run the frozen copy"
 
 
-def test_what_waits_starts_on_success_alone(tmp_path: Path, python: str) -> None:
+def test_a_cell_that_waits_starts_only_after_a_success(tmp_path: Path, python: str) -> None:
     names = ("ok-1", "fail-1", "ok-after-ok", "ok-after-fail")
     folder, sweep = make_sweep(tmp_path, *names, after={"ok-after-ok": "ok-1", "ok-after-fail": "fail-1"})
     local.supervise(
@@ -133,7 +133,7 @@ def test_asked_to_stop_it_lets_its_cells_save(tmp_path: Path, python: str, capsy
     assert "1 cells save at the end of their step" in capsys.readouterr().err
 
 
-def test_a_cell_that_lives_is_not_started_twice_after_its_supervisor_was_killed(tmp_path: Path, python: str) -> None:
+def test_a_live_cell_is_not_started_again_after_its_supervisor_was_killed(tmp_path: Path, python: str) -> None:
     folder, sweep = make_sweep(tmp_path, "slow-launch.cell")
     place = folder / "slow-launch.cell"
     backend = local.Local.parse({"python": python})
@@ -200,7 +200,7 @@ def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.Ca
     "settings",
     [{"at_once": 0}, {"at_once": "x"}, {"requeues": -1}, {"devices": 3}, {"devices": []}, {"partition": "gpu"}],
 )
-def test_settings_that_cannot_be_are_one_line(settings: dict[str, Any]) -> None:
+def test_impossible_settings_are_one_line(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         local.parse_settings(settings)
 

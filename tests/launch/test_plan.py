@@ -69,7 +69,7 @@ def test_decoding_is_bound_by_memory_then_by_arithmetic() -> None:
 
 
 def test_a_plan_of_the_papers_7b() -> None:
-    """216 A100-hours in the paper, evaluation and saving included: the formulas give the same order."""
+    """216 A100-hours in the paper, evaluation and saving included: the formulas give the same order of magnitude."""
     config = check(
         "train",
         [
@@ -171,7 +171,7 @@ def test_cells_of_one_plan_are_one_row() -> None:
     assert len(cells) == 4 and len(distinct_cells(cells.values())) == 1, "neither rewards nor seeds change a plan"
 
 
-def test_a_dry_run_says_what_its_cells_take_on_paper() -> None:
+def test_a_dry_run_prints_the_estimated_cost_of_its_cells() -> None:
     lines = cost_lines(plan(["experiment=table4_recipe", "size=paper"]).cells.values(), 8)
     assert lines[0].startswith("on paper, 8 GPUs a cell") and len(lines) == 3 + 3
     seven = next(line for line in lines if "qwen2_5_math_7b" in line)

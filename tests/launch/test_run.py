@@ -1,4 +1,4 @@
-"""A real sweep on this machine, disturbed: the bits are those of a run that nothing happened to."""
+"""A real sweep on this machine, interrupted: the bits are those of an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_vllm_reads_a_folder_with_the_tokenizers_vocabulary(tmp_path: Path) -> N
     assert not list(folder.glob("*.safetensors"))
 
 
-def test_the_flags_that_the_engine_depends_on(tmp_path: Path) -> None:
+def test_the_flags_of_vllm_that_the_engine_depends_on(tmp_path: Path) -> None:
     serve.prepare({"path": str(BASE)}, tmp_path)
     options = serve.parse(["zero/nano/base", "--batched-tokens=100", "--cache-gib=0.5"])
     options.model = "zero/nano/base"
@@ -116,7 +116,7 @@ def test_the_endpoint_is_what_other_machines_can_use(tmp_path: Path, capsys: pyt
     assert serving.url_of("::1", 1) == "http://[::1]:1"
 
 
-def test_a_model_that_is_nowhere(
+def test_a_missing_model_is_one_line(
     vllm: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -184,7 +184,7 @@ def test_the_job_runs_the_typed_line_on_every_node(tmp_path: Path) -> None:
     assert f"{line}\ncode=$?\nrm y\nexit $code\n}}\n" in text  # of the function that the last line calls
 
 
-def test_nodes_meet_where_the_first_says(tmp_path: Path) -> None:
+def test_nodes_meet_at_the_address_that_the_first_writes(tmp_path: Path) -> None:
     options = serve.parse(["m", f"--endpoint={tmp_path / 'e.json'}"])
     places = [Process(job="7_0", rank=rank, world_size=2, address="n1") for rank in (0, 1)]
     first, second = (serving.multi_node_flags(options, process) for process in places)

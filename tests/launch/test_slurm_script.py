@@ -1,4 +1,4 @@
-"""What a sweep asks of Slurm: settings checked, the batch script as text, arrays, and what Slurm's tables say. No cluster."""
+"""What a sweep requests from Slurm: checked settings, the batch script as text, arrays, and Slurm's tables. No cluster."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_settings_that_cannot_be(name: str) -> None:
+def test_impossible_settings_are_refused(name: str) -> None:
     given, words = BAD[name]
     with pytest.raises(InputError, match=words) as error:
         Settings.parse(given)
@@ -114,7 +114,7 @@ def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
     assert not options.keys() & {"partition", "account", "qos", "mem", "gpus-per-node", "dependency"}
 
 
-def test_signs_of_slurm_in_the_name_of_a_folder_are_its_letters(tmp_path: Path) -> None:
+def test_percent_signs_in_the_name_of_a_folder_are_literal(tmp_path: Path) -> None:
     options = flags(
         submitit_executor.batch_file(slurm_jobs.job_request(tmp_path / "100%A", "job", 1, Settings(), "0" * 12))
     )
@@ -270,7 +270,7 @@ def test_gpus_of_a_node(text: str, count: int) -> None:
     assert count_gpus(text) == count
 
 
-def test_what_slurm_prints() -> None:
+def test_numbers_and_exit_codes_of_slurm() -> None:
     assert (first_number("128+"), first_number("(null)")) == (128, 0)
     assert (exit_code(256), exit_code(0), exit_code(9), exit_code(75 << 8)) == (1, 0, 137, 75)
     now = time.time()
@@ -279,7 +279,7 @@ def test_what_slurm_prints() -> None:
     assert assume_requeue(Task("FAILED", ended=now)).state == "FAILED"
 
 
-def test_one_question_for_all_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_query_for_all_tasks_and_no_reply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     programs: list[str] = []
 
     def call(*words: str, **_: Any) -> str:
@@ -307,6 +307,6 @@ def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         slurm_checks.check(Settings(), tmp_path / "sweep", 1)
 
 
-def test_folders_that_nodes_do_not_see() -> None:
+def test_folders_that_nodes_cannot_see_are_recognised() -> None:
     assert private_file_system(Path("/tmp/x")) == "/tmp" and private_file_system(Path("/dev/shm/x")) == "/dev"
     assert private_file_system(Path("/tmpfiles")) == ""

@@ -1,4 +1,4 @@
-"""What has become of a cell, from its files and the scheduler's word."""
+"""The state of a cell, from its files and the scheduler's answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def result(place: Path) -> None:
 
 
 CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
-    # what the cell's files say, what Slurm says, when, state, alive
+    # the cell's files, Slurm's answer, the time, state, alive
     "in the queue": (lambda p: None, Word("PENDING", "Priority"), NEW, "pending", True),
     "starts": (lambda p: None, Word("RUNNING"), NEW, "running", True),
     "runs": (lambda p: write_attempt(p), Word("RUNNING"), NEW, "running", True),
@@ -110,7 +110,7 @@ def test_a_scheduler_that_does_not_answer_changes_nothing(tmp_path: Path) -> Non
     assert states.read_statuses(tmp_path, sweep, {}, NEW * 2)["c"].state == "lost"
 
 
-def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
+def test_without_a_scheduler_the_process_decides(tmp_path: Path) -> None:
     place = tmp_path / "my-cell"
     place.mkdir()
     cell = Cell("my-cell", "train", (), {}, "")
@@ -121,7 +121,7 @@ def test_without_a_scheduler_the_process_says_it(tmp_path: Path) -> None:
         write_attempt(place, job="", host=socket.gethostname(), pid=sleeper.pid)
         time.sleep(0.3)
         assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].live
-        # another path to the sweep; a sweep with a cell of that name
+        # another path to the sweep; another sweep with a cell of that name
         linked, other = tmp_path / "linked", tmp_path / "other"
         linked.symlink_to(tmp_path)
         assert states.read_statuses(linked, sweep_of(cell), {})["my-cell"].live
@@ -149,7 +149,7 @@ def test_a_pipe_in_a_cell_is_not_waited_for(tmp_path: Path) -> None:
     assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "pending"
 
 
-def test_what_waits_says_for_whom(tmp_path: Path) -> None:
+def test_a_waiting_cell_names_the_cell_it_waits_for(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
     first, second = Cell("a", "train", (), {}, ""), Cell("b", "evaluate", (), {}, "", after="a")
@@ -159,7 +159,7 @@ def test_what_waits_says_for_whom(tmp_path: Path) -> None:
     assert states.read_statuses(tmp_path, sweep, {})["b"].line == "for a failed"
     result(tmp_path / "a")
     assert states.read_statuses(tmp_path, sweep, {})["b"].state == "pending"
-    # Slurm cancels a job whose dependency cannot be met any more; nobody wished it
+    # Slurm cancels a job whose dependency can no longer be met; no user cancelled it
     append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
     status = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
     assert (status.state, status.line, status.live) == ("waiting", "in no queue yet", False)
@@ -214,7 +214,7 @@ def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -
     assert states.select_cells(sweep_of(*cells), pattern) == names
 
 
-def test_missing_are_the_wanted_ones_that_do_not_live() -> None:
+def test_missing_cells_are_the_wanted_ones_that_are_not_alive() -> None:
     cells = [Cell(n, "train", (), {}, "", wanted=n != "d") for n in "abcd"]
     statuses = {n: states.Status(n, s, live, 0) for n, s, live in
           [("a", "pending", False), ("b", "pending", True), ("c", "failed", False), ("d", "pending", False)]}  # fmt: skip
@@ -243,7 +243,7 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
     assert {status.step for status in statuses.values()} == {29} and len(statuses) == 1000
 
 
-def test_a_second_look_reads_only_what_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polling_again_reads_only_what_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["done", "runs", "queued", "starts", "cancelled", "waits"]
     cells = {name: Cell(name, "train", (), {}, "", after="runs" if name == "waits" else None) for name in names}
     sweep, tasks = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}

@@ -56,7 +56,9 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return taken
 
 
-def test_the_table_says_all_and_a_failure_is_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_every_cell_and_a_failure_is_an_exit_code(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status.main([str(folder)]) == 1
     output = capsys.readouterr().out
     for words in ("0.500", "33", "4/4", "ValueError: [bold]no[/bold]", "for a-s1 failed", "1 finished, 1 failed"):
@@ -84,13 +86,13 @@ def test_json_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[s
         (["retry", "algo=a", "--failed"], ["a-s1", "eval"]),
     ],
 )
-def test_what_is_started_again(folder: Path, handed: list[str], words: list[str], expected: list[str]) -> None:
+def test_which_cells_are_resumed(folder: Path, handed: list[str], words: list[str], expected: list[str]) -> None:
     assert status.main([str(folder), *words]) == 0
     assert handed == expected
     assert (folder / "b-s0" / files.STOP).exists() == ("b-s0" not in expected)
 
 
-def test_cancelled_is_cancelled_until_resumed(
+def test_a_cancelled_cell_stays_cancelled_until_resumed(
     folder: Path, handed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status.main([str(folder), "cancel", "algo=b"]) == 2
@@ -152,7 +154,7 @@ def test_without_a_name_all_sweeps_are_listed(
     assert capsys.readouterr().out == "s: 1 finished, 1 failed, 1 stopped, 1 waiting, 1 pending\n"
 
 
-def test_cells_of_earlier_lines_are_left_out_unless_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_of_earlier_lines_are_left_out_by_default(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = files.read_sweep(folder)
     cells = {name: replace(cell, wanted=cell.axes["algo"] == "a") for name, cell in sweep.cells.items()}
     files.write_sweep(folder, replace(sweep, cells=cells))
@@ -166,7 +168,9 @@ def test_cells_of_earlier_lines_are_left_out_unless_asked_for(folder: Path, caps
     assert wanted == [True, True, False, False, True]
 
 
-def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_reported(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "halted").write_text("3 cells failed\n")
     (folder / "slurm").mkdir()
     (folder / "slurm" / "excluded").write_text("n1 3 cells failed there\n")
@@ -194,7 +198,7 @@ def test_a_file_system_that_is_full_is_one_line(
     assert capsys.readouterr().err == "error: No space left on device: /x/collect.csv\n"
 
 
-def test_following_ends_when_nothing_lives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_ends_when_no_cell_is_alive(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep("s", {"c": Cell("c", "train", (), {}, "")})
     looks = [Status("c", "pending", True, 0), Status("c", "running", True, 1), Status("c", "finished", False, 1)]
     last = table.follow(sweep, lambda before: {"c": looks.pop(0)}, 0.0, lambda statuses: not statuses["c"].live)

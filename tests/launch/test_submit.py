@@ -1,4 +1,4 @@
-"""A line is a wanted state: what is submitted, what is not, and what it says beforehand."""
+"""A line is a wanted state: what is submitted, what is not, and what is printed beforehand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOCAL = {"backend": "launch.places.local.Local"}
 
 @dataclass
 class Cluster:
-    """A scheduler that takes everything and says nothing: it keeps what it was given."""
+    """A scheduler that accepts everything and remembers what it was given."""
 
     taken: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     words: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     assert cluster.taken[1:] == [([names[1]], {})]
 
 
-def test_failed_stopped_and_cancelled_cells_wait_for_a_word(tmp_path: Path, cluster: Cluster) -> None:
+def test_failed_stopped_and_cancelled_cells_are_resumed_only_on_request(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1,2"), start=False)
     names = list(files.read_sweep(folder).cells)
@@ -160,7 +160,7 @@ def test_a_cell_waits_for_the_one_whose_model_it_takes(tmp_path: Path, cluster: 
     assert path == str(folder / second.model_from / "model")
 
 
-def test_another_line_in_the_same_folder_keeps_what_is_there(tmp_path: Path, cluster: Cluster) -> None:
+def test_another_line_in_the_same_folder_keeps_its_cells(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "seed=0,1"))
     old = list(files.read_sweep(folder).cells)
@@ -177,7 +177,7 @@ def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> 
     assert old not in after.missing and len(after.missing) == 1
 
 
-def test_one_that_waits_is_handed_over_with_the_task_it_waits_for(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_waiting_cell_is_submitted_with_the_task_it_waits_for(tmp_path: Path, cluster: Cluster) -> None:
     submission = prepared(tmp_path / "s", "seed=0,1", evaluate="benchmarks=nano", smoke=True)
     submit.submit(submission)
     smoke, one, two, of_one, of_two = submission.sweep.cells
@@ -210,7 +210,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: C
     assert not folder.exists() and cluster.taken == []
 
 
-def test_a_dry_run_tells_where_a_submission_could_not_be(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_dry_run_names_what_would_keep_it_from_being_submitted(tmp_path: Path, cluster: Cluster) -> None:
     def dry() -> submit.Prepared:
         return submit.prepare("train", ["seed=0"], LOCAL | {"folder": str(tmp_path / "s")}, dry=True)
 
@@ -234,7 +234,7 @@ def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
 
 
 def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: Cluster) -> None:
-    """The second one looked before the first one had submitted; and a third one asks for other cells."""
+    """The second one polled before the first one had submitted; a third one asks for other cells."""
     one, two, other = (prepared(tmp_path, line) for line in ("seed=0,1", "seed=0,1", "seed=1,2"))
     submit.submit(one)
     assert submit.submit(two).missing == []
@@ -243,11 +243,11 @@ def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: C
     assert [cell.wanted for cell in files.read_sweep(tmp_path).cells.values()] == [True, True, False]
 
 
-def test_whoever_follows_looks_again_before_it_submits(
+def test_a_follower_polls_again_before_it_submits(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submission = prepared(tmp_path, "seed=0")
-    submit.submit(submission, start=False)  # not yet in the queue when it looks
+    submit.submit(submission, start=False)  # not yet in the queue when it polls
     (name,) = submission.sweep.cells
     monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
     real = queue.submission_lock
@@ -266,7 +266,7 @@ def test_whoever_follows_looks_again_before_it_submits(
     assert [cells for cells, _ in cluster.taken] == [[name]]
 
 
-def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
+def test_cells_beyond_the_queues_room_wait_and_are_submitted_as_it_empties(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.room = 2
@@ -278,7 +278,7 @@ def test_cells_beyond_the_queues_room_wait_and_are_handed_over_as_it_empties(
     assert [statuses[name].state for name in names] == ["pending"] * 2 + ["waiting"] * 3
     monkeypatch.setattr(queue, "backend_of", lambda settings: cluster)
     finish(tmp_path, names[0])
-    (tmp_path / names[2] / files.CANCELLED).touch()  # nobody wants this one any more
+    (tmp_path / names[2] / files.CANCELLED).touch()  # this one is no longer wanted
     assert queue.fill(tmp_path) == 2 and queue.read_unsubmitted(tmp_path) == []
     assert [cells for cells, _ in cluster.taken] == [names[:2], names[3:]]
 
@@ -292,7 +292,7 @@ def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster
     assert len(cluster.taken) == 1, "there is no room yet"
 
 
-def test_a_folder_that_was_deleted_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_deleted_folder_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
     submission = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
     submit.submit(submission)
     one, two = submission.sweep.cells
@@ -307,7 +307,7 @@ def test_a_folder_that_was_deleted_is_run_again_by_the_line_and_by_resume(tmp_pa
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_no_other_process(
+def test_a_file_system_without_locks_is_not_taken_for_another_process(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def flock(handle: int, how: int) -> None:
@@ -326,7 +326,7 @@ def test_a_file_system_without_locks_is_no_other_process(
         submit.submit(submission)
 
 
-def test_a_reader_that_has_seen_enough_does_not_stop_the_submission(tmp_path: Path) -> None:
+def test_a_closed_pipe_does_not_stop_the_submission(tmp_path: Path) -> None:
     code = (
         "from launch import submit\nimport sys\nsubmit.print_lines(f'line {i}' for i in range(100_000))\n"
         "submit.print_lines(['more'])\nprint('went on', file=sys.stderr)"
@@ -382,7 +382,7 @@ def test_code_is_not_replaced_under_a_running_cell(tmp_path: Path, cluster: Clus
         ([], None, (None, None)),
         (["tracker=jsonl"], "http://127.0.0.1:9", (None, "http://127.0.0.1:9")),
         (["tracker.uri=sqlite:///x.db"], None, (None, "sqlite:///x.db")),
-        ([], "http://127.0.0.1:9", (None, "http://127.0.0.1:9")),  # nobody listens there
+        ([], "http://127.0.0.1:9", (None, "http://127.0.0.1:9")),  # nothing listens there
     ],
 )
 def test_compute_nodes_open_no_store_of_their_own(
@@ -412,7 +412,7 @@ def test_no_password_of_the_environment_is_written_down(
         prepared(tmp_path / "s", "seed=0", *typed)
 
 
-def test_a_dry_run_tells_all_and_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_plan_and_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "s"
     code = submit.main(["algo=grpo,drgrpo", "launcher=local", "seed=0", "--dry-run", "--folder", str(folder)])
     output = capsys.readouterr().out
@@ -450,7 +450,7 @@ def test_a_thousand_cells_are_submitted_in_half_a_minute_with_one_call(tmp_path:
     assert len(list((tmp_path / "s").glob("*/cell.yaml"))) == 1000
 
 
-def test_whoever_follows_submits_again_what_was_pre_empted_for_good(
+def test_a_follower_submits_again_what_was_pre_empted_for_good(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "s"

@@ -65,7 +65,7 @@ def test_two_attempts_never_have_one_number(tmp_path: Path, monkeypatch: pytest.
     assert files.begin_attempt(tmp_path, "12_3", 1) == first + 1
 
 
-def test_the_lease_is_the_last_takers(tmp_path: Path) -> None:
+def test_the_lease_belongs_to_the_last_one_to_take_it(tmp_path: Path) -> None:
     assert files.holds_lease(tmp_path, "1.0"), "a lease that is not there belongs to whoever asks"
     for token in ("1.0", "1.1"):
         write_json(tmp_path / files.LEASE, {"token": token})

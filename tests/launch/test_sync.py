@@ -1,4 +1,4 @@
-"""Journals of a sweep in MLflow: everything, once, whoever delivers and however often."""
+"""Journals of a sweep in MLflow: every point once, whichever process delivers and however often."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
         assert (run.data.params["algo"], run.data.params["optim.lr"]) == ("a", "1e-06")
     assert deliver(folder) == (0, {}), "nothing is left to send"
     for name in ("a-s0", "a-s1"):
-        (folder / name / sync.LINK).unlink()  # whatever was remembered is lost
+        (folder / name / sync.LINK).unlink()  # what the previous delivery remembered is lost
     assert deliver(folder) == (2, {})
     later = list(runs(folder))
     assert [run.info.run_id for run, _ in later] == [run.info.run_id for run, _ in delivered]
@@ -131,7 +131,7 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
     assert there["a-s0"][0] != before["a-s0"] and there["a-s0"][1] == [0, 1, 2]
 
 
-def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
+def test_a_store_that_accepts_nothing_is_reported_and_left(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, 5)
     (tmp_path / "file").touch()
     sweep = files.read_sweep(folder)
@@ -143,7 +143,7 @@ def test_a_store_that_takes_nothing_is_told_and_left(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
-    """Four sweeps, each delivered by three processes, all into one store that nobody has opened yet."""
+    """Four sweeps, each delivered by three processes, all into one store that has never been opened."""
     folders = [make_sweep(tmp_path / str(i), 3) for i in range(4)]
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     commands = [
@@ -155,7 +155,7 @@ def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path)
     assert len(delivered) == 12 and all(points == {step: step / 8 for step in range(6)} for _, points in delivered)
 
 
-def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path) -> None:
+def test_a_cell_that_reports_by_itself_is_left_alone_while_it_lives(tmp_path: Path) -> None:
     place = tmp_path / "c"
     cell = Cell("c", "train", (), {}, "", config={"tracker": {"_target_": "zero.tracking.MlflowTracker"}})
     files.freeze_cell(tmp_path, cell)
@@ -165,7 +165,7 @@ def test_a_cell_that_reports_itself_is_left_to_it_while_it_lives(tmp_path: Path)
     assert sync.needs_sync(place, cell, ended, "http://host")
 
 
-def test_the_table_writes_nothing_and_says_what_mlflow_lacks(
+def test_the_table_writes_nothing_and_shows_what_mlflow_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_sweep(tmp_path, 2)

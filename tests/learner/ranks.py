@@ -1,5 +1,5 @@
-"""One rank of tests/learner/test_ranks.py: `python -m tests.learner.ranks RANK SIZE FOLDER` plays every case and keeps what
-it ended with."""
+"""One rank of tests/learner/test_ranks.py: `python -m tests.learner.ranks RANK SIZE FOLDER` runs every case
+and saves how it ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Metrics, Outcome, Prompt, Question, Verdict
 
-# A clip that binds, weight decay and momentum: each tells ranks apart that do not act as one.
+# A clip that binds, weight decay and momentum: with each, ranks that do not act as one would differ.
 OPTIM = Optim(1e-3, (0.9, 0.95), 0.1, 0.05, 0, "linear", 0.1)
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass
 class Ended:
-    """What a rank ended with."""
+    """The end of a rank."""
 
     start: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What DeepSpeed is asked for, without DeepSpeed; tests/engines has the real one."""
+"""The settings handed to DeepSpeed, without DeepSpeed; tests/engines runs the real one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zero.learner.deepspeed_setup import check, settings
         (3, True, r"learner=deepspeed: DeepSpeed is not installed; pip install -e '\.\[deepspeed\]'"),
     ],
 )
-def test_what_cannot_work_is_one_clear_line(
+def test_impossible_settings_are_one_clear_line(
     stage: int, offload: bool, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -27,7 +27,7 @@ def test_what_cannot_work_is_one_clear_line(
         check(stage, offload)
 
 
-def test_offload_is_asked_for_where_it_is_wanted() -> None:
+def test_offload_is_set_where_it_is_wanted() -> None:
     def zero(*flags: bool) -> set[str]:
         zero_settings = settings(3, *flags, True, 1.0, torch.device("cpu"))["zero_optimization"]
         return {name for name in zero_settings if name.startswith("offload")}

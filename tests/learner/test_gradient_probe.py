@@ -1,4 +1,4 @@
-"""The probe is the gradient of a matrix really put in front of the output head, and takes nothing from the learner."""
+"""The probe is the gradient of a matrix in front of the output head, and leaves the learner unchanged."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_it_is_the_gradient_of_a_matrix_in_front_of_the_head(tiny_folder: Path, 
         torch.testing.assert_close(probed.push_AN, slope_ANT.abs().sum(dim=2))
 
 
-def test_slopes_are_asked_with_the_learners_own_numbers(tiny_folder: Path, batch: Batch) -> None:
+def test_slopes_get_the_learners_own_log_probabilities(tiny_folder: Path, batch: Batch) -> None:
     learner = learner_of(tiny_folder, micro_tokens=40)
     logprobs_NT = torch.zeros_like(batch.mask_NT)
     entropies = torch.zeros_like(batch.mask_NT)
@@ -97,7 +97,7 @@ def test_ranks_add_up_to_the_whole(tiny_folder: Path, batch: Batch, monkeypatch:
     slope_ANT = random_slopes(batch, 3)
     learner = learner_of(tiny_folder, micro_tokens=40)
 
-    monkeypatch.setattr(World, "all_reduce_", lambda self, tensors: None)  # what a rank has by itself
+    monkeypatch.setattr(World, "all_reduce_", lambda self, tensors: None)  # the shard of a rank
     slopes = lambda rows, logp, h: (cut(slope_ANT, rows, logp), None)  # noqa: E731
     whole = probe_of(learner, batch, slopes)
     parts = [probe_of(learner, batch, slopes, world=World(rank, 2)) for rank in (0, 1)]

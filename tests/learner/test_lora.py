@@ -1,4 +1,4 @@
-"""LoRA: only adapters train, whoever asks gets plain merged weights, and the base is the reference."""
+"""LoRA: only adapters train, engines get plain merged weights, and the base is the reference."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_start_is_the_base_bit_for_bit_and_the_base_stays(tiny_folder: Path)
     assert all(torch.equal(w, base[name]) for name, w in learner.adapters.plain.items())  # type: ignore[union-attr]
 
 
-def test_merged_weights_say_what_the_adapters_say(tiny_folder: Path) -> None:
+def test_merged_weights_compute_what_the_adapters_compute(tiny_folder: Path) -> None:
     learner = lora_learner(tiny_folder, updates=5)
     merged = plain_model(tiny_folder)
     merged.load_state_dict(dict(learner.weights()), strict=False)
@@ -111,7 +111,7 @@ def test_the_reference_is_the_base_and_costs_no_copy(tiny_folder: Path) -> None:
     batch = batch_of(algo)
     first = learner.logprobs(batch, reference=True)
     assert learner.reference_state is None
-    plain = learner_of(tiny_folder).logprobs(batch)  # perhaps in kernels, which adapters do without
+    plain = learner_of(tiny_folder).logprobs(batch)  # perhaps by kernels, which are not used with adapters
     torch.testing.assert_close(first, plain, rtol=1e-5, atol=1e-5)
     assert torch.equal(first, learner.logprobs(batch))
     batch = replace(batch, reference_NT=first)
@@ -180,7 +180,7 @@ def test_export_is_a_plain_model_and_an_adapter_that_peft_loads(tiny_folder: Pat
 
 
 def test_what_is_exported_is_what_was_computed_with(tiny_folder: Path, tmp_path: Path) -> None:
-    """Also where the model is stored in finer numbers than those of the passes."""
+    """Also where the model is stored in a higher precision than that of the passes."""
     learner = lora_learner(tiny_folder, updates=3, autocast=True)
     learner.export(tmp_path / "model")
     store_as(tmp_path / "model", torch.float32)

@@ -1,4 +1,4 @@
-"""What the learner multiplies with is what an engine gets: the change of both policies over small updates is the same."""
+"""An engine gets the weights that the learner computes with: small updates change both policies alike."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_head_of_its_own_is_rounded_in_products_as_engines_get_it(tokenizer: A
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "adapters"])
 def test_engines_get_weights_that_bfloat16_holds_exactly(lora: bool) -> None:
-    """Whatever precision an engine has, it then has the same ones. What the updates add up to is kept finer."""
+    """An engine of any precision then has the same weights. The sum of the updates is kept in a higher precision."""
     learner, batch = learner_of(1e-4, lora, mixed=True), batch_of()
     for _ in range(3):
         learner.update(batch, load_algo("drgrpo"))
@@ -141,7 +141,7 @@ def test_rounded_weights_resume_to_the_same_bits(tmp_path: Any) -> None:
     "truncation", [{"top_p": 0.9}, {"top_p": 0.5}, {"top_k": 5}, {"top_k": 20, "top_p": 0.8}], ids=str
 )
 def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, truncation: dict[str, Any]) -> None:
-    """The learner's numbers are of the whole distribution: what the sampler's leave out of it must not count as another policy."""
+    """The learner's log-probabilities are of the whole distribution: the sampler's truncation must not count as another policy."""
     learner, prompts = learner_of(0.0, False, False), prompts_of(tokenizer)
     engine = engine_of(learner.model, tokenizer)
     drawn = engine.generate(prompts, 4, Sampling(24, stop_ids=(0,), **truncation))
@@ -161,7 +161,7 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
 @pytest.mark.parametrize("mixed", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_updates_that_change_nothing_clip_nothing(tiny_folder: Path, mixed: bool, epochs: int) -> None:
-    """However rows are cut: GSPO's clip is ten times finer than what bfloat16 makes of the same row in another micro-batch."""
+    """However rows are cut: GSPO's clip is ten times finer than the rounding of bfloat16 between two micro-batches."""
     still = replace(OPTIM, lr=1e-12)
     learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optim=still, temperature=1.0)
     algo = load_algo("gspo")

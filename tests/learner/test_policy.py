@@ -21,7 +21,7 @@ from zero.learner.policy import Policy
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
 
-VOCABULARY = 4000  # beside it a hidden size of 32 is nothing
+VOCABULARY = 4000  # so large that a hidden size of 32 does not matter
 
 
 class Largest(TorchDispatchMode):
@@ -67,7 +67,7 @@ def test_chunks_change_no_value_and_no_gradient(tiny_folder: Path, entropy: bool
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_cap_on_logits_is_seen_before_anything_has_come_near_it() -> None:
+def test_a_cap_on_logits_is_seen_before_any_logit_is_near_it() -> None:
     capped = Gemma2Config(
         vocab_size=64,
         hidden_size=32,
@@ -84,7 +84,7 @@ def test_a_cap_on_logits_is_seen_before_anything_has_come_near_it() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
 def test_all_logits_never_exist(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels' head takes the same chunks, in working memory that is larger than these."""
+    """The kernels' head takes the same chunks; its working memory is larger than these."""
     monkeypatch.setattr(compiled, "can_compile", lambda _: False)
     model = AutoModelForCausalLM.from_config(tiny_config(family, VOCABULARY)).eval()
     tokens, largest_weight = int(batch().mask_NT.sum()), max(p.numel() for p in model.parameters())

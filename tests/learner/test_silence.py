@@ -1,4 +1,4 @@
-"""Dropout in whatever form, and a router's jitter, are off: two passes over the same tokens are the same."""
+"""Dropout of every form and a router's jitter are off: two passes over the same tokens are the same."""
 
 from __future__ import annotations
 

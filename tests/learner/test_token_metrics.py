@@ -13,7 +13,7 @@ from zero.learner import tensor_files as store
 from zero.learner.token_metrics import mismatch
 
 
-def test_mismatch_is_what_it_says_token_by_token() -> None:
+def test_mismatch_is_its_definition_token_by_token() -> None:
     learner = torch.tensor([[-1.0, -2.0, -3.0, -9.0], [-0.5, -0.5, 0.0, 0.0]])
     sampler = torch.tensor([[-1.1, -1.0, -3.0, -1.0], [-2.0, -0.5, 0.0, 0.0]])
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])

@@ -234,7 +234,7 @@ def test_micro_batches_keep_their_budget() -> None:
 @pytest.mark.parametrize(
     ("schedule", "middle", "end"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)]
 )
-def test_schedules(schedule: str, middle: float, end: float) -> None:
+def test_learning_rate_schedules(schedule: str, middle: float, end: float) -> None:
     optim = replace(OPTIM, lr=1.0, warmup=4, schedule=schedule, floor=0.1)
     assert [optim.rate(u, 24) for u in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert optim.rate(14, 24) == pytest.approx(middle) and optim.rate(24, 24) == pytest.approx(end)

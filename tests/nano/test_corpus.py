@@ -1,4 +1,4 @@
-"""The pretraining text: nothing held out in it, the planted shares, true arithmetic where it is meant to be true."""
+"""The pretraining text: no held-out question, the planted shares, right arithmetic where it is meant to be right."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_no_heldout_question_is_in_the_shipped_corpus(stage: str) -> None:
     questions = [question for text in shipped for question in QUESTION.findall(text)]
     assert (
         len(questions) == sum(bool(re.search(r"\d", text)) for text in shipped) > 0.9 * len(shipped)
-    )  # it finds them all
+    )  # the search finds them all
     assert min(digest_of(question)[0] for question in questions) >= 13
 
 
@@ -77,7 +77,7 @@ def test_slips_occur_at_their_rate() -> None:
     assert wrong == pytest.approx(0.3, abs=0.03)
 
 
-def test_styles_are_what_they_say() -> None:
+def test_styles_have_their_form() -> None:
     assert all("=" not in text and "\\boxed" in text for text in texts(100, styles={"direct": 1}))
     assert all("\\boxed" not in text for text in texts(100, styles={"unboxed": 1}))
     rechecked = texts(400, styles={"rechecked": 1}, recheck=0.5)

@@ -1,4 +1,4 @@
-"""The shipped bases are what their cards say: the cards' numbers are measured again on the shipped weights.
+"""The cards of the shipped bases are true: their numbers are measured again on the shipped weights.
 
 `python -m tests.nano.test_model_card [NAME]` measures anew and rewrites NAME/card.json and the table of NAME/README.md.
 """
@@ -86,7 +86,7 @@ def test_the_readme_shows_the_card(name: str) -> None:
         ("plain", "none", "default"), ("domain", "none", "default"), ("search", "none", "default"),
     ],
 )  # fmt: skip
-def test_the_weights_do_what_the_card_says(base: str, template: str, sampling: str) -> None:
+def test_the_weights_have_the_numbers_of_the_card(base: str, template: str, sampling: str) -> None:
     """Within four standard errors: another processor rounds differently, and one flipped token changes an answer."""
     stated = json.loads((FOLDER / base / "card.json").read_text())["results"][template][sampling]
     for name, numbers in measure(base, template, sampling).items():
@@ -99,7 +99,7 @@ def test_the_weights_do_what_the_card_says(base: str, template: str, sampling: s
 
 
 def test_the_base_leaves_room_for_reinforcement_learning() -> None:
-    """What the demo stands on: it answers and reflects at step 0, a template hurts it, no metric is near its end."""
+    """What the demo needs: it answers and reflects at step 0, a template hurts it, and no metric is near its bound."""
     results = json.loads((BASE / "card.json").read_text())["results"]
     none = results["none"]["default"]
     assert 0.10 <= none["nano_math"]["accuracy"] <= 0.35

@@ -42,7 +42,7 @@ NEW = trained()
 
 @settings(max_examples=50, deadline=None)
 @given(TEXT)
-def test_a_new_one_is_lossless_too(text: str) -> None:
+def test_a_newly_trained_one_is_lossless_too(text: str) -> None:
     assert NEW.decode(NEW.encode(text)) == normalize("NFC", text)
 
 
@@ -71,7 +71,7 @@ def test_templated_prompts_are_short(name: str, most: int) -> None:
 
 
 def test_auto_tokenizer_encodes_like_the_file() -> None:
-    """transformers rebuilds a Qwen2 tokenizer around the entries; the file must describe the very same pipeline."""
+    """transformers rebuilds a Qwen2 tokenizer from the entries; the file must describe the same pipeline."""
     raw = Tokenizer.from_file(str(ROOT / "zero/nano/base/tokenizer.json"))
     rng = random.Random(0)
     for draw in [*DRAWS.values()] * 25:
@@ -79,8 +79,8 @@ def test_auto_tokenizer_encodes_like_the_file() -> None:
         assert SHIPPED.encode(text, add_special_tokens=False) == raw.encode(text, add_special_tokens=False).ids
 
 
-def test_an_answer_never_changes_how_its_question_is_cut() -> None:
-    """Otherwise the base would meet prompts in a form that its corpus never had."""
+def test_an_answer_never_changes_the_tokens_of_its_question() -> None:
+    """Otherwise the base would see prompts tokenized as its corpus never was."""
     source = instantiate(OmegaConf.load(ROOT / "conf/corpus/nano.yaml").stages.skills.documents, _convert_="all")
     seen = 0
     for text, _ in islice(source(seed=0), 400):

@@ -172,7 +172,7 @@ def test_bad_arguments_are_named(arguments: tuple[str, int, int]) -> None:
         rows(*arguments)
 
 
-def test_torch_stays_out() -> None:
+def test_torch_is_not_imported() -> None:
     code = "import sys, zero.nano.world, zero.nano.corpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=CONF.parent).returncode == 0
 

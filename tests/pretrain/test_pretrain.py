@@ -63,7 +63,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def lasting(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    """What must not depend on how often a run was stopped: its weights, and its log but for the clock."""
+    """What must not depend on how often a run was stopped: its weights, and its log without the clock."""
     entries = [{k: v for k, v in entry.items() if k != "seconds"} for entry in log(folder)]
     return (folder / "model.safetensors").read_bytes(), entries
 
@@ -114,10 +114,10 @@ def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.Mon
         (
             4096,
             "step 8  tokens 4096 of 4000  loss 5.5000  13 s, 0 s to go\n",
-        ),  # the last batch may be more than is left
+        ),  # the last batch may hold more than is left
     ],
 )
-def test_a_line_says_how_far_it_is(seen: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_shows_the_progress(seen: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     training: Any = SimpleNamespace(
         step=8,
@@ -131,7 +131,7 @@ def test_a_line_says_how_far_it_is(seen: int, shown: str, capsys: pytest.Capture
     assert capsys.readouterr().out == shown
 
 
-def test_a_document_beyond_the_context_is_no_news(pretrained: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_document_beyond_the_context_gives_no_warning(pretrained: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Documents are packed into sequences; transformers' warning of an indexing error would be wrong."""
     tokenizer, logger = AutoTokenizer.from_pretrained(pretrained), logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
@@ -159,7 +159,7 @@ def test_smaller_micro_batches_change_nothing(pretrained: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def llama(pretrained: Path) -> Path:
-    """A tiny random Llama with the tokenizer of `made`."""
+    """A tiny random Llama with the tokenizer of `pretrained`."""
     folder = pretrained.parent / "llama"
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
     torch.manual_seed(0)
@@ -172,7 +172,7 @@ def llama(pretrained: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
-def test_more_pretraining_of_another_model(llama: Path, tmp_path: Path, kind: str) -> None:
+def test_pretraining_of_another_model_goes_on(llama: Path, tmp_path: Path, kind: str) -> None:
     rows = [{"question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(50)]
     file = tmp_path / f"corpus.{kind}"
     if kind == "txt":
@@ -349,7 +349,7 @@ def test_a_folder_belongs_to_its_settings_and_its_corpus(
     with pytest.raises(InputError, match=r"^corpus.stages.text=.*documents have changed since"):
         pretrain(*settings)
     file.write_text(contents)
-    assert pretrain(*settings, "checkpoint.every=1")["step"] == 10  # where and how it is kept is no such setting
+    assert pretrain(*settings, "checkpoint.every=1")["step"] == 10  # checkpoint settings are not part of the identity
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
@@ -404,7 +404,7 @@ ROWS = [Question("What is 1+1?", ("2", "two"), "a", "It is {answer}."), Question
 @pytest.mark.parametrize(
     ("form", "first"),
     [
-        ("{question}\n{solution}", "What is 1+1?\nIt is {answer}."),  # what a row holds is not filled in again
+        ("{question}\n{solution}", "What is 1+1?\nIt is {answer}."),  # braces in a row are not filled in
         ("Q: {question} A: \\boxed{{answer}}", "Q: What is 1+1? A: \\boxed{2}"),
         ("{solution}{question} \\text{or}", "It is {answer}.What is 1+1? \\text{or}"),
         ("no field", None),
@@ -469,7 +469,7 @@ def test_bad_input_is_one_line(
 
 
 @pytest.mark.parametrize("value", ["null", "NaN", "Infinity", '["a", "b"]', '{"a": 1}', "true"])
-def test_what_is_no_text_is_never_trained_on(tmp_path: Path, value: str) -> None:
+def test_rows_that_hold_no_text_are_left_out_or_refused(tmp_path: Path, value: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('\ufeff{"text": "x", "more": 5}\n' * 200 + f'{{"text": {value}, "more": 5}}\n')
     if value in ("null", "NaN"):
@@ -484,9 +484,7 @@ def test_what_is_no_text_is_never_trained_on(tmp_path: Path, value: str) -> None
             read_documents(str(file), "text+more", 0)
 
 
-def test_nothing_is_kept_of_a_step_that_is_not_finite(
-    gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_that_is_not_finite_is_not_saved(gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("one two\n\nthree four\n\n" * 40)
     text = [*TINY, "corpus=text", f"corpus.path={tmp_path / 'a.txt'}", f"model.path={gpt2}", f"out={tmp_path / 'out'}"]
     rates = ["optimizer=adamw", "optimizer.matrices.lr=1e30", "optimizer.rest.lr=1e30", "warmup=1", "log_every=1"]
@@ -512,7 +510,7 @@ def test_a_missing_field_names_its_line(tmp_path: Path) -> None:
         (["length=64", "corpus.tokens=64"], "length=64: the corpus has only 64 tokens"),
     ],
 )
-def test_lengths_that_cannot_be(gpt2: Path, tmp_path: Path, overrides: list[str], words: str) -> None:
+def test_impossible_lengths_are_refused(gpt2: Path, tmp_path: Path, overrides: list[str], words: str) -> None:
     (tmp_path / "a.txt").write_text("x")
     text = [*TINY, "corpus=text", f"corpus.path={tmp_path / 'a.txt'}", f"model.path={gpt2}", f"out={tmp_path / 'out'}"]
     with pytest.raises(InputError, match=words):
@@ -538,7 +536,7 @@ def test_the_same_command_after_the_end_says_so(
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints"])
-def test_the_folder_of_something_else_is_not_touched(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_other_files_is_not_touched(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match="already holds a model or another run"):
         pretrain(*NEW, f"out={tmp_path}")

@@ -1,4 +1,4 @@
-"""Countdown problems: solvable, distinct, split for good, the same everywhere; and the published ones without twins."""
+"""Countdown problems: solvable, distinct, in fixed splits, the same everywhere; and the published ones without duplicates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_shipped_set(shipped: QuestionSet) -> None:
         assert sum(operator in q.solution for q in train) > 500
 
 
-def test_the_shipped_words_are_the_default_and_golden(shipped: QuestionSet) -> None:
+def test_the_shipped_text_is_the_default_and_golden(shipped: QuestionSet) -> None:
     config = OmegaConf.load(ROOT / "conf" / "questions" / "countdown.yaml")
     assert config.rows.text == TEXT
     question = shipped.rows.train[0]
@@ -78,13 +78,13 @@ def test_the_same_arguments_give_the_same_rows() -> None:
     assert one != other
 
 
-def test_own_words() -> None:
+def test_a_text_of_ones_own() -> None:
     text = "Make {target} from {numbers}; {braces} stay."
     question = rows(train=1, heldout=1, text=text).train[0]
     assert question.text == f"Make {question.meta['target']} from {question.meta['numbers']}; {{braces}} stay."
 
 
-def test_asking_for_more_problems_than_there_are() -> None:
+def test_more_problems_than_exist_are_refused() -> None:
     with pytest.raises(InputError, match=r"questions\.rows\.train=5000: there are only about \d+ problems to train on"):
         rows(counts=[2], low=1, high=5, smallest=1, largest=10, train=5000, heldout=1)
 
@@ -176,6 +176,6 @@ def test_a_local_file_through_the_yaml(tmp_path: Path) -> None:
         (published(), {"text": "none"}, r"questions\.text=none: must hold"),
     ],
 )
-def test_files_and_splits_that_cannot_work(placed: Any, changes: dict[str, Any], message: str) -> None:
+def test_impossible_files_and_splits_are_refused(placed: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tinyzero_rows(placed, path="FILE", **{"train": 6, "heldout": 2, "heldout_from": 7, **changes})

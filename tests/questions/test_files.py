@@ -1,4 +1,4 @@
-"""Tables as people have them: columns under other names, answers of several kinds, filters, and every fault named."""
+"""Tables of users: columns under other names, answers of several kinds, filters, and every fault named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def many(n: int) -> list[dict[str, Any]]:
     return [{"problem": f"What is {i} + 1?", "answer": i + 1, "level": i % 5} for i in range(n)]
 
 
-def test_one_row(tmp_path: Path) -> None:
+def test_one_row_becomes_a_question(tmp_path: Path) -> None:
     row = {"problem": " 1+1?\n", "answer": " 2 ", "solution": "It is 2.", "level": 3, "subject": "Algebra"}
     rows = table(write(tmp_path, row), heldout=0)
     (question,) = rows.train
@@ -82,7 +82,7 @@ def test_blank_lines_repetitions_a_mark_and_windows_line_ends(tmp_path: Path) ->
     assert rows.notes == ("left out 1 repeated with another answer, of which the first was kept: line 4 is line 1",)
 
 
-def test_a_repetition_with_another_answer_is_told_apart(tmp_path: Path) -> None:
+def test_a_repetition_with_another_answer_is_reported(tmp_path: Path) -> None:
     rows = [("q1", "3"), ("Q1", "3"), ("q1?", ["3", "three"]), ("q1", "4"), ("q2", "5")]
     lines = [{"problem": question, "answer": answer} for question, answer in rows]
     read = table(write(tmp_path, *lines), heldout=0)
@@ -152,10 +152,10 @@ MIXED = [
         ({"level": [3, 5]}, "bc"),
         ({"level": [3, None]}, "bc"),
         ({"level": [None, 2.5]}, "a"),
-        ({"level": [2, 5, 5]}, "ac"),  # three numbers are values
+        ({"level": [2, 5, 5]}, "ac"),  # three values that are numbers
         ({"level": [3]}, "b"),
         ({"source": ["x", "z"]}, "acd"),
-        ({"year": [1983, 2023]}, "abd"),  # texts that are numbers
+        ({"year": [1983, 2023]}, "abd"),  # texts that look like numbers
         ({"source": ["x"], "level": [1, 2]}, "a"),
         ({}, "abcd"),
     ],
@@ -165,7 +165,7 @@ def test_where_filters(tmp_path: Path, where: dict[str, list[Any]], texts: str) 
     assert "".join(q.text for q in rows.train) == texts
 
 
-def test_a_row_function_reads_and_leaves_out(tmp_path: Path) -> None:
+def test_a_row_function_reads_rows_and_leaves_some_out(tmp_path: Path) -> None:
     def odd(row: dict[str, Any]) -> dict[str, Any] | None:
         return {**row, "answer": f"<{row['answer']}>"} if row["level"] % 2 else None
 

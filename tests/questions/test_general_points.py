@@ -1,4 +1,4 @@
-"""GeneralPoints: exactly the solvable hands, multisets held out for good, and the rule shift."""
+"""GeneralPoints: exactly the solvable hands, fixed held-out multisets, and the rule shift."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def values(question: Question) -> tuple[int, ...]:
 
 
 def test_which_hands_of_four_can_be_solved() -> None:
-    """The public counts, and every formula found is right."""
+    """The published counts; every formula is right."""
     began = time.process_time()
     formulas = {hand: solve(hand, 24) for hand in combinations_with_replacement(range(1, 14), 4)}
     assert time.process_time() - began < 20
@@ -48,7 +48,7 @@ def test_which_hands_of_four_can_be_solved() -> None:
 @pytest.mark.parametrize(
     ("hand", "target", "solvable"),
     [
-        ((3, 3, 8, 8), 24, True),  # by fractions alone
+        ((3, 3, 8, 8), 24, True),  # solvable with fractions only
         ((1, 1, 1, 1), 24, False),
         ((1, 2), 3, True),
         ((7,), 7, True),

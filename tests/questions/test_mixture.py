@@ -1,4 +1,4 @@
-"""Mixtures: bounded shares, epochs of their own, the right check for each question, nothing tested that is trained on."""
+"""Mixtures: bounded shares, epochs per source, the right check for each question, no training question tested."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_batch_depends_on_its_arguments_alone() -> None:
     assert mixture.batch(0, 48, seed=3) != mixture.batch(0, 48, seed=4)
 
 
-def test_every_part_goes_through_its_own_epochs() -> None:
+def test_every_source_goes_through_its_own_epochs() -> None:
     mixture = mix({"a": 2, "b": 1}, train=10)
     batch = mixture.batch(0, 60, seed=0)
     own = {source: [q.id for q in batch if source_of(q) == source] for source in "ab"}
@@ -83,13 +83,15 @@ def test_every_part_goes_through_its_own_epochs() -> None:
     assert [i.removeprefix("a/a") for i in own["a"][:10]] != [i.removeprefix("b/b") for i in own["b"][:10]]
 
 
-def test_rows_of_all_parts_with_their_names() -> None:
+def test_rows_of_all_sources_with_their_names() -> None:
     mixture = mix({"a": 3, "b": 1}, train=4, heldout=6)
     assert Counter(map(source_of, mixture.rows.train)) == {"a": 4, "b": 4}
     assert len({q.id for q in (*mixture.rows.train, *mixture.rows.heldout)}) == 8 + 12
     first = mixture.rows.train[0]
     assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "source": "a"})
-    assert "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"  # a fair sample while both last
+    assert (
+        "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"
+    )  # a fair sample until one is used up
     assert list(mixture.rows.notes) == ["a: a note on a", "b: a note on b"]
 
 
@@ -104,7 +106,7 @@ def test_a_limit_takes_the_same_rows_whatever_their_order() -> None:
     assert limited != {f"a/a-{i}" for i in range(7)}
 
 
-def test_what_one_part_holds_out_no_other_trains_on() -> None:
+def test_what_one_source_holds_out_no_other_trains_on() -> None:
     small, large = Rows(questions("q", 5), []), Rows(questions("q", 2, 10), questions("q", 2, 3))
     sources = {
         "small": {"questions": QuestionSet("s", small, check_equal), "weight": 1},
@@ -145,7 +147,7 @@ def both_kinds() -> tuple[Mixture, Question, Question]:
     return mixture, mixture.rows.train[24], mixture.rows.train[30]
 
 
-def test_each_question_is_checked_the_way_of_its_part() -> None:
+def test_each_question_is_checked_as_its_source_checks() -> None:
     mixture, number, puzzle = both_kinds()
     assert mixture.check("24.0", number) and not mixture.check("8/(3-8/3)", number)
     assert mixture.check("8/(3-8/3)", puzzle) and not mixture.check("8*3*3/8", puzzle)
@@ -157,7 +159,7 @@ def test_each_question_is_checked_the_way_of_its_part() -> None:
     assert mixture.check.many([]) == []  # type: ignore[attr-defined]
 
 
-def test_each_response_is_searched_the_way_of_its_part() -> None:
+def test_each_answer_is_extracted_as_its_source_extracts() -> None:
     mixture, number, puzzle = both_kinds()
     formula, words = "I get 8 / (3 - 8/3) = 24", "no idea"
     pairs = [(number, formula), (puzzle, formula), (number, words), (puzzle, words), (puzzle, "so it is 24")]
@@ -170,7 +172,7 @@ def test_each_response_is_searched_the_way_of_its_part() -> None:
         mixture.check(mixture.extract_any(words) or "", puzzle)
 
 
-def test_a_search_that_raises_costs_one_answer() -> None:
+def test_an_extractor_that_raises_costs_one_answer() -> None:
     def broken(text: str) -> str | None:
         raise KeyError(text)
 
@@ -184,7 +186,7 @@ def test_a_search_that_raises_costs_one_answer() -> None:
     assert verdicts == [(Outcome.NO_ANSWER, Outcome.NO_ANSWER), (Outcome.NO_ANSWER, Outcome.CORRECT)]
 
 
-def test_a_mixture_may_be_a_part() -> None:
+def test_a_mixture_may_be_a_source() -> None:
     inner, _, _ = both_kinds()
     mixture = mixture_set(
         "outer", {"inner": {"questions": inner, "weight": 1}, "a": {"questions": simple("a", 2), "weight": 1}}
@@ -209,7 +211,7 @@ def test_a_mixture_may_be_a_part() -> None:
         ({"questions": simple("a", 0, 3)}, "questions.sources.a"),
     ],
 )
-def test_impossible_parts_are_refused(changes: dict[str, Any], key: str) -> None:
+def test_impossible_sources_are_refused(changes: dict[str, Any], key: str) -> None:
     good = {"questions": simple("b", 2), "weight": 1.0}
     with pytest.raises(InputError) as error:
         mixture_set("m", {"a": {**good, "questions": simple("a", 2), **changes}, "b": good})

@@ -1,4 +1,4 @@
-"""Products: distinct but for the order of the factors, split for good, checked as numbers."""
+"""Products: distinct but for the order of the factors, in fixed splits, checked as numbers."""
 
 from __future__ import annotations
 

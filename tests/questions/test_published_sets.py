@@ -1,4 +1,4 @@
-"""The named sets and benchmarks: how their rows read, and that their options say what they must."""
+"""The named sets and benchmarks: how their rows are read, and that their options are complete."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_rows_of_published_files(read: Any, row: dict[str, Any], expected: tuple
     before = json.dumps(row)
     out = read(row)
     assert (out and (out["problem"], out["answer"])) == expected
-    assert json.dumps(row) == before  # the row itself is left alone
+    assert json.dumps(row) == before  # the row itself is not changed
 
 
-def test_what_the_row_functions_keep() -> None:
+def test_which_rows_the_row_functions_keep() -> None:
     assert published.gsm8k({"question": "q", "answer": "w #### 3"})["solution"] == "w #### 3"
     assert [published.math({"level": f"Level {x}", "answer": ""})["level"] for x in ("1", "5", "?")] == [1, 5, 0]
     for read in (published.gsm8k, published.orz, published.math, published.asdiv):
@@ -74,7 +74,7 @@ def test_every_benchmark_is_one_set_held_out_whole(name: str) -> None:
     assert (config["where"], config["limit"]) == (None, None) and benchmark["limit"] >= 1319
     assert config["hub"]["id"].count("/") == 1
     assert config["check"]["_target_"] == "zero.grading.check_maths"
-    assert name in splits.benchmarks() or name == "aime25"  # aime25: no file of it was at hand
+    assert name in splits.benchmarks() or name == "aime25"  # aime25: its file was not available
 
 
 def test_the_paper_is_five_benchmarks_from_one_folder(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_every_option_opens_with_what_it_is_and_can_be_read() -> None:
 
 
 def test_responses_of_a_stronger_model(tmp_path: Path) -> None:
-    """open-r1's two ways, and what cannot teach: wrong generations, and a response without an answer."""
+    """open-r1's two formats, and rows that are left out: wrong generations, and a response without an answer."""
     talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "hm"},
             {"role": "user", "content": "So?"}, {"role": "assistant", "content": "It is \\boxed{4}."}]  # fmt: skip
     raw = [

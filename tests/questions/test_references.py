@@ -1,4 +1,4 @@
-"""Reference answers in the dress that files keep them in come out bare, or are refused by row and column."""
+"""Reference answers in the formatting of published files are unwrapped, or refused by row and column."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SOLUTION = "We add the two. First, $2+2$ is 4, then one more.\n\nSo the sum of b
         ("$f(x)=ax+b$, where $b$ is an arbitrary integer", "$f(x)=ax+b$, where $b$ is an arbitrary integer"),
     ],
 )
-def test_what_a_text_holds(text: str, answer: str) -> None:
+def test_the_answer_in_a_text(text: str, answer: str) -> None:
     assert reference(text, "answer", "line 1") == answer
 
 
@@ -50,12 +50,12 @@ def test_what_a_text_holds(text: str, answer: str) -> None:
         "word " * 30,
     ],
 )
-def test_what_nothing_can_equal_is_refused_by_row_and_column(text: str) -> None:
+def test_a_reference_that_no_answer_can_equal_is_refused_by_row_and_column(text: str) -> None:
     with pytest.raises(InputError, match=r"questions\.answer=gold: .*line 7"):
         reference(text, "gold", "line 7")
 
 
-def test_references_in_any_dress_are_met_by_the_bare_answer_and_by_the_solution(tmp_path: Path) -> None:
+def test_formatted_references_equal_the_bare_answer_and_the_solution(tmp_path: Path) -> None:
     dressed = ["5", "\\boxed{5}", "$\\boxed{5}$", "#### 5", SOLUTION % "5", "The answer is \\boxed{5}."]
     lines = [{"problem": f"q{i}", "answer": text, "solution": SOLUTION % "5"} for i, text in enumerate(dressed)]
     path = tmp_path / "q.jsonl"

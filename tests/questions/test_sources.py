@@ -79,7 +79,7 @@ def test_every_container_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     path, split = build(kind, tmp_path)
     placed = list(rows_of(str(path), None, split))
     assert [row for _, row in placed] == ROWS
-    assert len({place for place, _ in placed}) == 3  # messages and notes tell rows apart
+    assert len({place for place, _ in placed}) == 3  # rows are named in messages and notes
 
 
 def test_lists_become_columns(tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_a_split_must_be_chosen_and_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "hub"), [("nowhere.jsonl", None), ("nowhere", HUB), (None, None), (None, {"id": None})]
 )
-def test_no_such_file_and_nothing_given(path: str | None, hub: dict[str, Any] | None) -> None:
+def test_a_missing_file_and_no_file(path: str | None, hub: dict[str, Any] | None) -> None:
     with pytest.raises(InputError, match=r"questions\.path=(nowhere.*: no such file|None: is required)"):
         list(rows_of(path, hub, None))
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of `datasets`, so that nobody's own is read."""
+    """An empty cache of `datasets`, so that the user's own is not read."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -186,7 +186,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, cache
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A server that takes calls and never answers."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -195,7 +195,7 @@ def test_no_network_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, cache: 
     import datasets
 
     monkeypatch.setattr(sources, "PATIENCE", 0.5)
-    for endpoint in ("http://127.0.0.1:9", silent):  # nobody listens on the first
+    for endpoint in ("http://127.0.0.1:9", silent):  # nothing listens on the first
         hub_at(monkeypatch, endpoint)
         began = time.monotonic()
         with pytest.raises(InputError) as error:
@@ -257,7 +257,7 @@ def test_tables_of_text(tmp_path: Path, name: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "content",
 )
-def test_what_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
         list(rows_of(str(tmp_path / name), None, None))

@@ -45,7 +45,7 @@ OTHER = [
     ("caf\u00e9 is 5", "caf is 5"),
     ("n!", "n"),
     ("\u4e00", "\u4e8c"),
-    ("???", "..."),  # nothing is left of either: their texts count
+    ("???", "..."),  # the normal form of both is empty: their texts count
 ]
 
 
@@ -84,7 +84,7 @@ def test_the_shipped_fingerprints_are_those_of_every_benchmark() -> None:
     }
     assert benchmarks()["amc23"] < benchmarks()["amc"]
     lines = splits.SHIPPED.read_text("ascii").splitlines()
-    assert all(re.fullmatch(r"#.*|\[\w+\]|(?:[0-9a-f]{16})+", line) for line in lines)  # hashes, never a text
+    assert all(re.fullmatch(r"#.*|\[\w+\]|(?:[0-9a-f]{16})+", line) for line in lines)  # hashes only, no text
     assert not any(fingerprint("What is 7 times 8,191?") in prints for prints in benchmarks().values())
 
 
@@ -172,7 +172,7 @@ def test_loading_checks_a_training_set(tmp_path: Path, exam: Any, heldout: int) 
     assert len(rows.train) + len(rows.heldout) == 300
 
 
-def test_a_benchmark_may_be_itself(tmp_path: Path, exam: Any) -> None:
+def test_a_benchmark_may_hold_its_own_questions(tmp_path: Path, exam: Any) -> None:
     rows = table(write(tmp_path, *(f"question {i}: what" for i in range(100))), heldout=1.0)
     assert len(rows.heldout) == 100 and not rows.train and not rows.notes
 

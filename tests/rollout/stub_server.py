@@ -1,4 +1,4 @@
-"""A server of OpenAI's API that answers as a test tells it to: well, late, half, or not at all."""
+"""A server of OpenAI's API that answers as a test wants: right, late, cut off, or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def completion(text: Any, reason: Any = "stop", **more: Any) -> Say:
 
 @dataclass
 class Stub:
-    """`answers`: for each path what to say to a body. `seen`: (path, body, headers) of every request."""
+    """`answers`: for each path the reply to a body. `seen`: (path, body, headers) of every request."""
 
     answers: dict[str, Callable[[Any], Say]]
     url: str = ""
@@ -42,7 +42,7 @@ class Stub:
 
 
 def in_turn(*says: Say) -> Callable[[Any], Say]:
-    """One after another, the last one for ever."""
+    """One after another; the last one is repeated."""
     left, lock = list(says), threading.Lock()
 
     def answer(body: Any) -> Say:

@@ -1,4 +1,4 @@
-"""Episodes: tries and messages in one completion, one budget, random numbers of their own, and whose token is whose."""
+"""Episodes: attempts and messages in one completion, one budget, random numbers per attempt, and the mask of sampled tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EOS, IM_END = 0, 3
 
 
 class Script:
-    """Says what is written for each (sample, try), then ends with EOS; keeps what it was asked."""
+    """Generates the given text for each (sample, attempt), then EOS; records its calls."""
 
     staleness, apart = 0, False
 
@@ -76,7 +76,7 @@ def prompt(tokenizer: Any, question: Question = QUESTION, kind: int = TRAINING, 
 def feedback(
     tokenizer: Any, *texts: str, end: int = EOS, says: Callable[[int, int], str] | None = None, **settings: Any
 ) -> FeedbackEngine:
-    """An engine whose every sample says the given texts in turn."""
+    """An engine whose every sample generates the given texts in turn."""
     inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
     defaults: dict[str, Any] = dict(explain=explain, extract=last_boxed, attempts=5, least=4, turn="\nNo: {message}\n",
                                 variables=None, prefill="", context=512)  # fmt: skip
@@ -147,7 +147,7 @@ def test_an_episode_shares_one_budget(
     assert not got.action_mask or got.action_mask[-1]
 
 
-def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
+def test_a_truncated_or_unsampled_attempt_gets_no_feedback(tokenizer: Any) -> None:
     explained: list[str | None] = []
     engine = feedback(tokenizer, NONE, RIGHT, explain=lambda answer, question: explained.append(answer))
     got = episode(engine, lengths(tokenizer, NONE)[0])
@@ -158,7 +158,7 @@ def test_what_was_cut_or_not_sampled_is_no_try_to_judge(tokenizer: Any) -> None:
 
 
 def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: Any) -> None:
-    """Sample 0 talks long before it is wrong, 1 is right at once, 2 is wrong quickly; then both talk long."""
+    """Sample 0 is wrong after a long attempt, 1 is right at once, 2 is wrong quickly; then 0 and 2 are long."""
     firsts = [NONE * 8 + WRONG, RIGHT, WRONG]
     engine = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[sample])
     budget = 150
@@ -216,8 +216,8 @@ def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], lin
 
 
 @pytest.mark.parametrize("cut", ["nothing", "half a try", "a message", "half of the second try"])
-def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, cut: str) -> None:
-    """What is gone on with from any place, by the same words, ends as the same episode; tries already had count."""
+def test_an_episode_continued_from_a_prefix_counts_its_attempts(tokenizer: Any, cut: str) -> None:
+    """Continued from any token with the same texts, the episode ends the same; attempts made before count."""
     whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, attempts=3))
     first, _ = (i for i in range(1, len(whole.ids)) if whole.action_mask[i] and not whole.action_mask[i - 1])
     message = whole.action_mask.index(False)
@@ -237,7 +237,7 @@ def test_an_episode_that_was_begun_goes_on_with_its_tries(tokenizer: Any, cut: s
     assert len(last.attempts) == over + 1
 
 
-def test_what_it_cannot_serve_is_refused(tokenizer: Any) -> None:
+def test_impossible_settings_are_refused(tokenizer: Any) -> None:
     other = prompt(tokenizer, Question("2+2", ("4",), "bare"))
     with pytest.raises(InputError, match="question bare has no numbers"):
         feedback(tokenizer, WRONG).generate([other], 1, Sampling(50))

@@ -63,7 +63,7 @@ def scored(model: Any, prompt: Prompt, completion: Completion, temperature: floa
     return logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
 
 
-def test_families_take_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any, compiles: bool) -> None:
+def test_families_get_the_decoder_meant_for_them(tiny_folder: Path, tokenizer: Any, compiles: bool) -> None:
     """The tiny Qwen's heads of 8 fill no panel."""
     known = tiny_folder.name.startswith(("qwen2", "llama"))
     decoder = engine_of(load(tiny_folder), tokenizer).decoder
@@ -103,7 +103,7 @@ def test_sampled_log_probabilities_are_the_models_own(tiny_folder: Path, tokeniz
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_shipped_model_too(tokenizer: Any) -> None:
+def test_log_probabilities_of_the_shipped_model(tokenizer: Any) -> None:
     model = load(BASE)
     prompts = prompts_of(tokenizer)
     for prompt, group in zip(
@@ -118,7 +118,7 @@ def test_the_shipped_model_too(tokenizer: Any) -> None:
 
 
 def in_panels(logits: torch.Tensor) -> torch.Tensor:
-    """The same logits as a decoder hands them over: rows in whole panels, with anything behind them."""
+    """The same logits in a decoder's layout: rows in whole panels, padded with arbitrary numbers."""
     width = -(-logits.shape[1] // 64) * 64
     return torch.nn.functional.pad(logits, (0, width - logits.shape[1]), value=1e4)[:, : logits.shape[1]]
 
@@ -164,7 +164,7 @@ def test_truncation_by_hand() -> None:
     assert torch.isfinite(truncate(logits, 0, 0.95)).tolist() == [[True, True, True, False]]
     assert torch.isfinite(truncate(logits, 0, 1e-9)).tolist() == [[True, False, False, False]]
     _, logprob = draw(logits, torch.tensor([0.0]), Sampling(1, top_k=2))
-    assert float(logprob) == pytest.approx(np.log(0.5 / 0.8))  # of the distribution drawn from
+    assert float(logprob) == pytest.approx(np.log(0.5 / 0.8))  # of the truncated distribution
 
 
 def test_a_completion_depends_on_its_key_alone(tokenizer: Any) -> None:
@@ -221,7 +221,7 @@ def test_the_context_cuts_an_answer_and_changes_no_other(tokenizer: Any) -> None
     engine = engine_of(model, tokenizer)
     room = engine.context - len(long.ids)
     assert 0 < room < 100
-    sampling = Sampling(120, 1.0)  # nothing stops it
+    sampling = Sampling(120, 1.0)  # no stop token
     cut_G, whole_G = engine.generate([long, short], 2, sampling)
     assert [(len(c.ids), c.finished) for c in cut_G] == [(room, False)] * 2
     assert [len(c.ids) for c in whole_G] == [120] * 2

@@ -35,7 +35,7 @@ def prompts_of(tokenizer: Any, *texts: str) -> list[Prompt]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between tries, which are not waited for."""
+    """The pauses between retries, recorded and not waited for."""
     taken: list[float] = []
     monkeypatch.setattr(http, "time", type("Clock", (), {"sleep": taken.append, "monotonic": time.monotonic}))
     return taken
@@ -82,7 +82,7 @@ def test_a_request_for_each_sample_holds_the_prompt_as_it_stands(
         (completion("", "length"), (), "", False, True),  # no response is without a token
         (completion(" 4"), ("</a>",), " 4</a>", True, False),  # cut off, and the only one there is
         (completion(" 4</a>"), ("</a>",), " 4</a>", True, False),  # not every server cuts
-        (completion(" 4"), ("</a>", "Q:"), " 4", True, True),  # which one it was is not known
+        (completion(" 4"), ("</a>", "Q:"), " 4", True, True),  # the server did not name the token
         (completion(" 4", stop_reason="Q:"), ("</a>", "Q:"), " 4Q:", True, False),
         (completion(" 4", stop_reason=0), ("</a>",), " 4", True, True),  # a token ended it
         (completion(" 4", "length"), ("</a>",), " 4", False, False),
@@ -98,7 +98,7 @@ def test_finish_reasons_and_stop_strings(
     assert got.ids[: len(got.ids) - ended] == tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-def test_of_vllm_the_tokens_are_known(tokenizer: Any) -> None:
+def test_vllm_returns_the_tokens(tokenizer: Any) -> None:
     ids = [*tokenizer.encode(" 4</a> and"), 0]
     says = in_turn(completion("whatever", token_ids=ids, stop_reason=0), completion(" 4", token_ids=[10**9]))
     with serving(VLLM | {"/completions": says}) as stub:
@@ -128,9 +128,7 @@ HICCUPS: dict[str, Say] = {
 
 
 @pytest.mark.parametrize("kind", HICCUPS)
-def test_what_passes_is_waited_for_and_what_does_not_is_an_error(
-    tokenizer: Any, kind: str, pauses: list[float]
-) -> None:
+def test_passing_errors_are_retried_and_others_raised(tokenizer: Any, kind: str, pauses: list[float]) -> None:
     with serving(ONE_MODEL | {"/completions": in_turn(HICCUPS[kind], HICCUPS[kind], GOOD)}) as stub:
         assert one(stub, tokenizer, timeout=0.5).text == " 2"
         assert pauses == ([7.0, 7.0] if kind == "429" else [1.0, 2.0])
@@ -148,12 +146,12 @@ def test_what_passes_is_waited_for_and_what_does_not_is_an_error(
         Say(b"[" * 200_000), Say(b"\xff\xfe"), Say(b"", 302, {"Location": "http://127.0.0.1:9/"}),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_none_is_one_error(tokenizer: Any, say: Say, pauses: list[float]) -> None:
+def test_a_malformed_answer_is_one_error(tokenizer: Any, say: Say, pauses: list[float]) -> None:
     with serving(ONE_MODEL | {"/completions": in_turn(say)}) as stub, pytest.raises(ServerError, match=stub.url):
         one(stub, tokenizer)
 
 
-def test_a_flood_is_not_read_to_its_end(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_answer_is_not_read_to_its_end(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LONGEST_ANSWER", 10_000)
     flood = ONE_MODEL | {"/completions": in_turn(completion("x" * 10**6))}
     with serving(flood) as stub, pytest.raises(ServerError, match="more than 10000 bytes"):
@@ -171,7 +169,7 @@ def test_a_flood_is_not_read_to_its_end(tokenizer: Any, monkeypatch: pytest.Monk
         (ONE_MODEL, {}, {"top_k": 5}, r"sampling.top_k=5: "),
     ],
 )
-def test_what_the_user_can_mend(
+def test_errors_that_a_user_can_mend_are_one_line(
     tokenizer: Any,
     answers: dict[str, Callable[[Any], Say]],
     settings: dict[str, Any],
@@ -188,7 +186,7 @@ def test_a_url_of_another_kind_and_a_training_engine_are_refused(tokenizer: Any)
             engine_of(Stub({}, "localhost:1"), tokenizer, **settings)
 
 
-def test_no_server_is_a_line_at_once(tokenizer: Any, pauses: list[float]) -> None:
+def test_no_server_is_one_line_at_once(tokenizer: Any, pauses: list[float]) -> None:
     with pytest.raises(InputError, match=r"rollout.url=http://127.0.0.1:9: .*refused.*; correct the url, or start"):
         one(Stub({}, "http://127.0.0.1:9"), tokenizer, retries=9)
     assert sum(pauses) < 5
@@ -204,7 +202,7 @@ def test_the_yaml_makes_the_engine(tokenizer: Any) -> None:
     assert isinstance(engine, OpenAIEngine) and not engine.seed and engine.client.url.endswith("/v1")
 
 
-def test_requests_are_at_most_so_many_at_once_and_answers_keep_their_order() -> None:
+def test_concurrency_is_bounded_and_answers_keep_their_order() -> None:
     running, most, lock = 0, 0, threading.Lock()
 
     def ask(i: int) -> int:

@@ -1,4 +1,4 @@
-"""Reference solutions as completions: the form, the end, the budget, and who samples what is not for training."""
+"""Reference solutions as completions: the form, the end, the budget; evaluation is sampled."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_budget_cuts_a_solution(tokenizer: Any) -> None:
     assert gold(tokenizer).generate([prompt(TRAINING)], 1, Sampling(len(whole.ids)))[0][0] == whole
 
 
-def test_control_tokens_in_a_solution_are_its_letters(tokenizer: Any) -> None:
+def test_control_tokens_in_a_solution_are_plain_text(tokenizer: Any) -> None:
     end = tokenizer.eos_token
     question = Question("2+3?", (f"5{end}",), "q", f"2+3=5.{end} {{answer}}")
     [[completion]] = gold(tokenizer, f" {{solution}}{end}{{answer}}").generate(
@@ -75,7 +75,7 @@ def test_evaluation_is_sampled(tokenizer: Any) -> None:
     assert engine.engine.prompts_sampled == 1 and engine.engine.parts == {"context": 64}  # type: ignore[attr-defined]
 
 
-def test_what_cannot_be_is_refused(tokenizer: Any) -> None:
+def test_impossible_settings_are_refused(tokenizer: Any) -> None:
     with pytest.raises(InputError, match=r"rollout\.form=x: must hold \{solution\} or \{answer\}"):
         gold(tokenizer, "x")
     bare = Question("2+3?", ("5",), "bare")

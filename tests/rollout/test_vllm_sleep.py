@@ -1,4 +1,4 @@
-"""When the vLLM engine keeps its weights in the host's memory and when it drops them, told from the calls that vLLM gets: it
+"""When the vLLM engine keeps its weights in the host's memory and when it drops them, seen in the calls to vLLM: it
 sleeps on a GPU alone, which no test has. What the calls do to vLLM: tests/engines, and analysis/LOG.md."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from zero.rollout.vllm import Ranks, VllmEngine
 
 
 class Llm:
-    """Notes every call."""
+    """Records every call."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -31,7 +31,7 @@ class Llm:
 
 
 def make_engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
-    """As its constructor leaves it: asleep, and without weights that are worth anything."""
+    """As its constructor leaves it: asleep, and without useful weights."""
     engine, llm = VllmEngine.__new__(VllmEngine), Llm()
     engine.llm, engine.sleeps, engine.loose, engine.ranks = llm, True, loose, Ranks(1, 1)
     engine._rest(keep=False)

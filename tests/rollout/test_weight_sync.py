@@ -1,4 +1,4 @@
-"""Weights on their way to a server, and a server that is not what it should be: with a stub, and workers that only keep."""
+"""Weight sync to a server, and servers that fail: a stub server, and workers that only store the weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAYS = ("file", "group")
 
 
 class Worker(ServerReceiver):
-    """A server's worker without a model: it keeps what it is given, and fails at the weight `bad`."""
+    """A server's worker without a model: it stores the weights, and fails at the weight `bad`."""
 
     def __init__(self, rank: int, bad: str = "") -> None:
         self.rank, self.device, self.bad, self.received = rank, CPU, bad, dict[str, Tensor]()
@@ -104,7 +104,7 @@ def test_every_worker_gets_every_weight_again_and_again(way: str, tmp_path: Path
 
 
 def test_weights_that_live_only_until_the_next_one_arrive_whole(way: str, tmp_path: Path) -> None:
-    """As those that ZeRO-3 gathers."""
+    """As with weights gathered by ZeRO-3."""
     shared = torch.empty(30)
 
     def lent() -> Iterator[tuple[str, Tensor]]:
@@ -136,7 +136,7 @@ def test_a_failure_on_one_side_ends_the_other(way: str, tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_server_that_says_nothing_or_no_more_is_an_error(way: str, tmp_path: Path) -> None:
+def test_a_server_that_is_silent_or_fails_is_an_error(way: str, tmp_path: Path) -> None:
     for say, limit in ((Say({"results": []}, hang=3.0), 0.5), (Say({}, 500), 5.0), (Say({"results": ["?"]}), 5.0)):
         with serving({"/collective_rpc": in_turn(say)}) as stub, pytest.raises(ServerError, match=stub.url):
             sender(stub, way, tmp_path, limit).send(iter(WEIGHTS.items()), SERVER)
@@ -155,7 +155,7 @@ def test_a_folder_that_the_server_does_not_see(tmp_path: Path) -> None:
         sender(stub, "file", tmp_path / "none").send(iter(WEIGHTS.items()), SERVER)
 
 
-def test_ways_that_cannot_be(tmp_path: Path) -> None:
+def test_impossible_transports_are_refused(tmp_path: Path) -> None:
     with serving({}) as stub:
         with pytest.raises(InputError, match=r"rollout.transport=pigeon: must be one of file, group"):
             sender(stub, "pigeon", tmp_path)
@@ -175,7 +175,7 @@ def engine_of(stub: Stub, tokenizer: Any, folder: Path, **settings: Any) -> Serv
 
 
 def vllm_like(tokenizer: Any, bad: str = "", **about: Any) -> dict[str, Callable[[Any], Say]]:
-    """All that the engine asks of a server, whose model is the tests'."""
+    """Every endpoint of a server that the engine uses; the model is the tests'."""
     worker, label = Worker(0, bad), ["default"]
     config = plain(tiny_config("qwen2", len(tokenizer)))
     facts = dict(config=config, context=64, dtype="float32", device="cpu", logprobs="processed_logprobs")
@@ -223,7 +223,7 @@ def test_a_server_that_cannot_be_used_is_named(
     assert names == list(WEIGHTS)  # other ranks wait in each of them
 
 
-def test_no_server_is_a_line_and_no_weights_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
+def test_no_server_is_one_line_and_no_weights_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
     engine = engine_of(Stub({}, "http://127.0.0.1:9"), tokenizer, tmp_path)
     with pytest.raises(InputError, match=r"rollout.url=http://127.0.0.1:9: .*refused.*python -m launch.serve"):
         engine.sync(iter([]), 0)
@@ -294,7 +294,7 @@ def test_a_server_that_fails_is_an_error_in_time(tokenizer: Any, tmp_path: Path,
 
 def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: Any, tmp_path: Path) -> None:
     """Two processes, each weight a collective of both, as with ZeRO-3; rank 0 alone speaks with the server until all generate.
-    The server takes the first weights not, and then others."""
+    The server refuses the first weights and takes the next."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -315,10 +315,10 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
     assert [t["weights"] for t in reports] == [24, 24]
     assert all("bad.7 is none of the model's" in t["fault"] for t in reports)
     assert [(t["versions"], t["rows"]) for t in reports] == [([3], 2), ([3], 4)]  # of three prompts, two samples each
-    assert calls.count("/collective_rpc") == 3  # one look, and the weights
+    assert calls.count("/collective_rpc") == 3  # one check, then the weights
 
 
-def test_the_model_that_is_compared_does_not_hold_what_says_nothing() -> None:
+def test_the_compared_config_leaves_out_keys_without_meaning() -> None:
     config = tiny_config("llama", 100)
     meaningful = plain(config)
     assert {"vocab_size", "hidden_size", "rope_parameters", "rms_norm_eps", "model_type"} <= meaningful.keys()

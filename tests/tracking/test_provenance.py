@@ -1,4 +1,4 @@
-"""What a run folder says of its starts."""
+"""What a run folder records of its starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_every_start_is_a_line_and_a_torn_one_is_left_out(tmp_path: Path) -> Non
     assert provenance.starts(tmp_path / "nowhere") == []
 
 
-def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_cannot_be_written_does_not_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     provenance.note(tmp_path / "gone", provenance.start({}, "cpu", 1))
     assert "the run goes on" in capsys.readouterr().err
 
@@ -58,7 +60,7 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert provenance.code_digest() != before
 
 
-def test_what_auto_stands_for_here_is_noted_and_another_engine_later_is_named(
+def test_the_meaning_of_auto_is_recorded_and_another_engine_later_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = check("train", ["model=hf", f"model.path={BASE}"])["rollout"]

@@ -1,4 +1,4 @@
-"""What a person sees: a live panel on a real terminal, plain lines elsewhere, nothing that a model's text can break."""
+"""What a user sees: a live panel on a real terminal, plain lines elsewhere; a model's text cannot break either."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_dumb_terminal_and_a_pipe_get_lines(tmp_path: Path) -> None:
         assert "s/step" in lines[5]
         assert "left" in lines[5]
         assert "evaluation after step 20: nano_math accuracy" in printed
-        assert printed.count("held-out nano_math") == 2  # before, and before with after
+        assert printed.count("held-out nano_math") == 2  # the table before, and the one with before and after
         assert i == 0 or printed.isascii()
 
 

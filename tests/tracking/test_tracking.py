@@ -1,4 +1,4 @@
-"""The journal is exact and survives a kill; MLflow (the real one) gets each step once, and never stops a run."""
+"""The journal is exact and survives a kill; MLflow (the real one) gets each step once and never stops a run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Points = list[tuple[str, int, float]]
 
 
 def points_of(uri: str, run_id: str) -> Points:
-    """Every point of every metric in MLflow, double ones double."""
+    """Every point of every metric in MLflow, duplicates included."""
     client = client_of(uri)
     names = client.get_run(run_id).data.metrics
     return clocks_apart([(name, p.step, p.value) for name in names for p in client.get_metric_history(run_id, name)])
@@ -83,7 +83,7 @@ def points_in(run_dir: Path) -> Points:
 
 
 def clocks_apart(points: Points) -> Points:
-    """A step that was computed twice has one clock in the journal and the other in MLflow."""
+    """A step computed twice may have the time of one computation in the journal and that of the other in MLflow."""
     return sorted((name, step, 0.0 if name == "time/unix" else value) for name, step, value in points)
 
 
@@ -100,7 +100,7 @@ def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience
         values = metrics("drgrpo", 0, step, STEPS)
         trackers.metrics(
             values | {"time/unix": values["time/unix"] + 1000 * start}, step
-        )  # a later life, a later clock
+        )  # a resumed run, a later clock
     return trackers
 
 
@@ -293,7 +293,7 @@ def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
     Trackers.open(config=config, start=first_start, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
 
 
-def test_where_the_store_lies(tmp_path: Path) -> None:
+def test_the_place_of_the_store(tmp_path: Path) -> None:
     assert default_store(tmp_path / "runs" / "sweep" / "a") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert default_store(tmp_path / "elsewhere" / "a") == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
     assert absolute("sqlite:///x/y.db") == f"sqlite:///{Path.cwd()}/x/y.db"
@@ -487,7 +487,7 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
     assert len({run_of(uri, tmp_path / f"run{i}").info.run_id for i in range(count)}) == count
 
 
-def test_an_experiment_in_the_trash_is_told_at_once(
+def test_an_experiment_in_the_trash_is_reported_at_once(
     tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (run_dir := tmp_path / "trashed").mkdir()
@@ -542,12 +542,12 @@ def test_what_to_type_to_see_the_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
         began = time.monotonic()
         trackers = record(tmp_path / "run", f"http://127.0.0.1:{silent.getsockname()[1]}", patience=1.0)
         looped = time.monotonic() - began
         silent.settimeout(60)
-        with silent.accept()[0]:  # the follower is there, and waits
+        with silent.accept()[0]:  # the follower runs and waits
             began = time.monotonic()
             trackers.close("finished")
             closed = time.monotonic() - began
@@ -558,7 +558,7 @@ def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capf
     assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
 
 
-def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_told(
+def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_reported(
     tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for number, name in ((signal.SIGTERM, "ended"), (signal.SIGKILL, "killed")):
@@ -571,7 +571,7 @@ def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_told(
     assert capfd.readouterr().err.count("steps wait in") == 1
 
 
-def test_a_follower_leaves_with_a_run_that_died_in_the_middle_of_a_line(tmp_path: Path) -> None:
+def test_a_follower_ends_with_a_run_that_died_in_the_middle_of_a_line(tmp_path: Path) -> None:
     run = {
         "run_dir": str(tmp_path),
         "uri": f"sqlite:///{tmp_path}/x.db",
