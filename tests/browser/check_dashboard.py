@@ -1,4 +1,4 @@
-"""Opens the dashboard in a real browser and looks: make check-browser. Installs Chromium on Debian if it is missing.
+"""Opens the dashboard in a real browser and checks its pages: make check-browser. Installs Chromium on Debian if it is missing.
 
 Without --runs it makes a store of its own: GRPO and Dr. GRPO, three seeds each, written through MlflowTracker.
 """
@@ -122,7 +122,7 @@ def start_dashboard(runs: Path, port: int) -> tuple[subprocess.Popen[str], dict[
 
 
 def open_browser(profile: Path) -> Any:
-    """Headless Chromium that talks to nobody but the dashboard."""
+    """Headless Chromium that connects to the dashboard alone."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -148,7 +148,7 @@ def check_pages(browser: Any, runs: Path, links: dict[str, str], out: Path) -> N
     for i, (text, link) in enumerate(links.items()):
         print(f"{text}\n  {link}")
         urllib.request.urlopen(link.split("#")[0], timeout=60).read()
-        browser.get("about:blank")  # as a new tab: from a shared view to another page of its own MLflow may hang
+        browser.get("about:blank")  # in a new tab: going from a shared view to another of its pages MLflow may hang
         browser.get(link)
         if text.startswith("answers"):
             missing = wait_for_texts(browser, ["question", "response", "completions/"])

@@ -1,4 +1,4 @@
-"""Opens the report in a real browser, at a phone's and a desktop's width, and looks: python tests/browser/check_report.py.
+"""Opens the report in a real browser, at a phone's and a desktop's width, and checks it: python tests/browser/check_report.py.
 
 Without --runs it writes synthetic runs: two algorithms, three seeds, one run half done, hostile responses among the samples.
 """
@@ -89,7 +89,7 @@ def make_runs(folder: Path) -> Path:
 
 
 def open_browser(profile: Path) -> Any:
-    """Headless Chromium without a network worth the name: every host is unknown to it."""
+    """Headless Chromium without a network: it resolves no host."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -101,7 +101,7 @@ def open_browser(profile: Path) -> Any:
 
 
 def look(browser: Any, page: Path, name: str, size: tuple[int, int], out: Path) -> None:
-    """One width: nothing wider than the page, all figures drawn, nobody asked, nothing run; screenshots of it."""
+    """At one width: nothing wider than the page, all figures drawn, no request, no script; screenshots of it."""
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": name == "phone"}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print" if name == "print" else "screen"})

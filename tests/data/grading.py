@@ -37,7 +37,7 @@ def swap_failures(golds: Iterable[str], equal: Equal) -> list[tuple[str, str]]:
 def swaps(gold: str) -> Iterator[str]:
     r"""Copies of the gold, each with one digit or one letter outside the names of commands replaced by the next.
 
-    Left out, as the same answer, is the argument of a constant function, which stands nowhere else: f(y)=1 is f(x)=1.
+    Left out, as the same answer, is the argument of a constant function, which occurs nowhere else: f(y)=1 is f(x)=1.
     """
     exempt = {place for command in _COMMAND.finditer(gold) for place in range(*command.span())}
     exempt |= {match.start(1) for match in _FUNCTION.finditer(gold) if match[1] not in match[2]}

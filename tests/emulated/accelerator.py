@@ -41,7 +41,7 @@ CASTS = {torch.float16, torch.bfloat16}
 
 
 class _Device(backend_registration._DummyBackendModule):
-    """What torch asks of a device's module. Its random numbers are a stream of their own, as a GPU's are."""
+    """What torch needs of a device's module. Its random numbers are a stream of their own, as a GPU's are."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
@@ -64,7 +64,7 @@ class _Device(backend_registration._DummyBackendModule):
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor of the device; its numbers are in `host`, which nobody but this file touches."""
+    """A tensor of the device; its numbers are in `host`, which only this file touches."""
 
     host: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -124,7 +124,7 @@ class DeviceTensor(torch.Tensor):
 
 
 class _Storage:
-    """Which memory a tensor has, for those who look for tensors that share it. Nothing can be read."""
+    """The identity of a tensor's memory, for code that looks for shared memory. Nothing can be read."""
 
     def __init__(self, host: Tensor) -> None:
         self._address, self._size = host.untyped_storage().data_ptr(), host.untyped_storage().nbytes()
@@ -147,7 +147,7 @@ def _refuse_readers() -> None:
 
 
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """`func` as the device has it: on the CPU, once nothing speaks against it."""
+    """`func` on the device: computed on the CPU, after the device's own checks."""
     DEVICE.operations += 1
     tensors = list(_tensors((args, tuple(kwargs.values()))))
     there = [x for x in tensors if isinstance(x, DeviceTensor)]

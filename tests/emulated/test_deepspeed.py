@@ -1,6 +1,6 @@
 """learner=deepspeed on a device that is not the CPU, as far as that can be had without DeepSpeed, which knows no such device.
 
-What matters is the order of things: the learner builds its policy around the model as it was loaded, on the CPU, and the
+What matters is the order: the learner builds its policy around the model as it was loaded, on the CPU, and the
 engine moves both to the device afterwards.
 """
 
@@ -27,7 +27,7 @@ from zero.models.load import load_model
 
 
 class Engine:
-    """What DeepSpeedLearner asks of DeepSpeed's engine, for one rank in float32 at stage 2."""
+    """What DeepSpeedLearner uses of DeepSpeed's engine, for one rank in float32 at stage 2."""
 
     def __init__(self, policy: Policy, optim: Optim, config: Any, device: torch.device, world: World) -> None:
         self.module = policy.to(device)
@@ -77,7 +77,7 @@ def test_a_learner_whose_engine_moves_the_model_learns_what_torch_learns(
     name: str, device: torch.device, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "start", Engine)
-    monkeypatch.setattr(learners, "check", lambda *_: None)  # that it is installed
+    monkeypatch.setattr(learners, "check", lambda *_: None)  # as if it were installed
     ended = []
     for learner_name in (name, {"deepspeed": "torch", "deepspeed_lora": "lora"}[name]):
         learner, algo = learner_of(learner_name, models["qwen2"], device)

@@ -31,7 +31,7 @@ Groups = list[list[Completion]]
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine, and the model whose weights it is given. `bound` is what its log-probabilities may differ by."""
+    """An engine, and the model whose weights it gets. `bound` is how much its log-probabilities may differ."""
 
     engine: RolloutEngine
     model: Any
@@ -172,7 +172,7 @@ def _awkward(tokenizer: Any, completions: Sequence[Completion]) -> list[str]:
         pieces = [new[len(old) :] if new.startswith(old) else "\ufffd" for old, new in pairwise(decoded)]
         for k in range(4, len(pieces)):
             few = pieces[k - 2 : k + 1]
-            if "\ufffd" in "".join(few) or not all(few):  # half a character is no string
+            if "\ufffd" in "".join(few) or not all(few):  # half a character cannot be a stop string
                 continue
             if len(few[2]) > 1 and k + 1 < len(pieces):
                 texts.setdefault("within", few[1] + few[2][:-1])
@@ -264,7 +264,7 @@ def check_the_random_state_of_the_process_is_untouched(s: Subject) -> None:
 
 
 def random_states() -> tuple[Any, ...]:
-    """Of the three generators of a process, comparable."""
+    """The states of a process's three random generators, comparable."""
     return random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()
 
 

@@ -73,7 +73,7 @@ def two(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def one(folder: Path, two: list[dict[str, Any]]) -> dict[str, Any]:
-    """After the two, whose checkpoints it goes on from."""
+    """One rank, after the two ranks whose checkpoints it resumes."""
     return processes(folder, 1)[0]
 
 

@@ -57,7 +57,7 @@ def launch(model: Path, port: int, *flags: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def serving(model: Path, context: int, folder: Path) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
-    """What a server's endpoint file says, and its process."""
+    """The content of a server's endpoint file, and its process."""
     endpoint, port = folder / "endpoint.json", free_port()
     limits = (f"--context={context}", "--max-rows=32", "--cache-gib=0.1", "--batched-tokens=2048")
     launcher = launch(model, port, *limits, f"--endpoint={endpoint}")
@@ -96,7 +96,7 @@ def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -
 
 
 def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Served, tokenizer: Any) -> None:
-    """Greedy to the token; sampled, in how many answers end and how long they are."""
+    """Greedy: the same tokens. Sampled: the share of answers that end and their lengths."""
     settings = dict(model=None, key_env="NO_SUCH_KEY", timeout=60.0, retries=1, concurrency=16, seed=True, extra={})
     remote = OpenAIEngine(tokenizer, CONTEXT, served.url + "/v1", **settings)  # type: ignore[arg-type]
     native = NativeEngine(served.model.config, tokenizer, CONTEXT, 64, torch.float32, CPU)
@@ -111,7 +111,10 @@ def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Serve
     for measure in (lambda c: c.finished, lambda c: len(c.ids)):
         a, b = (torch.tensor([float(measure(c)) for c in cs]) for cs in (theirs, ours))
         assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / len(a)).sqrt()
-    assert remote.generate(prompts[:2], 6, sampling) == [theirs[:6], theirs[6:12]]  # it keeps its word on seeds
+    assert remote.generate(prompts[:2], 6, sampling) == [
+        theirs[:6],
+        theirs[6:12],
+    ]  # the same seed gives the same sample
 
 
 def test_evaluation_over_openais_api_gives_the_native_accuracy(served: Served, tmp_path: Path) -> None:
@@ -155,7 +158,7 @@ def test_it_may_generate_beside_an_update_but_not_beside_a_sync(subject: Subject
     thread = threading.Thread(target=lambda: drawn.append(engine.generate(prompts, 24, Sampling(200))))
     thread.start()
     time.sleep(0.3)
-    moved = shaken(subject.model, 3)  # the learner goes on meanwhile
+    moved = shaken(subject.model, 3)  # the learner updates meanwhile
     with pytest.raises(RuntimeError, match="sync while generate runs"):
         engine.sync(moved.named_parameters(), 6)
     thread.join(60)
@@ -183,14 +186,14 @@ def alive(group: int) -> bool:
         try:
             state, _, its = place.read_text().rpartition(")")[2].split()[:3]
         except (OSError, ValueError):
-            continue  # gone meanwhile
+            continue  # ended meanwhile
         if int(its) == group and state not in "ZX":
             return True
     return False
 
 
 def until(fact: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for it: a process that was killed is gone when a busy machine gets to it."""
+    """Wait until a condition holds: on a busy machine a killed process takes a moment to end."""
     end = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < end
@@ -198,7 +201,7 @@ def until(fact: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def test_a_server_that_is_killed_is_an_error_within_seconds(served: Served, tokenizer: Any) -> None:
-    """The last one: afterwards there is no server, and nothing of it."""
+    """The last test: afterwards there is no server and none of its processes."""
     engine = engine_of(served, tokenizer, "file")
     engine.sync(served.model.named_parameters(), 0)
     prompts = prompts_of(tokenizer, [f"{text} {i}" for i in range(64) for text in TEXTS])

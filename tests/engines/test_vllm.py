@@ -84,7 +84,7 @@ def plain(tokenizer: Any) -> Subject:
     before = [fact() for fact in facts]
     engine = engine_of(model, tokenizer, prefix_caching=False, cache_gib=0.0015)
     assert [fact() for fact in facts] == before
-    torch.set_num_threads(1)  # vLLM's makes this a no-op that warns
+    torch.set_num_threads(1)  # vLLM replaces this by a no-op that warns
     assert torch.set_num_threads.__name__ == "set_num_threads"
     return Subject(engine, model, tokenizer)
 
@@ -99,7 +99,7 @@ def test_rows_that_were_put_off_draw_the_same(plain: Subject) -> None:
 
 
 def test_a_weight_may_be_freed_once_the_next_is_asked_for(plain: Subject) -> None:
-    """As ZeRO-3 frees what it gathered."""
+    """As ZeRO-3 frees gathered weights."""
 
     def gathered(model: Any) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in model.named_parameters():
@@ -128,7 +128,9 @@ FAULTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
-def test_weights_that_do_not_fit_are_named_and_all_asked_for(plain: Subject, change: Change, message: str) -> None:
+def test_weights_that_do_not_fit_are_named_after_all_were_requested(
+    plain: Subject, change: Change, message: str
+) -> None:
     sent_names: list[str] = []
 
     def faulty() -> Iterator[tuple[str, Tensor]]:
@@ -157,7 +159,7 @@ def test_an_error_of_the_sender_is_its_own(plain: Subject) -> None:
     assert differences(plain, prompts, plain.generate(prompts, 2, SAMPLING), SAMPLING).max() < 1e-4
 
 
-def test_bfloat16_is_near(tokenizer: Any, plain: Subject) -> None:
+def test_bfloat16_is_close_to_float32(tokenizer: Any, plain: Subject) -> None:
     """A bfloat16 engine against the float32 learner: a mean of 0.005 and a largest of 0.12 were seen. And bfloat16 weights
     into a float32 engine."""
     model = model_of("shipped", tokenizer)
@@ -168,7 +170,7 @@ def test_bfloat16_is_near(tokenizer: Any, plain: Subject) -> None:
     print(f"bfloat16: mean {off.mean():.5f}, largest {off.max():.4f}")
     assert 1e-5 < off.mean() < 0.02 and off.max() < 0.5
     del s
-    gc.collect()  # an engine that is gone must not take down what the other one needs
+    gc.collect()  # closing one engine must not destroy what the other one needs
     rounded = shaken(plain.model, 5)
     with torch.no_grad():
         for parameter in rounded.parameters():
@@ -177,7 +179,7 @@ def test_bfloat16_is_near(tokenizer: Any, plain: Subject) -> None:
     assert differences(plain, prompts, plain.generate(prompts, 2, SAMPLING), SAMPLING, rounded).max() < 1e-4
 
 
-def test_what_vllm_gives_up_is_an_error(plain: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_vllm_gives_up_is_an_error(plain: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     plain.sync()
     given = SimpleNamespace(token_ids=[5, 6], logprobs=[], finish_reason="abort")
     monkeypatch.setattr(
@@ -200,13 +202,13 @@ def test_a_missing_vllm_is_one_line(tokenizer: Any, monkeypatch: pytest.MonkeyPa
         engine_of(model_of("tied", tokenizer), tokenizer)
 
 
-def test_seeds_belong_to_a_key_and_a_sample() -> None:
+def test_seeds_follow_from_the_key_and_the_sample() -> None:
     seeds = {seed_of(key, sample) for key in ((0, 1), (0, 11), (0, 1, 1), (0, 1, 1, 0)) for sample in range(16)}
     assert len(seeds) == 64 and all(0 <= seed < 2**63 for seed in seeds) and max(seeds) > 2**60
-    assert seed_of((0, 1, 2, 3), 4) == 4373800528341347916  # on every machine, for good
+    assert seed_of((0, 1, 2, 3), 4) == 4373800528341347916  # the same on every machine
 
 
-def test_a_stop_string_that_was_found_late_still_ends_the_response(tokenizer: Any) -> None:
+def test_a_stop_string_detected_late_still_ends_the_response(tokenizer: Any) -> None:
     ids = tokenizer("so </answer> and").input_ids
     end = next(k for k in range(len(ids) + 1) if "</answer>" in tokenizer.decode(ids[:k]))
     [c] = completions_of(tokenizer, [(ids, [-1.0] * len(ids), False)], Sampling(99, stop=("</answer>",)), version=4)
@@ -235,7 +237,7 @@ def test_two_ranks_draw_what_one_does(plain: Subject, tmp_path: Path, tensor_par
 
 
 def test_a_cache_too_small_is_refused(tokenizer: Any) -> None:
-    """The last test here: a refusal ends what the engines of a process share."""
+    """The last test here: a refusal destroys what the engines of a process share."""
     with pytest.raises(InputError, match=r"rollout=vllm: vLLM refuses .*cache"):
         engine_of(model_of("tied", tokenizer), tokenizer, cache_gib=1e-6)
 

@@ -1,5 +1,5 @@
 """One rank of tests/engines/test_deepspeed.py: `python -m tests.engines.zero_ranks RANK SIZE FOLDER` plays every case on
-DeepSpeed, one process group for all, and keeps what it ended with. Where FOLDER has checkpoints it goes on from them."""
+DeepSpeed, one process group for all, and saves how it ended. Where FOLDER has checkpoints it goes on from them."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def resumptions(world: World, folder: Path) -> Iterator[tuple[str, dict[str, Ten
 
 
 def kinds(world: World) -> dict[str, dict[str, Any]]:
-    """The learners that save."""
+    """The kinds of learners that save checkpoints."""
     if world.size == 1:
         return {"stage 1": {"stage": 1}}
     return {
@@ -214,7 +214,7 @@ def kinds(world: World) -> dict[str, dict[str, Any]]:
 
 
 def disturbed() -> list[str]:
-    """What starting a learner and two updates change beyond it."""
+    """What starting a learner and two updates change outside of it."""
     batch = batch_of(kl())
 
     def seen() -> dict[str, Any]:

@@ -26,7 +26,7 @@ CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reaso
 
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=CUDA)])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """As a run finds it."""
+    """The device as a run chooses it."""
     if request.param == "cuda":
         yield torch.device("cuda", torch.cuda.current_device())
     else:

@@ -137,7 +137,7 @@ def gap(learner: Any, batch: Batch) -> float:
 
 
 def timed(case: Case, work: Any) -> tuple[Any, float, float]:
-    """What `work` gives, its seconds, and the most memory that torch held meanwhile, in GB (on a CPU: of the process)."""
+    """The result of `work`, its seconds, and the peak memory of torch meanwhile in GB (on a CPU: of the process)."""
     cuda = case.device == "cuda"
     if cuda:
         torch.cuda.synchronize()
@@ -165,7 +165,7 @@ def test_a_step_samples_learns_and_syncs_within_its_memory(case: Case, folders: 
         engine, learner, algo, shape = parts_of(case, folders(case.size))
     parameters = sum(tensor.numel() for _, tensor in learner.weights())
     bound = 1e-3 if case.precision == "float32" else 0.05
-    for step in range(2):  # the first pays for what is made once
+    for step in range(2):  # the first includes one-time setup
         engine.sync(learner.weights(), version=step)
         before = [tensor.detach().cpu().clone() for _, tensor in learner.weights()]
         prompts = prompts_of(case, shape.vocab_size, step)

@@ -2,9 +2,9 @@
 
 Every comparison goes two ways. *Same log-probabilities*, in float64: both losses on the same random log-probabilities,
 advantages and masks; value and gradient by log-probability. *Whole step*, in float32: a small random Qwen2, ragged
-responses and rewards; TRL's own `training_step` pads, scores, masks, makes advantages, accumulates and differentiates,
-our batching, algorithm and TorchLearner do the same; gradient by parameter. Both at the policy that made the samples and at
-one that has moved, so that clips bite. TRL's sampling is replaced by the given responses, nothing else of it.
+responses and rewards; TRL's own `training_step` pads, scores, masks, makes advantages, accumulates and differentiates; our
+batching, algorithm and TorchLearner do the same; gradient by parameter. Both at the policy that made the samples and at one
+that has moved, so that clips bite. TRL's sampling is replaced by the given responses, nothing else of it.
 
 Differences are relative: of losses to the sum of |weight x advantage|, of gradients to their largest entry. A comparison is
 "equal", or "differs" with the reason, and then it must be equal once the reason is accounted for. Exit code 1 otherwise, also
@@ -48,7 +48,7 @@ EXACT = 1e-9  # largest relative difference of losses in float64
 
 
 def worse(a: float, b: float) -> float:
-    """The larger one, where nothing is larger than what is no number."""
+    """The larger one; a nan is larger than everything."""
     return max(a, b) if math.isfinite(b) else math.inf
 
 
@@ -69,11 +69,11 @@ class Apart:
         return max(self.loss, self.gradient)
 
 
-# ------------------------------------------------------------------------------------------------------- what explains what
+# ------------------------------------------------------------------------------------------------------- reasons for differences
 
 
 def kl_times_ratio(algo: Algorithm, batch: Batch, new_NT: Tensor, rows: Sequence[Tensor]) -> tuple[Algorithm, Batch]:
-    """The KL times the token's ratio, whose gradient counts; for whole batches only."""
+    """The KL times the token's ratio, through which the gradient flows; for whole batches only."""
     old_NT = batch.old_NT
     assert old_NT is not None
     return replace(algo, kl=lambda policy, reference: algo.kl(policy, reference) * (policy - old_NT).exp()), batch
@@ -180,7 +180,7 @@ def compare(case: Case, folder: Path, vocabulary: int) -> bool:
 
 
 def clip_share(trainer: Any) -> list[float]:
-    """What TRL says of its last loss: the share of clipped tokens (of responses where the ratio is a response's)."""
+    """TRL's own metric of its last loss: the share of clipped tokens (of responses where the ratio is a response's)."""
     metrics = trainer._metrics["train"]
     return [metrics[name][-1] for name in ("clip_ratio/region_mean", "cispo_clip_ratio") if name in metrics]
 

@@ -76,7 +76,7 @@ class Sums:
     scale: float = 1.0  # sum of |weight x advantage|
 
 
-# ------------------------------------------------------------------------------------------------------------ what both get
+# ------------------------------------------------------------------------------------------------------------ inputs of both sides
 
 
 def rollout(seed: int, vocabulary: int, values: Sequence[float] = (0.0, 0.1, 1.0)) -> list[Group]:
@@ -134,7 +134,7 @@ def load(folder: Path) -> Any:
 
 
 def shift(model: Any, scale: float, seed: int) -> None:
-    """The same movement of the parameters on both sides."""
+    """The same shift of the parameters on both sides."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):

@@ -90,7 +90,7 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         if not is_complete(folder):
             sys.exit(f"only {', '.join(sorted(os.listdir(folder)))} were written")
-        shutil.rmtree(dest, ignore_errors=True)  # an empty folder
+        shutil.rmtree(dest, ignore_errors=True)  # an empty folder there is replaced
         folder.rename(dest)
     size = sum(path.stat().st_size for path in dest.iterdir()) / 1e6
     print(f"{dest}: {size:.0f} MB in {time.monotonic() - began:.0f} s")

@@ -25,7 +25,7 @@ def reason_to_skip() -> str:
 
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cluster with the module's CLUSTER settings; SLURM_CONF and LAB stand in the environment. A folder for its sweeps."""
+    """A cluster with the module's CLUSTER settings, with SLURM_CONF and LAB in the environment, and a folder for its sweeps."""
     if reason := reason_to_skip():
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("lab")
@@ -41,12 +41,12 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def undisturbed(lab: Path) -> Path:
-    """A run of LONG that nothing happened to, and no Slurm."""
+    """An uninterrupted run of LONG, without Slurm."""
     return straight(lab / "straight", LONG)
 
 
 @pytest.fixture(scope="module")
 def happened(request: pytest.FixtureRequest, lab: Path, undisturbed: Path) -> Iterator[dict[str, Future[object]]]:
-    """What became of each function of the module's SCENARIOS, called with a folder of its own; all run side by side."""
+    """The result of each function of the module's SCENARIOS, each called with its own folder; all run side by side."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {f.__name__: pool.submit(f, lab / f.__name__) for f in request.module.SCENARIOS}

@@ -1,4 +1,4 @@
-"""What happens to cells on the test cluster: one function each, which returns what became of its cell. All run side by side."""
+"""Faults of cells on the test cluster: one function each, which returns what it saw of its cell. All run side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optim.warmup=1"] 
 
 
 def only(*nodes: int) -> dict[str, str]:
-    """Settings that keep a cell on these nodes, any of them: with nodelist it would want all."""
+    """Settings that keep a cell on one of these nodes: with nodelist it would get all of them."""
     return {"exclude": ",".join(f"n{i}" for i in range(1, NODES + 1) if i not in nodes)}
 
 
@@ -58,7 +58,7 @@ def preempted_by_cancel(folder: Path) -> tuple[Path, str]:
 
 
 def time_limit(folder: Path) -> tuple[Path, str]:
-    """Warned at Slurm's first look at the clock, which comes every 30 s; the second attempt has time enough."""
+    """Warned when Slurm first checks the time limit, every 30 s; the second attempt has enough time."""
     cell, task = one(folder, "steps=150", timeout_min=1, signal_delay_s=40)
     until(lambda: len(attempts(cell)) > 1, what=lambda: all_logs(folder))
     subprocess.run(["scontrol", "update", f"JobId={task}", "TimeLimit=30"], check=True)
@@ -191,7 +191,7 @@ def node_sh(how: str, node: str) -> None:
 def node_fault(
     folder: Path, nodes: Sequence[int], fault: Callable[[str], None], mend: Callable[[str], None]
 ) -> tuple[Path, str]:
-    """Something happens to the node that the cell runs on; another node is free."""
+    """The node that the cell runs on fails in some way; another node is free."""
     cell, task = one(folder, "steps=150", **only(*nodes))
     reached(cell, 3)
     node = slurm_jobs.snapshot([task]).tasks[task].node
@@ -209,7 +209,7 @@ def open_ends(cell: Path) -> list[Any]:
 
 def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
     names = make(folder, [[*LONG, *TWO], [*LONG, *TWO, "checkpoint.keep=3"]])
-    # one after the other: eight processes at once would outlast each other's patience on two cores
+    # one after the other: eight processes at once on two cores would run into each other's timeouts
     where = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 3, **only(11, 12)}
     (first,) = submit(folder, names[:1], **where)
     words = [ended(first, folder, 600)]

@@ -67,7 +67,7 @@ def state(task: str) -> str:
 
 
 def ended(task: str, folder: Path, limit: float = 480.0) -> str:
-    """Slurm's last word on a task."""
+    """Slurm's last state of a task."""
     last = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
     return str(until(lambda: (s := state(task)) in last and s, limit, what=lambda: all_logs(folder)))
 

@@ -1,4 +1,4 @@
-"""A cluster with accounting, which warns of a pre-emption by SIGTERM: what only sacct knows, and what follows what."""
+"""A cluster with accounting, which warns of a pre-emption by SIGTERM: what only sacct knows, and dependencies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_follows_a_cell_starts_only_after_its_success(happened: Happened) -
     assert attempts(folder / names[2])[0]["time"] >= attempts(folder / names[0])[0]["ended"]
 
 
-def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened: Happened) -> None:
+def test_accounting_knows_what_the_controller_has_forgotten(lab: Path, happened: Happened) -> None:
     folder, names, _ = happened["followed"].result()
     tasks = files.task_ids(files.read_jobs(folder))
     good, bad = (tasks[name][-1] for name in names[:2])
@@ -70,11 +70,11 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab: Path, happened:
     past = slurm_jobs.accounts([good.split("_")[0]])
     assert (past[good].state, past[good].exit, past[bad].exit) == ("COMPLETED", 0, 1)
     assert past[good].node == "n2" and past[good].ended is not None
-    snapshot = slurm_jobs.snapshot([good, "987654_0"])  # one that nobody knows
+    snapshot = slurm_jobs.snapshot([good, "987654_0"])  # one that does not exist
     assert snapshot.answered and snapshot.accounting and snapshot.tasks.keys() == {good}
 
 
-def test_an_array_that_was_not_noted_is_found_again(lab: Path) -> None:
+def test_an_array_that_was_not_recorded_is_found_again(lab: Path) -> None:
     folder = lab / "orphan"
     slurm_jobs.submit(folder, "orphan", ["a", "b"], settings(additional_parameters={"hold": True}))
     jobs = [job.job for job in files.read_jobs(folder)]
@@ -118,14 +118,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_the_cluster_cannot_do_is_one_line_and_nothing_happens(name: str, lab: Path) -> None:
+def test_what_the_cluster_cannot_do_is_one_line_and_nothing_is_submitted(name: str, lab: Path) -> None:
     given, words = BAD[name]
     with pytest.raises(InputError, match=words) as error:
         check(settings(**given), lab / "refused" / name, 3)
     assert "\n" not in str(error.value) and not (lab / "refused").exists()
 
 
-def test_what_the_cluster_can_do_passes(lab: Path) -> None:
+def test_what_the_cluster_can_do_is_accepted(lab: Path) -> None:
     check(
         settings(gpus_per_node=2, nodes=2, partition="gpu,preempt", additional_parameters={"exclusive": True}),
         lab / "good",

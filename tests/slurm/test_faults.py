@@ -1,4 +1,4 @@
-"""What a cluster does to a sweep, on a real Slurm without accounting. After each: the same bits as a run left alone.
+"""Faults of a cluster during a sweep, on a real Slurm without accounting. After each: the bits of an undisturbed run.
 
 The scenarios (tests/slurm/faults.py) run side by side, each on nodes of its own where it would disturb others.
 """
@@ -48,7 +48,7 @@ def test_a_cell_that_loses_its_node_goes_on_to_the_same_bits(name: str, happened
     same(cell, undisturbed)
 
 
-def test_a_time_limit_is_no_end(happened: Happened, longer: Path) -> None:
+def test_a_cell_goes_on_after_its_time_limit(happened: Happened, longer: Path) -> None:
     cell, word = happened["time_limit"].result()
     assert word == "COMPLETED" and attempts(cell)[0]["exit"] == files.EXIT_PREEMPTED, all_logs(cell)
     same(cell, longer)
@@ -71,7 +71,7 @@ def test_a_cancelled_cell_stays_cancelled(happened: Happened) -> None:
     assert snapshot.answered and not attempts(cell) and not any(t.state == "PENDING" for t in snapshot.tasks.values())
 
 
-def test_a_failure_is_one_in_slurm_too_and_says_why(happened: Happened) -> None:
+def test_a_failure_is_one_in_slurm_too_with_its_reason(happened: Happened) -> None:
     cell, word = happened["raises"].result()
     error = read_json(cell / files.ERROR)
     assert word == "FAILED" and error["exit"] == 1, all_logs(cell)
@@ -84,13 +84,13 @@ def test_a_failure_is_one_in_slurm_too_and_says_why(happened: Happened) -> None:
     )
 
 
-def test_a_cell_killed_for_memory_ends_well_with_more_of_it(happened: Happened, undisturbed: Path) -> None:
+def test_a_cell_killed_for_memory_finishes_with_more_of_it(happened: Happened, undisturbed: Path) -> None:
     cell, (killed, with_more) = happened["out_of_memory"].result()
     assert killed in ("FAILED", "OUT_OF_MEMORY", "CANCELLED") and with_more == "COMPLETED", all_logs(cell)
     same(cell, undisturbed)
 
 
-def test_a_full_disk_costs_nothing_but_a_new_start(happened: Happened, undisturbed: Path) -> None:
+def test_a_full_disk_costs_only_a_restart(happened: Happened, undisturbed: Path) -> None:
     cell, words, line = happened["full_disk"].result()
     assert words == "FAILED, then COMPLETED" and "no space left" in line, all_logs(cell)
     same(cell, undisturbed)
@@ -98,12 +98,12 @@ def test_a_full_disk_costs_nothing_but_a_new_start(happened: Happened, undisturb
 
 def test_a_stop_file_stops_until_it_is_gone(happened: Happened, undisturbed: Path) -> None:
     cell, (first, second, third, at) = happened["stopped_by_the_user"].result()
-    assert (first, second, third) == ("FAILED", "FAILED", "COMPLETED"), all_logs(cell)  # 75 is no success
+    assert (first, second, third) == ("FAILED", "FAILED", "COMPLETED"), all_logs(cell)  # 75 does not count as a success
     assert int(at) < journal(cell)[-1]["step"] and [a["exit"] for a in attempts(cell)] == [75, 0]
     same(cell, undisturbed)
 
 
-def test_restarts_have_an_end(happened: Happened) -> None:
+def test_restarts_are_bounded(happened: Happened) -> None:
     cell, word = happened["too_many_restarts"].result()
     assert word == "FAILED" and "restarted 2 times" in read_json(cell / files.ERROR)["line"], all_logs(cell)
 

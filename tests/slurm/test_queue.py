@@ -1,4 +1,4 @@
-"""Queues that are full, nodes that are bad and a controller that is away, on a real Slurm. The cells are a line of shell."""
+"""Queues that are full, nodes that are bad and a controller that is down, on a real Slurm. The cells are a line of shell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OVER = "RUNNING,PENDING,COMPLETING"
 
 
 def toy(folder: Path, lines: str) -> str:
-    """An interpreter whose cells are these lines of shell; whatever else it is to run, it does."""
+    """An interpreter that runs cells as these lines of shell, and everything else as usual."""
     program = folder.with_name(f"{folder.name}-python")
     cell = "launch.sweep.attempt"
     dispatch = f'case "$*" in *{cell}*--ended*) exit 0 ;; *{cell}*) ;; *) exec {sys.executable} "$@" ;; esac'
@@ -33,7 +33,7 @@ def toy(folder: Path, lines: str) -> str:
 
 
 def submitted(folder: Path, count: int, **given: object) -> list[str]:
-    """A sweep of so many cells that are toys, until none is in the queue any more; the words of its tasks."""
+    """A sweep of so many toy cells, followed until none is in the queue; the states of its tasks."""
     line = [*cell(f"seed=range(0,{count})"), *where(folder, **{"mem_gb": 0.2} | given)]
     done = typed(*SUBMIT, *line)
     assert done.code == 0, done
@@ -42,7 +42,7 @@ def submitted(folder: Path, count: int, **given: object) -> list[str]:
 
 
 def bad_node(folder: Path) -> list[str]:
-    """Setup lines that fail on one of three nodes, and there at once. Those that fail side by side do not count each other."""
+    """Setup lines that fail at once on one of three nodes. Cells that fail side by side do not count each other."""
     setup = "['test $SLURMD_NODENAME != n1 || exit 3']"
     return submitted(folder, 24, python=toy(folder, "sleep 2"), setup=setup, array_parallelism=6)
 
@@ -60,7 +60,7 @@ def little_room(folder: Path) -> list[str]:
 
 
 def controller_away(folder: Path) -> tuple[str, int]:
-    """A cell saves and is to be queued again, when squeue does not answer at first."""
+    """A cell saves and is to be queued again while squeue does not answer at first."""
     (folder / "c0").mkdir(parents=True)
     (folder / files.CODE).symlink_to(ROOT)
     away = folder / "squeue"
@@ -82,10 +82,10 @@ SCENARIOS = [bad_node, bad_everywhere, failing_fast, little_room, controller_awa
 
 @pytest.fixture(scope="module")
 def undisturbed() -> None:
-    """No run to compare with: the cells are toys."""
+    """There is no run to compare with: the cells are toys."""
 
 
-def test_a_bad_node_is_left_out_and_eats_no_sweep(lab: Path, happened: Happened) -> None:
+def test_a_bad_node_is_left_out_and_fails_no_sweep(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_node"].result(), lab / "bad_node"
     assert 3 <= words.count("FAILED") <= 6 and words.count("COMPLETED") == 24 - words.count("FAILED"), all_logs(folder)
     assert list(slurm_nodes.bad_nodes(folder)) == ["n1"]
@@ -109,18 +109,18 @@ def test_a_sweep_that_fails_everywhere_is_halted(lab: Path, happened: Happened) 
     assert "halted: " in table.out and "cancelled in the scheduler" in table.out, table
 
 
-def test_the_first_failure_halts_if_that_is_wished(lab: Path, happened: Happened) -> None:
+def test_the_first_failure_halts_if_the_user_wants_that(lab: Path, happened: Happened) -> None:
     words, folder = happened["failing_fast"].result(), lab / "failing_fast"
     assert words.count("FAILED") == 1, all_logs(folder)
     assert "launcher.fail_fast" in queue.halt_reason(folder)
 
 
-def test_cells_that_end_hand_over_those_that_found_no_room(lab: Path, happened: Happened) -> None:
+def test_cells_that_end_submit_those_that_had_no_room(lab: Path, happened: Happened) -> None:
     words, folder = happened["little_room"].result(), lab / "little_room"
     assert words == ["COMPLETED"] * 7 and not queue.read_unsubmitted(folder), all_logs(folder)
     assert next(len(names) for names in jobs(folder)) == 2 and sum(len(names) for names in jobs(folder)) == 7
 
 
-def test_a_controller_that_is_away_for_a_while_strands_no_cell(happened: Happened) -> None:
+def test_a_controller_that_is_down_for_a_while_strands_no_cell(happened: Happened) -> None:
     log, restarts = happened["controller_away"].result()
     assert restarts == 1 and "asks to be queued again" in log, log

@@ -1,4 +1,4 @@
-"""vLLM and DeepSpeed on two nodes: as a server asked by an evaluation, and as a cell; in the environment of make test-engines."""
+"""vLLM and DeepSpeed on two nodes: as a server used by an evaluation, and as a cell; in the environment of make test-engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ASK = ["zero.evaluate", "model=nano", "model.context=256", "benchmarks=nano", "b
 
 
 def run(home: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    """python -m LINE in a folder of its own, as a user of the cluster types it."""
+    """python -m LINE in its own folder, as a user of the cluster types it."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(home)}
     return subprocess.run(
         [sys.executable, "-m", *line], cwd=home, text=True, capture_output=True, env=environment, timeout=560
@@ -75,7 +75,7 @@ def test_a_server_of_two_nodes_answers_an_evaluation_and_ends(lab: Path) -> None
     native = run(home, *ASK, "run_dir=native")
     assert native.returncode == 0, native.stdout + native.stderr
     theirs, ours = (answers(home / name) for name in ("remote", "native"))
-    # greedy: two nodes and gloo say what one process says, save where two tokens are equally likely but for rounding
+    # greedy: two nodes with gloo give the tokens of one process, except where rounding decides between two
     assert len(theirs) >= 12 and sum(a == b for a, b in zip(theirs, ours, strict=True)) >= 0.9 * len(ours)
 
     stopped = run(home, "launch.serve", "model=nano", "launcher=slurm", "--stop")

@@ -1,4 +1,4 @@
-"""What a user types, on a real Slurm: the command lines of README's "Sweeps" and what they say, leave and cost.
+"""What a user types, on a real Slurm: the command lines of README's "Sweeps", with their output, files and cost.
 
 The scenarios (tests/slurm/users.py) run side by side, the short refusals beside them, the measurements alone at the end.
 """
@@ -25,12 +25,12 @@ Happened = dict[str, Future[Any]]
 
 @pytest.fixture(scope="module")
 def undisturbed(lab: Path) -> Path:
-    """A cell of the sweep whose submitting process is killed, run without Slurm and left alone."""
+    """A cell of the sweep whose submitting process is killed, run undisturbed and without Slurm."""
     return straight(lab / "straight", STEADY)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_one_line_before_anything_is_done(name: str, lab: Path, happened: Happened) -> None:
+def test_bad_input_is_one_line_before_anything_is_done(name: str, lab: Path, happened: Happened) -> None:
     words, given, line = REFUSED[name]
     settings = dict(given)
     folder = Path(str(settings.pop("folder", lab / "refused" / name.replace(" ", "-"))))
@@ -89,7 +89,7 @@ def test_another_setting_makes_other_cells_and_leaves_the_old_ones(happened: Hap
     assert {seen["states"].get(name) for name in new} == {"cancelled"}
 
 
-def test_a_cell_that_failed_is_named_and_mended(lab: Path, happened: Happened) -> None:
+def test_a_failed_cell_is_named_and_can_be_run_again(lab: Path, happened: Happened) -> None:
     seen, folder = happened["failing"].result(), lab / "failing"
     bad, good, bad_after, good_after = seen["names"]
     done = seen["run"]
@@ -114,13 +114,13 @@ def test_cells_outlive_the_process_that_submitted_them(lab: Path, happened: Happ
     assert seen["cancel"].out.startswith("cancelled 2 cells, of which 2 ran or waited"), seen["cancel"]
     wanted = {first: "cancelled", second: "cancelled", third: "running"}
     assert seen["cancelled"] == wanted
-    # with a controller that forgets and no accounting; a cell that was too slow to say that it ends may still be running
+    # with a controller that forgets and no accounting; a cell that was slow to report its end may still be running
     assert seen["blind"] == wanted | ({first: "running"} if seen["silent"] else {}) and seen["asked"]
     table = seen["table"]
     assert table.code == 0 and "2 cancelled" in table.out and "samples.groups" in table.out, table
 
 
-def test_what_was_cancelled_stays_so_until_it_is_taken_up(lab: Path, happened: Happened, undisturbed: Path) -> None:
+def test_a_cancelled_cell_stays_cancelled_until_resumed(lab: Path, happened: Happened, undisturbed: Path) -> None:
     seen, folder = happened["abandoned"].result(), lab / "abandoned"
     first, second, third = seen["names"]
     assert "3 cells, 0 finished, 0 to start" in seen["again"].out, seen["again"]
@@ -150,7 +150,7 @@ def test_logs_and_one_table_of_all(happened: Happened) -> None:
     assert scores and all(0 <= float(row[key]) <= 1 for row in rows for key in scores)
 
 
-def test_a_dry_run_says_on_paper_what_a_published_size_takes(lab: Path) -> None:
+def test_a_dry_run_estimates_what_a_published_size_takes(lab: Path) -> None:
     line = ["experiment=table4_recipe", "size=paper", *where(lab / "published", gpus_per_node=2), "--dry-run"]
     done = typed(*SUBMIT, *line)
     assert done.code == 0, done

@@ -1,4 +1,4 @@
-"""What a user types on the test cluster: the command lines themselves, each in a process of its own, and what they said.
+"""What a user types on the test cluster: the command lines themselves, each in its own process, and their output.
 
 Scenarios, one function each, run side by side; they return what was seen at each moment. Files are read here, but nothing
 of launch/ is called: that is what the command lines are for.
@@ -37,7 +37,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command printed and took: seconds of the clock, of the CPU, and MiB of memory at most."""
+    """The output and cost of a command: wall seconds, CPU seconds, and peak memory in MiB."""
 
     code: int
     out: str
@@ -68,7 +68,7 @@ def typed(*words: object, **environment: str) -> Finished:
 
 
 def memory(pid: int) -> float:
-    """MiB at most so far. Not ru_maxrss: that of a child is never less than its parent's was when it was forked."""
+    """Peak MiB so far. Not ru_maxrss: that of a child is never less than its parent's was when it was forked."""
     try:
         match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
@@ -110,7 +110,7 @@ def jobs(folder: Path) -> list[list[str]]:
 
 
 def contents(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """What cells are and did: files that nobody has to touch any more."""
+    """Files that describe cells and their attempts and must not change any more."""
     paths = [f"{name}/{file}" for name in names for file in (files.CELL, files.ATTEMPTS, files.RESULT, "metrics.jsonl")]
     return {path: (folder / path).read_bytes() for path in paths if (folder / path).exists()}
 
@@ -132,7 +132,9 @@ def multirun(folder: Path) -> Facts:
     seen |= {"more": typed(*MULTIRUN, *line("seed=0,1,2")), "jobs more": jobs(folder)}
     old = sorted({name for array in seen["jobs more"] for name in array})
     seen["old"] = contents(folder, old)
-    seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD))  # held: that they are new is enough
+    seen["edited"] = typed(
+        *SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD)
+    )  # held: it is enough that they are new
     seen["jobs edited"] = jobs(folder)
     seen["held"] = queued(folder.name, "PENDING")
     seen["cancel"] = typed(*STATUS, folder, "cancel", "optim.lr=0.00002", "--yes")  # the same number, written otherwise
@@ -157,7 +159,7 @@ def failing(folder: Path) -> Facts:
 
 
 def abandoned(folder: Path) -> Facts:
-    """The submitting process is killed; its cells are seen to, cancelled and taken up again from other processes."""
+    """The submitting process is killed; other processes list, cancel and resume its cells."""
     line = [*cell(*STEADY, "samples.groups=2,3,4"), *where(folder, array_parallelism=1)]  # an axis that changes no bit
     child = subprocess.Popen(command([*MULTIRUN, *line]), cwd=ROOT, stdout=subprocess.DEVNULL)
     until(lambda: jobs(folder), what=lambda: all_logs(folder))
@@ -190,7 +192,7 @@ def abandoned(folder: Path) -> Facts:
 
 
 def forgetful(folder: Path) -> Path:
-    """A folder for PATH: a squeue that has forgotten whatever has ended, and a sacct that does not answer but leaves a trace."""
+    """A folder for PATH: a squeue that has forgotten every ended job, and a sacct that does not answer but records the call."""
     folder.mkdir()
     programs = {
         "squeue": f'for word; do shift; [ "$word" = all ] && word=R,PD; set -- "$@" "$word"; done\n'
@@ -205,7 +207,7 @@ def forgetful(folder: Path) -> Path:
 
 SCENARIOS = [abandoned, multirun, failing]
 REFUSED: Mapping[str, tuple[Sequence[str], Mapping[str, object], str]] = {
-    # what is typed, settings of the launcher, the line that comes back
+    # typed overrides, settings of the launcher, the error line
     "one bad cell": (["algo=grpo", "seed=0,1", "group_size=4,1"], {},
                      r"error: group_size=1: this algorithm compares siblings; it must be at least 2"),
     "partition": (["seed=0,1"], {"partition": "gpus"},
