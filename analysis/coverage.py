@@ -72,7 +72,7 @@ def coverage(
         raise InputError("--benchmark", benchmark or "all", "no evaluation has saved answers of it")
     fewest = min(min(counted.numbers) for counted in cells.values())
     chosen = _ks(ks, cells, fewest)
-    rows = _rows(cells, chosen)
+    rows = pass_at_k_rows(cells, chosen)
     remarks += _remarks(cells, fewest)
     shown = [_shown(cell, [row for row in rows if row["cell"] == cell]) for cell in cells]
     text = "\n".join([as_text(shown), *_peaks(rows), *dict.fromkeys(remarks)])
@@ -160,7 +160,7 @@ def _ks(ks: Sequence[int] | None, cells: Mapping[Cell, Counted], fewest: int) ->
     return sorted(set(ks))
 
 
-def _rows(cells: Mapping[Cell, Counted], ks: Sequence[int]) -> list[dict[str, Any]]:
+def pass_at_k_rows(cells: Mapping[Cell, Counted], ks: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each cell and k that its questions have answers for."""
     from zero.statistics import mean_interval, pass_at_k
 

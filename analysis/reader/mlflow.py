@@ -82,10 +82,10 @@ def _run(run: Any, uri: str) -> Run:
     status = STATUS.get(run.info.status, "unknown")
     source = f"{without_password(uri)}#{run.info.run_id}"
     name = run.info.run_name or run.info.run_id
-    return Run(name, None, status, axes, settings, {"status": status}, source=source, starts=[_start(tags)])
+    return Run(name, None, status, axes, settings, {"status": status}, source=source, starts=[start_of(tags)])
 
 
-def _start(tags: Mapping[str, str]) -> dict[str, Any]:
+def start_of(tags: Mapping[str, str]) -> dict[str, Any]:
     """What zero.tracking.run_tags kept of the newest start."""
     start: dict[str, Any] = {key: tags[key] for key in ("code", "host", "processor", "device") if key in tags}
     start |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
@@ -127,7 +127,7 @@ def _points(client: Any, uri: str, runs: Sequence[str], names: Sequence[str]) ->
     held: dict[str, list[Point]] = {run: [] for run in runs}
     for name in names:
         for start in range(0, len(runs), A_CALL):
-            for run, step, value in _bulk(client, list(runs[start : start + A_CALL]), name):
+            for run, step, value in fetch_points(client, list(runs[start : start + A_CALL]), name):
                 held[run].append((name, step, value))
     return lambda run: held.pop(run)
 
@@ -143,7 +143,7 @@ def _from_sqlite(uri: str, run: str) -> list[Point]:
         connection.close()
 
 
-def _bulk(client: Any, runs: list[str], name: str) -> list[tuple[str, int, float]]:
+def fetch_points(client: Any, runs: list[str], name: str) -> list[tuple[str, int, float]]:
     """(run, step, value) of one metric of several runs; a reply that was cut is asked for again in two halves."""
     store = client._tracking_client.store
     if hasattr(store, "get_metric_history_bulk"):
@@ -160,7 +160,7 @@ def _bulk(client: Any, runs: list[str], name: str) -> list[tuple[str, int, float
     if len(runs) == 1:
         return [(runs[0], p.step, p.value) for p in client.get_metric_history(runs[0], name)]
     half = len(runs) // 2
-    return _bulk(client, runs[:half], name) + _bulk(client, runs[half:], name)
+    return fetch_points(client, runs[:half], name) + fetch_points(client, runs[half:], name)
 
 
 def _journal(points: list[Point], wanted: Callable[[str], bool]) -> Journal:

@@ -62,7 +62,7 @@ class Shape:
         )
 
 
-def _qwen(layers: int, hidden: int, heads: int, kv: int, size: int, inner: int, most: int, **more: Any) -> Shape:
+def qwen_shape(layers: int, hidden: int, heads: int, kv: int, size: int, inner: int, most: int, **more: Any) -> Shape:
     """Qwen2 and 2.5: padded to 151,936 tokens and tied in the small ones."""
     given = {"vocabulary": 151936, "tied": True, "biased": True} | more
     return Shape(layers, hidden, heads, kv, size, inner, most=most, **given)
@@ -74,12 +74,12 @@ LLAMA3_1B = Shape(16, 2048, 32, 8, 64, 8192, 128256, 131072, tied=True)
 LLAMA3_3B = Shape(28, 3072, 24, 8, 128, 8192, 128256, 131072, tied=True)
 FINEMATH_3B = Shape(28, 3072, 24, 8, 128, 8192, 128256, 4096, tied=True)
 MISTRAL_7B = Shape(32, 4096, 32, 8, 128, 14336, 32000, 32768, tied=False)
-QWEN_0_5B = _qwen(24, 896, 14, 2, 64, 4864, 32768)
-QWEN_1_5B = _qwen(28, 1536, 12, 2, 128, 8960, 32768)
-QWEN_3B = _qwen(36, 2048, 16, 2, 128, 11008, 32768)
-QWEN_7B = _qwen(28, 3584, 28, 4, 128, 18944, 131072, **WIDE)
-QWEN_MATH_1_5B = _qwen(28, 1536, 12, 2, 128, 8960, 4096)
-QWEN_MATH_7B = _qwen(28, 3584, 28, 4, 128, 18944, 4096, **WIDE)
+QWEN_0_5B = qwen_shape(24, 896, 14, 2, 64, 4864, 32768)
+QWEN_1_5B = qwen_shape(28, 1536, 12, 2, 128, 8960, 32768)
+QWEN_3B = qwen_shape(36, 2048, 16, 2, 128, 11008, 32768)
+QWEN_7B = qwen_shape(28, 3584, 28, 4, 128, 18944, 131072, **WIDE)
+QWEN_MATH_1_5B = qwen_shape(28, 1536, 12, 2, 128, 8960, 4096)
+QWEN_MATH_7B = qwen_shape(28, 3584, 28, 4, 128, 18944, 4096, **WIDE)
 SMOLLM2_135M = Shape(30, 576, 9, 3, 64, 1536, 49152, 8192, tied=True)
 SMOLLM2_360M = Shape(32, 960, 15, 5, 64, 2560, 49152, 8192, tied=True)
 SMOLLM2_1_7B = Shape(24, 2048, 32, 32, 64, 8192, 49152, 8192, tied=True)
@@ -106,16 +106,16 @@ SHAPES = {  # by option of conf/model
     "qwen2_5_3b": QWEN_3B,
     "qwen2_5_3b_instruct": QWEN_3B,
     "qwen2_5_7b": QWEN_7B,
-    "qwen2_5_7b_instruct": _qwen(28, 3584, 28, 4, 128, 18944, 32768, **WIDE),
+    "qwen2_5_7b_instruct": qwen_shape(28, 3584, 28, 4, 128, 18944, 32768, **WIDE),
     "qwen2_5_math_1_5b": QWEN_MATH_1_5B,
     "qwen2_5_math_1_5b_instruct": QWEN_MATH_1_5B,
     "qwen2_5_math_7b": QWEN_MATH_7B,
     "qwen2_5_math_7b_instruct": QWEN_MATH_7B,
-    "qwen3_0_6b_base": _qwen(28, 1024, 16, 8, 128, 3072, 32768, **QWEN3),
-    "qwen3_1_7b_base": _qwen(28, 2048, 16, 8, 128, 6144, 32768, **QWEN3),
-    "qwen3_4b_base": _qwen(36, 2560, 32, 8, 128, 9728, 32768, **QWEN3),
-    "r1_distill_qwen_1_5b": _qwen(28, 1536, 12, 2, 128, 8960, 131072, tied=False),
-    "r1_distill_qwen_7b": _qwen(28, 3584, 28, 4, 128, 18944, 131072, **WIDE),
+    "qwen3_0_6b_base": qwen_shape(28, 1024, 16, 8, 128, 3072, 32768, **QWEN3),
+    "qwen3_1_7b_base": qwen_shape(28, 2048, 16, 8, 128, 6144, 32768, **QWEN3),
+    "qwen3_4b_base": qwen_shape(36, 2560, 32, 8, 128, 9728, 32768, **QWEN3),
+    "r1_distill_qwen_1_5b": qwen_shape(28, 1536, 12, 2, 128, 8960, 131072, tied=False),
+    "r1_distill_qwen_7b": qwen_shape(28, 3584, 28, 4, 128, 18944, 131072, **WIDE),
     "rho_math_1b": Shape(22, 2048, 32, 4, 64, 5632, 32000, 2048, tied=False),
     "rho_math_7b": MISTRAL_7B,
     "simplerl_zero_7b": QWEN_MATH_7B,

@@ -59,14 +59,14 @@ def test_pass_at_k_against_temperature_is_that_of_the_answers(tmp_path: Path) ->
 
 
 def test_the_interval_covers_other_questions() -> None:
-    from analysis.coverage import Cell, Counted, _rows
+    from analysis.coverage import Cell, Counted, pass_at_k_rows
 
     rng, covered = np.random.default_rng(0), 0
     truth = 1 - np.mean((1 - (np.arange(100_000) + 0.5) / 100_000) ** 4)  # pass@4 if chances are uniform: 0.8
     for _ in range(60):
         right = rng.binomial(8, rng.random(80))
         cell = Cell("all", "b", 0, 1.0)
-        (row,) = _rows({cell: Counted({str(i): (8, int(c)) for i, c in enumerate(right)})}, [4])
+        (row,) = pass_at_k_rows({cell: Counted({str(i): (8, int(c)) for i, c in enumerate(right)})}, [4])
         covered += row["low"] <= truth <= row["high"]
     assert 51 <= covered <= 60
 

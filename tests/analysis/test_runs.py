@@ -317,7 +317,7 @@ def test_a_store_has_the_newest_start_as_the_folder_has(monkeypatch: pytest.Monk
     first = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
     tags = run_tags(first, 0, "abc")
     assert tags["mlflow.user"] == "ada"
-    known = stored._start(tags)
+    known = stored.start_of(tags)
     assert known == {
         key: first[key] for key in ("code", "host", "processor", "device", "ranks", "versions", "commit") if first[key]
     }
@@ -441,7 +441,7 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(mlflow.utils.rest_utils, "http_request", http_request)
     monkeypatch.setattr(stored, "A_REPLY", 8)
-    result = stored._bulk(Client(), ["a", "b", "c"], "train/reward")
+    result = stored.fetch_points(Client(), ["a", "b", "c"], "train/reward")
     assert sorted(result) == sorted((p["run_id"], p["step"], p["value"]) for one in points.values() for p in one)
     assert requests == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
 

@@ -8,7 +8,7 @@ from zero.config.aliases import NEEDS, REMARKS, TARGETS
 from zero.config.compose import ROOTS, defaults, groups_of, no_such
 from zero.config.identity import flatten
 from zero.config.overrides import options_of
-from zero.config.suggest import _sections
+from zero.config.suggest import section_names
 
 WORDS = {  # command -> what is typed -> what the answer holds
     "train": """
@@ -57,7 +57,7 @@ def test_every_target_of_the_table_exists_under_the_choice_that_it_names() -> No
             if "corpus=text" in choices and name != "pretrain":
                 continue
             settings = flatten(defaults(name, choices))
-            known |= {*settings, *_sections(list(settings)), *groups_of(name)}
+            known |= {*settings, *section_names(list(settings)), *groups_of(name)}
     for word, targets in TARGETS.items():
         for target in targets:
             key, equals, value = target.partition("=")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.cost.shapes import QWEN_0_5B, QWEN_1_5B, _qwen
+from launch.cost.shapes import QWEN_0_5B, QWEN_1_5B, qwen_shape
 
 
 def qwen2_shape(size: str) -> Any:
     """The transformers config of Qwen2.5-0.5B ("0.5b") or -1.5B ("1.5b"), or of a toy of the same kind ("tiny")."""
     from transformers import Qwen2Config
 
-    toy = _qwen(2, 128, 4, 2, 32, 192, 512, vocabulary=600)  # vLLM on a CPU wants heads of 32
+    toy = qwen_shape(2, 128, 4, 2, 32, 192, 512, vocabulary=600)  # vLLM on a CPU wants heads of 32
     shape = {"0.5b": QWEN_0_5B, "1.5b": QWEN_1_5B, "tiny": toy}[size]
     return Qwen2Config(
         vocab_size=shape.vocabulary,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zero.errors import InputError
-from zero.grading.sandbox import SandboxedChecker, _crew, check_many
+from zero.grading.sandbox import SandboxedChecker, check_many, worker_pool
 from zero.records import Outcome, Question
 
 CHECK = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5)
@@ -82,8 +82,8 @@ def test_equal_answers_to_different_questions_are_different_checks() -> None:
 def test_an_idle_worker_that_is_killed_is_replaced() -> None:
     check = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5, workers=1)
     assert check("1", ONE)
-    crew = _crew(("tests.grading.checkers",), 1)
-    killed = crew._idle[0].pid
+    pool = worker_pool(("tests.grading.checkers",), 1)
+    killed = pool._idle[0].pid
     os.kill(killed, signal.SIGKILL)
     while _alive(killed):
         time.sleep(0.01)
@@ -98,9 +98,9 @@ def test_a_worker_writes_no_file(tmp_path: Path) -> None:
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = (
-        "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import _crew\n"
-        "CHECK.many([('1', ONE), ('2', ONE)])\ncrew = _crew(('tests.grading.checkers',), 2)\n"
-        "print(crew._parent.pid, *(w.pid for w in crew._idle), flush=True)\nimport os; os.kill(os.getpid(), 9)"
+        "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import worker_pool\n"
+        "CHECK.many([('1', ONE), ('2', ONE)])\ncrew = worker_pool(('tests.grading.checkers',), 2)\n"
+        "print(pool._parent.pid, *(w.pid for w in pool._idle), flush=True)\nimport os; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     pids = [int(pid) for pid in done.stdout.split()]

@@ -28,7 +28,7 @@ from zero.loop import make_mini_batches
 from zero.objective import sequence_correction, token_correction
 from zero.records import Batch, Group, Sampling
 from zero.rollout.native import NativeEngine
-from zero.rollout.prefetch import _completion as completion_of
+from zero.rollout.prefetch import load_completion
 
 ROWS, PROMPT, LENGTH, UPDATES = 16, 8, 40, 6
 
@@ -147,7 +147,7 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
     drawn = engine.generate(prompts, 4, Sampling(24, stop_ids=(0,), **truncation))
     normalizers = [share for group in drawn for c in group for share in c.log_normalizers]
     assert min(normalizers) < -0.05 and max(normalizers) <= 1e-6
-    again = [[completion_of(json.loads(json.dumps(asdict(c)))) for c in group] for group in drawn]
+    again = [[load_completion(json.loads(json.dumps(asdict(c)))) for c in group] for group in drawn]
     assert again == drawn, "a checkpoint of what was drawn ahead keeps it"
     batch = make_batch([Group(p, tuple(c), ()) for p, c in zip(prompts, drawn, strict=True)], load_algo("drgrpo"), 7)
     assert batch.sampler_NT is not None

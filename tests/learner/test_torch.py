@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
-from zero.learner.optim import Optim, _buckets
+from zero.learner.optim import Optim, buckets
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
@@ -193,8 +193,8 @@ def test_a_reference_in_cpu_memory_is_the_same(tiny_folder: Path) -> None:
 def test_gradients_travel_in_buckets_of_one_dtype_and_a_bounded_size() -> None:
     tensors = [torch.zeros(n, dtype=d) for n, d in ((3, torch.float32), (2, torch.float32), (9, torch.float32),
                                                     (1, torch.float32), (1, torch.bfloat16), (1, torch.float32))]  # fmt: skip
-    assert [[t.numel() for t in bucket] for bucket in _buckets(tensors, 20)] == [[3, 2], [9], [1], [1], [1]]
-    assert list(_buckets([], 20)) == []
+    assert [[t.numel() for t in bucket] for bucket in buckets(tensors, 20)] == [[3, 2], [9], [1], [1], [1]]
+    assert list(buckets([], 20)) == []
 
 
 def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny_folder: Path, tmp_path: Path) -> None:

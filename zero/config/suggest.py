@@ -22,7 +22,7 @@ def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, 
     last = word.rpartition(".")[2].rpartition("/")[2]
     if remark := REMARKS.get(word) or REMARKS.get(last):
         return f"; {remark}"
-    exists = {*groups, *known, *_sections(known)}
+    exists = {*groups, *known, *section_names(known)}
     known = [name for name in known if not name.rpartition(".")[2].startswith("_") and not name.startswith(INTERNAL)]
     aliases = _aliases([word], exists, groups)
     names = list(aliases)
@@ -59,7 +59,7 @@ def _aliases(words: Sequence[str], exists: set[str], groups: Mapping[str, Sequen
     return []
 
 
-def _sections(known: Sequence[str]) -> set[str]:
+def section_names(known: Sequence[str]) -> set[str]:
     """Whatever holds settings."""
     return {name[: match.start()] for name in known for match in re.finditer(r"\.", name)}
 
@@ -79,7 +79,7 @@ def _elsewhere(word: str, known: Sequence[str]) -> list[str]:
     for first in range(1, len(words) - 1):
         if (name := ".".join(words[first:])) in known:
             return [name]
-    sections = _sections(known)
+    sections = section_names(known)
     for cut in range(len(words) - 1, 0, -1):
         section, below = ".".join(words[:cut]), ".".join(words[cut:])
         if section in sections:  # the last word is the one that is wrong

@@ -101,13 +101,13 @@ class SandboxedChecker:
         open_ = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
         if open_:
             modules = (self.path.rpartition(".")[0], *self.preload)
-            crew = _crew(modules, self.workers)
-            known |= dict(zip(open_, crew.check(self.path, list(open_.values()), self.limit_s), strict=True))
+            pool = worker_pool(modules, self.workers)
+            known |= dict(zip(open_, pool.check(self.path, list(open_.values()), self.limit_s), strict=True))
         return [outcome for key in keys if (outcome := known[key]) is not None]
 
 
 @lru_cache(maxsize=8)
-def _crew(modules: tuple[str, ...], size: int) -> WorkerPool:
+def worker_pool(modules: tuple[str, ...], size: int) -> WorkerPool:
     return WorkerPool(modules, size)
 
 

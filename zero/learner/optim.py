@@ -61,7 +61,7 @@ def skipped_in_a_row(before: int, norm: float, update: int, setting: str, world:
     return before + 1
 
 
-def _buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+def buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
     """Neighbours of one dtype, together of at most `size` bytes or alone."""
     bucket: list[Tensor] = []
     for tensor in tensors:
@@ -163,7 +163,7 @@ class TrainableModule:
         for parameter, ranks in zip(parameters, learning.tolist(), strict=True):
             if ranks and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([p.grad for p in parameters if p.grad is not None], BUCKET):
+        for bucket in buckets([p.grad for p in parameters if p.grad is not None], BUCKET):
             flat = torch.cat([grad.flatten() for grad in bucket])  # one message for many small gradients
             self.world.all_reduce_([flat])
             for grad, whole in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):

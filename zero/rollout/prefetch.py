@@ -61,7 +61,7 @@ class Prefetch:
         if not (path / FILE).exists():
             return
         table = json.loads((path / FILE).read_text())
-        drawn_PG = [[_completion(c) for c in c_G] for c_G in table["drawn"]]
+        drawn_PG = [[load_completion(c) for c in c_G] for c_G in table["drawn"]]
         self.step, self.drawn = table["step"], done(list(self.world.shard(drawn_PG)))
 
 
@@ -72,7 +72,7 @@ def done(drawn: Drawn) -> Future[Drawn]:
     return future
 
 
-def _completion(saved: dict[str, Any]) -> Completion:
+def load_completion(saved: dict[str, Any]) -> Completion:
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()
     }  # JSON knows no tuples

@@ -104,7 +104,7 @@ class VllmEngine:
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
         self.llm = start(settings, device)
         self.loose = list[str](self.llm.collective_rpc("loose_tensors")[0])  # a sleep of level 2 loses them
-        self._rest(keep=False)
+        self.go_to_sleep(keep=False)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._wake("weights")
@@ -122,7 +122,7 @@ class VllmEngine:
         try:
             yield
         finally:
-            self._rest(keep=not last)
+            self.go_to_sleep(keep=not last)
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         asks, place = self.ranks.gathered((list(prompts), n, sampling))
@@ -145,7 +145,7 @@ class VllmEngine:
             self.llm.wake_up(tags=sorted(tags, reverse=True))
             self.asleep -= tags
 
-    def _rest(self, keep: bool) -> None:
+    def go_to_sleep(self, keep: bool) -> None:
         """Free the GPU's memory; to keep the weights takes as much of the host's, and a copy there and back."""
         if self.sleeps:
             self.dropped = not keep and not self.loose

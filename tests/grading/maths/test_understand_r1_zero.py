@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zero.grading.maths.understand_r1_zero import _is_formula, _repeats, paper_fast, paper_slow, plain, stripped
+from zero.grading.maths.understand_r1_zero import is_formula, paper_fast, paper_slow, plain, repeats, stripped
 
 # answer, reference, fast, slow
 ORDINARY = [
@@ -142,7 +142,7 @@ def test_second_normal_form(text: str, form: str) -> None:
     ],
 )
 def test_only_formulas_reach_sympy(code: str, harmless: bool) -> None:
-    assert _is_formula(code) is harmless
+    assert is_formula(code) is harmless
 
 
 def test_an_answer_is_never_run(tmp_path) -> None:  # noqa: ANN001
@@ -177,5 +177,5 @@ def test_repetition_counts_substrings() -> None:
     for text in ("abab", "a" * 20, "abcdefgh", "mississippi", "abcabcabcd"):
         n = len(text)
         distinct = len({text[i:j] for i in range(n) for j in range(i + 1, n + 1)})
-        assert _repeats(text) is (1 - 2 * distinct / (n * (n + 1)) > 0.2)
-    assert _repeats("ab" * 100) and not _repeats("".join(map(chr, range(100, 300))))
+        assert repeats(text) is (1 - 2 * distinct / (n * (n + 1)) > 0.2)
+    assert repeats("ab" * 100) and not repeats("".join(map(chr, range(100, 300))))

@@ -264,7 +264,7 @@ def _entry_equal(answer: str, gold: str) -> bool:
 
 def _vanishes(difference: str) -> bool:
     """Whether sympy simplifies a formula in Python's notation to 0."""
-    if not _is_formula(difference):
+    if not is_formula(difference):
         return False
     rules = (*standard_transformations, implicit_multiplication_application)
     try:
@@ -273,7 +273,7 @@ def _vanishes(difference: str) -> bool:
         return False
 
 
-def _is_formula(code: str) -> bool:
+def is_formula(code: str) -> bool:
     """Only numbers, names, operators and brackets: nothing that reaches further when parse_expr runs it as Python.
 
     parse_expr turns unknown names into symbols, so what remains are sympy's own functions; with no strings to read
@@ -300,7 +300,7 @@ def _verified(answer: str, gold: str) -> bool:
     """Rule 3."""
     readers = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     try:
-        if not gold or any(len(text) > 128 and _repeats(text) for text in (answer, gold)):
+        if not gold or any(len(text) > 128 and repeats(text) for text in (answer, gold)):
             return False
         parsed = [
             parse(
@@ -317,7 +317,7 @@ def _verified(answer: str, gold: str) -> bool:
         return False
 
 
-def _repeats(text: str) -> bool:
+def repeats(text: str) -> bool:
     """Whether over a fifth of all substrings occur before: those that a suffix shares with the one before it in sorted order."""
     limit = 0.2 * len(text) * (len(text) + 1) / 2
     suffixes = sorted(text[i:] for i in range(len(text)))
