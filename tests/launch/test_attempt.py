@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,12 +207,9 @@ def test_a_second_copy_on_this_machine_does_not_start(folder: Path) -> None:
         (["launch.sweep.attempt", str(folder), "d"], 0),
     ):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *owner]) as other:
-            lease = {
-                "token": f"{os.uname().nodename}.{other.pid}",
-                "pid": other.pid,
-            }  # or the process that has its number by now
+            # the owner, or another process that has its number by now
+            lease = {"token": f"{os.uname().nodename}.{other.pid}", "pid": other.pid}
             write_json(folder / "c" / files.LEASE, lease)
-            time.sleep(0.2)
             assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process())[1] == code
             other.kill()
     assert cells.reason_not_to_run(folder / "c", files.read_cell(folder, "c"), Process()) == ("", 0)

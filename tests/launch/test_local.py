@@ -187,13 +187,19 @@ def test_a_second_shell_says_what_it_waits_for(tmp_path: Path, capsys: pytest.Ca
         with local.supervisor_lock(folder):
             entered.set()
 
+    errors: list[str] = []
+
+    def waiting() -> bool:
+        errors.append(capsys.readouterr().err)
+        return f"process {os.getpid()} on " in "".join(errors)
+
     thread = threading.Thread(target=second)
     with local.supervisor_lock(folder):
         thread.start()
-        time.sleep(0.5)
+        until(waiting)
         assert not entered.is_set()
     thread.join(20)
-    assert entered.is_set() and f"process {os.getpid()} on " in capsys.readouterr().err
+    assert entered.is_set()
 
 
 @pytest.mark.parametrize(

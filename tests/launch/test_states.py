@@ -119,7 +119,6 @@ def test_without_a_scheduler_the_process_decides(tmp_path: Path) -> None:
     sleeper = subprocess.Popen(words)
     try:
         write_attempt(place, job="", host=socket.gethostname(), pid=sleeper.pid)
-        time.sleep(0.3)
         assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].live
         # another path to the sweep; another sweep with a cell of that name
         linked, other = tmp_path / "linked", tmp_path / "other"
