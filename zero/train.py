@@ -122,7 +122,7 @@ def train_and_close(
     finally:
         outcome |= {"steps": steps_done(parts.dir), "seconds": round(time.perf_counter() - began, 1)}
         if parts.world.is_main and outcome["status"] != "gave way":  # the folder is another copy's now
-            close(parts.dir, parts.trackers, outcome)
+            close(parts.dir, parts.trackers, outcome, curves=settings.current["curves"])
         if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
             parts.world.shutdown()
     return outcome

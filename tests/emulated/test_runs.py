@@ -21,7 +21,7 @@ from zero.pretrain import __main__ as pretrain
 from zero.records import Response
 
 TINY = [
-    "steps=1", "prompts=2", "group_size=4", "sampling.max_tokens=10", "evaluation.every=1", "checkpoint.every=1",
+    "steps=1", "curves=false", "prompts=2", "group_size=4", "sampling.max_tokens=10", "evaluation.every=1", "checkpoint.every=1",
     "benchmarks.limit=2", "samples.every=5", "optim.warmup=1", "optim.lr=1e-3", "debug=sync",
 ]  # fmt: skip
 NANO = ["questions.rows.train=32", "questions.rows.heldout=8"]

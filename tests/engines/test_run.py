@@ -25,6 +25,7 @@ RUN = [
     "samples.every=20",
     "benchmarks.limit=64",
     "tracker=jsonl",
+    "curves=false",
 ]
 REAL = ["rollout=vllm", "learner=deepspeed", "learner.stage=2", "debug=sync"]
 SEEDS = (0, 1, 2)

@@ -16,7 +16,7 @@ from zero.train import run
 
 SMALL = [
     "steps=6", "prompts=4", "group_size=4", "sampling.max_tokens=48", "evaluation.every=3", "checkpoint.every=2",
-    "benchmarks.limit=16", "samples.every=2", "questions.rows.train=64", "questions.rows.heldout=16",
+    "benchmarks.limit=16", "samples.every=2", "curves=false", "questions.rows.train=64", "questions.rows.heldout=16",
 ]  # fmt: skip
 CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
 

@@ -25,7 +25,7 @@ REPLACED = (
 )  # fmt: skip
 BUDGET = [
     "steps=2", "prompts=2", "updates=1", "sampling.max_tokens=24", "evaluation.max_tokens=24", "evaluation.every=2",
-    "checkpoint.every=2", "tracker=jsonl", "benchmarks=heldout", "benchmarks.limit=4", "model=hf",
+    "checkpoint.every=2", "curves=false", "tracker=jsonl", "benchmarks=heldout", "benchmarks.limit=4", "model=hf",
 ]  # fmt: skip
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -28,7 +28,7 @@ QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    train_here(folder)
+    train_here(folder, "curves=true")
     return folder
 
 
@@ -162,6 +162,13 @@ def test_kill_nine_at_ten_random_moments_loses_nothing(straight: Path, tmp_path:
         (tmp_path / "run" / "result.json").unlink()  # it ended too soon: let the next life find its checkpoint
     assert kills >= 10
     same(straight, tmp_path / "run")
+
+
+def test_curves_are_drawn_only_if_asked_for(straight: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train_here(tmp_path / "run", "steps=1")
+    assert not (tmp_path / "run" / "curves.png").exists() and "curves.png" not in capfd.readouterr().out
+    train_here(straight, "curves=true")
+    assert (straight / "curves.png").exists() and "curves.png" in capfd.readouterr().out
 
 
 def test_several_updates_and_a_kl_term_run_and_resume(tmp_path: Path) -> None:
@@ -348,7 +355,7 @@ def test_mlflow_follows_the_run_and_an_absent_server_gets_everything_later(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The server is down for the whole run; the same command, when it is back (here: a store), delivers every step once."""
-    nowhere = ("tracker=mlflow", "tracker.uri=http://127.0.0.1:9", "tracker.patience=1", "steps=2")
+    nowhere = ("tracker=mlflow", "tracker.uri=http://127.0.0.1:9", "tracker.patience=1", "steps=2", "curves=true")
     folder = tmp_path / "runs" / "run"
     assert train_here(folder, *nowhere)["status"] == "finished"
     assert "running the same command again delivers them" in capfd.readouterr().err

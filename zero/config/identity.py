@@ -17,6 +17,7 @@ PLACE = (
     "tracker",
     "lens",
     "checkpoint",
+    "curves",
     "progress",
     "sync_check",
     "probe",

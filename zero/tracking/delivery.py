@@ -28,14 +28,14 @@ def open_trackers(
     )
 
 
-def close(run_dir: Path, trackers: Trackers, outcome: Mapping[str, Any]) -> None:
-    """Write result.json and curves.png, and let the trackers deliver what they hold."""
+def close(run_dir: Path, trackers: Trackers, outcome: Mapping[str, Any], curves: bool) -> None:
+    """Write result.json and, if asked for, curves.png, and let the trackers deliver what they hold."""
     from zero.tracking.curves_png import draw
 
     result = run_dir / "result.json"
     try:
         write_json(result, outcome)
-        for path in (run_dir / "config.yaml", result, draw(run_dir)):
+        for path in (run_dir / "config.yaml", result, *([draw(run_dir)] if curves else [])):
             trackers.artifact(path)
     except OSError as error:  # the run's own error, if any, says more
         print(f"{run_dir}: {error}", file=sys.stderr)
@@ -55,7 +55,8 @@ def where_to_look(run_dir: Path, before: str = "") -> None:
         print(before)
     folder = run_dir.relative_to(Path.cwd()) if run_dir.is_relative_to(Path.cwd()) else run_dir
     print(f"finished: {folder}")
-    print(f"  curves        {folder / 'curves.png'}")
+    if (run_dir / "curves.png").exists():
+        print(f"  curves        {folder / 'curves.png'}")
     print(f"  model         {folder / 'model'}")
     print(f"  all metrics   {folder / 'metrics.jsonl'}")
     print(f"  compare runs in MLflow:  {dashboard_command(stored_in(run_dir))}")
