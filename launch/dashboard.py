@@ -17,7 +17,8 @@ from typing import Any
 
 from launch.serving.mlflow_server import LOOPBACK, login_environment, print_links, refuse_taken_port, serve, shown_name
 from zero.errors import InputError
-from zero.tracking import AXES, GLOSSARY
+from zero.tracking.folder import AXES
+from zero.tracking.glossary import GLOSSARY
 from zero.tracking.mlflow import TABLES
 from zero.tracking.store import SQLITE, import_mlflow, without_password
 

@@ -9,20 +9,18 @@ SQLite file itself.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.lock import lock
 from launch.sweep.states import Status
 from zero.errors import InputError
-from zero.files import read_json, write_json
+from zero.files import read_json
+from zero.tracking import DeliveryError
 
 MLFLOW_STATUS = {
     states.FINISHED: "finished",
@@ -30,7 +28,6 @@ MLFLOW_STATUS = {
     states.CANCELLED: "failed",
     states.LOST: "failed",
 }
-LINK = "mlflow.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,8 +73,8 @@ def sync(
             try:
                 deliver(folder, sweep, cell, statuses[name], where)
                 sent += 1
-            except Exception as error:
-                failed[name] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
+            except (DeliveryError, OSError) as error:
+                failed[name] = str(error)[:200]
                 if len(failed) >= 3 and not sent:  # the fault is the store's, not the cells'
                     failed["..."] = "the store does not take anything; the rest was not tried"
                     break
@@ -86,6 +83,7 @@ def sync(
 
 def needs_sync(cell_dir: Path, cell: Cell, status: Status, uri: str) -> bool:
     """Whether MLflow may lack something of the cell."""
+    from zero.tracking.mlflow import LINK
     from zero.tracking.store import without_password
 
     if cell.root != "train" or not (cell_dir / "metrics.jsonl").exists():
@@ -117,57 +115,20 @@ def has_tracker(cell_dir: Path) -> bool:
 
 
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:
-    """Send what MLflow lacks of one cell: journal, settings, tags and files. Any error is raised."""
-    from zero.config.identity import science
-    from zero.tracking import AXES, provenance, run_tags
-    from zero.tracking import mlflow as follower
+    """Send what MLflow lacks of one cell: journal, settings, tags and files. DeliveryError if that fails."""
+    from zero.tracking.mlflow import MlflowTracker
 
-    cell_dir = folder / cell.name
-    write_link(cell_dir, sweep, cell, uri)
-    config: Mapping[str, Any] = files.read_cell(folder, cell.name).config or {}
-    start = (provenance.starts(cell_dir) or [{}])[-1] | {"choices": cell.choices}
-    start |= {"commit": start.get("commit") or sweep.code.get("commit")}
-    tags = run_tags(start, config["seed"], cell.signature) | {"sweep": sweep.name, "cell": cell.name}
-    tags |= {follower.CELL: files.cell_id(sweep.id or sweep.name, cell.name)}
-    tags |= {f"axis.{axis}": value for axis, value in cell.axes.items()}
-    flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in science(config).items()}
-    params = {axis: cell.choices[axis] for axis in AXES if axis in cell.choices} | flat
-    deliver_run(cell_dir, uri, sweep.experiment, cell.name, tags, params, MLFLOW_STATUS.get(status.state))
-
-
-def deliver_run(
-    cell_dir: Path,
-    uri: str,
-    experiment: str,
-    name: str,
-    tags: Mapping[str, str],
-    params: Mapping[str, str],
-    end: str | None,
-) -> None:
-    """Deliver one run folder, without a thread; set the run's status to `end` unless that is None."""
-    from zero.tracking import mlflow as follower
-    from zero.tracking.store import import_mlflow
-
-    import_mlflow()
-    remote = follower.Remote(cell_dir, uri, experiment, name, tags)
-    remote.params |= {follower.key_of(key): value[: follower.VALUE_LENGTH] for key, value in params.items()}
-    remote.deliver()
-    if end:
-        remote.end(end)
-
-
-def write_link(cell_dir: Path, sweep: Sweep, cell: Cell, uri: str) -> None:
-    """Write the token by which MLflow knows this cell, unless it is there. It is made from the cell and its first start, so that
-    every delivery finds the same run; a cell whose folder was deleted and that ran anew is another run."""
-    from zero.tracking import provenance
-    from zero.tracking.store import without_password
-
-    first = json.dumps(provenance.starts(cell_dir)[:1], sort_keys=True)
-    token = sha256(f"{sweep.id or sweep.name}\n{cell.name}\n{cell.signature}\n{first}".encode()).hexdigest()[:32]
-    link = read_json(cell_dir / LINK)
-    if not {"run_id", "token", "delivered", "status"} <= link.keys():
-        link = {"run_id": None, "token": token, "delivered": -1, "status": "running", "uri": without_password(uri)}
-        write_json(cell_dir / LINK, link)
+    tags = {"cell": cell.name} | {f"axis.{axis}": value for axis, value in cell.axes.items()}
+    tracker = MlflowTracker(
+        folder / cell.name,
+        cell.name,
+        uri,
+        sweep.experiment,
+        sweep.name,
+        files.cell_id(sweep.id or sweep.name, cell.name),
+        tags=tags,
+    )
+    tracker.deliver(MLFLOW_STATUS.get(status.state))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,18 @@ import math
 import random
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from zero.config.check import keep
+from zero.files import write_json
 from zero.records import Metrics
-from zero.tracking import JsonlTracker
+from zero.tracking import provenance
+from zero.tracking.journal import Journal
 from zero.tracking.store import create_schema
+from zero.tracking.trackers import Trackers
 
 START = 1_790_000_000.0  # seconds since 1970, when every synthetic run begins
 
@@ -71,15 +77,33 @@ def metrics(algo: str, seed: int, step: int, steps: int) -> Metrics:
 def write_run(run_dir: Path, algo: str = "drgrpo", seed: int = 0, steps: int = 100, done: int | None = None) -> Path:
     """A run folder with a journal up to step `done` (all by default) and completions of its evaluations."""
     (run_dir / "completions").mkdir(parents=True)
-    tracker = JsonlTracker(run_dir)
+    journal = Journal(run_dir)
     for step in range((steps if done is None else done) + 1):
-        tracker.metrics(metrics(algo, seed, step, steps), step)
-    tracker.close("finished")
+        journal.append(metrics(algo, seed, step, steps), step)
     for step, correct in ((0, False), (steps, True)):
         rows = [answer(i, correct) for i in range(5)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (run_dir / "completions" / f"eval_nano_math_{step:06d}.jsonl").write_text(text)
     return run_dir
+
+
+def start_run(run_dir: Path, config: Mapping[str, Any], choices: Mapping[str, str], **more: Any) -> None:
+    """What stands in a run folder once the run has started: its settings, and the line of this start."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    keep(config, run_dir / "config.yaml")
+    provenance.note(run_dir, {"choices": dict(choices), **more})
+
+
+def follower_settings(uri: str | None = None, **more: Any) -> dict[str, Any]:
+    """The section of a config that names MLflow."""
+    target = {"_target_": "zero.tracking.mlflow.MlflowTracker", "_partial_": True}
+    return {**target, "uri": uri, "patience": 90.0, **more}
+
+
+def end_run(trackers: Trackers, run_dir: Path, status: str = "finished") -> None:
+    """As a run ends: its result, which tells a follower, and then the wait for that."""
+    write_json(run_dir / "result.json", {"status": status})
+    trackers.close(status)
 
 
 def empty_store(folder: Path) -> str:

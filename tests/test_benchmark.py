@@ -32,7 +32,7 @@ from zero.published import figures
 from zero.questions import QuestionSet, Rows
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Sampling, Verdict
 from zero.template import Template, last_boxed
-from zero.tracking import describe
+from zero.tracking.glossary import describe
 from zero.tracking.terminal import benchmark_tables, evaluation_table, steps_table
 
 PUBLISHED: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "published.yaml").read_text())["tables"]

@@ -33,9 +33,9 @@ from zero.rollout import RolloutEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
 from zero.template import AnyTemplate
-from zero.tracking import Trackers, provenance
-from zero.tracking.delivery import open_trackers
+from zero.tracking import provenance
 from zero.tracking.terminal import Progress
+from zero.tracking.trackers import Trackers, open_trackers
 
 Config = Mapping[str, Any]
 ALONE = World()
@@ -52,10 +52,8 @@ def build(
     template: AnyTemplate,
     reward: Reward,
     world: World = ALONE,
-    identity: Config | None = None,
 ) -> Run:
-    """Every part of a run, each from its own section of the config; those that need no torch are given. `identity`: the
-    settings that the run began with, if it goes on with others."""
+    """Every part of a run, each from its own section of the config; those that need no torch are given."""
     device = runtime.prepare(config["threads"], config["learner"]["tf32"])
     report(world, machine_notes(config, start, device, world))
     algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
@@ -84,7 +82,7 @@ def build(
     trackers = Trackers(None)
     if world.is_main and not config["probe"]:
         view = Progress(run_dir, name, config["steps"])
-        trackers = open_trackers(identity or config, start, run_dir, name, view)
+        trackers = open_trackers(config, run_dir, name, view)
     return Run(
         dir=run_dir,
         template=template,

@@ -24,6 +24,7 @@ from zero.critic import Critic
 from zero.distributed import World
 from zero.errors import InputError, Preempted
 from zero.failures import finite
+from zero.files import write_atomically
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.monitoring.algorithm_lens import AlgorithmLens, compare
@@ -36,8 +37,9 @@ from zero.rollout.prefetch import Prefetch
 from zero.rounds import Rounds
 from zero.signals import StopSignal
 from zero.template import AnyTemplate
-from zero.tracking import Trackers, journal
+from zero.tracking import journal
 from zero.tracking.glossary import combine
+from zero.tracking.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -267,8 +269,8 @@ def resume(run: Run) -> int:
                 "steps", run.steps, f"the run has taken {done} steps already; give that number or a higher one"
             )
         run.load(path, done)
-    run.trackers.rewind(done)
     run.on_start(done)
+    run.trackers.rewind(done)
     return done
 
 
@@ -306,13 +308,12 @@ def run_benchmarks(run: Run, done: int) -> tuple[Metrics, list[Result]]:
 
 
 def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
-    """Write completions as JSON Lines to run_dir/completions and hand them to the trackers."""
+    """Write completions as JSON Lines to run_dir/completions."""
     if not run.world.is_main:
         return
     path = run.dir / "completions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in table))
-    run.trackers.artifact(path)
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in table), sync=False)
 
 
 def due(done: int, every: int, last: int) -> bool:

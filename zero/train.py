@@ -32,7 +32,7 @@ from zero.question_sets import load_questions, manifest
 from zero.run_folder import Settings
 from zero.signals import LeaseLost, StopSignal
 from zero.tracking import provenance
-from zero.tracking.delivery import close, deliver, where_to_look
+from zero.tracking.trackers import close, deliver, where_to_look
 
 if TYPE_CHECKING:
     from zero.loop import Run
@@ -53,7 +53,7 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
     is_main = os.environ.get("RANK", "0") == "0"  # torch is not there yet to ask
     if result is not None and run_folder.is_finished(result, settings):
         if is_main:
-            deliver(settings.identity, choices, run_dir, name)
+            deliver(settings.current, run_dir, name)
             where_to_look(run_dir, run_folder.finished_before(settings, result, run_dir))
         return result
     if not settings.current["probe"]:
@@ -84,9 +84,7 @@ def build_and_train(
     outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopSignal().listening() as stop:
         with gc_paused(), explained(run_dir, settings.current):
-            parts = build(
-                settings.current, run_dir, name, sets, start, **light, world=world, identity=settings.identity
-            )
+            parts = build(settings.current, run_dir, name, sets, start, **light, world=world)
             if world.is_main:
                 parts = replace(parts, on_start=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:

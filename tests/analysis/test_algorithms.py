@@ -22,7 +22,7 @@ from launch.sweep.cells import plan
 from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
-from zero.tracking import JsonlTracker
+from zero.tracking.journal import Journal
 
 NAMES = page.algorithms()
 CARDS = {card.name: card for card in pages.cards(NAMES)}
@@ -33,13 +33,13 @@ def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 
     """A run folder of two steps as zero.train leaves it."""
     folder = runs / f"{algo}-s{seed}"
     folder.mkdir(parents=True)
-    tracker = JsonlTracker(folder)
+    journal = Journal(folder)
     for step in range(3):
         line = {"tokens/generated": 100.0, "critic/tokens": values, "time/step": 4.0 + seed} if step else {}
         if step != 1:
             end = accuracy * step / 2
             line |= {"eval/b/accuracy": end, "eval/b/length": 40.0 + seed, "eval/b/length_incorrect": 50.0}
-        tracker.metrics(line, step)
+        journal.append(line, step)
     config = dict.fromkeys(page.BUDGET, 2) | {
         "optim": {"lr": lr},
         "prompts": 4,

@@ -27,8 +27,9 @@ from analysis.reader.runs import read
 from tests.synthetic import answer, empty_store, write_run
 from zero.config.check import check
 from zero.errors import InputError
-from zero.tracking import JsonlTracker, MlflowTracker, Trackers, provenance, run_tags
 from zero.tracking import journal as zero_journal
+from zero.tracking import provenance
+from zero.tracking.mlflow import MlflowTracker
 
 
 @cache
@@ -312,10 +313,12 @@ def test_the_newest_start_says_which_options_were_chosen(tmp_path: Path) -> None
     assert [start["choices"]["reward"] for start in read_back.starts] == ["accuracy", "tinyzero", "orz"]
 
 
-def test_a_store_has_the_newest_start_as_the_folder_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_has_the_newest_start_as_the_folder_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
+    run = make(tmp_path / "run", "grpo", 0)
     first = provenance.start({"algo": "grpo"}, "NVIDIA H200", 8)
-    tags = run_tags(first, 0, "abc")
+    provenance.note(run, first)
+    tags = MlflowTracker(run, "r").tags()
     assert tags["mlflow.user"] == "ada"
     known = stored.start_of(tags)
     assert known == {
@@ -353,21 +356,7 @@ def test_nothing_there_is_one_line(tmp_path: Path, place: str, message: str) -> 
 
 def send(folder: Path, uri: str) -> None:
     for run in sorted(folder.glob("*-?")):
-        algo, seed = run.name.split("-")
-        tags = {
-            "kind": "train",
-            "algo": algo,
-            "seed": seed,
-            "template": "none",
-            "questions": "nano_math",
-            "model": "nano",
-        }
-        trackers = Trackers(JsonlTracker(run), [MlflowTracker(run, run.name, tags, uri, every=0.05, patience=60)])
-        trackers.params(
-            {"algo": algo, "optim.lr": "1e-06" if run.name != "drgrpo-0" else "2e-06", "steps": "20", "seed": seed}
-        )
-        trackers.rewind(1 << 40)
-        trackers.close("finished")
+        MlflowTracker(run, run.name, uri).deliver("finished")
 
 
 def same(folder: Path, uri: str) -> Runs:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +77,8 @@ def install() -> None:
 
 def make_store(runs: Path) -> Path:
     """Six finished runs in MLflow, as zero.train would leave them."""
-    from tests.synthetic import metrics, write_run
-    from zero.tracking import Trackers
-    from zero.tracking.mlflow import MlflowTracker
+    from tests.synthetic import end_run, follower_settings, metrics, start_run, write_run
+    from zero.tracking.trackers import open_trackers
 
     for algo in ALGOS:
         for seed in SEEDS:
@@ -88,18 +86,12 @@ def make_store(runs: Path) -> Path:
             run_dir = write_run(runs / name, algo, seed, STEPS)
             (run_dir / "metrics.jsonl").unlink()
             choices = {"algo": algo, "template": "qwen_math", "questions": "nano_math", "model": "nano"}
-            trackers = Trackers.open(
-                config={"seed": seed, "steps": STEPS},
-                start={"choices": choices},
-                run_dir=run_dir,
-                name=name,
-                signature="synthetic",
-                tracker=partial(MlflowTracker, patience=90),
-            )
+            start_run(run_dir, {"seed": seed, "steps": STEPS}, choices)
+            trackers = open_trackers({"tracker": follower_settings()}, run_dir, name)
             trackers.rewind(-1)
             for step in range(STEPS + 1):
                 trackers.metrics(metrics(algo, seed, step, STEPS), step)
-            trackers.close("finished")
+            end_run(trackers, run_dir)
             print(f"made {name}")
     return runs
 

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from zero.config import experiments
 from zero.errors import InputError
 from zero.paths import CONF
-from zero.tracking import describe
+from zero.tracking.glossary import describe
 
 NAMES = experiments.with_claims()
 # What the sizes may differ in, besides conf/size: model, questions, engine, budget, and the published hyper-parameters

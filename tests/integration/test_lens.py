@@ -12,7 +12,7 @@ from tests.integration.runs import journal, reproducible, start, texts, train_he
 from zero.config.check import check, instantiate, options
 from zero.errors import InputError
 from zero.paths import CONF
-from zero.tracking import describe
+from zero.tracking.glossary import describe
 
 LENS = ["lens.every=2"]
 

@@ -18,7 +18,7 @@ import yaml
 from tests.integration.runs import command, journal, reproducible, start, texts, train_here, weights
 from zero.errors import InputError
 from zero.loop import Run
-from zero.tracking import describe
+from zero.tracking.glossary import describe
 
 ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
 QUESTIONS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")

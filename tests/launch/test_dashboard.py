@@ -14,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ import pytest
 from launch import dashboard
 from launch.serving import mlflow_server
 from tests.conftest import ROOT
-from tests.synthetic import empty_store, metrics
+from tests.synthetic import empty_store, end_run, follower_settings, metrics, start_run
 from zero.errors import InputError
-from zero.tracking import MlflowTracker, Trackers
+from zero.tracking.trackers import open_trackers
 
 AXES = {"template": "qwen_math", "questions": "nano_math", "model": "nano"}
 
@@ -34,19 +33,12 @@ def record(runs: Path, algo: str, seed: int, **axes: str) -> None:
     """A finished run of three steps in the store of `runs`."""
     choices = {"algo": algo} | AXES | axes
     run_dir = runs / f"{algo}-{choices['template']}-s{seed}"
-    run_dir.mkdir(parents=True)
-    trackers = Trackers.open(
-        config={"seed": seed, "steps": 3},
-        start={"choices": choices},
-        run_dir=run_dir,
-        name=run_dir.name,
-        signature="s",
-        tracker=partial(MlflowTracker, patience=90),
-    )
+    start_run(run_dir, {"seed": seed, "steps": 3}, choices)
+    trackers = open_trackers({"tracker": follower_settings()}, run_dir, run_dir.name)
     trackers.rewind(-1)
     for step in range(4):
         trackers.metrics(metrics(algo, seed, step, 3), step)
-    trackers.close("finished")
+    end_run(trackers, run_dir)
 
 
 @pytest.fixture(scope="module")

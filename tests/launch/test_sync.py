@@ -16,8 +16,10 @@ from launch import status, sync
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from tests.conftest import ROOT
+from tests.synthetic import start_run
 from zero.files import append_line, read_json, write_json
 from zero.tracking import provenance
+from zero.tracking.mlflow import LINK
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,7 @@ def make_sweep(tmp_path: Path, count: int) -> Path:
         )
         cells[cell.name] = cell
         files.freeze_cell(folder, cell)
+        start_run(folder / cell.name, config, cell.choices, commit="c0ffee-dirty")
         journal(folder / cell.name, range(6))
         write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     files.write_sweep(folder, Sweep("mine", cells, {}, {"commit": "c0ffee-dirty"}, id=str(tmp_path)))
@@ -87,12 +90,12 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
             str(seed),
             "a",
         )
-        assert (tags["kind"], tags["signature"], tags["git_commit"]) == ("train", f"sig{seed}", "c0ffee-dirty")
+        assert (tags["kind"], tags["git_commit"]) == ("train", "c0ffee-dirty")
         assert "mlflow.parentRunId" not in tags, "MLflow's charts hide nested runs"
         assert (run.data.params["algo"], run.data.params["optim.lr"]) == ("a", "1e-06")
     assert deliver(folder) == (0, {}), "nothing is left to send"
     for name in ("a-s0", "a-s1"):
-        (folder / name / sync.LINK).unlink()  # what the previous delivery remembered is lost
+        (folder / name / LINK).unlink()  # what the previous delivery remembered is lost
     assert deliver(folder) == (2, {})
     later = list(runs(folder))
     assert [run.info.run_id for run, _ in later] == [run.info.run_id for run, _ in delivered]
@@ -122,7 +125,7 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
     cell = files.read_cell(folder, "a-s0")
     shutil.rmtree(folder / cell.name)
     files.freeze_cell(folder, cell)
-    append_line(folder / cell.name / provenance.FILE, {"after_step": 0, "code": "other"})
+    start_run(folder / cell.name, cell.config or {}, cell.choices, code="other")
     journal(folder / cell.name, range(3))
     write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
@@ -157,7 +160,7 @@ def test_twelve_that_start_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path)
 
 def test_a_cell_that_reports_by_itself_is_left_alone_while_it_lives(tmp_path: Path) -> None:
     place = tmp_path / "c"
-    cell = Cell("c", "train", (), {}, "", config={"tracker": {"_target_": "zero.tracking.MlflowTracker"}})
+    cell = Cell("c", "train", (), {}, "", config={"tracker": {"_target_": "zero.tracking.mlflow.MlflowTracker"}})
     files.freeze_cell(tmp_path, cell)
     journal(place, range(2))
     running, ended = states.Status("c", "running", True, 1), states.Status("c", "finished", False, 1)
@@ -181,7 +184,6 @@ def test_the_table_writes_nothing_and_shows_what_mlflow_lacks(
 def test_a_cell_that_ran_anew_in_a_new_folder_is_another_run(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, 1)
     (place,) = [path for path in folder.iterdir() if (path / "metrics.jsonl").exists()]
-    provenance.note(place, {"time": 1.0, "choices": {}, "code": "a"})
     assert deliver(folder) == (1, {})
     first = read_json(place / "mlflow.json")
     (place / "mlflow.json").unlink()

@@ -162,7 +162,7 @@ def frozen_code(folder: Path) -> tuple[Path, str]:
 def mlflow_is_down(folder: Path) -> tuple[Path, str]:
     (name,) = make(folder, [LONG])
     frozen = json.loads((folder / name / files.CELL).read_text())
-    tracker = {"_target_": "zero.tracking.MlflowTracker", "_partial_": True, "uri": "http://127.0.0.1:9"}
+    tracker = {"_target_": "zero.tracking.mlflow.MlflowTracker", "_partial_": True, "uri": "http://127.0.0.1:9"}
     frozen["config"]["tracker"] |= tracker
     (folder / name / files.CELL).write_text(json.dumps(frozen))
     (task,) = submit(folder, [name], **only(1))

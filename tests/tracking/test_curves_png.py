@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.synthetic import write_run
-from zero.tracking import JsonlTracker
 from zero.tracking.curves_png import draw
+from zero.tracking.journal import Journal
 
 
 def size_of(png: Path) -> tuple[int, int]:
@@ -35,10 +35,10 @@ def test_any_number_of_steps_is_drawn(tmp_path: Path, done: int | None) -> None:
 
 
 def test_what_is_not_finite_or_absent_leaves_a_gap(tmp_path: Path) -> None:
-    tracker = JsonlTracker(tmp_path)
-    tracker.metrics({"train/reward": float("nan"), "eval/b/accuracy": 0.5}, 0)
-    tracker.metrics({"train/reward": 0.5, "loss/clip_fraction": 0.0}, 1)
-    tracker.metrics({"loss/grad_norm": float("inf")}, 2)
+    journal = Journal(tmp_path)
+    journal.append({"train/reward": float("nan"), "eval/b/accuracy": 0.5}, 0)
+    journal.append({"train/reward": 0.5, "loss/clip_fraction": 0.0}, 1)
+    journal.append({"loss/grad_norm": float("inf")}, 2)
     (tmp_path / "metrics.jsonl").open("a").write('{"step": 3, "train/re')  # the run is still writing
     assert size_of(draw(tmp_path))[0] > 1000
 

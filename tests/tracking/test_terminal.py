@@ -18,9 +18,10 @@ from rich.console import Console
 
 from tests.conftest import ROOT
 from tests.synthetic import answer, metrics, write_run
-from zero.tracking import JsonlTracker, Trackers
 from zero.tracking import terminal as progress
+from zero.tracking.journal import Journal
 from zero.tracking.terminal import Progress, report, sparkline
+from zero.tracking.trackers import Trackers
 
 STEPS = 40
 
@@ -30,10 +31,11 @@ WATCHED = """
     from types import SimpleNamespace
     from tests.synthetic import metrics
     from zero.tracking.terminal import Progress
-    from zero.tracking import JsonlTracker, Trackers
+    from zero.tracking.journal import Journal
+    from zero.tracking.trackers import Trackers
 
     run_dir, steps = Path(sys.argv[1]), 40
-    trackers = Trackers(JsonlTracker(run_dir), view=Progress(run_dir, "a-run", steps))
+    trackers = Trackers(Journal(run_dir), view=Progress(run_dir, "a-run", steps))
     trackers.rewind(-1)
     for step in range(steps + 1):
         values = metrics("drgrpo", 0, step, steps)
@@ -144,7 +146,7 @@ def test_a_resumed_run_shows_its_past(tmp_path: Path) -> None:
     write_run(tmp_path / "run", steps=STEPS, done=20)
     console, file = plain_console()
     view = Progress(tmp_path / "run", "run", STEPS, console)
-    trackers = Trackers(JsonlTracker(tmp_path / "run"), view=view)
+    trackers = Trackers(Journal(tmp_path / "run"), view=view)
     trackers.rewind(20)
     trackers.metrics({"train/reward": 1.0}, 21)
     panel = Console(file=io.StringIO(), width=110)

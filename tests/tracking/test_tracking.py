@@ -20,25 +20,18 @@ import pytest
 import requests
 
 from tests.conftest import ROOT
-from tests.synthetic import answer, empty_store, metrics
+from tests.synthetic import answer, empty_store, end_run, follower_settings, metrics, start_run
 from zero.errors import InputError
 from zero.rollout.http import Client, ServerError
-from zero.tracking import (
-    GLOSSARY,
-    JsonlTracker,
-    MlflowTracker,
-    Trackers,
-    delivered,
-    describe,
-    markdown,
-    waiting,
-)
+from zero.tracking import DeliveryError, delivered, folder, follower, waiting
 from zero.tracking import journal as journals
-from zero.tracking import mlflow as mlflow_tracking
-from zero.tracking.follower import why
-from zero.tracking.glossary import COMBINED_BY, combine
+from zero.tracking.follower import follow
+from zero.tracking.glossary import COMBINED_BY, GLOSSARY, combine, describe, markdown
+from zero.tracking.journal import Journal
+from zero.tracking.mlflow import LINK, why
 from zero.tracking.provenance import package_versions, start
 from zero.tracking.store import absolute, dashboard_command, default_store, without_password
+from zero.tracking.trackers import Trackers, deliver, open_trackers
 
 STEPS = 20
 
@@ -87,20 +80,18 @@ def clocks_apart(points: Points) -> Points:
     return sorted((name, step, 0.0 if name == "time/unix" else value) for name, step, value in points)
 
 
+CONFIG = {"seed": 3, "optim": {"lr": 1e-6}, "long": "x" * 7000, "odd key!": ""}
+
+
 def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience: float = 90.0) -> Trackers:
     """Trackers that have seen the steps after `start`, not closed yet."""
-    run_dir.mkdir(exist_ok=True)
-    tags = {"kind": "train", "algo": "drgrpo"}
-    trackers = Trackers(
-        JsonlTracker(run_dir), [MlflowTracker(run_dir, run_dir.name, tags, uri, every=0.1, patience=patience)]
-    )
-    trackers.params({"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 7000, "odd key!": ""})
+    start_run(run_dir, CONFIG, {"algo": "drgrpo"})
+    trackers = open_trackers({"tracker": follower_settings(uri, patience=patience)}, run_dir, run_dir.name)
     trackers.rewind(start if start else -1)
     for step in range(start + 1 if start else 0, steps + 1):
         values = metrics("drgrpo", 0, step, STEPS)
-        trackers.metrics(
-            values | {"time/unix": values["time/unix"] + 1000 * start}, step
-        )  # a resumed run, a later clock
+        # A resumed run has a later clock
+        trackers.metrics(values | {"time/unix": values["time/unix"] + 1000 * start}, step)
     return trackers
 
 
@@ -160,9 +151,9 @@ def test_the_glossary_prints_itself() -> None:
 def test_a_line_reads_back_exactly_in_glossary_order(tmp_path: Path) -> None:
     values = {"loss/kl": math.nan, "eval/b/length": math.inf, "eval/a/length": 3, "train/reward": 0.1 + 0.2,
               "loss/grad_norm": 5e-324, "loss/learning_rate": 1e-6}  # fmt: skip
-    tracker = JsonlTracker(tmp_path)
-    tracker.metrics(values, 0)
-    tracker.metrics({"train/reward": -0.0}, 7)
+    journal = Journal(tmp_path)
+    journal.append(values, 0)
+    journal.append({"train/reward": -0.0}, 7)
     (line, second) = journals.read(tmp_path)
     assert list(line) == ["step", "train/reward", "loss/kl", "loss/grad_norm", "loss/learning_rate", "eval/a/length",
                           "eval/b/length"]  # fmt: skip
@@ -175,54 +166,53 @@ def test_a_line_reads_back_exactly_in_glossary_order(tmp_path: Path) -> None:
 
 
 def test_the_journal_refuses_unknown_names_and_steps_out_of_order(tmp_path: Path) -> None:
-    tracker = JsonlTracker(tmp_path)
-    tracker.metrics({"train/reward": 1.0}, 3)
-    before = tracker.path.read_bytes()
+    journal = Journal(tmp_path)
+    journal.append({"train/reward": 1.0}, 3)
+    before = journal.path.read_bytes()
     with pytest.raises(KeyError, match="train/rewrad, x: no such metric"):
-        tracker.metrics({"train/rewrad": 1.0, "train/reward": 1.0, "x": 0.0}, 4)
+        journal.append({"train/rewrad": 1.0, "train/reward": 1.0, "x": 0.0}, 4)
     for step in (3, 2):
         with pytest.raises(ValueError, match="in order"):
-            tracker.metrics({"train/reward": 1.0}, step)
-    reopened = JsonlTracker(tmp_path)
+            journal.append({"train/reward": 1.0}, step)
+    reopened = Journal(tmp_path)
     with pytest.raises(ValueError, match="in order"):
-        reopened.metrics({"train/reward": 1.0}, 3)
-    assert tracker.path.read_bytes() == before
+        reopened.append({"train/reward": 1.0}, 3)
+    assert journal.path.read_bytes() == before
 
 
 def test_rewind_keeps_whole_lines_up_to_the_step(tmp_path: Path) -> None:
-    tracker = JsonlTracker(tmp_path)
+    journal = Journal(tmp_path)
     for step in range(6):
-        tracker.metrics({"train/reward": step / 3}, step)
-    whole = tracker.path.read_bytes()
+        journal.append({"train/reward": step / 3}, step)
+    whole = journal.path.read_bytes()
     lines = whole.splitlines(keepends=True)
     for torn in (b"", lines[5][:1], lines[5][:-1], b"\x00\x00"):
         for step in range(-1, 7):
-            tracker.path.write_bytes(whole + torn)
-            again = JsonlTracker(tmp_path)
+            journal.path.write_bytes(whole + torn)
+            again = Journal(tmp_path)
             again.rewind(step)
-            assert tracker.path.read_bytes() == b"".join(lines[: step + 1])
-            again.metrics({"train/reward": 0.5}, 9)
-            again.close("finished")
+            assert journal.path.read_bytes() == b"".join(lines[: step + 1])
+            again.append({"train/reward": 0.5}, 9)
             assert [line["step"] for line in journals.read(tmp_path)] == [*range(min(step, 5) + 1), 9]
-    assert list(tmp_path.iterdir()) == [tracker.path]
+    assert list(tmp_path.iterdir()) == [journal.path]
 
 
 def test_damage_inside_the_journal_is_named_not_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"st\n{"step": 2}\n')
     with pytest.raises(InputError, match=r"line 2 of metrics\.jsonl is damaged"):
-        JsonlTracker(tmp_path).rewind(2)
+        Journal(tmp_path).rewind(2)
 
 
 def test_a_full_disk_raises_and_leaves_whole_lines(tmp_path: Path) -> None:
     code = f"""
         import resource
         from pathlib import Path
-        from zero.tracking import JsonlTracker
+        from zero.tracking.journal import Journal
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        tracker = JsonlTracker(Path({str(tmp_path)!r}))
+        journal = Journal(Path({str(tmp_path)!r}))
         try:
             for step in range(100):
-                tracker.metrics({{"train/reward": step / 7}}, step)
+                journal.append({{"train/reward": step / 7}}, step)
         except OSError as error:
             print(step, error)
     """
@@ -239,58 +229,94 @@ def test_a_full_disk_raises_and_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 class Broken:
-    """A tracker and view that fails in everything."""
+    """A view and follower that fails in everything."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(f"{name} is broken")
 
 
 def test_only_the_journal_can_stop_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = JsonlTracker(tmp_path / "second")
-    (tmp_path / "second").mkdir()
-    trackers = Trackers(JsonlTracker(tmp_path), [Broken(), seen], view=Broken())  # type: ignore[arg-type]
-    trackers.params({})
+    trackers = Trackers(Journal(tmp_path), view=Broken(), follower=Broken())  # type: ignore[arg-type]
     trackers.rewind(-1)
     trackers.evaluation(0, [])
     trackers.metrics({"train/reward": 1.0}, 1)
-    trackers.artifact(tmp_path / "x")
     with pytest.raises(KeyError):
         trackers.metrics({"nonsense": 1.0}, 2)
     trackers.close("finished")
-    assert journals.read(tmp_path) == journals.read(tmp_path / "second") == [{"step": 1, "train/reward": 1.0}]
+    assert journals.read(tmp_path) == [{"step": 1, "train/reward": 1.0}]
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_open_hands_axes_settings_and_versions_over(tmp_path: Path) -> None:
-    given: dict[str, Any] = {}
-    params: dict[str, str] = {}
+def test_a_tracker_that_cannot_be_made_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trackers = open_trackers({"tracker": {"_target_": "zero.nowhere.Tracker", "_partial_": True}}, tmp_path, "r")
+    trackers.rewind(-1)
+    trackers.metrics({"train/reward": 1.0}, 1)
+    trackers.close("finished")
+    assert "zero.nowhere.Tracker" in (errors := capsys.readouterr().err) and errors.count("\n") == 1
+    assert len(journals.read(tmp_path)) == 1
+    open_trackers({"tracker": {}}, tmp_path, "r").close("finished")  # the journal alone
+    assert not capsys.readouterr().err
 
-    class Spy(JsonlTracker):
-        def __init__(self, run_dir: Path, run_name: str, tags: dict[str, str]) -> None:
-            super().__init__(run_dir)
-            given.update(run_name=run_name, tags=tags)
 
-        def params(self, flat: dict[str, str]) -> None:
-            params.update(flat)
-
+def test_the_folder_tells_axes_settings_and_versions(tmp_path: Path) -> None:
     choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optim": "adamw"}
     config = {"seed": 3, "steps": 9, "algo": {"beta": 0.0}, "model": {"path": None}, "tracker": {"uri": "http://x"}}
-    first_start = start(choices, "cpu", 2)
-    Trackers.open(config=config, start=first_start, run_dir=tmp_path, name="n", signature="abc", tracker=Spy)
-    assert given["run_name"] == "n"
-    tags = given["tags"]
-    assert (tags["algo"], tags["template"], tags["seed"], tags["signature"], tags["kind"]) == (
-        "drgrpo",
-        "r1",
-        "3",
-        "abc",
-        "train",
-    )
+    line = start(choices, "cpu", 2)
+    start_run(tmp_path, config, **line)
+    tags = folder.tags(tmp_path)
+    assert [tags[key] for key in ("algo", "template", "seed", "kind")] == ["drgrpo", "r1", "3", "train"]
     assert tags["version.torch"] == package_versions()["torch"]
     assert (tags["device"], tags["ranks"], tags["host"]) == ("cpu", "2", platform.node())
-    assert params == {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3",
-                      "steps": "9", "algo.beta": "0.0", "model.path": "null"}  # fmt: skip
-    Trackers.open(config=config, start=first_start, run_dir=tmp_path, name="n", signature="abc", tracker={})  # type: ignore[arg-type]
+    assert (folder.commit(tmp_path), folder.user(tmp_path)) == (line["commit"], line["user"])
+    assert folder.params(tmp_path) == {
+        "algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3", "steps": "9",
+        "algo.beta": "0.0", "model.path": "null",
+    }  # fmt: skip
+
+
+def test_a_run_has_ended_once_its_result_is_another_than_before(tmp_path: Path) -> None:
+    assert folder.ending(tmp_path, folder.result_time(tmp_path)) is None
+    (tmp_path / "result.json").write_text('{"status": "preempted"}')
+    before = folder.result_time(tmp_path)
+    assert (folder.ending(tmp_path, 0), folder.ending(tmp_path, before)) == ("preempted", None)
+    (tmp_path / "result.json").write_text('{"status": "finished"}')
+    os.utime(tmp_path / "result.json", ns=(before + 1, before + 1))
+    assert folder.ending(tmp_path, before) == "finished"
+
+
+class Store:
+    """A tracker of a few lines: its store is a file that holds what was delivered."""
+
+    patience = 9.0
+
+    def __init__(self, run_dir: Path, run_name: str, failures: int = 0) -> None:
+        self.link, self.failures = run_dir / "store.json", failures
+        self.link.write_text(json.dumps({"delivered": -1, "status": "running", "calls": 0}))
+
+    def deliver(self, status: str | None = None) -> None:
+        record = json.loads(self.link.read_text())
+        record["calls"] += 1
+        if record["calls"] > self.failures:
+            record |= {"delivered": journals.read(self.link.parent)[-1]["step"], "status": status or "running"}
+        self.link.write_text(json.dumps(record))
+        if record["calls"] <= self.failures:
+            raise DeliveryError("the store is full", hopeless=self.failures > 2)
+
+
+@pytest.mark.parametrize(("failures", "complete", "calls"), [(0, True, 1), (1, True, 2), (9, False, 1)])
+def test_another_tracker_needs_no_more_than_to_deliver(
+    tmp_path: Path, failures: int, complete: bool, calls: int, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(follower, "FIRST_PAUSE", 0.01)
+    Journal(tmp_path).append({"train/reward": 1.0}, 4)
+    tracker = Store(tmp_path, "r", failures)
+    assert waiting(tracker.link) == 1
+    assert follow(tracker, lambda: "finished") is complete
+    assert json.loads(tracker.link.read_text())["calls"] == calls
+    assert (waiting(tracker.link), delivered(tracker.link)) == ((0, True) if complete else (1, False))
+    expected = "store: cannot deliver (the store is full); the run goes on, metrics.jsonl holds everything\n"
+    assert capsys.readouterr().err == (expected if failures else "")
 
 
 def test_the_place_of_the_store(tmp_path: Path) -> None:
@@ -312,10 +338,7 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     (run_dir / "completions").mkdir()
     rows = run_dir / "completions" / "step_000010.jsonl"
     rows.write_text("".join(json.dumps(answer(i, True)) + "\n" for i in range(3)))
-    (run_dir / "config.yaml").write_text("seed: 0\n")
-    for path in (rows, run_dir / "config.yaml", run_dir / "absent.png"):
-        trackers.artifact(path)
-    trackers.close("finished")
+    end_run(trackers, run_dir)
 
     run = run_of(store, run_dir)
     assert points_of(store, run.info.run_id) == points_in(run_dir)
@@ -323,11 +346,12 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "a run"
     assert (run.data.tags["algo"], run.data.tags["kind"]) == ("drgrpo", "train")
-    assert run.data.params == {"algo": "drgrpo", "optim.lr": "1e-06", "long": "x" * 6000, "odd key_": ""}
+    settings = {"seed": "3", "optim.lr": "1e-06", "long": "x" * 6000, "odd key_": ""}
+    assert run.data.params == {"algo": "drgrpo"} | settings
     history = client_of(store).get_metric_history(run.info.run_id, "train/reward")
     stamps = {line["step"]: round(1000 * line["time/unix"]) for line in journals.read(run_dir)}
     assert all(abs(p.timestamp - stamps[p.step]) <= 1 for p in history)
-    assert (waiting(run_dir), delivered(run_dir)) == (0, True)
+    assert (waiting(run_dir / LINK), delivered(run_dir / LINK)) == (0, True)
 
     artifacts = Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))
     assert artifacts.is_relative_to(Path(store.removeprefix("sqlite:///")).parent / "mlartifacts")
@@ -337,12 +361,13 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "completions/step_000010.json", "type": "table"}
     ]
-    assert (artifacts / "config.yaml").read_text() == "seed: 0\n"
+    for name in ("config.yaml", "result.json"):
+        assert (artifacts / name).read_text() == (run_dir / name).read_text()
 
 
 def test_runs_one_after_another_in_one_process(tmp_path: Path, store: str) -> None:
     for name in ("first", "second"):
-        record(tmp_path / name, store).close("preempted")
+        end_run(record(tmp_path / name, store), tmp_path / name, "preempted")
     ids = {run_of(store, tmp_path / name).info.run_id for name in ("first", "second")}
     assert len(ids) == 2
     for name in ("first", "second"):
@@ -353,44 +378,50 @@ def test_runs_one_after_another_in_one_process(tmp_path: Path, store: str) -> No
 
 def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store: str) -> None:
     run_dir = tmp_path / "resumed"
-    record(run_dir, store, steps=12).close("failed")
+    end_run(record(run_dir, store, steps=12), run_dir, "failed")
     first = run_of(store, run_dir).info
     trackers = record(run_dir, store, start=8)
     deadline = time.monotonic() + 60
     while (status := run_of(store, run_dir).info.status) != "RUNNING" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (first.status, status) == ("FAILED", "RUNNING")
-    trackers.close("finished")
+    end_run(trackers, run_dir)
     assert run_of(store, run_dir).info.run_id == first.run_id
     assert points_of(store, first.run_id) == points_in(run_dir)
 
 
 def test_a_deleted_run_is_replaced_by_a_whole_one(tmp_path: Path, store: str) -> None:
     run_dir = tmp_path / "deleted"
-    record(run_dir, store, steps=10).close("preempted")
+    end_run(record(run_dir, store, steps=10), run_dir, "preempted")
     first = run_of(store, run_dir).info.run_id
     client_of(store).delete_run(first)
-    record(run_dir, store, start=10).close("finished")
+    end_run(record(run_dir, store, start=10), run_dir)
     second = run_of(store, run_dir).info.run_id
     assert second != first
     assert points_of(store, second) == points_in(run_dir)
     link = json.loads((run_dir / "mlflow.json").read_text())
     (run_dir / "mlflow.json").write_text(json.dumps(link | {"run_id": "0" * 32}))  # an id that this store never had
-    record(run_dir, store, start=STEPS).close("finished")
+    end_run(record(run_dir, store, start=STEPS), run_dir)
     assert run_of(store, run_dir).info.run_id == second  # found by its token
+    (run_dir / "mlflow.json").unlink()
+    deliver(
+        {"tracker": follower_settings(store)}, run_dir, run_dir.name
+    )  # all was forgotten, and nothing is sent twice
+    assert run_of(store, run_dir).info.run_id == second
+    assert points_of(store, second) == points_in(run_dir)
 
 
 LIFE = """
     import os, signal, sys, time
     from pathlib import Path
-    from tests.synthetic import metrics
-    from zero.tracking import JsonlTracker, MlflowTracker, Trackers, journal
-    import zero.tracking.mlflow
+    from tests.synthetic import end_run, follower_settings, metrics, start_run
+    from zero.tracking import follower, journal
+    from zero.tracking.trackers import open_trackers
 
-    run_dir, uri, moment, steps, follower = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
-    zero.tracking.mlflow.FOLLOWER = (sys.executable, "-c", follower, moment)
-    trackers = Trackers(JsonlTracker(run_dir), [MlflowTracker(run_dir, "victim", {"kind": "train"}, uri, every=0.05, patience=90)])
-    trackers.params({"algo": "drgrpo"})
+    run_dir, uri, moment, steps, code = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
+    follower.COMMAND = (sys.executable, "-c", code, moment)
+    start_run(run_dir, {"seed": 0}, {"algo": "drgrpo"})
+    trackers = open_trackers({"tracker": follower_settings(uri)}, run_dir, "victim")
     last = max((line["step"] for line in journal.read(run_dir)), default=-1)
     start = last // 2  # the "checkpoint": much of what is computed again was delivered before
     trackers.rewind(start if last >= 0 else -1)
@@ -401,7 +432,7 @@ LIFE = """
     if moment != "never":
         time.sleep(60)  # the follower has its own death to meet
         print("survived", flush=True)
-    trackers.close("finished")
+    end_run(trackers, run_dir)
 """
 
 DEATH = """
@@ -435,8 +466,9 @@ DEATH = """
     if moment == "before a delivery": MlflowClient.log_batch = patched("log_batch", "before")
     if moment == "after a delivery": MlflowClient.log_batch = patched("log_batch", "after")
 
-    from zero.tracking.follower import main
-    main()
+    from zero.tracking import follower
+    follower.EVERY = 0.05
+    follower.main()
 """
 
 
@@ -462,8 +494,8 @@ def test_killed_at_any_moment_mlflow_has_each_step_once(tmp_path: Path) -> None:
     ]
     for i, moment in enumerate(moments):
         assert live(run_dir, uri, moment, 20 * (i + 1)) == -signal.SIGKILL, moment
-        assert waiting(run_dir) > 0 or moment == "after a delivery"
-        assert not delivered(run_dir)
+        assert waiting(run_dir / LINK) > 0 or moment == "after a delivery"
+        assert not delivered(run_dir / LINK)
     assert live(run_dir, uri, "never", 110) == 0
     run = run_of(uri, run_dir)
     points = points_of(uri, run.info.run_id)
@@ -490,15 +522,15 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
 def test_an_experiment_in_the_trash_is_reported_at_once(
     tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (run_dir := tmp_path / "trashed").mkdir()
-    tracker = MlflowTracker(run_dir, "r", {"kind": "train"}, store, experiment="trashed", patience=60.0, every=0.1)
+    start_run(run_dir := tmp_path / "trashed", CONFIG, {})
     client = client_of(store)
     client.delete_experiment(client.create_experiment("trashed"))
-    trackers = Trackers(JsonlTracker(run_dir), [tracker])
+    settings = follower_settings(store, experiment="trashed", patience=60.0)
+    trackers = open_trackers({"tracker": settings}, run_dir, "r")
     trackers.rewind(-1)
     trackers.metrics(metrics("drgrpo", 0, 0, 3), 0)
     began = time.monotonic()
-    trackers.close("finished")
+    end_run(trackers, run_dir)
     assert time.monotonic() - began < 50  # not the whole patience
     errors = capfd.readouterr().err
     assert "experiment trashed is in MLflow's trash; restore it (" in errors
@@ -510,9 +542,9 @@ SLOW = """
     import json, sys, time
     from pathlib import Path
 
-    path = Path(json.loads(sys.stdin.readline())["run"]["run_dir"]) / "mlflow.json"
-    while "close" not in json.loads(sys.stdin.readline()):
-        pass
+    path = Path(json.loads(sys.argv[-1])["run_dir"]) / "mlflow.json"
+    while not path.with_name("result.json").exists():
+        time.sleep(0.05)
     for step in range(10):  # what a slow server is seen by: a little more each time
         time.sleep(0.5)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"delivered": step}))
@@ -523,9 +555,8 @@ SLOW = """
 def test_a_finished_run_waits_as_long_as_something_arrives(
     tmp_path: Path, status: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mlflow_tracking, "FOLLOWER", (sys.executable, "-c", textwrap.dedent(SLOW)))
-    trackers = record(tmp_path, f"sqlite:///{tmp_path}/x.db", patience=3.0)
-    trackers.close(status)
+    monkeypatch.setattr(follower, "COMMAND", (sys.executable, "-c", textwrap.dedent(SLOW)))
+    end_run(record(tmp_path, f"sqlite:///{tmp_path}/x.db", patience=3.0), tmp_path, status)
     errors = capfd.readouterr().err  # five seconds in all: longer than the patience, which a pre-empted run has at most
     assert ("(tracker.patience=3 s passed)" in errors) is (status == "preempted"), errors
 
@@ -549,13 +580,14 @@ def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capf
         silent.settimeout(60)
         with silent.accept()[0]:  # the follower runs and waits
             began = time.monotonic()
-            trackers.close("finished")
+            end_run(trackers, tmp_path / "run")
             closed = time.monotonic() - began
     assert looped < 1.0
     assert 0.9 < closed < 2.5
     errors = capfd.readouterr().err
     assert f"{STEPS + 1} steps wait in {tmp_path}/run/metrics.jsonl (tracker.patience=1 s passed); running" in errors
-    assert (waiting(tmp_path / "run"), delivered(tmp_path / "run")) == (STEPS + 1, False)
+    link = tmp_path / "run" / LINK
+    assert (waiting(link), delivered(link)) == (STEPS + 1, False)
 
 
 def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_reported(
@@ -565,31 +597,57 @@ def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_reported(
         run_dir = tmp_path / name
         trackers = record(run_dir, store)
         os.kill(follower_of(trackers), number)
-        trackers.artifact(run_dir / "metrics.jsonl")
-        trackers.close("finished")
-        assert delivered(run_dir) is (name == "ended")
+        end_run(trackers, run_dir)
+        assert delivered(run_dir / LINK) is (name == "ended")
     assert capfd.readouterr().err.count("steps wait in") == 1
 
 
-def test_a_follower_ends_with_a_run_that_died_in_the_middle_of_a_line(tmp_path: Path) -> None:
-    run = {
-        "run_dir": str(tmp_path),
-        "uri": f"sqlite:///{tmp_path}/x.db",
-        "experiment": "e",
-        "run_name": "r",
-        "tags": {},
-    }
-    lines = json.dumps({"run": run, "params": {}, "every": 0.1}) + '\n{"artif'
-    command = [sys.executable, "-m", "zero.tracking.follower"]
-    assert subprocess.run(command, input=lines, text=True, cwd=ROOT, timeout=60, check=False).returncode == 1
+RUN = """
+    import sys, time
+    from pathlib import Path
+    from tests.synthetic import follower_settings
+    from zero.tracking.follower import Follower
+
+    follower = Follower(follower_settings(sys.argv[2], patience=1.0), Path(sys.argv[1]), "r")
+    follower.start()
+    print(follower.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_follower_ends_at_once_with_a_run_that_was_killed(tmp_path: Path) -> None:
+    """Even in the middle of a call: here the server has accepted it, and never answers."""
+    start_run(tmp_path, CONFIG, {})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(RUN),
+            str(tmp_path),
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+        ]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout
+            pid = int(run.stdout.readline())
+            silent.settimeout(60)
+            with silent.accept()[0]:
+                run.kill()
+                deadline = time.monotonic() + 10
+                while alive(pid) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Whether it is a process that is not over."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def follower_of(trackers: Trackers) -> int:
     """Process id."""
-    (tracker,) = trackers._followers
-    assert isinstance(tracker, MlflowTracker)
-    assert tracker._follower
-    return tracker._follower.pid
+    assert trackers._follower and trackers._follower.pid
+    return trackers._follower.pid
 
 
 def test_a_dead_address_is_named_with_the_remedy() -> None:
@@ -610,7 +668,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     run_dir, uri = tmp_path / "run", f"http://127.0.0.1:{port}"
-    record(run_dir, uri, patience=25.0).close("finished")
+    end_run(record(run_dir, uri, patience=25.0), run_dir)
     errors = capfd.readouterr().err.splitlines()
     assert len(errors) == 2
     assert "cannot deliver" in errors[0]
@@ -623,14 +681,13 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
-        (run_dir / "config.yaml").write_text("seed: 0\n")
-        record(run_dir, uri, start=STEPS, patience=90.0).close(
-            "finished"
+        deliver(
+            {"tracker": follower_settings(uri)}, run_dir, run_dir.name
         )  # the same command again: nothing left to train
         run = run_of(uri, run_dir)
         assert points_of(uri, run.info.run_id) == points_in(run_dir)
-        assert [info.path for info in client_of(uri).list_artifacts(run.info.run_id)] == ["config.yaml"]
-        assert (waiting(run_dir), delivered(run_dir)) == (0, True)
+        assert [info.path for info in client_of(uri).list_artifacts(run.info.run_id)] == ["config.yaml", "result.json"]
+        assert (waiting(run_dir / LINK), delivered(run_dir / LINK)) == (0, True)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)

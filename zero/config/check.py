@@ -270,11 +270,6 @@ def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def tracker(config: Mapping[str, Any]) -> Any:
-    """The tracker that a checked config names, not opened."""
-    return instantiate(config["tracker"], "tracker")
-
-
 def benchmark_set(key: str, config: Any) -> Any:
     """The question set of conf/benchmarks under `key`; its InputErrors name the setting where it stands."""
     try:
@@ -307,6 +302,11 @@ def writable_folder(path: Path) -> Path:
 def keep(config: Mapping[str, Any], path: Path) -> None:
     """Write a config as yaml, whole or not at all: a kill half-way must not leave a torn one that the next start reads."""
     write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def read_kept(path: Path) -> Any:
+    """What `keep` wrote. OSError or an error of OmegaConf or yaml if it cannot be read."""
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def choices_of_run() -> tuple[dict[str, str], list[str]]:

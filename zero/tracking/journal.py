@@ -19,7 +19,7 @@ from zero.tracking.glossary import describe, sort_key
 FILE = "metrics.jsonl"
 
 
-class JsonlTracker:
+class Journal:
     """Writes run_dir/metrics.jsonl. OSError (a full disk) passes and leaves only whole lines behind."""
 
     def __init__(self, run_dir: Path) -> None:
@@ -35,11 +35,8 @@ class JsonlTracker:
         if self.path.exists() and self.path.read_bytes() != data:
             write_atomically(self.path, data)
 
-    def params(self, flat: dict[str, str]) -> None:
-        """Nothing: config.yaml holds them."""
-
-    def metrics(self, values: Metrics, step: int) -> None:
-        """Append one line and force it to disk. KeyError for a name without meaning, ValueError unless steps ascend."""
+    def append(self, values: Metrics, step: int) -> None:
+        """Add one line and force it to disk. KeyError for a name without meaning, ValueError unless steps ascend."""
         line = encode(values, step)
         if self._last < 0:
             self.rewind(2**62)  # nothing goes but a torn last line
@@ -47,12 +44,6 @@ class JsonlTracker:
             raise ValueError(f"step {step} after step {self._last}: {self.path} takes each step once, in order")
         append_whole(self.path, line)  # on disk: a checkpoint that follows must not know more after a power cut
         self._last = step
-
-    def artifact(self, path: Path) -> None:
-        """Nothing: it is in the run folder."""
-
-    def close(self, status: str) -> None:
-        """Nothing: every line is on disk."""
 
 
 def encode(values: Metrics, step: int) -> bytes:
