@@ -200,19 +200,19 @@ def _reap(connection: socket.socket) -> None:
 def _become(request: int, output: int, errors: int | None = None) -> dict[str, Any]:
     """The process that was asked for: its files, environment, folder and signals."""
     with os.fdopen(request) as file:
-        asked: dict[str, Any] = json.load(file)
+        process: dict[str, Any] = json.load(file)
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, place in ((null, 0), (output, 1), (output if errors is None else errors, 2)):
         os.dup2(fd, place)
     for fd in filter(None, (null, output, errors)):
         os.close(fd)
     os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
+    os.environ.update(process["env"])
+    os.chdir(process["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    return asked
+    return process
 
 
 def main() -> None:
@@ -221,9 +221,9 @@ def main() -> None:
     for name in PRELOADED:
         __import__(name)
     gc.freeze()
-    asked = serve(connection)
-    sys.path[0] = asked["cwd"] or os.getcwd()
-    sys.argv = asked["argv"]
+    process = serve(connection)
+    sys.path[0] = process["cwd"] or os.getcwd()
+    sys.argv = process["argv"]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

@@ -29,12 +29,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     torch.manual_seed(0)
-    made: dict[str, Any] = {
+    sources: dict[str, Any] = {
         "qwen2": AutoModelForCausalLM.from_pretrained(BASE, num_hidden_layers=1, layer_types=["full_attention"]),
         "gpt2": AutoModelForCausalLM.from_config(tiny_config("gpt2", len(tokenizer))),
     }
-    folders = {name: tmp_path_factory.mktemp("models") / name for name in made}
-    for name, model in made.items():
+    folders = {name: tmp_path_factory.mktemp("models") / name for name in sources}
+    for name, model in sources.items():
         model.save_pretrained(folders[name])
         tokenizer.save_pretrained(folders[name])
     return folders

@@ -21,9 +21,19 @@ from zero.pretrain import __main__ as pretrain
 from zero.records import Response
 
 TINY = [
-    "steps=1", "curves=false", "prompts=2", "group_size=4", "sampling.max_tokens=10", "evaluation.every=1", "checkpoint.every=1",
-    "benchmarks.limit=2", "samples.every=5", "optim.warmup=1", "optim.lr=1e-3", "debug=sync",
-]  # fmt: skip
+    "steps=1",
+    "curves=false",
+    "prompts=2",
+    "group_size=4",
+    "sampling.max_tokens=10",
+    "evaluation.every=1",
+    "checkpoint.every=1",
+    "benchmarks.limit=2",
+    "samples.every=5",
+    "optim.warmup=1",
+    "optim.lr=1e-3",
+    "debug=sync",
+]
 NANO = ["questions.rows.train=32", "questions.rows.heldout=8"]
 MANY_UPDATES = ["updates=2", "epochs=2"]
 KL = ["algo.beta=0.05", "algo.measure_kl=true"]
@@ -120,10 +130,19 @@ def test_pretraining_continues(
     """Of a model with dropout, whose random numbers come from the device."""
     out = tmp_path / "out"
     options = [
-        "length=32", "sequences=4", "micro_sequences=2", "log_every=1", "warmup=2", "corpus=questions",
-        "questions=nano_math", "questions.rows.train=24", "questions.rows.heldout=8", f"model.path={models['gpt2']}",
-        "checkpoint.every=1", f"out={out}",
-    ]  # fmt: skip
+        "length=32",
+        "sequences=4",
+        "micro_sequences=2",
+        "log_every=1",
+        "warmup=2",
+        "corpus=questions",
+        "questions=nano_math",
+        "questions.rows.train=24",
+        "questions.rows.heldout=8",
+        f"model.path={models['gpt2']}",
+        "checkpoint.every=1",
+        f"out={out}",
+    ]
 
     class Killed(Exception):
         pass

@@ -36,8 +36,12 @@ def train(run_dir: Path, *overrides: str, processes: int = 1) -> list[dict[str, 
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "zero.train", *RUN, f"run_dir={run_dir}", *overrides],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return journal(run_dir)
 
@@ -50,7 +54,7 @@ def test_two_processes_of_vllm_and_deepspeed_learn_what_the_native_run_learns(tm
         return fmean(line["train/reward"] for line in lines[-10:])
 
     curves, ours = [late(lines) for lines in native], late(real)
-    # three seeds say little of their own spread: that of means of 10 steps of 128 responses, at a rate of 0.2 to 0.4, is 0.02
+    # three seeds tell little about their spread: means of 10 steps of 128 responses at a rate of 0.2 to 0.4 spread by 0.02
     assert abs(ours - fmean(curves)) < 4 * 0.02, (ours, curves)
     assert ours > real[1]["train/reward"] + 0.05, "it did not learn"
     for line in real[1:]:
@@ -61,7 +65,7 @@ def test_two_processes_of_vllm_and_deepspeed_learn_what_the_native_run_learns(tm
 
 
 def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    """Drawn one step ahead: what waits when the server dies is drawn by weights that no longer exist."""
+    """Sampled one step ahead: the samples waiting when the server dies come from weights that no longer exist."""
     options = [
         "rollout=vllm_server",
         "rollout.staleness=1",
@@ -77,21 +81,21 @@ def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_
     (tmp_path / "b").mkdir()
     with serving(BASE, 512, tmp_path / "a") as (about, launcher):
         whole = started(tmp_path / "whole", about["url"])
-        said = whole.communicate(timeout=300)[0]
-        assert whole.returncode == 0, said
+        output = whole.communicate(timeout=300)[0]
+        assert whole.returncode == 0, output
         cut = started(tmp_path / "cut", about["url"])
         until = time.monotonic() + 300
         while not (tmp_path / "cut" / "checkpoints" / "step_000003").exists():
             assert cut.poll() is None and time.monotonic() < until
             time.sleep(0.02)
         os.kill(about["pid"], signal.SIGKILL)
-        said = cut.communicate(timeout=90)[0]
-        assert cut.returncode == 1 and about["url"] in said and "Traceback" not in said, said
+        output = cut.communicate(timeout=90)[0]
+        assert cut.returncode == 1 and about["url"] in output and "Traceback" not in output, output
         assert launcher.wait(timeout=60) != 0
     with serving(BASE, 512, tmp_path / "b") as (about, _):
         again = started(tmp_path / "cut", about["url"])
-        said = again.communicate(timeout=300)[0]
-        assert again.returncode == 0, said
+        output = again.communicate(timeout=300)[0]
+        assert again.returncode == 0, output
     assert [line["mismatch/staleness"] for line in journal(tmp_path / "whole")[1:]] == [0, 1, 1, 1, 1, 1]
     assert reproducible(tmp_path / "cut") == reproducible(tmp_path / "whole")
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

@@ -59,27 +59,27 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         vocab_size=608, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=2048, eos_token_id=0, bos_token_id=None, pad_token_id=1,
     )  # fmt: skip
-    made = {}
+    folders = {}
     for family, config, kind in (("qwen", Qwen2Config, Qwen2ForCausalLM), ("llama", LlamaConfig, LlamaForCausalLM)):
         torch.manual_seed(0)
         kind(config(**shape, tie_word_embeddings=family == "qwen")).save_pretrained(home / family)
         tokenizer.save_pretrained(home / family)
-        made[family] = home / family
-    return made
+        folders[family] = home / family
+    return folders
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "line"), LINES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(LINES)])
 def test_two_steps(name: str, line: experiments.Line, models: dict[str, Path], tmp_path: Path) -> None:
-    asked = {experiments.key_of(text): text.partition("=")[2] for text in line.overrides}
-    family = "llama" if "llama" in asked["model"] else "qwen"
-    kept = [
+    settings = {experiments.key_of(text): text.partition("=")[2] for text in line.overrides}
+    family = "llama" if "llama" in settings["model"] else "qwen"
+    overrides = [
         text
         for text in line.overrides
         if not experiments.key_of(text).startswith(REPLACED) and not text.startswith("rollout@")
     ]
-    group = 1 if asked.get("group_size") == "1" and asked["algo"] != "ppo" else 2
-    first = cells([*kept, *BUDGET, f"model.path={models[family]}", f"group_size={group}"])[0]
+    group = 1 if settings.get("group_size") == "1" and settings["algo"] != "ppo" else 2
+    first = cells([*overrides, *BUDGET, f"model.path={models[family]}", f"group_size={group}"])[0]
     questions = next(text.partition("=")[2] for text in first if text.startswith("questions="))
     if questions != "general_points":
         row = ROWS.get(questions, ROWS[""])
@@ -93,7 +93,7 @@ def test_two_steps(name: str, line: experiments.Line, models: dict[str, Path], t
         )
     config = check("train", [*first, f"run_dir={tmp_path / 'run'}"])
     choices = {
-        "algo": asked["algo"].split(",")[0],
+        "algo": settings["algo"].split(",")[0],
         "template": config["template"]["name"],
         "questions": questions,
         "model": "hf",

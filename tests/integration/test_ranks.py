@@ -33,9 +33,9 @@ def start(run_dir: Path, *overrides: str) -> list[Process]:
 
 
 def end(ranks: list[Process]) -> list[int]:
-    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=240)[0] for rank in ranks]
     codes = [rank.returncode for rank in ranks]
-    assert set(codes) <= {0, 75}, said
+    assert set(codes) <= {0, 75}, outputs
     return codes
 
 
@@ -82,7 +82,7 @@ def test_ranks_that_are_killed_or_stopped_go_on_to_the_same_bits(how: signal.Sig
 
 def test_torchrun_starts_the_same(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    asked = [*launcher, *command(tmp_path / "run", *OPTIONS, "steps=1")[1:]]
-    done = subprocess.run(asked, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    torchrun = [*launcher, *command(tmp_path / "run", *OPTIONS, "steps=1")[1:]]
+    done = subprocess.run(torchrun, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished: ") == 1 and [line["step"] for line in journal(tmp_path / "run")] == [0, 1]

@@ -239,13 +239,13 @@ def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
 ) -> None:
     bench = tmp_path / "bench.jsonl"
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
-    mine = sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
+    own_file = sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
     line = "{_target_:zero.questions.files.table_set,name:bench,path:" + str(bench) + ",heldout:1.0," \
         "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
-    train_on_file(tmp_path / "run", mine, f"+benchmarks.sets.bench={line}")
+    train_on_file(tmp_path / "run", own_file, f"+benchmarks.sets.bench={line}")
     assert "questions file: dropped 1 row that is a question of bench: " in capsys.readouterr().err
-    kept = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
-    entries = [kept["training"], *kept["tested"]]
+    used = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
+    entries = [used["training"], *used["tested"]]
     assert [(e["name"], e["train"], e["heldout"]) for e in entries] == [("file", 32, 8), ("bench", 0, 1)]
     assert "eval/bench/accuracy" in journal(tmp_path / "run")[-1]
 
@@ -255,23 +255,25 @@ def test_benchmarks_of_one_name_are_refused_and_a_training_sets_namesake_is_not_
 ) -> None:
     line = "{_target_:zero.questions.files.table_set,name:%s,path:%s,heldout:1.0," \
         "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
-    bench, mine = tmp_path / "bench.jsonl", sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
+    bench, own_file = tmp_path / "bench.jsonl", sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     other = sums(tmp_path / "other.jsonl", 3).removeprefix("questions.path=")
     twice = [f"+benchmarks.sets.{key}=" + line % ("bench", path) for key, path in (("a", bench), ("b", other))]
     with pytest.raises(InputError, match=r"benchmarks=bench: names a benchmark twice"):
-        train_on_file(tmp_path / "refused", mine, *twice)
-    train_on_file(tmp_path / "run", mine, "~benchmarks.sets.heldout", "+benchmarks.sets.a=" + line % ("file", bench))
+        train_on_file(tmp_path / "refused", own_file, *twice)
+    train_on_file(
+        tmp_path / "run", own_file, "~benchmarks.sets.heldout", "+benchmarks.sets.a=" + line % ("file", bench)
+    )
     assert "questions file: dropped 1 row that is a question of file: " in capsys.readouterr().err
 
 
 def test_a_question_file_that_changed_is_refused(tmp_path: Path) -> None:
-    mine = sums(tmp_path / "mine.jsonl", 40)
-    train_on_file(tmp_path / "run", mine)
+    own_file = sums(tmp_path / "mine.jsonl", 40)
+    train_on_file(tmp_path / "run", own_file)
     (tmp_path / "run" / "result.json").unlink()
     sums(tmp_path / "mine.jsonl", 41)
     with pytest.raises(InputError, match=r"run_dir=.*question files have changed since \(file\); restore them"):
-        train_on_file(tmp_path / "run", mine)
+        train_on_file(tmp_path / "run", own_file)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +320,8 @@ def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_
         last = done.stderr.splitlines()[-1]
         failed = re.search(r"^error: run_dir=.*no space left for the checkpoint of step (\d)", last)
         assert failed, last
-        kept = sorted(p.name for p in (disk / "run" / "checkpoints").iterdir())
-        assert kept == [f"step_{step:06d}" for step in range(1, int(failed[1]))]
+        names = sorted(p.name for p in (disk / "run" / "checkpoints").iterdir())
+        assert names == [f"step_{step:06d}" for step in range(1, int(failed[1]))]
         subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
         assert start(disk / "run", *options).completed(120).returncode == 0
     finally:

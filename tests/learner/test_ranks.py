@@ -28,10 +28,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, E
     ]
     try:
         for child in children:
-            _, said = child.communicate(timeout=LIMIT)
-            assert child.returncode == 0, said
+            _, errors = child.communicate(timeout=LIMIT)
+            assert child.returncode == 0, errors
         yield [
-            {name: Ended(**kept) for name, kept in torch.load(folder / f"rank_{rank}.pt").items()} for rank in range(2)
+            {name: Ended(**fields) for name, fields in torch.load(folder / f"rank_{rank}.pt").items()}
+            for rank in range(2)
         ]
     finally:
         for child in children:
@@ -46,15 +47,17 @@ def test_two_ranks_are_one_process(name: str, ranks: list[dict[str, Ended]]) -> 
     assert all(torch.equal(w, second.weights[k]) for k, w in first.weights.items())
     assert all(torch.equal(a, b) for a, b in zip(first.logprobs, second.logprobs, strict=True))
     assert [len(m) for m in alone.metrics] == [len(m) for m in first.metrics]
-    for mine, theirs in zip(alone.metrics, first.metrics, strict=True):
-        assert theirs == pytest.approx(mine, rel=1e-4, abs=1e-6)
+    for expected, metrics in zip(alone.metrics, first.metrics, strict=True):
+        assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
     for a, b in zip(alone.logprobs, first.logprobs, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
     assert alone.weights.keys() == first.weights.keys()
     off = {k: first.weights[k] - w for k, w in alone.weights.items()}
-    for of in {k.split()[0] for k in off}:  # the policy and maybe a critic: 10 times what was measured
-        moved = torch.cat([(w - alone.start[k]).flatten() for k, w in alone.weights.items() if k.startswith(of)]).norm()
-        assert torch.cat([o.flatten() for k, o in off.items() if k.startswith(of)]).norm() <= 1e-4 * moved, of
+    for owner in {k.split()[0] for k in off}:  # the policy and maybe a critic: 10 times what was measured
+        moved = torch.cat(
+            [(w - alone.start[k]).flatten() for k, w in alone.weights.items() if k.startswith(owner)]
+        ).norm()
+        assert torch.cat([o.flatten() for k, o in off.items() if k.startswith(owner)]).norm() <= 1e-4 * moved, owner
     # where a gradient is next to nothing AdamW divides rounding by rounding: a hundredth of a step
     assert max(float(o.abs().max()) for o in off.values()) < 1e-5
 

@@ -44,7 +44,7 @@ def loaded(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("settings", "kept"),
+    ("settings", "expected"),
     [
         ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
         ({"do_sample": False, "top_k": 20}, {"top_k": 20, "do_sample": True}),
@@ -56,12 +56,12 @@ def loaded(folder: Path) -> Any:
     ],
 )
 def test_settings_of_sampling_that_contradict_each_other_do_not_keep_a_model_from_being_stored(
-    folder: Path, tmp_path: Path, settings: dict[str, Any], kept: dict[str, Any]
+    folder: Path, tmp_path: Path, settings: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     edit(folder / "generation_config.json", **settings)
     loaded(folder)[0].save_pretrained(tmp_path / "stored")
     stored = GenerationConfig.from_pretrained(tmp_path / "stored")
-    assert {key: getattr(stored, key) for key in kept} == kept and stored.eos_token_id == 0
+    assert {key: getattr(stored, key) for key in expected} == expected and stored.eos_token_id == 0
 
 
 def test_every_end_that_the_files_name_ends_a_response(folder: Path) -> None:

@@ -140,9 +140,9 @@ assert not {"sklearn", "scipy"} & set(sys.modules)  # seconds of importing that 
 
 def alone(code: str, *arguments: str, home: Path, endpoint: str, **more: str) -> tuple[list[str], str]:
     """The lines that a Python process with this cache and hub prints, and its stderr."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     environment = (
-        kept | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "PYTHONPATH": str(ROOT), "no_proxy": "*"} | more
+        inherited | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "PYTHONPATH": str(ROOT), "no_proxy": "*"} | more
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -176,9 +176,9 @@ def test_each_way_not_to_get_a_model_is_one_line_in_seconds(tmp_path: Path) -> N
         "hang/a": r"model.path=hang/a: .* cannot be reached \(\w*Timeout\).*hf download hang/a.*HF_HUB_OFFLINE=1",
     }
     with serving(BASE) as (endpoint, _):
-        said, _ = alone(ASK, *expected, home=tmp_path, endpoint=endpoint, HF_HUB_ETAG_TIMEOUT="2")
-    assert len(said) == len(expected)
-    for (name, pattern), line in zip(expected.items(), said, strict=True):
+        lines, _ = alone(ASK, *expected, home=tmp_path, endpoint=endpoint, HF_HUB_ETAG_TIMEOUT="2")
+    assert len(lines) == len(expected)
+    for (name, pattern), line in zip(expected.items(), lines, strict=True):
         seconds, _, message = line.partition(" ")
         assert re.fullmatch(f"{pattern}.*", message), (name, message)
         assert float(seconds) < 15, line
@@ -195,18 +195,18 @@ def test_a_model_comes_from_the_hub_then_from_the_cache(tmp_path: Path) -> None:
     model, tokenizer, _ = load_model({"path": str(BASE), "context": None})
     mass = sum(p.double().abs().sum().item() for p in model.parameters())
     expected = [f"{mass} {len(tokenizer)} 100 {configured_ends({'path': str(BASE)})}"]
-    with serving(BASE) as (endpoint, asked):
-        got, said = alone(LOAD, "good/nano", home=tmp_path, endpoint=endpoint)
-        assert got == expected and "/good/nano/resolve/main/model.safetensors" in asked
-        assert f"model good/nano: commit {COMMIT}" in said
-        asked.clear()
+    with serving(BASE) as (endpoint, requested_paths):
+        got, errors = alone(LOAD, "good/nano", home=tmp_path, endpoint=endpoint)
+        assert got == expected and "/good/nano/resolve/main/model.safetensors" in requested_paths
+        assert f"model good/nano: commit {COMMIT}" in errors
+        requested_paths.clear()
         pinned, _ = alone(ASK, f"good/nano@{COMMIT}", home=tmp_path, endpoint=endpoint)
-        assert COMMIT in pinned[0] and "snapshots" in pinned[0] and asked == []  # a commit never changes
-    got, said = alone(LOAD, "good/nano", home=tmp_path, endpoint=closed())
+        assert COMMIT in pinned[0] and "snapshots" in pinned[0] and requested_paths == []  # a commit never changes
+    got, errors = alone(LOAD, "good/nano", home=tmp_path, endpoint=closed())
     note = "cannot be reached (ConnectError); the copy in the cache of this machine is taken"
-    assert got == expected and said.count(note) == 1 and "Retry" not in said
-    (line,), said = alone(ASK, "good/nano", home=tmp_path, endpoint=closed(), HF_HUB_OFFLINE="1")
-    assert COMMIT in line and "snapshots" in line and said == ""
+    assert got == expected and errors.count(note) == 1 and "Retry" not in errors
+    (line,), errors = alone(ASK, "good/nano", home=tmp_path, endpoint=closed(), HF_HUB_OFFLINE="1")
+    assert COMMIT in line and "snapshots" in line and errors == ""
 
 
 def test_a_copy_that_lacks_a_file_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
