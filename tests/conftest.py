@@ -35,19 +35,33 @@ def tiny_config(family: str, vocabulary: int) -> Any:
     shape = dict(
         vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2, max_position_embeddings=256
     )
-    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64}  # fmt: skip
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
     ends = dict(bos_token_id=None, eos_token_id=0, pad_token_id=7)
     match family:
         case "qwen2":  # tied embeddings, biases, grouped queries
             return Qwen2Config(**shape, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, **ends)
         case "llama":  # untied, no biases, head size other than hidden / heads, scaled rotary frequencies
-            return LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=4, head_dim=16, rope_parameters=rope,
-                               tie_word_embeddings=False, **ends)  # fmt: skip
-        case "biased":  # a Llama with biases everywhere, which the fused decoder does not know
-            return LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2, attention_bias=True, mlp_bias=True,
-                               **ends)  # fmt: skip
-        case _:  # learned positions, layer norms, dropout: nothing the fused decoder knows
+            return LlamaConfig(
+                **shape,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                head_dim=16,
+                rope_parameters=rope,
+                tie_word_embeddings=False,
+                **ends,
+            )
+        case "biased":  # a Llama with biases everywhere, which the fused decoder does not support
+            return LlamaConfig(
+                **shape, num_attention_heads=4, num_key_value_heads=2, attention_bias=True, mlp_bias=True, **ends
+            )
+        case _:  # learned positions, layer norms, dropout: not supported by the fused decoder
             return GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=256, **ends)
 
 
@@ -60,7 +74,7 @@ def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     torch.manual_seed(0)
     # eight rows more than the tokenizer has tokens, as padded embedding matrices have
     model = AutoModelForCausalLM.from_config(tiny_config(request.param, len(tokenizer) + 8))
-    with torch.no_grad():  # far from uniform, or every comparison of tokens would be a coin toss
+    with torch.no_grad():  # far from uniform, or comparisons of tokens would be random
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4.0)

@@ -24,14 +24,26 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = (
-    "torch", "transformers", "transformers.models.qwen2.modeling_qwen2", "hydra", "omegaconf", "safetensors.torch", "rich",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "zero.config.cli", "zero.build", "zero.loop",
-    "zero.learner.torch", "zero.rollout.native", "zero.models.load",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "transformers.models.qwen2.modeling_qwen2",
+    "hydra",
+    "omegaconf",
+    "safetensors.torch",
+    "rich",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "zero.config.cli",
+    "zero.build",
+    "zero.loop",
+    "zero.learner.torch",
+    "zero.rollout.native",
+    "zero.models.load",
+)
 
 
 class Process:
-    """A process of the server, with what the tests use of subprocess.Popen, as text. `errors`: standard error by itself,
+    """A process of the server, with the part of subprocess.Popen that the tests use, as text. `errors`: standard error by itself,
     else in standard output."""
 
     def __init__(
@@ -53,7 +65,7 @@ class Process:
         return status
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """All that it prints until its end; TimeoutExpired kills nothing."""
+        """All its output until its end; TimeoutExpired kills nothing."""
         until = None if timeout is None else time.monotonic() + timeout
         texts = dict.fromkeys(self.outputs, b"")
         with selectors.DefaultSelector() as ready:
@@ -103,8 +115,11 @@ class Server:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.child = subprocess.Popen(
             [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
-            cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         theirs.close()
         self.ended: dict[int, int] = {}
         self.forked: list[int] = []
@@ -129,7 +144,7 @@ class Server:
         return self.ended.get(pid)
 
     def wait(self, seconds: float) -> bool:
-        """Whether the server has said something in this time."""
+        """Whether the server has sent something within this time."""
         with selectors.DefaultSelector() as ready:
             ready.register(self.socket, selectors.EVENT_READ)
             if not ready.select(seconds):
@@ -157,7 +172,7 @@ def server() -> Server:
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
-    """Fork for each request; returns in the new processes alone, with their request."""
+    """Fork for each request; returns only in the new processes, with their request."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -198,7 +213,7 @@ def _reap(connection: socket.socket) -> None:
 
 
 def _become(request: int, output: int, errors: int | None = None) -> dict[str, Any]:
-    """The process that was asked for: its files, environment, folder and signals."""
+    """Become the requested process: its files, environment, folder and signals."""
     with os.fdopen(request) as file:
         process: dict[str, Any] = json.load(file)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -217,7 +232,7 @@ def _become(request: int, output: int, errors: int | None = None) -> dict[str, A
 
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, whose end ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest; this server ends with it
     for name in PRELOADED:
         __import__(name)
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Small real runs for the tests: the shipped model, few short completions, everything else as users have it."""
+"""Small real runs for the tests: the shipped model, few short completions, all else by default."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from zero.config.check import check
 from zero.train import run
 
 SMALL = [
-    "steps=6", "prompts=4", "group_size=4", "sampling.max_tokens=48", "evaluation.every=3", "checkpoint.every=2",
-    "benchmarks.limit=16", "samples.every=2", "curves=false", "questions.rows.train=64", "questions.rows.heldout=16",
-]  # fmt: skip
+    "steps=6",
+    "prompts=4",
+    "group_size=4",
+    "sampling.max_tokens=48",
+    "evaluation.every=3",
+    "checkpoint.every=2",
+    "benchmarks.limit=16",
+    "samples.every=2",
+    "curves=false",
+    "questions.rows.train=64",
+    "questions.rows.heldout=16",
+]
 CHOICES = {"algo": "drgrpo", "template": "none", "questions": "nano_math", "model": "nano", "reward": "accuracy"}
 
 
@@ -33,12 +42,12 @@ def command(run_dir: Path, *overrides: str) -> list[str]:
 
 
 def start(run_dir: Path, *overrides: str, errors: bool = False, **environment: str) -> Process:
-    """A process of its own; `errors`: with its standard error by itself."""
+    """In its own process; `errors`: with standard error captured separately."""
     return Process(*command(run_dir, *overrides)[2:], env=os.environ | environment, errors=errors)
 
 
 def killed(run_dir: Path, step: int, *overrides: str) -> None:
-    """A run in a process of its own that is killed as soon as it has the checkpoint of `step`."""
+    """A run in its own process, killed as soon as it has the checkpoint of `step`."""
     child = start(run_dir, *overrides)
     while not (run_dir / "checkpoints" / f"step_{step:06d}").exists():
         assert child.poll() is None, child.communicate()[0]

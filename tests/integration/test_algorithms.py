@@ -1,4 +1,4 @@
-"""What single algorithms ask of a run: more rounds of questions, solutions, a critic, a KL in the reward. That each of them
+"""What single algorithms need of a run: more rounds of questions, solutions, a critic, a KL in the reward. That each of them
 learns: test_golden.py."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from zero.config.check import check
 from zero.train import run
 
 
-def test_dynamic_sampling_replaces_groups_that_teach_nothing_and_survives_a_kill(tmp_path: Path) -> None:
+def test_dynamic_sampling_replaces_groups_without_signal_and_survives_a_kill(tmp_path: Path) -> None:
     options = ["algo=dapo", "group_size=2", "prompts=6", "steps=4", "checkpoint.every=1", "sampling.max_tokens=32"]
     train_here(tmp_path / "straight", *options)
     lines = reproducible(tmp_path / "straight")
@@ -43,7 +43,7 @@ def test_supervised_learning_on_the_solutions_goes_through_the_same_loop(tmp_pat
     assert all(line["train/accuracy"] == 1 and line["length/truncated"] == 0 for line in lines[1:])
     assert lines[4]["loss/policy"] < lines[1]["loss/policy"]
     of_samples = [name for line in lines for name in line if name.startswith("mismatch/")]
-    assert set(of_samples) <= {"mismatch/canary"}  # nobody sampled, but for evaluation
+    assert set(of_samples) <= {"mismatch/canary"}  # nothing was sampled except for evaluation
     assert lines[4]["eval/nano_math/length"] != lines[0]["eval/nano_math/length"]  # evaluation does sample
     before = journal(tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
@@ -52,7 +52,7 @@ def test_supervised_learning_on_the_solutions_goes_through_the_same_loop(tmp_pat
 
 
 def test_sampled_completions_of_a_file_are_learnt_from_as_solutions(tmp_path: Path) -> None:
-    """Distillation: one row a completion, several of them for a question, under names of the file's own."""
+    """Distillation: one row a completion, several of them for a question, under the file's own column names."""
     rows = [
         {"q": f"Start with {i}, add 1. What is the result?", "a": str(i + 1), "completion": f"{way}\\boxed{{{i + 1}}}."}
         for i in range(40)
@@ -62,8 +62,21 @@ def test_sampled_completions_of_a_file_are_learnt_from_as_solutions(tmp_path: Pa
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = ["questions.question=q", "questions.answer=a", "questions.solution=completion", "questions.heldout=8"]
     small = [option for option in SMALL if not option.startswith("questions.")]
-    config = check("train", [*small, "tracker=jsonl", f"run_dir={tmp_path / 'run'}", "algo=sft", "rollout=gold",
-                             "group_size=2", "questions=file", f"questions.path={file}", *columns, "optim.warmup=1"])  # fmt: skip
+    config = check(
+        "train",
+        [
+            *small,
+            "tracker=jsonl",
+            f"run_dir={tmp_path / 'run'}",
+            "algo=sft",
+            "rollout=gold",
+            "group_size=2",
+            "questions=file",
+            f"questions.path={file}",
+            *columns,
+            "optim.warmup=1",
+        ],
+    )
     run(config, {}, "run")
     lines = journal(tmp_path / "run")[1:]
     assert all(line["train/accuracy"] == 1 for line in lines) and lines[-1]["loss/policy"] < lines[0]["loss/policy"]

@@ -26,11 +26,11 @@ from zero.tracking.provenance import FILE as STARTS
 
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
 SMALL = ["benchmarks.limit=24", "n=2", "k=[1,2]", "sampling=default", "sampling.max_tokens=48", "at_once=8"]
-SMALL += [f"benchmarks.sets.{name}.rows.train=64" for name in SETS]  # making them takes longer than the answers
+SMALL += [f"benchmarks.sets.{name}.rows.train=64" for name in SETS]  # building them takes longer than the answers
 
 
 def config_of(*overrides: str) -> dict[str, Any]:
-    """As `main` and `task` make it."""
+    """As `main` and `task` build it."""
     check("evaluate", overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -86,7 +86,7 @@ def test_after_a_kill_the_same_command_ends_with_the_same_bytes(
     assert straight["macro"]["eval/macro/accuracy"] == pytest.approx(mean)
 
 
-def test_a_finished_evaluation_answers_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_evaluation_samples_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate_here(tmp_path, *SMALL)
     monkeypatch.setattr("zero.rollout.native.NativeEngine.generate", lambda *_: pytest.fail("it sampled again"))
     assert evaluate_here(tmp_path, *SMALL) == first
@@ -113,8 +113,8 @@ def test_checkpoints_measure_as_the_run_itself_did(trained: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("learner", ["torch", "lora"])
-def test_what_a_run_rounds_is_measured_rounded(learner: str, tmp_path: Path) -> None:
-    """A checkpoint holds finer weights than those that the run computed with and exported."""
+def test_a_run_with_rounded_weights_is_evaluated_with_rounded_weights(learner: str, tmp_path: Path) -> None:
+    """A checkpoint holds weights in a higher precision than those that the run computed with and exported."""
     tiny = ["steps=1", "prompts=2", "group_size=1", "benchmarks.limit=2", "optim.warmup=1", "checkpoint.every=1"]
     run_dir = tmp_path / "run"
     train_here(
@@ -150,7 +150,7 @@ def test_a_step_of_a_run_and_the_trained_model(trained: Path, tmp_path: Path) ->
     assert exported["evaluation"] == last["evaluation"] and list(last["steps"]) == ["6"]
 
 
-def test_what_is_typed_goes_before_what_the_run_did(trained: Path) -> None:
+def test_typed_settings_take_precedence_over_those_of_the_run(trained: Path) -> None:
     typed = ["template=r1", "sampling.temperature=0.5", "benchmarks=heldout", "benchmarks.limit=5"]
     config = config_of(f"run='{trained}'", *typed)
     assert config["template"]["name"] == "r1"
@@ -219,7 +219,7 @@ def test_names_of_runs_need_no_quotes(typed: str, seen: str) -> None:
     assert quoted(typed) == seen
 
 
-def test_a_stray_folder_among_the_checkpoints_is_no_step(tmp_path: Path) -> None:
+def test_a_stray_folder_among_the_checkpoints_is_not_taken_for_a_step(tmp_path: Path) -> None:
     for name in ("step_000002", "step_x", "step_"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert paths_of({"run": str(tmp_path), "step": "all"}) == {2: tmp_path / "checkpoints" / "step_000002"}

@@ -30,12 +30,10 @@ def test_an_algorithm_learns_from_several_tries_and_resumes_to_the_bit(algo: str
     assert any(line["loss/grad_norm"] > 0 for line in lines[1:])
     for line in lines[1:]:
         assert line["tries/mean"] > 1.2 and line["tries/solved"] >= line["train/accuracy"]
-        assert line["mismatch/logprob_gap_max"] < 1e-4  # the learner sees the very context of the sampler
+        assert line["mismatch/logprob_gap_max"] < 1e-4  # the learner sees exactly the sampler's context
         rows = [json.loads(row) for row in completions[f"step_{line['step']:06d}.jsonl"].splitlines()]
         assert len(rows) == 16 and sum(row["tokens"] for row in rows) == line["tokens/generated"]
-        assert all(
-            row["tokens"] < 128 for row in rows if len(row["tries"]) > 1
-        )  # messages take their share of the budget
+        assert all(row["tokens"] < 128 for row in rows if len(row["tries"]) > 1)  # messages use part of the budget
         again = [row for row in rows if len(row["tries"]) > 1]
         assert all("\nYou failed this trial because " in row["response"] for row in again)
         assert not any("You failed" in attempt for row in rows for attempt in row["tries"])
@@ -48,7 +46,7 @@ def test_an_algorithm_learns_from_several_tries_and_resumes_to_the_bit(algo: str
     assert (reproducible(run_dir), weights(run_dir), texts(run_dir)) == (lines, trained, completions)
 
 
-def test_one_try_is_the_inner_engine_and_more_leave_its_accuracy(tmp_path: Path) -> None:
+def test_one_attempt_is_the_inner_engine_and_more_keep_its_accuracy(tmp_path: Path) -> None:
     plain = ["questions=nano_countdown", "sampling.max_tokens=128", *TINY, "steps=1", "evaluation.every=1"]
     train_here(tmp_path / "native", *plain)
     train_here(tmp_path / "once", *plain, "rollout=feedback", "rollout.attempts=1")
@@ -80,7 +78,7 @@ def test_a_model_is_measured_with_feedback(tmp_path: Path) -> None:
         *few,
         "rollout=feedback",
         'rollout.turn="{question}"',
-    ]  # another try is what the embedded model can make use of
+    ]  # the embedded model can use another attempt
     got = evaluate_here(tmp_path / "feedback", *options, *again)["evaluation"]["nano_countdown"]
     assert got["eval/nano_countdown/tries"] > 1 and "eval/nano_countdown/tries" not in plain
     assert got["eval/nano_countdown/solved"] > got["eval/nano_countdown/accuracy"]
@@ -97,6 +95,6 @@ def test_a_model_is_measured_with_feedback(tmp_path: Path) -> None:
         ([*MANY, "rollout.attempts=0"], r"rollout\.attempts=0: must be above 0"),
     ],
 )
-def test_what_cannot_work_is_one_line(options: list[str], line: str, tmp_path: Path) -> None:
+def test_impossible_settings_are_one_line(options: list[str], line: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=line):
         train_here(tmp_path / "run", *options, *TINY, "steps=1")

@@ -1,4 +1,4 @@
-"""The lens through a whole run: its numbers are in the journal, and the run does not notice."""
+"""The lens through a whole run: its numbers are in the journal, and the run is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run starts, stops, goes on and what it refuses: real runs, signals to real processes."""
+"""How a run starts, stops, resumes and what it refuses: real runs, signals to real processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CRITIC = "algo.critic.optim"
 
 
 def begin(*words: str) -> Process:
-    """A program of this package."""
+    """Start a program of this package."""
     return Process(*words, cwd=Path.cwd())
 
 
@@ -47,7 +47,7 @@ def wait_for(path: Path, child: Process, lines: int = 0) -> None:
 
 
 def test_ctrl_c_saves_once_and_stops_at_once_the_second_time(tmp_path: Path) -> None:
-    """Beside it: another process in the folder is told who has it; the same command says where it goes on."""
+    """Also: a second process in the folder learns which one owns it; the same command names the step it resumes at."""
     run_dir = tmp_path / "run"
     words = ["zero.train", *TINY, "tracker=jsonl", f"run_dir={run_dir}", "steps=500", "checkpoint.every=0"]
     child = begin(*words)
@@ -91,12 +91,12 @@ def test_a_closed_terminal_during_the_first_evaluation_saves_that(tmp_path: Path
     assert (run_dir / "checkpoints" / "step_000000").is_dir()
     before = journal(run_dir)
     train_here(run_dir, *words)
-    assert journal(run_dir)[0] == before[0]  # it was not evaluated again
+    assert journal(run_dir)[0] == before[0]  # step 0 was not evaluated again
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])
 def test_a_program_whose_folder_another_copy_took_over_gives_way_in_one_line(tmp_path: Path, program: str) -> None:
-    """An evaluation as training: exit code 76, no result, and what was answered before is kept."""
+    """Evaluation and training alike: exit code 76, no result, and answers given before are kept."""
     (tmp_path / "lease").write_text('{"token": "theirs"}')
     words = {
         "train": [*TINY, "tracker=jsonl"],
@@ -143,7 +143,9 @@ def finished(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-def test_a_finished_run_says_so_and_what_it_did_not_do(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_says_so_and_names_settings_without_effect(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train_here(finished, *TINY, "lens=every10")
     shown = capsys.readouterr().out
     assert shown.startswith("already finished on ") and "after 2 steps; nothing was run: lens.every=10" in shown
@@ -157,18 +159,18 @@ def test_a_run_that_is_prolonged_equals_one_that_was_as_long_from_its_start(fini
     lines, straight = reproducible(finished), reproducible(tmp_path / "long")
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
     assert lines[3:] == straight[3:] and lines[1] == straight[1] and weights(finished) == weights(tmp_path / "long")
-    assert straight[2].items() <= lines[2].items()  # the end it had then was evaluated
+    assert straight[2].items() <= lines[2].items()  # its former end was evaluated
     starts = [json.loads(line) for line in (finished / "starts.jsonl").read_text().splitlines()]
     assert [(s["after_step"], s.get("resume_with")) for s in starts] == [(0, None), (2, {"steps": 4})]
-    assert "steps: 2" in (finished / "config.yaml").read_text()  # what it began as
+    assert "steps: 2" in (finished / "config.yaml").read_text()  # the settings it began with
     assert "steps: 4" in (finished / "config_000002.yaml").read_text()
     before = journal(finished)
-    for more in ((), ("steps=4",)):  # the command that it began with, and one that says what it is by now
+    for more in ((), ("steps=4",)):  # the command that it began with, and one with its present settings
         assert train_here(finished, *TINY, *more)["steps"] == 4
     assert journal(finished) == before
 
 
-def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path: Path) -> None:
+def test_the_identity_of_a_run_cannot_be_changed_in_its_folder(finished: Path, tmp_path: Path) -> None:
     for words, message in {
         "{algo.beta:0.1}": r"resume_with=algo.beta=0.1: is part of what the run is .*model.path=.*run/model",
         "optim=lora": r"optim=lora: holds settings of its own; give those that change, such as optim.lr=VALUE",
@@ -193,7 +195,7 @@ def test_what_a_run_is_cannot_be_changed_in_its_folder(finished: Path, tmp_path:
         train_here(finished, *TINY, "optim.lr=0.1")
 
 
-def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
+def test_a_diverged_policy_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
     words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "sync_check.every=0")
     message = r"not finite.*in step 1: gradient norm .*add resume_with='optim.lr=1e\+29': it goes on from checkpoint step_000001"
     with pytest.raises(Broken, match=message):
@@ -204,7 +206,7 @@ def test_a_policy_that_is_lost_is_one_line_and_goes_on_with_a_lower_rate(tmp_pat
     assert journal(tmp_path / "run")[-1]["loss/learning_rate"] == pytest.approx(1e-5)
 
 
-def test_checkpoints_that_hold_the_lost_weights_are_named(tmp_path: Path) -> None:
+def test_checkpoints_that_hold_the_diverged_weights_are_named(tmp_path: Path) -> None:
     places = [tmp_path / "checkpoints" / f"step_{step:06d}" for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     for place, ending in zip(places, ("the start", "checkpoint step_000001"), strict=True):
@@ -241,7 +243,7 @@ def test_a_run_cannot_go_on_where_its_checkpoints_are_gone_or_further(finished: 
     assert journal(finished) == before
 
 
-def test_a_critic_that_is_lost_blames_the_rate_of_the_critic(tmp_path: Path) -> None:
+def test_a_diverged_critic_names_the_rate_of_the_critic(tmp_path: Path) -> None:
     critic = TrainableModule(
         torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC
     )
@@ -317,7 +319,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFi
         assert "nomod.f" in " ".join(prepare("train", [words[0], "seed=0,1"], own, dry=True).notes)
 
 
-def test_memory_that_ran_out_is_one_line_with_what_needs_less(tmp_path: Path) -> None:
+def test_out_of_memory_is_one_line_with_settings_that_need_less(tmp_path: Path) -> None:
     config = check("train", [])
     needs_less = r"out of memory \(.*resume_with='learner.micro_tokens=1024 learner.gradient_checkpointing=true'"
     with pytest.raises(Broken, match=needs_less), explained(tmp_path, config):

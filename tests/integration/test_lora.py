@@ -11,9 +11,16 @@ from tests.integration.runs import journal, killed, reproducible, train_here, we
 from tests.integration.test_evaluate import evaluate_here
 
 OPTIONS = [
-    "learner=lora", "learner.lora.rank=4", "optim.lr=1e-2", "optim.warmup=1", "steps=3", "checkpoint.every=1",
-    "sampling.max_tokens=32", "evaluation.every=3", "benchmarks.limit=4",
-]  # fmt: skip
+    "learner=lora",
+    "learner.lora.rank=4",
+    "optim.lr=1e-2",
+    "optim.warmup=1",
+    "steps=3",
+    "checkpoint.every=1",
+    "sampling.max_tokens=32",
+    "evaluation.every=3",
+    "benchmarks.limit=4",
+]
 
 
 def test_a_run_with_adapters_survives_a_kill_to_the_same_bits(tmp_path: Path) -> None:
@@ -32,7 +39,7 @@ def test_a_run_with_adapters_survives_a_kill_to_the_same_bits(tmp_path: Path) ->
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
 
 
-def test_a_critic_beside_adapters_has_none_and_learns_whole(tmp_path: Path) -> None:
+def test_a_critic_beside_adapters_trains_all_its_parameters(tmp_path: Path) -> None:
     train_here(tmp_path / "run", *OPTIONS, "algo=ppo", "steps=1")
     checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
     policy, critic = (load_file(checkpoint / f"{name}.safetensors").keys() for name in ("policy", "critic"))

@@ -19,14 +19,37 @@ from zero.train import run
 
 # What a CPU and two steps replace: engines, budget, hub sets; keys, or beginnings of keys
 REPLACED = (
-    "size", "model", "learner", "rollout.memory", "rollout.engine.memory", "rollout@", "benchmarks",
-    "steps", "prompts", "group_size", "updates", "seed",
-    "sampling.max_tokens", "evaluation", "questions.train", "optim.warmup",
-)  # fmt: skip
+    "size",
+    "model",
+    "learner",
+    "rollout.memory",
+    "rollout.engine.memory",
+    "rollout@",
+    "benchmarks",
+    "steps",
+    "prompts",
+    "group_size",
+    "updates",
+    "seed",
+    "sampling.max_tokens",
+    "evaluation",
+    "questions.train",
+    "optim.warmup",
+)
 BUDGET = [
-    "steps=2", "prompts=2", "updates=1", "sampling.max_tokens=24", "evaluation.max_tokens=24", "evaluation.every=2",
-    "checkpoint.every=2", "curves=false", "tracker=jsonl", "benchmarks=heldout", "benchmarks.limit=4", "model=hf",
-]  # fmt: skip
+    "steps=2",
+    "prompts=2",
+    "updates=1",
+    "sampling.max_tokens=24",
+    "evaluation.max_tokens=24",
+    "evaluation.every=2",
+    "checkpoint.every=2",
+    "curves=false",
+    "tracker=jsonl",
+    "benchmarks=heldout",
+    "benchmarks.limit=4",
+    "model=hf",
+]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -56,9 +79,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     tokenizer.chat_template = CHATML
     shape: dict[str, Any] = dict(
-        vocab_size=608, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=2048, eos_token_id=0, bos_token_id=None, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=608,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        eos_token_id=0,
+        bos_token_id=None,
+        pad_token_id=1,
+    )
     folders = {}
     for family, config, kind in (("qwen", Qwen2Config, Qwen2ForCausalLM), ("llama", LlamaConfig, LlamaForCausalLM)):
         torch.manual_seed(0)

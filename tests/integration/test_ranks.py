@@ -20,7 +20,7 @@ from tests.warm import Process
 
 OPTIONS = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "sampling.max_tokens=32", "optim.warmup=1"]
 ALGOS = {"drgrpo": ["algo=drgrpo"], "ppo": ["algo=ppo", "updates=2"], "vineppo": ["algo=vineppo", "prompts=1"]}
-FEW = ["steps=2", "evaluation.every=1"]  # in time a sum in another order makes another sample
+FEW = ["steps=2", "evaluation.every=1"]  # after some steps another order of sums gives another sample
 
 
 def start(run_dir: Path, *overrides: str) -> list[Process]:
@@ -72,7 +72,7 @@ def test_ranks_that_are_killed_or_stopped_go_on_to_the_same_bits(how: signal.Sig
             rank.kill()
             rank.communicate()
     else:
-        ranks[1].send_signal(how)  # one alone is told; all must leave after the same step
+        ranks[1].send_signal(how)  # only one gets the signal; all must stop after the same step
         assert end(ranks) == [75, 75]
         assert journal(tmp_path / "cut")[-1]["step"] < 4
     assert end(start(tmp_path / "cut")) == [0, 0]

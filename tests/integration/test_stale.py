@@ -24,11 +24,11 @@ def test_every_token_is_one_step_old_but_the_first_steps(stale: Path) -> None:
     assert [line["mismatch/staleness"] for line in journal(stale)[1:]] == [0, 1, 1, 1]
     assert max(line["mismatch/canary"] for line in journal(stale) if "mismatch/canary" in line) < 1e-4
     late = [line["mismatch/logprob_gap"] for line in journal(stale)[1:]]
-    assert late[0] < 1e-5 < 1e-4 < min(late[1:])  # the update that the sampler had not seen
+    assert late[0] < 1e-5 < 1e-4 < min(late[1:])  # the update that the sampler had not received
 
 
 def test_they_are_the_samples_of_the_weights_before(stale: Path, tmp_path: Path) -> None:
-    """With a learning rate of next to nothing step 1 draws with the initial weights: so did the stale run's step 1."""
+    """With a tiny learning rate step 1 samples from the initial weights, as the stale run's step 1 did."""
     train_here(tmp_path / "still", *STALE[1:], "steps=2", "optim.lr=1e-30")
     names = ("step_000001.jsonl", "step_000002.jsonl")
     assert texts(tmp_path / "still", names) == texts(stale, names)
@@ -37,14 +37,14 @@ def test_they_are_the_samples_of_the_weights_before(stale: Path, tmp_path: Path)
     assert [texts(stale)[f"step_00000{k}.jsonl"] == on_policy[f"step_00000{k}.jsonl"] for k in (1, 2)] == [True, False]
 
 
-def test_killed_it_goes_on_to_the_same_bits(stale: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(stale: Path, tmp_path: Path) -> None:
     killed(tmp_path / "cut", 2, *STALE)
     train_here(tmp_path / "cut", *STALE)
     assert reproducible(tmp_path / "cut") == reproducible(stale)
     assert weights(tmp_path / "cut") == weights(stale) and texts(tmp_path / "cut") == texts(stale)
 
 
-def test_two_ranks_draw_the_same(stale: Path, tmp_path: Path) -> None:
+def test_two_ranks_sample_the_same(stale: Path, tmp_path: Path) -> None:
     assert end(start(tmp_path / "two", *STALE, "sampling.max_tokens=48", "evaluation.every=3", "optim.warmup=0")) == [
         0,
         0,
@@ -54,6 +54,6 @@ def test_two_ranks_draw_the_same(stale: Path, tmp_path: Path) -> None:
         assert texts(tmp_path / "two", name) == texts(stale, name)
 
 
-def test_what_draws_again_after_grading_cannot_be_drawn_ahead(tmp_path: Path) -> None:
+def test_an_algorithm_that_resamples_after_grading_cannot_sample_ahead(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rollout.staleness=1: this algorithm resamples after grading"):
         train_here(tmp_path / "run", *STALE, "algo=dapo")

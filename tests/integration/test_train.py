@@ -159,7 +159,7 @@ def test_kill_nine_at_ten_random_moments_loses_nothing(straight: Path, tmp_path:
         assert child.returncode == 0, child.communicate()[0]
         if kills >= 10:
             break
-        (tmp_path / "run" / "result.json").unlink()  # it ended too soon: let the next life find its checkpoint
+        (tmp_path / "run" / "result.json").unlink()  # it ended before ten kills: let the next start resume
     assert kills >= 10
     same(straight, tmp_path / "run")
 
@@ -240,8 +240,10 @@ def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
     bench = tmp_path / "bench.jsonl"
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     own_file = sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
-    line = "{_target_:zero.questions.files.table_set,name:bench,path:" + str(bench) + ",heldout:1.0," \
-        "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
+    line = (
+        "{_target_:zero.questions.files.table_set,name:bench,path:" + str(bench) + ",heldout:1.0,"
+        "check:{_target_: zero.grading.check_equal, _partial_: true}}"
+    )
     train_on_file(tmp_path / "run", own_file, f"+benchmarks.sets.bench={line}")
     assert "questions file: dropped 1 row that is a question of bench: " in capsys.readouterr().err
     used = yaml.safe_load((tmp_path / "run" / "questions.yaml").read_text())
@@ -253,8 +255,10 @@ def test_a_benchmarks_question_leaves_the_training_rows_and_is_named(
 def test_benchmarks_of_one_name_are_refused_and_a_training_sets_namesake_is_not_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "{_target_:zero.questions.files.table_set,name:%s,path:%s,heldout:1.0," \
-        "check:{_target_: zero.grading.check_equal, _partial_: true}}"  # fmt: skip
+    line = (
+        "{_target_:zero.questions.files.table_set,name:%s,path:%s,heldout:1.0,"
+        "check:{_target_: zero.grading.check_equal, _partial_: true}}"
+    )
     bench, own_file = tmp_path / "bench.jsonl", sums(tmp_path / "mine.jsonl", 40, extra="what is 1+2?")
     bench.write_text('{"problem": "What is  $1 + 2$?", "answer": 3}\n')
     other = sums(tmp_path / "other.jsonl", 3).removeprefix("questions.path=")
@@ -335,8 +339,12 @@ def test_a_multirun_gives_every_cell_its_own_folder(tmp_path: Path) -> None:
     small = [*SMALL, "steps=1", "tracker=jsonl"]
     done = subprocess.run(
         [*command(Path("x"))[:3], "-m", *small, "algo=grpo,drgrpo", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     folders = sorted((tmp_path / "runs").glob("*-none-*"))
     assert len(folders) == 4

@@ -64,9 +64,12 @@ def test_two_ranks_are_one_process(name: str, ranks: list[dict[str, Ended]]) -> 
 
 def test_the_cases_are_what_they_are_called(ranks: list[dict[str, Ended]]) -> None:
     first, second = ranks
-    assert all(any(a) and not any(b) for a, b in zip(
-        first["drgrpo, one rank learns"].learning, second["drgrpo, one rank learns"].learning, strict=True
-    ))  # fmt: skip
+    assert all(
+        any(a) and not any(b)
+        for a, b in zip(
+            first["drgrpo, one rank learns"].learning, second["drgrpo, one rank learns"].learning, strict=True
+        )
+    )
     assert first["reinforce, one row"].learning == [[True]] * 2 and second["reinforce, one row"].learning == [[]] * 2
     for name in ("drgrpo, nobody learns after a step", "nobody may learn after a step"):
         ended = first[name]

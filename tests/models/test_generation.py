@@ -1,4 +1,4 @@
-"""Odd files of a model: what ends its responses, what it can be stored with, and one line for what cannot be loaded."""
+"""Odd files of a model: its end tokens, the settings it is stored with, and one line for what cannot be loaded."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_settings_of_sampling_that_contradict_each_other_do_not_keep_a_model_fro
     assert {key: getattr(stored, key) for key in expected} == expected and stored.eos_token_id == 0
 
 
-def test_every_end_that_the_files_name_ends_a_response(folder: Path) -> None:
+def test_every_end_token_in_the_files_ends_a_response(folder: Path) -> None:
     edit(folder / "config.json", eos_token_id=[0, 3])
-    assert ends_of(str(folder)) == {0}  # the generation config has the last word
+    assert ends_of(str(folder)) == {0}  # the generation config takes precedence
     edit(folder / "generation_config.json", eos_token_id=[0, 1, 2])
     assert ends_of(str(folder)) == {0, 1, 2}
     (folder / "generation_config.json").unlink()
@@ -94,7 +94,7 @@ def test_every_end_that_the_files_name_ends_a_response(folder: Path) -> None:
         ("model.safetensors.index.json", "[]", "TypeError"),
     ],
 )
-def test_files_that_no_model_has_are_one_line(folder: Path, file: str, content: Any, words: str) -> None:
+def test_files_that_are_no_model_are_one_line(folder: Path, file: str, content: Any, words: str) -> None:
     if file.endswith("index.json"):
         (folder / "model.safetensors").unlink()
     if isinstance(content, str):
@@ -118,7 +118,7 @@ def test_weights_that_stay_quantized_are_refused(folder: Path) -> None:
         models._check_weights(model, {"missing_keys": []}, str(folder))
 
 
-def test_solutions_end_with_a_token_that_there_is(folder: Path) -> None:
+def test_solutions_end_with_an_existing_token(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", eos_token=None)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with pytest.raises(InputError, match="no end-of-text token"):

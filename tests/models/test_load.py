@@ -100,20 +100,22 @@ def test_parameters_are_counted_as_transformers_builds_them(name: str, config: A
 @pytest.mark.parametrize(
     ("config", "error"),
     [
-        ({"path": "zero/nano/base", "revision": "main"},
-         r"model\.revision=main: belongs to a hub id, and model\.path=zero/nano/base is a folder; .*=null"),
+        (
+            {"path": "zero/nano/base", "revision": "main"},
+            r"model\.revision=main: belongs to a hub id, and model\.path=zero/nano/base is a folder; .*=null",
+        ),
         ({"path": "a/b/c"}, r"model\.path=a/b/c: is neither a folder nor a hub id"),
         ({"path": "owner/two words"}, r"model\.path=owner/two words: is neither a folder nor a hub id"),
         ({"path": "owner/name", "revision": 1234567}, r"model\.revision=1234567: must be text; put it in quotes"),
         ({"path": "owner/name", "revision": ""}, r"model\.revision=: must be text"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_a_model_is_refused_without_asking_anyone(config: dict[str, Any], error: str) -> None:
+)
+def test_what_cannot_be_a_model_is_refused_without_a_request(config: dict[str, Any], error: str) -> None:
     with pytest.raises(InputError, match=error):
         find(config)
 
 
-# Of a process of its own, as the client reads its settings once: each line a model, then what came of it.
+# Run in its own process, as the client reads its settings once: each line a model, then the result.
 ASK = """
 import sys, time
 from zero.errors import InputError
@@ -157,7 +159,7 @@ def alone(code: str, *arguments: str, home: Path, endpoint: str, **more: str) ->
 
 
 def closed() -> str:
-    """An address at which nothing listens."""
+    """An address where nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -209,7 +211,7 @@ def test_a_model_comes_from_the_hub_then_from_the_cache(tmp_path: Path) -> None:
     assert COMMIT in line and "snapshots" in line and errors == ""
 
 
-def test_a_copy_that_lacks_a_file_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_copy_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     folder = tmp_path / "snapshots" / COMMIT
@@ -232,7 +234,7 @@ def test_a_copy_that_lacks_a_file_is_no_copy(tmp_path: Path, monkeypatch: pytest
 
 def test_an_export_is_stored_in_the_models_dtype(tmp_path: Path) -> None:
     assert export_dtype({"path": "zero/nano/base", "dtype": "float32"}) == torch.float32
-    assert export_dtype({"path": str(BASE), "dtype": None}) == torch.bfloat16  # what its config says
+    assert export_dtype({"path": str(BASE), "dtype": None}) == torch.bfloat16  # the dtype of its config
     plain = tmp_path / "plain"
     plain.mkdir()
     config = json.loads((BASE / "config.json").read_text())
@@ -247,7 +249,7 @@ def test_storing_in_another_dtype_rounds_each_weight_once(tmp_path: Path) -> Non
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1.0001)  # bits that bfloat16 has not
+            parameter.mul_(1.0001)  # bits that bfloat16 does not have
     model.save_pretrained(tmp_path, max_shard_size="1MB")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"not looked at")

@@ -1,4 +1,4 @@
-"""Tokenizers with holes, without files, or larger than the model's embedding; folders of models that are not whole."""
+"""Tokenizers with holes, without files, or larger than the model's embedding; incomplete folders of models."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_folder_that_is_not_whole_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_an_incomplete_folder_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     spoil, message = FAULTS[kind]
     spoil(folder := whole(tmp_path / "m"))
     with pytest.raises(InputError, match=message) as error:
@@ -125,7 +125,7 @@ def test_a_model_with_a_recurrent_state_is_refused(tokenizer: Any, family: str) 
         NativeEngine(config, tokenizer, context=64, max_rows=8, dtype=torch.float32, device=torch.device("cpu"))
 
 
-def test_a_limit_that_the_config_does_not_name_is_asked_for(tmp_path: Path) -> None:
+def test_a_context_that_the_config_does_not_name_must_be_set(tmp_path: Path) -> None:
     config = json.loads((whole(tmp_path / "m") / "config.json").read_text())
     (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
     assert load_model({"path": str(tmp_path / "m"), "context": None}, weights=False)[2] == 64
