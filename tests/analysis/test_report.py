@@ -22,6 +22,7 @@ from analysis.report import samples as report_samples
 from analysis.report import sections as report_parts
 from analysis.report.__main__ import main
 from analysis.report.sections import collapsed
+from analysis.style import figure
 from tests.synthetic import metrics, write_run
 
 HOSTILE = '</pre></script><script>alert(1)</script><img src=x onerror="alert(1)"> double-check \ud800\x00\u202e &amp;'
@@ -168,7 +169,9 @@ def test_missing_cells_of_a_sweep_are_warned_of_and_its_commit_is_shown(tmp_path
             "versions": {"torch": "2.13"},
         }
         (run / "starts.jsonl").write_text(f"{json.dumps(start | {'ranks': 8})}\n{json.dumps(start)}\n")
-    text = page_of(home).text
+    runs = read(home)
+    parts = (report_parts.warnings(runs), report_parts.environment(runs), report_parts.costs(runs))
+    text = Page("".join(map(str, parts))).text
     assert "grpo-s9: is a cell of the sweep that has no folder yet" in text
     assert "of the newest copy" not in text  # a run's code is the commit that its own start names
     for fact in ("feed" * 10, "d1 (3 of 4 runs), d2 (1 of 4 runs)", "NVIDIA H200", "node7", "2.13"):
@@ -186,7 +189,7 @@ def test_groups_of_one_have_no_signal_to_miss(tmp_path: Path) -> None:
             for line in (run / "metrics.jsonl").read_text().splitlines()
         ]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        assert ("almost no signal at its end" in page_of(run).text) == text
+        assert ("almost no signal at its end" in str(report_parts.warnings(read(run)))) == text
 
 
 def test_one_run_has_no_interval_over_seeds(tmp_path: Path) -> None:
@@ -238,7 +241,7 @@ def test_samples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     page_of(home)
     assert (home / "report.html").stat().st_size < 1_000_000
     monkeypatch.setattr(report_samples, "BUDGET", 5000)
-    assert "More questions would make this page too large" in page_of(home).text
+    assert "More questions would make this page too large" in str(report_samples.samples(read(home)))
 
 
 def test_samples_are_drawn_at_random_and_the_page_says_so(tmp_path: Path) -> None:
@@ -278,11 +281,13 @@ def test_health_is_not_called_good_without_data(tmp_path: Path) -> None:
     assert "none collapsed" in str(report_parts.warnings(read(long)))
 
 
-def test_a_heavy_drawing_becomes_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = folder_of(tmp_path, seeds=1)
+def test_a_heavy_drawing_becomes_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = figure()
+    drawn.axes[0].plot([0, 1], [0, 1])
+    assert [tag for tag, _ in Page(report_page.drawing(drawn, "a line")).tags].count("svg") == 1
     monkeypatch.setattr(report_page, "LARGEST_SVG", 100)
-    tags = [tag for tag, _ in page_of(home).tags]
-    assert "svg" not in tags and tags.count("img") >= 4
+    tags = [tag for tag, _ in Page(report_page.drawing(drawn, "a line")).tags]
+    assert "svg" not in tags and tags.count("img") == 1
 
 
 def test_a_question_is_followed_across_checkpoints(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -62,6 +62,13 @@ def rows(kind: str, train: int, heldout: int, seed: int = 0) -> Rows:
     for key, count in (("train", train), ("heldout", heldout)):
         if count < 1:
             raise InputError(f"questions.rows.{key}", count, "ask for at least 1 row")
+    questions = _drawn(kind, train, heldout, seed)
+    return Rows(train=list(questions[False]), heldout=list(questions[True]))
+
+
+@lru_cache(maxsize=8)  # the cells of a multirun share theirs
+def _drawn(kind: str, train: int, heldout: int, seed: int) -> dict[bool, tuple[Question, ...]]:
+    """The questions of the training split (False) and of the held-out one (True)."""
     rng = random.Random(f"zero.nano/{kind}/{seed}")
     questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
     wanted = {False: train, True: heldout}
@@ -73,7 +80,7 @@ def rows(kind: str, train: int, heldout: int, seed: int = 0) -> Rows:
         if len(questions[split]) < wanted[split] and question.id not in questions[split]:
             questions[split][question.id] = question
             misses = 0
-    return Rows(train=list(questions[False].values()), heldout=list(questions[True].values()))
+    return {split: tuple(each.values()) for split, each in questions.items()}
 
 
 def draw_math(rng: random.Random) -> Question:
