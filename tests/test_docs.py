@@ -39,10 +39,20 @@ LANGUAGES = {"bash", "python", "yaml", "jsonl", "text"}
 PROGRAMS = ("python", "make", "torchrun", "pip", "diff")  # of commands within a sentence
 PLACES = ("zero", "conf", "launch", "analysis", "docs", "tests", "benchmarks")
 WORDS = {  # what a reader puts in their place
-    "FOLDER_OR_HUB_ID": str(BASE), "FILE.txt": "file.txt", "FILE": "file.jsonl", "NEW_FOLDER": "new", "FOLDER": str(BASE),
-    "OWNER/NAME": "owner/name", "SWEEP": "mine", "PATTERN": "algo=grpo", "FIRST_NODE": "node1", "HOST": "localhost",
-    "COLUMN": "column", "NAME": "mine", "DIR": "data",
-}  # fmt: skip
+    "FOLDER_OR_HUB_ID": str(BASE),
+    "FILE.txt": "file.txt",
+    "FILE": "file.jsonl",
+    "NEW_FOLDER": "new",
+    "FOLDER": str(BASE),
+    "OWNER/NAME": "owner/name",
+    "SWEEP": "mine",
+    "PATTERN": "algo=grpo",
+    "FIRST_NODE": "node1",
+    "HOST": "localhost",
+    "COLUMN": "column",
+    "NAME": "mine",
+    "DIR": "data",
+}
 
 
 GOOD: set[tuple[str, ...]] = set()  # commands that were accepted

@@ -409,9 +409,15 @@ def test_last_expression(text: str, answer: str | None) -> None:
 
 
 EXTRACTORS = (
-    last_boxed, answer_tag, last_answer_tag, answer_tag_boxed, boxed_or_last_number, extract_any, last_expression,
+    last_boxed,
+    answer_tag,
+    last_answer_tag,
+    answer_tag_boxed,
+    boxed_or_last_number,
+    extract_any,
+    last_expression,
     formula_field,
-)  # fmt: skip
+)
 PIECES = [
     *("\\boxed{", "</think>", "<answer>", "</answer>", "#### ", '"formula":', "formula", "\\times", "1,234", "= 24"),
     *"{}\\-,./(1 \n\"'",

@@ -45,11 +45,9 @@ def frame_of(*rows: tuple[str, str, bool], step: int = -1, temperature: float = 
     table = []
     for question, text, correct in rows:
         seen[question] = seen.get(question, -1) + 1
-        table.append({
-            "step": step, "temperature": temperature, "benchmark": "b", "id": question, "sample": seen[question],
-            "question": question, "reference": "4", "text": text, "correct": correct, "outcome": "correct",
-            "finished": True, "tokens": 3,
-        })  # fmt: skip
+        row = {"step": step, "temperature": temperature, "benchmark": "b", "id": question, "sample": seen[question]}
+        row |= {"question": question, "reference": "4", "text": text, "correct": correct, "outcome": "correct"}
+        table.append(row | {"finished": True, "tokens": 3})
     return pd.DataFrame(table)
 
 

@@ -30,8 +30,17 @@ from zero.learner.optim import LOST, Optim, TrainableModule
 from zero.rollout import NotFinite
 from zero.run_folder import changed, refuse_unless_adjustable
 
-TINY = ("steps=2", "curves=false", "prompts=4", "group_size=4", "evaluation.every=0", "sampling.max_tokens=24",
-        "checkpoint.every=1", "benchmarks.limit=4", "samples.every=0")  # fmt: skip
+TINY = (
+    "steps=2",
+    "curves=false",
+    "prompts=4",
+    "group_size=4",
+    "evaluation.every=0",
+    "sampling.max_tokens=24",
+    "checkpoint.every=1",
+    "benchmarks.limit=4",
+    "samples.every=0",
+)
 CRITIC = "algo.critic.optim"
 
 

@@ -210,9 +210,19 @@ def test_own_questions_from_a_file(tmp_path: Path) -> None:
     from zero.config.check import check
     from zero.train import run
 
-    options = ["questions=file", f"questions.path={file}", "questions.question=q", "questions.answer=a",
-               "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=32",
-               "tracker=jsonl", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    options = [
+        "questions=file",
+        f"questions.path={file}",
+        "questions.question=q",
+        "questions.answer=a",
+        "questions.heldout=8",
+        "steps=1",
+        "prompts=4",
+        "group_size=4",
+        "sampling.max_tokens=32",
+        "tracker=jsonl",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     run(check("train", options), {"algo": "drgrpo"}, "mine")
     assert "eval/file/accuracy" in journal(tmp_path / "run")[-1]
 
@@ -229,8 +239,17 @@ def train_on_file(run_dir: Path, *overrides: str) -> None:
     from zero.config.check import check
     from zero.train import run
 
-    tiny = ["questions=file", "questions.heldout=8", "steps=1", "prompts=4", "group_size=4", "sampling.max_tokens=16",
-            "benchmarks.limit=4", "tracker=jsonl", f"run_dir={run_dir}"]  # fmt: skip
+    tiny = [
+        "questions=file",
+        "questions.heldout=8",
+        "steps=1",
+        "prompts=4",
+        "group_size=4",
+        "sampling.max_tokens=16",
+        "benchmarks.limit=4",
+        "tracker=jsonl",
+        f"run_dir={run_dir}",
+    ]
     run(check("train", [*tiny, *overrides]), {"algo": "drgrpo"}, "mine")
 
 

@@ -215,8 +215,15 @@ def test_patterns_are_on_axes_and_names(pattern: str | None, names: list[str]) -
 
 def test_missing_cells_are_the_wanted_ones_that_are_not_alive() -> None:
     cells = [Cell(n, "train", (), {}, "", wanted=n != "d") for n in "abcd"]
-    statuses = {n: states.Status(n, s, live, 0) for n, s, live in
-          [("a", "pending", False), ("b", "pending", True), ("c", "failed", False), ("d", "pending", False)]}  # fmt: skip
+    statuses = {
+        n: states.Status(n, s, live, 0)
+        for n, s, live in [
+            ("a", "pending", False),
+            ("b", "pending", True),
+            ("c", "failed", False),
+            ("d", "pending", False),
+        ]
+    }
     assert states.missing_cells(sweep_of(*cells), statuses, ["pending"]) == ["a"]
     assert states.missing_cells(sweep_of(*cells), statuses, ["pending", "failed"]) == ["a", "c"]
 

@@ -25,13 +25,22 @@ SHAPE = dict(
 )
 WIDE = dict(intermediate_size=48, num_key_value_heads=2, max_position_embeddings=64)
 FAMILIES = {  # dropout applied by a number that the model or its config holds, not by a module
-    "opt": OPTConfig(**SHAPE, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, dropout=0.3, attention_dropout=0.3,
-                     layerdrop=0.3),
+    "opt": OPTConfig(
+        **SHAPE,
+        ffn_dim=48,
+        word_embed_proj_dim=32,
+        max_position_embeddings=64,
+        dropout=0.3,
+        attention_dropout=0.3,
+        layerdrop=0.3,
+    ),
     "starcoder2": Starcoder2Config(**SHAPE, **WIDE, residual_dropout=0.3, embedding_dropout=0.3, attention_dropout=0.3),
-    "falcon": FalconConfig(**SHAPE, hidden_dropout=0.3, attention_dropout=0.3, new_decoder_architecture=False, alibi=False),
+    "falcon": FalconConfig(
+        **SHAPE, hidden_dropout=0.3, attention_dropout=0.3, new_decoder_architecture=False, alibi=False
+    ),
     "bloom": BloomConfig(**SHAPE, hidden_dropout=0.3, attention_dropout=0.3),
     "mixtral": MixtralConfig(**SHAPE, **WIDE, num_local_experts=4, router_jitter_noise=0.3, attention_dropout=0.3),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

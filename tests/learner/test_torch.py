@@ -191,8 +191,8 @@ def test_a_reference_in_cpu_memory_is_the_same(tiny_folder: Path) -> None:
 
 
 def test_gradients_travel_in_buckets_of_one_dtype_and_a_bounded_size() -> None:
-    tensors = [torch.zeros(n, dtype=d) for n, d in ((3, torch.float32), (2, torch.float32), (9, torch.float32),
-                                                    (1, torch.float32), (1, torch.bfloat16), (1, torch.float32))]  # fmt: skip
+    tensors = [torch.zeros(n) for n in (3, 2, 9, 1)]
+    tensors += [torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)]
     assert [[t.numel() for t in bucket] for bucket in buckets(tensors, 20)] == [[3, 2], [9], [1], [1], [1]]
     assert list(buckets([], 20)) == []
 

@@ -152,8 +152,13 @@ def test_every_option_opens_with_what_it_is_and_can_be_read() -> None:
 
 def test_responses_of_a_stronger_model(tmp_path: Path) -> None:
     """open-r1's two formats, and rows that are left out: wrong generations, and a response without an answer."""
-    talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "hm"},
-            {"role": "user", "content": "So?"}, {"role": "assistant", "content": "It is \\boxed{4}."}]  # fmt: skip
+    talk = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "hm"},
+        {"role": "user", "content": "So?"},
+        {"role": "assistant", "content": "It is \\boxed{4}."},
+    ]
     raw = [
         {
             "problem": "1+1?",

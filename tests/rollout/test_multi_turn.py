@@ -78,8 +78,16 @@ def feedback(
 ) -> FeedbackEngine:
     """An engine whose every sample generates the given texts in turn."""
     inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
-    defaults: dict[str, Any] = dict(explain=explain, extract=last_boxed, attempts=5, least=4, turn="\nNo: {message}\n",
-                                variables=None, prefill="", context=512)  # fmt: skip
+    defaults: dict[str, Any] = dict(
+        explain=explain,
+        extract=last_boxed,
+        attempts=5,
+        least=4,
+        turn="\nNo: {message}\n",
+        variables=None,
+        prefill="",
+        context=512,
+    )
     return FeedbackEngine(inner, tokenizer=tokenizer, **(defaults | settings))  # type: ignore[arg-type]
 
 

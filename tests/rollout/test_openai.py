@@ -141,11 +141,21 @@ def test_passing_errors_are_retried_and_others_raised(tokenizer: Any, kind: str,
 @pytest.mark.parametrize(
     "say",
     [
-        Say([]), Say({"choices": []}), Say({"choices": [7]}), Say("hello"), completion(None), completion({"a": 1}),
-        completion(" 2", None), completion(" 2", "content_filter"), completion(" 2", ["stop"]), Say({"detail": "no"}, 400),
-        Say(b"[" * 200_000), Say(b"\xff\xfe"), Say(b"", 302, {"Location": "http://127.0.0.1:9/"}),
+        Say([]),
+        Say({"choices": []}),
+        Say({"choices": [7]}),
+        Say("hello"),
+        completion(None),
+        completion({"a": 1}),
+        completion(" 2", None),
+        completion(" 2", "content_filter"),
+        completion(" 2", ["stop"]),
+        Say({"detail": "no"}, 400),
+        Say(b"[" * 200_000),
+        Say(b"\xff\xfe"),
+        Say(b"", 302, {"Location": "http://127.0.0.1:9/"}),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_answer_is_one_error(tokenizer: Any, say: Say, pauses: list[float]) -> None:
     with serving(ONE_MODEL | {"/completions": in_turn(say)}) as stub, pytest.raises(ServerError, match=stub.url):
         one(stub, tokenizer)

@@ -276,11 +276,26 @@ def test_weights_do_not_change_beside_a_completion(tokenizer: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     "say",
     [
-        Say({}, 500), Say({"choices": []}), Say({"choices": [{}]}), Say(b"["), Say({}, hang=9.0), Say({"choices": None}),
-        Say({"choices": [{"token_ids": [9], "finish_reason": "abort", "weight_versions": [],
-                          "logprobs": {"content": [{"logprob": -1.5}]}}]}),
+        Say({}, 500),
+        Say({"choices": []}),
+        Say({"choices": [{}]}),
+        Say(b"["),
+        Say({}, hang=9.0),
+        Say({"choices": None}),
+        Say(
+            {
+                "choices": [
+                    {
+                        "token_ids": [9],
+                        "finish_reason": "abort",
+                        "weight_versions": [],
+                        "logprobs": {"content": [{"logprob": -1.5}]},
+                    }
+                ]
+            }
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_server_that_fails_is_an_error_in_time(tokenizer: Any, tmp_path: Path, say: Say) -> None:
     with serving(vllm_like(tokenizer)) as stub:
         engine = engine_of(stub, tokenizer, tmp_path, timeout=1.0)

@@ -149,14 +149,27 @@ def test_the_glossary_prints_itself() -> None:
 
 
 def test_a_line_reads_back_exactly_in_glossary_order(tmp_path: Path) -> None:
-    values = {"loss/kl": math.nan, "eval/b/length": math.inf, "eval/a/length": 3, "train/reward": 0.1 + 0.2,
-              "loss/grad_norm": 5e-324, "loss/learning_rate": 1e-6}  # fmt: skip
+    values = {
+        "loss/kl": math.nan,
+        "eval/b/length": math.inf,
+        "eval/a/length": 3,
+        "train/reward": 0.1 + 0.2,
+        "loss/grad_norm": 5e-324,
+        "loss/learning_rate": 1e-6,
+    }
     journal = Journal(tmp_path)
     journal.append(values, 0)
     journal.append({"train/reward": -0.0}, 7)
     (line, second) = journals.read(tmp_path)
-    assert list(line) == ["step", "train/reward", "loss/kl", "loss/grad_norm", "loss/learning_rate", "eval/a/length",
-                          "eval/b/length"]  # fmt: skip
+    assert list(line) == [
+        "step",
+        "train/reward",
+        "loss/kl",
+        "loss/grad_norm",
+        "loss/learning_rate",
+        "eval/a/length",
+        "eval/b/length",
+    ]
     assert line["loss/kl"] is None
     assert line["eval/b/length"] is None
     assert (line["train/reward"], line["loss/grad_norm"]) == (0.30000000000000004, 5e-324)
@@ -269,9 +282,15 @@ def test_the_folder_tells_axes_settings_and_versions(tmp_path: Path) -> None:
     assert (tags["device"], tags["ranks"], tags["host"]) == ("cpu", "2", platform.node())
     assert (folder.commit(tmp_path), folder.user(tmp_path)) == (line["commit"], line["user"])
     assert folder.params(tmp_path) == {
-        "algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "seed": "3", "steps": "9",
-        "algo.beta": "0.0", "model.path": "null",
-    }  # fmt: skip
+        "algo": "drgrpo",
+        "template": "r1",
+        "questions": "nano_math",
+        "model": "nano",
+        "seed": "3",
+        "steps": "9",
+        "algo.beta": "0.0",
+        "model.path": "null",
+    }
 
 
 def test_a_run_has_ended_once_its_result_is_another_than_before(tmp_path: Path) -> None:
@@ -305,9 +324,13 @@ class Store:
 
 @pytest.mark.parametrize(("failures", "complete", "calls"), [(0, True, 1), (1, True, 2), (9, False, 1)])
 def test_another_tracker_needs_no_more_than_to_deliver(
-    tmp_path: Path, failures: int, complete: bool, calls: int, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    failures: int,
+    complete: bool,
+    calls: int,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(follower, "FIRST_PAUSE", 0.01)
     Journal(tmp_path).append({"train/reward": 1.0}, 4)
     tracker = Store(tmp_path, "r", failures)
@@ -675,8 +698,20 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
     assert f"{STEPS + 1} steps wait" in errors[1]
 
     store = empty_store(tmp_path / "server")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port),
-               "--workers", "1", "--artifacts-destination", str(tmp_path / "files")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--artifacts-destination",
+        str(tmp_path / "files"),
+    ]
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
