@@ -112,8 +112,8 @@ def test_accuracy_is_that_of_first_attempts_and_what_feedback_solves_is_another_
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert all(describe(name) for name in metrics)
     assert summarize([episodes((2, no), attempt_text="I recheck")])["reflection/share"] == 1.0
-    once = summarize([episodes((1, yes))])  # also where no response happens to have a second attempt
-    assert (once["tries/solved"], once["tries/mean"]) == (1.0, 1.0)
+    single = summarize([episodes((1, yes))])  # also where no response happens to have a second attempt
+    assert (single["tries/solved"], single["tries/mean"]) == (1.0, 1.0)
     plain = summarize([group(verdict(yes, yes, right=1.0), lengths=[3])])
     assert not [name for name in plain if name.startswith("tries/")]
 

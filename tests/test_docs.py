@@ -98,7 +98,7 @@ def filled(line: str) -> str:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with the files that the placeholders stand for."""
     (tmp_path / "file.jsonl").write_text('{"problem": "1+2?", "answer": "3"}\n')
     (tmp_path / "file.txt").write_text("some text\n")
@@ -230,8 +230,8 @@ def check_command(words: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in MANY), id=page.name) for page in PAGES]
 )
-def test_every_command_would_be_accepted(page: Path, here: Path) -> None:
-    write_files(page, here)
+def test_every_command_would_be_accepted(page: Path, workspace: Path) -> None:
+    write_files(page, workspace)
     refused = []
     for words in commands(page):
         if tuple(words) in GOOD:  # pages repeat commands
@@ -244,8 +244,8 @@ def test_every_command_would_be_accepted(page: Path, here: Path) -> None:
     assert not refused, "\n".join(refused)
 
 
-def test_commands_of_a_page_are_found_and_bad_ones_refused(here: Path) -> None:
-    page = here / "page.md"
+def test_commands_of_a_page_are_found_and_bad_ones_refused(workspace: Path) -> None:
+    page = workspace / "page.md"
     page.write_text("""text `make demo`, `zero.train`\n\n```bash
 M="algo=grpo steps=1"   # a comment
 python -m zero.train $M \\
@@ -367,8 +367,8 @@ def option(path: str, text: str) -> Any:
     return instantiate(whole[group], group)
 
 
-def test_the_options_of_extend_can_be_made(here: Path) -> None:
-    write_files(EXTEND, here)
+def test_the_options_of_extend_can_be_made(workspace: Path) -> None:
+    write_files(EXTEND, workspace)
     options = {name: option(name, text) for name, text in blocks(EXTEND, "yaml")}
     assert options["conf/template/brief_box.yaml"].extract("so \\boxed{5}") == "5"
     assert len(options["conf/questions/mine.yaml"].rows.heldout) == 2
@@ -393,16 +393,16 @@ def test_python_examples_run() -> None:
             exec(compile(text, page.name, "exec"), {})
 
 
-def test_the_complete_example_trains(here: Path) -> None:
+def test_the_complete_example_trains(workspace: Path) -> None:
     from zero.config.check import check
     from zero.train import run
 
-    write_files(EXTEND, here)
+    write_files(EXTEND, workspace)
     words = next(words for words in commands(EXTEND) if words[2] == "zero.train")[3:]
-    config = check("train", [*words, "tracker=jsonl", f"run_dir={here / 'runs' / 'example'}"])
+    config = check("train", [*words, "tracker=jsonl", f"run_dir={workspace / 'runs' / 'example'}"])
     choices = {"algo": "drgrpo", "template": "none", "questions": "file", "model": "nano"}
     assert run(config, choices, "example")["status"] == "finished"
-    lines = [json.loads(line) for line in (here / "runs" / "example" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workspace / "runs" / "example" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     for line in lines[1:]:
         assert line["reward/correct"] + line["reward/brief"] == pytest.approx(line["train/reward"])

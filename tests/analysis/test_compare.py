@@ -30,8 +30,8 @@ def both(reward: float, length: float, step: int) -> dict[str, float]:
     return {"train/reward": reward + step / 100, "length/mean": length + step}
 
 
-def times(by: float, step: int) -> dict[str, float]:
-    return {"train/reward": by * step}
+def times(slope: float, step: int) -> dict[str, float]:
+    return {"train/reward": slope * step}
 
 
 def ends(last: int, step: int) -> dict[str, float]:

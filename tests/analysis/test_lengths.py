@@ -55,13 +55,13 @@ def test_panels_against_steps_and_by_level(runs: Runs) -> None:
         "saved/length_correct",
         "saved/length_incorrect",
     }
-    by = table[table["level"] != ""].set_index(["group", "metric", "step", "level"]).sort_index()
+    by_level = table[table["level"] != ""].set_index(["group", "metric", "step", "level"]).sort_index()
     for level in (1, 2):
-        row = by.loc[("grpo", "saved/length_correct", 20, str(level))]
+        row = by_level.loc[("grpo", "saved/length_correct", 20, str(level))]
         one = over_seeds([10 * level + 20, 10 * level + 21])
         assert (row["mean"], row["low"], row["high"], row["n"]) == (one.mean, one.low, one.high, 2)
-    assert by.loc[("drgrpo", "saved/length_incorrect", 0, "5")]["mean"] == 50
-    assert ("grpo", "saved/length_correct", 20, "4") not in by.index
+    assert by_level.loc[("drgrpo", "saved/length_incorrect", 0, "5")]["mean"] == 50
+    assert ("grpo", "saved/length_correct", 20, "4") not in by_level.index
     drawn = svg(answer.figure)
     for text in (
         "incorrect responses",
@@ -91,8 +91,8 @@ def test_a_row_may_hold_its_level_and_odd_rows_are_skipped(tmp_path: Path) -> No
         {"id": "unknown", "correct": True, "tokens": 7}, {"level": 3, "correct": True, "tokens": "many"}, {"level": 3},
     ])  # fmt: skip
     table = lengths(read(run)).table
-    by = table[table["level"] != ""]
-    assert sorted(zip(by["metric"], by["level"], by["mean"], strict=True)) == [
+    by_level = table[table["level"] != ""]
+    assert sorted(zip(by_level["metric"], by_level["level"], by_level["mean"], strict=True)) == [
         ("saved/length_correct", "Level 4", 7.0),
         ("saved/length_incorrect", "3", 9.0),
     ]

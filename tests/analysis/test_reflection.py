@@ -301,11 +301,11 @@ def test_the_nano_model_over_temperatures_and_its_judge(tmp_path: Path, capsys: 
 
     assert reflection.main([*places, "traces=40", "--out", str(out)]) == 0
     alone = stored(out)
-    who = alone.tables["reflection"]
-    assert who[["temperature", "responses", "questions"]].to_numpy().tolist() == [[0.5, 32, 8], [1.0, 32, 8]]
-    assert who["reflecting"].sum() > 0  # planted
+    reflections = alone.tables["reflection"]
+    assert reflections[["temperature", "responses", "questions"]].to_numpy().tolist() == [[0.5, 32, 8], [1.0, 32, 8]]
+    assert reflections["reflecting"].sum() > 0  # planted
     behaviours = alone.tables["reflection_behaviours"]
-    assert set(behaviours["labeller"]) == {"rule"} and behaviours["reflecting"].sum() == who["reflecting"].sum()
+    assert set(behaviours["labeller"]) == {"rule"} and behaviours["reflecting"].sum() == reflections["reflecting"].sum()
     labels = pd.read_csv(out / "reflection_labels.csv")
     rule = labels[labels["keyword"] & labels["correct"]]["behaviour"]
     assert rule.isin([0, 1, 2]).mean() > 0.8  # the grader ignores reflection: the answer is right in the end
@@ -332,7 +332,7 @@ def test_a_run_before_training_against_its_checkpoints(tmp_path: Path) -> None:
     train_here(tmp_path / "run", "steps=4", "checkpoint.keep=9", "evaluation.every=4")
     evaluate(tmp_path / "answers", f"run={tmp_path / 'run'}", "step=0,all", "n=2")
     findings = reflection.reflection([str(tmp_path / "answers")], ["traces=0"], tmp_path)
-    who = findings.tables["reflection"]
-    assert sorted(set(who["step"])) == [0, 2, 4] and set(who["temperature"]) == {1.0}
-    assert (who["responses"] == who["questions"] * 2).all()
+    reflections = findings.tables["reflection"]
+    assert sorted(set(reflections["step"])) == [0, 2, 4] and set(reflections["temperature"]) == {1.0}
+    assert (reflections["responses"] == reflections["questions"] * 2).all()
     assert ">step<" in (tmp_path / "reflection.svg").read_text()

@@ -34,10 +34,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_they_are_built_once(own_cache: Path) -> None:
     assert kernels.library() is not None
     [built] = own_cache.rglob("*.so")
-    when = built.stat().st_mtime_ns
+    built_at = built.stat().st_mtime_ns
     kernels.library.cache_clear()
     assert kernels.library() is not None
-    assert [path.stat().st_mtime_ns for path in own_cache.rglob("*") if path.is_file()] == [when]
+    assert [path.stat().st_mtime_ns for path in own_cache.rglob("*") if path.is_file()] == [built_at]
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")

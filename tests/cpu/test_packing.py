@@ -260,13 +260,13 @@ def test_gates_of_any_size(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "norm", "embed_tokens"]
+    "layer", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "norm", "embed_tokens"]
 )
-def test_nan_and_inf_stay_as_they_are(where: str) -> None:
+def test_nan_and_inf_stay_as_they_are(layer: str) -> None:
     model = model_of("wide")
     ids_NT, mask_NT, _ = rows_of(SHAPES, PROMPTS)
     with torch.no_grad():
-        next(p for name, p in model.named_parameters() if where in name).view(-1)[: 12 * 64] = float("nan")
+        next(p for name, p in model.named_parameters() if layer in name).view(-1)[: 12 * 64] = float("nan")
         logprob_NT, entropy_NT = Policy(model, 1.0, 500, autocast=False)(ids_NT, mask_NT)
     assert logprob_NT[mask_NT.bool()].isnan().any() and entropy_NT[mask_NT.bool()].isnan().any()
 

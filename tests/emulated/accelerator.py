@@ -150,11 +150,11 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """`func` on the device: computed on the CPU, after the device's own checks."""
     DEVICE.operations += 1
     tensors = list(_tensors((args, tuple(kwargs.values()))))
-    there = [x for x in tensors if isinstance(x, DeviceTensor)]
-    if len(there) < len(tensors):
+    on_device = [x for x in tensors if isinstance(x, DeviceTensor)]
+    if len(on_device) < len(tensors):
         _refuse_mixed(func, args, tensors)
     place = kwargs.get("device")
-    goes_there = bool(there) if place is None else torch.device(place).type == EMU.type
+    goes_there = bool(on_device) if place is None else torch.device(place).type == EMU.type
     if kwargs.get("pin_memory") and goes_there:
         raise RuntimeError("only dense CPU tensors can be pinned")
     if func.overloadpacket.__name__ in PRODUCTS and not tensors[0].dtype.is_floating_point:
@@ -223,8 +223,8 @@ def _refuse_mixed(func: Any, args: Any, tensors: list[Tensor]) -> None:
         return
     name, suspects = func.overloadpacket.__name__, tensors
     if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
-        here = isinstance(args[0], DeviceTensor)
-        if not here and any(isinstance(x, DeviceTensor) for x in args[1]):
+        into_device = isinstance(args[0], DeviceTensor)
+        if not into_device and any(isinstance(x, DeviceTensor) for x in args[1]):
             raise RuntimeError(f"indices should be either on cpu or on the same device as the indexed tensor ({func})")
         suspects = [args[0], *(x for x in args[2:3] if x.dim())]  # indices may be on the CPU, and so may one number
     elif torch.Tag.pointwise in func.tags or name in ("masked_fill", "masked_fill_", "fill_", "where"):

@@ -16,46 +16,50 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from tests.emulated.accelerator import DEVICE, EMU, installed
 
 
-def there(*shape: int) -> Tensor:
+def on_device(*shape: int) -> Tensor:
     return torch.arange(1.0, 1 + int(np.prod(shape))).view(*shape).to(EMU)
 
 
-def here(*shape: int) -> Tensor:
-    return there(*shape).cpu()
+def on_host(*shape: int) -> Tensor:
+    return on_device(*shape).cpu()
 
 
 ROWS = torch.tensor([0, 1])
 CPU_GENERATOR = torch.Generator()
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "a sum": (lambda: there(3) + here(3), RuntimeError, "same device"),
-    "a sum, the other way": (lambda: here(3) + there(3), RuntimeError, "same device"),
-    "in place": (lambda: here(3).add_(there(3)), RuntimeError, "same device"),
-    "a product": (lambda: linear(there(2, 3), here(2, 3)), RuntimeError, "same device"),
-    "a number of the device in a tensor here": (lambda: here(3) * there(1)[0], RuntimeError, "same device"),
-    "cat": (lambda: torch.cat([there(2), here(2)]), RuntimeError, "same device"),
-    "where": (lambda: torch.where(there(3) > 1, there(3), here(3)), RuntimeError, "same device"),
-    "masked_scatter": (lambda: there(3).masked_scatter(there(3) > 1, here(3)), RuntimeError, "same device"),
-    "masked_fill": (lambda: there(3).masked_fill(here(3) > 1, 0), RuntimeError, "same device"),
-    "gather": (lambda: there(3).gather(0, ROWS), RuntimeError, "same device"),
-    "index_select": (lambda: there(3).index_select(0, ROWS), RuntimeError, "same device"),
-    "isin": (lambda: torch.isin(there(3), here(3)), RuntimeError, "same device"),
-    "an index there into a tensor here": (lambda: here(3)[ROWS.to(EMU)], RuntimeError, "indices should be"),
-    "a mask there over a tensor here": (lambda: here(3)[there(3) > 1], RuntimeError, "indices should be"),
-    "values there into rows here": (lambda: here(3).__setitem__(ROWS, there(2)), RuntimeError, "same device"),
-    "values here into rows there": (lambda: there(3).__setitem__(ROWS, here(2)), RuntimeError, "same device"),
-    "a gradient here": (lambda: setattr(there(3).requires_grad_(), "grad", here(3)), RuntimeError, "device"),
-    "data here": (lambda: setattr(there(3), "data", here(3)), RuntimeError, "cannot become"),
-    "numpy": (lambda: there(3).numpy(), TypeError, "to numpy"),
-    "asarray": (lambda: np.asarray(there(3)), TypeError, "to numpy"),
-    "from_dlpack": (lambda: np.from_dlpack(there(3)), TypeError, "to numpy"),
-    "data_ptr": (lambda: there(3).data_ptr(), RuntimeError, "address"),
-    "the storage's data_ptr": (lambda: there(3).untyped_storage().data_ptr(), RuntimeError, "address"),
-    "pin_memory": (lambda: there(3).pin_memory(), RuntimeError, "pinned"),
+    "a sum": (lambda: on_device(3) + on_host(3), RuntimeError, "same device"),
+    "a sum, the other way": (lambda: on_host(3) + on_device(3), RuntimeError, "same device"),
+    "in place": (lambda: on_host(3).add_(on_device(3)), RuntimeError, "same device"),
+    "a product": (lambda: linear(on_device(2, 3), on_host(2, 3)), RuntimeError, "same device"),
+    "a number of the device in a tensor here": (lambda: on_host(3) * on_device(1)[0], RuntimeError, "same device"),
+    "cat": (lambda: torch.cat([on_device(2), on_host(2)]), RuntimeError, "same device"),
+    "where": (lambda: torch.where(on_device(3) > 1, on_device(3), on_host(3)), RuntimeError, "same device"),
+    "masked_scatter": (lambda: on_device(3).masked_scatter(on_device(3) > 1, on_host(3)), RuntimeError, "same device"),
+    "masked_fill": (lambda: on_device(3).masked_fill(on_host(3) > 1, 0), RuntimeError, "same device"),
+    "gather": (lambda: on_device(3).gather(0, ROWS), RuntimeError, "same device"),
+    "index_select": (lambda: on_device(3).index_select(0, ROWS), RuntimeError, "same device"),
+    "isin": (lambda: torch.isin(on_device(3), on_host(3)), RuntimeError, "same device"),
+    "an index there into a tensor here": (lambda: on_host(3)[ROWS.to(EMU)], RuntimeError, "indices should be"),
+    "a mask there over a tensor here": (lambda: on_host(3)[on_device(3) > 1], RuntimeError, "indices should be"),
+    "values there into rows here": (lambda: on_host(3).__setitem__(ROWS, on_device(2)), RuntimeError, "same device"),
+    "values here into rows there": (lambda: on_device(3).__setitem__(ROWS, on_host(2)), RuntimeError, "same device"),
+    "a gradient here": (lambda: setattr(on_device(3).requires_grad_(), "grad", on_host(3)), RuntimeError, "device"),
+    "data here": (lambda: setattr(on_device(3), "data", on_host(3)), RuntimeError, "cannot become"),
+    "numpy": (lambda: on_device(3).numpy(), TypeError, "to numpy"),
+    "asarray": (lambda: np.asarray(on_device(3)), TypeError, "to numpy"),
+    "from_dlpack": (lambda: np.from_dlpack(on_device(3)), TypeError, "to numpy"),
+    "data_ptr": (lambda: on_device(3).data_ptr(), RuntimeError, "address"),
+    "the storage's data_ptr": (lambda: on_device(3).untyped_storage().data_ptr(), RuntimeError, "address"),
+    "pin_memory": (lambda: on_device(3).pin_memory(), RuntimeError, "pinned"),
     "pinned from the start": (lambda: torch.empty(3, device=EMU, pin_memory=True), RuntimeError, "pinned"),
-    "a generator of the CPU": (lambda: there(3).normal_(generator=CPU_GENERATOR), RuntimeError, "for generator"),
+    "a generator of the CPU": (lambda: on_device(3).normal_(generator=CPU_GENERATOR), RuntimeError, "for generator"),
     "randn with one": (lambda: torch.randn(3, device=EMU, generator=CPU_GENERATOR), RuntimeError, "for generator"),
-    "multinomial with one": (lambda: there(3).multinomial(2, generator=CPU_GENERATOR), RuntimeError, "for generator"),
-    "a product of integers": (lambda: there(3, 3).long() @ there(3, 3).long(), RuntimeError, "not implemented"),
+    "multinomial with one": (
+        lambda: on_device(3).multinomial(2, generator=CPU_GENERATOR),
+        RuntimeError,
+        "for generator",
+    ),
+    "a product of integers": (lambda: on_device(3, 3).long() @ on_device(3, 3).long(), RuntimeError, "not implemented"),
 }
 
 
@@ -67,13 +71,13 @@ def test_it_refuses(name: str) -> None:
 
 
 def test_it_allows_what_cuda_allows() -> None:
-    x = there(3)
+    x = on_device(3)
     assert (x * torch.tensor(2.0)).tolist() == [2, 4, 6]  # a number of no dimension
     assert x[ROWS].tolist() == [1, 2]  # indices of the CPU
     x[ROWS] = torch.tensor(9.0)
-    x[2:] = here(1)  # a copy
+    x[2:] = on_host(1)  # a copy
     assert x.tolist() == [9, 9, 1] and float(x.sum()) == 19 and bool((x == 9).any())
-    on_cpu = here(3)
+    on_cpu = on_host(3)
     on_cpu[:2] = x[:2]
     assert on_cpu.tolist() == [9, 9, 3]
     for tensor in (
@@ -90,7 +94,7 @@ def test_its_random_numbers_are_its_own() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     drawn = torch.rand(4, device=EMU)
-    torch.nn.functional.dropout(there(4), 0.5)
+    torch.nn.functional.dropout(on_device(4), 0.5)
     assert torch.equal(before, torch.get_rng_state())  # the CPU's stream has not moved
     torch.manual_seed(3)
     assert torch.equal(torch.rand(4, device=EMU).cpu(), drawn.cpu())
@@ -107,7 +111,7 @@ def test_a_module_moves_learns_and_comes_back() -> None:
         moved = copy.deepcopy(plain).to(EMU)
         parameters = list(moved.parameters())
         for _ in range(2):
-            for model, x in ((plain, here(2, 4)), (moved, there(2, 4))):
+            for model, x in ((plain, on_host(2, 4)), (moved, on_device(2, 4))):
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 model(x).square().sum().backward()
         again = copy.deepcopy(moved)
@@ -124,13 +128,13 @@ def test_a_module_moves_learns_and_comes_back() -> None:
 
 
 def test_data_is_swapped_in_place() -> None:
-    parameter = torch.nn.Parameter(there(3))
-    parameter.data = there(3) * 2
+    parameter = torch.nn.Parameter(on_device(3))
+    parameter.data = on_device(3) * 2
     assert (parameter + 0).tolist() == [2, 4, 6]
 
 
 def test_autocast_takes_the_lists_of_cuda() -> None:
-    x = there(2, 3)
+    x = on_device(2, 3)
     with torch.autocast(EMU.type, torch.bfloat16):
         low = [x @ x.T, linear(x, x), torch.addmm(x[:, :2], x, x.T), scaled_dot_product_attention(*[x[None, None]] * 3)]
         assert {y.dtype for y in low} == {torch.bfloat16}

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
-from tests.engines.zero_ranks import LORA, PLAYED, Gone, gone, make, on, save_and_export, weights
+from tests.engines.zero_ranks import LORA, PLAYED, Trained, make, on, save_and_export, train, weights
 from tests.learner.ranks import Ended, cases, play
 from zero.distributed import World
 from zero.learner.torch import TorchLearner
@@ -78,16 +78,16 @@ def one(folder: Path, two: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, Gone]:
+def alone() -> dict[str, Trained]:
     """The torch learner in this process."""
     return {
-        "usual": gone(make(TorchLearner, World())),
-        "untied": gone(make(TorchLearner, World(), family="llama")),
-        "bfloat16": gone(make(TorchLearner, World(), autocast=True)),
+        "usual": train(make(TorchLearner, World())),
+        "untied": train(make(TorchLearner, World(), family="llama")),
+        "bfloat16": train(make(TorchLearner, World(), autocast=True)),
     }
 
 
-def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """The largest difference of any parameter."""
     assert a.keys() == b.keys()
     return max(float((w.detach().float() - b[k].detach().float()).abs().max()) for k, w in a.items())
@@ -98,19 +98,19 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_five_updates_are_those_of_the_torch_learner(
-    one: dict[str, Any], two: list[dict[str, Any]], alone: dict[str, Gone]
+    one: dict[str, Any], two: list[dict[str, Any]], alone: dict[str, Trained]
 ) -> None:
     """Gradients, parameters and metrics; with a KL, a clip that binds and weight decay; cut into rows or not, offloaded,
     checkpointed, with the head in chunks of which the ranks need different numbers."""
     seen = 0
     for rank in (one, *two):
-        for name, values in rank["gone"].items():
+        for name, values in rank["trained"].items():
             if name.startswith("bfloat16"):
                 continue
-            trained, expected = Gone(**values), alone["untied" if name == "untied" else "usual"]
+            trained, expected = Trained(**values), alone["untied" if name == "untied" else "usual"]
             largest = max(float(g.abs().max()) for g in expected.gradient.values())
-            assert apart(trained.gradient, expected.gradient) <= 1e-5 * largest, name
-            assert apart(trained.weights, expected.weights) <= 1e-5, name
+            assert largest_difference(trained.gradient, expected.gradient) <= 1e-5 * largest, name
+            assert largest_difference(trained.weights, expected.weights) <= 1e-5, name
             for measured, theirs in zip(trained.metrics, expected.metrics, strict=True):
                 assert measured == pytest.approx(theirs, rel=1e-3, abs=1e-5), name
             assert all(m["loss/grad_norm"] > 0.05 for m in expected.metrics)  # the clip binds
@@ -118,17 +118,17 @@ def test_five_updates_are_those_of_the_torch_learner(
     assert seen == 6 + 2 * 11
 
 
-def test_bfloat16_stays_within_what_its_digits_allow(two: list[dict[str, Any]], alone: dict[str, Gone]) -> None:
+def test_bfloat16_stays_within_what_its_digits_allow(two: list[dict[str, Any]], alone: dict[str, Trained]) -> None:
     """8 bits of mantissa: 2^-8 of a weight, and five steps of 1e-3 whose direction rounding may turn."""
     for rank in two:
         for stage in ("1", "2", "3", "3, checkpointing"):
-            trained = Gone(**rank["gone"][f"bfloat16 {stage}"])
+            trained = Trained(**rank["trained"][f"bfloat16 {stage}"])
             assert all(w.dtype == torch.bfloat16 for w in trained.weights.values())
             for theirs in (alone["bfloat16"], alone["usual"]):
                 for name, weight in theirs.weights.items():
-                    off = (trained.weights[name].float() - weight).abs()
-                    assert bool((off <= 2**-8 * weight.abs() + 1e-2).all()), (stage, name)
-                    assert float(off.mean()) <= 2**-8 * float(weight.abs().mean()) + 1e-3, (stage, name)
+                    difference = (trained.weights[name].float() - weight).abs()
+                    assert bool((difference <= 2**-8 * weight.abs() + 1e-2).all()), (stage, name)
+                    assert float(difference.mean()) <= 2**-8 * float(weight.abs().mean()) + 1e-3, (stage, name)
                 gap = abs(trained.metrics[0]["loss/entropy"] - theirs.metrics[0]["loss/entropy"])
                 assert gap < 0.02 * theirs.metrics[0]["loss/entropy"]
 
@@ -151,7 +151,7 @@ def test_a_run_is_that_of_one_process(
     for metrics, expected in zip(ranks[0].metrics, alone.metrics, strict=True):
         assert metrics.keys() == expected.keys()
         assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert apart(ranks[0].weights, alone.weights) < 1e-5 < apart(alone.start, alone.weights)
+    assert largest_difference(ranks[0].weights, alone.weights) < 1e-5 < largest_difference(alone.start, alone.weights)
 
 
 def test_a_resumed_run_goes_on_to_the_same_bits(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
@@ -168,13 +168,13 @@ def test_checkpoints_go_on_under_another_stage_another_number_of_ranks_and_in_to
     for saved in ("stage 2, 2 ranks", "stage 3, 2 ranks", "torch, 1 ranks", "offloaded, 2 ranks", "lora, 2 ranks"):
         assert any(k.startswith(saved) for k, _ in gone_on), saved
     for name, tensors in gone_on:
-        assert apart(tensors, adapted if name.startswith("lora") else straight) < 1e-5, name
+        assert largest_difference(tensors, adapted if name.startswith("lora") else straight) < 1e-5, name
     for name in ("stage 2, 2 ranks", "stage 3, 2 ranks", "stage 1, 1 ranks", "lora 3, 2 ranks"):
         adapters = {"lora": LORA} if name.startswith("lora") else {}
         learner = make(TorchLearner, World(), **adapters)
         learner.load(folder / f"{name} checkpoint")
         assert learner.trained.updates == 2
-        assert apart(on(learner, 2), adapted if adapters else straight) < 1e-5, name
+        assert largest_difference(on(learner, 2), adapted if adapters else straight) < 1e-5, name
 
 
 def test_the_files_are_those_of_the_torch_learner(folder: Path, one: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ def test_exported_models_load_in_transformers_as_what_they_are(folder: Path, two
         if name == "bfloat16":
             assert all(w.dtype == torch.bfloat16 for w in loaded.values())
             expected = {k: w.bfloat16() for k, w in expected.items()}
-        assert apart(dict(loaded), expected) <= (1e-6 if name.startswith("lora") else 0.0), name
+        assert largest_difference(dict(loaded), expected) <= (1e-6 if name.startswith("lora") else 0.0), name
         assert (path / "adapter" / "adapter_model.safetensors").exists() == name.startswith("lora")
 
 

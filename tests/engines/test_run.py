@@ -79,21 +79,21 @@ def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_
 
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with serving(BASE, 512, tmp_path / "a") as (about, launcher):
-        whole = started(tmp_path / "whole", about["url"])
+    with serving(BASE, 512, tmp_path / "a") as (endpoint, launcher):
+        whole = started(tmp_path / "whole", endpoint["url"])
         output = whole.communicate(timeout=300)[0]
         assert whole.returncode == 0, output
-        cut = started(tmp_path / "cut", about["url"])
+        cut = started(tmp_path / "cut", endpoint["url"])
         until = time.monotonic() + 300
         while not (tmp_path / "cut" / "checkpoints" / "step_000003").exists():
             assert cut.poll() is None and time.monotonic() < until
             time.sleep(0.02)
-        os.kill(about["pid"], signal.SIGKILL)
+        os.kill(endpoint["pid"], signal.SIGKILL)
         output = cut.communicate(timeout=90)[0]
-        assert cut.returncode == 1 and about["url"] in output and "Traceback" not in output, output
+        assert cut.returncode == 1 and endpoint["url"] in output and "Traceback" not in output, output
         assert launcher.wait(timeout=60) != 0
-    with serving(BASE, 512, tmp_path / "b") as (about, _):
-        again = started(tmp_path / "cut", about["url"])
+    with serving(BASE, 512, tmp_path / "b") as (endpoint, _):
+        again = started(tmp_path / "cut", endpoint["url"])
         output = again.communicate(timeout=300)[0]
         assert again.returncode == 0, output
     assert [line["mismatch/staleness"] for line in journal(tmp_path / "whole")[1:]] == [0, 1, 1, 1, 1, 1]

@@ -83,8 +83,8 @@ def served(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model.resize_token_embeddings(len(tokenizer) + 8, mean_resizing=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    with serving(folder, CONTEXT, tmp_path_factory.mktemp("endpoint")) as (about, launcher):
-        yield Served(about["url"], about["pid"], launcher, folder, model)
+    with serving(folder, CONTEXT, tmp_path_factory.mktemp("endpoint")) as (endpoint, launcher):
+        yield Served(endpoint["url"], endpoint["pid"], launcher, folder, model)
 
 
 def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -> ServerEngine:
@@ -128,10 +128,10 @@ def test_evaluation_over_openais_api_gives_the_native_accuracy(served: Served, t
         "benchmarks.limit=64",
         "sampling.max_tokens=64",
     ]
-    there = ["rollout=openai", f"rollout.url={served.url}/v1", "rollout.concurrency=16"]
+    remote = ["rollout=openai", f"rollout.url={served.url}/v1", "rollout.concurrency=16"]
     results = [
         run(check("evaluate", [*shared, *more, f"run_dir={tmp_path / name}"]), name, {})
-        for name, more in (("remote", there), ("native", []))
+        for name, more in (("remote", remote), ("native", []))
     ]
     remote, native = (result["evaluation"] for result in results)
     assert native and all(numbers["questions"] == 64 for numbers in native.values())

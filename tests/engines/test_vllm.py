@@ -166,9 +166,9 @@ def test_bfloat16_is_close_to_float32(tokenizer: Any, plain: Subject) -> None:
     s = Subject(engine_of(model, tokenizer, precision="bfloat16"), model, tokenizer)
     prompts = prompts_of(tokenizer, [*TEXTS, LONG])
     s.sync()
-    off = differences(s, prompts, s.generate(prompts, 8, SAMPLING), SAMPLING)
-    print(f"bfloat16: mean {off.mean():.5f}, largest {off.max():.4f}")
-    assert 1e-5 < off.mean() < 0.02 and off.max() < 0.5
+    gaps = differences(s, prompts, s.generate(prompts, 8, SAMPLING), SAMPLING)
+    print(f"bfloat16: mean {gaps.mean():.5f}, largest {gaps.max():.4f}")
+    assert 1e-5 < gaps.mean() < 0.02 and gaps.max() < 0.5
     del s
     gc.collect()  # closing one engine must not destroy what the other one needs
     rounded = shaken(plain.model, 5)

@@ -53,7 +53,7 @@ PLAYED: dict[int, dict[str, tuple[int, ...]]] = {
 
 
 @dataclass
-class Gone:
+class Trained:
     """Five updates of one learner."""
 
     gradient: dict[str, Tensor] = field(default_factory=dict)  # of the first update, before clipping
@@ -97,11 +97,11 @@ def weights(learner: Learner) -> dict[str, Tensor]:
     return {name: w.detach().clone() for name, w in learner.weights()}
 
 
-def gone(learner: Any, updates: int = 5, head_tokens: int | None = None) -> Gone:
+def train(learner: Any, updates: int = 5, head_tokens: int | None = None) -> Trained:
     """What so many updates with a KL, a clip that binds and weight decay do."""
     policy = learner.engine.module if isinstance(learner, DeepSpeedLearner) else learner.policy
     policy.head_tokens = head_tokens or policy.head_tokens
-    batch, ended, began = referred(learner), Gone(), 0.0
+    batch, ended, began = referred(learner), Trained(), 0.0
     for u in range(updates):
         if u == 0:
             catch(learner, ended.gradient)
@@ -137,26 +137,26 @@ def catch(learner: Any, into: dict[str, Tensor]) -> None:
         learner.trained._share_gradients = summed
 
 
-def variants(world: World) -> Iterator[tuple[str, Gone]]:
+def variants(world: World) -> Iterator[tuple[str, Trained]]:
     """Five updates of every kind of learner."""
-    yield "torch", gone(make(TorchLearner, world))
+    yield "torch", train(make(TorchLearner, world))
     for stage in (1, 2, 3):
-        yield f"stage {stage}", gone(make(DeepSpeedLearner, world, stage=stage))
-    yield "rows", gone(make(DeepSpeedLearner, world, stage=2, micro_tokens=1))
-    yield "chunks", gone(make(DeepSpeedLearner, world, stage=3, micro_tokens=100), head_tokens=7)
+        yield f"stage {stage}", train(make(DeepSpeedLearner, world, stage=stage))
+    yield "rows", train(make(DeepSpeedLearner, world, stage=2, micro_tokens=1))
+    yield "chunks", train(make(DeepSpeedLearner, world, stage=3, micro_tokens=100), head_tokens=7)
     if world.size == 1:
         return
-    yield "untied", gone(make(DeepSpeedLearner, world, stage=3, family="llama"), head_tokens=5)
+    yield "untied", train(make(DeepSpeedLearner, world, stage=3, family="llama"), head_tokens=5)
     for stage in (2, 3):
         yield (
             f"offload {stage}",
-            gone(make(DeepSpeedLearner, world, stage=stage, reference_offload=True, **OFFLOADED[stage])),
+            train(make(DeepSpeedLearner, world, stage=stage, reference_offload=True, **OFFLOADED[stage])),
         )
-        yield f"checkpointing {stage}", gone(make(DeepSpeedLearner, world, stage=stage, gradient_checkpointing=True))
+        yield f"checkpointing {stage}", train(make(DeepSpeedLearner, world, stage=stage, gradient_checkpointing=True))
     for stage in (1, 2, 3):
-        yield f"bfloat16 {stage}", gone(make(DeepSpeedLearner, world, stage=stage, autocast=True))
+        yield f"bfloat16 {stage}", train(make(DeepSpeedLearner, world, stage=stage, autocast=True))
     both = {"autocast": True, "gradient_checkpointing": True}
-    yield "bfloat16 3, checkpointing", gone(make(DeepSpeedLearner, world, stage=3, **both))
+    yield "bfloat16 3, checkpointing", train(make(DeepSpeedLearner, world, stage=3, **both))
 
 
 def on(learner: Learner, updates: int) -> dict[str, Tensor]:
@@ -296,7 +296,7 @@ def main(rank: int, size: int, folder: Path) -> None:
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size, timeout=timedelta(seconds=120)
         )
-    results["gone"] = {name: vars(ended) for name, ended in variants(world)}
+    results["trained"] = {name: vars(ended) for name, ended in variants(world)}
     known: dict[str, Case] = cases()
     results["played"] = {
         f"{name}, stage {stage}": vars(play(known[name], world, DeepSpeedLearner, stage=stage))

@@ -84,11 +84,11 @@ WRONG_TERMS = [  # settings of a term, the setting that is wrong, the message
 ]
 
 
-@pytest.mark.parametrize(("settings", "where", "words"), WRONG_TERMS, ids=[where for _, where, _ in WRONG_TERMS])
-def test_a_term_that_cannot_be_built_is_named(settings: dict[str, object], where: str, words: str) -> None:
+@pytest.mark.parametrize(("settings", "key", "words"), WRONG_TERMS, ids=[key for _, key, _ in WRONG_TERMS])
+def test_a_term_that_cannot_be_built_is_named(settings: dict[str, object], key: str, words: str) -> None:
     with pytest.raises(InputError) as error:
         make_reward({"mine": settings})
-    assert str(error.value).startswith(f"reward.terms.mine.{where}: ") and words in str(error.value)
+    assert str(error.value).startswith(f"reward.terms.mine.{key}: ") and words in str(error.value)
 
 
 def test_a_module_that_fails_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

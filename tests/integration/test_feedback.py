@@ -51,9 +51,9 @@ def test_one_attempt_is_the_inner_engine_and_more_keep_its_accuracy(tmp_path: Pa
     train_here(tmp_path / "native", *plain)
     train_here(tmp_path / "once", *plain, "rollout=feedback", "rollout.attempts=1")
     train_here(tmp_path / "many", *plain, "rollout=feedback")
-    native, once, many = (reproducible(tmp_path / name) for name in ("native", "once", "many"))
-    assert without_tries(once) == native != once and weights(tmp_path / "once") == weights(tmp_path / "native")
-    assert [line["eval/nano_countdown/tries"] for line in once] == [1.0, 1.0]
+    native, single, many = (reproducible(tmp_path / name) for name in ("native", "once", "many"))
+    assert without_tries(single) == native != single and weights(tmp_path / "once") == weights(tmp_path / "native")
+    assert [line["eval/nano_countdown/tries"] for line in single] == [1.0, 1.0]
     for name in ("accuracy", "accuracy_low", "accuracy_high"):
         assert many[0][f"eval/nano_countdown/{name}"] == native[0][f"eval/nano_countdown/{name}"]
     assert many[1]["train/accuracy"] == native[1]["train/accuracy"]

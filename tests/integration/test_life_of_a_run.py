@@ -126,10 +126,10 @@ def test_a_program_whose_folder_another_copy_took_over_gives_way_in_one_line(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["pretrain", "evaluate"])
 def test_ctrl_c_saves_in_the_other_programs_too(tmp_path: Path, program: str) -> None:
-    where = tmp_path / "folder"
+    folder = tmp_path / "folder"
     words, file = {
-        "pretrain": ([f"out={where}", "corpus=nano_plain", "log_every=1", "sequences=2"], where / "pretrain.jsonl"),
-        "evaluate": ([f"run_dir={where}", "at_once=4"], where / "completions_nano_math.jsonl"),
+        "pretrain": ([f"out={folder}", "corpus=nano_plain", "log_every=1", "sequences=2"], folder / "pretrain.jsonl"),
+        "evaluate": ([f"run_dir={folder}", "at_once=4"], folder / "completions_nano_math.jsonl"),
     }[program]
     child = begin(f"zero.{program}", *words)
     wait_for(file, child, lines=1)

@@ -28,8 +28,8 @@ def start(run_dir: Path, *overrides: str) -> list[Process]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [start_run(run_dir, *OPTIONS, *overrides, RANK=str(rank), **where) for rank in (0, 1)]
+    rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [start_run(run_dir, *OPTIONS, *overrides, RANK=str(rank), **rendezvous) for rank in (0, 1)]
 
 
 def end(ranks: list[Process]) -> list[int]:

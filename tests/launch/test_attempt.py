@@ -65,12 +65,12 @@ def test_slurms_variables_count_only_for_a_batch_script_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "than", "answer"),
+    ("token", "other", "answer"),
     [("12_5.1", "12_5.0", True), ("12_5.0", "12_5.0", False), ("13_5.0", "12_5.7", True), ("9_5.9", "12_5.0", False),
      ("host.77", "12_5.0", False), ("12_5.0", "", False), ("12_5.0", "host.12", False)],
 )  # fmt: skip
-def test_which_copy_is_the_newer(token: str, than: str, answer: bool) -> None:
-    assert is_newer(token, than) is answer
+def test_which_copy_is_the_newer(token: str, other: str, answer: bool) -> None:
+    assert is_newer(token, other) is answer
 
 
 def test_a_restart_takes_another_port() -> None:

@@ -260,7 +260,7 @@ def test_polling_again_reads_only_what_may_have_changed(tmp_path: Path, monkeypa
     result(tmp_path / "done")
     first = states.read_statuses(tmp_path, sweep, tasks | {"7_1": Word("RUNNING")}, NEW)
     assert [status.state for status in first.values()] == ["finished", "running", *["pending"] * 3, "waiting"]
-    then = tasks | {
+    later_tasks = tasks | {
         "7_1": Word("COMPLETED"),
         "7_3": Word("RUNNING"),
         "7_4": Word("CANCELLED"),
@@ -268,7 +268,7 @@ def test_polling_again_reads_only_what_may_have_changed(tmp_path: Path, monkeypa
     }
     result(tmp_path / "runs")
     write_attempt(tmp_path / "starts", "7_3")
-    fresh, read, whole = states.read_statuses(tmp_path, sweep, then, NEW + 9), list[str](), files.read_attempts
+    fresh, read, whole = states.read_statuses(tmp_path, sweep, later_tasks, NEW + 9), list[str](), files.read_attempts
     monkeypatch.setattr(files, "read_attempts", lambda place: read.append(place.name) or whole(place))
-    assert states.read_statuses(tmp_path, sweep, then, NEW + 9, before=first) == fresh
+    assert states.read_statuses(tmp_path, sweep, later_tasks, NEW + 9, before=first) == fresh
     assert read == ["runs", "starts", "cancelled"] and fresh["queued"].line == "x" and fresh["waits"].state == "pending"

@@ -129,9 +129,9 @@ def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path
     journal(folder / cell.name, range(3))
     write_json(folder / cell.name / files.RESULT, {"status": "finished"})
     assert deliver(folder) == (1, {})
-    there = {run.info.run_name: (run.info.run_id, sorted(points)) for run, points in runs(folder)}
-    assert there["a-s1"] == (before["a-s1"], list(range(6)))
-    assert there["a-s0"][0] != before["a-s0"] and there["a-s0"][1] == [0, 1, 2]
+    stored = {run.info.run_name: (run.info.run_id, sorted(points)) for run, points in runs(folder)}
+    assert stored["a-s1"] == (before["a-s1"], list(range(6)))
+    assert stored["a-s0"][0] != before["a-s0"] and stored["a-s0"][1] == [0, 1, 2]
 
 
 def test_a_store_that_accepts_nothing_is_reported_and_left(tmp_path: Path) -> None:

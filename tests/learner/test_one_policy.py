@@ -162,8 +162,8 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_updates_that_change_nothing_clip_nothing(tiny_folder: Path, mixed: bool, epochs: int) -> None:
     """However rows are cut: GSPO's clip is ten times finer than the rounding of bfloat16 between two micro-batches."""
-    still = replace(OPTIM, lr=1e-12)
-    learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optim=still, temperature=1.0)
+    frozen = replace(OPTIM, lr=1e-12)
+    learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optim=frozen, temperature=1.0)
     algo = load_algo("gspo")
     run: Any = SimpleNamespace(learner=learner, algo=algo, updates=4, epochs=epochs, seed=0)
     mini_batches = make_mini_batches(run, tiny_batch(algo), 0)

@@ -52,14 +52,16 @@ def test_two_ranks_are_one_process(name: str, ranks: list[dict[str, Ended]]) -> 
     for a, b in zip(alone.logprobs, first.logprobs, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
     assert alone.weights.keys() == first.weights.keys()
-    off = {k: first.weights[k] - w for k, w in alone.weights.items()}
-    for owner in {k.split()[0] for k in off}:  # the policy and maybe a critic: 10 times what was measured
+    differences = {k: first.weights[k] - w for k, w in alone.weights.items()}
+    for owner in {k.split()[0] for k in differences}:  # the policy and maybe a critic: 10 times what was measured
         moved = torch.cat(
             [(w - alone.start[k]).flatten() for k, w in alone.weights.items() if k.startswith(owner)]
         ).norm()
-        assert torch.cat([o.flatten() for k, o in off.items() if k.startswith(owner)]).norm() <= 1e-4 * moved, owner
+        assert torch.cat([o.flatten() for k, o in differences.items() if k.startswith(owner)]).norm() <= 1e-4 * moved, (
+            owner
+        )
     # where a gradient is next to nothing AdamW divides rounding by rounding: a hundredth of a step
-    assert max(float(o.abs().max()) for o in off.values()) < 1e-5
+    assert max(float(o.abs().max()) for o in differences.values()) < 1e-5
 
 
 def test_the_cases_are_what_they_are_called(ranks: list[dict[str, Ended]]) -> None:

@@ -236,20 +236,20 @@ def compare_advantages(folder: Path, vocabulary: int) -> bool:
     """Print the second table: advantages of the same rewards; True if all is explained."""
     right = True
     for name, kind, settings, ours, why, once in ADVANTAGES:
-        apart, left = 0.0, 0.0
+        difference, remaining = 0.0, 0.0
         for seed in range(3):
             groups = rollout(seed, vocabulary)
             trainer = their_trainer(Case("", (), settings, trainer=kind), Variant(0.0, 1, False, 1.0), groups, folder)
             scored = trainer._generate_and_score_completions([{"prompt": "q"} for _ in range(P * G)])
             theirs = scored["advantages"].double().view(P, G)
             plain, done = ours(rewards(groups)), (once or ours)(rewards(groups))
-            apart = worse(apart, float((plain - theirs).abs().max() / theirs.abs().max()))
-            left = worse(left, float((done - theirs).abs().max() / theirs.abs().max()))
-        explained = left < 1e-6 and bool(why) == (apart > 1e-4)
-        verdict = f"differs: {why} (equal once that is done here: {left:.0e})" if why else "equal"
+            difference = worse(difference, float((plain - theirs).abs().max() / theirs.abs().max()))
+            remaining = worse(remaining, float((done - theirs).abs().max() / theirs.abs().max()))
+        explained = remaining < 1e-6 and bool(why) == (difference > 1e-4)
+        verdict = f"differs: {why} (equal once that is done here: {remaining:.0e})" if why else "equal"
         setting = ", ".join(f"{key}={value}" for key, value in settings.items())
         verdict = verdict if explained else "NOT EXPLAINED"
-        print(f"{name:29} | {apart:6.0e} | {verdict} | {kind}Trainer {setting}", flush=True)
+        print(f"{name:29} | {difference:6.0e} | {verdict} | {kind}Trainer {setting}", flush=True)
         right &= explained
     return right
 

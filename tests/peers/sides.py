@@ -263,10 +263,10 @@ def our_steps(
     batch = algo.with_advantages(batch, rewards(groups))
     sums_by_policy = {}
     for policy in ("same", "moved"):
-        by, now = adjust(algo, batch, learner.logprobs(batch), rows) if adjust else (algo, batch)
-        assert now.advantage_NT is not None
-        metrics = learner.update(now, by)  # its learning rate is 0
-        scale = float((now.weight_NT * now.advantage_NT).abs().sum())
+        adjusted_algo, adjusted_batch = adjust(algo, batch, learner.logprobs(batch), rows) if adjust else (algo, batch)
+        assert adjusted_batch.advantage_NT is not None
+        metrics = learner.update(adjusted_batch, adjusted_algo)  # its learning rate is 0
+        scale = float((adjusted_batch.weight_NT * adjusted_batch.advantage_NT).abs().sum())
         sums_by_policy[policy] = Sums(metrics["loss/policy"], flat(gradients), scale)
         shift(model, case.move, seed=2)
     return sums_by_policy

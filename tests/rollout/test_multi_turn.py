@@ -171,8 +171,8 @@ def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: An
     engine = feedback(tokenizer, says=lambda sample, again: NONE * 20 if again else firsts[sample])
     budget = 150
     [got] = engine.generate([prompt(tokenizer)], 3, Sampling(budget, stop_ids=(EOS,)))
-    (_, n, first), (second_prompts, once, second) = engine.engine.calls  # type: ignore[attr-defined]
-    assert (n, first.max_tokens, once, len(second_prompts)) == (3, budget, 1, 2)
+    (_, n, first), (second_prompts, samples, second) = engine.engine.calls  # type: ignore[attr-defined]
+    assert (n, first.max_tokens, samples, len(second_prompts)) == (3, budget, 1, 2)
     assert [p.key for p in second_prompts] == [(TRAINING, 7, 0, 0, 0, 1), (TRAINING, 7, 0, 0, 2, 1)]
     assert second.max_tokens == budget - (
         len(second_prompts[1].ids) - len(prompt(tokenizer).ids)
@@ -230,7 +230,7 @@ def test_an_episode_continued_from_a_prefix_counts_its_attempts(tokenizer: Any, 
     first, _ = (i for i in range(1, len(whole.ids)) if whole.action_mask[i] and not whole.action_mask[i - 1])
     message = whole.action_mask.index(False)
     b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[cut]
-    over = sum(now < before for before, now in pairwise(whole.action_mask[:b]))
+    over = sum(sampled < before for before, sampled in pairwise(whole.action_mask[:b]))
     prefix = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], (*whole.attempts[:over], ""))
     end = message if b < message else whole.action_mask.index(False, first)
     remainder = tokenizer.decode([i for i in whole.ids[b:end] if i != EOS])
@@ -308,8 +308,8 @@ def test_the_first_try_is_what_the_inner_engine_samples(
 ) -> None:
     prompts = [prompt(tokenizer, kind=kind, i=i) for i in range(4)]
     plain = native(tokenizer=tokenizer, context=512).generate(prompts, 2, SAMPLING)
-    once = over(native, tokenizer, attempts=1).generate(prompts, 2, SAMPLING)
-    assert [[replace(c, attempts=()) for c in c_G] for c_G in once] == plain
+    single = over(native, tokenizer, attempts=1).generate(prompts, 2, SAMPLING)
+    assert [[replace(c, attempts=()) for c in c_G] for c_G in single] == plain
     many = over(native, tokenizer).generate(prompts, 2, SAMPLING)
     assert max(len(c.attempts) for c_G in many for c in c_G) > 1
     for first, whole in zip((c for c_G in plain for c in c_G), (c for c_G in many for c in c_G), strict=True):

@@ -174,12 +174,12 @@ def engine_of(stub: Stub, tokenizer: Any, folder: Path, **settings: Any) -> Serv
     return ServerEngine(config, tokenizer, 64, torch.float32, CPU, **given | settings)
 
 
-def vllm_like(tokenizer: Any, bad: str = "", **about: Any) -> dict[str, Callable[[Any], Say]]:
+def vllm_like(tokenizer: Any, bad: str = "", **overrides: Any) -> dict[str, Callable[[Any], Say]]:
     """Every endpoint of a server that the engine uses; the model is the tests'."""
     worker, label = Worker(0, bad), ["default"]
     config = plain(tiny_config("qwen2", len(tokenizer)))
     facts = dict(config=config, context=64, dtype="float32", device="cpu", logprobs="processed_logprobs")
-    worker.describe_model = lambda: facts | about  # type: ignore[method-assign]
+    worker.describe_model = lambda: facts | overrides  # type: ignore[method-assign]
     rpc = answering([worker])
 
     def generate(body: Any) -> Say:

@@ -210,10 +210,10 @@ def open_ends(cell: Path) -> list[Any]:
 def two_nodes(folder: Path) -> tuple[Path, Path, list[str]]:
     names = make(folder, [[*LONG, *TWO], [*LONG, *TWO, "checkpoint.keep=3"]])
     # one after the other: eight processes at once on two cores would run into each other's timeouts
-    where = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 3, **only(11, 12)}
-    (first,) = submit(folder, names[:1], **where)
+    placement = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 3, **only(11, 12)}
+    (first,) = submit(folder, names[:1], **placement)
     words = [ended(first, folder, 600)]
-    (second,) = submit(folder, names[1:], **where)
+    (second,) = submit(folder, names[1:], **placement)
     reached(folder / names[1], 1, 300)
     slurm_jobs.call_per_job(["scontrol", "requeue"], [second])
     return folder / names[0], folder / names[1], [*words, ended(second, folder, 600)]

@@ -13,7 +13,7 @@ import pytest
 from launch.places import queue, slurm_jobs, slurm_nodes
 from launch.sweep import files
 from tests.slurm.sweeps import all_logs, settings, state, until
-from tests.slurm.users import STATUS, SUBMIT, cell, jobs, queued, typed, where
+from tests.slurm.users import STATUS, SUBMIT, cell, jobs, launcher_settings, queued, typed
 from zero.paths import ROOT
 
 pytestmark = pytest.mark.slurm
@@ -34,7 +34,7 @@ def toy(folder: Path, lines: str) -> str:
 
 def submitted(folder: Path, count: int, **given: object) -> list[str]:
     """A sweep of so many toy cells, followed until none is in the queue; the states of its tasks."""
-    line = [*cell(f"seed=range(0,{count})"), *where(folder, **{"mem_gb": 0.2} | given)]
+    line = [*cell(f"seed=range(0,{count})"), *launcher_settings(folder, **{"mem_gb": 0.2} | given)]
     done = typed(*SUBMIT, *line)
     assert done.code == 0, done
     until(lambda: not queued(folder.name, OVER), 120, what=lambda: all_logs(folder))

@@ -60,13 +60,13 @@ def test_a_server_of_two_nodes_answers_an_evaluation_and_ends(lab: Path) -> None
     folder = home / "runs" / "servers" / "zero-nano-base"
     assert done.returncode == 0, done.stdout + done.stderr + (folder / "server.out").read_text()[-3000:]
     print(f"a job of two nodes serves after {time.monotonic() - began:.0f} s")
-    about = json.loads((folder / "endpoint.json").read_text())
-    assert about["model"] == "zero/nano/base" and about["url"].startswith("http://n")
-    assert about["url"] in done.stdout and "rollout.url=runs/servers/zero-nano-base/endpoint.json" in done.stdout
+    endpoint = json.loads((folder / "endpoint.json").read_text())
+    assert endpoint["model"] == "zero/nano/base" and endpoint["url"].startswith("http://n")
+    assert endpoint["url"] in done.stdout and "rollout.url=runs/servers/zero-nano-base/endpoint.json" in done.stdout
 
     began = time.monotonic()
     again = run(home, *SERVE)
-    assert again.returncode == 0 and about["url"] in again.stdout and time.monotonic() - began < 30
+    assert again.returncode == 0 and endpoint["url"] in again.stdout and time.monotonic() - began < 30
     other = run(home, *SERVE, "--max-rows=16")
     assert other.returncode == 2 and "serves it with other settings; --stop ends that one" in other.stderr
 
@@ -80,7 +80,7 @@ def test_a_server_of_two_nodes_answers_an_evaluation_and_ends(lab: Path) -> None
 
     stopped = run(home, "launch.serve", "model=nano", "launcher=slurm", "--stop")
     assert stopped.returncode == 0, stopped.stderr
-    until(lambda: not (folder / "endpoint.json").exists() and state(about["job"]) != "RUNNING", 60)
+    until(lambda: not (folder / "endpoint.json").exists() and state(endpoint["job"]) != "RUNNING", 60)
     late = run(home, *ASK, "rollout=openai", f"rollout.url={folder / 'endpoint.json'}", "run_dir=late")
     assert late.returncode == 2 and "no such file: the server is not up yet, or has ended" in late.stderr
     assert run(home, "launch.serve", "model=nano", "launcher=slurm", "--stop").returncode == 2

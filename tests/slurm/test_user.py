@@ -16,7 +16,19 @@ import pytest
 from launch.sweep import files
 from tests.integration.runs import reproducible, weights
 from tests.slurm.sweeps import all_logs, straight
-from tests.slurm.users import HOLD, MULTIRUN, REFUSED, SCENARIOS, STATUS, STEADY, SUBMIT, cell, queued, typed, where
+from tests.slurm.users import (
+    HOLD,
+    MULTIRUN,
+    REFUSED,
+    SCENARIOS,
+    STATUS,
+    STEADY,
+    SUBMIT,
+    cell,
+    launcher_settings,
+    queued,
+    typed,
+)
 
 pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "db", "NODES": "3", "CPUS": "16", "MEM": "16384", "GRACE": "30"}
@@ -36,7 +48,7 @@ def test_bad_input_is_one_line_before_anything_is_done(name: str, lab: Path, hap
     folder = Path(str(settings.pop("folder", lab / "refused" / name.replace(" ", "-"))))
     path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
     before = queued(folder.name)
-    done = typed(*MULTIRUN, *cell(*words), *where(folder, **settings), **path)
+    done = typed(*MULTIRUN, *cell(*words), *launcher_settings(folder, **settings), **path)
     assert done.code == files.EXIT_INPUT and not done.out, done
     (only,) = done.err.splitlines()
     assert re.fullmatch(line, only), only
@@ -151,7 +163,12 @@ def test_logs_and_one_table_of_all(happened: Happened) -> None:
 
 
 def test_a_dry_run_estimates_what_a_published_size_takes(lab: Path) -> None:
-    line = ["experiment=table4_recipe", "size=paper", *where(lab / "published", gpus_per_node=2), "--dry-run"]
+    line = [
+        "experiment=table4_recipe",
+        "size=paper",
+        *launcher_settings(lab / "published", gpus_per_node=2),
+        "--dry-run",
+    ]
     done = typed(*SUBMIT, *line)
     assert done.code == 0, done
     assert "on paper, 2 GPUs a cell" in done.out and "sbatch file: " in done.out, done
@@ -164,8 +181,8 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     folder = lab / "thousand"
     for scenario in SCENARIOS:
         happened[scenario.__name__].exception()  # this one is a measurement: nothing beside it
-    line = [*cell("optim.lr=1e-5,2e-5,3e-5,4e-5"), *where(folder, array_parallelism=60, **HOLD)]
-    few = typed(*SUBMIT, "seed=range(0,10)", *cell(), *where(lab / "ten"), "--dry-run")
+    line = [*cell("optim.lr=1e-5,2e-5,3e-5,4e-5"), *launcher_settings(folder, array_parallelism=60, **HOLD)]
+    few = typed(*SUBMIT, "seed=range(0,10)", *cell(), *launcher_settings(lab / "ten"), "--dry-run")
     plan = typed(*SUBMIT, "seed=range(0,250)", *line, "--dry-run")
     submitted = typed(*SUBMIT, "seed=range(0,250)", *line)
     waiting = queued("thousand", "PENDING")

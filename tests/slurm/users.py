@@ -86,7 +86,7 @@ def cell(*line: str) -> list[str]:
     return [*(text for text in SMALL if text.partition("=")[0] not in keys), *line]
 
 
-def where(folder: Path, **settings: object) -> list[str]:
+def launcher_settings(folder: Path, **settings: object) -> list[str]:
     """The launcher's part of a command line."""
     given = {**LAUNCHER, "folder": folder, **settings}
     return ["hydra/launcher=slurm", *(f"hydra.launcher.{key}={value}" for key, value in given.items())]
@@ -125,7 +125,7 @@ def multirun(folder: Path) -> Facts:
     """One line with rehearsal and evaluation, followed to its end; again; with one value more; with another setting."""
 
     def line(*cells: str, **settings: object) -> list[str]:
-        return [*cell(*LITTLE, *cells), *where(folder, smoke="true", **EVALUATION, **settings)]
+        return [*cell(*LITTLE, *cells), *launcher_settings(folder, smoke="true", **EVALUATION, **settings)]
 
     seen: Facts = {"first": typed(*MULTIRUN, *line("seed=0,1")), "jobs": jobs(folder)}
     seen |= {"again": typed(*MULTIRUN, *line("seed=0,1")), "jobs again": jobs(folder)}
@@ -144,7 +144,7 @@ def multirun(folder: Path) -> Facts:
 
 def failing(folder: Path) -> Facts:
     """A cell that cannot write its completions; then it can."""
-    line = [*cell(*LITTLE, "seed=0,1"), *where(folder, **EVALUATION)]
+    line = [*cell(*LITTLE, "seed=0,1"), *launcher_settings(folder, **EVALUATION)]
     bad, good, *_ = names = planned(typed(*SUBMIT, *line, "--dry-run"))
     (folder / bad).mkdir(parents=True)
     (folder / bad / "completions").write_text("no folder")
@@ -160,7 +160,10 @@ def failing(folder: Path) -> Facts:
 
 def abandoned(folder: Path) -> Facts:
     """The submitting process is killed; other processes list, cancel and resume its cells."""
-    line = [*cell(*STEADY, "samples.groups=2,3,4"), *where(folder, array_parallelism=1)]  # an axis that changes no bit
+    line = [
+        *cell(*STEADY, "samples.groups=2,3,4"),
+        *launcher_settings(folder, array_parallelism=1),
+    ]  # an axis that changes no bit
     child = subprocess.Popen(command([*MULTIRUN, *line]), cwd=ROOT, stdout=subprocess.DEVNULL)
     until(lambda: jobs(folder), what=lambda: all_logs(folder))
     child.kill()

@@ -71,13 +71,13 @@ def test_the_meaning_of_auto_is_recorded_and_another_engine_later_is_named(
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    here = provenance.start({}, "cpu", 1)
-    line = provenance.on_engine(here, engine, "bfloat16")
+    first_start = provenance.start({}, "cpu", 1)
+    line = provenance.on_engine(first_start, engine, "bfloat16")
     assert line == "engine   NativeEngine in float32, on cpu; the learner in bfloat16"
-    assert provenance.other_engine(tmp_path, here) == "", "the first start"
-    provenance.note(tmp_path, here)
-    assert provenance.other_engine(tmp_path, here) == ""
-    elsewhere = here | {"engine": "VllmEngine", "engine_precision": "bfloat16"}
+    assert provenance.other_engine(tmp_path, first_start) == "", "the first start"
+    provenance.note(tmp_path, first_start)
+    assert provenance.other_engine(tmp_path, first_start) == ""
+    elsewhere = first_start | {"engine": "VllmEngine", "engine_precision": "bfloat16"}
     line = provenance.other_engine(tmp_path, elsewhere)
     assert "from NativeEngine in float32 and come from VllmEngine in bfloat16" in line
     steps = {"steps": 2}
