@@ -30,11 +30,13 @@ $(READY): pyproject.toml setup.py constraints.txt
 demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU
 	$(PY) -m zero.train algo=drgrpo template=none
 
+# A third worker while two wait for processes and clocks; a worker takes neighbours, which share their fixtures.
+WORKERS := -n 3 --dist worksteal
 test: setup  ## all tests but the slow ones
-	$(PY) -m pytest -n 2 -m 'not slow and not gpu and not engines and not slurm'
+	$(PY) -m pytest $(WORKERS) -m 'not slow and not gpu and not engines and not slurm'
 
 test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
-	$(PY) -m pytest -n 2 -m 'slow and not gpu and not engines and not slurm'
+	$(PY) -m pytest $(WORKERS) -m 'slow and not gpu and not engines and not slurm'
 
 ENGINES := .venv-engines
 $(ENGINES)/.ready: tests/engines/requirements.txt
@@ -110,8 +112,10 @@ nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano
 	for of in base search plain domain; do cmp $(NANO_BASES)/$$of/model.safetensors zero/nano/$$of/model.safetensors || exit 1; done
 	echo 'the same bytes as the shipped weights'
 
+WORKLOADS ?= W1,W2
+PAIRS ?= 2
 benchmark: setup  ## whole steps, rollout and update beside plain torch: tokens per CPU second, share of the roof, memory
-	$(PY) -m benchmarks.peer --workloads W1,W2 --pairs 2
+	$(PY) -m benchmarks.peer --workloads $(WORKLOADS) --pairs $(PAIRS)
 
 benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), one and two processes (13 minutes)
 	$(PY) -m benchmarks.scale
