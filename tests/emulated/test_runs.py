@@ -41,7 +41,7 @@ RUNS: dict[str, list[str]] = {
     "drgrpo, truncated sampling": ["algo=drgrpo", "sampling.top_p=0.9", "sampling.top_k=20", "sampling.temperature=0.8"],
     "grpo, its reference on the CPU, lens": ["algo=grpo", *KL, "algo.entropy=0.01", *MANY_UPDATES,
                                              "learner.reference_offload=true", "lens.every=1"],
-    "dapo draws again": ["algo=dapo", "group_size=2"],
+    "dapo, which resamples": ["algo=dapo", "group_size=2"],
     "gspo, corrected, a step ahead": ["algo=gspo", *MANY_UPDATES, "steps=2", "rollout.staleness=1",
                                       "algo.correction={_target_:zero.objective.sequence_correction,_partial_:true,cap:2.0}"],
     "cispo, checkpointing, bfloat16": ["algo=cispo", *MANY_UPDATES, "learner.gradient_checkpointing=true",
@@ -50,8 +50,8 @@ RUNS: dict[str, list[str]] = {
     "vineppo": ["algo=vineppo", "algo.critic.every=4", "prompts=1"],
     "sft on solutions": ["algo=sft", "rollout=gold", "group_size=1"],
     "lora in bfloat16": ["learner=lora", "algo=grpo", *KL, "learner.precision=bfloat16"],
-    "several tries": ["questions=nano_countdown", "rollout=feedback", "sampling.max_tokens=40", "algo=ppo"],
-    "layers that nothing here knows": ["model=hf", "algo=grpo", *KL, "learner.gradient_checkpointing=true"],
+    "several attempts": ["questions=nano_countdown", "rollout=feedback", "sampling.max_tokens=40", "algo=ppo"],
+    "layers without a fast path": ["model=hf", "algo=grpo", *KL, "learner.gradient_checkpointing=true"],
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop: int) -> None:
 
 
 def test_learning_to_use_feedback_is_no_hack() -> None:
-    """With several tries the reward is that of the last one, and so is the accuracy that it is compared with."""
+    """With several attempts the reward is that of the last one, and so is the accuracy that it is compared with."""
     rewards, accuracies = run(lambda t: (min(0.9, 0.1 + 0.01 * t), 0.0), 60, 0)
     alarm = RewardHackAlarm()
     lines = [line(reward, 0.1) | {"tries/solved": solved} for reward, solved in zip(rewards, accuracies, strict=True)]

@@ -97,13 +97,13 @@ def test_countdown_searches_end_on_the_first_hit() -> None:
     hits = 0
     for text in texts(400, sets={"countdown": 1}):
         *numbers, target = map(int, re.findall(r"\d+", QUESTION.search(text).group()))  # type: ignore[union-attr]
-        tries = re.findall(r"=(\d+)\. (Yes|No)\.", text)
-        assert [word for _, word in tries[:-1]] == ["No"] * (len(tries) - 1)
-        assert all((int(value) == target) == (word == "Yes") for value, word in tries)
+        verdicts = re.findall(r"=(\d+)\. (Yes|No)\.", text)
+        assert [word for _, word in verdicts[:-1]] == ["No"] * (len(verdicts) - 1)
+        assert all((int(value) == target) == (word == "Yes") for value, word in verdicts)
         expression = text.split("\\boxed{")[1].split("}")[0]
         assert sorted(map(int, re.findall(r"\d", expression))) == sorted(numbers)
-        assert (eval(expression) == target) == (tries[-1][1] == "Yes")
-        hits += tries[-1][1] == "Yes"
+        assert (eval(expression) == target) == (verdicts[-1][1] == "Yes")
+        hits += verdicts[-1][1] == "Yes"
     assert 60 < hits < 340
 
 

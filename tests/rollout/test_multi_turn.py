@@ -99,18 +99,18 @@ def lengths(tokenizer: Any, *texts: str) -> list[int]:
     return [len(tokenizer.encode(text)) for text in texts]
 
 
-def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(tokenizer: Any) -> None:
+def test_attempts_and_messages_are_one_completion_whose_mask_marks_sampled_tokens(tokenizer: Any) -> None:
     got = episode(feedback(tokenizer, NONE, WRONG, RIGHT))
     turns = ["\nNo: no formula was found in the form that was asked for\n", f"\nNo: {SAID}\n"]
     assert got.attempts == (NONE, WRONG, RIGHT) and got.final_text == RIGHT and got.finished
     assert got.text == f"{NONE}<|endoftext|>{turns[0]}{WRONG}<|endoftext|>{turns[1]}{RIGHT}"
     assert tokenizer.decode(got.ids[:-1]) == got.text and got.ids[-1] == EOS
-    of_tries, of_turns = lengths(tokenizer, NONE, WRONG, RIGHT), lengths(tokenizer, *turns)
-    pattern = [(of_tries[0] + 1, True), (of_turns[0], False), (of_tries[1] + 1, True), (of_turns[1], False)]
+    of_attempts, of_turns = lengths(tokenizer, NONE, WRONG, RIGHT), lengths(tokenizer, *turns)
+    pattern = [(of_attempts[0] + 1, True), (of_turns[0], False), (of_attempts[1] + 1, True), (of_turns[1], False)]
     assert got.action_mask == tuple(
-        sampled for count, sampled in [*pattern, (of_tries[2] + 1, True)] for _ in range(count)
+        sampled for count, sampled in [*pattern, (of_attempts[2] + 1, True)] for _ in range(count)
     )
-    assert got.length == sum(of_tries) + 3 < len(got.ids) == len(got.action_mask)
+    assert got.length == sum(of_attempts) + 3 < len(got.ids) == len(got.action_mask)
     assert got.logprobs == tuple(-1.0 if sampled else 0.0 for sampled in got.action_mask)
 
 
@@ -119,11 +119,11 @@ def test_tries_and_messages_are_one_completion_and_tell_their_tokens_apart(token
     [
         ((RIGHT,), 5, 1),
         ((WRONG, RIGHT), 1, 1),
-        ((WRONG, WRONG, WRONG, RIGHT), 3, 3),  # out of tries
+        ((WRONG, WRONG, WRONG, RIGHT), 3, 3),  # out of attempts
         ((WRONG, RIGHT), 3, 2),
     ],
 )
-def test_it_ends_when_right_or_out_of_tries(
+def test_it_ends_when_right_or_out_of_attempts(
     tokenizer: Any, texts: tuple[str, ...], attempts: int, expected_attempts: int
 ) -> None:
     engine = feedback(tokenizer, *texts, attempts=attempts)
@@ -136,8 +136,8 @@ def test_it_ends_when_right_or_out_of_tries(
 @pytest.mark.parametrize(
     ("spare", "attempts", "finished"),
     [
-        (-1, (WRONG,), True),  # no room for a try: no message either, and nothing was cut
-        (0, (WRONG, "\\boxed"), False),  # the least room: the try is cut
+        (-1, (WRONG,), True),  # no room for an attempt: no message either, and nothing was cut
+        (0, (WRONG, "\\boxed"), False),  # the least room: the attempt is cut
         (1000, (WRONG, RIGHT), True),
     ],
 )
@@ -198,7 +198,7 @@ def test_control_tokens_in_a_message_are_its_letters(tokenizer: Any) -> None:
     [[got]] = feedback(tokenizer, NONE, RIGHT, explain=hostile).generate(
         [prompt(tokenizer)], 1, Sampling(100, stop_ids=(EOS,))
     )
-    assert "you wrote <|endoftext|>" in got.text and got.ids.count(EOS) == 2  # the end of each try
+    assert "you wrote <|endoftext|>" in got.text and got.ids.count(EOS) == 2  # the end of each attempt
 
 
 def test_what_the_verifier_or_the_extractor_raises_ends_an_episode_and_says_so(tokenizer: Any) -> None:
@@ -223,13 +223,13 @@ def test_bad_settings_are_one_line(tokenizer: Any, settings: dict[str, Any], lin
         feedback(tokenizer, WRONG, **settings)
 
 
-@pytest.mark.parametrize("cut", ["nothing", "half a try", "a message", "half of the second try"])
+@pytest.mark.parametrize("cut", ["nothing", "half an attempt", "a message", "half of the second attempt"])
 def test_an_episode_continued_from_a_prefix_counts_its_attempts(tokenizer: Any, cut: str) -> None:
     """Continued from any token with the same texts, the episode ends the same; attempts made before count."""
     whole = episode(feedback(tokenizer, WRONG, WRONG, RIGHT, attempts=3))
     first, _ = (i for i in range(1, len(whole.ids)) if whole.action_mask[i] and not whole.action_mask[i - 1])
     message = whole.action_mask.index(False)
-    b = {"nothing": 0, "half a try": 3, "a message": first, "half of the second try": first + 2}[cut]
+    b = {"nothing": 0, "half an attempt": 3, "a message": first, "half of the second attempt": first + 2}[cut]
     over = sum(sampled < before for before, sampled in pairwise(whole.action_mask[:b]))
     prefix = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], (*whole.attempts[:over], ""))
     end = message if b < message else whole.action_mask.index(False, first)
@@ -303,7 +303,7 @@ SAMPLING = Sampling(160, stop_ids=(EOS, IM_END))
 
 
 @pytest.mark.parametrize("kind", [TRAINING, EVALUATION])
-def test_the_first_try_is_what_the_inner_engine_samples(
+def test_the_first_attempt_is_what_the_inner_engine_samples(
     native: Callable[..., NativeEngine], tokenizer: Any, kind: int
 ) -> None:
     prompts = [prompt(tokenizer, kind=kind, i=i) for i in range(4)]
@@ -329,14 +329,14 @@ def test_an_episode_does_not_depend_on_its_neighbours(native: Callable[..., Nati
     assert any(len({c.attempts[1:] for c in c_G if len(c.attempts) > 1}) > 1 for c_G in together)
 
 
-def test_no_two_tries_share_random_numbers() -> None:
+def test_no_two_attempts_share_random_numbers() -> None:
     keys: list[tuple[int, ...]] = [
         (kind, 0, *position) for kind, position in product((TRAINING, VALUE), product((0, 1), (0, 1)))
     ]
     keys += [(EVALUATION, 0, i) for i in range(3)]
     streams: list[tuple[int, ...]] = [
         (*key, sample) for key in keys for sample in range(3)
-    ]  # as the native engine draws first tries
+    ]  # as the native engine draws first attempts
     streams += [(*key, sample, again, 0) for key in keys for sample in range(3) for again in range(1, 4)]
     streams += [(VALUE, 0, 0, i, g, b, s) for i, g, b, s in product((0, 1), (0, 1), (16, 32), (0, 1))]
     states = {tuple(np.random.SeedSequence(list(s)).generate_state(4, np.uint64).tolist()) for s in streams}

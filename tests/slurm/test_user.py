@@ -141,9 +141,9 @@ def test_a_cancelled_cell_stays_cancelled_until_resumed(lab: Path, happened: Hap
     assert {line.split()[1] for line in seen["tasks"]} == {"CANCELLED", "COMPLETED"}, seen["tasks"]
     assert seen["resume"].out.startswith("submitted 2 cells"), seen["resume"]
     assert seen["follow"].code == 0 and set(seen["resumed"].values()) == {"finished"}, all_logs(folder)
-    tries = [files.read_attempts(folder / name) for name in seen["names"]]
-    assert [len(attempts) for attempts in tries] == [2, 1, 1] and all(
-        attempts[-1]["exit"] == 0 for attempts in tries
+    attempts_of_cells = [files.read_attempts(folder / name) for name in seen["names"]]
+    assert [len(attempts) for attempts in attempts_of_cells] == [2, 1, 1] and all(
+        attempts[-1]["exit"] == 0 for attempts in attempts_of_cells
     ), all_logs(folder)
     for name in seen["names"]:
         assert reproducible(folder / name) == reproducible(undisturbed), all_logs(folder / name)
