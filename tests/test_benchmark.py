@@ -328,7 +328,7 @@ def test_tables_fit_their_width_and_show_only_what_happened() -> None:
     table = [row("1", True), row("2"), row(None), row("?", outcome="unparsed")] * 3
     results = [measured(name, 2, table, (1, 2)) for name in ("olympiad_bench", "nano_countdown")]
     numbers = {name: value for r in results for name, value in r.metrics().items()} | macro(results)
-    shown = printed(benchmark_tables(numbers, 2, (1, 2), {"olympiad_bench": 0.347}))
+    text_of_tables = printed(benchmark_tables(numbers, 2, (1, 2), {"olympiad_bench": 0.347}))
     for text in (
         "avg@2",
         "published",
@@ -340,9 +340,9 @@ def test_tables_fit_their_width_and_show_only_what_happened() -> None:
         "lenient",
         "incorrect",
     ):
-        assert text in shown
+        assert text in text_of_tables
     for text in ("timed out", "failed", "pass@1", "\u2026"):  # an ellipsis would be a cell that did not fit
-        assert text not in shown
+        assert text not in text_of_tables
     assert "published" not in printed(benchmark_tables(numbers, 2, (1, 2), {}))
     before = printed(evaluation_table([("before", numbers), ("after 3 steps", numbers)]), width=80)
     assert before.count("unparsed") == 3 and "timed out" not in before and "lenient accuracy" in before

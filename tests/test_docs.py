@@ -128,8 +128,8 @@ def parsing_only() -> Iterator[None]:
     """A command ends as soon as its own parser has taken its arguments."""
 
     def ending(parse: Callable[..., Any]) -> Callable[..., NoReturn]:
-        def parse_and_end(self: argparse.ArgumentParser, *given: Any, **named: Any) -> NoReturn:
-            parse(self, *given, **named)
+        def parse_and_end(self: argparse.ArgumentParser, *positional: Any, **named: Any) -> NoReturn:
+            parse(self, *positional, **named)
             raise Parsed
 
         return parse_and_end
@@ -155,12 +155,12 @@ def check_zero(root: str, words: Sequence[str]) -> None:
     from zero.config.cli import argument_parser
     from zero.config.experiments import is_named
 
-    given = argument_parser().parse_intermixed_args(list(words))
-    if given.multirun or is_named(given.overrides):
-        assert plan(given.overrides, root=root).cells
-        launcher_settings(given.overrides, default="local")
+    options = argument_parser().parse_intermixed_args(list(words))
+    if options.multirun or is_named(options.overrides):
+        assert plan(options.overrides, root=root).cells
+        launcher_settings(options.overrides, default="local")
     else:
-        check(root, given.overrides)
+        check(root, options.overrides)
 
 
 def check_submit(words: Sequence[str]) -> None:
@@ -168,10 +168,10 @@ def check_submit(words: Sequence[str]) -> None:
     from launch.sweep.cells import plan
     from launch.sweep.compose import launcher_settings
 
-    given = submit.parse(words)
-    overrides = [submit.expand_shorthand(text) for text in given.overrides]
-    evaluate = None if given.evaluate is None else shlex.split(given.evaluate)
-    assert plan(overrides, grid=given.grid, evaluate=evaluate, smoke=given.smoke).cells
+    options = submit.parse(words)
+    overrides = [submit.expand_shorthand(text) for text in options.overrides]
+    evaluate = None if options.evaluate is None else shlex.split(options.evaluate)
+    assert plan(overrides, grid=options.grid, evaluate=evaluate, smoke=options.smoke).cells
     assert not [key for key in launcher_settings(overrides, default="slurm") if key.isupper()]
 
 
@@ -217,9 +217,9 @@ def check_command(words: Sequence[str]) -> None:
                 assert re.search(rf"\$\({name}\)" if equals else rf"^{name}:", makefile, re.MULTILINE), word
         case "pip":
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-            wanted = re.search(r"\.\[(.*)\]", " ".join(arguments))
+            bracket = re.search(r"\.\[(.*)\]", " ".join(arguments))
             assert arguments[:2] == ["install", "-e"], "the suite is installed in place"
-            assert wanted and set(wanted[1].split(",")) <= set(extras)
+            assert bracket and set(bracket[1].split(",")) <= set(extras)
             assert "-c" not in arguments or (ROOT / arguments[arguments.index("-c") + 1]).exists()
         case "diff":
             assert all((ROOT / word).exists() for word in arguments)

@@ -70,9 +70,9 @@ def test_the_wheel_trains_and_sweeps_from_another_folder(python: Path, tmp_path:
         python, tmp_path, "-c", "import zero.paths as p, launch, analysis; print(p.__file__, p.CONF, launch.__file__)"
     )
     assert all(path.startswith(str(python.parents[1])) for path in imported.split()), imported
-    shown = call(python, tmp_path, "-m", "zero.train", "algo=drgrpo", "template=none", "steps=2", *SMALL)
+    output = call(python, tmp_path, "-m", "zero.train", "algo=drgrpo", "template=none", "steps=2", *SMALL)
     run = tmp_path / "runs"
-    assert "finished: " in shown and len(list(run.glob("*/model/model.safetensors"))) == 1
+    assert "finished: " in output and len(list(run.glob("*/model/model.safetensors"))) == 1
     sweep = ["-m", "algo=grpo", "seed=0,1", "steps=1", "hydra/launcher=local", "hydra.launcher.name=two"]
     call(python, tmp_path, "-m", "zero.train", *sweep, *SMALL)
     assert len(list((run / "sweeps" / "two").glob("*/result.json"))) == 2
@@ -83,12 +83,12 @@ def test_the_wheel_trains_and_sweeps_from_another_folder(python: Path, tmp_path:
 def test_the_wheel_holds_conf_models_and_metadata(wheel: Path, python: Path, tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"zero", "launch", "analysis"}
-    wanted = {f"zero/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    wanted |= {f"zero/nano/{name}/model.safetensors" for name in ("base", "plain", "domain", "search")}
-    wanted |= {"launch/places/cell.sh", "zero/questions/fingerprints.txt", "zero/cpu/kernels/decode.cpp"}
-    assert wanted <= names, wanted - names
-    shown = call(python, tmp_path, "-m", "zero.train", "--version")
-    assert shown.startswith(f"r1-zero-suite {paths.version()} (Hydra ")
+    expected = {f"zero/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    expected |= {f"zero/nano/{name}/model.safetensors" for name in ("base", "plain", "domain", "search")}
+    expected |= {"launch/places/cell.sh", "zero/questions/fingerprints.txt", "zero/cpu/kernels/decode.cpp"}
+    assert expected <= names, expected - names
+    output = call(python, tmp_path, "-m", "zero.train", "--version")
+    assert output.startswith(f"r1-zero-suite {paths.version()} (Hydra ")
     advice = call(python, tmp_path, "-c", "from zero.paths import pip_install; print(pip_install('vllm'))")
     assert advice.startswith("pip install 'vllm==")
     assert paths.pip_install("vllm") == "pip install -e '.[vllm]'"

@@ -162,17 +162,17 @@ def test_the_figure_shows_every_measured_algorithm_in_both_rows(
 
     entry: dict[str, Any] = {"steps": [0, 10]}
     entry |= {curve: {"mean": [0.1, 0.5], "low": [0.0, 0.4], "high": [0.2, 0.6]} for curve in page.CURVES}
-    drawn: list[Figure] = []
+    figures: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     for numbers in ({"algorithms": dict.fromkeys(NAMES, entry)}, {}):
         draw(list(CARDS.values()), numbers, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     for row in (0, 1):
-        columns = len(drawn[0].axes) // 2
-        labels = {line.get_label() for axis in drawn[0].axes[row * columns :][:columns] for line in axis.lines}
+        columns = len(figures[0].axes) // 2
+        labels = {line.get_label() for axis in figures[0].axes[row * columns :][:columns] for line in axis.lines}
         assert labels == set(NAMES)
-    assert not any(axis.lines for axis in drawn[1].axes)
+    assert not any(axis.lines for axis in figures[1].axes)
 
 
 # --------------------------------------------------------------------------------------------------------- the experiment

@@ -72,8 +72,8 @@ def test_a_planted_difference_is_found_and_a_null_one_is_not(tmp_path: Path) -> 
     other = rows(compare(runs, "algo=grpo,drgrpo"), "all")["train/reward"]
     assert other["difference"] == pytest.approx(-reward["difference"]) and other["p"] == reward["p"]
     assert (answer.table["kind"] == "pair").sum() == 16
-    drawn = svg(answer.figure)
-    assert "train/reward" in drawn and "all (n = 8)" in drawn and "no data" not in drawn
+    drawing = svg(answer.figure)
+    assert "train/reward" in drawing and "all (n = 8)" in drawing and "no data" not in drawing
 
 
 def test_false_positives_stay_at_the_level_of_the_test() -> None:

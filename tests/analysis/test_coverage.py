@@ -54,8 +54,8 @@ def test_pass_at_k_against_temperature_is_that_of_the_answers(tmp_path: Path) ->
     assert table.loc[(1.0, 2), "pass"] == pytest.approx((2 * (1 - 3 / 6) + 2 * (1 - 1 / 6)) / 4)
     assert (table["questions"] == 4).all() and (table["n"] == 4).all()
     assert "pass@1 50.0 % at 0.2; pass@4 100.0 % at 1" in finding.text
-    drawn = svg(finding.figure)
-    assert "pass@4" in drawn and "T = 0.2" in drawn and "no data" not in drawn
+    drawing = svg(finding.figure)
+    assert "pass@4" in drawing and "T = 0.2" in drawing and "no data" not in drawing
 
 
 def test_the_interval_covers_other_questions() -> None:

@@ -71,8 +71,8 @@ def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
     )
     answer = curves(read(run), ["train/reward"], window=3)
     assert list(answer.table["mean"]) == [1.5, 1.5, 7.0, 7.0]
-    drawn = svg(answer.figure)
-    assert "reward, running mean over 3 steps" in drawn
+    drawing = svg(answer.figure)
+    assert "reward, running mean over 3 steps" in drawing
     assert "no smoothing" in svg(curves(read(run), ["train/reward"]).figure)
 
 
@@ -149,15 +149,15 @@ def test_the_drawing_is_a_vector_without_scripts_and_twice_the_same(runs: Runs) 
 
 
 def test_empty_and_odd_panels_are_drawn(tmp_path: Path) -> None:
-    drawn = figure(2, 1)
-    finish(drawn.axes[0], "step", "tokens")
+    panels = figure(2, 1)
+    finish(panels.axes[0], "step", "tokens")
     odd = "price=$5 \\frac{ & <b> \x00 $"  # no mathematics, no markup
-    line(drawn.axes[1], [0, 1, 2], [1.0, math.nan, 2.0], look(0), odd, [0.5, math.nan, 1.0], [1.5, math.nan, 3.0])
-    finish(drawn.axes[1], "step", "tokens", odd)
-    legend(drawn, looks(["a", odd]))
-    caption(drawn, odd)
+    line(panels.axes[1], [0, 1, 2], [1.0, math.nan, 2.0], look(0), odd, [0.5, math.nan, 1.0], [1.5, math.nan, 3.0])
+    finish(panels.axes[1], "step", "tokens", odd)
+    legend(panels, looks(["a", odd]))
+    caption(panels, odd)
     texts = [
-        "".join(node.itertext()).strip() for node in ET.fromstring(svg(drawn)).iter() if node.tag.endswith("}text")
+        "".join(node.itertext()).strip() for node in ET.fromstring(svg(panels)).iter() if node.tag.endswith("}text")
     ]
     assert "no data" in texts
     assert sum(text == odd.replace("\x00", "?") for text in texts) >= 3

@@ -123,9 +123,9 @@ def test_all_claims_are_one_figure_and_one_table(
     assert main([str(sweep), "--out", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert "\n2 shown, 0 not shown, 1 undecided\n" in output
-    drawn = (tmp_path / "experiments.svg").read_text()
+    drawing = (tmp_path / "experiments.svg").read_text()
     for text in ("GRPO's wrong answers are longer [lengths]", "shown, n = 5", "undecided, n = 0"):
-        assert text in drawn
+        assert text in drawing
     assert len((tmp_path / "experiments.csv").read_text().splitlines()) == 4
     assert main([str(sweep), "--experiment", "starts", "--out", str(tmp_path), "--page", str(tmp_path / "P.md")]) == 0
     written = (tmp_path / "P.md").read_text()
@@ -148,8 +148,10 @@ def test_the_paper_in_one_picture(
     monkeypatch.setattr(paper, "PANELS", panels)
     assert paper.main([str(sweep), "--out", str(tmp_path)]) == 0
     assert "Of one start: length/mean of experiment=other, 5 seeds" in capsys.readouterr().out
-    drawn = (tmp_path / "paper.svg").read_text()
-    assert "Lengths of two" in drawn and "drgrpo" in drawn and "was planted" in drawn and "Not there" not in drawn
+    drawing = (tmp_path / "paper.svg").read_text()
+    assert (
+        "Lengths of two" in drawing and "drgrpo" in drawing and "was planted" in drawing and "Not there" not in drawing
+    )
     rows = (tmp_path / "paper.csv").read_text().splitlines()
     assert (
         sum(row.startswith("lengths,") for row in rows) == 2 * 40

@@ -26,10 +26,10 @@ def chat(text: Any, reason: str = "stop") -> Say:
 
 
 def judge_of(stub: Stub, folder: Path, **settings: Any) -> Judge:
-    given: dict[str, Any] = dict(
+    defaults: dict[str, Any] = dict(
         model="m", key_env="NO_SUCH_KEY", timeout=5.0, retries=2, concurrency=4, most=100, longest=1000, extra={}
     )
-    return Judge(stub.url, **given | {"cache": str(folder / "judge.jsonl")} | settings)
+    return Judge(stub.url, **defaults | {"cache": str(folder / "judge.jsonl")} | settings)
 
 
 def texts(*responses: str) -> list[dict[str, str]]:
@@ -38,9 +38,9 @@ def texts(*responses: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    taken: list[float] = []
-    monkeypatch.setattr(http, "time", type("Clock", (), {"sleep": taken.append, "monotonic": time.monotonic}))
-    return taken
+    pauses: list[float] = []
+    monkeypatch.setattr(http, "time", type("Clock", (), {"sleep": pauses.append, "monotonic": time.monotonic}))
+    return pauses
 
 
 @pytest.mark.parametrize(

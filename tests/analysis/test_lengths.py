@@ -62,14 +62,14 @@ def test_panels_against_steps_and_by_level(runs: Runs) -> None:
         assert (row["mean"], row["low"], row["high"], row["n"]) == (one.mean, one.low, one.high, 2)
     assert by_level.loc[("drgrpo", "saved/length_incorrect", 0, "5")]["mean"] == 50
     assert ("grpo", "saved/length_correct", 20, "4") not in by_level.index
-    drawn = svg(answer.figure)
+    drawing = svg(answer.figure)
     for text in (
         "incorrect responses",
         "cut off by the token budget",
         "correct answers at the last evaluation",
         "level of question",
     ):
-        assert text in drawn
+        assert text in drawing
     assert "grpo (n = 2)" in answer.text
 
 

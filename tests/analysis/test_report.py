@@ -280,11 +280,11 @@ def test_health_is_not_called_good_without_data(tmp_path: Path) -> None:
 
 
 def test_a_heavy_drawing_becomes_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = figure()
-    drawn.axes[0].plot([0, 1], [0, 1])
-    assert [tag for tag, _ in Page(report_page.drawing(drawn, "a line")).tags].count("svg") == 1
+    heavy = figure()
+    heavy.axes[0].plot([0, 1], [0, 1])
+    assert [tag for tag, _ in Page(report_page.drawing(heavy, "a line")).tags].count("svg") == 1
     monkeypatch.setattr(report_page, "LARGEST_SVG", 100)
-    tags = [tag for tag, _ in Page(report_page.drawing(drawn, "a line")).tags]
+    tags = [tag for tag, _ in Page(report_page.drawing(heavy, "a line")).tags]
     assert "svg" not in tags and tags.count("img") == 1
 
 

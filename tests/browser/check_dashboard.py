@@ -150,14 +150,14 @@ def check_pages(browser: Any, runs: Path, links: dict[str, str], out: Path) -> N
         lines = algos if text.startswith("by algo,") else names if text.startswith("all") else []
         titles = ["train/reward", "length/mean", "length/incorrect"]
         missing = wait_for_texts(browser, [*titles, *lines])
-        drawn = wait_for_lines(browser, max(len(lines), 1))
+        line_counts = wait_for_lines(browser, max(len(lines), 1))
         time.sleep(3)  # colours and bands follow the lines
         browser.save_screenshot(str(out / f"view{i}.png"))
         (out / f"view{i}.txt").write_text(browser.execute_script("return document.body.innerText"))
         expect(
             not missing, f"on the page: {', '.join([*titles, *lines])}" + (f"; MISSING {missing}" if missing else "")
         )
-        expect(len(drawn) >= 4, f"{len(drawn)} charts are drawn, with {sorted(set(drawn))} lines")
+        expect(len(line_counts) >= 4, f"{len(line_counts)} charts are drawn, with {sorted(set(line_counts))} lines")
     outside = requests_outside(browser)
     expect(not outside, f"the pages asked nobody else{': ' + str(outside) if outside else ''}")
 
@@ -178,9 +178,9 @@ def wait_for_lines(browser: Any, count: int) -> list[int]:
     deadline = time.monotonic() + PATIENCE
     script = "return [...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('.js-line').length)"
     while True:
-        drawn = [lines for lines in browser.execute_script(script) if lines >= count]
-        if len(drawn) >= 4 or time.monotonic() > deadline:
-            return drawn
+        line_counts = [lines for lines in browser.execute_script(script) if lines >= count]
+        if len(line_counts) >= 4 or time.monotonic() > deadline:
+            return line_counts
         time.sleep(1)
 
 

@@ -116,11 +116,12 @@ def look(browser: Any, page: Path, name: str, size: tuple[int, int], out: Path) 
     )
     sections = browser.execute_script("return [...document.querySelectorAll('section')].map(s => s.id)")
     expect({"warnings", "varied", "curves", "costs", "environment"} <= set(sections), f"{name}: {', '.join(sections)}")
-    drawn = browser.execute_script(
+    heights = browser.execute_script(
         "return [...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().height)"
     )
     expect(
-        len(drawn) >= 2 and min(drawn) > 150, f"{name}: {len(drawn)} figures, {min(drawn, default=0):.0f} high at least"
+        len(heights) >= 2 and min(heights) > 150,
+        f"{name}: {len(heights)} figures, {min(heights, default=0):.0f} high at least",
     )
     expect(browser.title.startswith("Report"), f"{name}: nothing of a response was run")
     shot(browser, out / f"report_{name}.png", size[0], min(int(height), TALLEST))

@@ -130,12 +130,12 @@ RIGHT = [  # command line, setting, value
 
 
 def test_values_are_read_as_meant() -> None:
-    for line, key, wanted in RIGHT:
+    for line, key, expected in RIGHT:
         (cell,) = cells(tidied(line.split(), several=False))
         value = check("train", cell)
         for word in key.split("."):
             value = value[word]
-        assert value == wanted and type(value) is type(wanted), (line, value)
+        assert value == expected and type(value) is type(expected), (line, value)
     assert check("evaluate", ["n=8", "k=2"])["k"] == [2]
     corpus = check("pretrain", ["out=x", "corpus=text", "corpus.path=x.txt"])["corpus"]
     assert corpus["stages"]["text"]["documents"]["path"] == "x.txt"
@@ -191,13 +191,13 @@ def test_a_bad_command_line_exits_with_2_before_anything_starts(
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with pytest.raises(SystemExit) as end:
         command.command_line("train", lambda: pytest.fail("it started"))
-    shown = capsys.readouterr()
-    assert end.value.code == 2 and shown.out == ""
-    assert shown.err.startswith((f"error: {key}=", f"error: {key}: ")) and shown.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert end.value.code == 2 and output.out == ""
+    assert output.err.startswith((f"error: {key}=", f"error: {key}: ")) and output.err.count("\n") == 1
     if key in ("algo", "seed", "optim.lr", "model.path") and len(arguments) == 1:
-        assert "add -m" in shown.err
+        assert "add -m" in output.err
     if "submitit" in arguments[0]:
-        assert "did you mean slurm?" in shown.err
+        assert "did you mean slurm?" in output.err
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "pretrain"])
@@ -234,11 +234,11 @@ def test_help_lists_what_the_command_has_and_says_what_settings_are(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "--help", "algo=grpo"])
     command.command_line("train", lambda: None)
-    shown = capsys.readouterr().out
-    lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
-    assert "_base" not in next(line for line in shown.splitlines() if line.startswith("algo: "))
+    output = capsys.readouterr().out
+    lines = {line.split(":")[0].strip(): line for line in output.splitlines()}
+    assert "_base" not in next(line for line in output.splitlines() if line.startswith("algo: "))
     assert "# questions of a step" in lines["prompts"] and "# coefficient of an entropy bonus" in lines["entropy"]
-    assert not {"corpus", "optimizer"} & {line.partition(":")[0] for line in shown.splitlines()}
+    assert not {"corpus", "optimizer"} & {line.partition(":")[0] for line in output.splitlines()}
     monkeypatch.setattr(sys, "argv", ["train", "--version"])
     command.command_line("train", lambda: None)
     assert capsys.readouterr().out.startswith("r1-zero-suite ")

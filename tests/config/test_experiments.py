@@ -88,8 +88,8 @@ def test_claims_are_about_what_the_cells_measure(name: str) -> None:
     for claim in claims:
         metric = claim.statistic.metric
         assert MEASURED.fullmatch(metric) or describe(metric), metric
-        wanted = {**claim.where} | ({claim.statistic.axis: claim.statistic.values[0]} if claim.statistic.axis else {})
-        for axis, value in wanted.items():
+        axes = {**claim.where} | ({claim.statistic.axis: claim.statistic.values[0]} if claim.statistic.axis else {})
+        for axis, value in axes.items():
             assert value in {plain(cell.axes.get(axis, cell.choices.get(axis))) for cell in planned_cells}, (
                 axis,
                 value,

@@ -50,9 +50,9 @@ def test_an_option_of_ones_own_is_like_any_other(own: Path) -> None:
             "high": 0.3,
         }
     assert "mine" in options_of("algo") and options("algo", config)["mine"]["surrogate"]["low"] == 0.1
-    shown = help_text("train", ["algo=mine"])
-    assert "mine" in next(line for line in shown.splitlines() if line.startswith("algo: ")).split(": ")[1].split(", ")
-    assert "# siblings are compared" in shown and "# coefficient of an entropy bonus" in shown
+    output = help_text("train", ["algo=mine"])
+    assert "mine" in next(line for line in output.splitlines() if line.startswith("algo: ")).split(": ")[1].split(", ")
+    assert "# siblings are compared" in output and "# coefficient of an entropy bonus" in output
     with pytest.raises(InputError, match="did you mean mine"):
         check("train", ["algo=mien"])
     assert "my_two" in experiments.known()

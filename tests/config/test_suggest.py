@@ -42,11 +42,11 @@ WORDS = {  # command -> what is typed -> what the answer holds
 def test_a_name_of_another_library_gets_ours_as_the_suggestion(name: str) -> None:
     base = defaults(name)
     for entry in WORDS[name].replace("\n", "|").split("|"):
-        typed, _, wanted = entry.strip().partition(" ")
+        typed, _, suggestion = entry.strip().partition(" ")
         if typed:
             key, _, value = typed.partition("=")
             answer = no_such(name, key.lstrip("+"), value, base)
-            assert wanted in answer and "\n" not in answer, (typed, answer)
+            assert suggestion in answer and "\n" not in answer, (typed, answer)
 
 
 def test_every_target_of_the_table_exists_under_the_choice_that_it_names() -> None:

@@ -206,9 +206,9 @@ def _host(x: Any) -> Any:
 def _drawn(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Random numbers of the device's stream."""
     if any(argument.name == "generator" for argument in func._schema.arguments):
-        given = kwargs.get("generator") or next((x for x in args if isinstance(x, torch.Generator)), None)
-        if given is not None:
-            raise RuntimeError(f"Expected a '{EMU.type}' device type for generator but found '{given.device.type}'")
+        generator = kwargs.get("generator") or next((x for x in args if isinstance(x, torch.Generator)), None)
+        if generator is not None:
+            raise RuntimeError(f"Expected a '{EMU.type}' device type for generator but found '{generator.device.type}'")
         return func(*args, **kwargs, generator=DEVICE.generator)
     with torch.random.fork_rng(devices=[]):  # nothing but the stream can be handed over
         torch.default_generator.set_state(DEVICE.generator.get_state())

@@ -93,11 +93,11 @@ def test_it_allows_what_cuda_allows() -> None:
 def test_its_random_numbers_are_its_own() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    drawn = torch.rand(4, device=EMU)
+    sample = torch.rand(4, device=EMU)
     torch.nn.functional.dropout(on_device(4), 0.5)
     assert torch.equal(before, torch.get_rng_state())  # the CPU's stream has not moved
     torch.manual_seed(3)
-    assert torch.equal(torch.rand(4, device=EMU).cpu(), drawn.cpu())
+    assert torch.equal(torch.rand(4, device=EMU).cpu(), sample.cpu())
     state = DEVICE.get_rng_state()
     first = torch.rand(2, device=EMU).cpu()
     DEVICE.set_rng_state(state)

@@ -61,13 +61,13 @@ def odd(response: Response) -> float:
 
 
 def overrides_of(name: str, models: dict[str, Path]) -> list[str]:
-    given = RUNS[name]
-    rows = [] if "questions=nano_countdown" in given else NANO
-    family = "gpt2" if "model=hf" in given else "qwen2"
+    overrides = RUNS[name]
+    rows = [] if "questions=nano_countdown" in overrides else NANO
+    family = "gpt2" if "model=hf" in overrides else "qwen2"
     return [
         *TINY,
         *rows,
-        *given,
+        *overrides,
         f"model.path={models[family]}",
         "reward.truncated=grade",
         f"reward.terms.correct.function={odd.__module__}.odd",

@@ -88,8 +88,8 @@ def served(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -> ServerEngine:
-    given = dict(url=served.url, transport=transport, folder="/dev/shm", timeout=60.0, concurrency=48)
-    return ServerEngine(served.model.config, tokenizer, CONTEXT, torch.float32, CPU, **given | settings)
+    defaults = dict(url=served.url, transport=transport, folder="/dev/shm", timeout=60.0, concurrency=48)
+    return ServerEngine(served.model.config, tokenizer, CONTEXT, torch.float32, CPU, **defaults | settings)
 
 
 # First, while the server has the weights that it was started with
@@ -154,22 +154,22 @@ def test_the_contract(subject: Subject, check: Callable[[Subject], None]) -> Non
 def test_it_may_generate_beside_an_update_but_not_beside_a_sync(subject: Subject) -> None:
     subject.sync(version=5)
     engine, prompts = subject.engine, prompts_of(subject.tokenizer, TEXTS)
-    drawn: list[Any] = []
-    thread = threading.Thread(target=lambda: drawn.append(engine.generate(prompts, 24, Sampling(200))))
+    samples: list[Any] = []
+    thread = threading.Thread(target=lambda: samples.append(engine.generate(prompts, 24, Sampling(200))))
     thread.start()
     time.sleep(0.3)
     moved = shaken(subject.model, 3)  # the learner updates meanwhile
     with pytest.raises(RuntimeError, match="sync while generate runs"):
         engine.sync(moved.named_parameters(), 6)
     thread.join(60)
-    assert {c.version for group in drawn[0] for c in group} == {5}
-    assert differences(subject, prompts, drawn[0], Sampling(200)).max() < subject.bound
+    assert {c.version for group in samples[0] for c in group} == {5}
+    assert differences(subject, prompts, samples[0], Sampling(200)).max() < subject.bound
 
 
 def test_another_model_is_refused(served: Served, tokenizer: Any) -> None:
     other = model_of("tied", tokenizer)
-    given = dict(url=served.url, transport="file", folder="/dev/shm", timeout=60.0, concurrency=4)
-    engine = ServerEngine(other.config, tokenizer, CONTEXT, torch.float32, CPU, **given)
+    settings = dict(url=served.url, transport="file", folder="/dev/shm", timeout=60.0, concurrency=4)
+    engine = ServerEngine(other.config, tokenizer, CONTEXT, torch.float32, CPU, **settings)
     with pytest.raises(InputError, match=rf"rollout.url={served.url}: serves another model: .* there and .* here"):
         engine.sync(other.named_parameters(), 0)
 

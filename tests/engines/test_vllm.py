@@ -42,7 +42,7 @@ SAMPLING = Sampling(24, stop_ids=(0,))
 
 
 def engine_of(model: Any, tokenizer: Any, **settings: Any) -> VllmEngine:
-    given = dict(
+    defaults = dict(
         max_rows=32,
         batched_tokens=2048,
         memory=0.5,
@@ -52,7 +52,7 @@ def engine_of(model: Any, tokenizer: Any, **settings: Any) -> VllmEngine:
         eager=True,
         sleep=True,
     )
-    return VllmEngine(model.config, tokenizer, CONTEXT, torch.float32, CPU, **given | settings)
+    return VllmEngine(model.config, tokenizer, CONTEXT, torch.float32, CPU, **defaults | settings)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -181,9 +181,9 @@ def test_bfloat16_is_close_to_float32(tokenizer: Any, plain: Subject) -> None:
 
 def test_a_request_that_vllm_gives_up_is_an_error(plain: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     plain.sync()
-    given = SimpleNamespace(token_ids=[5, 6], logprobs=[], finish_reason="abort")
+    aborted = SimpleNamespace(token_ids=[5, 6], logprobs=[], finish_reason="abort")
     monkeypatch.setattr(
-        plain.engine, "llm", SimpleNamespace(generate=lambda *a, **k: [SimpleNamespace(outputs=[given])])
+        plain.engine, "llm", SimpleNamespace(generate=lambda *a, **k: [SimpleNamespace(outputs=[aborted])])
     )
     with pytest.raises(RuntimeError, match=r"prompt \(0, 0, 0, 0\) as 'abort'"):
         plain.generate(prompts_of(plain.tokenizer, TEXTS)[:1], 1, SAMPLING)
@@ -227,11 +227,11 @@ def test_two_ranks_draw_what_one_does(plain: Subject, tmp_path: Path, tensor_par
     command += ["tests.engines.two_ranks", str(out), str(tensor_parallel)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-    for version, (count, drawn) in enumerate(zip(COUNTS, json.loads(out.read_text()), strict=True)):
+    for version, (count, samples) in enumerate(zip(COUNTS, json.loads(out.read_text()), strict=True)):
         plain.sync(plain.model if version == 0 else shaken(plain.model, 1), version)
         groups = plain.generate(prompts_of(plain.tokenizer, [*TEXTS, LONG][:count]), 4, SAMPLING)
-        assert [[ids for ids, _ in group] for group in drawn] == [[list(c.ids) for c in group] for group in groups]
-        theirs = [p for group in drawn for _, logprobs in group for p in logprobs]
+        assert [[ids for ids, _ in group] for group in samples] == [[list(c.ids) for c in group] for group in groups]
+        theirs = [p for group in samples for _, logprobs in group for p in logprobs]
         ours = [p for c in chain(*groups) for p in c.logprobs]
         torch.testing.assert_close(torch.tensor(theirs), torch.tensor(ours), rtol=0, atol=1e-4)
 

@@ -33,7 +33,7 @@ def main(out: Path, tensor_parallel: int) -> None:
     state = torch.get_rng_state()
     engine = engine_of(model, tokenizer, tensor_parallel=tensor_parallel)
     assert torch.equal(state, torch.get_rng_state())
-    drawn = []
+    samples = []
     for version, count in enumerate(COUNTS):
         engine.sync((model if version == 0 else shaken(model, 1)).named_parameters(), version)
         prompts = world.shard(prompts_of(tokenizer, [*TEXTS, LONG][:count]))
@@ -41,9 +41,9 @@ def main(out: Path, tensor_parallel: int) -> None:
             groups = world.all_gather(engine.generate(prompts, 4, SAMPLING))
             own = engine.generate(prompts, 1, Sampling(3 + world.rank))  # what ranks ask for may differ
             assert {len(group[0].ids) for group in own} <= {3 + world.rank}
-        drawn.append([[[c.ids, c.logprobs] for c in group] for group in groups])
+        samples.append([[[c.ids, c.logprobs] for c in group] for group in groups])
     if world.is_main:
-        out.write_text(json.dumps(drawn))
+        out.write_text(json.dumps(samples))
 
 
 if __name__ == "__main__":

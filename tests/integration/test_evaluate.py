@@ -179,10 +179,12 @@ def test_bad_input_is_one_line_before_anything_is_written(
 ) -> None:
     (tmp_path / "evaluated").mkdir()
     (tmp_path / "evaluated" / "config.yaml").write_text("model: {}\n")
-    given = [o.replace("{run}", f"'{trained}'").replace("{evaluated}", str(tmp_path / "evaluated")) for o in overrides]
-    given = [o.replace("'/checkpoints", "/checkpoints'") for o in given]
+    options = [
+        o.replace("{run}", f"'{trained}'").replace("{evaluated}", str(tmp_path / "evaluated")) for o in overrides
+    ]
+    options = [o.replace("'/checkpoints", "/checkpoints'") for o in options]
     with pytest.raises(InputError, match=message) as caught:
-        evaluate_here(tmp_path / "out", *given)
+        evaluate_here(tmp_path / "out", *options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 

@@ -156,8 +156,8 @@ def test_a_finished_run_says_so_and_names_settings_without_effect(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_here(finished, *TINY, "lens=every10")
-    shown = capsys.readouterr().out
-    assert shown.startswith("already finished on ") and "after 2 steps; nothing was run: lens.every=10" in shown
+    output = capsys.readouterr().out
+    assert output.startswith("already finished on ") and "after 2 steps; nothing was run: lens.every=10" in output
     assert train_here(finished, *TINY, "debug=probe") == {"status": "probed"}
     assert "the longest step fits" in capsys.readouterr().out
 

@@ -85,8 +85,8 @@ def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixtur
         charts = [chart["metricKey"] for chart in state["compareRunCharts"]]
         assert charts[:3] == ["train/reward", "eval/nano_math/accuracy", "length/mean"]
         assert {"length/incorrect", "length/correct"} < set(charts)
-        shown = [section["uuid"] for section in state["compareRunSections"] if section["display"]]
-        assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == set(shown)
+        visible = [section["uuid"] for section in state["compareRunSections"] if section["display"]]
+        assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == set(visible)
 
 
 def test_runs_get_a_hue_for_each_algorithm_unless_a_user_chose_one(runs: Path) -> None:
@@ -117,8 +117,8 @@ def test_every_axis_that_varies_has_a_comparison(tmp_path: Path, capsys: pytest.
 
 
 def test_impossible_settings_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         for arguments, words in (
             (["--runs", str(tmp_path / "none")], "holds no mlflow.db; train first"),
             (["--runs", str(runs), "--port", str(port)], f"--port={port}: cannot be used (Address already in use)"),

@@ -32,8 +32,8 @@ def until(fact: Callable[[], Any], seconds: float = 300) -> Any:
 def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "sweeps" / "s"
     line = ["seed=3", "steps=8", *(text for text in SMALL if not text.startswith("steps="))]
-    given = [*line, "launcher=local", "launcher.at_once=1", "--folder", str(folder)]
-    assert submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
+    command = [*line, "launcher=local", "launcher.at_once=1", "--folder", str(folder)]
+    assert submit.main([*command, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
     trained, evaluated = files.read_sweep(folder).cells
     place = folder / trained
 
@@ -43,7 +43,7 @@ def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once
     assert files.read_attempts(place)[0]["exit"] == files.EXIT_PREEMPTED
     until(lambda: (place / "checkpoints" / "step_000006").exists() or files.finished(place))
     # the same line again: nothing runs twice
-    assert submit.main([*given, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
+    assert submit.main([*command, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0
     until(lambda: files.finished(folder / evaluated))
     assert len(files.read_attempts(place)) == 2 and len(files.read_attempts(folder / evaluated)) == 1
     assert status.main([str(folder)]) == 0

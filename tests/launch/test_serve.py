@@ -50,8 +50,8 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_input_is_one_line(vllm: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         assert f"--port={port}: cannot be used" in one_line(capsys, str(BASE), f"--port={port}")
     assert "--host=203.0.113.1: " in one_line(capsys, str(BASE), "--host=203.0.113.1", "--port=0")
     assert "holds no *.safetensors" in one_line(capsys, str(tmp_path), "--port=0")

@@ -50,9 +50,9 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_impossible_settings_are_refused(name: str) -> None:
-    given, words = BAD[name]
+    settings, words = BAD[name]
     with pytest.raises(InputError, match=words) as error:
-        Settings.parse(given)
+        Settings.parse(settings)
     assert "\n" not in str(error.value)
 
 
@@ -62,7 +62,7 @@ def flags(text: str) -> dict[str, str]:
 
 
 def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "partition": "gpu",
         "timeout_min": 90,
         "nodes": 2,
@@ -79,10 +79,10 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
         "python": "singularity exec i.sif python",
         "additional_parameters": {"reservation": "r", "exclusive": True, "mail_user": "a@b", "requeue": False},
     }
-    order = slurm_jobs.job_request(tmp_path / "a sweep", "job", 12, Settings.parse(given), "0" * 12, "aftercorr:7")
+    order = slurm_jobs.job_request(tmp_path / "a sweep", "job", 12, Settings.parse(settings), "0" * 12, "aftercorr:7")
     text = submitit_executor.batch_file(order)
     options = flags(text)
-    wanted = {
+    expected = {
         "partition": "gpu",
         "time": "90",
         "nodes": "2",
@@ -101,7 +101,7 @@ def test_the_batch_script_holds_what_was_asked_for(tmp_path: Path) -> None:
         "open-mode": "append",
         "dependency": "aftercorr:7",
     }
-    assert wanted.items() <= options.items() and "requeue" not in options and options["wckey"] == "''"
+    assert expected.items() <= options.items() and "requeue" not in options and options["wckey"] == "''"
     assert "\nmodule load cuda\n" in text and "teardown() {\necho bye\n}" in text
     assert "'--container-image=/x y.sqsh'" in text and "python=(singularity exec i.sif python)" in text
     assert f". '{tmp_path}/a sweep/code/launch/places/cell.sh' '{tmp_path}/a sweep' " in text
@@ -161,7 +161,7 @@ def test_the_defaults_of_settings_are_those_of_the_yaml() -> None:
 def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {
+    environment = {
         "SBATCH_ACCOUNT": "lab",
         "SBATCH_PARTITION": "slow",
         "SBATCH_ARRAY_INX": "0-9",
@@ -173,15 +173,17 @@ def test_the_users_variables_of_sbatch_are_obeyed_and_another_jobs_are_not(
         "SQUEUE_USERS": "bob",
         "SBATCH_TIMELIMIT": "5",
     }
-    for name, value in given.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     passed_on = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SLURM_CLUSTERS", "SLURM_JWT"}
     order = slurm_jobs.job_request(tmp_path, "job", 1, Settings(), "0" * 12)
-    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(order)) == passed_on
+    assert (
+        environment.keys() & submitit_executor.users_environment(submitit_executor.settled_options(order)) == passed_on
+    )
     typed = slurm_jobs.job_request(tmp_path, "job", 1, Settings(partition="gpu"), "0" * 12)
-    assert given.keys() & submitit_executor.users_environment(submitit_executor.settled_options(typed)) == passed_on - {
-        "SBATCH_PARTITION"
-    }
+    assert environment.keys() & submitit_executor.users_environment(
+        submitit_executor.settled_options(typed)
+    ) == passed_on - {"SBATCH_PARTITION"}
 
 
 QUEUES = {

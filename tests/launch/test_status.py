@@ -44,16 +44,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that are submitted from now on."""
-    taken: list[str] = []
+    names_submitted: list[str] = []
 
     def enqueue(folder: Path, sweep: Sweep, statuses: Any, names: list[str], backend: Any) -> list[str]:
-        taken.extend(names)
+        names_submitted.extend(names)
         return names
 
     monkeypatch.setattr(status, "enqueue", enqueue)
-    return taken
+    return names_submitted
 
 
 def test_the_table_shows_every_cell_and_a_failure_is_an_exit_code(
@@ -86,14 +86,14 @@ def test_json_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[s
         (["retry", "algo=a", "--failed"], ["a-s1", "eval"]),
     ],
 )
-def test_which_cells_are_resumed(folder: Path, handed: list[str], words: list[str], expected: list[str]) -> None:
+def test_which_cells_are_resumed(folder: Path, submitted: list[str], words: list[str], expected: list[str]) -> None:
     assert status.main([str(folder), *words]) == 0
-    assert handed == expected
+    assert submitted == expected
     assert (folder / "b-s0" / files.STOP).exists() == ("b-s0" not in expected)
 
 
 def test_a_cancelled_cell_stays_cancelled_until_resumed(
-    folder: Path, handed: list[str], capsys: pytest.CaptureFixture[str]
+    folder: Path, submitted: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status.main([str(folder), "cancel", "algo=b"]) == 2
     assert "would end 2 cells (1 stopped, 1 pending): b-s0, b-s1; say --yes" in capsys.readouterr().err
@@ -105,9 +105,9 @@ def test_a_cancelled_cell_stays_cancelled_until_resumed(
         "b-s1": "cancelled",
     }
     status.main([str(folder), "retry", "--failed", "algo=b"])
-    assert handed == []
+    assert submitted == []
     status.main([str(folder), "resume", "algo=b"])
-    assert handed == ["b-s0", "b-s1"] and not (folder / "b-s1" / files.CANCELLED).exists()
+    assert submitted == ["b-s0", "b-s1"] and not (folder / "b-s1" / files.CANCELLED).exists()
 
 
 def test_a_cell_can_be_asked_to_stop_only_while_it_lives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,8 +140,8 @@ def test_collect_is_a_row_a_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_bad_input_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    given = words if words == ["nowhere"] else [str(folder), *words]
-    assert status.main(given) == 2
+    arguments = words if words == ["nowhere"] else [str(folder), *words]
+    assert status.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -164,8 +164,8 @@ def test_cells_of_earlier_lines_are_left_out_by_default(folder: Path, capsys: py
     status.main([str(folder), "--all"])
     assert "stopped, not wanted" in capsys.readouterr().out
     status.main([str(folder), "--all", "--json"])
-    wanted = [json.loads(line)["wanted"] for line in capsys.readouterr().out.splitlines()]
-    assert wanted == [True, True, False, False, True]
+    column = [json.loads(line)["wanted"] for line in capsys.readouterr().out.splitlines()]
+    assert column == [True, True, False, False, True]
 
 
 def test_a_halted_sweep_a_bad_node_and_a_full_queue_are_reported(

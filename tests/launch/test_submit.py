@@ -34,7 +34,7 @@ LOCAL = {"backend": "launch.places.local.Local"}
 class Cluster:
     """A scheduler that accepts everything and remembers what it was given."""
 
-    taken: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
+    submissions: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     words: dict[str, Any] = field(default_factory=dict)
     refuses: str = ""
     key: str = "launcher.partition"
@@ -50,8 +50,8 @@ class Cluster:
     def submit(self, folder: Path, name: str, cells: Sequence[str], after: Mapping[str, str]) -> list[str]:
         fit = list(cells)[: self.room]
         if fit:
-            files.add_job(folder, str(len(self.taken) + 1), fit, {})
-            self.taken.append((fit, {cell: task for cell, task in after.items() if cell in fit}))
+            files.add_job(folder, str(len(self.submissions) + 1), fit, {})
+            self.submissions.append((fit, {cell: task for cell, task in after.items() if cell in fit}))
         return fit
 
     def poll(self, tasks: Iterable[str]) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     assert not folder.exists(), "preparing writes nothing"
     submit.submit(first)
     names = list(first.sweep.cells)
-    assert cluster.taken == [(names, {})]
+    assert cluster.submissions == [(names, {})]
     again = prepared(folder, "seed=0,1,2")
     assert again.missing == [], "they were submitted a moment ago"
     finish(folder, names[0])
@@ -103,7 +103,7 @@ def test_the_same_line_again_submits_what_is_missing_and_only_that(tmp_path: Pat
     again = prepared(folder, "seed=0,1,2")
     assert again.missing == [names[1]]
     submit.submit(again)
-    assert cluster.taken[1:] == [([names[1]], {})]
+    assert cluster.submissions[1:] == [([names[1]], {})]
 
 
 def test_failed_stopped_and_cancelled_cells_are_resumed_only_on_request(tmp_path: Path, cluster: Cluster) -> None:
@@ -151,7 +151,7 @@ def test_a_cell_waits_for_the_one_whose_model_it_takes(tmp_path: Path, cluster: 
     folder = tmp_path / "s"
     submit.submit(prepared(folder, "experiment=open_r1", "seed=0"))
     [second] = [cell for cell in files.read_sweep(folder).cells.values() if cell.model_from]
-    ready, waiting = cluster.taken
+    ready, waiting = cluster.submissions
     assert second.model_from in ready[0] and waiting == (
         [second.name],
         {second.name: f"1_{ready[0].index(second.model_from)}"},
@@ -167,7 +167,7 @@ def test_another_line_in_the_same_folder_keeps_its_cells(tmp_path: Path, cluster
     submit.submit(prepared(folder, "seed=1,2"))
     cells = files.read_sweep(folder).cells
     assert [cells[name].wanted for name in old] == [False, True] and len(cells) == 3
-    assert [cell for cells_, _ in cluster.taken[1:] for cell in cells_] == [n for n in cells if n not in old]
+    assert [cell for cells_, _ in cluster.submissions[1:] for cell in cells_] == [n for n in cells if n not in old]
 
 
 def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> None:
@@ -181,7 +181,7 @@ def test_a_waiting_cell_is_submitted_with_the_task_it_waits_for(tmp_path: Path, 
     submission = prepared(tmp_path / "s", "seed=0,1", evaluate="benchmarks=nano", smoke=True)
     submit.submit(submission)
     smoke, one, two, of_one, of_two = submission.sweep.cells
-    assert cluster.taken == [
+    assert cluster.submissions == [
         ([smoke], {}),
         ([one, two], {one: "1_0", two: "1_0"}),
         ([of_one, of_two], {of_one: "2_0", of_two: "2_1"}),
@@ -207,7 +207,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, cluster: C
         prepared(tmp_path / "10:30", "algo=grpo")
     with pytest.raises(InputError, match="cannot be written"):
         prepared(tmp_path / "file" / "s", "algo=grpo")
-    assert not folder.exists() and cluster.taken == []
+    assert not folder.exists() and cluster.submissions == []
 
 
 def test_a_dry_run_names_what_would_keep_it_from_being_submitted(tmp_path: Path, cluster: Cluster) -> None:
@@ -230,7 +230,7 @@ def test_one_submission_at_a_time(tmp_path: Path, cluster: Cluster) -> None:
         pytest.raises(InputError, match=r"process \d+ on \S+ submits cells of it now"),
     ):
         submit.submit(submission)
-    assert cluster.taken == []
+    assert cluster.submissions == []
 
 
 def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: Cluster) -> None:
@@ -239,7 +239,7 @@ def test_two_shells_with_the_same_line_submit_it_once(tmp_path: Path, cluster: C
     submit.submit(one)
     assert submit.submit(two).missing == []
     submit.submit(other)
-    assert [cells for cells, _ in cluster.taken] == [list(one.sweep.cells), list(other.sweep.cells)[1:]]
+    assert [cells for cells, _ in cluster.submissions] == [list(one.sweep.cells), list(other.sweep.cells)[1:]]
     assert [cell.wanted for cell in files.read_sweep(tmp_path).cells.values()] == [True, True, False]
 
 
@@ -254,7 +254,7 @@ def test_a_follower_polls_again_before_it_submits(
 
     @contextmanager
     def other_was_first(folder: Path) -> Iterator[None]:
-        if not cluster.taken:
+        if not cluster.submissions:
             cluster.submit(folder, "s", [name], {})
         with real(folder):
             yield
@@ -263,7 +263,7 @@ def test_a_follower_polls_again_before_it_submits(
     monkeypatch.setattr(queue, "submission_lock", other_was_first)
     cluster.limits = Limits(poll_s=0.0)
     assert multirun.follow(submission) == 0
-    assert [cells for cells, _ in cluster.taken] == [[name]]
+    assert [cells for cells, _ in cluster.submissions] == [[name]]
 
 
 def test_cells_beyond_the_queues_room_wait_and_are_submitted_as_it_empties(
@@ -280,16 +280,16 @@ def test_cells_beyond_the_queues_room_wait_and_are_submitted_as_it_empties(
     finish(tmp_path, names[0])
     (tmp_path / names[2] / files.CANCELLED).touch()  # this one is no longer wanted
     assert queue.fill(tmp_path) == 2 and queue.read_unsubmitted(tmp_path) == []
-    assert [cells for cells, _ in cluster.taken] == [names[:2], names[3:]]
+    assert [cells for cells, _ in cluster.submissions] == [names[:2], names[3:]]
 
 
 def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster) -> None:
     cluster.limits = Limits(most_queued=3)
     submission = prepared(tmp_path, "seed=range(0,5)")
     submit.submit(submission)
-    assert [len(cells) for cells, _ in cluster.taken] == [3] and len(queue.read_unsubmitted(tmp_path)) == 2
+    assert [len(cells) for cells, _ in cluster.submissions] == [3] and len(queue.read_unsubmitted(tmp_path)) == 2
     submit.submit(submission)
-    assert len(cluster.taken) == 1, "there is no room yet"
+    assert len(cluster.submissions) == 1, "there is no room yet"
 
 
 def test_a_deleted_folder_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
@@ -303,7 +303,7 @@ def test_a_deleted_folder_is_run_again_by_the_line_and_by_resume(tmp_path: Path,
     again = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
     assert (again.statuses[one].state, again.missing) == ("waiting", [one])
     queue.enqueue(tmp_path, again.sweep, again.statuses, [one], again.backend)  # as resume does
-    assert files.read_cell(tmp_path, one) == frozen and cluster.taken[-1][0] == [one]
+    assert files.read_cell(tmp_path, one) == frozen and cluster.submissions[-1][0] == [one]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -318,7 +318,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(
     with queue.submission_lock(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
         submit.submit(submission)
     submit.submit(submission)
-    assert len(cluster.taken) == 1
+    assert len(cluster.submissions) == 1
     (tmp_path / ".submitting.owner").write_text(f"{os.uname().nodename} 999999999\n")  # of one that was killed
     submit.submit(submission)
     (tmp_path / ".submitting.owner").write_text("elsewhere 7\n")
@@ -445,7 +445,7 @@ def test_estimates_come_from_finished_cells(tmp_path: Path, cluster: Cluster) ->
 def test_a_thousand_cells_are_submitted_in_half_a_minute_with_one_call(tmp_path: Path, cluster: Cluster) -> None:
     began = time.process_time()  # of this process alone: the machine may be busy
     submit.submit(prepared(tmp_path / "s", "seed=range(0,1000)"))
-    assert [len(cells) for cells, _ in cluster.taken] == [1000]
+    assert [len(cells) for cells, _ in cluster.submissions] == [1000]
     assert time.process_time() - began < 20
     assert len(list((tmp_path / "s").glob("*/cell.yaml"))) == 1000
 
@@ -460,7 +460,7 @@ def test_a_follower_submits_again_what_was_pre_empted_for_good(
     files.end_attempt(folder / name, files.begin_attempt(folder / name, "1_0", 0), 75)
 
     def poll(tasks: Iterable[str]) -> Mapping[str, Any]:
-        if len(cluster.taken) > 1:
+        if len(cluster.submissions) > 1:
             finish(folder, name)
         return {"1_0": type("W", (), {"state": "PREEMPTED", "reason": "", "node": ""})()}
 
@@ -468,4 +468,4 @@ def test_a_follower_submits_again_what_was_pre_empted_for_good(
     monkeypatch.setattr(multirun, "RESUBMIT_INTERVAL", -1.0)
     cluster.limits = Limits(poll_s=0.0)
     assert multirun.follow(submission) == 0
-    assert [cells for cells, _ in cluster.taken] == [[name], [name]]
+    assert [cells for cells, _ in cluster.submissions] == [[name], [name]]

@@ -152,8 +152,8 @@ def value_model(algo: Algorithm, model: Any, world: World, micro_tokens: int) ->
     if getattr(algo.critic, "func", None) is not ValueModel:
         return None
     parts = dict.fromkeys(("tokenizer", "engine", "grader", "sampling"))
-    given = CriticContext(model=model, **parts, total_updates=10, seed=0, autocast=False, device=CPU, world=world)  # type: ignore
-    return ValueModel(given, OPTIM, clip=0.05, micro_tokens=micro_tokens)
+    context = CriticContext(model=model, **parts, total_updates=10, seed=0, autocast=False, device=CPU, world=world)  # type: ignore
+    return ValueModel(context, OPTIM, clip=0.05, micro_tokens=micro_tokens)
 
 
 def made_up(batch: Batch) -> tuple[Tensor, Tensor]:

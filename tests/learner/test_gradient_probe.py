@@ -34,8 +34,8 @@ def probe_of(learner: TorchLearner, batch: Batch, slopes: Any, entropy: bool = F
 
 
 def random_slopes(batch: Batch, seed: int) -> Tensor:
-    drawn = torch.randn(A, *batch.mask_NT.shape, generator=torch.Generator().manual_seed(seed))
-    return drawn * batch.mask_NT
+    random_ANT = torch.randn(A, *batch.mask_NT.shape, generator=torch.Generator().manual_seed(seed))
+    return random_ANT * batch.mask_NT
 
 
 def cut(slope_ANT: Tensor, rows: Tensor, like_NT: Tensor) -> Tensor:

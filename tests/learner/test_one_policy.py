@@ -144,12 +144,12 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
     """The learner's log-probabilities are of the whole distribution: the sampler's truncation must not count as another policy."""
     learner, prompts = learner_of(0.0, False, False), prompts_of(tokenizer)
     engine = engine_of(learner.model, tokenizer)
-    drawn = engine.generate(prompts, 4, Sampling(24, stop_ids=(0,), **truncation))
-    normalizers = [share for group in drawn for c in group for share in c.log_normalizers]
+    samples = engine.generate(prompts, 4, Sampling(24, stop_ids=(0,), **truncation))
+    normalizers = [share for group in samples for c in group for share in c.log_normalizers]
     assert min(normalizers) < -0.05 and max(normalizers) <= 1e-6
-    again = [[load_completion(json.loads(json.dumps(asdict(c)))) for c in group] for group in drawn]
-    assert again == drawn, "a checkpoint of what was drawn ahead keeps it"
-    batch = make_batch([Group(p, tuple(c), ()) for p, c in zip(prompts, drawn, strict=True)], load_algo("drgrpo"), 7)
+    again = [[load_completion(json.loads(json.dumps(asdict(c)))) for c in group] for group in samples]
+    assert again == samples, "a checkpoint of what was drawn ahead keeps it"
+    batch = make_batch([Group(p, tuple(c), ()) for p, c in zip(prompts, samples, strict=True)], load_algo("drgrpo"), 7)
     assert batch.sampler_NT is not None
     own_NT = learner.logprobs(batch)
     torch.testing.assert_close(batch.sampler_NT, own_NT, rtol=1e-4, atol=2e-5)

@@ -32,9 +32,9 @@ def test_mismatch_is_its_definition_token_by_token() -> None:
 def test_its_mean_is_the_divergence_from_sampler_to_learner() -> None:
     generator = torch.Generator().manual_seed(0)
     sampler, learner = (torch.randn(6, generator=generator).log_softmax(0) for _ in range(2))
-    drawn = torch.multinomial(sampler.exp(), 200_000, replacement=True, generator=generator)[None]
-    ones = torch.ones(drawn.shape)
-    divergence = float(mismatch(learner[drawn], sampler[drawn], ones)["mismatch/k3"]) / drawn.numel()
+    sampled_ids = torch.multinomial(sampler.exp(), 200_000, replacement=True, generator=generator)[None]
+    ones = torch.ones(sampled_ids.shape)
+    divergence = float(mismatch(learner[sampled_ids], sampler[sampled_ids], ones)["mismatch/k3"]) / sampled_ids.numel()
     assert divergence == pytest.approx(float((sampler.exp() * (sampler - learner)).sum()), rel=0.02)
 
 

@@ -44,9 +44,9 @@ def test_every_id_up_to_the_highest_can_be_sampled(holed: Any) -> None:
     engine = NativeEngine(config, holed, context=64, max_rows=64, dtype=torch.float32, device=torch.device("cpu"))
     engine.sync(model.named_parameters(), 0)
     prompt = Prompt(Question("1", ("1",), "q"), "1+1=", (1, 2, 1, 5), (0, 0))
-    drawn = engine.generate([prompt], 64, Sampling(24, stop=("?",), stop_ids=(EOS,)))[0]
-    assert any(EOS in completion.ids for completion in drawn)
-    assert max(i for completion in drawn for i in completion.ids) <= EOS
+    samples = engine.generate([prompt], 64, Sampling(24, stop=("?",), stop_ids=(EOS,)))[0]
+    assert any(EOS in completion.ids for completion in samples)
+    assert max(i for completion in samples for i in completion.ids) <= EOS
 
 
 def test_a_tokenizer_beyond_the_embedding(holed: Any) -> None:

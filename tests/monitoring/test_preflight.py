@@ -25,9 +25,9 @@ def sampling(*ids: int, stop: tuple[str, ...] = ()) -> Sampling:
 
 
 def test_the_whole_text_of_a_prompt_without_faults(tokenizer: Any) -> None:
-    shown = preflight(prompt(CHAT + "<think>", tokenizer), sampling(END, TURN, stop=("\nUser:",)), tokenizer)
+    output = preflight(prompt(CHAT + "<think>", tokenizer), sampling(END, TURN, stop=("\nUser:",)), tokenizer)
     count = len(tokenizer.encode(CHAT)) + 1
-    assert shown == (
+    assert output == (
         'prompt   "<|im_start|>user\\n1+1<|im_end|>\\n<|im_start|>assistant\\n<think>"\n'
         f'tokens   {count}: "<|im_start|>" "user" "\\n" ... "assistant" "\\n" "<think>"\n'
         'stops    texts: "\\nUser:"; tokens: <|endoftext|> (0), <|im_end|> (3); EOS is <|endoftext|> (0)'
@@ -38,8 +38,8 @@ def test_the_whole_text_of_a_prompt_without_faults(tokenizer: Any) -> None:
 def test_the_tokens_at_both_ends(count: int, tokenizer: Any) -> None:
     text = "123456789"[:count]  # a digit is a token
     line = preflight(prompt(text, tokenizer), sampling(END), tokenizer).splitlines()[1]
-    shown = [f'"{digit}"' for digit in text]
-    assert line == f"tokens   {count}: " + " ".join(shown if count <= 6 else [*shown[:3], "...", *shown[-3:]])
+    digits = [f'"{digit}"' for digit in text]
+    assert line == f"tokens   {count}: " + " ".join(digits if count <= 6 else [*digits[:3], "...", *digits[-3:]])
 
 
 def test_long_prompts_lose_their_middle_and_nothing_steers_the_terminal(tokenizer: Any) -> None:

@@ -81,8 +81,8 @@ def test_a_run_without_trends_rings_in_at_most_one_of_twenty(correlation: float)
 
 def windows(values: np.ndarray, window: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """(rise, standard error) of each step from the 40th on."""
-    shown = np.lib.stride_tricks.sliding_window_view(values, window, axis=1)
-    means, variances = shown.mean(-1), shown.var(-1, ddof=1)
+    stretches = np.lib.stride_tricks.sliding_window_view(values, window, axis=1)
+    means, variances = stretches.mean(-1), stretches.var(-1, ddof=1)
     return means[:, window:] - means[:, :-window], np.sqrt((variances[:, window:] + variances[:, :-window]) / window)
 
 

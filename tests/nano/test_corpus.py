@@ -108,9 +108,9 @@ def test_countdown_searches_end_on_the_first_hit() -> None:
 
 
 def test_ends_and_formats() -> None:
-    drawn = list(islice(documents(mix(end=0.7), 0), 1000))
-    assert sum(ended for _, ended in drawn) / 1000 == pytest.approx(0.7, abs=0.05)
-    assert all(text.endswith("\n\n") != ended for text, ended in drawn)
+    sample = list(islice(documents(mix(end=0.7), 0), 1000))
+    assert sum(ended for _, ended in sample) / 1000 == pytest.approx(0.7, abs=0.05)
+    assert all(text.endswith("\n\n") != ended for text, ended in sample)
 
 
 def test_tagged_and_chat_documents_keep_their_form_unless_broken() -> None:

@@ -57,10 +57,10 @@ def table(card: dict[str, Any]) -> str:
     ]
     for template in TEMPLATES:
         for name in SETS:
-            drawn, greedy = (card["results"][template][sampling][name] for sampling in SAMPLINGS)
-            numbers = f"{drawn['accuracy']:.3f} | {greedy['accuracy']:.3f} | {drawn['reflection']:.2f}"
-            numbers += f" | {drawn['length']:.0f} | {drawn['truncated']:.2f}"
-            lines.append(f"| {template} | {name} | {drawn['questions']} | {numbers} |")
+            sampled, greedy = (card["results"][template][sampling][name] for sampling in SAMPLINGS)
+            numbers = f"{sampled['accuracy']:.3f} | {greedy['accuracy']:.3f} | {sampled['reflection']:.2f}"
+            numbers += f" | {sampled['length']:.0f} | {sampled['truncated']:.2f}"
+            lines.append(f"| {template} | {name} | {sampled['questions']} | {numbers} |")
     return "\n".join(lines) + "\n"
 
 
@@ -75,9 +75,9 @@ def write_card(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_readme_shows_the_card(name: str) -> None:
     card = json.loads((FOLDER / name / "card.json").read_text())
-    shown = TABLE.search((FOLDER / name / "README.md").read_text())
-    assert shown
-    assert shown.group(1) == table(card)
+    match = TABLE.search((FOLDER / name / "README.md").read_text())
+    assert match
+    assert match.group(1) == table(card)
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,10 @@ def their_trainer(case: Case, variant: Variant, groups: Sequence[Group], folder:
         temperature=variant.temperature,
         **case.theirs,
     )
-    given = [verdict.reward for group in groups for verdict in group.verdicts]
+    rewards_in_order = [verdict.reward for group in groups for verdict in group.verdicts]
     trainer = getattr(trl, f"{case.trainer}Trainer")(
         model=load(folder),
-        reward_funcs=lambda completions, **_: given,
+        reward_funcs=lambda completions, **_: rewards_in_order,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": "q"}] * P),
         processing_class=AutoTokenizer.from_pretrained(folder),

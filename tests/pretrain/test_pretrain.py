@@ -96,19 +96,19 @@ def test_the_folder_is_a_standard_one(pretrained: Path) -> None:
 def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A book of one document would be read 20,000 times."""
     monkeypatch.setattr(models, "TOKENIZER_CHARACTERS", 5000)
-    drawn = list[Document]()
+    documents_read = list[Document]()
 
     def source(seed: int) -> Iterator[Document]:
         for document in Texts([" word" * 200], seed):
-            drawn.append(document)
+            documents_read.append(document)
             yield document
 
     _, tokenizer = models.create(configs.check("pretrain", [*NEW, "out=x"]), {"text": source})
-    assert len(drawn) == 5 and len(tokenizer.encode(" word")) == 1
+    assert len(documents_read) == 5 and len(tokenizer.encode(" word")) == 1
 
 
 @pytest.mark.parametrize(
-    ("seen", "shown"),
+    ("seen", "line"),
     [
         (1000, "step 8  tokens 1000 of 4000  loss 5.5000  13 s, 39 s to go\n"),
         (
@@ -117,7 +117,7 @@ def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.Mon
         ),  # the last batch may hold more than is left
     ],
 )
-def test_a_line_shows_the_progress(seen: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_shows_the_progress(seen: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     training: Any = SimpleNamespace(
         step=8,
@@ -128,7 +128,7 @@ def test_a_line_shows_the_progress(seen: int, shown: str, capsys: pytest.Capture
         batches=SimpleNamespace(seen=seen, share=seen / 4000),
     )
     pretraining.write_line(training, io.StringIO())
-    assert capsys.readouterr().out == shown
+    assert capsys.readouterr().out == line
 
 
 def test_a_document_beyond_the_context_gives_no_warning(pretrained: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -220,22 +220,22 @@ def test_every_token_is_predicted_once(pretrained: Path) -> None:
     stages = [Stage("a", documents, 40, None), Stage("b", unread, 30, None)]
     batches = list(Batches(stages, [40, 30], tokenizer, length=10, sequences=2))
     assert [share for share, _ in batches] == [0, 20 / 70, 40 / 70, 60 / 70]
-    wanted = ids_of(documents, tokenizer)
+    expected = ids_of(documents, tokenizer)
     inputs = [i for _, ids in batches for row in ids for i in row[:-1].tolist()]
     targets = [i for _, ids in batches for row in ids for i in row[1:].tolist()]
-    assert inputs == wanted[:80]
-    assert targets == wanted[1:81]
+    assert inputs == expected[:80]
+    assert targets == expected[1:81]
 
 
 def test_passes_are_exact_and_can_be_left_at_any_batch(pretrained: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
     first, second = (Texts([f"{word} {n}." for n in range(700)], seed=3) for word in ("Start with", "Take"))
     stages = [Stage("a", first, None, 2), Stage("b", second, None, 1)]
-    wanted = ids_of([*first.passes(2), *second.passes(1)], tokenizer)
+    expected = ids_of([*first.passes(2), *second.passes(1)], tokenizer)
     assert sorted(first.passes(2)) == sorted([(text, True) for text in first.texts] * 2)
     budgets = [len(ids_of(list(stage.stream()), tokenizer)) for stage in stages]
     whole = [ids.tolist() for _, ids in Batches(stages, budgets, tokenizer, 50, 4)]
-    assert [i for batch in whole for row in batch for i in row[:-1]] == wanted[: (len(wanted) - 1) // 50 * 50]
+    assert [i for batch in whole for row in batch for i in row[:-1]] == expected[: (len(expected) - 1) // 50 * 50]
     assert [len(batch) for batch in whole[:-1]] == [4] * (len(whole) - 1) and 1 <= len(whole[-1]) <= 4
     parts, place = list[Any](), Place()
     while len(parts) < len(whole):  # a new object for each batch

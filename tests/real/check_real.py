@@ -106,19 +106,19 @@ def main() -> None:
     parser.add_argument("--gsm-steps", type=int, default=10)
     parser.add_argument("--countdown-steps", type=int, default=60)
     parser.add_argument("--minutes", type=float, default=30, help="limit for Countdown")
-    wanted = parser.parse_args()
+    typed = parser.parse_args()
     subprocess.run([sys.executable, "-m", "tests.real.fetch_smollm2", MODEL], cwd=ROOT, check=True)
     stamp = ROOT / "runs" / f"check-real-{time.strftime('%Y%m%d-%H%M%S')}"
-    if wanted.gsm8k:
+    if typed.gsm8k:
         began = time.monotonic()
-        options = [*GSM8K, f"questions.path={Path(wanted.gsm8k).resolve()}", f"steps={wanted.gsm_steps}"]
+        options = [*GSM8K, f"questions.path={Path(typed.gsm8k).resolve()}", f"steps={typed.gsm_steps}"]
         lines = train(stamp / "gsm8k", options, minutes=60)
         check_sound(lines)
         print(f"GSM8K: {len(lines)} steps in {time.monotonic() - began:.0f} s, all sound")
     else:
         print("GSM8K: skipped, no file given (make check-real GSM8K=FILE)")
     began = time.monotonic()
-    lines = train(stamp / "countdown", [*COUNTDOWN, f"steps={wanted.countdown_steps}"], wanted.minutes)
+    lines = train(stamp / "countdown", [*COUNTDOWN, f"steps={typed.countdown_steps}"], typed.minutes)
     check_sound(lines)
     print(f"Countdown: {len(lines)} steps in {time.monotonic() - began:.0f} s, all sound")
     if len(lines) >= 30 and not check_rises(lines, window=len(lines) // 3):

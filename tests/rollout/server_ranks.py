@@ -52,8 +52,8 @@ def main(url: str, folder: str) -> None:
         result["fault"] = str(error)
     engine.sync(gathered("good"), VERSION)
     prompts = [Prompt(Question("x", ("1",), str(i)), "x", (5, 6), (0, 0, 0, i)) for i in range(3)]
-    drawn = [c for group in engine.generate(world.shard(prompts), 2, Sampling(1)) for c in group]
-    result |= {"versions": sorted({c.version for c in drawn}), "rows": len(drawn)}
+    samples = [c for group in engine.generate(world.shard(prompts), 2, Sampling(1)) for c in group]
+    result |= {"versions": sorted({c.version for c in samples}), "rows": len(samples)}
     print(json.dumps(result | {"weights": seen}), flush=True)
 
 

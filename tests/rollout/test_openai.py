@@ -22,8 +22,8 @@ VLLM = {"/models": in_turn(Say({"data": [{"id": "m", "owned_by": "vllm"}]}))}
 
 
 def engine_of(stub: Stub, tokenizer: Any, **settings: Any) -> OpenAIEngine:
-    given = dict(model=None, key_env="NO_SUCH_KEY", timeout=5.0, retries=2, concurrency=4, seed=True, extra={})
-    return OpenAIEngine(tokenizer, 64, stub.url, **given | settings)
+    defaults = dict(model=None, key_env="NO_SUCH_KEY", timeout=5.0, retries=2, concurrency=4, seed=True, extra={})
+    return OpenAIEngine(tokenizer, 64, stub.url, **defaults | settings)
 
 
 def prompts_of(tokenizer: Any, *texts: str) -> list[Prompt]:
@@ -36,9 +36,9 @@ def prompts_of(tokenizer: Any, *texts: str) -> list[Prompt]:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between retries, recorded and not waited for."""
-    taken: list[float] = []
-    monkeypatch.setattr(http, "time", type("Clock", (), {"sleep": taken.append, "monotonic": time.monotonic}))
-    return taken
+    pauses: list[float] = []
+    monkeypatch.setattr(http, "time", type("Clock", (), {"sleep": pauses.append, "monotonic": time.monotonic}))
+    return pauses
 
 
 EIGHT = Sampling(8)

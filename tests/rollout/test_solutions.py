@@ -40,13 +40,13 @@ def test_a_solution_in_its_form_and_an_end(tokenizer: Any) -> None:
 
 def test_several_solutions_are_drawn_by_the_prompts_key_and_none_twice(tokenizer: Any) -> None:
     question = Question("2+3?", ("5",), "q", "one", more=("two", "three"))
-    drawn = lambda step, n: [  # noqa: E731
+    texts = lambda step, n: [  # noqa: E731
         c.text.strip()
         for c in gold(tokenizer).generate([Prompt(question, "", (1,), (TRAINING, 0, step, 0))], n, Sampling(9))[0]
     ]
-    assert all(sorted(drawn(step, 3)) == ["one", "three", "two"] for step in range(5))
-    assert drawn(1, 5) == drawn(1, 5) and drawn(1, 5)[:3] == drawn(1, 5)[3:] + drawn(1, 3)[2:]
-    assert {drawn(step, 1)[0] for step in range(20)} == {"one", "two", "three"}
+    assert all(sorted(texts(step, 3)) == ["one", "three", "two"] for step in range(5))
+    assert texts(1, 5) == texts(1, 5) and texts(1, 5)[:3] == texts(1, 5)[3:] + texts(1, 3)[2:]
+    assert {texts(step, 1)[0] for step in range(20)} == {"one", "two", "three"}
 
 
 def test_the_budget_cuts_a_solution(tokenizer: Any) -> None:

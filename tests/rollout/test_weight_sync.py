@@ -169,9 +169,9 @@ PROMPT = Prompt(Question("x", ("1",), "0"), "x", (5, 6, 7), (0, 0, 0, 0))
 
 
 def engine_of(stub: Stub, tokenizer: Any, folder: Path, **settings: Any) -> ServerEngine:
-    given = dict(url=stub.url, transport="file", folder=str(folder), timeout=2.0, concurrency=4)
+    defaults = dict(url=stub.url, transport="file", folder=str(folder), timeout=2.0, concurrency=4)
     config = tiny_config("qwen2", len(tokenizer) + 8)
-    return ServerEngine(config, tokenizer, 64, torch.float32, CPU, **given | settings)
+    return ServerEngine(config, tokenizer, 64, torch.float32, CPU, **defaults | settings)
 
 
 def vllm_like(tokenizer: Any, bad: str = "", **overrides: Any) -> dict[str, Callable[[Any], Say]]:
@@ -261,15 +261,15 @@ def test_weights_do_not_change_beside_a_completion(tokenizer: Any, tmp_path: Pat
             return quick(body)
 
         stub.answers["/inference/v1/generate"] = slow
-        drawn: list[Any] = []
-        thread = threading.Thread(target=lambda: drawn.append(engine.generate([PROMPT], 1, Sampling(1))))
+        samples: list[Any] = []
+        thread = threading.Thread(target=lambda: samples.append(engine.generate([PROMPT], 1, Sampling(1))))
         thread.start()
         assert started.wait(5)
         with pytest.raises(RuntimeError, match="sync while generate runs"):
             engine.sync(iter(WEIGHTS.items()), 1)
         go.set()
         thread.join(5)
-        assert drawn[0][0][0].version == 0
+        assert samples[0][0][0].version == 0
         engine.sync(iter(WEIGHTS.items()), 1)
 
 

@@ -99,8 +99,11 @@ def test_an_array_that_was_cancelled_before_it_started_is_cancelled_to_the_last_
 def test_the_users_own_variables_of_sbatch_count(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SBATCH_PARTITION", "preempt")
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-9")  # of another submission
-    for folder, given, partition in ((lab / "theirs", {}, "preempt"), (lab / "typed", {"partition": "gpu"}, "gpu")):
-        slurm_jobs.submit(folder, folder.name, ["a"], settings(additional_parameters={"hold": True}, **given))
+    for folder, typed_settings, partition in (
+        (lab / "theirs", {}, "preempt"),
+        (lab / "typed", {"partition": "gpu"}, "gpu"),
+    ):
+        slurm_jobs.submit(folder, folder.name, ["a"], settings(additional_parameters={"hold": True}, **typed_settings))
         (job,) = files.read_jobs(folder)
         words = ["squeue", "-h", "-r", "-j", job.job, "-o", "%K %P"]
         assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() == ["0", partition]
@@ -119,9 +122,9 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_the_cluster_cannot_do_is_one_line_and_nothing_is_submitted(name: str, lab: Path) -> None:
-    given, words = BAD[name]
+    changes, words = BAD[name]
     with pytest.raises(InputError, match=words) as error:
-        check(settings(**given), lab / "refused" / name, 3)
+        check(settings(**changes), lab / "refused" / name, 3)
     assert "\n" not in str(error.value) and not (lab / "refused").exists()
 
 

@@ -32,9 +32,9 @@ def toy(folder: Path, lines: str) -> str:
     return str(program)
 
 
-def submitted(folder: Path, count: int, **given: object) -> list[str]:
+def submitted(folder: Path, count: int, **settings: object) -> list[str]:
     """A sweep of so many toy cells, followed until none is in the queue; the states of its tasks."""
-    line = [*cell(f"seed=range(0,{count})"), *launcher_settings(folder, **{"mem_gb": 0.2} | given)]
+    line = [*cell(f"seed=range(0,{count})"), *launcher_settings(folder, **{"mem_gb": 0.2} | settings)]
     done = typed(*SUBMIT, *line)
     assert done.code == 0, done
     until(lambda: not queued(folder.name, OVER), 120, what=lambda: all_logs(folder))

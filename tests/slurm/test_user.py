@@ -43,8 +43,8 @@ def undisturbed(lab: Path) -> Path:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_input_is_one_line_before_anything_is_done(name: str, lab: Path, happened: Happened) -> None:
-    words, given, line = REFUSED[name]
-    settings = dict(given)
+    words, changes, line = REFUSED[name]
+    settings = dict(changes)
     folder = Path(str(settings.pop("folder", lab / "refused" / name.replace(" ", "-"))))
     path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
     before = queued(folder.name)
@@ -124,10 +124,10 @@ def test_cells_outlive_the_process_that_submitted_them(lab: Path, happened: Happ
     first, second, third = seen["names"]
     assert seen["before"] == {first: "running", second: "pending", third: "pending"}, all_logs(lab / "abandoned")
     assert seen["cancel"].out.startswith("cancelled 2 cells, of which 2 ran or waited"), seen["cancel"]
-    wanted = {first: "cancelled", second: "cancelled", third: "running"}
-    assert seen["cancelled"] == wanted
+    expected = {first: "cancelled", second: "cancelled", third: "running"}
+    assert seen["cancelled"] == expected
     # with a controller that forgets and no accounting; a cell that was slow to report its end may still be running
-    assert seen["blind"] == wanted | ({first: "running"} if seen["silent"] else {}) and seen["asked"]
+    assert seen["blind"] == expected | ({first: "running"} if seen["silent"] else {}) and seen["asked"]
     table = seen["table"]
     assert table.code == 0 and "2 cancelled" in table.out and "samples.groups" in table.out, table
 
@@ -186,7 +186,7 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     plan = typed(*SUBMIT, "seed=range(0,250)", *line, "--dry-run")
     submitted = typed(*SUBMIT, "seed=range(0,250)", *line)
     waiting = queued("thousand", "PENDING")
-    shown = typed(*STATUS, folder)
+    status = typed(*STATUS, folder)
     again = typed(*SUBMIT, "seed=range(0,250)", *line)
     cancelled = typed(*STATUS, folder, "cancel", "--yes")
     with capsys.disabled():
@@ -194,7 +194,7 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
             "10 planned": few,
             "1,000 planned": plan,
             "submitted": submitted,
-            "status": shown,
+            "status": status,
             "the same line again": again,
             "cancelled": cancelled,
         }.items():
@@ -202,8 +202,8 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     assert plan.code == 0 and "1000 cells, 0 finished, 1000 to start" in plan.out, plan.err
     assert plan.out.count("\n  to start") == 1000
     assert submitted.code == 0 and "submitted 1000 cells" in submitted.out and len(waiting) == 1000, submitted.err
-    assert shown.code == 0 and "1000 pending" in shown.out, shown.err
+    assert status.code == 0 and "1000 pending" in status.out, status.err
     assert "1000 cells, 0 finished, 0 to start" in again.out, again.err
     assert cancelled.out.startswith("cancelled 1000 cells") and queued("thousand", "PENDING,RUNNING") == []
-    assert plan.seconds < 10 and submitted.seconds < 30 and shown.seconds < 3
+    assert plan.seconds < 10 and submitted.seconds < 30 and status.seconds < 3
     assert plan.mib < few.mib + 32, "memory does not grow with the configs of a thousand cells"

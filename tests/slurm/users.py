@@ -88,8 +88,8 @@ def cell(*line: str) -> list[str]:
 
 def launcher_settings(folder: Path, **settings: object) -> list[str]:
     """The launcher's part of a command line."""
-    given = {**LAUNCHER, "folder": folder, **settings}
-    return ["hydra/launcher=slurm", *(f"hydra.launcher.{key}={value}" for key, value in given.items())]
+    values = {**LAUNCHER, "folder": folder, **settings}
+    return ["hydra/launcher=slurm", *(f"hydra.launcher.{key}={value}" for key, value in values.items())]
 
 
 def planned(done: Finished) -> list[str]:

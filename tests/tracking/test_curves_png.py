@@ -46,11 +46,11 @@ def test_what_is_not_finite_or_absent_leaves_a_gap(tmp_path: Path) -> None:
 def test_the_picture_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
-    drawn: list[Figure] = []
+    figures: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     draw(write_run(tmp_path / "grpo-r1-nano-s0", algo="grpo", steps=12))
-    (figure,) = drawn
+    (figure,) = figures
     assert figure.get_suptitle() == "grpo-r1-nano-s0"
     axes = {axis.get_title(): axis for axis in figure.axes}
     assert set(axes) >= {

@@ -41,8 +41,8 @@ def test_a_line_that_cannot_be_written_does_not_stop_the_run(
 
 def test_the_commit_is_that_of_this_tree() -> None:
     head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    wanted = head.stdout.strip() if head.returncode == 0 else ""
-    assert (provenance.git_commit() or "").removesuffix("-dirty") == wanted
+    commit = head.stdout.strip() if head.returncode == 0 else ""
+    assert (provenance.git_commit() or "").removesuffix("-dirty") == commit
 
 
 def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

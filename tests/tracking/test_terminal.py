@@ -86,7 +86,7 @@ def test_a_terminal_shows_one_panel_that_moves(tmp_path: Path) -> None:
     printed = watch(tmp_path, "finished", terminal=True, TERM="xterm-256color", LANG="C.UTF-8")
     assert "\x1b[2K" in printed  # lines are redrawn in place
     panel = printed[printed.rindex("a-run") :]
-    for shown in (
+    for word in (
         "step 40/40",
         "100%",
         "reward",
@@ -95,7 +95,7 @@ def test_a_terminal_shows_one_panel_that_moves(tmp_path: Path) -> None:
         "incorrect",
         "evaluation after step 40: nano_math",
     ):
-        assert shown in panel
+        assert word in panel
     assert any(bar in panel for bar in progress.BARS)
     assert "\x1b[?25h" in panel  # the cursor is back
     assert printed.count("a-run") < 15  # at most a few drawings a second, not one a step
@@ -151,9 +151,9 @@ def test_a_resumed_run_shows_its_past(tmp_path: Path) -> None:
     trackers.metrics({"train/reward": 1.0}, 21)
     panel = Console(file=io.StringIO(), width=110)
     panel.print(view._panel())
-    drawn = panel.file.getvalue()  # type: ignore[attr-defined]
-    assert "evaluation after step 20: nano_math" in drawn
-    assert sparkline([*[line["train/reward"] for line in view._lines[1:]]], 32) in drawn  # type: ignore[index]
+    output = panel.file.getvalue()  # type: ignore[attr-defined]
+    assert "evaluation after step 20: nano_math" in output
+    assert sparkline([*[line["train/reward"] for line in view._lines[1:]]], 32) in output  # type: ignore[index]
     trackers.close("failed")
     assert "run: failed after step 21 of 40" in printed_by(file)
 
