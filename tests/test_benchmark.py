@@ -19,10 +19,10 @@ from zero.benchmark import (
     Row,
     evaluate,
     evaluate_in_parts,
-    facts,
     macro,
-    measured,
+    result_from_rows,
     rows,
+    shared_metrics,
     summarize,
     votes,
 )
@@ -127,7 +127,7 @@ def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:
         (False, False, 2),
         (False, True, 3),
     ]
-    numbers = measured("b", 2, saved, ks=(1, 2)).metrics()
+    numbers = result_from_rows("b", 2, saved, ks=(1, 2)).metrics()
     expected = {"accuracy": 0.25, "pass@1": 0.25, "pass@2": 0.5, "solved": 0.75, "tries": 2.0, "maj@2": 0.75}
     assert {name: numbers[f"eval/b/{name}"] for name in expected} == pytest.approx(expected)
     assert all(describe(name) for name in numbers)
@@ -138,7 +138,7 @@ def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:
 
 def test_a_benchmark_from_its_rows() -> None:
     table = [row("4", True), row("8/2", True), row("5"), row(None), row("7"), row("7.0"), row("9", True), row(None)]
-    result = measured("b", 4, table, ks=(1, 2, 4))
+    result = result_from_rows("b", 4, table, ks=(1, 2, 4))
     numbers = result.numbers
     assert (result.questions, result.n, result.shares) == (2, 4, (0.5, 0.25))
     assert numbers["accuracy"] == 0.375 == pytest.approx(numbers["pass@1"])
@@ -148,7 +148,11 @@ def test_a_benchmark_from_its_rows() -> None:
     assert numbers["accuracy_low"] <= 0.375 <= numbers["accuracy_high"]
     for name in result.metrics():
         assert describe(name)
-    assert facts([row(None)]).keys() == facts([row("x")]).keys() == facts(table).keys() - {"length_correct"}
+    assert (
+        shared_metrics([row(None)]).keys()
+        == shared_metrics([row("x")]).keys()
+        == shared_metrics(table).keys() - {"length_correct"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,8 +169,8 @@ def test_equal_answers_are_one_class(answers: Sequence[tuple[str | None, bool]],
 
 
 def test_the_macro_average_is_a_plain_mean_of_what_all_have() -> None:
-    a = measured("a", 1, [row("1", True)] * 8 + [row("2")] * 2)
-    b = measured("b", 1, [row("1", tokens=30)] * 100)
+    a = result_from_rows("a", 1, [row("1", True)] * 8 + [row("2")] * 2)
+    b = result_from_rows("b", 1, [row("1", tokens=30)] * 100)
     average = macro([a, b])
     assert average["eval/macro/accuracy"] == pytest.approx(0.4)
     assert average["eval/macro/length"] == pytest.approx(20.0)
@@ -326,7 +330,7 @@ def printed(what: Any, width: int = 100) -> str:
 
 def test_tables_fit_their_width_and_show_only_what_happened() -> None:
     table = [row("1", True), row("2"), row(None), row("?", outcome="unparsed")] * 3
-    results = [measured(name, 2, table, (1, 2)) for name in ("olympiad_bench", "nano_countdown")]
+    results = [result_from_rows(name, 2, table, (1, 2)) for name in ("olympiad_bench", "nano_countdown")]
     numbers = {name: value for r in results for name, value in r.metrics().items()} | macro(results)
     text_of_tables = printed(benchmark_tables(numbers, 2, (1, 2), {"olympiad_bench": 0.347}))
     for text in (

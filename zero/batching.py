@@ -14,8 +14,8 @@ from zero.records import Batch, Group
 
 
 def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
-    """One step's P groups of G responses as [N, T] tensors, with weights over all of them. Tokens of the environment are
-    in the context and not in the mask."""
+    """One step's P groups of G responses as [N, T] tensors, with weights over all of them. The environment's tokens are
+    context: not in the mask."""
     prompts_N = [group.prompt for group in groups for _ in group.completions]
     completions_N = [completion for group in groups for completion in group.completions]
     length_N = torch.tensor([len(p.ids) + len(c.ids) for p, c in zip(prompts_N, completions_N, strict=True)])
@@ -25,9 +25,9 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
     for n, (prompt, completion) in enumerate(zip(prompts_N, completions_N, strict=True)):
         start, end = len(prompt.ids), int(length_N[n])
         ids_NT[n, :end] = torch.tensor(prompt.ids + completion.ids)
-        own = torch.tensor(completion.action_mask or (True,) * len(completion.ids))
-        mask_NT[n, start:end] = own * float(completion.finished or not algo.mask_truncated)
-        # Before a truncation, as the learner's are: cut alike, both would be divided by the same share.
+        action_mask = torch.tensor(completion.action_mask or (True,) * len(completion.ids))
+        mask_NT[n, start:end] = action_mask * float(completion.finished or not algo.mask_truncated)
+        # Undo top-p and top-k: the learner's log-probabilities are those of the full distribution too.
         sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,)) + torch.tensor(
             completion.log_normalizers or (0.0,)
         )
@@ -46,10 +46,11 @@ def rewards(groups: Sequence[Group]) -> Tensor:
 
 
 def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: tuple[int, ...]) -> Iterator[Batch]:
-    """The batches of a step's optimizer steps: `updates` equal parts, `epochs` times, weighted anew over each part.
+    """One batch for each optimizer step of a training step: `updates` equal parts of the rows, `epochs` times, each with
+    weights of its own.
 
-    One update takes the batch as it is. Several draw their rows in an order that depends on `key` = (seed, step) alone, and from
-    the second on need the old log-probabilities.
+    A single update takes the batch as it is. For several the rows are shuffled in an order that depends on `key` =
+    (seed, step) alone; from the second update on they need the old log-probabilities.
     """
     if updates * epochs == 1:
         yield batch
@@ -63,15 +64,16 @@ def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: 
 
 
 def micro_batches(length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
-    """Cut `rows` into parts of at most `tokens` padded tokens (at least one row each), longest first.
+    """Split `rows` into micro-batches of at most `tokens` padded tokens (at least one row each), longest rows first.
 
-    Rows of like length share a part, so little is padded; the longest part comes first, so a memory limit shows at once.
+    Rows of similar length are together, so there is little padding; the longest come first, so running out of memory
+    shows at once.
     """
     order = rows[torch.sort(length_N[rows], descending=True, stable=True).indices]
-    parts: list[Tensor] = []
+    batches: list[Tensor] = []
     start = 0
     while start < len(order):
-        fit = max(1, tokens // int(length_N[order[start]]))
-        parts.append(order[start : start + fit])
-        start += fit
-    return parts
+        count = max(1, tokens // int(length_N[order[start]]))
+        batches.append(order[start : start + count])
+        start += count
+    return batches

@@ -1,6 +1,6 @@
-"""Numbers that describe graded completions: of a training step, and of a benchmark with its uncertainty.
+"""Metrics of graded completions: of a training step, and of a benchmark with confidence intervals.
 
-All of them are functions of the rows that are saved for a person to read, so that a saved file can be measured again.
+All are computed from the rows that are saved as JSON Lines, so that a saved file gives the same numbers again.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Benchmark:
     seed: int
 
     def prompts(self, template: AnyTemplate, tokenizer: Any) -> list[Prompt]:
-        """The same key makes the same completions, at every step of a run."""
-        return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(self.asked())]
+        """The prompts, with the same keys at every step of a run: the same random numbers for the same question."""
+        return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(self.subset())]
 
-    def asked(self) -> Sequence[Question]:
-        """The questions that it asks."""
+    def subset(self) -> Sequence[Question]:
+        """The questions that are asked: the first `limit` held-out ones."""
         return self.questions.rows.heldout[: self.limit]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark measured. `numbers` have the glossary's names without eval/NAME/; accuracy is avg@n over
-    questions, its interval Wilson's at 95 %. `rows` are n for each question, in order."""
+    """The scores of one benchmark. `numbers` have the glossary's names without eval/NAME/; accuracy is avg@n over
+    questions, with Wilson's interval at 95 %. `rows` are n for each question, in order."""
 
     name: str
     questions: int
@@ -64,7 +64,7 @@ class Result:
     rows: tuple[Row, ...]
 
     def metrics(self) -> Metrics:
-        """Under the glossary's names."""
+        """The numbers under the glossary's names."""
         return {f"eval/{self.name}/{key}": value for key, value in self.numbers.items()}
 
 
@@ -76,13 +76,13 @@ def evaluate(
     ks: Sequence[int] = (),
     world: World | None = None,
 ) -> Result:
-    """Answer and grade a benchmark with the current weights of the engine; pass@k and maj@k for each of `ks`. The ranks of
+    """Answer and grade a benchmark with the engine's current weights; pass@k and maj@k for each of `ks`. The ranks of
     `world` share the questions, and each returns the whole result."""
     prompts: Sequence[Prompt] = bench.prompts(template, tokenizer)
     with engine.awake():
-        table = rows(_answered(bench, world.shard(prompts) if world else prompts, engine))
+        table = rows(_answer_and_grade(bench, world.shard(prompts) if world else prompts, engine))
     table = world.all_gather(table) if world else table
-    return measured(bench.questions.name, bench.n, table, ks)
+    return result_from_rows(bench.questions.name, bench.n, table, ks)
 
 
 def evaluate_in_parts(
@@ -95,35 +95,35 @@ def evaluate_in_parts(
     at_once: int,
     on_progress: Callable[[int, int], None],
 ) -> Result:
-    """As `evaluate`, with every row kept in `path` (JSON Lines) as soon as it is known: after a kill, of any kind, the
-    same call goes on where it was. `on_progress` is called with (questions done, questions).
+    """As `evaluate`, with the rows of each part appended to `path` (JSON Lines) when they are graded: after a kill the
+    same call continues. `on_progress` is called with (questions done, questions).
 
     A part is at_once // n questions, at least one. The parts do not depend on where a run was killed, so that the
-    engine sees the same batches and the result is the same bit for bit. InputError if the file holds something else.
+    engine sees the same batches and the result is the same to the bit. InputError if the file holds other answers.
     """
     prompts = bench.prompts(template, tokenizer)
     size = max(1, at_once // bench.n)
-    table = _kept(path, prompts, bench.n, size)
+    table = _saved_rows(path, prompts, bench.n, size)
     done = len(table) // bench.n
     if done:
         on_progress(done, len(prompts))
     if done < len(prompts):
         with engine.awake():
             for start in range(done, len(prompts), size):
-                new_rows = rows(_answered(bench, prompts[start : start + size], engine))
+                new_rows = rows(_answer_and_grade(bench, prompts[start : start + size], engine))
                 append_whole(path, "".join(json.dumps(row) + "\n" for row in new_rows).encode())
                 table += new_rows
                 on_progress(len(table) // bench.n, len(prompts))
-    return measured(bench.questions.name, bench.n, table, ks)
+    return result_from_rows(bench.questions.name, bench.n, table, ks)
 
 
-def _answered(bench: Benchmark, prompts: Sequence[Prompt], engine: RolloutEngine) -> list[Group]:
+def _answer_and_grade(bench: Benchmark, prompts: Sequence[Prompt], engine: RolloutEngine) -> list[Group]:
     completions_PG = engine.generate(prompts, bench.n, bench.sampling)
     return bench.grader.grade(prompts, completions_PG, bench.sampling.max_tokens)
 
 
-def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]:
-    """The rows of the whole parts that the file holds; whatever a kill left behind them is cut off."""
+def _saved_rows(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]:
+    """The rows of the complete parts in the file; truncates the file after them, where a kill left a torn part."""
     data = path.read_bytes() if path.exists() else b""
     lines = list(json_lines(data))
     table: list[Row] = []
@@ -143,13 +143,13 @@ def _kept(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> list[Row]
     return table
 
 
-def measured(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) -> Result:
+def result_from_rows(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) -> Result:
     """The numbers of a benchmark from its rows: n for each question, in order."""
     questions_PG = [table[i : i + n] for i in range(0, len(table), n)]
     right_P = [sum(row["correct"] for row in rows_G) for rows_G in questions_PG]
     shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
-    numbers = facts(table) | {"accuracy_low": low, "accuracy_high": high}
+    numbers = shared_metrics(table) | {"accuracy_low": low, "accuracy_high": high}
     votes_P = [votes(rows_G) for rows_G in questions_PG] if ks else []
     for k in ks:
         numbers[f"pass@{k}"] = fmean(pass_at_k(n, right, k) for right in right_P)
@@ -167,15 +167,15 @@ def macro(results: Sequence[Result]) -> Metrics:
 
 
 def votes(rows_G: Sequence[Row]) -> tuple[list[tuple[int, float]], int]:
-    """The answers to one question as `maj_at_k` wants them: equal numbers, or else equal normal forms, are one class;
-    the second value counts the responses without an answer."""
-    answers = [(_same(row["answer"]), solved(row)) for row in rows_G if row["answer"] is not None]
+    """The answers to one question as `maj_at_k` takes them, and the number of responses without one. Answers with equal
+    numbers, or else with equal normal forms, are one class."""
+    answers = [(_vote(row["answer"]), solved(row)) for row in rows_G if row["answer"] is not None]
     counts, right = Counter(answer for answer, _ in answers), Counter(answer for answer, correct in answers if correct)
     return [(count, right[answer] / count) for answer, count in counts.items()], len(rows_G) - len(answers)
 
 
-def _same(answer: str) -> str:
-    """Equal for answers that are one vote."""
+def _vote(answer: str) -> str:
+    """The class of an answer: equal for answers that count as the same."""
     if len(answer) > LONGEST_FORMULA:
         return answer
     form = normal_form(answer)
@@ -184,14 +184,14 @@ def _same(answer: str) -> str:
 
 
 def solved(row: Row) -> bool:
-    """Whether the answer of a row is right: that of its last try, where a verifier gave feedback."""
+    """Whether the row's answer is right: that of the last attempt, where a verifier gives feedback."""
     return bool(row.get("solved", row["correct"]))
 
 
-def facts(table: Sequence[Row]) -> Metrics:
-    """What is counted the same way in training and on a benchmark. A mean over no responses is left out, never zero.
+def shared_metrics(table: Sequence[Row]) -> Metrics:
+    """The metrics that training and benchmarks share. A mean over no responses is left out, never zero.
 
-    Where a verifier gave feedback, accuracy is that of first tries, and what else is said of answers is of last ones.
+    Where a verifier gives feedback, accuracy is that of first attempts; all else about answers is that of last ones.
     """
     numbers = {
         "accuracy": fmean(row["correct"] for row in table),
@@ -214,13 +214,22 @@ def facts(table: Sequence[Row]) -> Metrics:
     return numbers
 
 
-# The names of `facts` in training
+# Names of the shared metrics in training
 _TRAINING = {
-    "accuracy": "train/accuracy", "accuracy_lenient": "train/accuracy_lenient", "formatted": "train/formatted",
-    "unparsed": "train/unparsed", "timed_out": "train/timed_out", "failed": "train/failed",
-    "length": "length/mean", "length_correct": "length/correct", "length_incorrect": "length/incorrect",
-    "truncated": "length/truncated", "reflection": "reflection/share", "solved": "tries/solved", "tries": "tries/mean",
-}  # fmt: skip
+    "accuracy": "train/accuracy",
+    "accuracy_lenient": "train/accuracy_lenient",
+    "formatted": "train/formatted",
+    "unparsed": "train/unparsed",
+    "timed_out": "train/timed_out",
+    "failed": "train/failed",
+    "length": "length/mean",
+    "length_correct": "length/correct",
+    "length_incorrect": "length/incorrect",
+    "truncated": "length/truncated",
+    "reflection": "reflection/share",
+    "solved": "tries/solved",
+    "tries": "tries/mean",
+}
 
 
 def summarize(groups: Sequence[Group]) -> Metrics:
@@ -228,7 +237,7 @@ def summarize(groups: Sequence[Group]) -> Metrics:
     rewards_PG = [[verdict.reward for verdict in group.verdicts] for group in groups]
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
-    metrics |= {_TRAINING[name]: value for name, value in facts(table).items()}
+    metrics |= {_TRAINING[name]: value for name, value in shared_metrics(table).items()}
     metrics |= {f"reward/{name}": fmean(row["terms"][name] for row in table) for name in table[0]["terms"]}
     return metrics | {
         "groups/zero_advantage": fmean(len(set(rewards_G)) == 1 for rewards_G in rewards_PG),
@@ -238,8 +247,8 @@ def summarize(groups: Sequence[Group]) -> Metrics:
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
-    """Completions as flat rows for a person to read, of what JSON can hold. `correct` speaks of the first try; a rollout
-    with a verifier's feedback adds `solved`, of the last one, and the texts of all `tries`."""
+    """Completions as flat rows of JSON values. `correct` is about the first attempt; a rollout with a verifier's feedback
+    adds `solved`, about the last one, and the texts of all attempts as `tries`."""
     return [
         {
             "id": group.prompt.question.id,
@@ -265,6 +274,6 @@ def rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def _level(question: Question) -> str | int | None:
-    """How hard the question is said to be, if its set says so."""
+    """The question's difficulty, if its set gives one."""
     level = question.meta.get("level")
     return level if isinstance(level, str | int | None) else str(level)

@@ -305,7 +305,7 @@ def check_context(bench: Benchmark, template: AnyTemplate, tokenizer: Any, conte
     """Refuse a benchmark with a prompt that leaves no room for an answer; say how many leave less than a full one."""
     budget = bench.sampling.max_tokens
     short = 0
-    for identity, length in _lengths(bench.asked(), template, tokenizer, context - budget):
+    for identity, length in _lengths(bench.subset(), template, tokenizer, context - budget):
         if length >= context:
             remedy = f"a prompt of {length} tokens exceeds the context of {context} (model.context); drop question {identity}"
             raise InputError("benchmarks", bench.questions.name, remedy)

@@ -23,10 +23,10 @@ MANIFEST = "manifest.json"
 
 
 def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, world: World = World()) -> Path:  # noqa: B008
-    """Let `write` fill a new folder, then give it its name in one atomic step and delete all but the `keep` newest.
+    """Let `write` fill a new folder, rename it atomically to step_NNNNNN, then delete all but the `keep` newest checkpoints.
 
-    Until then the older checkpoints stay as they are. A full disk is an InputError (exit code 2), other errors pass.
-    Every rank calls this and has its `write` called with the same folder; the first one does the rest.
+    A full disk is an InputError, other errors propagate; either way the older checkpoints stay. Every rank calls this and
+    has its `write` called with the same folder; rank 0 does the rest.
     """
     final, partial = folder / f"step_{step:06d}", folder / f".partial_{step:06d}"
     try:
@@ -56,8 +56,8 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int, worl
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
-    """Step and path of the newest checkpoint whose files all match their hashes; damaged ones are named and passed over.
-    None if there is no checkpoint; InputError if none of them is sound."""
+    """Step and path of the newest checkpoint whose files all match their hashes; `warn` gets a line for each damaged one.
+    None if there is no checkpoint; InputError if all are damaged."""
     damaged: list[str] = []
     for path in reversed(step_folders(folder).values()):
         try:
@@ -75,11 +75,11 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None
     return None
 
 
-def agreed(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int, Path] | None:
-    """The newest sound checkpoint that the first rank finds, for all ranks: one of them reads and hashes the files.
+def newest_of_rank_0(folder: Path, warn: Callable[[str], None], world: World) -> tuple[int, Path] | None:
+    """`newest` for all ranks; only rank 0 reads and hashes the files.
 
-    InputError, on every rank, if it finds none that is sound, or if another rank's folder holds other checkpoints: each would
-    go on from another step.
+    InputError, on every rank, if all checkpoints are damaged, or if another rank does not see the one that rank 0 chose:
+    the ranks would resume from different steps.
     """
     result: tuple[int, str] | tuple[str, Any, str] | None = None
     if world.is_main:
@@ -120,7 +120,7 @@ def _sync(path: Path) -> None:
 
 
 def no_space(run_dir: Path, what: str) -> InputError:
-    """The line for a full disk."""
+    """The error for a full disk."""
     return InputError(
         "run_dir",
         run_dir,
@@ -130,7 +130,7 @@ def no_space(run_dir: Path, what: str) -> InputError:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether an error means that there is no space left. Libraries wrap it: safetensors says it in words only."""
+    """Whether an error means that there is no space left. Libraries wrap it: safetensors gives only a message."""
     full = (errno.ENOSPC, errno.EDQUOT)
     words = str(error).lower()
     return (isinstance(error, OSError) and error.errno in full) or "no space left" in words or "disk quota" in words

@@ -27,8 +27,8 @@ PROCESS_GROUP_TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, one for each device. Each samples and grades its own prompts; then all hold the whole batch of
-    the step, each computes on its own rows of it, and sums are reduced over ranks. With one process nothing is sent."""
+    """The processes of a run, one for each device. Each samples and grades its own prompts; then every rank holds the step's
+    whole batch, computes on its own rows of it, and sums are reduced over ranks. With one process nothing is sent."""
 
     rank: int = 0
     size: int = 1
@@ -50,12 +50,12 @@ class World:
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This rank's contiguous share of what all ranks have; `all_gather` puts the shares together in order."""
+        """This rank's contiguous share of `items`, which all ranks have; `all_gather` joins the shares in order."""
         start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
         return items[start:end]
 
     def all_gather(self, items: Sequence[Item]) -> list[Item]:
-        """What all ranks have, in the order of ranks."""
+        """The items of all ranks, in the order of ranks."""
         if self.size == 1:
             return list(items)
         shards: list[Any] = [None] * self.size
@@ -80,9 +80,9 @@ class World:
         """The dictionary of each rank, in the order of ranks."""
         return self.all_gather([value])
 
-    def any_rank(self, fact: bool) -> bool:
-        """Whether it is true on any rank. Waits for all ranks."""
-        return any(self.all_gather([fact]))
+    def any_rank(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank. Waits for all ranks."""
+        return any(self.all_gather([flag]))
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

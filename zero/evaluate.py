@@ -1,10 +1,10 @@
-"""python -m zero.evaluate model=... template=... benchmarks=...: measure a model, or the checkpoints of a training run,
-through training's own engine, template and grader. After a kill the same command goes on where it was.
+"""python -m zero.evaluate model=... template=... benchmarks=...: evaluate a model, or the checkpoints of a training run,
+with the engine, template and grader of training. After a kill the same command continues.
 
 RUN_DIR/completions_NAME.jsonl   every answer, a row each, in the order of the questions
         result.json              all numbers, under the glossary's names
         weights.txt              a fingerprint of the weights that gave the answers
-With run=FOLDER the answers to each step's checkpoint stand in RUN_DIR/step_NNNNNN/.
+With run=FOLDER the answers of each step's checkpoint are in RUN_DIR/step_NNNNNN/.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ if TYPE_CHECKING:
     from zero.questions import QuestionSet
 
 Config = Mapping[str, Any]
-DISPLAY = ("k", "published")  # settings that change what is shown of the answers, not the answers
+DISPLAY = ("k", "published")  # settings of the printed tables: they do not change the answers
 
 
 def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]:
     """Evaluate one checked config (see `subjects.with_run`); writes the run folder and returns what result.json holds.
-    `choices`: the option of each group that was chosen here, not by a training run."""
+    `choices`: the options that this command chose, without those of a training run."""
     run_dir = Path(config["run_dir"] or Path("runs") / "evaluate" / name).absolute()
-    known = run_dir / run_folder.CONFIG
-    if known.exists():
-        stored, new = ({k: v for k, v in c.items() if k not in DISPLAY} for c in (run_folder.read_yaml(known), config))
+    config_file = run_dir / run_folder.CONFIG
+    if config_file.exists():
+        both = (run_folder.read_yaml(config_file), config)
+        stored, new = ({k: v for k, v in c.items() if k not in DISPLAY} for c in both)
         identity.refuse_if_different(stored, new, run_dir)
     subjects.check(config)
     find(config["model"])
-    light = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
+    template_and_reward = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
     sets, paths = load_benchmarks(config), subjects.paths_of(config)
     configs.writable_folder(run_dir)
-    configs.keep(config, known)
+    configs.keep(config, config_file)
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.runtime import device_name
@@ -62,14 +63,14 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
     start = provenance.start(choices, device_name(), ranks=1)
     try:
         with owned(run_dir), StopSignal("these questions").listening() as stop:
-            results = measure(config, run_dir, sets, paths, start, stop, **light)
+            results = measure(config, run_dir, sets, paths, start, stop, **template_and_reward)
         outcome = outcome_of(config, results)
         write_json(run_dir / run_folder.RESULT, outcome)
     except OSError as error:
         if disk_is_full(error):
             raise no_space(run_dir, "its answers") from error
         raise
-    show(config, results, light["template"].name)
+    show(config, results, template_and_reward["template"].name)
     print(f"written to {run_dir}")
     return outcome
 
@@ -84,14 +85,15 @@ def measure(
     template: Any,
     reward: Any,
 ) -> dict[int | None, list[Result]]:
-    """The results of every benchmark, by step (None: the model itself). Preempted, every answer kept, if `stop` says so."""
+    """The results of every benchmark, by step (None: the model itself). Raises Preempted after a stop request, with all
+    answers so far saved."""
     from zero.benchmark import evaluate_in_parts
     from zero.build import build_evaluation
     from zero.models.weights import watched
 
     model, tokenizer, engine, benchmarks = build_evaluation(config, sets, start, template, reward)
     provenance.note(run_dir, start)
-    remote = not configs.takes_weights(config["rollout"])  # a server's own model, whatever weights lie here
+    remote = not configs.takes_weights(config["rollout"])  # the server answers with its own model
     results: dict[int | None, list[Result]] = {}
     stop.started = True
     for step, path in paths.items():
@@ -118,7 +120,7 @@ def measure(
 
 
 def progress(stop: StopSignal, label: str, done: int, total: int) -> None:
-    """One line on what is done, as long as something is left. Preempted if somebody asked to stop."""
+    """Print one progress line, unless all is done. Raises Preempted after a stop request."""
     if stop:
         raise Preempted(
             f"{stop.received} after {label}, {done} of {total} questions: saved; the same command continues"

@@ -1,5 +1,5 @@
-"""Failures that a run's own words explain: numbers that are not finite, memory or disk space that ran out. One line each,
-with what to change so that the run can go on."""
+"""Failures with a known cause: numbers that are not finite, no memory, no disk space. Each becomes one line that says what
+to change so that the run can continue."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from zero.tracking import journal
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 
 
-def finite(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """The same weights; FloatingPointError at the first one that holds a value which is not finite."""
+def check_finite(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the same weights; FloatingPointError at the first one that holds a value which is not finite."""
     for name, tensor in weights:
         if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise FloatingPointError(f"the weights are not finite ({name})")
@@ -31,14 +31,14 @@ def finite(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]
 
 
 @contextmanager
-def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """What fails inside comes out as InputError or Broken, if its cause is known."""
+def explain_failures(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Turns errors of known cause inside into InputError or Broken, with a remedy."""
     try:
         yield
     except NotFinite as error:
         if not _last_line(run_dir).get("step"):
-            raise  # the model's own weights: no rate is to blame
-        raise Broken(f"{error}; {_slower(run_dir, config, lost=error.version)}") from error
+            raise  # no update yet: it is the model's weights, not the learning rate
+        raise Broken(f"{error}; {_lower_rate(run_dir, config, first_bad=error.version)}") from error
     except (InputError, Broken):
         raise
     except Exception as error:
@@ -46,9 +46,11 @@ def explained(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
             raise no_space(run_dir, "its files") from error
         if isinstance(error, FloatingPointError):
             setting = "algo.critic.optim" if "algo.critic.optim" in str(error) else "optim"
-            raise Broken(f"{_where(run_dir)}: {error}; {_slower(run_dir, config, setting, _lost(run_dir))}") from error
+            remedy = _lower_rate(run_dir, config, setting, _first_bad_step(run_dir))
+            raise Broken(f"{_where(run_dir)}: {error}; {remedy}") from error
         if is_memory(error):
-            raise Broken(f"{_where(run_dir)}: out of memory ({_first(error)}); {_smaller(error, config)}") from error
+            cause = f"out of memory ({_first_sentence(error)})"
+            raise Broken(f"{_where(run_dir)}: {cause}; {_less_memory(error, config)}") from error
         raise
 
 
@@ -75,37 +77,38 @@ def _where(run_dir: Path) -> str:
     return "before the first step" if done is None else f"step {done + 1}"
 
 
-def _lost(run_dir: Path) -> float:
-    """The step before the first of those, at the journal's end, whose updates were skipped: its update led there."""
-    lost = math.inf
+def _first_bad_step(run_dir: Path) -> float:
+    """The step whose update broke the weights: the last before the skipped updates at the journal's end; else infinity."""
+    step = math.inf
     with suppress(InputError, OSError, ValueError):
         for line in reversed(journal.read(run_dir)):
             if not line.get("loss/skipped_updates") and not line.get("critic/skipped_updates"):
                 break
-            lost = line["step"] - 1
-    return lost
+            step = line["step"] - 1
+    return step
 
 
-def _slower(run_dir: Path, config: Mapping[str, Any], setting: str = "optim", lost: float = math.inf) -> str:
-    """What lets the run go on; `setting`: of the optimizer whose steps were too long. The checkpoints from step `lost` on
-    hold weights that no rate can save."""
+def _lower_rate(run_dir: Path, config: Mapping[str, Any], setting: str = "optim", first_bad: float = math.inf) -> str:
+    """The remedy for diverged weights: a lower learning rate, without the checkpoints from step `first_bad` on.
+    `setting` is the config key of the optimizer."""
     optim = config["algo"]["critic"]["optim"] if setting != "optim" else config["optim"]
     last, rate = _last_line(run_dir), optim["lr"]
-    norm, used = last.get("loss/grad_norm"), last.get("loss/learning_rate")
-    seen = ""
+    norm, last_rate = last.get("loss/grad_norm"), last.get("loss/learning_rate")
+    state = ""
     if last.get("step"):
-        shown = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {used or 0:.3g}"
-        seen = f"in step {last['step']}: {shown}; "
+        values = f"gradient norm {'not finite' if norm is None else f'{norm:.3g}'}, learning rate {last_rate or 0:.3g}"
+        state = f"in step {last['step']}: {values}; "
     saved = step_folders(run_dir / "checkpoints")
-    bad = [path for step, path in saved.items() if step >= lost]
-    good = [path.name for step, path in saved.items() if step < lost]
-    again = f"from checkpoint {good[-1]}" if good else "from the start"
+    bad = [path for step, path in saved.items() if step >= first_bad]
+    good = [path.name for step, path in saved.items() if step < first_bad]
+    origin = f"from checkpoint {good[-1]}" if good else "from the start"
     remove = f"remove {' '.join(map(str, bad))}, whose weights are lost already, and " if bad else ""
-    return f"{seen}the same command would meet it again: {remove}add resume_with='{setting}.lr={rate / 10:.3g}': it goes on {again}"
+    change = f"{remove}add resume_with='{setting}.lr={rate / 10:.3g}': it goes on {origin}"
+    return f"{state}the same command would meet it again: {change}"
 
 
-def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:
-    """What needs less memory of what was being done."""
+def _less_memory(error: BaseException, config: Mapping[str, Any]) -> str:
+    """The remedy for running out of memory: smaller settings of the stage that failed."""
     files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
     rollout, learner = config["rollout"], config["learner"]
     rows = rollout.get("max_rows") or (rollout.get("engine") or {}).get("max_rows")
@@ -118,7 +121,7 @@ def _smaller(error: BaseException, config: Mapping[str, Any]) -> str:
     return f"the same command with resume_with='{' '.join(changes)}' goes on with less; debug=probe measures the longest step"
 
 
-def _first(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
     """An error's first sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.split(". ")[0][:160]

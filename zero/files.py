@@ -1,7 +1,7 @@
-"""Files that are whole or absent: the one place that knows how a file is replaced and what a torn line is.
+"""Atomic writes, appends of whole lines, and bounded reads: the only place that replaces files or knows torn lines.
 
-Reading takes ordinary files only, and never more than fits in memory: a name in a run folder may be a pipe, which would
-be waited for, a device that never ends, or a file of terabytes. Each of them is an OSError here.
+Only regular files are read, up to a size limit: a name in a run folder may be a pipe, which blocks, a device that never
+ends, or a file of terabytes. Each of them raises OSError here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LONGEST = 1 << 26  # bytes of one line
 
 @contextmanager
 def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
-    """A new name beside `path`, for what writes a file itself; at the end of the block it becomes `path` at once.
+    """A temporary path beside `path` to write to; at the end of the block it atomically becomes `path`.
 
-    Readers and a kill see the old file or the new one; an error leaves the old one and nothing else. The name is this
-    process's own: several may replace one file. `sync`: the file is on disk at the end, also after a power cut.
+    Readers see the old file or the new one, also after a kill; an error leaves the old one. The name is unique to this
+    process: several may replace one file. `sync`: fsync before the rename.
     """
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
     try:
@@ -39,24 +39,24 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == str(partial):
-            error.filename = str(path)  # what the user knows it by
+            error.filename = str(path)  # the name that the user knows
         raise
 
 
 def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> None:
-    """Replace a file (text as UTF-8) as `replacing` does. OSError passes."""
+    """Replace a file (text as UTF-8) as `replacing` does. OSError propagates."""
     with replacing(path, sync) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
-    """One JSON object, whole or not at all."""
+    """Write one JSON object atomically."""
     write_atomically(path, json.dumps(record, indent=1, default=str) + "\n", sync)
 
 
 def append_whole(path: Path, lines: bytes) -> None:
-    """Whole lines at the end of a file, on disk when this returns; a line torn by a kill before them stays its own.
-    OSError (a full disk takes the beginning, and says nothing) passes and leaves the file as it was."""
+    """Append whole lines, on disk when this returns. A last line torn by a kill is ended first, so that it stays apart.
+    OSError, also for a partial write (full disk), leaves the file as it was."""
     with path.open("ab+", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         torn = False
@@ -74,13 +74,13 @@ def append_whole(path: Path, lines: bytes) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """One JSON object as a line at the end of a file, as `append_whole`."""
+    """Append one JSON object as a line, as `append_whole` does."""
     append_whole(path, json.dumps(record, default=str).encode() + b"\n")
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """An ordinary file (or a link to one) for reading. OSError for anything else, at once."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer opens at once, too
+    """Open a regular file (or a link to one) for reading. OSError for anything else, without blocking."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else a pipe without a writer would block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no ordinary file", str(path))
@@ -88,7 +88,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, largest: int = LARGEST) -> bytes:
-    """The content of an ordinary file. OSError for anything else, and for one of more than `largest` bytes."""
+    """The content of a regular file. OSError for anything else, and for one of more than `largest` bytes."""
     with open_regular(path) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
@@ -97,8 +97,7 @@ def read_regular(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def read_lines(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
-    """The lines of an ordinary file, one at a time; of one that is longer than `longest` the beginning, and nothing
-    of what follows it."""
+    """The lines of a regular file, one at a time. Stops after the first `longest` bytes of a line longer than that."""
     with open_regular(path) as file:
         while line := file.readline(longest):
             yield line
@@ -107,7 +106,7 @@ def read_lines(path: Path, longest: int = LONGEST) -> Iterator[bytes]:
 
 
 def json_object(text: bytes | str) -> dict[str, Any] | None:
-    """The object that is written there; None if it is torn, damaged or no object."""
+    """The JSON object in `text`; None if it is torn, damaged or no object."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
@@ -116,7 +115,7 @@ def json_object(text: bytes | str) -> dict[str, Any] | None:
 
 
 def read_json(path: Path, largest: int = LARGEST_RECORD) -> dict[str, Any]:
-    """The object of a JSON file; {} if there is none, or what is there is no object."""
+    """The object in a JSON file; {} if the file is missing, unreadable or holds no object."""
     try:
         return json_object(read_regular(path, largest)) or {}
     except OSError:
@@ -124,13 +123,13 @@ def read_json(path: Path, largest: int = LARGEST_RECORD) -> dict[str, Any]:
 
 
 def json_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Every line of a file of JSON lines as it stands there, and its object; None for a torn or damaged one."""
+    """Every line of a JSON Lines file, with its object; None for a torn or damaged line."""
     for line in content.splitlines(keepends=True):
         yield line, json_object(line)
 
 
 def read_json_lines(path: Path, largest: int = LARGEST) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; torn and damaged lines are left out; none if the file cannot be read."""
+    """The objects in a JSON Lines file, without torn and damaged lines; [] if the file cannot be read."""
     try:
         content = read_regular(path, largest)
     except OSError:
@@ -139,6 +138,6 @@ def read_json_lines(path: Path, largest: int = LARGEST) -> list[dict[str, Any]]:
 
 
 def step_folders(folder: Path) -> dict[int, Path]:
-    """The folders step_N in a folder by N, ascending (beyond 999,999 the names are longer); anything else is left alone."""
+    """The folders step_N in `folder` by N, ascending as numbers; everything else is ignored."""
     names = {path: path.name.removeprefix("step_") for path in folder.glob("step_*") if path.is_dir()}
     return dict(sorted((int(digits), path) for path, digits in names.items() if digits.isdecimal()))

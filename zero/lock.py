@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a file that is locked as long as its owner lives, and says who that is."""
+"""One process at a time in a folder: a lock file that names its owner and is locked as long as the owner lives."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from typing import Any
 from zero.errors import InputError
 
 FILE = ".lock"
-NO_LOCKS = (
-    errno.ENOSYS,
-    errno.ENOLCK,
-    errno.EOPNOTSUPP,
-    errno.EINVAL,
-    errno.ENOTSUP,
-)  # what file systems without them say
+# Errors of file systems without locks
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTSUP)
 
 
 @contextmanager
 def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
-    """Own an existing folder inside. InputError on `key` that names the owner if another process has it.
+    """Hold the lock of a folder. InputError on `key` that names the owner if another process has it.
 
-    Of the ranks of a run the first one owns it for all. The lock ends with its process, however that ends. A file system
-    without locks is trusted as far as the file goes: an owner of this machine that is dead owns nothing. A folder in which
-    nothing was kept goes with its lock.
+    Rank 0 holds it for all ranks of a run. The lock ends with its process, however that ends. On a file system without
+    locks the content of the file decides: a dead owner on this machine does not count. A folder that holds nothing but
+    the lock is removed at the end.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -41,7 +36,7 @@ def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if os.listdir(folder) == [FILE] and _is(handle, folder / FILE):
+            if os.listdir(folder) == [FILE] and _same_file(handle, folder / FILE):
                 (folder / FILE).unlink()
                 folder.rmdir()
         with suppress(OSError):
@@ -50,22 +45,23 @@ def owned(folder: Path, key: str = "run_dir") -> Iterator[None]:
 
 
 def _locked(path: Path, folder: Path, key: str) -> int:
-    """The open file, locked, with our name in it."""
+    """Open the file, lock it and write this process's record into it."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)  # it may just have gone with the last owner's lock
+        folder.mkdir(parents=True, exist_ok=True)  # the last owner may just have removed it with its lock
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         owner = _read(handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            for _ in range(20):  # it may be about to write its name
+            for _ in range(20):  # the owner may be about to write its record
                 if owner := _read(handle):
                     break
                 time.sleep(0.05)
             os.close(handle)
             if not _takes_over(owner):
                 raise InputError(key, folder, _in_use(owner, key)) from None
-            with suppress(FileNotFoundError):  # whatever still holds it, a child of the dead or a copy that gives way
+            # Still locked by a child of the dead owner, or by a copy that gives way: start a new file
+            with suppress(FileNotFoundError):
                 path.unlink()
             continue
         except OSError as error:
@@ -75,38 +71,38 @@ def _locked(path: Path, folder: Path, key: str) -> int:
             if _runs_here(owner) and not _takes_over(owner):
                 os.close(handle)
                 raise InputError(key, folder, _in_use(owner, key)) from None
-            print(f"note: {folder}: its file system has no locks ({error.strerror}); start one process in it at a time",
-                  file=sys.stderr)  # fmt: skip
-        if _is(handle, path):
+            advice = f"its file system has no locks ({error.strerror}); start one process in it at a time"
+            print(f"note: {folder}: {advice}", file=sys.stderr)
+        if _same_file(handle, path):
             break
-        os.close(handle)  # another one has taken it over in between
+        os.close(handle)  # another process has replaced the file in between
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(_ourselves()).encode(), 0)
+    os.pwrite(handle, json.dumps(_own_record()).encode(), 0)
     return handle
 
 
-def _ourselves() -> dict[str, Any]:
+def _own_record() -> dict[str, Any]:
     pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
     return {
         "pid": pid,
         "host": _host(),
         "since": since,
-        "began": _began(pid),
+        "began": _start_time(pid),
         "lease": os.environ.get("ZERO_LEASE", ""),
     }
 
 
 def _host() -> str:
-    """This machine; a container's process numbers are its own, and so is its name here."""
+    """This machine and PID namespace: a container has process ids of its own."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        space = ""
-    return f"{os.uname().nodename} {space}".strip()
+        namespace = ""
+    return f"{os.uname().nodename} {namespace}".strip()
 
 
-def _began(pid: int) -> str:
-    """When a process began, in the kernel's clock: its number may be another's by now. "" where that cannot be known."""
+def _start_time(pid: int) -> str:
+    """When a process started, in kernel ticks, to recognize a reused process id. "" where that is unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -114,14 +110,15 @@ def _began(pid: int) -> str:
 
 
 def _takes_over(owner: dict[str, Any]) -> bool:
-    """Whether its owner is dead, or is another copy of our cell of a sweep, which gives way to the one with the lease."""
-    ours, theirs = (str(one.get("lease", "")).rpartition(":")[0] for one in (_ourselves(), owner))
+    """Whether this process may take the lock: the owner is dead, or is another copy of the same cell of a sweep, which gives
+    way to the one with the lease."""
+    own_lease, other_lease = (str(record.get("lease", "")).rpartition(":")[0] for record in (_own_record(), owner))
     dead = owner.get("host") == _host() and not _runs_here(owner)
-    return dead or bool(ours and ours == theirs)
+    return dead or bool(own_lease and own_lease == other_lease)
 
 
 def _runs_here(owner: dict[str, Any]) -> bool:
-    """Whether it is a process of this machine that lives, and not this one."""
+    """Whether the owner is a living process on this machine, other than this one."""
     pid = owner.get("pid")
     if owner.get("host") != _host() or not isinstance(pid, int) or pid == os.getpid():
         return False
@@ -130,8 +127,8 @@ def _runs_here(owner: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # another user's
-    return owner.get("began") == _began(pid)
+        pass  # it is another user's
+    return owner.get("began") == _start_time(pid)
 
 
 def _in_use(owner: dict[str, Any], key: str) -> str:
@@ -149,10 +146,10 @@ def _read(handle: int) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _is(handle: int, path: Path) -> bool:
+def _same_file(handle: int, path: Path) -> bool:
     try:
-        there = path.stat()
+        at_path = path.stat()
     except FileNotFoundError:
         return False
-    ours = os.fstat(handle)
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+    opened = os.fstat(handle)
+    return (at_path.st_dev, at_path.st_ino) == (opened.st_dev, opened.st_ino)

@@ -1,6 +1,6 @@
 """One training step, told as a story: read `step` first, then `train`.
 
-Everything here is a verb over the records of zero/records.py. No config object reaches this file, only parts.
+All functions take and return the records of zero/records.py. No config object reaches this file, only built components.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zero.benchmark import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.critic import Critic
 from zero.distributed import World
 from zero.errors import InputError, Preempted
-from zero.failures import finite
+from zero.failures import check_finite
 from zero.files import write_atomically
 from zero.grading import Grader
 from zero.learner import Learner
@@ -44,7 +44,7 @@ from zero.tracking.trackers import Trackers
 
 @dataclass(frozen=True)
 class Run:
-    """Every part of a run, each built once by zero/build.py."""
+    """The components and settings of a run, built once by zero/build.py."""
 
     dir: Path
     template: AnyTemplate
@@ -73,13 +73,13 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
-    model: str = ""  # a fingerprint of the weights that the run began with
-    rounds: Rounds = field(default_factory=Rounds)  # of questions, so far
-    # Called once, with the number of steps done before; -1: not even the evaluation before training.
+    model: str = ""  # a fingerprint of the weights that the run started from
+    rounds: Rounds = field(default_factory=Rounds)  # rounds of questions used so far
+    # Called once with the number of steps done before; -1: a new run, not evaluated yet
     on_start: Callable[[int], None] = lambda done: None
 
     def save(self, path: Path) -> None:
-        """All that changes from step to step, into the existing folder `path`. Called by every rank."""
+        """Write all state that changes from step to step into the existing folder `path`. Called by every rank."""
         self.learner.save(path)
         if self.critic:
             self.critic.save(path)
@@ -88,7 +88,7 @@ class Run:
             self.rounds.save(path)
 
     def load(self, path: Path, step: int) -> None:
-        """As it was when `save` was called after `step` steps."""
+        """Restore the state that `save` wrote after `step` steps."""
         self.learner.load(path)
         if self.critic:
             self.critic.load(path)
@@ -115,7 +115,7 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
 
 
 def rollout_and_grade(run: Run, t: int, timer: StageTimer) -> tuple[list[Group], list[Group]]:
-    """The step's groups, and all that were sampled for them: more, if the algorithm replaces groups without a signal."""
+    """The step's groups, and all groups that were sampled: more, if the algorithm replaces groups without a signal."""
     sampled: list[Group] = []
     for r in range(1 + run.algo.resample_rounds):
         prompts = run.world.shard(make_prompts(run, t, r))
@@ -133,7 +133,7 @@ def rollout_and_grade(run: Run, t: int, timer: StageTimer) -> tuple[list[Group],
 
 
 def request_next(run: Run, t: int, timer: StageTimer) -> None:
-    """If the engine samples one step ahead: start on the completions of step t, the next one."""
+    """If the engine samples one step ahead, start sampling the completions of step t, the next one."""
     if run.engine.staleness and t < run.steps:
         prompts = run.world.shard(make_prompts(run, t, 0))
         with timer("rollout"):
@@ -141,7 +141,7 @@ def request_next(run: Run, t: int, timer: StageTimer) -> None:
 
 
 def compare_algorithms(run: Run, t: int, batch: Batch, groups: Sequence[Group], timer: StageTimer) -> Metrics:
-    """What other algorithms would have made of this step, in the steps in which that is asked for."""
+    """The lens' comparison of this step with other algorithms, every `lens.every` steps."""
     if run.lens is None or not due(t + 1, run.lens.every, run.steps):
         return {}
     with timer("lens"):
@@ -149,15 +149,15 @@ def compare_algorithms(run: Run, t: int, batch: Batch, groups: Sequence[Group], 
 
 
 def sync(run: Run, version: int, timer: StageTimer) -> None:
-    """Send the new weights to the engine, as soon as it draws nothing with the old ones any more."""
+    """Send the new weights to the engine, once it samples nothing with the old ones any more."""
     with timer("rollout"):
         run.prefetch.wait()
     with timer("sync"):
-        run.engine.sync(finite(run.learner.weights()), version=version)
+        run.engine.sync(check_finite(run.learner.weights()), version=version)
 
 
 def speeds(metrics: Metrics, learned: int) -> Metrics:
-    """Tokens per second of a step's rollout and updates; `learned` counts a token once for every epoch."""
+    """Tokens per second of a step's rollout and updates; `learned` counts every token once per epoch."""
     return {
         "speed/rollout": metrics["tokens/generated"] / metrics["time/rollout"],
         "speed/update": learned / metrics["time/update"],
@@ -165,23 +165,23 @@ def speeds(metrics: Metrics, learned: int) -> Metrics:
 
 
 def make_prompts(run: Run, t: int, r: int) -> list[Prompt]:
-    """The prompts of round r of step t: a function of the seed, these numbers and the rounds taken before."""
+    """The prompts of round r of step t: they depend on the seed, r, t and the rounds used before."""
     questions = run.questions.batch(run.rounds.number(t, r), run.prompts, run.seed)
     keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
     return [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
 
 
 def generate(run: Run, prompts: Sequence[Prompt]) -> list[list[Completion]]:
-    """A group of completions for each of these prompts, with the weights that the engine has now."""
-    # The last sampling of a step, unless more follows: for lack of a signal, for a critic, or a step ahead.
+    """A group of completions for each prompt, with the engine's current weights."""
+    # Nothing else is sampled before the next sync, unless for new groups, a critic, or the step ahead.
     last = not (run.algo.resample_rounds or run.critic or run.engine.staleness)
     with run.engine.awake(last):
         return run.engine.generate(prompts, run.group_size, run.sampling)
 
 
 def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
-    """The step's responses as tensors, with advantages and whatever the algorithm needs for them: log-probabilities of the
-    old policy and the reference, values of a critic."""
+    """The step's responses as tensors, with advantages and what the algorithm needs for them: log-probabilities of the old
+    policy and of the reference, values of a critic."""
     batch = make_batch(groups, run.algo, run.tokenizer.pad_token_id or 0)
     if run.algo.needs_reference:
         batch = replace(batch, reference_NT=run.learner.logprobs(batch, reference=True))
@@ -193,8 +193,8 @@ def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
 
 def make_mini_batches(run: Run, batch: Batch, t: int) -> list[Batch]:
     """The batches of the step's optimizer steps. The first update starts from the policy that made the samples: its ratios
-    are 1. The later ones carry that policy's log-probabilities, computed on the same micro-batches as in the update, so that
-    a ratio shows what the updates changed and not how the rows were cut."""
+    are 1. Later ones carry that policy's log-probabilities, computed on the update's own micro-batches, so that a ratio
+    shows what the updates changed and no rounding of other micro-batches."""
     first, *others = mini_batches(batch, run.algo, run.updates, run.epochs, key=(run.seed, t))
     learner, algo = run.learner, run.algo
     return [replace(first, old_NT=None)] + [replace(b, old_NT=learner.logprobs(b, as_updated=algo)) for b in others]
@@ -207,22 +207,22 @@ def update(run: Run, mini_batch: Batch) -> Metrics:
 
 
 def has_signal(group: Group) -> bool:
-    """Whether the siblings' rewards differ: else no comparison among them has a gradient."""
+    """Whether the group's rewards differ: else its advantages are all zero."""
     return len({verdict.reward for verdict in group.verdicts}) > 1
 
 
 def train(run: Run, stop: StopSignal) -> list[Result]:
     """All steps from the newest checkpoint on, with their evaluations. Returns the last evaluation.
 
-    The journal line of a step is written before its checkpoint: a resumed run drops what lies beyond its checkpoint and
-    computes it again, to the same numbers.
+    The journal line of a step is written before its checkpoint: a resumed run drops the lines after its checkpoint and
+    computes the same numbers again.
     """
     done_before = resume(run)
     start, stop.started = max(done_before, 0), True
     hack = RewardHackAlarm.from_journal(journal.read(run.dir) if run.world.is_main else ())
     results: list[Result] = []
-    run.engine.sync(finite(run.learner.weights()), version=start)
-    refuse_coarser(run.engine, run.learner)
+    run.engine.sync(check_finite(run.learner.weights()), version=start)
+    refuse_coarser_dtype(run.engine, run.learner)
     if run.sync_check.every:
         check_sync(run, make_prompts(run, start, 0), start)
     if done_before < 0:
@@ -245,9 +245,9 @@ def train(run: Run, stop: StopSignal) -> list[Result]:
 
 
 def record(run: Run, stop: StopSignal, done: int, metrics: Metrics) -> None:
-    """The journal line of a step, its checkpoint if one is due or somebody asks to stop, and then Preempted."""
-    # Read once: a signal that arrives later is for the next step. Read before anything is written: this raises LeaseLost in a
-    # process whose run another one has taken over.
+    """Write the step's journal line, and its checkpoint if one is due or a stop was requested; then raise Preempted if it was."""
+    # Read once, so that a later signal is for the next step; and before anything is written, since this raises LeaseLost if
+    # another process has taken the run over.
     stopping = run.world.any_rank(bool(stop))
     run.trackers.metrics(metrics | _clock(), step=done)
     if stopping or (done and due(done, run.save_every, run.steps)):
@@ -259,8 +259,8 @@ def record(run: Run, stop: StopSignal, done: int, metrics: Metrics) -> None:
 
 
 def resume(run: Run) -> int:
-    """Load the newest sound checkpoint, take the journal back to it, and return its number of steps; -1: there is none yet."""
-    newest = checkpoint.agreed(run.dir / "checkpoints", lambda text: print(text, file=sys.stderr), run.world)
+    """Load the newest sound checkpoint, rewind the journal to it, and return its number of steps; -1 without a checkpoint."""
+    newest = checkpoint.newest_of_rank_0(run.dir / "checkpoints", lambda text: print(text, file=sys.stderr), run.world)
     done = -1
     if newest:
         done, path = newest
@@ -274,8 +274,8 @@ def resume(run: Run) -> int:
     return done
 
 
-def refuse_coarser(engine: RolloutEngine, learner: Learner) -> None:
-    """InputError if the engine must round what the learner computes with: a small update would move one and not the other."""
+def refuse_coarser_dtype(engine: RolloutEngine, learner: Learner) -> None:
+    """InputError if the engine's dtype is coarser than the learner's: a small update would change only the learner."""
     if engine.dtype is not None and engine.dtype.itemsize < learner.dtype.itemsize:
         coarse, fine = (str(dtype).removeprefix("torch.") for dtype in (engine.dtype, learner.dtype))
         remedy = f"the engine holds weights in {coarse}, which rounds most of a small update away; set it to {coarse}"
@@ -289,7 +289,7 @@ def check_sync(run: Run, prompts: Sequence[Prompt], version: int) -> float:
 
 
 def staleness(groups: Sequence[Group], t: int) -> Metrics:
-    """By how many steps the weights that made the responses of step t lag behind, on the mean of their tokens."""
+    """How many steps the weights that sampled step t's responses lag behind, as a mean over tokens."""
     versions = [(c.length, t - c.version) for group in groups for c in group.completions if c.version >= 0]
     tokens = sum(length for length, _ in versions)
     return {"mismatch/staleness": sum(n * steps for n, steps in versions) / tokens} if tokens else {}
@@ -297,14 +297,14 @@ def staleness(groups: Sequence[Group], t: int) -> Metrics:
 
 def run_benchmarks(run: Run, done: int) -> tuple[Metrics, list[Result]]:
     """Evaluate every benchmark after `done` steps; completions go to the run folder."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     results = [evaluate(bench, run.template, run.tokenizer, run.engine, world=run.world) for bench in run.benchmarks]
     metrics = {name: value for result in results for name, value in result.metrics().items()}
     metrics |= macro(results) if len(results) > 1 else {}
     for result in results:
         save_completions(run, f"eval_{result.name}_{done:06d}", result.rows)
     run.trackers.evaluation(done, results)
-    return metrics | {"time/evaluate": time.perf_counter() - began}, results
+    return metrics | {"time/evaluate": time.perf_counter() - start}, results
 
 
 def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> None:
@@ -317,21 +317,21 @@ def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> No
 
 
 def due(done: int, every: int, last: int) -> bool:
-    """Whether something that happens every `every` steps, and at the end, happens after `done` steps."""
+    """Whether something that happens every `every` steps (0: never) and after the last one happens after `done` steps."""
     return done == last or (every > 0 and done % every == 0)
 
 
 @dataclass
 class StageTimer:
-    """Wall seconds of each stage of a step, entered once or more."""
+    """Wall seconds of each stage of a step; a stage may be entered more than once."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
+        start = time.perf_counter()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def metrics(self) -> Metrics:
         return {f"time/{stage}": seconds for stage, seconds in self.seconds.items()}

@@ -1,12 +1,12 @@
 """The mathematics of the policy gradient, and nothing else: pure functions of tensors.
 
 Read together with the yaml files in conf/algo: an algorithm is one choice of advantage, weight, surrogate and KL, and of
-credit if a critic tells a response's tokens apart. The loss is always
+an estimator if a critic gives each token its own advantage. The loss is always
 
     L = sum over (n, t) of  weight[n, t] * (surrogate[n, t] + beta * kl[n, t])
 
-so that averaging is data: `weight` is made once per optimizer step over all its responses, and a sum does not change
-when it is cut into micro-batches or spread over processes.
+so that averaging is data: `weight` is computed once per optimizer step over all its responses, and a sum does not change
+when it is split into micro-batches or over processes.
 
 Axes: P prompts, G completions of a prompt, N = P x G responses, T tokens.
 
@@ -100,7 +100,7 @@ def _all_equal(rewards_PG: Tensor) -> Tensor:
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1, keepdim=True)
 
 
-# ------------------------------------------ credit: what each token, or each step of several tokens, contributed: -> [N, T]
+# ------------------------------------- estimators: the advantage of each token, or of each step of several tokens: -> [N, T]
 
 
 def generalized_advantage(
@@ -109,21 +109,21 @@ def generalized_advantage(
     """A_s = sum over l >= 0 of (gamma lam)^l delta_{s+l}, with delta_s = r_s + gamma V_{s+1} - V_s. [GAE] eq. 16
 
     A response is a sequence of steps; step_start_NT (bool) marks the first token of each. value_NT is the value of the state
-    before such a token, r_s what the tokens of step s earned, and after the last step nothing is left to earn. Every
-    token has its step's advantage. A step is one token for a learned critic; with steps of many tokens, gamma = 1 and
-    lam = 0 this is A_s = r_s + V_{s+1} - V_s of [Vine] eq. 5.
+    before such a token, r_s the sum of the rewards of step s's tokens; after the last step the value is 0. Every token has
+    its step's advantage. A step is one token for a learned critic; with steps of many tokens, gamma = 1 and lam = 0 this
+    is A_s = r_s + V_{s+1} - V_s of [Vine] eq. 5.
     """
     advantage_NT = torch.zeros_like(reward_NT)
-    reward_N, ahead_N, following_N = (torch.zeros_like(reward_NT[:, 0]) for _ in range(3))
+    reward_N, next_advantage_N, next_value_N = (torch.zeros_like(reward_NT[:, 0]) for _ in range(3))
     for t in reversed(range(reward_NT.shape[1])):
         start_N = step_start_NT[:, t]
         reward_N = reward_N + reward_NT[:, t]
-        delta_N = reward_N + gamma * following_N - value_NT[:, t]
-        ahead_N = torch.where(start_N, delta_N + gamma * lam * ahead_N, ahead_N)
-        following_N = torch.where(start_N, value_NT[:, t], following_N)
+        delta_N = reward_N + gamma * next_value_N - value_NT[:, t]
+        next_advantage_N = torch.where(start_N, delta_N + gamma * lam * next_advantage_N, next_advantage_N)
+        next_value_N = torch.where(start_N, value_NT[:, t], next_value_N)
         reward_N = reward_N.masked_fill(start_N, 0.0)
-        advantage_NT[:, t] = ahead_N
-    for t in range(1, reward_NT.shape[1]):  # what a step is worth is known at its first token; its others share it
+        advantage_NT[:, t] = next_advantage_N
+    for t in range(1, reward_NT.shape[1]):  # copy the advantage of a step's first token to its other tokens
         advantage_NT[:, t] = torch.where(step_start_NT[:, t], advantage_NT[:, t], advantage_NT[:, t - 1])
     return advantage_NT * mask_NT
 
@@ -137,12 +137,12 @@ def whitened(advantage_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8) -> Tensor
 
 
 def clipped_value_loss(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float | None) -> Tensor:
-    """max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2) / 2 for each token; None clips nothing. [N, T] -> [N, T].
+    """max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2) / 2 for each token; clip=None: no clipping. [N, T] -> [N, T].
     From the code of [PPO] and [DrGRPO]; the paper of [PPO] has the plain square, eq. 9."""
     loss_NT = (value_NT - return_NT).square()
     if clip is not None:
-        held_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip)
-        loss_NT = torch.maximum(loss_NT, (held_NT - return_NT).square())
+        clamped_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip)
+        loss_NT = torch.maximum(loss_NT, (clamped_NT - return_NT).square())
     return loss_NT / 2
 
 
@@ -172,7 +172,7 @@ def token_mean(mask_NT: Tensor) -> Tensor:
 
 
 # ------------------- surrogates: new, old log-probabilities, advantage, mask [N, T] -> loss and where it is clipped (bool) [N, T]
-# What is counted as clipped is what chose the branch of the loss, so the two cannot differ.
+# The mask that counts clipped tokens also selects the branch of the loss, so the two cannot differ.
 
 
 def clipped(
@@ -209,8 +209,8 @@ def truncated_importance(
     """CISPO: -sg(clip(r, 1 - low, 1 + high)) A log p. The clip limits a token's weight and takes no token's gradient away.
     [CISPO] eq. 4 and 5; the paper has no lower bound (low = 1)."""
     ratio_NT = (logprob_NT.detach() - old_NT).exp()
-    held_NT = ratio_NT.clamp(1 - low, 1 + high)
-    return -held_NT * advantage_NT * logprob_NT, held_NT != ratio_NT
+    clamped_NT = ratio_NT.clamp(1 - low, 1 + high)
+    return -clamped_NT * advantage_NT * logprob_NT, clamped_NT != ratio_NT
 
 
 def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +220,7 @@ def log_likelihood(logprob_NT: Tensor, old_NT: Tensor, advantage_NT: Tensor, mas
 
 
 # ------------------------- the gap between sampler and learner: the learner's and the sampler's log-probabilities -> factor [N, T]
-# The samples come from the sampler's distribution; these weigh the policy's loss, never its KL. They carry no gradient.
+# The samples come from the sampler's distribution; these factors weigh the policy's loss, never the KL, without gradient.
 
 
 def token_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap: float) -> Tensor:
@@ -235,10 +235,10 @@ def sequence_correction(old_NT: Tensor, sampler_NT: Tensor, mask_NT: Tensor, cap
 
 
 def _pessimistic(ratio: Tensor, advantage_NT: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """max(-A r, -A clip(r)), and where it is the clipped one: the ratio left the trust region the way that A asks for."""
-    held = ratio.clamp(1 - low, 1 + high)
-    clipped_NT = ((advantage_NT > 0) & (ratio > held)) | ((advantage_NT < 0) & (ratio < held))
-    return torch.where(clipped_NT, -advantage_NT * held, -advantage_NT * ratio), clipped_NT
+    """max(-A r, -A clip(r)), and where it is the clipped one: the ratio has left the trust region in the direction of A."""
+    clamped = ratio.clamp(1 - low, 1 + high)
+    clipped_NT = ((advantage_NT > 0) & (ratio > clamped)) | ((advantage_NT < 0) & (ratio < clamped))
+    return torch.where(clipped_NT, -advantage_NT * clamped, -advantage_NT * ratio), clipped_NT
 
 
 def _sequence_ratio(difference_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ def _sequence_ratio(difference_NT: Tensor, mask_NT: Tensor) -> Tensor:
 
 
 # ------------------------------------------------- KL(policy || reference) per token, from samples of the policy: [N, T] -> [N, T]
-# d = reference - policy log-probability, held within +-40 as in the code of [DrGRPO] so that exp(d) stays finite.
+# d = reference - policy log-probability, clamped to +-40 as in the code of [DrGRPO] so that exp(d) stays finite.
 
 
 def k1(logprob_NT: Tensor, reference_NT: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def logprob_and_entropy(
     logits [..., V], ids [...] -> [...], [...]. Computed in float32. The entropy carries a gradient only if asked to.
     """
     logits = logits.float()
-    if temperature != 1:  # a pass over the largest tensor of all, and one more in the backward pass
+    if temperature != 1:  # saves a pass over the largest tensor, and one more in the backward pass
         logits = logits / temperature
     logp = torch.log_softmax(logits, dim=-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):

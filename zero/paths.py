@@ -9,23 +9,22 @@ from pathlib import Path
 PROJECT = "r1-zero-suite"
 ROOT = Path(__file__).resolve().parent.parent  # absolute: a relative path depends on how the program was started
 CONF = next((place for place in (ROOT / "conf", ROOT / "zero" / "conf") if place.is_dir()), ROOT / "conf")
-OWN: list[Path] = []  # folders of a user's own yaml files, laid out like conf/: zero/config/search_path.py
+USER_CONF: list[Path] = []  # a user's own folders of yaml files, laid out like conf/: zero/config/search_path.py
 
 
 def conf_file(name: str) -> Path:
-    """A file of conf/ or of the user's own folders; where it would lie in conf/ if there is none."""
-    return next((folder / name for folder in (CONF, *OWN) if (folder / name).is_file()), CONF / name)
+    """The path of a file of conf/ or of the user's own folders; its path in conf/ if it does not exist."""
+    return next((folder / name for folder in (CONF, *USER_CONF) if (folder / name).is_file()), CONF / name)
 
 
-def own_files(folder: Path) -> list[str]:
-    """The yaml files of a user's own folder that lie as options do in conf/."""
+def user_files(folder: Path) -> list[str]:
+    """The yaml files of a user's own folder that are options of one of conf's groups, relative to the folder."""
     groups = [place.name for place in CONF.iterdir() if place.is_dir()]
     return sorted(path.relative_to(folder).as_posix() for group in groups for path in (folder / group).rglob("*.yaml"))
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs what an extra of ours needs. In a checkout it is the extra itself; an installed copy knows
-    no more than the names of the packages."""
+    """The command that installs an extra: in a checkout by its name; an installed copy lists the packages that it needs."""
     if not (ROOT / "pyproject.toml").is_file():
         requirements = [re.split(r"\s*;", text) for text in metadata.requires(PROJECT) or ()] if _installed() else []
         if packages := [
@@ -36,10 +35,10 @@ def pip_install(extra: str) -> str:
 
 
 def version() -> str:
-    """Our own version: of the checkout, else of what is installed."""
+    """The version of the checkout, else that of the installed package."""
     file = ROOT / "pyproject.toml"
-    if file.is_file() and (written := re.search(r'^version = "(.+)"$', file.read_text(), re.MULTILINE)):
-        return written[1]
+    if file.is_file() and (line := re.search(r'^version = "(.+)"$', file.read_text(), re.MULTILINE)):
+        return line[1]
     return metadata.version(PROJECT) if _installed() else "unknown"
 
 

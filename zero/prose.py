@@ -1,6 +1,6 @@
-r"""The final answer of a response that has no box: the number or formula that its prose gives. Linear in the response.
+r"""The final answer of a response without a box: the number or formula that its prose gives. Linear in the response.
 
-What follows the last `answer is` or `Answer:` counts, else the formula that ends the text, else its last number, as it is
+It is what follows the last `answer is` or `Answer:`, else the formula that ends the text, else the last number, as
 written: 14{,}916, `\frac{3}{4}`, `3\sqrt{2}`, 1.5e3, the 5 of `5 m^2`.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import deque
 
-_LARGEST = 400  # characters of a statement that are looked at
-_LONGEST = 60  # of one that is taken as it stands
-_STATED = re.compile(
+_WINDOW = 400  # characters of a statement that are read
+_LONGEST = 60  # characters of a statement that is taken whole
+_STATEMENT = re.compile(
     r"\b(?:answer|result|solution)(?:\*\*)?(?: to [^.\n]{0,80}?)?\s{0,3}(?:\bis\b|\bare\b|=|:)(?:\*\*)?:?",
     re.IGNORECASE,
 )
@@ -31,7 +31,7 @@ NUMBER = re.compile(
 )
 _RAISED = re.compile(r"[\^_]\{?\s?-?$")
 _SENTENCE_ENDS = re.compile(r"[.!;](?:\s|$)|\n|,\s(?=[A-Za-z]{3})")
-_BEGUN = re.compile(
+_CUT_COMMAND = re.compile(
     r"\\(?:b(?:o(?:x(?:ed?)?)?)?|[dt]?f(?:r(?:ac?)?)?|s(?:q(?:rt?)?)?|l(?:e(?:ft?)?)?|t(?:e(?:xt?)?)?|[dt])?"
 )
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
@@ -39,7 +39,7 @@ _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 
 def prose_answer(text: str) -> str | None:
     """The answer that a text without a box gives; None if there is no statement of one and no number in it."""
-    return _stated(text) or _last_formula(text) or last_number(text)
+    return _stated_answer(text) or _last_formula(text) or last_number(text)
 
 
 def first_number(text: str) -> str | None:
@@ -49,7 +49,7 @@ def first_number(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text that is no exponent and no subscript."""
+    """The last number of a text, exponents and subscripts aside."""
     last = None
     for number in NUMBER.finditer(text):
         if not _RAISED.search(text[max(0, number.start() - 4) : number.start()]):
@@ -57,22 +57,22 @@ def last_number(text: str) -> str | None:
     return last
 
 
-def _stated(text: str) -> str | None:
-    """What the last statement of an answer gives, on its own line or on the next."""
-    statements = deque(_STATED.finditer(text), maxlen=1)
+def _stated_answer(text: str) -> str | None:
+    """The answer that the last statement gives, on its own line or on the next."""
+    statements = deque(_STATEMENT.finditer(text), maxlen=1)
     if not statements:
         return None
     start = statements[0].end()
-    statement = text[start : start + _LARGEST].lstrip(" \t\n*")
+    statement = text[start : start + _WINDOW].lstrip(" \t\n*")
     formula = _FORMULA.match(statement)
     if formula:
         return next(filter(None, formula.groups())).strip() or None
     if last_number(statement.partition("\n")[2]):
-        return None  # the work went on
+        return None  # the working continues after the statement
     end = _SENTENCE_ENDS.search(statement)
     statement = (statement[: end.start()] if end else statement).strip(" \t*")
-    if statement.count("{") != statement.count("}") or _BEGUN.fullmatch(statement):
-        return None  # the response was cut in the middle of it
+    if statement.count("{") != statement.count("}") or _CUT_COMMAND.fullmatch(statement):
+        return None  # the response was cut within the statement
     words = _WORD.findall(statement)
     number = NUMBER.search(statement)
     if (
@@ -86,5 +86,5 @@ def _stated(text: str) -> str | None:
 
 def _last_formula(text: str) -> str | None:
     """The formula between dollars that ends the text."""
-    formula = _LAST_FORMULA.search(text[-_LARGEST:])
+    formula = _LAST_FORMULA.search(text[-_WINDOW:])
     return next(filter(None, formula.groups())).strip() if formula else None

@@ -1,4 +1,4 @@
-"""What others have published for the same model, template and benchmark: a look-up in conf/published.yaml."""
+"""Published scores of the same model, template and benchmark, from conf/published.yaml."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ANY = "*"  # a template that the source does not state
 class Figure:
     """One published score."""
 
-    score: float  # a share, as ours
+    score: float  # a share from 0 to 1
     source: str
-    differs: tuple[str, ...]  # where its protocol is not ours, in words; empty: it is the same
+    differs: tuple[str, ...]  # in words, how its protocol differs from ours; empty: it does not
 
 
 def figures(
@@ -28,7 +28,8 @@ def figures(
     benchmarks: Sequence[str],
 ) -> dict[str, Figure]:
     """The published score of each benchmark that has one, and of the macro average if its table has just these
-    benchmarks. `sampling` is ours: temperature, max_tokens and n. Of several sources the one nearest to ours is taken.
+    benchmarks. `sampling` is ours: temperature, max_tokens and n. Of several sources the one with the fewest differences
+    from our protocol is taken.
     """
     nearest: dict[str, Figure] = {}
     for table in tables.values():

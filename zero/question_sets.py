@@ -1,4 +1,4 @@
-"""The question sets of a run, loaded before torch: the one to train on, those of its benchmarks; whether files have changed."""
+"""Load a run's question sets, before torch: the training set and those of the benchmarks; refuse files that have changed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from zero.records import Question
 
 
 def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, QuestionSet]:
-    """The set to train on (first) and those of the benchmarks, by their config; what is in both leaves the training rows.
+    """The training set (first) and those of the benchmarks, by config; questions of the benchmarks are removed from the
+    training rows.
 
-    InputError if a set cannot be loaded, nothing is left to train on, or the files changed since the run began.
+    InputError if a set cannot be loaded, nothing is left to train on, or the files have changed since the run started.
     """
     training = as_key(config["questions"])
     sets = {training: configs.instantiate(config["questions"], "questions")}
@@ -27,18 +28,18 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     }
     refuse_namesakes(sets[as_key(b)] for b in config["benchmarks"]["sets"].values())
     tested: dict[str, list[Question]] = {}
-    for held in sets.values():  # the training set may be a benchmark's too, with other rows
-        tested.setdefault(held.name, []).extend(held.rows.heldout)
-    everything = sets[training].rows.train
+    for question_set in sets.values():  # the training set may be a benchmark's too, with other rows
+        tested.setdefault(question_set.name, []).extend(question_set.rows.heldout)
+    had_rows = bool(sets[training].rows.train)
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
-        why = "each of its questions is tested, too" if everything else questions.rows.whereabouts()
-        remedy = "other benchmarks, or other questions" if everything else "a lower heldout, or more questions"
+        why = "each of its questions is tested, too" if had_rows else questions.rows.whereabouts()
+        remedy = "other benchmarks, or other questions" if had_rows else "a lower heldout, or more questions"
         raise InputError("questions", questions.name, f"holds no question to train on: {why}; give it {remedy}")
-    known = run_dir / run_folder.QUESTIONS
-    before = run_folder.read_yaml(known, ("training", "tested")) if known.exists() else None
-    if before is not None and before != manifest(sets):
-        old, new = ([m["training"], *m["tested"]] for m in (before, manifest(sets)))
+    path = run_dir / run_folder.QUESTIONS
+    stored = run_folder.read_yaml(path, ("training", "tested")) if path.exists() else None
+    if stored is not None and stored != manifest(sets):
+        old, new = ([m["training"], *m["tested"]] for m in (stored, manifest(sets)))
         changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
         remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
         raise InputError("run_dir", run_dir, remedy)
@@ -46,7 +47,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
 
 
 def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
-    """The question sets of an evaluation's benchmarks, by their config."""
+    """The question sets of an evaluation's benchmarks, by config (see `as_key`)."""
     entries = config["benchmarks"]["sets"]
     for name, entry in entries.items():
         if entry is None:
@@ -60,7 +61,7 @@ def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
 
 
 def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:
-    """Name, size and content hash of the set trained on and of those that are only tested on."""
+    """Name, size and content hash of the training set and of the benchmarks' other sets."""
     entries = [
         {"name": s.name, "train": len(s.rows.train), "heldout": len(s.rows.heldout), "digest": s.rows.digest}
         for s in sets.values()
@@ -69,5 +70,5 @@ def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:
 
 
 def as_key(config: Any) -> str:
-    """Equal configs, equal keys."""
+    """A config as a dictionary key: equal for equal configs."""
     return json.dumps(config, sort_keys=True)

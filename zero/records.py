@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
     import torch
     from torch import Tensor
 
-# The first number of a prompt's key: they never share random numbers
+# The first number of a prompt's key: prompts for different purposes never share random numbers
 TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
 Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking/glossary.py
 
@@ -27,7 +27,7 @@ class Question:
     answer: tuple[str, ...]
     id: str  # unique within its set, and the same in every run
     solution: str = ""
-    # What this set's checker or an analysis needs: level, numbers
+    # What the set's checker or an analysis needs, such as level or numbers
     meta: Mapping[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
 
@@ -46,70 +46,68 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled response. `logprobs` are the sampler's own, of the distribution it drew from (natural log).
+    """One sampled response. `logprobs` are the sampler's, of the distribution it sampled from (natural log).
 
-    Where a verifier gives feedback it is a whole episode: several tries, and the environment's tokens between them.
+    Where a verifier gives feedback it is a whole episode: several attempts with the environment's tokens between them.
     """
 
-    ids: tuple[int, ...]  # a final stop id included
-    logprobs: tuple[float, ...]  # 0 where the environment spoke; none at all if nobody sampled: a reference solution
+    ids: tuple[int, ...]  # with a final stop id
+    logprobs: tuple[float, ...]  # 0 at the environment's tokens; empty for a reference solution
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
-    action_mask: tuple[bool, ...] = ()  # for each id whether the policy chose it; empty: all of them
-    attempts: tuple[
-        str, ...
-    ] = ()  # the text of each try, without a final stop id; empty: this rollout gives no feedback
-    version: int = -1  # of the weights that made all of its tokens: the updates they had seen; -1: nobody sampled
-    # Logarithm of the share of the distribution that top-p and top-k kept at each token; empty: all of it, or nobody knows
+    action_mask: tuple[bool, ...] = ()  # for each id whether the policy sampled it; empty: all of them
+    attempts: tuple[str, ...] = ()  # text of each attempt, without a final stop id; empty: a rollout without feedback
+    version: int = -1  # number of updates of the weights that sampled all its tokens; -1: a reference solution
+    # Log of the probability that top-p and top-k kept at each token; empty: all of it, or unknown
     log_normalizers: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
-        """Tokens that the policy chose."""
+        """Tokens that the policy sampled."""
         return sum(self.action_mask) if self.action_mask else len(self.ids)
 
     @property
     def final_text(self) -> str:
-        """What is judged: the last try, without what the environment or an earlier try said."""
+        """The text that is graded: the last attempt alone."""
         return self.attempts[-1] if self.attempts else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question in its template. `ids` is what the model sees; `key` seeds its samples and is unique in a run."""
+    """A question in its template. `ids` is the model's input; `key` seeds its samples and is unique in a run."""
 
     question: Question
     text: str
     ids: tuple[int, ...]
-    key: tuple[int, ...]  # (what for, seed, step, position in the step)
-    prefix: Completion | None = None  # what of a response the ids hold already, if it is to be gone on with
+    key: tuple[int, ...]  # (purpose, seed, step, position in the step)
+    prefix: Completion | None = None  # the partial response to continue, with which the ids end
 
 
 class Outcome(StrEnum):
-    """What checking says of one answer."""
+    """The result of checking one answer."""
 
     CORRECT = "correct"
     WRONG = "wrong"
-    NO_ANSWER = "no answer"  # nothing of the form that was looked for
-    UNPARSED = "unparsed"  # an answer that the checker cannot read: words where a formula should stand, broken LaTeX
+    NO_ANSWER = "no answer"  # the extractor found none
+    UNPARSED = "unparsed"  # an answer that the checker cannot read: words in place of a formula, broken LaTeX
     TIMEOUT = "timeout"  # the checker hit its limit of time or memory
     FAILED = "failed"  # the checker raised
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What grading says of one completion.
+    """The grades of one completion.
 
-    `strict` judges what the template extracted: its CORRECT is *the* accuracy. `lenient` judges the answer in whatever
-    form it was found (zero.questions.QuestionSet.find); it is never worse than strict. Both are facts about the text,
-    whatever the reward makes of them. `terms` are the reward's weighted terms by name; `reward` is their sum.
+    `strict` judges the answer that the template extracted: its CORRECT is *the* accuracy. `lenient` judges the answer in
+    any form (QuestionSet.extract_any); it is never worse than strict. Both depend on the text alone, not on the reward.
+    `terms` are the reward's weighted terms by name; `reward` is their sum.
     """
 
     reward: float
     strict: Outcome
     lenient: Outcome
     answer: str | None  # what the template extracted
-    reason: str  # the outcome for a person, and why: "wrong", "truncated, no answer", "failed: ValueError"
+    reason: str  # the outcome in words, and why: "wrong", "truncated, no answer", "failed: ValueError"
     terms: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -125,14 +123,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """All that a reward term may know of one response. With the rule truncated=incorrect, the facts of a response that
-    the token budget cut are those of one without an answer."""
+    """All that a reward term may know of one response. With truncated=incorrect, a response cut by the token budget counts
+    as one without an answer."""
 
     question: Question
-    prompt: str  # exact text before the response: a tag that the template opened stands here
-    text: str  # with a verifier's feedback that of the last try, of which all facts speak but tokens
-    tokens: int  # that the policy chose, in all of its tries
-    budget: int  # the most tokens that it could have had
+    prompt: str  # exact text before the response, with any tag that the template opened
+    text: str  # with a verifier's feedback that of the last attempt; so are all other fields but `tokens`
+    tokens: int  # that the policy sampled, over all attempts
+    budget: int  # the token budget
     finished: bool
     strict: Outcome
     lenient: Outcome
@@ -162,34 +160,34 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """N responses as right-padded tensors. Entry t of a `_NT` tensor speaks of token t given the tokens before it.
+    """N responses as right-padded tensors. Entry t of a `_NT` tensor is about token t given the tokens before it.
 
-    `weight_NT` is the averaging of the loss over one whole optimizer step: it is zero outside the response, is made
-    before any micro-batch is cut, and is only ever summed. What may be None is made when something asks for it.
+    `weight_NT` is the averaging of the loss over one whole optimizer step: zero outside the response, computed before the
+    split into micro-batches, and only ever summed. Tensors that may be None are computed when needed.
     """
 
     ids_NT: Tensor  # int64, prompt then response
-    mask_NT: Tensor  # float32, 1 on response tokens that the policy chose
+    mask_NT: Tensor  # float32, 1 on response tokens that the policy sampled
     weight_NT: Tensor
     length_N: Tensor  # int64, prompt + response tokens
-    # The engine's log-probabilities before a truncation, as the learner's are; 0 outside the response; None: nobody sampled
+    # The engine's log-probabilities without top-p and top-k, 0 outside the response; None for reference solutions
     sampler_NT: Tensor | None = None
-    reference_NT: Tensor | None = None  # the initial policy's log-probabilities, if the loss or a metric asks for them
+    reference_NT: Tensor | None = None  # the initial policy's log-probabilities, if the loss or a metric needs them
     old_NT: Tensor | None = None  # learner's log-probabilities before the step's first update; None: this is the first
-    value_NT: Tensor | None = None  # what a critic expects to be earned from token t on
-    return_NT: Tensor | None = None  # what a learned critic is to say instead
-    advantage_NT: Tensor | None = None  # 0 outside the response; the policy's loss needs it
+    value_NT: Tensor | None = None  # a critic's estimate of the reward from token t on
+    return_NT: Tensor | None = None  # the target of a learned critic
+    advantage_NT: Tensor | None = None  # 0 outside the response; needed by the policy's loss
 
     def rows(self, index: Tensor) -> Batch:
-        """The given rows, cut to their longest response."""
+        """The given rows, cut to the longest among them."""
         width = int(self.length_N[index].max())
-        return self._each(lambda tensor: tensor[index] if tensor.ndim == 1 else tensor[index, :width])
+        return self._map(lambda tensor: tensor[index] if tensor.ndim == 1 else tensor[index, :width])
 
     def to(self, device: torch.device) -> Batch:
-        """On another device."""
-        return self._each(lambda tensor: tensor.to(device))
+        """The batch on another device."""
+        return self._map(lambda tensor: tensor.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: None if tensor is None else change(tensor) for k, tensor in tensors.items()}
         return Batch(**changed)

@@ -1,4 +1,4 @@
-"""Does a response speak of checking itself? By keywords only: whether the check helps is another question."""
+"""Does a response say that it checks itself? By keywords only; whether the check helps is another question."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What the folder of a run says about it, and the settings with which it goes on.
+"""The files of a run folder, and the settings with which a run continues.
 
-config.yaml       the settings that the run began with: its identity
+config.yaml       the settings that the run started with: its identity
 questions.yaml    which rows it is trained and tested on
-weights.txt       a fingerprint of the model that it began with
-starts.jsonl      a line for each start: from which step on, and what `resume_with` changed there
+weights.txt       a fingerprint of the model that it started from
+starts.jsonl      a line for each start: after which step, and what `resume_with` changed there
 result.json       how it ended
 
-What a run is never changes in its folder. Some settings say how it goes on, and may: `resume_with='optim.lr=1e-6 steps=200'`
-changes them from the newest checkpoint on. The change is the run's from then on, whatever the next command says of it.
+The identity of a run never changes in its folder. Some settings may: `resume_with='optim.lr=1e-6 steps=200'` changes them
+from the newest checkpoint on. Later commands keep the change, whether they repeat it or not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from zero.tracking import provenance
 
 CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.txt", "result.json"
 KEY = "resume_with"
-# Settings that a run may change as it goes on: names, or beginnings of names; groups by an option of the same kind
+# Settings that a run may change when it continues: names, or prefixes of names
 ADJUSTABLE = tuple(
     "steps threads evaluation.every samples. optim. learner. algo.critic.optim. algo.critic.micro_tokens".split()
 ) + tuple(
@@ -43,67 +43,68 @@ ADJUSTABLE = tuple(
     for engine in ("rollout", "rollout.engine")
     for key in "max_rows batched_tokens cache_gib memory tensor_parallel prefix_caching eager sleep precision".split()
 )
-FIXED = ("learner.lora",)  # what is trained
-# Its options compute the same numbers; those of optim differ in settings, which are changed by name
+FIXED = ("learner.lora",)  # exceptions to them: which weights are trained
+# Groups that may change to another option: all options compute the same numbers
 GROUPS = ("learner",)
-# Settings that do something while steps are taken, and change no number
-WATCHING = ("lens", "checkpoint", "sync_check")
-BETWEEN = re.compile(r"[\s,]+(?=[\w.]+=)")  # where a list of KEY=VALUE may be cut
+# Settings that add work to the steps and change no number
+OBSERVERS = ("lens", "checkpoint", "sync_check")
+SEPARATOR = re.compile(r"[\s,]+(?=[\w.]+=)")  # between the KEY=VALUE of a list
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one start of a run."""
+    """The settings of one start of a run."""
 
-    identity: Mapping[str, Any]  # what config.yaml holds
-    current: Mapping[str, Any]  # how the run goes on
-    changes: Mapping[str, Any]  # what this start changes, by KEY
-    before: Mapping[str, Any]  # as it went on until now
+    identity: Mapping[str, Any]  # those in config.yaml
+    current: Mapping[str, Any]  # those that the run continues with
+    changes: Mapping[str, Any]  # those that this start changes by `resume_with`
+    before: Mapping[str, Any]  # those until now
 
 
 def settings_of(config: Mapping[str, Any], run_dir: Path) -> Settings:
-    """The settings of a start by this checked config: those of the folder's run, with every change that was made to it.
+    """The settings of a start with this checked config: those of the folder's run, with every change that was made to it.
 
-    InputError if the folder holds another run, or a change is none that can be made.
+    InputError if the folder holds another run, or a change is not allowed.
     """
-    wished, known = changes_of(config.get(KEY)), run_dir / CONFIG
-    if not known.exists():
-        if wished:
-            raise InputError(KEY, shown(wished), f"there is no run in {run_dir} yet; give the settings themselves")
+    changes = parse_changes(config.get(KEY))
+    if not (run_dir / CONFIG).exists():
+        if changes:
+            raise InputError(KEY, as_typed(changes), f"there is no run in {run_dir} yet; give the settings themselves")
         return Settings(config, config, {}, config)
-    identity_settings: Mapping[str, Any]
-    original = settings_kept(run_dir)
-    earlier = recorded(run_dir)
-    if earlier and identity.science(config) == identity.science(changed(original, earlier)):
-        identity_settings, before = original, dict(config)  # the settings as they are by now, typed in full
+    first: Mapping[str, Any]
+    original = stored_config(run_dir)
+    earlier = recorded_changes(run_dir)
+    if earlier and identity.science(config) == identity.science(with_changes(original, earlier)):
+        first, before = original, dict(config)  # the command names the changed settings in full
     else:
         refuse_if_different(original, config, run_dir)
-        identity_settings, before = config, changed(config, earlier)
-    for key, value in wished.items():
+        first, before = config, with_changes(config, earlier)
+    for key, value in changes.items():
         refuse_unless_adjustable(key, value, before, run_dir)
-    current = changed(before, wished)
+    current = with_changes(before, changes)
     configs.check_together(current)
-    return Settings(identity_settings, current, wished, before)
+    return Settings(first, current, changes, before)
 
 
 def refuse_if_different(original: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> None:
-    """InputError naming what differs, with the way to change it if there is one."""
+    """InputError that names what differs, and how to change it if that is possible."""
     new = identity.science(config)
     differing = [key for key in identity.differing(original, config) if key in new]
-    more = ""
+    remedy = ""
     if differing and all(map(adjustable, differing)):
         words = " ".join(f"{key}={new[key]}" for key in differing)
-        more = f"; to go on with them all the same, take them out and add {KEY}='{words}'"
-    identity.refuse_if_different(original, config, run_dir, more)
+        remedy = f"; to go on with them all the same, take them out and add {KEY}='{words}'"
+    identity.refuse_if_different(original, config, run_dir, remedy)
 
 
-def changes_of(value: Any) -> dict[str, Any]:
-    """`resume_with` by key: 'KEY=VALUE KEY=VALUE', a list of such, or a mapping."""
+def parse_changes(value: Any) -> dict[str, Any]:
+    """The changes in `resume_with` by key, from 'KEY=VALUE KEY=VALUE', a list of such, or a mapping."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
         return identity.flatten(value)
-    words = [word for text in (value if isinstance(value, list) else [str(value)]) for word in BETWEEN.split(str(text))]
+    texts = value if isinstance(value, list) else [str(value)]
+    words = [word for text in texts for word in SEPARATOR.split(str(text))]
     changes: dict[str, Any] = {}
     for word in filter(None, (word.strip() for word in words)):
         key, equals, _ = word.partition("=")
@@ -118,8 +119,8 @@ def changes_of(value: Any) -> dict[str, Any]:
     return changes
 
 
-def recorded(run_dir: Path) -> dict[str, Any]:
-    """Every change that was made to a run, the last one of each setting."""
+def recorded_changes(run_dir: Path) -> dict[str, Any]:
+    """All changes that were made to a run; of each setting the last one."""
     changes: dict[str, Any] = {}
     for line in provenance.starts(run_dir):
         if isinstance(line.get(KEY), dict):
@@ -127,8 +128,8 @@ def recorded(run_dir: Path) -> dict[str, Any]:
     return changes
 
 
-def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the changes made."""
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the config with the changes made."""
     plain: dict[str, Any] = json.loads(json.dumps(config))
     for key, value in changes.items():
         if key in GROUPS:
@@ -145,19 +146,19 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def adjustable(key: str) -> bool:
-    """Whether a setting says how a run goes on, and not what it is."""
+    """Whether `resume_with` may change a setting: it is no part of the run's identity."""
     fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) or "_target_" in key
     return not fixed and (key in GROUPS or any(key == k or (k.endswith(".") and key.startswith(k)) for k in ADJUSTABLE))
 
 
 def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], run_dir: Path) -> None:
-    """InputError if a run with this config cannot go on with this change."""
-    typed, flat = shown({key: value}), identity.flatten(config)
+    """InputError if a run with this config cannot continue with this change."""
+    typed, flat = as_typed({key: value}), identity.flatten(config)
     if key in GROUPS:
         options = configs.options(key, config)
         if not isinstance(value, str) or value not in options:
             raise InputError(KEY, typed, f"no such option; there are {', '.join(options)}")
-        if ("lora" in options[value]) != ("lora" in config[key]):  # their size stays what it is
+        if ("lora" in options[value]) != ("lora" in config[key]):
             raise InputError(KEY, typed, f"trains other weights; {_fork(run_dir)}")
         return
     known = key in flat or any(name.startswith(f"{key}.") for name in flat)
@@ -172,7 +173,7 @@ def refuse_unless_adjustable(key: str, value: Any, config: Mapping[str, Any], ru
         close = difflib.get_close_matches(key, list(filter(adjustable, flat)), n=3)
         raise InputError(KEY, typed, "no such setting" + (f"; did you mean {' or '.join(close)}?" if close else ""))
     for name, leaf in identity.flatten(value, key).items():
-        item = re.sub(r"\.\d+$", ".0", name)  # a list's items are like its first one
+        item = re.sub(r"\.\d+$", ".0", name)  # all items of a list are checked as its first one
         if item not in flat:
             form = "one value" if key in flat else "a list, or several settings"
             raise InputError(KEY, typed, f"{key} is {form}")
@@ -184,13 +185,13 @@ def _fork(run_dir: Path) -> str:
     return f"start another run from its weights: model.path={run_dir / 'model'} run_dir=NEW_FOLDER"
 
 
-def shown(changes: Mapping[str, Any]) -> str:
-    """Changes as they are typed."""
+def as_typed(changes: Mapping[str, Any]) -> str:
+    """Changes as a user types them."""
     return " ".join(f"{key}={value}" for key, value in changes.items())
 
 
-def doubts(settings: Settings, done: int) -> list[str]:
-    """In what a run that is prolonged after so many steps differs from one that was to be as long from its start."""
+def extension_notes(settings: Settings, done: int) -> list[str]:
+    """How a run whose `steps` change after `done` steps differs from one that had them from its start."""
     old, new = settings.before, settings.current
     if old["steps"] == new["steps"]:
         return []
@@ -208,12 +209,12 @@ def doubts(settings: Settings, done: int) -> list[str]:
 
 
 def begin(run_dir: Path, start: provenance.Start, settings: Settings, done: int) -> None:
-    """Say after which step a run goes on (-1: it begins), and note this start; all settings of one that changes some are
-    kept beside config.yaml."""
+    """Print after which step a run continues (-1: it is new), and record this start; if it changes settings, all of them
+    are written beside config.yaml."""
     if done >= 0:
         print(f"continues after step {done} of {settings.current['steps']}", file=sys.stderr)
-    for doubt in doubts(settings, done):
-        print(f"note: {doubt}", file=sys.stderr)
+    for note in extension_notes(settings, done):
+        print(f"note: {note}", file=sys.stderr)
     if other := provenance.other_engine(run_dir, start):
         print(f"note: {other}", file=sys.stderr)
     line = start | {"after_step": max(done, 0)}
@@ -224,37 +225,38 @@ def begin(run_dir: Path, start: provenance.Start, settings: Settings, done: int)
 
 
 def finished_before(settings: Settings, result: Mapping[str, Any], run_dir: Path) -> str:
-    """The line for a run that is asked for again once it has finished: what this command changes is not looked at."""
+    """The line for a command whose run has finished before; names the settings of the command that had no effect."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((run_dir / RESULT).stat().st_mtime))
     line = f"already finished on {when} after {result.get('steps', '?')} steps; nothing was run"
-    old, new = (identity.flatten({k: c.get(k) for k in WATCHING}) for c in (settings_kept(run_dir), settings.current))
+    both = (stored_config(run_dir), settings.current)
+    old, new = (identity.flatten({k: c.get(k) for k in OBSERVERS}) for c in both)
     ignored = [f"{key}={new[key]}" for key in new if key in old and new[key] != old[key]]
-    more = f": {', '.join(ignored)} would need a new run_dir, or more steps ({KEY}=steps=N)" if ignored else ""
-    return line + more
+    remedy = f": {', '.join(ignored)} would need a new run_dir, or more steps ({KEY}=steps=N)" if ignored else ""
+    return line + remedy
 
 
-def settings_kept(run_dir: Path) -> dict[str, Any]:
-    """What config.yaml holds."""
+def stored_config(run_dir: Path) -> dict[str, Any]:
+    """The settings in config.yaml."""
     return read_yaml(run_dir / CONFIG)
 
 
 def refuse_other_model(run_dir: Path, path: str, digest: str) -> None:
-    """InputError if the run began with another model than that of this fingerprint; a run of before there was one passes."""
-    known = run_dir / WEIGHTS
-    if known.exists() and known.read_text().strip() != digest:
+    """InputError if the run started from another model than that of this fingerprint; passes if none was stored."""
+    stored = run_dir / WEIGHTS
+    if stored.exists() and stored.read_text().strip() != digest:
         remedy = f"its model has changed since the run began in {run_dir}; restore it, or choose another run_dir"
         raise InputError("model.path", path, remedy)
 
 
 def claim(run_dir: Path, settings: Settings, questions: Mapping[str, Any], digest: str) -> None:
-    """From here on the folder belongs to a run with these settings, questions and this fingerprint of weights."""
+    """Write the run's settings, questions and fingerprint of weights: from here on the folder is that run's."""
     configs.keep(settings.identity, run_dir / CONFIG)
     configs.keep(questions, run_dir / QUESTIONS)
     (run_dir / WEIGHTS).write_text(digest + "\n")
 
 
 def refuse_other_weights(folder: Path, digest: str) -> None:
-    """InputError if the answers in an evaluation's folder are those of other weights: of a model that was trained further."""
+    """InputError if the answers in an evaluation's folder are those of other weights, such as a model trained further."""
     path = folder / WEIGHTS
     if not path.exists():
         write_atomically(path, digest)
@@ -264,13 +266,13 @@ def refuse_other_weights(folder: Path, digest: str) -> None:
 
 
 def is_finished(result: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether the run has taken all the steps that it is asked for."""
+    """Whether the run has taken all its steps."""
     done = result["status"] == "finished" and result.get("steps", 0) >= settings.current["steps"]
     return done and not settings.current["probe"]
 
 
 def result_of(run_dir: Path) -> dict[str, Any] | None:
-    """What result.json holds; None if the run has none yet. InputError if it cannot be read."""
+    """The content of result.json; None if the run has none yet. InputError if it cannot be read."""
     path = run_dir / RESULT
     if not path.exists():
         return None
@@ -287,14 +289,14 @@ def result_of(run_dir: Path) -> dict[str, Any] | None:
 
 
 def refuse_without_checkpoints(result: Mapping[str, Any] | None, run_dir: Path) -> None:
-    """InputError if a finished run is to go on whose checkpoints were removed: it would start over, and lose its journal."""
+    """InputError if a finished run is to continue without checkpoints: it would start over and lose its journal."""
     if result and result["status"] == "finished" and not step_folders(run_dir / "checkpoints"):
         remedy = "has finished, and its checkpoints are gone; train on from its weights"
         raise InputError("run_dir", run_dir, f"{remedy}: model.path={run_dir / 'model'} run_dir=NEW_FOLDER")
 
 
 def read_yaml(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """A yaml file of a run folder that has these keys. InputError if it cannot be read."""
+    """The content of a yaml file of a run folder. InputError if it cannot be read or lacks one of `keys`."""
     try:
         stored = configs.read_kept(path)
         if not isinstance(stored, dict) or not stored or any(key not in stored for key in keys):

@@ -1,4 +1,4 @@
-"""What machine this process has: its device and its threads."""
+"""The device and threads of this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def prepare(threads: int, tf32: bool = False) -> torch.device:
-    """Fix the number of CPU threads and pick the device. On a CPU one thread per process is fastest by far on a busy
-    machine; several processes use several cores better than several threads do. With `tf32` a GPU's products of float32
-    are rounded to TF32."""
+    """Set the number of CPU threads and choose the device. On a busy machine one thread per process is fastest by far, and
+    several processes use several cores better than threads do. With `tf32` a GPU rounds float32 products to TF32."""
     torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         _keep_freed_memory()
@@ -24,8 +23,8 @@ def prepare(threads: int, tf32: bool = False) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed blocks of up to 1 GiB. If they went back to the system, each page would have to be mapped anew,
-    which takes longer than the arithmetic on it where the vocabulary is large. Other C libraries stay as they are."""
+    """Have glibc keep freed blocks of up to 1 GiB: with a large vocabulary, mapping their pages again would take longer than
+    the arithmetic on them. Does nothing with other C libraries."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
@@ -33,10 +32,10 @@ def _keep_freed_memory() -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether precision=auto is bfloat16 here: on a GPU that has it. On a CPU float32 runs on kernels of our own."""
+    """Whether precision=auto is bfloat16: on a GPU that supports it. On a CPU it is float32, which our kernels compute."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def device_name() -> str:
-    """The GPU that this process computes on, by its name, or "cpu"."""
+    """The name of the GPU that this process uses, or "cpu"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

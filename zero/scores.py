@@ -1,4 +1,4 @@
-"""The scores of an evaluation: as result.json holds them, and as tables beside published ones."""
+"""The scores of an evaluation: for result.json, and as printed tables beside published ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Results = Mapping[int | None, Sequence[Result]]  # by step of the training run; 
 
 
 def outcome_of(config: Config, results: Results) -> dict[str, Any]:
-    """What result.json holds; `evaluation` and `macro` are those of the last step."""
+    """The content of result.json; `evaluation` and `macro` are those of the last step."""
     entries = {
         step: {
             "evaluation": {r.name: r.metrics() | {"questions": r.questions, "n": r.n} for r in results_of_step},

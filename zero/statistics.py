@@ -31,19 +31,19 @@ def maj_at_k(classes: Sequence[tuple[int, float]], silent: int, k: int) -> float
     """Chance that a majority vote of k answers is right, the k drawn without replacement from n.
 
     Each class is (how many of the n gave this answer, share of them that are right: 0 or 1); `silent` of the n gave no
-    answer: they have no vote. The answer with most votes wins, a tie is broken by lot, and without a vote nothing is
-    right. Exact: the mean over all C(n, k) draws, which is unbiased over the draw of the n answers, as pass@k is; with
+    answer and have no vote. The answer with most votes wins, ties are broken at random, and a vote without answers is
+    wrong. Exact: the mean over all C(n, k) draws, which is unbiased over the draw of the n answers, as pass@k is; with
     k = n it is the vote itself, and maj@1 is the accuracy. ValueError unless 1 <= k <= n.
 
-    Maj1@k of Lewkowycz et al. 2022 (arXiv 2206.14858) in expectation, where they vote once.
+    The expectation of maj1@k of Lewkowycz et al. 2022 (arXiv 2206.14858), who vote once.
     """
     counts = [count for count, _ in classes]
     n = sum(counts) + silent
     if not 1 <= k <= n or min([silent, *counts]) < 0:
         raise ValueError(f"maj@{k} needs at least {k} answers of a question; there are {n}")
-    every = _chances(n, k / n)[k]
+    k_drawn = _binomial(n, k / n)[k]
     return sum(
-        right * _wins(counts[:i] + counts[i + 1 :], counts[i], silent, k) / every
+        right * _wins(counts[:i] + counts[i + 1 :], counts[i], silent, k) / k_drawn
         for i, (_, right) in enumerate(classes)
         if right > 0
     )
@@ -52,28 +52,28 @@ def maj_at_k(classes: Sequence[tuple[int, float]], silent: int, k: int) -> float
 def _wins(others: Sequence[int], count: int, silent: int, k: int) -> float:
     """Chance that a class of `count` wins and that k are drawn, if each answer is drawn with chance k / n by itself.
 
-    Such draws are uniform once k of them is known, and classes become independent: for each number of votes w, those
-    that cannot reach w are one binomial, and the rest multiply as polynomials in the number drawn, by ties with w.
+    Given that k are drawn, such draws are uniform, and classes become independent: for each number of votes w, those that
+    cannot reach w are one binomial, and the rest multiply as polynomials in the number drawn, by ties with w.
     """
     p = k / (sum(others) + count + silent)
-    own = _chances(count, p)
+    votes = _binomial(count, p)
     total = 0.0
     for w in range(1, min(count, k) + 1):
-        tied = [_chances(silent + sum(c for c in others if c < w), p)[: k + 1]]  # entry t: t classes have w votes too
+        tied = [_binomial(silent + sum(c for c in others if c < w), p)[: k + 1]]  # entry t: t classes have w votes too
         for c in (c for c in others if c >= w):
-            chances = _chances(c, p)
+            chances = _binomial(c, p)
             fewer = [np.convolve(drawn, chances[:w])[: k + 1] for drawn in tied]
             equal = [np.concatenate([np.zeros(w), drawn * chances[w]])[: k + 1] for drawn in tied]
             nothing = np.zeros(1)
             tied = [_sum(a, b) for a, b in zip([*fewer, nothing], [nothing, *equal], strict=True)]
         left = k - w
-        total += own[w] * sum(drawn[left] / (t + 1) for t, drawn in enumerate(tied) if len(drawn) > left)
+        total += votes[w] * sum(drawn[left] / (t + 1) for t, drawn in enumerate(tied) if len(drawn) > left)
     return float(total)
 
 
 @lru_cache(maxsize=1 << 12)
-def _chances(n: int, p: float) -> np.ndarray:
-    """The binomial distribution: entry x is the chance of x out of n. Scaled, so that nothing overflows."""
+def _binomial(n: int, p: float) -> np.ndarray:
+    """The binomial distribution, entry x the chance of x out of n. Computed from logarithms, so that nothing overflows."""
     x = np.arange(n + 1)
     if p == 1:
         return np.where(x == n, 1.0, 0.0)
@@ -92,12 +92,13 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def mean_interval(
     values: Sequence[float], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[float, float]:
-    """(low, high) of the mean of `values` [P] within `bounds`, one per question: Wilson's score interval. It speaks of other
-    questions of the same kind; their samples are not redrawn. `bounds`: what a value can be, (-1, 1) for differences of shares.
+    """(low, high) of the mean of `values` [P] within `bounds`, one value per question: Wilson's score interval. It covers
+    the choice of questions of the same kind, not new samples for these. `bounds`: the range of a value, (-1, 1) for
+    differences of shares.
 
-    Right and wrong alone give Wilson's own interval [Wilson 1927; Brown, Cai and DasGupta 2001], which has width at 0 of 30 and
-    keeps within the bounds. Shares between count for more questions than there are, as far as they scatter less: see
-    `ratio_interval`. ValueError without values, for one beyond the bounds, or if level is not within (0, 1).
+    Values of 0 and 1 alone give Wilson's own interval [Wilson 1927; Brown, Cai and DasGupta 2001], which has width at 0 of 30
+    and stays within the bounds. Shares in between scatter less and so count as more questions: see `ratio_interval`.
+    ValueError without values, for one beyond the bounds, or if level is not within (0, 1).
     """
     low, high = bounds
     scaled = [(value - low) / (high - low) for value in values]
@@ -108,13 +109,13 @@ def mean_interval(
 
 
 def ratio_interval(part_P: Sequence[float], whole_P: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of the share sum(part) / sum(whole), with part_P of whole_P of each question: Wilson's interval for as many
-    questions as would scatter so if each were wholly right or wrong.
+    """(low, high) of the share sum(part) / sum(whole), with part_P of whole_P of each question: Wilson's interval for the
+    effective number of questions, the number of wholly right or wrong ones that would scatter as much.
 
-    That number is P / d. d is the variance of the share between questions (of the residuals part - share * whole, in units of the
-    mean whole) over that of right and wrong alone, with z^2 / 2 questions wholly right and as many wholly wrong added, so that
-    few questions that happen to be alike do not count as many [Agresti and Coull 1998 add them for the mean]. ValueError
-    without a whole, or if level is not within (0, 1).
+    That number is P / d, where d is the variance of the share between questions (of the residuals part - share * whole, in
+    units of the mean whole) over the variance of wholly right or wrong ones. z^2 / 2 questions wholly right and as many wholly
+    wrong are added, so that few questions that happen to be alike do not count as many [Agresti and Coull 1998 add them for
+    the mean]. ValueError if `whole` sums to 0, or if level is not within (0, 1).
     """
     part, whole = np.asarray(part_P, dtype=np.float64), np.asarray(whole_P, dtype=np.float64)
     if not 0 < level < 1 or part.shape != whole.shape or part.ndim != 1 or not whole.sum() > 0:
@@ -135,7 +136,7 @@ def macro_interval(sets: Sequence[Sequence[float]], level: float = 0.95) -> tupl
     questions it has. The distances from means to the ends of their own intervals (`mean_interval`) add up as standard
     errors do. [Zou and Donner 2008].
 
-    It speaks of other questions of the same sets, not of other sets. ValueError as for `mean_interval`, and without a set.
+    It covers the choice of questions of the same sets, not of other sets. ValueError as for `mean_interval`, and without a set.
     """
     if not sets:
         raise ValueError("an interval needs at least one value")

@@ -1,4 +1,4 @@
-"""What an evaluation measures: the model of its config, or the checkpoints of a training run with that run's own settings."""
+"""What an evaluation measures: the model of its config, or the checkpoints of a training run with that run's settings."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ Config = Mapping[str, Any]
 
 
 def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The composed config as plain containers. With run=FOLDER everything that the command line does not choose is that
-    of the run's own evaluation: model, template, benchmarks, sampling, n, seed, so that its curve can be continued."""
+    """The composed config as plain containers. With run=FOLDER everything that the command line does not set is that of the
+    run's own evaluation: model, template, benchmarks, sampling, n, seed, so that its curve can be continued."""
     if config.run is not None:
         stored = read_run(config.run)
         typed = typed_keys(overrides)
-        below = {key: OmegaConf.select(config, key) for key in typed if "." in key}
+        nested = {key: OmegaConf.select(config, key) for key in typed if "." in key}
         OmegaConf.set_struct(config, False)
         evaluation = stored["evaluation"]
-        taken = ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
-        theirs = {key: stored[key] for key in taken}
-        sampling = {key: evaluation[key] for key in ("temperature", "max_tokens")}
-        for key, value in (theirs | {"sampling": stored["sampling"] | sampling, "n": evaluation["n"]}).items():
+        groups = ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
+        sampling = stored["sampling"] | {key: evaluation[key] for key in ("temperature", "max_tokens")}
+        settings_of_run = {key: stored[key] for key in groups} | {"sampling": sampling, "n": evaluation["n"]}
+        for key, value in settings_of_run.items():
             if key not in typed:
                 config[key] = value
         if "template" in typed and "rollout" not in typed and "extract" in config.rollout:
-            for key, default in (("extract", None), ("variables", None), ("prefill", "")):  # the run's are resolved
+            # The stored values are the run's template's: interpolations are resolved in a stored config
+            for key, default in (("extract", None), ("variables", None), ("prefill", "")):
                 config.rollout[key] = OmegaConf.select(config, f"template.{key}", default=default)
-        for key, value in below.items():  # typed below a group that is now the run's
+        for key, value in nested.items():  # typed settings within a group that is now the run's
             OmegaConf.update(config, key, value)
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def read_run(folder: str) -> dict[str, Any]:
-    """The config of a training run as it has gone on. InputError if the folder is none."""
+    """The config of a training run, with all changes by `resume_with`. InputError if the folder is not a training run's."""
     path = Path(folder).expanduser() / "config.yaml"
     stored: Any = run_folder.read_yaml(path) if path.is_file() else None
     if not isinstance(stored, dict) or not {"algo", "evaluation", "steps"} <= stored.keys():
         raise InputError("run", folder, "is no folder of a training run: its config.yaml is missing or another's")
-    return run_folder.changed(stored, run_folder.recorded(path.parent))
+    return run_folder.with_changes(stored, run_folder.recorded_changes(path.parent))
 
 
 def typed_keys(overrides: Sequence[str]) -> set[str]:
@@ -58,33 +59,33 @@ def typed_keys(overrides: Sequence[str]) -> set[str]:
 
 
 def paths_of(config: Config) -> dict[int | None, Path | None]:
-    """What to measure: the folder of weights by step; None as folder is the model itself, None as step no run.
+    """The weights to measure: folder by step. A folder of None is the model itself; a step of None: no training run.
 
-    `step` is a number of steps (0: before training), "all" checkpoints, or null: the trained model. InputError if there
-    is no such step.
+    `config["step"]` is a number of steps (0: before training), "all" checkpoints, or null: the trained model. InputError
+    if there is no such step.
     """
     if config["run"] is None:
         if config["step"] is not None:
             raise InputError("step", config["step"], "belongs to a training run; add run=FOLDER")
         return {None: None}
-    folder, wanted = Path(config["run"]).expanduser(), config["step"]
+    folder, requested = Path(config["run"]).expanduser(), config["step"]
     saved: dict[int | None, Path | None] = dict(step_folders(folder / "checkpoints").items())
     if (folder / "model").is_dir():
         saved.setdefault(read_run(config["run"])["steps"], folder / "model")
-    if wanted == "all":
+    if requested == "all":
         if not saved:
-            raise InputError("step", wanted, f"{folder} holds no checkpoint yet")
+            raise InputError("step", requested, f"{folder} holds no checkpoint yet")
         return dict(sorted(saved.items(), key=lambda item: item[0] or 0))
-    there = {0: None, **saved}
-    chosen = max(step or 0 for step in there) if wanted is None else wanted
-    if isinstance(chosen, bool) or chosen not in there:
-        listed = ", ".join(str(step) for step in sorted(step or 0 for step in there))
-        raise InputError("step", wanted, f"no such step in {folder}; there are {listed} and all")
-    return {chosen: there[chosen]}
+    available = {0: None, **saved}
+    chosen = max(step or 0 for step in available) if requested is None else requested
+    if isinstance(chosen, bool) or chosen not in available:
+        steps = ", ".join(str(step) for step in sorted(step or 0 for step in available))
+        raise InputError("step", requested, f"no such step in {folder}; there are {steps} and all")
+    return {chosen: available[chosen]}
 
 
 def weights_at(config: Config, model: Any, path: Path | None) -> Iterable[tuple[str, Tensor]]:
-    """The weights to measure: those in `path`, or the loaded model's own; of a training run as that run computed with them."""
+    """The weights to measure: those in `path`, else the loaded model's; of a training run in the precision it trained with."""
     from zero.models.weights import as_computed, weights_of
 
     weights: Iterable[tuple[str, Tensor]] = ((name, p.detach()) for name, p in model.named_parameters())
@@ -96,7 +97,7 @@ def weights_at(config: Config, model: Any, path: Path | None) -> Iterable[tuple[
 
 
 def check(config: Config) -> None:
-    """What the check of the command line could not see: it does not know the training run's settings. InputError."""
+    """InputError for settings that cannot work with those of the training run, which the command line's check cannot see."""
     if config["at_once"] < 1:
         raise InputError("at_once", config["at_once"], "must be above 0")
     if config["run"] is not None and not configs.takes_weights(config["rollout"]):

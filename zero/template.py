@@ -1,13 +1,13 @@
 """Question -> exact prompt -> answer. A template is a text with a `{question}` slot, stop strings and an extractor.
 
-The texts stand in conf/template/*.yaml. An extractor takes the response alone, never the prompt, whose own text may hold
-example tags; it returns the answer, or None if the response has none in the form that the template asks for. All are
-total and linear in the response.
+The texts are in conf/template/*.yaml. An extractor takes the response alone, never the prompt, which may hold example tags;
+it returns the answer, or None if the response has none in the form that the template asks for. All extractors are total
+and linear in the response.
 
 Departures from the paper's code (arXiv 2503.20783, understand_r1_zero `boxed_reward_fn`, `answer_tag_reward_fn`):
-any whitespace may stand between `</think>` and `<answer>` (theirs demands one space), text after `</answer>` does not
-stick to the answer, and an escaped brace such as `\\{` is not counted when the braces of a box are matched. Those from
-other systems stand in the yaml of each template.
+any whitespace may stand between `</think>` and `<answer>` (theirs demands one space), text after `</answer>` is no part
+of the answer, and an escaped brace such as `\\{` does not count when the braces of a box are matched. Departures from
+other systems are in the yaml of each template.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Template:
 class ChatTemplate:
     """The model's own chat format. `user` (and `system`, left out if empty) hold `{question}`. Raises InputError.
 
-    `prefill` begins the assistant's turn in its place; the response goes on from there. `variables` are handed to the
-    model's chat template, which may otherwise fill some in by the clock.
+    `prefill` begins the assistant's turn; the response continues it. `variables` are passed to the model's chat template,
+    which may otherwise fill in some by the clock, such as the date.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ChatTemplate:
         return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
     def _rendered(self, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
-        """The turns as text. InputError whatever the model's chat template, a program from elsewhere, does."""
+        """The turns as text. InputError for any error of the model's chat template, which is somebody else's program."""
         from jinja2 import TemplateSyntaxError
 
         other = "choose template=none, qwen_math or r1, or mend chat_template in tokenizer_config.json"
@@ -123,18 +123,18 @@ def _check_slot(key: str, text: str) -> None:
 
 
 def encode(text: str, tokenizer: Any, question: str = "") -> tuple[int, ...]:
-    """Token ids of a prompt. A BOS goes first if the tokenizer by itself puts one there and the text does not have it.
+    """Token ids of a prompt. Begins with BOS if the tokenizer adds one by itself and the text does not have it.
 
-    Nothing is ever appended: some tokenizers end every text with EOS, after which a model has nothing to say. Control
-    tokens that stand in the `question` are its letters: a row of a data set cannot end the user's turn.
+    Nothing is appended: some tokenizers end every text with EOS, after which a model would say nothing. Control tokens in
+    the `question` are spelt out: a row of a data set cannot end the user's turn.
     """
-    asked = question.strip()
-    first, *others = text.split(asked) if asked else [text]
-    pieces = [(first, False), *(piece for around in others for piece in ((asked, True), (around, False)))]
+    stripped = question.strip()
+    first, *others = text.split(stripped) if stripped else [text]
+    pieces = [(first, False), *(piece for after in others for piece in ((stripped, True), (after, False)))]
     ids = encode_pieces(pieces, tokenizer)
     bos = tokenizer.bos_token_id
-    puts_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
-    return (bos, *ids) if puts_bos and not text.startswith(tokenizer.bos_token) else ids
+    adds_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
+    return (bos, *ids) if adds_bos and not text.startswith(tokenizer.bos_token) else ids
 
 
 @lru_cache(maxsize=4)
@@ -144,20 +144,20 @@ def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
 
 
 def encode_pieces(pieces: Sequence[tuple[str, bool]], tokenizer: Any) -> tuple[int, ...]:
-    """Token ids of a text in pieces, of which some are data (True): control tokens in these are spelt out. Without any the text is
-    encoded as one."""
+    """Token ids of a text in pieces (text, is_data): control tokens in data are spelt out. Without any of these the text is
+    encoded as a whole."""
     control = _control_tokens(tokenizer)
     if not any(data and token in text for text, data in pieces for token in control):
         return tuple(tokenizer.encode("".join(text for text, _ in pieces), add_special_tokens=False))
     ids: list[int] = []
     for text, data in pieces:
-        how = {"split_special_tokens": True} if data else {}
-        ids += tokenizer.encode(text, add_special_tokens=False, **how) if text else []
+        options = {"split_special_tokens": True} if data else {}
+        ids += tokenizer.encode(text, add_special_tokens=False, **options) if text else []
     return tuple(ids)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` holds, without outer whitespace; the innermost if nested.
+    r"""The content of the last `\boxed{...}`, without outer whitespace; the innermost if nested.
 
     None if there is no box or the last one never closes. `\boxed 5` and `\fbox{5}` are no boxes.
     """
@@ -220,8 +220,8 @@ def _inside_last_tag(text: str, start: int = 0) -> str | None:
 def formula_field(text: str) -> str | None:
     """SFTvsRL's form, JSON or nearly: the value of the last `"formula": '...'`, with its `= 24` if it ends so.
 
-    Either quotes, or none, and what JSON does not allow around it is no matter. None if there is no such field, or if
-    its value is empty, or if a quote is not closed on its own line.
+    With either kind of quotes or none; the JSON around it may be broken. None if there is no such field, if its value is
+    empty, or if a quote is not closed on its line.
     """
     fields = deque(_FORMULA.finditer(text), maxlen=1)
     value = _FIELD.match(text, fields[0].end()) if fields else None
@@ -231,18 +231,18 @@ def formula_field(text: str) -> str | None:
 
 
 def boxed_or_last_number(text: str) -> str | None:
-    """For text in any form: the last box, else the number after the last `####` (the style of GSM8K), else what the prose
-    gives (zero.prose): `The answer is 2x+3`, or the last number: 72, 1,234.5, -3, .5 or 3/4. None without any of these."""
+    """For text in any form: the last box, else the number after the last `####` (the style of GSM8K), else the answer of the
+    prose (zero.prose): `The answer is 2x+3`, or the last number: 72, 1,234.5, -3, .5 or 3/4. None without any of these."""
     boxed = last_boxed(text)
     if boxed is not None:
         return boxed
-    marked = text.rpartition("####")
-    after = first_number(marked[2]) if marked[1] else None
-    return after or prose_answer(text)
+    _, marker, after = text.rpartition("####")
+    number = first_number(after) if marker else None
+    return number or prose_answer(text)
 
 
 def extract_any(text: str) -> str | None:
-    """For instruct models, which may heed a question that asks for tags: the last closed `<answer>...</answer>`, else
+    """For instruct models, which may follow a question that asks for tags: the last closed `<answer>...</answer>`, else
     as `boxed_or_last_number`."""
     tagged = _last_tag(text)
     return boxed_or_last_number(text) if tagged is None else tagged

@@ -42,15 +42,15 @@ Config = Mapping[str, Any]
 
 
 def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]:
-    """Train one checked config to its end, or from its newest checkpoint on; returns what result.json holds.
+    """Train one checked config to its end, from its newest checkpoint if there is one; returns what result.json holds.
 
-    `choices` names the option of each group, `name` the run. Raises InputError and Preempted.
+    `choices` are the options by group, `name` is the run's. Raises InputError and Preempted.
     """
     configs.check_solutions(config)
     run_dir = Path(config["run_dir"] or Path("runs") / name).absolute()
     configs.refuse_unwritable(run_dir)
     settings, result = run_folder.settings_of(config, run_dir), run_folder.result_of(run_dir)
-    is_main = os.environ.get("RANK", "0") == "0"  # torch is not there yet to ask
+    is_main = os.environ.get("RANK", "0") == "0"  # torch is not imported yet
     if result is not None and run_folder.is_finished(result, settings):
         if is_main:
             deliver(settings.current, run_dir, name)
@@ -58,24 +58,29 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
         return result
     if not settings.current["probe"]:
         run_folder.refuse_without_checkpoints(result, run_dir)
-    find(settings.identity["model"])  # a model that cannot be had is known in seconds
-    light = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward")}
+    find(settings.identity["model"])  # a missing model fails here, within seconds
+    template_and_reward = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward")}
     sets = load_questions(settings.identity, run_dir)
     with owned(configs.writable_folder(run_dir)):
-        outcome = build_and_train(settings, choices, run_dir, name, sets, light)
+        outcome = build_and_train(settings, choices, run_dir, name, sets, template_and_reward)
     if outcome["status"] == "finished" and is_main:
         where_to_look(run_dir)
     return outcome
 
 
 def build_and_train(
-    settings: Settings, choices: Config, run_dir: Path, name: str, sets: dict[str, QuestionSet], light: Config
+    settings: Settings,
+    choices: Config,
+    run_dir: Path,
+    name: str,
+    sets: dict[str, QuestionSet],
+    template_and_reward: Config,
 ) -> dict[str, Any]:
-    """The half of `run` that needs torch; the folder is this process's alone."""
+    """The part of `run` that needs torch; this process holds the folder's lock."""
     with gc_paused():  # torch is imported here
         from zero.build import build
         from zero.distributed import World
-        from zero.failures import explained
+        from zero.failures import explain_failures
         from zero.memory_probe import probe
         from zero.runtime import device_name
 
@@ -83,52 +88,52 @@ def build_and_train(
     start = provenance.start(choices, device_name(), world.size)
     outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopSignal().listening() as stop:
-        with gc_paused(), explained(run_dir, settings.current):
-            parts = build(settings.current, run_dir, name, sets, start, **light, world=world)
+        with gc_paused(), explain_failures(run_dir, settings.current):
+            built_run = build(settings.current, run_dir, name, sets, start, **template_and_reward, world=world)
             if world.is_main:
-                parts = replace(parts, on_start=partial(run_folder.begin, run_dir, start, settings))
+                built_run = replace(built_run, on_start=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:
-            return train_and_close(parts, settings, manifest(sets), outcome, stop)
-    probe(parts)
+            return train_and_close(built_run, settings, manifest(sets), outcome, stop)
+    probe(built_run)
     world.shutdown()
     return {"status": "probed"}
 
 
 def train_and_close(
-    parts: Run, settings: Settings, questions: Config, outcome: dict[str, Any], stop: StopSignal
+    built_run: Run, settings: Settings, questions: Config, outcome: dict[str, Any], stop: StopSignal
 ) -> dict[str, Any]:
-    """Train, export the model and close the trackers; returns the outcome, which result.json holds however this ends."""
-    from zero.failures import explained, steps_done
+    """Train, export the model and close the trackers; returns the outcome, which is written to result.json however this ends."""
+    from zero.failures import explain_failures, steps_done
     from zero.loop import train
 
-    if parts.world.is_main:
-        run_folder.claim(parts.dir, settings, questions, parts.model)
+    if built_run.world.is_main:
+        run_folder.claim(built_run.dir, settings, questions, built_run.model)
     dtype = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
-    outcome["target_steps"] = parts.steps
-    began, together = time.perf_counter(), True
+    outcome["target_steps"] = built_run.steps
+    start, all_ranks_stop = time.perf_counter(), True
     try:
-        with explained(parts.dir, settings.current):
-            results = train(parts, stop)
-            export_model(parts.learner, parts.tokenizer, parts.dir / "model", dtype, parts.world)
+        with explain_failures(built_run.dir, settings.current):
+            results = train(built_run, stop)
+            export_model(built_run.learner, built_run.tokenizer, built_run.dir / "model", dtype, built_run.world)
         outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
     except (Preempted, KeyboardInterrupt) as error:
-        outcome["status"], together = "preempted", isinstance(error, Preempted)
+        outcome["status"], all_ranks_stop = "preempted", isinstance(error, Preempted)
         raise
     except LeaseLost:
         outcome["status"] = "gave way"
         raise
     finally:
-        outcome |= {"steps": steps_done(parts.dir), "seconds": round(time.perf_counter() - began, 1)}
-        if parts.world.is_main and outcome["status"] != "gave way":  # the folder is another copy's now
-            close(parts.dir, parts.trackers, outcome, curves=settings.current["curves"])
-        if outcome["status"] in ("finished", "preempted") and together:  # every rank is here, or soon will be
-            parts.world.shutdown()
+        outcome |= {"steps": steps_done(built_run.dir), "seconds": round(time.perf_counter() - start, 1)}
+        if built_run.world.is_main and outcome["status"] != "gave way":  # then the folder is another process's
+            close(built_run.dir, built_run.trackers, outcome, curves=settings.current["curves"])
+        if outcome["status"] in ("finished", "preempted") and all_ranks_stop:  # else shutdown would wait for ever
+            built_run.world.shutdown()
     return outcome
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without garbage collection: all that is imported and built at the start stays, and scanning it takes two seconds."""
+    """Pause garbage collection: what is imported and built at the start stays anyway, and scanning it takes two seconds."""
     gc.disable()
     try:
         yield

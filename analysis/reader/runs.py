@@ -117,7 +117,7 @@ def _run(folder: Folder, name: str) -> Run:
 
 def _history(folder: Folder) -> list[dict[str, Any]]:
     """The flat settings with which a run began, and those after each start that changed some (zero/run_folder.py)."""
-    from zero.run_folder import KEY, changed
+    from zero.run_folder import KEY, with_changes
 
     if not folder.config:
         return []
@@ -125,7 +125,7 @@ def _history(folder: Folder) -> list[dict[str, Any]]:
     for start in folder.starts:
         if isinstance(changes := start.get(KEY), dict):
             with suppress(InputError, LookupError, TypeError):  # of a damaged folder, or an option that is gone
-                config = changed(config, changes)
+                config = with_changes(config, changes)
                 history.append(flatten(config))
     return history
 

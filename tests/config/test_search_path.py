@@ -15,7 +15,7 @@ from zero.config.check import check, options
 from zero.config.help import help_text
 from zero.config.overrides import options_of
 from zero.errors import InputError
-from zero.paths import OWN
+from zero.paths import USER_CONF
 from zero.tracking import provenance
 
 ALGO = """# Mine
@@ -41,7 +41,7 @@ def own(tmp_path: Path) -> Iterator[Path]:
 def test_an_option_of_ones_own_is_like_any_other(own: Path) -> None:
     for words in (["--config-dir", str(own)], [f"-cd={own}"], [f"hydra.searchpath=['file://{own}']"]):
         search_path.use([])
-        assert search_path.take([*words, "algo=mine", "-m"]) == ["algo=mine", "-m"] and [own] == OWN
+        assert search_path.take([*words, "algo=mine", "-m"]) == ["algo=mine", "-m"] and [own] == USER_CONF
         config = check("train", ["algo=mine", "algo.surrogate.low=0.15"])
         assert config["algo"]["surrogate"] == {
             "_target_": "zero.objective.clipped",
@@ -98,7 +98,7 @@ def test_an_impossible_folder_is_refused(
     (tmp_path / file).write_text(ALGO)
     with pytest.raises(InputError, match=message):
         search_path.take(words.replace("DIR", str(tmp_path)).split())
-    assert not OWN
+    assert not USER_CONF
     monkeypatch.setattr(sys, "argv", ["train", *words.replace("DIR", str(tmp_path)).split()])
     with pytest.raises(SystemExit) as end:
         cli.command_line("train", lambda: pytest.fail("it started"))

@@ -25,7 +25,7 @@ from zero.config.check import check
 from zero.config.cli import command_line
 from zero.distributed import World
 from zero.errors import Broken, InputError
-from zero.failures import explained
+from zero.failures import explain_failures
 from zero.learner.optim import LOST, Optim, TrainableModule
 from zero.rollout import NotFinite
 from zero.run_folder import changed, refuse_unless_adjustable
@@ -224,7 +224,7 @@ def test_checkpoints_that_hold_the_diverged_weights_are_named(tmp_path: Path) ->
         message = (
             rf"not finite after {lost} steps.*: remove {place}, whose weights are lost.* add resume_with=.*{ending}$"
         )
-        with pytest.raises(Broken, match=message), explained(tmp_path, check("train", [])):
+        with pytest.raises(Broken, match=message), explain_failures(tmp_path, check("train", [])):
             raise NotFinite(lost)
 
 
@@ -265,7 +265,7 @@ def test_a_diverged_critic_names_the_rate_of_the_critic(tmp_path: Path) -> None:
         f"is nan, and 7 before it were not finite: lower {CRITIC}.lr; .* remove .*step_000003 .*step_000004, whose "
     )
     message += f".* add resume_with='{CRITIC}.lr=0.01': it goes on from checkpoint step_000002"
-    with pytest.raises(Broken, match=message), explained(tmp_path, config):
+    with pytest.raises(Broken, match=message), explain_failures(tmp_path, config):
         for _ in range(LOST):
             critic.module(torch.full((1, 1), torch.nan)).sum().backward()
             critic.step()
@@ -331,7 +331,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFi
 def test_out_of_memory_is_one_line_with_settings_that_need_less(tmp_path: Path) -> None:
     config = check("train", [])
     needs_less = r"out of memory \(.*resume_with='learner.micro_tokens=1024 learner.gradient_checkpointing=true'"
-    with pytest.raises(Broken, match=needs_less), explained(tmp_path, config):
+    with pytest.raises(Broken, match=needs_less), explain_failures(tmp_path, config):
         torch.empty(2**50)
 
 

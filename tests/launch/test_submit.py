@@ -123,8 +123,8 @@ def test_claims_are_kept_as_they_were_first_written_down(
 ) -> None:
     home, folder = tmp_path / "experiment", tmp_path / "s"
     home.mkdir()
-    monkeypatch.setattr(paths, "OWN", [tmp_path])
-    monkeypatch.setattr(experiments, "OWN", paths.OWN)
+    monkeypatch.setattr(paths, "USER_CONF", [tmp_path])
+    monkeypatch.setattr(experiments, "USER_CONF", paths.USER_CONF)
     file = home / "mine.yaml"
     file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
     first = prepared(folder, "experiment=mine")

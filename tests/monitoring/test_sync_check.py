@@ -18,7 +18,7 @@ from tests.test_algorithm import load as load_algo
 from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.torch import TorchLearner
-from zero.loop import refuse_coarser
+from zero.loop import refuse_coarser_dtype
 from zero.monitoring.sync_check import SyncCheck, SyncMismatch
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.native import NativeEngine
@@ -158,6 +158,6 @@ def test_rounding_is_not_called_a_cache(tokenizer: Any) -> None:
 def test_an_engine_that_must_round_what_the_learner_has_is_refused() -> None:
     engine, learner = SimpleNamespace(dtype=torch.bfloat16), SimpleNamespace(dtype=torch.float32)
     with pytest.raises(InputError, match=r"learner\.precision=float32: the engine holds weights in bfloat16"):
-        refuse_coarser(engine, learner)  # type: ignore[arg-type]
+        refuse_coarser_dtype(engine, learner)  # type: ignore[arg-type]
     for theirs, ours in ((torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16), (None, torch.float32)):
-        refuse_coarser(SimpleNamespace(dtype=theirs), SimpleNamespace(dtype=ours))  # type: ignore[arg-type]
+        refuse_coarser_dtype(SimpleNamespace(dtype=theirs), SimpleNamespace(dtype=ours))  # type: ignore[arg-type]

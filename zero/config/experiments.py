@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 from zero.errors import InputError
-from zero.paths import CONF, OWN, conf_file
+from zero.paths import CONF, USER_CONF, conf_file
 
 KEY, SIZE, ALL = "experiment", "size", "all"
 NANO, SIZES, ROOTS = "nano", ("nano", "paper"), ("train", "evaluate")
@@ -63,7 +63,7 @@ class Experiment:
 
 def known() -> list[str]:
     """The names of all experiments."""
-    return sorted({path.stem for folder in (CONF, *OWN) for path in (folder / KEY).glob("*.yaml")})
+    return sorted({path.stem for folder in (CONF, *USER_CONF) for path in (folder / KEY).glob("*.yaml")})
 
 
 def with_claims() -> list[str]:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 
 from zero.config.suggest import nearest
 from zero.errors import InputError
-from zero.paths import CONF, OWN
+from zero.paths import CONF, USER_CONF
 
 # Last words of settings that are one path or address, and those of them that need not exist
 PATHS = ("path", "run_dir", "run", "out", "folder", "dir", "url", "uri")
@@ -159,14 +159,14 @@ def parsed(text: str) -> Override:
 @lru_cache(maxsize=1)
 def option_groups() -> tuple[str, ...]:
     """Every folder of conf/, or of the user's own, with options."""
-    folders = {path.relative_to(root).as_posix() for root in (CONF, *OWN) for path in root.rglob("*/")}
+    folders = {path.relative_to(root).as_posix() for root in (CONF, *USER_CONF) for path in root.rglob("*/")}
     return tuple(sorted(folder for folder in folders if options_of(folder)))
 
 
 @lru_cache(maxsize=64)
 def options_of(group: str) -> tuple[str, ...]:
     """The options of conf/GROUP; a file that begins with _ is what they have in common."""
-    return tuple(sorted({path.stem for root in (CONF, *OWN) for path in (root / group).glob("[!_]*.yaml")}))
+    return tuple(sorted({path.stem for root in (CONF, *USER_CONF) for path in (root / group).glob("[!_]*.yaml")}))
 
 
 def is_choice(text: str) -> bool:

@@ -17,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from zero.config import compose
 from zero.config.overrides import key_of, option_groups, options_of, parsed
 from zero.errors import InputError
-from zero.paths import CONF, OWN, own_files
+from zero.paths import CONF, USER_CONF, user_files
 
 FLAGS, KEY = ("--config-dir", "-cd"), "hydra.searchpath"
 SCHEME = "file://"
@@ -27,7 +27,7 @@ class OwnFolders(SearchPathPlugin):
     """Lets Hydra find the files of zero.paths.OWN."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in OWN:
+        for folder in USER_CONF:
             search_path.append("own", f"{SCHEME}{folder}")
 
 
@@ -53,11 +53,11 @@ def take(words: Sequence[str]) -> list[str]:
 
 def use(folders: Sequence[Path]) -> None:
     """Let these folders count beside conf/, and none else. InputError if one holds no option, or one that there is already."""
-    OWN.clear()
+    USER_CONF.clear()
     _forget()
     taken = set[str]()
     for folder in folders:
-        files = own_files(folder)
+        files = user_files(folder)
         if not files:
             remedy = f"holds no option; lay it out like conf/: {folder / 'algo' / 'NAME.yaml'} is the option algo=NAME"
             raise InputError(FLAGS[0], folder, remedy)
@@ -65,7 +65,7 @@ def use(folders: Sequence[Path]) -> None:
             if (CONF / name).exists() or name in taken:
                 raise InputError(FLAGS[0], folder, f"holds {name}, and there is one of that name; give yours another")
         taken |= set(files)
-    OWN.extend(folders)
+    USER_CONF.extend(folders)
     Plugins.instance().register(OwnFolders)
     _forget()
 

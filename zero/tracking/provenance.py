@@ -26,7 +26,7 @@ from typing import Any
 
 from zero.cpu.kernels import library
 from zero.files import append_line, read_json_lines
-from zero.paths import CONF, OWN, ROOT, own_files
+from zero.paths import CONF, ROOT, USER_CONF, user_files
 
 FILE = "starts.jsonl"
 PACKAGES = ("torch", "transformers", "vllm", "deepspeed", "hydra-core", "mlflow")  # those that can change a number
@@ -46,7 +46,7 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
     return {
         "time": round(time.time(), 1),
         "choices": {group: option for group, option in choices.items() if option != NONE and "/" not in group},
-        **({"config_dirs": [str(folder) for folder in OWN]} if OWN else {}),
+        **({"config_dirs": [str(folder) for folder in USER_CONF]} if USER_CONF else {}),
         "commit": git_commit(),
         "code": code_digest(),
         "versions": package_versions(),
@@ -157,9 +157,9 @@ def sources(root: Path) -> list[tuple[str, Path]]:
         below[:] = [name for name in below if name not in SKIPPED]
         files += [Path(above) / name for name in names if not name.endswith((".pyc", ".partial"))]
     named = [(path.relative_to(root).as_posix(), path) for path in files]
-    if OWN and root == ROOT:
+    if USER_CONF and root == ROOT:
         conf = CONF.relative_to(ROOT)
-        named += [((conf / name).as_posix(), folder / name) for folder in OWN for name in own_files(folder)]
+        named += [((conf / name).as_posix(), folder / name) for folder in USER_CONF for name in user_files(folder)]
     return sorted(named)
 
 
