@@ -137,7 +137,7 @@ def request_next(run: Run, t: int, timer: StageTimer) -> None:
     if run.engine.staleness and t < run.steps:
         prompts = run.world.shard(make_prompts(run, t, 0))
         with timer("rollout"):
-            run.prefetch.request(t, partial(generate, run, prompts), beside=run.engine.apart)
+            run.prefetch.request(t, partial(generate, run, prompts), in_thread=run.engine.own_devices)
 
 
 def compare_algorithms(run: Run, t: int, batch: Batch, groups: Sequence[Group], timer: StageTimer) -> Metrics:

@@ -34,7 +34,7 @@ from tests.engines.contract import (
 )
 from zero.errors import InputError
 from zero.records import Sampling
-from zero.rollout.vllm import LEFT_ALONE, VllmEngine, completions_of, engine_ranks, seed_of
+from zero.rollout.vllm import RESTORED, VllmEngine, completions_of, engine_ranks, seed_of
 
 pytestmark = pytest.mark.engines
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def plain(tokenizer: Any) -> Subject:
         torch.get_num_threads,
         torch.get_float32_matmul_precision,
         lambda: [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
-        lambda: [os.environ.get(key) for key in (*LEFT_ALONE, "HF_HUB_OFFLINE")],
+        lambda: [os.environ.get(key) for key in (*RESTORED, "HF_HUB_OFFLINE")],
     )
     before = [fact() for fact in facts]
     engine = engine_of(model, tokenizer, prefix_caching=False, cache_gib=0.0015)

@@ -28,7 +28,7 @@ from zero.errors import Broken, InputError
 from zero.failures import explain_failures
 from zero.learner.optim import LOST, Optim, TrainableModule
 from zero.rollout import NotFinite
-from zero.run_folder import changed, refuse_unless_adjustable
+from zero.run_folder import refuse_unless_adjustable, with_changes
 
 TINY = (
     "steps=2",
@@ -231,7 +231,7 @@ def test_checkpoints_that_hold_the_diverged_weights_are_named(tmp_path: Path) ->
 def test_adapters_go_on_with_another_learner_and_keep_their_size() -> None:
     config = check("train", ["learner=lora", "learner.lora.rank=4"])
     refuse_unless_adjustable("learner", "deepspeed_lora", config, Path("run"))
-    learner = changed(config, {"learner": "deepspeed_lora"})["learner"]
+    learner = with_changes(config, {"learner": "deepspeed_lora"})["learner"]
     assert learner["_target_"] == "zero.learner.deepspeed.DeepSpeedLearner" and learner["lora"]["rank"] == 4
     assert learner["stage"] == 2 and learner["micro_tokens"] == config["learner"]["micro_tokens"]
     with pytest.raises(InputError, match="trains other weights"):

@@ -46,7 +46,7 @@ EOS, IM_END = 0, 3
 class Script:
     """Generates the given text for each (sample, attempt), then EOS; records its calls."""
 
-    staleness, apart = 0, False
+    staleness, own_devices = 0, False
 
     def __init__(self, tokenizer: Any, says: Callable[[int, int], str], end: int, **parts: Any) -> None:
         self.tokenizer, self.says, self.end = tokenizer, says, end

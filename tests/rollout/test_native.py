@@ -201,7 +201,7 @@ def test_stop_strings_end_a_response_and_stay_in_it(tokenizer: Any) -> None:
 def test_a_stop_string_split_over_any_tokens_is_found(tokenizer: Any) -> None:
     engine = engine_of(load(BASE), tokenizer)
     for stop in ("</answer>", "\n\n", "Wait", "er> x"):
-        candidates = engine.pieces((stop,))
+        candidates = engine.stop_tokens((stop,))
         for text in (f"so {stop}", f"so{stop}!", stop):
             ids = tokenizer(text).input_ids
             ends = [i for i in range(len(ids)) if stop in tokenizer.decode(ids[: i + 1])]

@@ -34,7 +34,7 @@ def make_engine(loose: list[str]) -> tuple[VllmEngine, list[str]]:
     """As its constructor leaves it: asleep, and without useful weights."""
     engine, llm = VllmEngine.__new__(VllmEngine), Llm()
     engine.llm, engine.sleeps, engine.loose, engine.ranks = llm, True, loose, Ranks(1, 1)
-    engine.go_to_sleep(keep=False)
+    engine.go_to_sleep(keep_weights=False)
     return engine, llm.calls
 
 

@@ -25,7 +25,7 @@ from zero.records import Prompt, Question, Sampling
 from zero.rollout import weight_sync as exchange
 from zero.rollout.http import Client, ServerError
 from zero.rollout.server import ServerEngine
-from zero.rollout.weight_sync import Exchange, Server, ServerReceiver, plain
+from zero.rollout.weight_sync import Server, ServerReceiver, WeightSender, model_fields
 
 CPU = torch.device("cpu")
 WAYS = ("file", "group")
@@ -76,8 +76,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def sender(stub: Stub, way: str, folder: Path, limit: float = 10.0) -> Exchange:
-    return Exchange(Client(stub.url, limit, 2), way, str(folder), CPU, limit)
+def sender(stub: Stub, way: str, folder: Path, limit: float = 10.0) -> WeightSender:
+    return WeightSender(Client(stub.url, limit, 2), way, str(folder), CPU, limit)
 
 
 SERVER = Server({}, 64, torch.float32, "cpu", "processed_logprobs", 2)
@@ -100,7 +100,7 @@ def test_every_worker_gets_every_weight_again_and_again(way: str, tmp_path: Path
     for worker in workers:
         assert worker.received.keys() == WEIGHTS.keys()
         assert all(t.dtype == dtype and torch.equal(t, WEIGHTS[n].to(dtype)) for n, t in worker.received.items())
-    assert max(ahead) <= exchange.AHEAD and not list(tmp_path.iterdir())
+    assert max(ahead) <= exchange.MAX_UNREAD and not list(tmp_path.iterdir())
 
 
 def test_weights_that_live_only_until_the_next_one_arrive_whole(way: str, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def engine_of(stub: Stub, tokenizer: Any, folder: Path, **settings: Any) -> Serv
 def vllm_like(tokenizer: Any, bad: str = "", **overrides: Any) -> dict[str, Callable[[Any], Say]]:
     """Every endpoint of a server that the engine uses; the model is the tests'."""
     worker, label = Worker(0, bad), ["default"]
-    config = plain(tiny_config("qwen2", len(tokenizer)))
+    config = model_fields(tiny_config("qwen2", len(tokenizer)))
     facts = dict(config=config, context=64, dtype="float32", device="cpu", logprobs="processed_logprobs")
     worker.describe_model = lambda: facts | overrides  # type: ignore[method-assign]
     rpc = answering([worker])
@@ -335,7 +335,7 @@ def test_every_rank_takes_part_in_every_weight_and_hears_how_it_went(tokenizer: 
 
 def test_the_compared_config_leaves_out_keys_without_meaning() -> None:
     config = tiny_config("llama", 100)
-    meaningful = plain(config)
+    meaningful = model_fields(config)
     assert {"vocab_size", "hidden_size", "rope_parameters", "rms_norm_eps", "model_type"} <= meaningful.keys()
     assert not {"architectures", "transformers_version", "eos_token_id", "dtype"} & meaningful.keys()
-    assert plain(SimpleNamespace(get_text_config=lambda: config)) == meaningful
+    assert model_fields(SimpleNamespace(get_text_config=lambda: config)) == meaningful

@@ -683,7 +683,7 @@ def test_a_dead_address_is_named_with_the_remedy() -> None:
     with pytest.raises(
         ServerError, match=f"{uri}: nothing answers there .*refused.*; start the server, or mend the url"
     ):
-        Client(uri, timeout=5, most=1).get("/models")
+        Client(uri, timeout=5, pool_size=1).get("/models")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The seam between the loop and whatever draws completions."""
+"""The interface between the training loop and the engines that sample completions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zero.records import Completion, Prompt, Sampling
 
 
 class NotFinite(Broken):
-    """The sampler's distribution is none: NaN or infinity among the logits."""
+    """NaN or infinity among the logits: there is no distribution to sample from."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -26,23 +26,23 @@ class NotFinite(Broken):
 
 
 def refuse_infinite(logprobs: Sequence[float], version: int) -> None:
-    """NotFinite if a log-probability is none."""
+    """NotFinite if a log-probability is NaN or infinite."""
     if not all(map(isfinite, logprobs)):
         raise NotFinite(version)
 
 
 class RolloutEngine(Protocol):
-    """Contract: ids decode to the text; log-probabilities are those of the distribution drawn from; `finished` is False
+    """Contract: ids decode to the text; log-probabilities are those of the distribution sampled from; `finished` is False
     exactly on truncation; the same (prompt.key, sample) under the same weights gives the same completion; `version` is
     that of the last `sync`, for all tokens of a completion."""
 
-    dtype: torch.dtype | None  # of its weights, once that is known
-    staleness: int  # 1: a step's training samples are drawn before the update ahead of it; 0: after it
-    apart: bool  # has devices of its own: may generate in another thread while the learner updates
+    dtype: torch.dtype | None  # of its weights; None: not known yet
+    staleness: int  # 1: a step's samples are generated before the previous step's update; 0: after it
+    own_devices: bool  # not the learner's: may generate in another thread while the learner updates
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """n completions for each prompt, in order. Where the model's context leaves less than sampling.max_tokens, a
-        completion ends there, unfinished. InputError for a prompt that leaves nothing."""
+        """n completions for each prompt, in order. A completion that reaches the end of the model's context is cut there,
+        unfinished. InputError for a prompt that fills the context."""
         ...
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -50,6 +50,6 @@ class RolloutEngine(Protocol):
         ...
 
     def awake(self, last: bool = False) -> AbstractContextManager[None]:
-        """Held while generating; an engine that shares memory with the learner frees it outside. `last`: nothing is
-        generated again before the next `sync`, so that its weights need not be kept."""
+        """Held while generating; an engine that shares memory with the learner frees it outside. `last`: nothing more is
+        generated before the next `sync`, so that the weights need not be kept."""
         ...

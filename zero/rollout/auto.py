@@ -1,4 +1,4 @@
-"""rollout=auto: the engine that suits this machine."""
+"""rollout=auto: choose the engine by machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zero.rollout.vllm import VllmEngine
 
 def auto_engine(device: torch.device, **settings: Any) -> RolloutEngine:
     """vLLM on a CUDA device, if it is installed, with all settings of conf/rollout/vllm.yaml; else the native engine, with
-    those that it has."""
+    those of the settings that it takes."""
     if device.type == "cuda" and find_spec("vllm") is not None:
         return VllmEngine(device=device, **settings)
     if device.type == "cuda" and os.environ.get("RANK", "0") == "0":

@@ -1,13 +1,13 @@
-"""One decoding step for a batch of rows: for the Llama and Qwen families a compiled one (zero/cpu/decoder.py) or a fused
-one in torch, transformers' own for the rest.
+"""Decoders of the native engine: for the Llama and Qwen families compiled (zero/cpu/decoder.py) or fused in torch, else
+transformers' own forward pass.
 
 All keep a key-value cache between calls:
 
     prefill(ids [P, W], mask [P, W], n, budget) -> logits [P * n, V]    left-padded prompts, each repeated n times
     step(ids [N]) -> logits [N, V]                                     one more token for every row
-    keep(rows [M])                                                     forget all other rows
+    keep(rows [M])                                                     drop all other rows from the cache
 
-V is cut to the tokenizer's vocabulary, so padding rows of an embedding matrix can never be drawn.
+V is the tokenizer's vocabulary, so padding rows of an embedding matrix can never be sampled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Decoder(Protocol):
 
 
 def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
-    """The fused decoder where its arithmetic is the model's, compiled where that can be, else the generic one. `config` is a
+    """CompiledDecoder or FusedDecoder for a model that they support, else TransformersDecoder. `config` is a
     PretrainedConfig."""
     if not has_plain_layers(config):
         return TransformersDecoder(config, vocabulary, dtype, device)
@@ -46,10 +46,10 @@ def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch
 class FusedDecoder:
     """Preallocated cache, query/key/value and gate/up projections as one product each, no module overhead.
 
-    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. Rotary pairs are
-    stored next to each other (rows of the query and key projections are permuted alike, which leaves their products
-    unchanged), so the rotation is one complex multiplication. Keys and values are stored once per
-    key-value head and the query heads that share them form one matrix product.
+    Norm gains and attention's 1/sqrt(D) are folded into the weights that follow them. Rotary pairs are stored next to each
+    other (rows of the query and key projections are permuted in the same way, which leaves their products unchanged), so
+    the rotation is one complex multiplication. Keys and values are stored once per key-value head, and the query heads
+    that share them form one matrix product.
     """
 
     def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -61,7 +61,7 @@ class FusedDecoder:
         self.dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps: float = config.rms_norm_eps
         self.vocabulary, self.dtype, self.device = vocabulary, dtype, device
-        rotary = LlamaRotaryEmbedding(config)  # both families share it, and it knows every rope type
+        rotary = LlamaRotaryEmbedding(config)  # both families use it, and it implements every rope type
         self.frequency = rotary.inv_freq.to(device)
         self.rotary_scale: float = rotary.attention_scaling
         self.weights: dict[str, Tensor] = {}
@@ -72,20 +72,22 @@ class FusedDecoder:
         fused: dict[str, Tensor] = {"embed": w["model.embed_tokens.weight"]}
         root = fused["embed"].shape[1] ** 0.5
         head = w.get("lm_head.weight", fused["embed"])[: self.vocabulary]
-        fused["head"] = _right(head * w["model.norm.weight"] * root)
+        fused["head"] = _transposed(head * w["model.norm.weight"] * root)
         for i in range(self.layers):
             layer = f"model.layers.{i}."
-            fused[f"{i}.out"] = _right(w[layer + "self_attn.o_proj.weight"])
+            fused[f"{i}.out"] = _transposed(w[layer + "self_attn.o_proj.weight"])
             gate_up = torch.cat([w[layer + "mlp.gate_proj.weight"], w[layer + "mlp.up_proj.weight"]])
-            fused[f"{i}.gate_up"] = _right(gate_up * w[layer + "post_attention_layernorm.weight"] * root)
-            fused[f"{i}.down"] = _right(w[layer + "mlp.down_proj.weight"])
+            fused[f"{i}.gate_up"] = _transposed(gate_up * w[layer + "post_attention_layernorm.weight"] * root)
+            fused[f"{i}.down"] = _transposed(w[layer + "mlp.down_proj.weight"])
             for kind in ("weight", "bias"):
                 q, k, v = (w.get(f"{layer}self_attn.{p}_proj.{kind}") for p in "qkv")
                 if q is None or k is None or v is None:
                     continue
                 q, k = (x.view(-1, self.dim, *x.shape[1:])[:, pairs].reshape(x.shape) for x in (q, k))
                 fused[f"{i}.qkv.{kind}"] = torch.cat([q * self.dim**-0.5, k, v])
-            fused[f"{i}.qkv.weight"] = _right(fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"] * root)
+            fused[f"{i}.qkv.weight"] = _transposed(
+                fused[f"{i}.qkv.weight"] * w[layer + "input_layernorm.weight"] * root
+            )
         self.weights = fused
 
     def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
@@ -100,23 +102,23 @@ class FusedDecoder:
         self.padding = padding.repeat_interleave(self.kv, dim=0) if not mask_PW.all() else None
         visible = torch.ones(width, width, dtype=torch.bool, device=self.device).tril() & mask_PW[:, None, :].bool()
         visible |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself: no row of all -inf
-        turn = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0).flatten())  # [P W, 1, D/2]
+        rotation = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0).flatten())  # [P W, 1, D/2]
         x = F.embedding(ids_PW.flatten(), self.weights["embed"])
         for i in range(self.layers):
-            q, k, v = (y.unflatten(0, (prompts, width)).transpose(1, 2) for y in self._qkv(i, x, turn))
+            q, k, v = (y.unflatten(0, (prompts, width)).transpose(1, 2) for y in self._qkv(i, x, rotation))
             for slot, value in enumerate((k, v)):
                 self.cache[i, slot, :, :width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
-            x = self._rest(i, x, mixed.transpose(1, 2).reshape(prompts * width, -1))
-        return (self._normed(x[width - 1 :: width]) @ self.weights["head"]).repeat_interleave(n, dim=0)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
+            x = self._attention_output_and_mlp(i, x, attended.transpose(1, 2).reshape(prompts * width, -1))
+        return (self._rms_norm(x[width - 1 :: width]) @ self.weights["head"]).repeat_interleave(n, dim=0)
 
     def step(self, ids_N: Tensor) -> Tensor:
         rows, end = len(ids_N), self.used + 1
-        turn = self._rotation(self.position_N)  # [N, 1, D/2]
+        rotation = self._rotation(self.position_N)  # [N, 1, D/2]
         self.position_N = self.position_N + 1
         x = F.embedding(ids_N, self.weights["embed"])
         for i in range(self.layers):
-            q, k, v = self._qkv(i, x, turn)
+            q, k, v = self._qkv(i, x, rotation)
             keys, values = self.cache[i, 0, :, :end], self.cache[i, 1, :, :end]
             keys[:, -1] = k.reshape(-1, self.dim)
             values[:, -1] = v.reshape(-1, self.dim)
@@ -124,9 +126,9 @@ class FusedDecoder:
             scores = torch.bmm(q, keys.mT)
             if self.padding is not None:
                 scores += self.padding[:, :, :end]
-            x = self._rest(i, x, torch.bmm(scores.softmax(dim=-1), values).view(rows, -1))
+            x = self._attention_output_and_mlp(i, x, torch.bmm(scores.softmax(dim=-1), values).view(rows, -1))
         self.used = end
-        return self._normed(x) @ self.weights["head"]
+        return self._rms_norm(x) @ self.weights["head"]
 
     def keep(self, rows: Tensor) -> None:
         heads = (rows[:, None] * self.kv + torch.arange(self.kv, device=rows.device)).flatten()
@@ -137,38 +139,38 @@ class FusedDecoder:
             self.padding = self.padding[heads]
 
     def _rotation(self, position: Tensor) -> Tensor:
-        """exp(i * angle) for each position and frequency, with a place for the heads: [..., 1, D/2]."""
+        """exp(i * angle) for each position and frequency, with an axis for the heads: [..., 1, D/2]."""
         angle = position[..., None, None].float() * self.frequency
         return torch.polar(torch.full_like(angle, self.rotary_scale), angle)
 
-    def _qkv(self, i: int, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, i: int, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [M, d] -> q [M, heads, D], k and v [M, kv, D], rotated."""
         weight, bias = self.weights[f"{i}.qkv.weight"], self.weights.get(f"{i}.qkv.bias")
-        x = self._normed(x)
+        x = self._rms_norm(x)
         qkv = (x @ weight if bias is None else torch.addmm(bias, x, weight)).view(len(x), -1, self.dim)
         qk, v = qkv.split((self.heads + self.kv, self.kv), dim=1)
-        turned = torch.view_as_complex(qk.float().view(len(x), -1, self.dim // 2, 2)) * turn
-        q, k = torch.view_as_real(turned).flatten(2).to(self.dtype).split((self.heads, self.kv), dim=1)
+        rotated = torch.view_as_complex(qk.float().view(len(x), -1, self.dim // 2, 2)) * rotation
+        q, k = torch.view_as_real(rotated).flatten(2).to(self.dtype).split((self.heads, self.kv), dim=1)
         return q, k, v
 
-    def _rest(self, i: int, x: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection and MLP with their residuals."""
+    def _attention_output_and_mlp(self, i: int, x: Tensor, attended: Tensor) -> Tensor:
+        """Attention's output projection and the MLP, each with its residual."""
         w = self.weights
-        x = torch.addmm(x, mixed, w[f"{i}.out"])
-        gate, up = (self._normed(x) @ w[f"{i}.gate_up"]).chunk(2, dim=1)
+        x = torch.addmm(x, attended, w[f"{i}.out"])
+        gate, up = (self._rms_norm(x) @ w[f"{i}.gate_up"]).chunk(2, dim=1)
         return torch.addmm(x, F.silu(gate).mul_(up), w[f"{i}.down"])
 
-    def _normed(self, x: Tensor) -> Tensor:
-        """RMS norm but for a gain of sqrt(d), which the weights hold: x / sqrt(|x|^2 + d eps).
+    def _rms_norm(self, x: Tensor) -> Tensor:
+        """RMS norm without its gain and factor sqrt(d), which are in the weights: x / sqrt(|x|^2 + d eps).
 
-        vector_norm is one pass on a CPU, where torch composes rms_norm of six.
+        On a CPU vector_norm is one pass, where torch's rms_norm takes six.
         """
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
         return x * norm.square_().add_(x.shape[1] * self.eps).rsqrt_().to(x.dtype)
 
 
-def _right(weight: Tensor) -> Tensor:
-    """[out, in] -> [in, out] in memory: the layout a few rows times a matrix is fastest in (up to twice, on a CPU)."""
+def _transposed(weight: Tensor) -> Tensor:
+    """[out, in] -> [in, out] in memory: the fastest layout for products of a few rows (up to twice as fast on a CPU)."""
     return weight.T.contiguous()
 
 

@@ -1,7 +1,7 @@
 """python -m zero.rollout.headless FLAGS: the workers of one more node of a vLLM server, without an API of their own.
 
-What `vllm serve --headless` does, also where the package has another name than vllm, as its CPU build does. The address
-of the first node, and the flags of the server there, come with FLAGS; python -m launch.serve starts it.
+Does what `vllm serve --headless` does, also where the package has another name than vllm, as its CPU build has. FLAGS hold
+the address of the first node and the flags of its server; python -m launch.serve starts this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the engines over HTTP share: one bounded request, when to ask again, and many requests at once.
+"""What the engines over HTTP share: bounded requests, retries, and many requests at once.
 
-Nothing here waits without a limit, and nothing takes what a server says on trust. The tries are counted here and not by
-urllib3's Retry: that one is done when the headers have come, and the body may break off, trickle or be no JSON.
+Every wait has a limit, and no answer is trusted. Retries are counted here and not by urllib3's Retry, which is done once
+the headers have arrived: the body may still break off, trickle or be no JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 CONNECT_SECONDS = 10.0
 LONGEST_ANSWER = 64 * 2**20  # bytes: a completion of 100,000 tokens with its log-probabilities has 10 MB
-LONGEST_PAUSE = 60.0  # seconds between two tries, whatever a server asks for
+LONGEST_PAUSE = 60.0  # seconds between two tries at most, whatever Retry-After asks for
 UNREACHED = ("ConnectionRefusedError", "gaierror", "OSError: [Errno 113]", "OSError: [Errno 101]")  # no host, no route
 
 
 class ServerError(Broken):
-    """The server cannot go on: it refuses connections, fails, says nothing for too long, or something incomprehensible."""
+    """The server is unusable: it refuses connections, fails, does not answer in time, or answers nonsense."""
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(f"rollout server {url}: {what}")
@@ -44,15 +44,15 @@ class HttpError(Exception):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a request is made again: after these pauses in seconds, unless the server asks for a longer one."""
+    """When a request is repeated: after these pauses in seconds, or longer ones that the server asks for."""
 
     pauses: tuple[float, ...]
-    statuses: frozenset[int]  # answers that are worth another try
-    silence: bool  # whether no answer in time is, too
+    statuses: frozenset[int]  # HTTP statuses to retry
+    silence: bool  # whether to retry after a timeout
 
 
 def address(url: str, path: str = "") -> str:
-    """The url of a server, or what stands in the endpoint file that python -m launch.serve wrote, with `path` behind it."""
+    """`url` itself, or the url in an endpoint file (*.json) of python -m launch.serve, followed by `path`."""
     if url.startswith(("http://", "https://")) or not url.endswith(".json"):
         return url
     try:
@@ -64,13 +64,13 @@ def address(url: str, path: str = "") -> str:
 
 
 class Client:
-    """Requests to one server, from many threads: connections are kept and used again.
+    """Requests to one server, from many threads, over reused connections.
 
-    `timeout` is the longest silence in seconds that is waited for, `most` the connections kept; `proxies`: those of the
-    environment are used. Raises ServerError, naming the url; HttpError for an error status that no retry is worth.
+    `timeout` is the longest wait for an answer in seconds, `pool_size` the connections kept; `proxies`: use those of the
+    environment. Raises ServerError, naming the url, and HttpError for an error status that is not retried.
     """
 
-    def __init__(self, url: str, timeout: float, most: int, key: str = "", proxies: bool = False) -> None:
+    def __init__(self, url: str, timeout: float, pool_size: int, key: str = "", proxies: bool = False) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
@@ -79,21 +79,21 @@ class Client:
         self.url, self.timeout = url.rstrip("/"), timeout
         self.session = requests.Session()
         self.session.trust_env = proxies
-        self._answered = False  # whether it ever did
-        self.session.auth = lambda request: request  # no password out of ~/.netrc in the place of the key
+        self._has_answered = False  # at least once
+        self.session.auth = lambda request: request  # else a password in ~/.netrc would replace the key
         if key:
             self.session.headers["Authorization"] = f"Bearer {key}"
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(pool_maxsize=most))
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=pool_size))
 
     def get(self, path: str, retry: RetryPolicy | None = None) -> Any:
-        """The JSON behind a path."""
+        """The JSON answer of a GET request."""
         return self._with_retries("GET", path, None, retry, self.timeout)
 
     def post(
         self, path: str, body: Mapping[str, Any] | None, retry: RetryPolicy | None = None, limit: float | None = 0.0
     ) -> Any:
-        """The JSON that answers `body`. `limit` in place of the timeout, None: whoever started this thread watches it."""
+        """The JSON answer of a POST request. `limit` replaces the timeout; None: no limit, the caller watches the thread."""
         return self._with_retries("POST", path, body, retry, self.timeout if limit == 0.0 else limit)
 
     def _with_retries(
@@ -102,23 +102,23 @@ class Client:
         pauses = retry.pauses if retry else ()
         for pause in (*pauses, None):
             try:
-                return self._once(method, path, body, limit)
+                return self._send(method, path, body, limit)
             except HttpError as error:
                 if retry is None or error.status not in retry.statuses:
                     raise
                 if pause is None:
                     raise ServerError(self.url, f"{error} (after {len(pauses) + 1} tries)") from None
                 pause = max(pause, error.wait)
-            except _Silent as error:
+            except _TimedOut as error:
                 if pause is None or retry is None or not retry.silence:
                     raise ServerError(self.url, str(error)) from None
-            except _Lost as error:
+            except _Disconnected as error:
                 if pause is None:
                     raise ServerError(self.url, str(error)) from None
             time.sleep(min(pause, LONGEST_PAUSE))
         raise AssertionError("the last try answers or raises")
 
-    def _once(self, method: str, path: str, body: Any, limit: float | None) -> dict[str, Any]:
+    def _send(self, method: str, path: str, body: Any, limit: float | None) -> dict[str, Any]:
         from requests import RequestException, Timeout
 
         try:
@@ -127,49 +127,49 @@ class Client:
             ) as response:
                 raw = self._read(response.raw, path, limit)
                 status, wait = response.status_code, response.headers.get("Retry-After", "")
-        except (_Silent, ServerError):
+        except (_TimedOut, ServerError):
             raise
         except Timeout as error:
-            raise _Silent(f"no answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
+            raise _TimedOut(f"no answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
         except (RequestException, OSError) as error:
-            reason = _first(error)
-            if not self._answered and reason.startswith(UNREACHED):
-                raise _Lost(f"nothing answers there ({reason}); start the server, or mend the url") from error
-            raise _Lost(f"lost while it was asked for {path} ({reason})") from error
+            reason = _root_cause(error)
+            if not self._has_answered and reason.startswith(UNREACHED):
+                raise _Disconnected(f"nothing answers there ({reason}); start the server, or mend the url") from error
+            raise _Disconnected(f"lost while it was asked for {path} ({reason})") from error
         except Exception as error:  # urllib3's own, when a connection breaks in the middle of an answer
             if "Timeout" in type(error).__name__:
-                raise _Silent(f"no whole answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
-            raise _Lost(f"lost while it answered {path} ({_first(error)})") from error
-        self._answered = True
+                raise _TimedOut(f"no whole answer to {path} within {limit or CONNECT_SECONDS:g} seconds") from error
+            raise _Disconnected(f"lost while it answered {path} ({_root_cause(error)})") from error
+        self._has_answered = True
         if not 200 <= status < 300:
             text = " ".join(raw[:400].decode("utf-8", "replace").split())
             raise HttpError(status, text, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
         try:
             return json.loads(raw) if raw else {}
         except (ValueError, RecursionError) as error:
-            raise _Lost(f"the answer to {path} is no JSON ({_first(error)})") from error
+            raise _Disconnected(f"the answer to {path} is no JSON ({_root_cause(error)})") from error
 
     def _read(self, raw: Any, path: str, limit: float | None) -> bytes:
-        """The body of an answer, which must come whole within the limit: a server that trickles is no better than a silent one."""
+        """The body of an answer, all of which must arrive within the limit."""
         body, start = bytearray(), time.monotonic()
         while chunk := raw.read1(2**16, decode_content=True):
             body += chunk
             if len(body) > LONGEST_ANSWER:
                 raise ServerError(self.url, f"more than {LONGEST_ANSWER} bytes in answer to {path}")
             if limit is not None and time.monotonic() - start > limit:
-                raise _Silent(f"no whole answer to {path} within {limit:g} seconds")
+                raise _TimedOut(f"no whole answer to {path} within {limit:g} seconds")
         return bytes(body)
 
 
-class _Silent(Exception):
+class _TimedOut(Exception):
     """No answer in time."""
 
 
-class _Lost(Exception):
+class _Disconnected(Exception):
     """No connection, a broken one, or half an answer."""
 
 
-def _first(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     """The innermost cause in a few words."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
@@ -180,10 +180,10 @@ def _first(error: BaseException) -> str:
 def in_parallel(
     ask: Callable[[Item], Answer], items: Sequence[Item], at_once: int, silence: Callable[[], Exception], limit: float
 ) -> list[Answer]:
-    """ask(item) for each item, in order of items, at most `at_once` at a time; the first exception at once.
+    """[ask(item) for item in items], at most `at_once` at a time; the first exception is raised at once.
 
-    Raises `silence()` if nothing at all is answered for `limit` seconds. Threads that still wait then are left behind:
-    they are daemons, end with their own request, and begin no other.
+    Raises `silence()` if no call returns for `limit` seconds. Threads that are still waiting are abandoned: they are
+    daemons, end with their request, and start no other.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
@@ -219,8 +219,8 @@ def in_parallel(
 
 
 def in_background(call: Callable[[], Answer]) -> Future[Answer]:
-    """A call in a thread of its own: a request that the server answers only when something else has happened here. A
-    daemon, and so no executor: Python waits at its end for the threads of those."""
+    """Run `call` in a daemon thread, for a request that the server answers only after something has happened here. No
+    executor: Python waits for their threads at exit."""
     future: Future[Answer] = Future()
 
     def work() -> None:

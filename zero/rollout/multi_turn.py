@@ -1,13 +1,14 @@
-"""Several tries at a question: what the engine samples is judged, and a wrong try is told why and followed by another.
+"""Several attempts at a question: each attempt is checked; a wrong one gets a message that says why, and another follows.
 
-An episode is one Completion: the tries and, between them, the environment's messages, `own` telling the tokens apart. It
-shares one budget, sampling.max_tokens and the context, and never ends with a message. The first try is bit for bit
-what the inner engine samples without feedback; a further one has random numbers that depend on the prompt's key, the
-sample and the try alone. (A key of four parts or more collides with no longer one, see numpy's SeedSequence.)
+An episode is one Completion: the attempts and, between them, the environment's messages; `action_mask` tells their tokens
+apart. All share one budget, sampling.max_tokens within the context, and an episode never ends with a message. The first
+attempt is to the bit what the inner engine samples without feedback; later ones have random numbers that depend on the
+prompt's key, the sample and the attempt alone. (Keys of different length, four parts or more, do not collide: see numpy's
+SeedSequence.)
 
-SFTvsRL (arXiv 2501.17161) does this with GeneralPoints. Departures: its tries are turns of a trajectory with a reward each,
-here the episode has the reward of its last try; it counts a hand as solved by any try under the name of a success rate,
-here accuracy is the first try's.
+SFTvsRL (arXiv 2501.17161) does this with GeneralPoints. Departures: its attempts are turns of a trajectory with a reward
+each, here the episode has the reward of its last attempt; its success rate counts a hand that any attempt solves, here
+accuracy is that of the first attempt.
 """
 
 from __future__ import annotations
@@ -30,18 +31,20 @@ from zero.template import encode_pieces
 Explain = Callable[[str | None, Question], str | None]  # (extracted answer, question) -> message; None: it is right
 MESSAGE, QUESTION = "{message}", "{question}"
 _SLOTS = re.compile(f"({re.escape(MESSAGE)}|{re.escape(QUESTION)})")
-_MARK = "THE-TRY-STANDS-HERE"
+_MARK = "THE-ATTEMPT"
 
 
 class FeedbackEngine:
-    """A RolloutEngine whose completions are episodes of at most `tries` tries, in training and in evaluation.
+    """A RolloutEngine whose completions are episodes of at most `attempts` attempts, in training and in evaluation.
 
-    explain    what is wrong with an answer; it must agree with the question set's checker
-    extract    finds the answer in the text of one try
-    least      tokens that must be left after the message for another try to begin
-    turn       the environment's text with {message}, {question} or both: as it stands, or as the user's turn of a chat
+    engine     makes the inner engine
+    explain    says what is wrong with an answer; must agree with the question set's checker
+    extract    finds the answer in the text of one attempt
+    least      tokens that must be left after the message for another attempt to begin
+    turn       the environment's text with {message}, {question} or both: as it is, or as the user's turn of a chat
                (see `chat_turn`)
     variables  of the model's chat template; None for a template of plain text
+    prefill    begins the assistant's turn in a chat
     """
 
     def __init__(
@@ -67,51 +70,50 @@ class FeedbackEngine:
         self.explain, self.extract, self.attempts, self.least = explain, extract, attempts, least
         self.tokenizer, self.context = tokenizer, context
         self.engine = engine(tokenizer=tokenizer, context=context, **parts)
-        self.staleness, self.apart = self.engine.staleness, self.engine.apart
+        self.staleness, self.own_devices = self.engine.staleness, self.engine.own_devices
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """n episodes for each prompt; of one that was begun the rest, with all of its tries. All tries of one round are one
-        call of the inner engine, with the largest budget among them; what exceeds an episode's own is cut."""
+        """n episodes for each prompt; for a prompt with a prefix the rest of the episode, with all its attempts. Each round of
+        attempts is one call of the inner engine, with the largest budget among them; attempts are then cut to their own."""
         first_PG = self.engine.generate(prompts, n, sampling)
-        whole_PG = [[self._first(p, c, sampling) for c in c_G] for p, c_G in zip(prompts, first_PG, strict=True)]
-        places = [(p, g) for p, c_G in enumerate(whole_PG) for g in range(len(c_G))]
-        for again in range(1, self.attempts):
-            turns = {(p, g): self._turn(prompts[p].question, whole_PG[p][g], sampling) for p, g in places}
-            rooms = {
-                (p, g): self._room(prompts[p], whole_PG[p][g], turn, sampling)
+        episodes_PG = [[self._start(p, c, sampling) for c in c_G] for p, c_G in zip(prompts, first_PG, strict=True)]
+        active = [(p, g) for p, c_G in enumerate(episodes_PG) for g in range(len(c_G))]
+        for attempt in range(1, self.attempts):
+            turns = {(p, g): self._turn(prompts[p].question, episodes_PG[p][g], sampling) for p, g in active}
+            budgets = {
+                (p, g): self._tokens_left(prompts[p], episodes_PG[p][g], turn, sampling)
                 for (p, g), turn in turns.items()
-                if turn is not None and len(whole_PG[p][g].attempts) < self.attempts
+                if turn is not None and len(episodes_PG[p][g].attempts) < self.attempts
             }
-            places = [
-                place for place, room in rooms.items() if room >= self.least
-            ]  # none: an engine may span ranks that have
+            active = [index for index, budget in budgets.items() if budget >= self.least]
             requests = [
                 replace(
                     prompts[p],
-                    ids=(*prompts[p].ids, *whole_PG[p][g].ids, *(turns[p, g] or ())),
-                    key=(*prompts[p].key, g, again),
+                    ids=(*prompts[p].ids, *episodes_PG[p][g].ids, *(turns[p, g] or ())),
+                    key=(*prompts[p].key, g, attempt),
                 )
-                for p, g in places
+                for p, g in active
             ]
-            most = max((rooms[place] for place in places), default=1)
-            sampled = self.engine.generate(requests, 1, replace(sampling, max_tokens=most))
-            for (p, g), [answer] in zip(places, sampled, strict=True):
-                within = self._cut(answer, rooms[p, g])
-                whole_PG[p][g] = self._joined(whole_PG[p][g], turns[p, g] or (), within, sampling)
-        return whole_PG
+            largest = max((budgets[index] for index in active), default=1)
+            # Also without a request: the engine may span ranks that have some
+            sampled = self.engine.generate(requests, 1, replace(sampling, max_tokens=largest))
+            for (p, g), [completion] in zip(active, sampled, strict=True):
+                cut = self._cut(completion, budgets[p, g])
+                episodes_PG[p][g] = self._extended(episodes_PG[p][g], turns[p, g] or (), cut, sampling)
+        return episodes_PG
 
-    def _first(self, prompt: Prompt, sampled: Completion, sampling: Sampling) -> Completion:
-        """The episode after one answer, which may end a try that was begun before, and others before that."""
+    def _start(self, prompt: Prompt, sampled: Completion, sampling: Sampling) -> Completion:
+        """The episode after its first completion, which ends the last attempt of a prompt's prefix, if there is one."""
         if prompt.prefix is None:
             return replace(sampled, attempts=(sampled.text,))
-        own = prompt.prefix.action_mask or (True,) * len(prompt.prefix.ids)
-        message = next((i for i in reversed(range(len(own))) if not own[i]), -1)  # the last token not of this try
-        ids = (*prompt.prefix.ids[message + 1 :], *sampled.ids)
+        action_mask = prompt.prefix.action_mask or (True,) * len(prompt.prefix.ids)
+        message_end = next((i + 1 for i in reversed(range(len(action_mask))) if not action_mask[i]), 0)
+        ids = (*prompt.prefix.ids[message_end:], *sampled.ids)
         text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
         return replace(sampled, attempts=(*prompt.prefix.attempts[:-1], text))
 
     def _turn(self, question: Question, episode: Completion, sampling: Sampling) -> tuple[int, ...] | None:
-        """The environment's tokens after the episode's last try; None if it is right, cut, or was not sampled."""
+        """The environment's tokens after the episode's last attempt; None if it is right, cut, or was not sampled."""
         if not episode.finished or not episode.logprobs:
             return None
         try:
@@ -119,50 +121,51 @@ class FeedbackEngine:
         except InputError:
             raise
         except Exception as error:  # one hostile answer must not end a run of days
-            what = f"explaining an answer raised {type(error).__name__}: {error}; such an episode ends there"
-            warnings.warn(what, RuntimeWarning, stacklevel=2)
+            warning = f"explaining an answer raised {type(error).__name__}: {error}; such an episode ends there"
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
             return None
         if message is None:
             return None
         text = self.turn
-        if episode.ids[-1] in sampling.stop_ids:  # the format closes the turn; the try has done so itself
+        if episode.ids[-1] in sampling.stop_ids:  # the chat format closes the turn, which the attempt has done itself
             text = text.removeprefix(self._text(episode.ids[-1:]))
-        filled = {MESSAGE: message, QUESTION: question.text}  # in one pass: what fills a slot may look like one
+        values = {MESSAGE: message, QUESTION: question.text}  # filled in one pass: a value may look like a slot
         return encode_pieces(
-            [(filled.get(piece, piece), piece in filled) for piece in _SLOTS.split(text)], self.tokenizer
+            [(values.get(piece, piece), piece in values) for piece in _SLOTS.split(text)], self.tokenizer
         )
 
-    def _room(self, prompt: Prompt, episode: Completion, turn: tuple[int, ...], sampling: Sampling) -> int:
-        """Tokens that are left for a try after the turn."""
+    def _tokens_left(self, prompt: Prompt, episode: Completion, turn: tuple[int, ...], sampling: Sampling) -> int:
+        """The token budget of an attempt after the turn."""
         budget = min(sampling.max_tokens, self.context - len(prompt.ids))
         return budget - len(episode.ids) - len(turn)
 
-    def _cut(self, answer: Completion, room: int) -> Completion:
-        """As if the answer had been sampled with a budget of `room` tokens."""
-        if len(answer.ids) <= room:
-            return answer
-        ids = answer.ids[:room]
-        logprobs, normalizers = answer.logprobs[:room], answer.log_normalizers[:room]
+    def _cut(self, completion: Completion, budget: int) -> Completion:
+        """The completion as if it had been sampled with a budget of `budget` tokens."""
+        if len(completion.ids) <= budget:
+            return completion
+        ids = completion.ids[:budget]
+        logprobs, normalizers = completion.logprobs[:budget], completion.log_normalizers[:budget]
         return replace(
-            answer, ids=ids, logprobs=logprobs, log_normalizers=normalizers, text=self._text(ids), finished=False
+            completion, ids=ids, logprobs=logprobs, log_normalizers=normalizers, text=self._text(ids), finished=False
         )
 
-    def _joined(self, before: Completion, turn: tuple[int, ...], after: Completion, sampling: Sampling) -> Completion:
-        """The episode with another try."""
-        ids = (*before.ids, *turn, *after.ids)
-        spoken = ids[:-1] if ids[-1] in sampling.stop_ids else ids
-        own = before.action_mask or (True,) * len(before.ids)
+    def _extended(
+        self, episode: Completion, turn: tuple[int, ...], attempt: Completion, sampling: Sampling
+    ) -> Completion:
+        """The episode with the environment's turn and another attempt."""
+        ids = (*episode.ids, *turn, *attempt.ids)
+        text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
+        action_mask = episode.action_mask or (True,) * len(episode.ids)
+        normalizers = (*episode.log_normalizers, *(0.0 for _ in turn), *attempt.log_normalizers)
         return Completion(
             ids,
-            (*before.logprobs, *(0.0 for _ in turn), *after.logprobs),
-            self._text(spoken),
-            after.finished,
-            action_mask=(*own, *(False for _ in turn), *(True for _ in after.ids)),
-            attempts=(*before.attempts, after.text),
-            version=before.version,
-            log_normalizers=(*before.log_normalizers, *(0.0 for _ in turn), *after.log_normalizers)
-            if after.log_normalizers
-            else (),
+            (*episode.logprobs, *(0.0 for _ in turn), *attempt.logprobs),
+            text,
+            attempt.finished,
+            action_mask=(*action_mask, *(False for _ in turn), *(True for _ in attempt.ids)),
+            attempts=(*episode.attempts, attempt.text),
+            version=episode.version,
+            log_normalizers=normalizers if attempt.log_normalizers else (),
         )
 
     @property
@@ -181,8 +184,8 @@ class FeedbackEngine:
 
 
 def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:
-    """What the model's chat format puts between two turns of the assistant: the end of the first, `turn` without outer
-    white space as the user's, the beginning of the second. InputError if the format does not keep turns as they are."""
+    """The text between two turns of the assistant in the model's chat format: the end of the first, `turn` without outer
+    white space as the user's, the beginning of the second. InputError if the format changes the text of turns."""
     content = turn.strip()
     turns = [("user", "?"), ("assistant", _MARK), ("user", content)]
     messages = [{"role": role, "content": text} for role, text in turns]

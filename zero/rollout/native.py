@@ -1,7 +1,7 @@
 """The native engine: batched sampling on plain torch, in the learner's process.
 
-A completion depends on the weights, its prompt and (seed, step, prompt, sample) alone: each sample owns a counter-based
-random stream, and position t of a sample always uses number t of its stream, whatever else is in the batch.
+A completion depends on the weights, its prompt and (seed, step, prompt, sample) alone: each sample has a counter-based
+random stream of its own, and its position t uses number t of that stream, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from zero.records import Completion, Prompt, Sampling
 from zero.rollout import NotFinite
 from zero.rollout.decoder import Decoder, make_decoder
 
-COMPACT_BELOW = 0.9  # drop finished rows once fewer than this share still run: a copy of the cache against idle rows
+# Drop finished rows once fewer than this share still run: copying the cache costs less than computing idle rows
+COMPACT_BELOW = 0.9
 
 
 class NativeEngine:
-    """A RolloutEngine for any causal model that transformers knows; `config` is its PretrainedConfig."""
+    """A RolloutEngine for any causal model of transformers; `config` is its PretrainedConfig, `max_rows` the most sequences
+    decoded at once."""
 
-    apart = False
+    own_devices = False
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class NativeEngine:
         self.tokenizer, self.context, self.max_rows, self.device = tokenizer, context, max_rows, device
         self.vocabulary = vocabulary_size(tokenizer, config)
         self.decoder: Decoder = make_decoder(config, self.vocabulary, dtype, device)
-        self.pieces = lru_cache(maxsize=4)(self._completing)
+        self.stop_tokens = lru_cache(maxsize=4)(self._stop_tokens)
         self.version = -1
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -59,8 +61,8 @@ class NativeEngine:
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         if not prompts:
             return []
-        rooms = [min(sampling.max_tokens, self.context - len(prompt.ids)) for prompt in prompts]
-        if min(rooms) < 1:
+        budgets = [min(sampling.max_tokens, self.context - len(prompt.ids)) for prompt in prompts]
+        if min(budgets) < 1:
             longest = max(len(prompt.ids) for prompt in prompts)
             remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
             raise InputError("model.context", self.context, remedy)
@@ -68,11 +70,11 @@ class NativeEngine:
             check_ids(prompt.ids, self.vocabulary, self.tokenizer)
         at_once = max(1, self.max_rows // n)
         groups: dict[int, list[Completion]] = {}
-        for room in sorted(set(rooms), reverse=True):  # nearly always one: the budget
-            same_room = [p for p, own in enumerate(rooms) if own == room]
-            for start in range(0, len(same_room), at_once):
-                chunk = same_room[start : start + at_once]
-                completions = self._batch([prompts[p] for p in chunk], n, replace(sampling, max_tokens=room))
+        for budget in sorted(set(budgets), reverse=True):  # nearly always one: sampling.max_tokens
+            indices = [p for p, tokens in enumerate(budgets) if tokens == budget]
+            for start in range(0, len(indices), at_once):
+                chunk = indices[start : start + at_once]
+                completions = self._batch([prompts[p] for p in chunk], n, replace(sampling, max_tokens=budget))
                 groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
         return [groups[p] for p in range(len(prompts))]
 
@@ -87,18 +89,18 @@ class NativeEngine:
         count, budget = len(prompts) * n, sampling.max_tokens
         uniform_TN = _uniforms(prompts, n, budget).T.contiguous().to(self.device)
         ids_NT = torch.zeros(count, budget, dtype=torch.int64, device=self.device)
-        logprob_NT, kept_NT = torch.zeros(2, count, budget, device=self.device)
+        logprob_NT, log_normalizer_NT = torch.zeros(2, count, budget, device=self.device)
         length_N = torch.full((count,), budget)
         finished_N = torch.zeros(count, dtype=torch.bool)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=self.device)
-        rows = torch.arange(count, device=self.device)  # rows[i]: the sample in the decoder's row i
-        running = torch.ones(count, dtype=torch.bool, device=self.device)  # by decoder row
+        rows = torch.arange(count, device=self.device)  # rows[i]: the sample in row i of the decoder
+        running = torch.ones(count, dtype=torch.bool, device=self.device)  # for each row of the decoder
         logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget)
         for t in range(budget):
             token, logprob = draw(logits, uniform_TN[t, rows], sampling)
             ids_NT[rows, t], logprob_NT[rows, t] = token, logprob
             if truncates(sampling):
-                kept_NT[rows, t] = kept_share(logits, token, logprob, sampling.temperature)
+                log_normalizer_NT[rows, t] = log_normalizer(logits, token, logprob, sampling.temperature)
             stopped = torch.isin(token, stop_ids)
             if sampling.stop:
                 stopped |= self._string_stops(token, ids_NT, rows, t, sampling.stop)
@@ -111,19 +113,20 @@ class NativeEngine:
                 if left == 0:
                     break
                 if left < COMPACT_BELOW * len(rows) and t + 1 < budget:
-                    left_over = running.nonzero()[:, 0]
-                    self.decoder.keep(left_over)
-                    rows, token, running = rows[left_over], token[left_over], running[left_over]
+                    unfinished = running.nonzero()[:, 0]
+                    self.decoder.keep(unfinished)
+                    rows, token, running = rows[unfinished], token[unfinished], running[unfinished]
             if t + 1 < budget:
                 logits = self.decoder.step(token)
-        log_normalizer_NT = kept_NT if truncates(sampling) else kept_NT[:, :0]
+        if not truncates(sampling):
+            log_normalizer_NT = log_normalizer_NT[:, :0]
         return self._completions(ids_NT, logprob_NT, log_normalizer_NT, length_N, finished_N, sampling)
 
     def _completions(
         self,
         ids_NT: Tensor,
         logprob_NT: Tensor,
-        kept_NT: Tensor,
+        log_normalizer_NT: Tensor,
         length_N: Tensor,
         finished_N: Tensor,
         sampling: Sampling,
@@ -132,20 +135,20 @@ class NativeEngine:
             raise NotFinite(self.version)
         lengths = length_N.tolist()
         ids = [row[:length] for row, length in zip(ids_NT.tolist(), lengths, strict=True)]
-        logprobs, shares = (
-            [row[:length] for row, length in zip(of_NT.tolist(), lengths, strict=True)]
-            for of_NT in (logprob_NT, kept_NT)
+        logprobs, normalizers = (
+            [row[:length] for row, length in zip(values_NT.tolist(), lengths, strict=True)]
+            for values_NT in (logprob_NT, log_normalizer_NT)
         )
-        spoken = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
-        texts = self.tokenizer.batch_decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        without_stop = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
+        texts = self.tokenizer.batch_decode(without_stop, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [
-            Completion(tuple(i), tuple(lp), text, done, version=self.version, log_normalizers=tuple(share))
-            for i, lp, share, text, done in zip(ids, logprobs, shares, texts, finished_N.tolist(), strict=True)
+            Completion(tuple(i), tuple(lp), text, done, version=self.version, log_normalizers=tuple(ln))
+            for i, lp, ln, text, done in zip(ids, logprobs, normalizers, texts, finished_N.tolist(), strict=True)
         ]
 
     def _string_stops(self, token: Tensor, ids_NT: Tensor, rows: Tensor, t: int, stops: tuple[str, ...]) -> Tensor:
-        """Bool by decoder row: this token completes a stop string. Only rows whose token can are decoded."""
-        candidates = self.pieces(stops)[token]
+        """Bool for each row of the decoder: this token completes a stop string. Only rows whose token may are decoded."""
+        candidates = self.stop_tokens(stops)[token]
         window = max(len(stop.encode()) for stop in stops) + 8  # a token carries at least one byte of the stop string
         for i in candidates.nonzero()[:, 0].tolist():
             ids = ids_NT[rows[i], max(0, t + 1 - window) : t + 1]
@@ -153,11 +156,12 @@ class NativeEngine:
             candidates[i] = any(stop in tail for stop in stops)
         return candidates
 
-    def _completing(self, stops: tuple[str, ...]) -> Tensor:
+    def _stop_tokens(self, stops: tuple[str, ...]) -> Tensor:
         """Bool [V]: tokens that may complete one of the stop strings: they contain it, or begin with an end of it."""
         anchor = self.tokenizer.encode("a", add_special_tokens=False)
         before = self.tokenizer.decode(anchor, skip_special_tokens=False)
-        texts = self.tokenizer.batch_decode(  # behind an anchor, so that a leading space survives
+        # Decoded after an anchor, so that a leading space survives
+        texts = self.tokenizer.batch_decode(
             [[*anchor, i] for i in range(self.vocabulary)],
             skip_special_tokens=False,
             clean_up_tokenization_spaces=False,
@@ -183,7 +187,8 @@ def _uniforms(prompts: Sequence[Prompt], n: int, budget: int) -> Tensor:
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """One token a row by inverting the cumulative distribution, and its log-probability under what was drawn from.
+    """One token per row by inverting the cumulative distribution, and its log-probability under the distribution sampled
+    from (after temperature, top-k and top-p).
 
     [N, V], [N] -> [N], [N]. Greedy (temperature 0) takes the arg-max and reports its log-probability at temperature 1.
     """
@@ -200,21 +205,21 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
     logprob_NV = logits_NV.log_softmax(dim=-1)
     cdf_NV = logprob_NV.exp().cumsum(dim=-1)
     token_N = torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:], right=True)
-    # All of a distribution that is none lies below: the last token, whose log-probability says so.
+    # With NaN logits the search ends beyond the last token, whose log-probability is then NaN too.
     token_N = token_N.clamp(max=logits_NV.shape[1] - 1)
     return token_N[:, 0], logprob_NV.gather(1, token_N)[:, 0]
 
 
 def truncates(sampling: Sampling) -> bool:
-    """Whether tokens are left out before one is drawn."""
+    """Whether top-k or top-p leave out tokens."""
     return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
 
 
-def kept_share(logits_NV: Tensor, token_N: Tensor, logprob_N: Tensor, temperature: float) -> Tensor:
-    """The logarithm [N] of the share of the whole distribution that a truncation kept, from a token's log-probability in what was
-    kept."""
-    whole_NV = (logits_NV.float() / temperature).log_softmax(dim=-1)
-    return whole_NV.gather(1, token_N[:, None])[:, 0] - logprob_N
+def log_normalizer(logits_NV: Tensor, token_N: Tensor, logprob_N: Tensor, temperature: float) -> Tensor:
+    """Log [N] of the probability that top-k and top-p kept: a kept token's log-probability in the full distribution minus
+    `logprob_N`, that in the truncated one."""
+    full_NV = (logits_NV.float() / temperature).log_softmax(dim=-1)
+    return full_NV.gather(1, token_N[:, None])[:, 0] - logprob_N
 
 
 def truncate(logits_NV: Tensor, top_k: int, top_p: float) -> Tensor:

@@ -1,15 +1,15 @@
-"""Any server that speaks OpenAI's /v1/completions, for evaluation and analysis: it cannot be trained.
+"""Any server with OpenAI's /v1/completions API, for evaluation and analysis: it cannot take weights in training.
 
-The prompt is the template's text as it stands, and the answer is text; its ids are our tokenizer's. What such servers do not
-tell is guessed, and only this:
+The prompt is sent as the template's text, and the answer is text; its ids are our tokenizer's. What such servers do not
+report is guessed:
 
-- They cut off the stop string that ended a response, and seldom say which. It is put back if the server says it
-  (`stop_reason`, of vLLM), or else if there is only one; a response that an EOS ended then seems to have said it, too.
-  With several stop strings and a silent server the text stays cut.
-- Whatever else ended a finished response is taken for the first of the model's stop tokens.
-- A seed makes samples repeatable only as far as the server keeps its word.
+- They cut off the stop string that ended a response, and seldom say which. It is put back if the server names it
+  (vLLM's `stop_reason`), or else if there is only one, so a response that ended with EOS gets it as well. With several
+  stop strings and no `stop_reason` the text stays cut.
+- A response that finished without a stop string is taken to end with the first of the model's stop tokens.
+- A seed makes samples repeatable only if the server honours it.
 
-vLLM's own server (`python -m launch.serve`) is asked for what only it knows: it gets and gives token ids, so nothing of this holds.
+vLLM's own server (`python -m launch.serve`) takes and returns token ids, so none of this applies to it.
 """
 
 from __future__ import annotations
@@ -34,29 +34,28 @@ from zero.rollout.http import (
     address,
     in_parallel,
 )
-from zero.rollout.vllm import completions_of, rooms_of, seed_of
+from zero.rollout.vllm import completions_of, seed_of, token_budgets
 
-BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # statuses that pass
-FIRST = RetryPolicy(
-    (1.0, 2.0), BUSY, silence=False
-)  # of the first request: a wrong url should not take a minute to be told
+BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # temporary errors
+# Of the first request: a wrong url should be reported within seconds
+FIRST = RetryPolicy((1.0, 2.0), BUSY, silence=False)
 
 
 class OpenAIEngine:
     """A RolloutEngine without log-probabilities, whose `sync` changes nothing.
 
-    url          of the API: what stands before /completions, usually ending in /v1; or an endpoint file
-    model        as the server calls it; None: the only one it has
+    url          of the API: what comes before /completions, usually ending in /v1; or an endpoint file
+    model        the server's name for it; None: the only one it has
     key_env      environment variable that holds the API key; unset: none is sent
     timeout      seconds to wait for one answer
-    retries      times that a request is made again after 429, a 5xx or silence, with pauses of 1, 2, 4, ... seconds
+    retries      how often a request is repeated after 429, a 5xx or a timeout, with pauses of 1, 2, 4, ... seconds
     concurrency  requests at once
     seed         whether to send a seed with each request
-    extra        fields of a request that this server knows besides
-    takes_weights  false, for those who look before they train
+    extra        further fields for each request
+    takes_weights  must be false; the check of a training config reads it
     """
 
-    apart, staleness, dtype = True, 0, None
+    own_devices, staleness, dtype = True, 0, None
 
     def __init__(
         self,
@@ -81,11 +80,11 @@ class OpenAIEngine:
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         key = os.environ.get(key_env, "").strip()
         self.client = Client(address(url, "/v1"), timeout, concurrency, key, proxies=True)
-        self.patience = RetryPolicy(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
-        self.vllm: bool | None = None  # once it was asked
+        self.retry = RetryPolicy(tuple(min(2.0**i, LONGEST_PAUSE) for i in range(retries)), BUSY, silence=True)
+        self.vllm: bool | None = None  # whether it is a vLLM server; None: not asked yet
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Nothing: the weights are the server's. They are run through, for whoever watches them go by."""
+        """Changes nothing: the server has its own weights. Iterates over the given ones, for a wrapper that hashes them."""
         for _ in weights:
             pass
         self.version = version
@@ -99,24 +98,27 @@ class OpenAIEngine:
         if not prompts:
             return []
         if self.vllm is None:
-            self._look()
+            self._identify()
         if sampling.top_k and not (self.vllm or "top_k" in self.extra):
             remedy = "this API has no such field; set it to 0, or name it in rollout.extra if the server knows it"
             raise InputError("sampling.top_k", sampling.top_k, remedy)
         bodies = [
-            self._body(prompt, room, i, sampling)
-            for prompt, room in zip(prompts, rooms_of(prompts, sampling, self.context), strict=True)
+            self._body(prompt, budget, i, sampling)
+            for prompt, budget in zip(prompts, token_budgets(prompts, sampling, self.context), strict=True)
             for i in range(n)
         ]
-        longest = (self.timeout + CONNECT_SECONDS + LONGEST_PAUSE) * (self.retries + 1)  # that one request may take
+        longest = (self.timeout + CONNECT_SECONDS + LONGEST_PAUSE) * (self.retries + 1)  # of one request, in seconds
         completions = in_parallel(
-            lambda body: self._completion(self._asked(body), sampling), bodies, self.concurrency,
-            limit=longest, silence=lambda: ServerError(self.client.url, "says nothing"),
-        )  # fmt: skip
+            lambda body: self._completion(self._post(body), sampling),
+            bodies,
+            self.concurrency,
+            limit=longest,
+            silence=lambda: ServerError(self.client.url, "says nothing"),
+        )
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
-    def _look(self) -> None:
-        """Learn the model's name and whose server it is. A server that does not list its models is asked by name."""
+    def _identify(self) -> None:
+        """Find out the model's name and whether the server is vLLM's. A server that lists no models needs `model`."""
         try:
             listed = self.client.get("/models", FIRST)["data"]
             names, owners = [str(entry["id"]) for entry in listed], {entry.get("owned_by") for entry in listed}
@@ -134,11 +136,11 @@ class OpenAIEngine:
         self.model = self.model or names[0]
         self.vllm = owners == {"vllm"}
 
-    def _body(self, prompt: Prompt, room: int, sample: int, sampling: Sampling) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, budget: int, sample: int, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
             "prompt": prompt.text,
-            "max_tokens": room,
+            "max_tokens": budget,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
@@ -158,9 +160,9 @@ class OpenAIEngine:
             }
         return body | self.extra
 
-    def _asked(self, body: dict[str, Any]) -> Any:
+    def _post(self, body: dict[str, Any]) -> Any:
         try:
-            return self.client.post("/completions", body, self.patience)
+            return self.client.post("/completions", body, self.retry)
         except HttpError as error:
             self._refuse(error)
             raise ServerError(self.client.url, str(error)) from None
@@ -174,7 +176,7 @@ class OpenAIEngine:
             raise InputError("rollout.url", self.client.url, remedy) from None
 
     def _completion(self, answer: Any, sampling: Sampling) -> Completion:
-        """The one in an answer. ServerError if it holds none, or the server gave it up."""
+        """The completion in an answer. ServerError if it holds none, or if the server aborted it."""
         try:
             choice = answer["choices"][0]
             text, reason, stop = choice["text"], choice["finish_reason"], choice.get("stop_reason")
@@ -185,10 +187,10 @@ class OpenAIEngine:
         finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
         if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i <= self.highest_id for i in ids):
             return completions_of(self.tokenizer, [(ids, [], finished)], sampling, self.version)[0]
-        return self._guessed(text, finished, stop, sampling)
+        return self._from_text(text, finished, stop, sampling)
 
-    def _guessed(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:
-        """A completion from its text: see the top of this file."""
+    def _from_text(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:
+        """A completion from its text alone, with the guesses at the top of this file."""
         text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text
         stop_in_text = bool(sampling.stop) and text.endswith(sampling.stop)
         if finished and not stop_in_text:

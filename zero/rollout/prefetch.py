@@ -1,8 +1,8 @@
-"""Completions drawn one step ahead: those of step t + 1 with the weights that step t has still to update.
+"""Sampling one step ahead: the completions of step t + 1, with the weights before step t's update.
 
-An engine on devices of its own draws them while the learner updates, so that a step takes the longer of the two and not
-their sum; any other draws them just before, which costs the same and gives the same numbers. They belong to a checkpoint:
-the weights that drew them are gone when it is loaded.
+An engine on devices of its own samples them while the learner updates, so that a step takes the longer of the two and not
+their sum; any other engine samples them just before, which saves no time and gives the same numbers. They are part of a
+checkpoint: when it is loaded, the weights that sampled them are gone.
 """
 
 from __future__ import annotations
@@ -17,63 +17,62 @@ from typing import Any
 from zero.distributed import World
 from zero.records import Completion
 
-Drawn = list[list[Completion]]  # of each of this rank's prompts
+Completions = list[list[Completion]]  # [P][G], of this rank's prompts
 FILE = "prefetch.json"
 
 
 @dataclass
 class Prefetch:
-    """At most one step's completions that wait to be taken."""
+    """Holds at most one step's completions, sampled or being sampled."""
 
     world: World
     step: int = -1
-    drawn: Future[Drawn] | None = None
+    pending: Future[Completions] | None = None
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ahead"))
 
-    def request(self, step: int, draw: Callable[[], Drawn], beside: bool) -> None:
-        """Have `draw` called for `step`: in a thread beside what follows, or at once, in this one (its device, its modes)."""
+    def request(self, step: int, generate: Callable[[], Completions], in_thread: bool) -> None:
+        """Call `generate` for `step`: in a thread of its own, or now in this one (with its device and modes)."""
         self.step = step
-        self.drawn = self.thread.submit(draw) if beside else done(draw())
+        self.pending = self.thread.submit(generate) if in_thread else completed(generate())
 
     def wait(self) -> None:
-        """Until nothing is being drawn any more: the engine may take new weights. An error in `draw` is raised here."""
-        if self.drawn:
-            self.drawn.result()
+        """Wait until nothing is being sampled, so that the engine may take new weights. Raises an error of `generate`."""
+        if self.pending:
+            self.pending.result()
 
-    def pop(self, step: int) -> Drawn | None:
-        """What was drawn for `step`, once."""
-        if self.drawn is None or self.step != step:
+    def pop(self, step: int) -> Completions | None:
+        """The completions of `step`, which are then forgotten; None if they were not requested."""
+        if self.pending is None or self.step != step:
             return None
-        drawn, self.drawn = self.drawn.result(), None
-        return drawn
+        completions_PG, self.pending = self.pending.result(), None
+        return completions_PG
 
     def save(self, path: Path) -> None:
-        """What waits, of all ranks, into the folder of a checkpoint. Called by every rank."""
-        if self.drawn is None:
+        """Write the completions of all ranks into the folder of a checkpoint. Called by every rank."""
+        if self.pending is None:
             return
-        drawn_PG = self.world.all_gather(self.drawn.result())
+        completions_PG = self.world.all_gather(self.pending.result())
         if self.world.is_main:
-            table = {"step": self.step, "drawn": [[asdict(c) for c in c_G] for c_G in drawn_PG]}
+            table = {"step": self.step, "drawn": [[asdict(c) for c in c_G] for c_G in completions_PG]}
             (path / FILE).write_text(json.dumps(table))
 
     def load(self, path: Path) -> None:
-        """As it was when `save` was called, under any number of ranks."""
+        """Restore what `save` wrote, under any number of ranks."""
         if not (path / FILE).exists():
             return
         table = json.loads((path / FILE).read_text())
-        drawn_PG = [[load_completion(c) for c in c_G] for c_G in table["drawn"]]
-        self.step, self.drawn = table["step"], done(list(self.world.shard(drawn_PG)))
+        completions_PG = [[load_completion(c) for c in c_G] for c_G in table["drawn"]]
+        self.step, self.pending = table["step"], completed(list(self.world.shard(completions_PG)))
 
 
-def done(drawn: Drawn) -> Future[Drawn]:
-    """What needs no waiting for."""
-    future: Future[Drawn] = Future()
-    future.set_result(drawn)
+def completed(completions_PG: Completions) -> Future[Completions]:
+    """A future that has its result."""
+    future: Future[Completions] = Future()
+    future.set_result(completions_PG)
     return future
 
 
 def load_completion(saved: dict[str, Any]) -> Completion:
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()
-    }  # JSON knows no tuples
+    # JSON has lists for tuples
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
     return Completion(**fields)

@@ -1,9 +1,9 @@
-"""A vLLM server on devices of its own, started by `python -m launch.serve`: token ids go there and come back with their
-log-probabilities, the learner's weights go there after every step.
+"""A vLLM server on devices of its own, started by `python -m launch.serve`. It takes token ids, returns token ids with
+log-probabilities, and gets the learner's weights after every step.
 
-Each (prompt, sample) is a request of its own with the seed that the in-process engine would give it. The server writes the name of
-the weights beside every token it makes; a completion that was not made by exactly this engine's last weights is an error,
-so a server that was started again, or that another run sends its weights to, cannot pass unseen.
+Each (prompt, sample) is a request of its own, with the seed that the in-process engine would give it. The server returns the
+name of the weights with every token; a completion that other weights than this engine's last ones made is an error, so
+that a restarted server, or one that another run sends its weights to, is noticed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from zero.errors import InputError
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout.http import CONNECT_SECONDS, Client, HttpError, RetryPolicy, ServerError, address, in_parallel
-from zero.rollout.vllm import COLDEST, Drawn, completions_of, parameters, rooms_of, seed_of
-from zero.rollout.weight_sync import Exchange, Server, plain
+from zero.rollout.vllm import MIN_TEMPERATURE, Sample, completions_of, parameters, seed_of, token_budgets
+from zero.rollout.weight_sync import Server, WeightSender, model_fields
 
-# A completion does not change by being asked for twice. What takes longer than this is no hiccup
-AGAIN = RetryPolicy(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
+# Repeating a request does not change its completion
+RETRY = RetryPolicy(pauses=(0.5, 1.0), statuses=frozenset({429, 502, 503, 504}), silence=False)
 GENERATE = "/inference/v1/generate"
 # A text on which two tokenizers rarely agree
 TOKENIZER_CHECK = "What is 7 x (1.5 + 2/3)? \\boxed{8}\n\tSo: <think> caf\u00e9 \u4e2d </think>"
@@ -38,14 +38,14 @@ class ServerEngine:
 
     config, tokenizer, context, device    as for any engine; `config` is a PretrainedConfig
     url           of the server, or its endpoint file
-    transport     how weights get there: file or group, see zero.rollout.weight_sync
+    transport     of weights: file or group, see zero.rollout.weight_sync
     folder        for transport=file: one that the server sees too
     timeout       seconds without any answer after which the server counts as dead
     concurrency   requests at once of this rank
-    staleness     1: a step's samples are drawn beside the update ahead of it
+    staleness     1: a step's samples are generated during the previous step's update
     """
 
-    apart = True
+    own_devices = True
 
     def __init__(
         self,
@@ -64,29 +64,29 @@ class ServerEngine:
         self.config, self.tokenizer, self.context, self.staleness = config, tokenizer, context, staleness
         self.timeout, self.concurrency, self.world = timeout, concurrency, World.join()
         self.client = Client(address(url), timeout, concurrency + 2)
-        self.exchange = Exchange(self.client, transport, folder, device, timeout)
-        self.server: Server | None = None  # once rank 0 has looked at it
+        self.sender = WeightSender(self.client, transport, folder, device, timeout)
+        self.server: Server | None = None  # set by rank 0's first sync
         self.version, self.label = -1, ""  # of the weights, and their name at the server
-        self._doing, self._lock = "", threading.Lock()
+        self._running, self._lock = "", threading.Lock()
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Rank 0 sends; all ranks take part in the making of each weight, and go on once the server has all of them.
+        """Rank 0 sends; all ranks iterate over the weights, which may be collective, and return once the server has them.
 
-        RuntimeError while `generate` runs: a completion would be of two weights.
+        RuntimeError while `generate` runs: completions would mix two versions.
         """
-        with self._alone("sync"):
-            self.version, self.label = -1, ""  # until it has worked
-            stream, label, fault = iter(weights), f"{uuid4().hex}/{version}", None
+        with self._exclusive("sync"):
+            self.version, self.label = -1, ""  # until the sync has succeeded
+            stream, label, failure = iter(weights), f"{uuid4().hex}/{version}", None
             if self.world.is_main:
                 try:
-                    self.server = self.server or self._looked_at()
-                    self.exchange.send(stream, self.server)
-                    self._named(label)
+                    self.server = self.server or self._describe_server()
+                    self.sender.send(stream, self.server)
+                    self._label_weights(label)
                 except Exception as error:
-                    fault = error
-            for _ in stream:  # after a fault, too: the other ranks wait in each
+                    failure = error
+            for _ in stream:  # after a failure too: the other ranks take part in each weight
                 pass
-            self.label = self._agreed(label, fault)
+            self.label = self._label_of_rank_0(label, failure)
             self.version = version
 
     @property
@@ -98,35 +98,40 @@ class ServerEngine:
         yield
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """May run in another thread while the learner updates, but not beside `sync`."""
+        """May run in another thread while the learner updates, but not during `sync`."""
         if not prompts:
             return []
-        if 0 < sampling.temperature < COLDEST:
-            raise InputError("sampling.temperature", sampling.temperature, f"vLLM wants 0 or at least {COLDEST}")
-        with self._alone("generate"):
+        if 0 < sampling.temperature < MIN_TEMPERATURE:
+            raise InputError(
+                "sampling.temperature", sampling.temperature, f"vLLM wants 0 or at least {MIN_TEMPERATURE}"
+            )
+        with self._exclusive("generate"):
             if self.version < 0:
                 raise RuntimeError("the server has no weights of this run: sync comes first")
             version, label = self.version, self.label
             bodies = [
-                {"token_ids": list(prompt.ids), "sampling_params": parameters(sampling, room, seed_of(prompt.key, i))}
-                for prompt, room in zip(prompts, rooms_of(prompts, sampling, self.context), strict=True)
+                {"token_ids": list(prompt.ids), "sampling_params": parameters(sampling, budget, seed_of(prompt.key, i))}
+                for prompt, budget in zip(prompts, token_budgets(prompts, sampling, self.context), strict=True)
                 for i in range(n)
             ]
-            drawn = in_parallel(
-                lambda body: self._drawn(self._asked(body), body, label), bodies, self.concurrency,
-                limit=self.timeout + 2 * CONNECT_SECONDS, silence=lambda: ServerError(self.client.url, "says nothing"),
-            )  # fmt: skip
-        completions = completions_of(self.tokenizer, drawn, sampling, version)
+            samples = in_parallel(
+                lambda body: self._sample(self._post(body), body, label),
+                bodies,
+                self.concurrency,
+                limit=self.timeout + 2 * CONNECT_SECONDS,
+                silence=lambda: ServerError(self.client.url, "says nothing"),
+            )
+        completions = completions_of(self.tokenizer, samples, sampling, version)
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
-    def _asked(self, body: dict[str, Any]) -> Any:
+    def _post(self, body: dict[str, Any]) -> Any:
         try:
-            return self.client.post(GENERATE, body, AGAIN)
+            return self.client.post(GENERATE, body, RETRY)
         except HttpError as error:
             raise ServerError(self.client.url, str(error)) from None
 
-    def _drawn(self, answer: Any, body: dict[str, Any], label: str) -> Drawn:
-        """The completion in an answer. ServerError if it is none, was given up, or is of other weights."""
+    def _sample(self, answer: Any, body: dict[str, Any], label: str) -> Sample:
+        """The sample in an answer. ServerError if there is none, if it was aborted, or if other weights made it."""
         try:
             choice = answer["choices"][0]
             ids, reason = list(choice["token_ids"]), choice["finish_reason"]
@@ -139,41 +144,46 @@ class ServerEngine:
             problem = f"ended a response as {reason!r} with {len(ids)} tokens of at most {most}, {len(logprobs)} of them known"
             raise ServerError(self.client.url, problem)
         if made_by != [label]:
-            what = "other weights: it was started again, or another run sends its own"
-            raise ServerError(self.client.url, f"answered with {what} ({made_by[:3]}, not {label})")
+            cause = "other weights: it was started again, or another run sends its own"
+            raise ServerError(self.client.url, f"answered with {cause} ({made_by[:3]}, not {label})")
         return ids, logprobs, reason == "stop"
 
-    def _looked_at(self) -> Server:
-        """What the server says of itself. InputError if this engine cannot use it."""
+    def _describe_server(self) -> Server:
+        """The server's model and settings, after one trial request. InputError if this engine cannot use it."""
         url = self.client.url
         try:
-            results = self.client.post("/collective_rpc", {"method": "describe_model"}, AGAIN)["results"]
-            about = results[0]
-            server = Server(about["config"], about["context"], getattr(torch, about["dtype"]), about["device"],
-                            about["logprobs"], len(results))  # fmt: skip
-            theirs = self.client.post("/tokenize", {"prompt": TOKENIZER_CHECK, "add_special_tokens": False}, AGAIN)[
-                "tokens"
-            ]
+            results = self.client.post("/collective_rpc", {"method": "describe_model"}, RETRY)["results"]
+            model = results[0]
+            server = Server(
+                config=model["config"],
+                context=model["context"],
+                dtype=getattr(torch, model["dtype"]),
+                device=model["device"],
+                logprobs=model["logprobs"],
+                workers=len(results),
+            )
+            tokenize = {"prompt": TOKENIZER_CHECK, "add_special_tokens": False}
+            server_ids = self.client.post("/tokenize", tokenize, RETRY)["tokens"]
             first = self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False)[:1]
-            once = {"token_ids": first, "sampling_params": parameters(Sampling(1), 1, 0)}
-            label = self.client.get("/weight_info", AGAIN)["weight_version"]
-            self._drawn(self.client.post(GENERATE, once, AGAIN), once, label)
+            request = {"token_ids": first, "sampling_params": parameters(Sampling(1), 1, 0)}
+            label = self.client.get("/weight_info", RETRY)["weight_version"]
+            self._sample(self.client.post(GENERATE, request, RETRY), request, label)
         except ServerError as error:
             raise InputError("rollout.url", url, f"{error.what}; {REMEDY}") from error
         except (HttpError, LookupError, TypeError, AttributeError) as error:
             remedy = f"it is not a server that takes weights ({str(error)[:120]}); {REMEDY}"
             raise InputError("rollout.url", url, remedy) from error
-        self._refuse_others(server, theirs)
+        self._refuse_other_models(server, server_ids)
         return server
 
-    def _refuse_others(self, server: Server, theirs: Any) -> None:
-        """InputError if the server's model is not the learner's."""
-        ours = plain(self.config) | {"vocab_size": vocabulary_size(self.tokenizer, self.config)}
+    def _refuse_other_models(self, server: Server, server_ids: Any) -> None:
+        """InputError if the server's model is not the learner's. `server_ids`: TOKENIZER_CHECK by its tokenizer."""
+        ours = model_fields(self.config) | {"vocab_size": vocabulary_size(self.tokenizer, self.config)}
         for key in sorted(ours.keys() & server.config.keys()):
             if ours[key] != server.config[key]:
-                what = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"
-                raise InputError("rollout.url", self.client.url, f"{what}; start it with this run's model")
-        if theirs != self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False):
+                difference = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"
+                raise InputError("rollout.url", self.client.url, f"{difference}; start it with this run's model")
+        if server_ids != self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False):
             remedy = "serves a model with another tokenizer; start it with this run's model"
             raise InputError("rollout.url", self.client.url, remedy)
         if server.context < self.context:
@@ -183,8 +193,8 @@ class ServerEngine:
             remedy = f"reports log-probabilities before temperature; {REMEDY}"
             raise InputError("rollout.url", self.client.url, remedy)
 
-    def _named(self, label: str) -> None:
-        """Tell the server what its weights are called, and to forget what the old ones made of prompts."""
+    def _label_weights(self, label: str) -> None:
+        """Name the server's new weights, and drop its prefix cache of the old ones."""
         try:
             if not self.client.post("/reset_prefix_cache", None)["success"]:
                 raise ServerError(self.client.url, "keeps its prefix cache: someone else has requests running there")
@@ -192,29 +202,29 @@ class ServerEngine:
         except HttpError as error:
             raise ServerError(self.client.url, str(error)) from None
 
-    def _agreed(self, label: str, fault: Exception | None) -> str:
-        """Rank 0's label, on every rank; or its fault."""
+    def _label_of_rank_0(self, label: str, failure: Exception | None) -> str:
+        """Rank 0's label, on every rank; raises rank 0's failure on every rank."""
         outcome: tuple[Any, ...] = ("label", label)
-        if isinstance(fault, InputError):
-            outcome = ("input", fault.key, fault.value, fault.remedy)
-        elif fault is not None:
-            outcome = ("fault", str(fault))
+        if isinstance(failure, InputError):
+            outcome = ("input", failure.key, failure.value, failure.remedy)
+        elif failure is not None:
+            outcome = ("failure", str(failure))
         kind, *details = self.world.all_gather([outcome])[0]
-        if fault is not None:
-            raise fault
+        if failure is not None:
+            raise failure
         if kind == "input":
             raise InputError(*details)
-        if kind == "fault":
+        if kind == "failure":
             raise RuntimeError(f"rank 0: {details[0]}")
         return str(details[0])
 
     @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
+    def _exclusive(self, method: str) -> Iterator[None]:
         with self._lock:
-            if self._doing:
-                raise RuntimeError(f"{what} while {self._doing} runs: wait for it to end")
-            self._doing = what
+            if self._running:
+                raise RuntimeError(f"{method} while {self._running} runs: wait for it to end")
+            self._running = method
         try:
             yield
         finally:
-            self._doing = ""
+            self._running = ""

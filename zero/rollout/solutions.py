@@ -1,4 +1,4 @@
-"""Reference solutions in the place of samples: supervised learning through the same loop, learner and evaluation."""
+"""Reference solutions in place of samples: supervised learning with the same loop, learner and evaluation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SLOTS = re.compile(r"(\{solution\}|\{answer\})")
 
 
 class GoldEngine:
-    """A RolloutEngine whose training completions are the questions' solutions; everything else `engine` samples.
+    """A RolloutEngine whose training completions are the questions' solutions; all others are sampled by `engine`.
 
-    `form` is the text of a response with {solution} and {answer} (the first reference); EOS follows. What exceeds the
-    token budget is cut and unfinished, as a sample would be. Of several solutions the prompt's key draws n, none twice
-    before all were drawn; with one solution the n completions are equal: take group_size=1.
+    `form` is the text of a response with {solution} and {answer} (the first reference); EOS is appended. A solution beyond
+    the token budget is cut and unfinished, as a sample would be. If a question has several, they are shuffled by the
+    prompt's key and used in turn; with one solution the n completions are equal: take group_size=1.
     """
 
     def __init__(self, engine: Callable[..., RolloutEngine], form: str, tokenizer: Any, **parts: Any) -> None:
@@ -35,21 +35,21 @@ class GoldEngine:
             remedy = "its tokenizer has no end-of-text token, with which solutions end; set one"
             raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
         self.engine, self.form, self.tokenizer = engine(tokenizer=tokenizer, **parts), form, tokenizer
-        self.staleness, self.apart = 0, False  # solutions know no weights
+        self.staleness, self.own_devices = 0, False  # solutions do not depend on the weights
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """The solution of each prompt, n times. InputError for a question that has none."""
         if any(prompt.key[0] != TRAINING for prompt in prompts):
             return self.engine.generate(prompts, n, sampling)
-        return [[self._gold(prompt, solution, sampling) for solution in _drawn(prompt, n)] for prompt in prompts]
+        return [[self._completion(p, solution, sampling) for solution in _solutions(p, n)] for p in prompts]
 
-    def _gold(self, prompt: Prompt, solution: str, sampling: Sampling) -> Completion:
+    def _completion(self, prompt: Prompt, solution: str, sampling: Sampling) -> Completion:
         question = prompt.question
         if SOLUTION in self.form and not solution:
             remedy = "rollout=gold trains on solutions; name their column (questions.solution), or use another set"
             raise InputError("questions", f"question {question.id} has no solution", remedy)
-        filled = {ANSWER: question.answer[0], SOLUTION: solution}
-        pieces = [(filled.get(piece, piece), piece in filled) for piece in _SLOTS.split(self.form)]
+        values = {ANSWER: question.answer[0], SOLUTION: solution}
+        pieces = [(values.get(piece, piece), piece in values) for piece in _SLOTS.split(self.form)]
         text = "".join(piece for piece, _ in pieces)
         ids = (*encode_pieces(pieces, self.tokenizer), self.tokenizer.eos_token_id)
         if len(ids) <= sampling.max_tokens:
@@ -68,7 +68,7 @@ class GoldEngine:
         return self.engine.awake(last)
 
 
-def _drawn(prompt: Prompt, n: int) -> list[str]:
+def _solutions(prompt: Prompt, n: int) -> list[str]:
     solutions = [prompt.question.solution, *prompt.question.more]
     if len(solutions) > 1:
         random.Random(f"gold/{prompt.key}").shuffle(solutions)

@@ -1,7 +1,8 @@
 """The vLLM engine, in the learner's process.
 
-Each (prompt, sample) is a request of its own, seeded by a hash of the prompt's key and the sample: but for rounding, a completion
-does not depend on what else is asked for. Nothing is read from disk but config and tokenizer, from a folder written here.
+Each (prompt, sample) is a request of its own, seeded by a hash of the prompt's key and the sample: but for rounding, a
+completion does not depend on the rest of the batch. vLLM reads only config and tokenizer from disk, from a folder written
+here.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from zero.records import Completion, Prompt, Sampling
 from zero.rollout import refuse_infinite
 from zero.runtime import has_bfloat16
 
-COLDEST = 0.01  # vLLM raises a temperature below this one to it
-BLOCK = 32  # tokens that share a prefix at the least, on a CPU: vLLM's own 128 are more than most prompts have
+MIN_TEMPERATURE = 0.01  # vLLM raises lower ones to it
+BLOCK = 32  # tokens of a cache block on a CPU, the shortest shared prefix: vLLM's 128 are more than most prompts have
 GIB = 2**30
-LEFT_ALONE = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LOCAL_WORLD_SIZE")  # vLLM or its imports change them
+RESTORED = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LOCAL_WORLD_SIZE")  # variables that vLLM or its imports change
 
-Ask = tuple[list[Prompt], int, Sampling]  # the arguments of `generate`
+Request = tuple[list[Prompt], int, Sampling]  # the arguments of `generate`
 
 
 class VllmEngine:
@@ -42,17 +43,18 @@ class VllmEngine:
 
     config, tokenizer, context, dtype, device    as for any engine; `config` is a PretrainedConfig
     max_rows          requests decoded at once
-    batched_tokens    tokens of one forward pass at most, prompts included
+    batched_tokens    most tokens of one forward pass, prompts included
     memory            share of the GPU's memory that vLLM may use
     cache_gib         key-value cache on a CPU, in GiB
-    tensor_parallel   consecutive ranks that form one engine; each has its prompts, together they generate all of them
+    tensor_parallel   number of consecutive ranks that form one engine; together they generate for the prompts of each
     prefix_caching    whether the samples of a prompt share its keys and values
     eager             no CUDA graphs, no compilation
-    sleep             free the GPU's memory outside `awake`; on a CPU it does nothing
-    precision         float32, bfloat16, or auto: bfloat16 on a GPU that has it; None: dtype's; staleness: see RolloutEngine
+    sleep             free the GPU's memory outside `awake`; no effect on a CPU
+    precision         float32, bfloat16, or auto: bfloat16 on a GPU that supports it; None: `dtype`
+    staleness         see RolloutEngine
     """
 
-    apart = False
+    own_devices = False
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class VllmEngine:
         self.dtype = getattr(torch, precision) if precision else dtype
         self.ranks = engine_ranks(tensor_parallel, device)
         self.sleeps = sleep and device.type == "cuda"
-        self.asleep, self.dropped = set[str](), False  # dropped: the weights are lost until the next sync
+        self.asleep, self.dropped = set[str](), False  # dropped: the weights were discarded, until the next sync
         self.folder = TemporaryDirectory(prefix="vllm-model-")
         write_model(Path(self.folder.name), config, tokenizer)
         settings = dict(
@@ -90,12 +92,12 @@ class VllmEngine:
             tensor_parallel_size=tensor_parallel,
             enable_prefix_caching=prefix_caching,
             enforce_eager=eager or device.type == "cpu",
-            generation_config="vllm",  # sampling is the caller's alone
+            generation_config="vllm",  # no sampling defaults of the model
             logprobs_mode="processed_logprobs",
             worker_extension_cls="zero.rollout.vllm_worker.WeightReceiver",
         )
         if device.type == "cpu":
-            # a prompt cut in two crashes a request with a seed ("CPU Generator does not use offset")
+            # Chunked prefill crashes a request with a seed ("CPU Generator does not use offset")
             settings |= dict(kv_cache_memory_bytes=int(cache_gib * GIB), block_size=BLOCK, enable_chunked_prefill=False)
         else:
             settings |= dict(gpu_memory_utilization=memory, enable_sleep_mode=self.sleeps)
@@ -103,12 +105,12 @@ class VllmEngine:
             settings["distributed_executor_backend"] = "external_launcher"
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
         self.llm = start(settings, device)
-        self.loose = list[str](self.llm.collective_rpc("loose_tensors")[0])  # a sleep of level 2 loses them
-        self.go_to_sleep(keep=False)
+        self.loose = list[str](self.llm.collective_rpc("loose_tensors")[0])  # lost in a sleep of level 2
+        self.go_to_sleep(keep_weights=False)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._wake("weights")
-        with undisturbed():
+        with restored_random_state():
             self.llm.collective_rpc("take_over", args=(weights,))
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("vLLM keeps keys and values of the old weights: a request still runs")
@@ -122,57 +124,57 @@ class VllmEngine:
         try:
             yield
         finally:
-            self.go_to_sleep(keep=not last)
+            self.go_to_sleep(keep_weights=not last)
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
-        asks, place = self.ranks.gathered((list(prompts), n, sampling))
-        if not any(asked for asked, *_ in asks):
+        by_rank, rank = self.ranks.all_gather((list(prompts), n, sampling))
+        if not any(prompts_of_rank for prompts_of_rank, *_ in by_rank):
             return []
         if self.asleep:
             raise RuntimeError("vLLM sleeps: generate inside awake()")
-        requests = [_requests(*ask, self.context) for ask in asks]
+        requests = [_requests(*request, self.context) for request in by_rank]
         texts, parameters = zip(*chain(*requests), strict=True)
-        with undisturbed():
+        with restored_random_state():
             outputs = self.llm.generate(texts, parameters, use_tqdm=False)
-        start = sum(map(len, requests[:place]))
-        own_outputs = [output.outputs[0] for output in outputs[start : start + len(requests[place])]]
-        drawn = [_drawn(output, prompts[i // n]) for i, output in enumerate(own_outputs)]
-        completions = completions_of(self.tokenizer, drawn, sampling, self.version)
+        start = sum(map(len, requests[:rank]))
+        outputs_of_rank = [output.outputs[0] for output in outputs[start : start + len(requests[rank])]]
+        samples = [_sample(output, prompts[i // n]) for i, output in enumerate(outputs_of_rank)]
+        completions = completions_of(self.tokenizer, samples, sampling, self.version)
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
-    def _wake(self, *parts: str) -> None:
-        if tags := set(parts) & self.asleep:
+    def _wake(self, *memory: str) -> None:
+        if tags := set(memory) & self.asleep:
             self.llm.wake_up(tags=sorted(tags, reverse=True))
             self.asleep -= tags
 
-    def go_to_sleep(self, keep: bool) -> None:
-        """Free the GPU's memory; to keep the weights takes as much of the host's, and a copy there and back."""
+    def go_to_sleep(self, keep_weights: bool) -> None:
+        """Free the GPU's memory. Keeping the weights takes as much host memory, and a copy there and back."""
         if self.sleeps:
-            self.dropped = not keep and not self.loose
+            self.dropped = not keep_weights and not self.loose
             self.llm.sleep(level=2 if self.dropped else 1)
             self.asleep = {"weights", "kv_cache"}
 
 
 class Ranks:
-    """The ranks that form one engine: `size` consecutive ones of a world."""
+    """The ranks that form one engine: `size` consecutive ones of `world`."""
 
     def __init__(self, size: int, world: int) -> None:
         self.size, self.world = size, world
 
-    def gathered(self, ask: Ask) -> tuple[list[Ask], int]:
-        """What each rank of the engine asks for, and this rank's place among them. Every rank of it must come here."""
+    def all_gather(self, request: Request) -> tuple[list[Request], int]:
+        """The requests of all ranks of the engine, and this rank's number among them. Called by every rank of the engine."""
         if self.size == 1:
-            return [ask], 0
+            return [request], 0
         from vllm.distributed.parallel_state import get_tp_group
 
         group = get_tp_group()
-        asks: list[Any] = [None] * self.size
-        distributed.all_gather_object(asks, ask, group=group.cpu_group)
-        return asks, group.rank_in_group
+        requests: list[Any] = [None] * self.size
+        distributed.all_gather_object(requests, request, group=group.cpu_group)
+        return requests, group.rank_in_group
 
 
 def engine_ranks(size: int, device: torch.device) -> Ranks:
-    """The ranks of an engine of `size` of them. InputError if the world has too few, or they do not divide it."""
+    """The ranks of an engine of `size` ranks. InputError if the world has too few, or is no multiple of `size`."""
     world = distributed.get_world_size() if distributed.is_initialized() else 1
     if size > world or world % size:
         remedy = f"it must divide the number of processes, {world}; start more (torchrun --nproc_per_node) or lower it"
@@ -184,22 +186,22 @@ def engine_ranks(size: int, device: torch.device) -> Ranks:
 
 
 def start(settings: dict[str, Any], device: torch.device) -> Any:
-    """vllm.LLM with these settings. What it changes for the whole process is put back. InputError if vLLM is missing, or
-    refuses the model or the settings."""
+    """vllm.LLM with these settings. Restores what it changes for the whole process. InputError if vLLM is missing, or refuses
+    the model or the settings."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    getLogger("torch._library.triton").setLevel(ERROR)  # says at every start that a CPU has no triton
-    environment = {key: os.environ.get(key) for key in LEFT_ALONE}
+    getLogger("torch._library.triton").setLevel(ERROR)  # warns at every start that a CPU has no triton
+    environment = {key: os.environ.get(key) for key in RESTORED}
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     precision = torch.get_float32_matmul_precision()
     try:
-        with warnings.catch_warnings(), undisturbed():
+        with warnings.catch_warnings(), restored_random_state():
             warnings.simplefilter("ignore", FutureWarning)
             from vllm import LLM
 
             llm = LLM(**settings)
-            # when an engine is collected, vLLM ends the process groups of the whole process, the learner's among them
+            # When an engine is garbage-collected, vLLM destroys all process groups of the process, the learner's among them
             llm.llm_engine.engine_core._finalizer.detach()
             return llm
     except ModuleNotFoundError as error:
@@ -220,15 +222,15 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
 
 
 def _reason(error: ValueError) -> str:
-    """The line of a (pydantic) error that says something."""
+    """The line of a (pydantic) error that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if line.startswith("Value error, ")), [*lines, type(error).__name__][0])
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put back the random states of the process, which vLLM reseeds and draws from, and the default dtype. On a CPU nothing is
-    compiled inside: the first token would wait for a C++ compiler for half a minute."""
+def restored_random_state() -> Iterator[None]:
+    """Restore the random states of the process, which vLLM reseeds and uses, and the default dtype. On a CPU nothing is
+    compiled inside: the first token would wait half a minute for a C++ compiler."""
     python, numbers, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     cuda = torch.cuda.is_available()
     try:
@@ -244,13 +246,13 @@ def undisturbed() -> Iterator[None]:
 
 
 def seed_of(key: Sequence[int], sample: int) -> int:
-    """63 bits that belong to a sample of a prompt, the same on every machine."""
+    """The seed of a sample of a prompt, 63 bits, the same on every machine."""
     name = ",".join(map(str, key)) + f";{sample}"
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def rooms_of(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> list[int]:
-    """The most tokens that each prompt's completions may have. InputError if one has none."""
+def token_budgets(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> list[int]:
+    """The most tokens that each prompt's completions may have. InputError for a prompt that fills the context."""
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     if longest >= context:
         remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
@@ -258,27 +260,27 @@ def rooms_of(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> lis
     return [min(sampling.max_tokens, context - len(prompt.ids)) for prompt in prompts]
 
 
-Drawn = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether something else than the budget ended it
+Sample = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether it ended before the budget
 
 
-def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, version: int) -> list[Completion]:
-    """What a server of tokens returned, as completions. A stop string ends a response with the token that completes it.
-    An incremental detokenizer finds one late if it holds back half a character behind it; so ids after it are cut here.
+def completions_of(tokenizer: Any, samples: Sequence[Sample], sampling: Sampling, version: int) -> list[Completion]:
+    """Samples of token ids as completions. A stop string ends a response with the token that completes it; later ids are cut,
+    since an incremental detokenizer that holds back half a character finds the stop string late.
     """
 
     def text(ids: Sequence[int]) -> str:
-        spoken = ids[:-1] if ids and ids[-1] in sampling.stop_ids else ids
-        return tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        without_stop = ids[:-1] if ids and ids[-1] in sampling.stop_ids else ids
+        return tokenizer.decode(without_stop, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def stopped(ids: Sequence[int]) -> bool:
         end = text(ids)
         return any(stop in end for stop in sampling.stop)
 
     completions = []
-    for ids, logprobs, ended in drawn:
+    for ids, logprobs, ended in samples:
         refuse_infinite(logprobs, version)
         if sampling.stop and stopped(ids):
-            early = stopped(ids[:-1])  # text and ids are looked at apart: the text may have ended before its last id
+            early = stopped(ids[:-1])
             end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
             ids, logprobs, ended = ids[:end], logprobs[:end], True
         done = ended or ids[-1] in sampling.stop_ids
@@ -287,42 +289,44 @@ def completions_of(tokenizer: Any, drawn: Sequence[Drawn], sampling: Sampling, v
 
 
 def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: int) -> list[tuple[dict[str, Any], Any]]:
-    """What vLLM is asked: the n samples of the first prompt, of the second, and so on."""
+    """vLLM's requests: n for the first prompt, n for the second, and so on."""
     from vllm import SamplingParams
 
-    if 0 < sampling.temperature < COLDEST:
-        raise InputError("sampling.temperature", sampling.temperature, f"vLLM wants 0 (greedy) or at least {COLDEST}")
+    if 0 < sampling.temperature < MIN_TEMPERATURE:
+        raise InputError(
+            "sampling.temperature", sampling.temperature, f"vLLM wants 0 (greedy) or at least {MIN_TEMPERATURE}"
+        )
     return [
         (
             {"prompt_token_ids": list(prompt.ids)},
-            SamplingParams(**parameters(sampling, room, seed_of(prompt.key, sample))),
+            SamplingParams(**parameters(sampling, budget, seed_of(prompt.key, sample))),
         )
-        for prompt, room in zip(prompts, rooms_of(prompts, sampling, context), strict=True)
+        for prompt, budget in zip(prompts, token_budgets(prompts, sampling, context), strict=True)
         for sample in range(n)
     ]
 
 
-def parameters(sampling: Sampling, room: int, seed: int) -> dict[str, Any]:
+def parameters(sampling: Sampling, max_tokens: int, seed: int) -> dict[str, Any]:
     """vLLM's SamplingParams of one request."""
     return {
         "n": 1,
-        "max_tokens": room,
+        "max_tokens": max_tokens,
         "seed": seed,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "stop": list(sampling.stop),
         "stop_token_ids": list(sampling.stop_ids),
-        "ignore_eos": True,  # which ids end a response is the caller's to say
+        "ignore_eos": True,  # stop_token_ids alone end a response
         "include_stop_str_in_output": True,
         "skip_special_tokens": False,
         "detokenize": bool(sampling.stop),
-        "logprobs": 0,  # of the drawn token alone
+        "logprobs": 0,  # of the sampled token alone
     }
 
 
-def _drawn(output: Any, prompt: Prompt) -> Drawn:
-    """One of vLLM's completions. RuntimeError if vLLM gave it up."""
+def _sample(output: Any, prompt: Prompt) -> Sample:
+    """The sample in one of vLLM's outputs. RuntimeError if vLLM aborted it."""
     if output.finish_reason not in ("stop", "length") or not output.token_ids:
         raise RuntimeError(f"vLLM ended the response to prompt {prompt.key} as {output.finish_reason!r}")
     ids = list(output.token_ids)

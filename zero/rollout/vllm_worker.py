@@ -1,8 +1,8 @@
 """How a vLLM worker takes over the learner's weights. vLLM mixes this class into its worker (worker_extension_cls).
 
-What vLLM 0.32's own reload_weights leaves to its caller: a weight that never came only gives a warning, and the layer keeps
-whatever it had; the vocabulary must fit; on a CPU the output embedding keeps a packed copy that a reload of the input
-embedding tied to it does not renew. The prefix cache must be reset by whoever asks for `take_over`.
+Added to vLLM 0.32's own reload_weights: a missing weight is an error (vLLM only warns, and the layer keeps its old one); the
+vocabulary is cut to size; on a CPU the packed copy of the output embedding is renewed when the input embedding tied to it
+is reloaded. The caller of `take_over` must reset the prefix cache.
 """
 
 from __future__ import annotations
@@ -13,94 +13,97 @@ from typing import Any
 
 from torch import Tensor
 
-# Tensors of an attention layer that have a pool of their own, or that every reload makes anew (process_weights_after_loading).
-RENEWED = ("kv_cache", "_k_scale_cpu", "_v_scale_cpu")
+# Tensors of an attention layer that have a pool of their own, or that every reload recomputes (process_weights_after_loading)
+RECOMPUTED = ("kv_cache", "_k_scale_cpu", "_v_scale_cpu")
 Shapes = dict[str, tuple[int, ...]]
 
 
 class WeightReceiver:
-    """Mixed into vLLM's worker, so it has no constructor and no names that the worker has; see its `take_over`."""
+    """A mixin for vLLM's worker: it has no constructor, and no names that the worker has. See `take_over`."""
 
     def take_over(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all weights by those that the learner's `named_parameters` would give: Hugging Face's names, tied ones once.
+        """Replace all weights by those of the learner's `named_parameters`: Hugging Face's names, tied ones once.
 
-        Lazy: a weight is asked for once the one before it is copied, and all are asked for whatever happens, because other
-        ranks may have to take part in the making of each. Any floating dtype, any device. Rows of the vocabulary beyond the
-        engine's are cut. RuntimeError names weights that came and are none of the model's, and those that never came. After
-        an error, the sender's own included, the engine's weights are worth nothing, and the next `take_over` mends them.
+        A weight is taken from the iterator once the one before it is copied, and the iterator is exhausted whatever happens,
+        because its weights may be collective. Any floating dtype, any device. Rows of the vocabulary beyond the engine's
+        are cut. RuntimeError names weights that are not the model's, and those that are missing. After an error, the
+        sender's included, the engine's weights are undefined until the next `take_over`.
         """
         worker: Any = self
         config = _config(worker.model_config.model)
         known, needed = _shapes(worker.model_config.model)
         vocabulary = config.get_text_config().vocab_size
-        came: set[str] = set()
-        wrong: list[str] = []
-        broken: list[Exception] = []
+        received: set[str] = set()
+        problems: list[str] = []
+        errors: list[Exception] = []
 
-        def fitting() -> Iterator[tuple[str, Tensor]]:
-            for name, tensor in _until_broken(weights, broken):
+        def usable() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in _until_error(weights, errors):
                 if name not in known:
-                    wrong.append(f"{name} is none of the model's")
-                elif name in needed and name not in came:
+                    problems.append(f"{name} is none of the model's")
+                elif name in needed and name not in received:
                     rows = vocabulary if needed[name][0] == vocabulary else len(tensor)
                     if tuple(tensor[:rows].shape) == needed[name]:
-                        came.add(name)
-                        # a copy: vLLM holds the parts of a layer until it is whole, the learner may free them sooner
+                        received.add(name)
+                        # A copy: vLLM holds the weights of a layer until it has all, the learner may free them sooner
                         yield name, tensor[:rows].detach().clone()
                     else:
-                        wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {needed[name]}")
+                        problems.append(f"{name} has shape {tuple(tensor.shape)}, not {needed[name]}")
 
-        stream = fitting()
+        stream = usable()
         try:
-            lost = _reload(worker, stream)
+            not_loaded = _reload(worker, stream)
         finally:
             for _ in stream:
                 pass
-        if broken:
-            raise broken[0]
-        wrong += [f"{name} never came" for name in needed if name not in came]
-        wrong += [f"{name} of the engine was not loaded" for name in lost]
-        if wrong:
-            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            raise RuntimeError(f"vLLM cannot take over the weights: {', '.join(wrong[:5])}{more}")
+        if errors:
+            raise errors[0]
+        problems += [f"{name} never came" for name in needed if name not in received]
+        problems += [f"{name} of the engine was not loaded" for name in not_loaded]
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise RuntimeError(f"vLLM cannot take over the weights: {', '.join(problems[:5])}{more}")
 
     def loose_tensors(self) -> list[str]:
-        """Tensors of the model that are neither parameters nor buffers, such as ALiBi's slopes. vLLM's sleep of level 2 loses
-        them: it keeps the buffers, and `take_over` brings the parameters."""
+        """Names of the model's tensors that are neither parameters nor buffers, such as ALiBi's slopes. A sleep of level 2
+        loses them: vLLM keeps the buffers, and `take_over` brings the parameters."""
         worker: Any = self
         tensors = []
         for name, module in worker.get_model().named_modules():
             for owner in (module, getattr(module, "impl", None)):
-                held = vars(owner) if hasattr(owner, "__dict__") else {}
+                attributes = vars(owner) if hasattr(owner, "__dict__") else {}
                 tensors += [
-                    f"{name}.{key}" for key, value in held.items() if isinstance(value, Tensor) and key not in RENEWED
+                    f"{name}.{key}"
+                    for key, value in attributes.items()
+                    if isinstance(value, Tensor) and key not in RECOMPUTED
                 ]
         return tensors
 
 
-def _until_broken(weights: Iterable[tuple[str, Tensor]], broken: list[Exception]) -> Iterator[tuple[str, Tensor]]:
-    """The weights up to an error in their making, which goes to `broken`: vLLM left in the middle could not reload again."""
+def _until_error(weights: Iterable[tuple[str, Tensor]], errors: list[Exception]) -> Iterator[tuple[str, Tensor]]:
+    """The weights up to an error of their iterator, which is added to `errors`: an error within vLLM's reload would leave it
+    unable to reload again."""
     try:
         yield from weights
     except Exception as error:
-        broken.append(error)
+        errors.append(error)
 
 
 def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
-    """vLLM's reload; the parameters of its model that it says it did not load."""
+    """Run vLLM's reload_weights; returns the names of the model's parameters that it did not load."""
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
     model = worker.get_model()
-    own = [name for name, _ in model.named_parameters()]
-    load, loaded = model.load_weights, set(own)
+    parameters = [name for name, _ in model.named_parameters()]
+    load, loaded = model.load_weights, set(parameters)
 
-    def load_and_tell(weights: Iterator[tuple[str, Tensor]]) -> Any:
+    def load_and_record(weights: Iterator[tuple[str, Tensor]]) -> Any:
         names = load(weights)
-        if names is not None:  # a few models do not say
+        if names is not None:  # None from a few models
             loaded.intersection_update(names)
         return names
 
-    model.load_weights = load_and_tell  # reload_weights keeps the answer to itself
+    model.load_weights = load_and_record  # reload_weights does not return the names
     try:
         worker.reload_weights(weights_iterator=weights)
     finally:
@@ -111,11 +114,11 @@ def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
                 layer.quant_method.process_weights_after_loading(layer)
         runner = worker.model_runner
         if runner.intermediate_tensors is None and hasattr(model, "make_empty_intermediate_tensors"):
-            # what comes from the stage before, if there is one; a CPU's worker makes room for it only where it compiles
+            # Inputs from the previous pipeline stage, which a CPU worker allocates only if it compiles
             runner.intermediate_tensors = model.make_empty_intermediate_tensors(
                 batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=worker.device
             )
-    return [name for name in own if name not in loaded]
+    return [name for name in parameters if name not in loaded]
 
 
 def _config(folder: str) -> Any:
@@ -126,12 +129,12 @@ def _config(folder: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _shapes(folder: str) -> tuple[Shapes, Shapes]:
-    """Name -> shape of the parameters of the model in `folder`: all, tied ones under each of their names, and each once."""
+    """Name -> shape of the parameters of the model in `folder`: with tied ones under each of their names, and with each once."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(_config(folder))
     model.tie_weights()
-    every = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    return every, {name: tuple(p.shape) for name, p in model.named_parameters()}
+    all_names = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    return all_names, {name: tuple(p.shape) for name, p in model.named_parameters()}

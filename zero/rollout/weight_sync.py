@@ -1,9 +1,9 @@
-"""How the learner's weights get to a vLLM server: through files that both can see, or through a process group.
+"""Sending the learner's weights to a vLLM server: through files that both can see, or through a process group.
 
-The server's half is `ServerReceiver`, the worker extension that `python -m launch.serve` gives to vLLM; its methods are called by
-name, with JSON, and answer with JSON. The learner's half is `Exchange`. Either way every weight is sent in the server's
-dtype, one after another, and never more than a few of them exist twice. Every wait has a limit; when one side fails, the
-other hears of it at its next wait.
+The server's side is `ServerReceiver`, the worker extension that `python -m launch.serve` gives to vLLM; its methods are
+called by name, with JSON, and answer with JSON. The learner's side is `WeightSender`. Weights are sent in the server's
+dtype, one after another, so that only a few of them exist twice. Every wait has a limit; when one side fails, the other
+notices at its next wait.
 """
 
 from __future__ import annotations
@@ -24,87 +24,87 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.files import replacing, write_atomically
 from zero.rollout.http import Client, HttpError, ServerError, in_background
-from zero.rollout.process_group import GLANCE, Link, Weights, until
+from zero.rollout.process_group import POLL_SECONDS, Link, Weights, wait_until
 from zero.rollout.vllm_worker import WeightReceiver
 
 EXTENSION = "zero.rollout.weight_sync.ServerReceiver"
-SHARD = 256 * 2**20  # bytes of weights in a file, or one weight if that has more
-AHEAD = 2  # files that the server has not read yet
+SHARD = 256 * 2**20  # bytes of weights in a file; a larger weight has a file of its own
+MAX_UNREAD = 2  # files that the server has not read yet
 
 
 @dataclass(frozen=True)
 class Server:
-    """What a server says of itself."""
+    """A server's description of itself."""
 
     config: Mapping[str, Any]  # of its model, with the vocabulary cut to the tokenizer's
     context: int
     dtype: torch.dtype
     device: str  # cpu or cuda
     logprobs: str  # vLLM's logprobs_mode
-    workers: int  # processes that hold a part of the model each
+    workers: int  # processes, each with a shard of the model
 
 
 class ServerReceiver(WeightReceiver):
-    """vLLM's worker extension: see WeightReceiver for what a weight must be. Every method is called in all workers of the
-    server at once and answers a dict, with `error` in it if it failed; then the weights are of no use until the next time."""
+    """vLLM's worker extension; see WeightReceiver for the weights that it takes. Every method is called in all workers of the
+    server at once and returns a dict, with `error` if it failed; the weights are then undefined until the next transfer."""
 
     def describe_model(self) -> dict[str, Any]:
         """The fields of `Server`, without the number of workers."""
         from transformers import AutoConfig
 
         worker: Any = self
-        of_model = worker.model_config
+        model_config = worker.model_config
         return {
-            "config": plain(AutoConfig.from_pretrained(of_model.model)),
-            "context": of_model.max_model_len,
-            "dtype": str(of_model.dtype).removeprefix("torch."),
+            "config": model_fields(AutoConfig.from_pretrained(model_config.model)),
+            "context": model_config.max_model_len,
+            "dtype": str(model_config.dtype).removeprefix("torch."),
             "device": worker.device.type,
-            "logprobs": str(of_model.logprobs_mode),
+            "logprobs": str(model_config.logprobs_mode),
         }
 
     def take_checkpoint(self, folder: str) -> dict[str, Any]:
-        """The weights of a Hugging Face folder."""
-        return _told(lambda: self.take_over(_stored(Path(folder))))
+        """Take the weights of a Hugging Face folder."""
+        return _reply(lambda: self.take_over(_read(Path(folder))))
 
     def take_files(self, folder: str, limit: float) -> dict[str, Any]:
-        """The weights of 000000.safetensors, 000001.safetensors and so on, as they appear, until `end` holds their number.
-        This worker says with a file .taken-RANK that it needs one no more."""
+        """Take the weights of 000000.safetensors, 000001.safetensors and so on, as they appear, until `end` holds their number.
+        This worker marks each file that it has read with a file .taken-RANK."""
         worker: Any = self
-        return _told(lambda: self.take_over(_appearing(Path(folder), int(worker.rank), limit)))
+        return _reply(lambda: self.take_over(_read_appearing(Path(folder), int(worker.rank), limit)))
 
     def take_group(self, host: str, port: int, size: int, serial: int, limit: float) -> dict[str, Any]:
-        """The weights that the learner broadcasts, as described in the store at host:port; the group stays for next time."""
+        """Take the weights that the learner broadcasts, with headers in the store at host:port; the group is kept for next time."""
         worker: Any = self
 
         def take() -> None:
             link = getattr(worker, "_learner", None)
-            if link is None or link.place != (host, port):
+            if link is None or link.endpoint != (host, port):
                 link = worker._learner = Link.join(host, port, int(worker.rank) + 1, size, worker.device, limit)
-            self.take_over(link.received(serial))
+            self.take_over(link.receive(serial))
 
-        return _told(take)
+        return _reply(take)
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A PretrainedConfig's text model as JSON, without what says nothing about what it computes."""
+def model_fields(config: Any) -> dict[str, Any]:
+    """The fields of a PretrainedConfig's text model that decide what it computes, as JSON values."""
     fields = config.get_text_config().to_dict()
-    silent = ("transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "max_position_embeddings")
-    shown = {
-        k: v for k, v in fields.items() if k not in silent and not k.startswith("_") and not k.endswith("token_id")
+    ignored = ("transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "max_position_embeddings")
+    kept = {
+        k: v for k, v in fields.items() if k not in ignored and not k.startswith("_") and not k.endswith("token_id")
     }
-    plain_fields: dict[str, Any] = json.loads(json.dumps(shown, default=str, sort_keys=True))
-    return plain_fields
+    as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
+    return as_json
 
 
-def _told(act: Callable[[], None]) -> dict[str, Any]:
+def _reply(take: Callable[[], None]) -> dict[str, Any]:
     try:
-        act()
-    except Exception as error:  # vLLM would say less of it than we do
+        take()
+    except Exception as error:  # vLLM's own report would not hold the message
         return {"error": f"{type(error).__name__}: {error}"}
     return {}
 
 
-def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 
     files = sorted(folder.glob("*.safetensors"))
@@ -116,7 +116,7 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def _appearing(folder: Path, rank: int, limit: float) -> Iterator[tuple[str, Tensor]]:
+def _read_appearing(folder: Path, rank: int, limit: float) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 
     if not folder.is_dir():
@@ -137,38 +137,38 @@ def _appearing(folder: Path, rank: int, limit: float) -> Iterator[tuple[str, Ten
                 "the learner gave up" if not folder.is_dir() else f"no weight came for {limit:g} seconds"
             )
         else:
-            time.sleep(GLANCE)
+            time.sleep(POLL_SECONDS)
 
 
-class Exchange:
-    """The learner's half.
+class WeightSender:
+    """The learner's side.
 
-    transport  file: safetensors in `folder`, which the server must see; group: broadcast, no file
-    limit      seconds that nothing may happen
+    transport  file: safetensors in `folder`, which the server must see; group: broadcast without files
+    limit      longest wait for the other side, in seconds
     """
 
     def __init__(self, client: Client, transport: str, folder: str, device: torch.device, limit: float) -> None:
-        ways = {"file": self._by_file, "group": self._by_group}
-        if transport not in ways:
-            raise InputError("rollout.transport", transport, f"must be one of {', '.join(ways)}")
-        self.client, self.way, self.folder, self.limit = client, ways[transport], folder, limit
+        transports = {"file": self._by_file, "group": self._by_group}
+        if transport not in transports:
+            raise InputError("rollout.transport", transport, f"must be one of {', '.join(transports)}")
+        self.client, self.transport, self.folder, self.limit = client, transports[transport], folder, limit
         self.device, self.serial = device, 0
         self.link: Link | None = None
 
     def send(self, weights: Weights, server: Server) -> None:
-        """All weights, until the server has them. ServerError if it fails, InputError if this way cannot work here."""
+        """Send all weights and wait until the server has them. ServerError if it fails, InputError if the transport cannot
+        work here."""
         try:
-            self.way(weights, server)
+            self.transport(weights, server)
         except BaseException:
-            self.link = None  # nobody knows what is left in the pipe
+            self.link = None  # its state is unknown
             raise
 
     def _call(self, method: str, *args: Any) -> Future[Any]:
         def ask() -> Any:
             try:
-                return self.client.post("/collective_rpc", {"method": method, "args": list(args)}, limit=None)[
-                    "results"
-                ]
+                reply = self.client.post("/collective_rpc", {"method": method, "args": list(args)}, limit=None)
+                return reply["results"]
             except (HttpError, LookupError, TypeError) as error:
                 raise ServerError(self.client.url, f"did not take over the weights ({error})") from None
 
@@ -203,7 +203,7 @@ class Exchange:
                     remedy = f"cannot hold the weights ({error}); choose a larger folder, or rollout.transport=group"
                     raise InputError("rollout.folder", self.folder, remedy) from error
                 count += 1
-                until(lambda: _untaken(folder, server.workers) < AHEAD, reply, self.limit, self._silence())
+                wait_until(lambda: _unread(folder, server.workers) < MAX_UNREAD, reply, self.limit, self._silence())
             write_atomically(folder / "end", str(count), sync=False)
             self._wait(reply)
         except ServerError as error:
@@ -228,7 +228,7 @@ class Exchange:
         if self.link is None:
             self.link = Link.open(self.client.url, size, self.device, self.limit, ask)
         else:
-            ask(*self.link.place)
+            ask(*self.link.endpoint)
         try:
             self.link.send(weights, self.serial, server.dtype, futures[0])
         except RuntimeError as error:  # gloo's, when the other side is gone
@@ -240,30 +240,31 @@ class Exchange:
 
 
 def shards(weights: Weights, dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
-    """Copies on the CPU, in lots of at most SHARD bytes or one weight. A weight is copied before the next one is asked for."""
-    lot: dict[str, Tensor] = {}
+    """Copies on the CPU, at most SHARD bytes at a time or one larger weight. A weight is copied before the next is taken from
+    the iterator."""
+    shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in weights:
         copy = tensor.detach().to("cpu", dtype, copy=True).contiguous()
-        if lot and size + copy.nbytes > SHARD:
-            yield lot
-            lot, size = {}, 0
-        lot[name], size = copy, size + copy.nbytes
-    if lot:
-        yield lot
+        if shard and size + copy.nbytes > SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name], size = copy, size + copy.nbytes
+    if shard:
+        yield shard
 
 
-def _untaken(folder: Path, workers: int) -> int:
-    """Files that some worker still needs; the others are removed."""
-    left = 0
+def _unread(folder: Path, workers: int) -> int:
+    """The number of files that some worker has not read yet; removes the others."""
+    unread = 0
     for path in folder.glob("*.safetensors"):
-        notes = list(folder.glob(f"{path.stem}.taken-*"))
-        if len(notes) < workers:
-            left += 1
+        marks = list(folder.glob(f"{path.stem}.taken-*"))
+        if len(marks) < workers:
+            unread += 1
         else:
-            for done in (path, *notes):
-                done.unlink()
-    return left
+            for file in (path, *marks):
+                file.unlink()
+    return unread
 
 
 def _refuse_errors(url: str, results: Any) -> list[dict[str, Any]]:
