@@ -130,7 +130,7 @@ def test_any_mix_of_rows(shapes: list[tuple[int, int]], seed: int) -> None:
 
 
 def cut_into_micro_batches(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, tokens: int) -> list[Tensor]:
-    return packed.packed_parts(ids_NT, mask_NT, length_N, torch.arange(len(length_N)), tokens)
+    return packed.packed_micro_batches(ids_NT, mask_NT, length_N, torch.arange(len(length_N)), tokens)
 
 
 def test_a_micro_batch_holds_at_most_its_tokens_and_whole_groups_where_they_fit() -> None:

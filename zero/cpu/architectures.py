@@ -1,4 +1,4 @@
-"""Which models have the layers that the project's own arithmetic knows: zero/rollout/decoder.py, zero/cpu/packing.py."""
+"""Which models have the layers that our own decoders and packing implement: zero/rollout/decoder.py, zero/cpu/packing.py."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ STATIC_ROPE = frozenset({"default", "llama3", "linear", "yarn"})  # frequencies 
 
 
 def has_plain_layers(config: Any) -> bool:
-    """Whether a PretrainedConfig of transformers describes such a model."""
+    """Whether a PretrainedConfig of transformers describes a model with these layers alone."""
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type in PLAIN_FAMILIES
         and rope.get("rope_type", "default") in STATIC_ROPE
         and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
         and config.hidden_act == "silu"
-        and not getattr(config, "attention_bias", False)  # in Llama it puts a bias on the output projection, too
+        and not getattr(config, "attention_bias", False)  # in Llama also a bias on the output projection
         and not getattr(config, "mlp_bias", False)
     )

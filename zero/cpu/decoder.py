@@ -1,8 +1,8 @@
-"""The fused decoder's arithmetic in one call of C++ (zero/kernels), for float32 on one thread of a CPU.
+"""The fused decoder in one C++ call (zero/cpu/kernels), for float32 on one thread of a CPU.
 
-A forward pass of a few rows is dozens of small operations, each of which torch calls for some ten microseconds, and products
-of a few rows, which the usual libraries do at a third of what memory gives. Rows here carry their own lengths: no prompt is
-padded, a finished row costs nothing, and what a row computes does not depend on the others.
+In torch a forward pass of a few rows is dozens of small operations, each with some ten microseconds of overhead, and
+products of a few rows, which the usual libraries compute at a third of the memory bandwidth. Here rows have lengths of their
+own: no prompt is padded, a finished row costs nothing, and a row's results do not depend on the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from zero.cpu.kernels import constant, library
 
-PREFILL = 4096  # tokens of prompts in a call
+PREFILL = 4096  # most prompt tokens of one call
 
 
 class _Layer(ctypes.Structure):
@@ -27,13 +27,14 @@ class _Layer(ctypes.Structure):
 class _Model(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in "layers hidden inner heads kv dim positions vocabulary".split()),
-        *((name, ctypes.c_void_p) for name in "embed turn head layer".split()),
+        *((name, ctypes.c_void_p) for name in "embed rotation head layer".split()),
         ("eps", ctypes.c_float),
     ]
 
 
 def can_compile(config: Any, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether this decoder runs here, for a model with plain layers: its heads must be whole panels."""
+    """Whether the compiled decoder supports this model, which must have plain layers, on this device: float32, one CPU thread,
+    and a head dimension that is a multiple of the panel width."""
     if dtype != torch.float32 or device.type != "cpu" or torch.get_num_threads() > 1:
         return False
     kernels = library()
@@ -43,8 +44,7 @@ def can_compile(config: Any, dtype: torch.dtype, device: torch.device) -> bool:
 class CompiledDecoder:
     """See zero.rollout.decoder.Decoder.
 
-    Gains of the norms and the 1/sqrt(D) of attention are folded into the products that follow them. A row's keys and values
-    stay in the slot that it began in.
+    Norm gains and attention's 1/sqrt(D) are folded into the weights that follow them. A row keeps its slot of the cache.
     """
 
     def __init__(self, config: Any, vocabulary: int) -> None:
@@ -53,21 +53,26 @@ class CompiledDecoder:
         kernels = library()
         assert kernels is not None, "can_compile"
         self.kernels, self.panel, self.vocabulary = kernels, constant(kernels, "panel"), vocabulary
-        self.rotary = LlamaRotaryEmbedding(config)  # both families share it, and it knows every rope type
+        self.rotary = LlamaRotaryEmbedding(config)  # both families use it, and it implements every rope type
         self.model = _Model(
-            layers=config.num_hidden_layers, hidden=config.hidden_size, inner=config.intermediate_size, dim=_dim(config),
-            heads=config.num_attention_heads, kv=config.num_key_value_heads, vocabulary=self._up(vocabulary),
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            dim=_dim(config),
+            heads=config.num_attention_heads,
+            kv=config.num_key_value_heads,
+            vocabulary=self._up(vocabulary),
             eps=config.rms_norm_eps,
-        )  # fmt: skip
+        )
         self.layers = (_Layer * config.num_hidden_layers)()
         self.model.layer = ctypes.addressof(self.layers)
         self.tokens: int = config.vocab_size
-        self.kept: list[Tensor] = []  # what the structures point at
+        self.referenced: list[Tensor] = []  # tensors that the structures point into
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         w = {name: tensor.detach().float() for name, tensor in weights}
         embed, root, scale = w["model.embed_tokens.weight"], self.model.hidden**0.5, self.model.dim**-0.5
-        self.kept.clear()
+        self.referenced.clear()
         self.model.embed = self._keep(self._wide(embed))
         head = w.get("lm_head.weight", embed)[: self.vocabulary]
         self.model.head = self._keep(self._panels(head, w["model.norm.weight"] * root))
@@ -83,20 +88,20 @@ class CompiledDecoder:
                 else:
                     layer.qkv = self._keep(self._panels(qkv, w[prefix + "input_layernorm.weight"] * root))
             gain = w[prefix + "post_attention_layernorm.weight"] * root
-            both = [self._panels(w[f"{prefix}mlp.{p}_proj.weight"], gain) for p in ("gate", "up")]
-            layer.gate_up = self._keep(torch.cat(both))
+            gate_up = [self._panels(w[f"{prefix}mlp.{p}_proj.weight"], gain) for p in ("gate", "up")]
+            layer.gate_up = self._keep(torch.cat(gate_up))
             layer.out = self._keep(self._panels(w[prefix + "self_attn.o_proj.weight"]))
             layer.down = self._keep(self._panels(w[prefix + "mlp.down_proj.weight"]))
 
     def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
         prompts, width = ids_PW.shape
-        if int(ids_PW.max()) >= self.tokens:  # C++ would read what lies there
+        if int(ids_PW.max()) >= self.tokens:  # C++ would read beyond the embedding
             raise IndexError(f"token {int(ids_PW.max())} of {self.tokens}")
         length_P = mask_PW.sum(dim=1)
         positions = self._up(width + budget)
         angle = torch.arange(positions)[:, None].float() * self.rotary.inv_freq
-        self.turn = torch.cat([angle.cos(), angle.sin()], dim=1) * self.rotary.attention_scaling
-        self.model.positions, self.model.turn = positions, self.turn.data_ptr()
+        self.rotation = torch.cat([angle.cos(), angle.sin()], dim=1) * self.rotary.attention_scaling
+        self.model.positions, self.model.rotation = positions, self.rotation.data_ptr()
         self.cache = torch.empty(self.model.layers, 2, prompts, self.model.kv, positions * self.model.dim)
         slot, column = mask_PW.nonzero().T.contiguous()
         position = column - (width - length_P)[slot]
@@ -132,12 +137,13 @@ class CompiledDecoder:
         return logits[:, : self.vocabulary]
 
     def _up(self, n: int) -> int:
+        """n rounded up to a multiple of the panel width."""
         return -(-n // self.panel) * self.panel
 
     def _wide(self, x: Tensor) -> Tensor:
-        """Columns up to whole panels, zeros beyond its own; x itself, if there are none."""
-        beyond = self._up(x.shape[-1]) - x.shape[-1]
-        return pad(x, (0, beyond)) if beyond else x.contiguous()
+        """x with its columns zero-padded to whole panels."""
+        padding = self._up(x.shape[-1]) - x.shape[-1]
+        return pad(x, (0, padding)) if padding else x.contiguous()
 
     def _panels(self, weight: Tensor, gain: Tensor | None = None) -> Tensor:
         """[out, in] -> [out / panel, in, panel], its inputs scaled by `gain`."""
@@ -146,7 +152,7 @@ class CompiledDecoder:
         return panels.contiguous() if gain is None else (panels * gain[:, None]).contiguous()
 
     def _keep(self, x: Tensor) -> int:
-        self.kept.append(x)
+        self.referenced.append(x)
         return x.data_ptr()
 
 
@@ -155,7 +161,7 @@ def _dim(config: Any) -> int:
 
 
 def can_draw(logits: Tensor) -> bool:
-    """Whether `draw` takes these: float32 on a CPU, rows in whole panels with room behind them."""
+    """Whether `draw` takes these logits: float32 on a CPU, with a row stride of whole panels."""
     kernels = library()
     if kernels is None or logits.dtype != torch.float32 or logits.device.type != "cpu":
         return False
@@ -164,11 +170,11 @@ def can_draw(logits: Tensor) -> bool:
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """What zero.rollout.native.draw does without truncation, in two passes over the logits."""
+    """As zero.rollout.native.draw without top-k and top-p, in two passes over the logits."""
     token_N, logprob_N = torch.empty(len(logits_NV), dtype=torch.int64), torch.empty(len(logits_NV))
     kernels, count = library(), ctypes.c_int64
     assert kernels is not None, "can_draw"
-    uniform_N = uniform_N.contiguous()  # under a name: a copy must outlive the call
+    uniform_N = uniform_N.contiguous()  # bound to a name, so that a copy outlives the call
     sizes = map(count, (*logits_NV.shape, logits_NV.stride(0)))
     logits, uniform, token, logprob = (
         ctypes.c_void_p(x.data_ptr()) for x in (logits_NV, uniform_N, token_N, logprob_N)

@@ -1,14 +1,13 @@
-"""The forward pass of a batch of responses in which nothing is computed twice and no padding is computed at all.
+"""The forward pass of a batch of responses without padding, and with every distinct prompt computed once.
 
-The tokens of a batch [N, T] are laid in one row, every distinct prompt once and then each response's own tokens:
+The tokens of a batch [N, T] are packed into one row: every distinct prompt once, then each response's own tokens:
 
     prompt a | prompt b | ... | response 1 | response 2 | ...          [M, H]
 
-All products with weights run over that row. Attention alone needs responses as such: those of like length form a padded
-block whose queries see the keys of their prompt, shared, and their own up to themselves. The gradient of a shared prompt is
-the sum over its responses by itself. In a step of 16 questions x 8 answers half to four fifths of all tokens are copies of
-prompts. Where zero/cpu/layers.py can, it computes the layers; else they are the model's own modules (so that adapters
-work), and only their arrangement is ours.
+All products with weights run over that row. Only attention needs separate responses: those of similar length form a padded
+block, whose queries see the keys of their shared prompt and their own up to themselves. Autograd sums a shared prompt's
+gradient over its responses. In a step of 16 questions x 8 answers half to four fifths of all tokens are copies of prompts.
+zero/cpu/layers.py computes the layers where it can; else the model's own modules do (so that adapters work).
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from zero.cpu import layers as compiled
 from zero.cpu.architectures import has_plain_layers
 from zero.records import Batch
 
-ALIKE = 0.6  # responses of a block: the shortest has at least this share of the longest's tokens
+SIMILAR = 0.6  # the shortest response of a block has at least this share of the longest one's tokens
 
 
 def can_pack(body: Any, device: torch.device) -> bool:
-    """Whether `body`, the base model of a causal language model, has the layers that this file knows, and tokens on `device`
-    are where it was measured: on GPUs the fused attention kernels of transformers' own pass are the known quantity.
+    """Whether `body`, the base model of a causal language model, has plain layers, and `device` is a CPU: on GPUs transformers'
+    own forward pass with fused attention is used.
 
-    Ask at each call, of the tensors at hand: DeepSpeed moves a model after its policy has been built.
+    Call it for each batch, with the device of its tensors: DeepSpeed moves a model after its policy has been built.
     """
     return device.type == "cpu" and has_plain_layers(body.config)
 
 
-def parts(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
-    """`rows` cut into micro-batches of at most so many tokens: distinct ones if the model packs, else padded ones."""
+def split_rows(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
+    """`rows` split into micro-batches of at most `tokens` tokens: distinct ones if the model packs, else padded ones."""
     if packs:
-        return packed_parts(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
+        return packed_micro_batches(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
     return micro_batches(batch.length_N, rows, tokens)
 
 
 def by_prompt(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
-    """(prompt_N, start_N): the number of the prompt that a row continues, and how many tokens that prompt has.
+    """(prompt_N, start_N): the number of each row's prompt, and the tokens of that prompt.
 
-    `mask_NT` marks the response tokens. A row without any begins at token 1.
+    `mask_NT` marks the response tokens. A row without any counts as a prompt of one token.
     """
     start_N = mask_NT.bool().int().argmax(dim=1).clamp(min=1)
     known: dict[bytes, int] = {}
@@ -58,9 +57,9 @@ def by_prompt(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor([known.setdefault(key, len(known)) for key in keys]), start_N
 
 
-def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
-    """Cut `rows` into parts of at most `tokens` distinct tokens (at least one row each), the rows of a prompt together where
-    they fit, the longest first, so that a memory limit shows at once."""
+def packed_micro_batches(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
+    """Split `rows` into micro-batches of at most `tokens` distinct tokens (at least one row each), the rows of a prompt
+    together where they fit, the longest first, so that running out of memory shows at once."""
     prompt_N, start_N = by_prompt(ids_NT[rows], mask_NT[rows])
     own_N = length_N[rows] - start_N
     members: dict[int, list[int]] = {}
@@ -68,58 +67,59 @@ def packed_parts(ids_NT: Tensor, mask_NT: Tensor, length_N: Tensor, rows: Tensor
         members.setdefault(int(prompt_N[i]), []).append(i)
     lengths = {prompt: int(start_N[rows_of_prompt[0]]) for prompt, rows_of_prompt in members.items()}
     totals = {prompt: lengths[prompt] + int(own_N[rows_of_prompt].sum()) for prompt, rows_of_prompt in members.items()}
-    cut: list[list[int]] = []
-    room = 0
+    batches: list[list[int]] = []
+    left = 0
     for prompt in sorted(members, key=lambda p: -totals[p]):
-        if totals[prompt] > room:
-            cut.append([])
-            room = tokens
-        room -= lengths[prompt]
+        if totals[prompt] > left:
+            batches.append([])
+            left = tokens
+        left -= lengths[prompt]
         for i in members[prompt]:
-            if int(own_N[i]) > room and cut[-1]:
-                cut.append([])
-                room = tokens - lengths[prompt]
-            cut[-1].append(i)
-            room -= int(own_N[i])
-    return [rows[torch.tensor(indices)] for indices in cut if indices]
+            if int(own_N[i]) > left and batches[-1]:
+                batches.append([])
+                left = tokens - lengths[prompt]
+            batches[-1].append(i)
+            left -= int(own_N[i])
+    return [rows[torch.tensor(indices)] for indices in batches if indices]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Responses of like length: where their n x L padded tokens and their prompts' n x W tokens lie in the row, and what a
-    query may see. `visible` [n, 1, L, W + L] is 0 or -inf."""
+    """Responses of similar length: the positions in the row of their n x L padded tokens and of their prompts' n x W tokens, and
+    the attention mask. `visible` [n, 1, L, W + L] is 0 or -inf."""
 
     own_nL: Tensor
     prompt_nW: Tensor
     visible: Tensor
-    real: Tensor  # of n * L: which are tokens
+    real: Tensor  # indices into n * L that are no padding
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a batch lie in the row of M tokens."""
+    """The positions of a batch's tokens in the row of M tokens."""
 
     ids_M: Tensor
     position_M: Tensor
     predicts: Tensor  # for each response token, in the order of the mask: the token before it
-    # Prompts, then responses: first token, their number; its prompt's first, their number (0 for a prompt)
+    # Prompts, then responses: first token and number of tokens; the same of its prompt (0 for a prompt)
     segments_S4: Tensor
-    place_NT: Tensor  # of every token of the batch
-    rows: tuple[int, ...]  # of the batch: of each response among the segments
+    place_NT: Tensor  # position in the row of every token of the batch
+    rows: tuple[int, ...]  # for each response among the segments its row in the batch
 
 
 def layout(ids_NT: Tensor, mask_NT: Tensor) -> Layout:
-    """Lay out the tokens from which those of `mask_NT` are predicted."""
+    """The layout of the tokens from which those of `mask_NT` are predicted."""
     prompt_N, start_N = by_prompt(ids_NT, mask_NT)
-    own = mask_NT.bool()
-    last_N = own.shape[1] - 1 - own.flip(1).int().argmax(dim=1)
-    count_N = torch.where(own.any(dim=1), last_N - start_N, -1)  # own tokens that predict; -1: a row without any
+    response_NT = mask_NT.bool()
+    last_N = response_NT.shape[1] - 1 - response_NT.flip(1).int().argmax(dim=1)
+    # Response tokens that predict another; -1: a row without response tokens
+    count_N = torch.where(response_NT.any(dim=1), last_N - start_N, -1)
     order = [n for n in torch.sort(count_N, descending=True, stable=True).indices.tolist() if count_N[n] >= 0]
     prompt_of, start, count = prompt_N.tolist(), start_N.tolist(), count_N.tolist()
-    at: dict[int, int] = {}
+    first_token: dict[int, int] = {}  # of a prompt, in the row
     ids, positions, segments, used = [], [], [], 0
-    for prompt, n in {prompt_of[n]: n for n in reversed(order)}.items():  # one of its rows
-        at[prompt] = used
+    for prompt, n in {prompt_of[n]: n for n in reversed(order)}.items():  # n: one row of the prompt
+        first_token[prompt] = used
         ids.append(ids_NT[n, : start[n]])
         positions.append(torch.arange(start[n]))
         segments.append((used, start[n], 0, 0))
@@ -127,17 +127,17 @@ def layout(ids_NT: Tensor, mask_NT: Tensor) -> Layout:
     place_NT = torch.zeros(ids_NT.shape, dtype=torch.int64)
     for n in order:
         end = start[n] + count[n]
-        place_NT[n, : start[n]] = torch.arange(start[n]) + at[prompt_of[n]]
+        place_NT[n, : start[n]] = torch.arange(start[n]) + first_token[prompt_of[n]]
         place_NT[n, start[n] : end] = torch.arange(count[n]) + used
         ids.append(ids_NT[n, start[n] : end])
         positions.append(torch.arange(start[n], end))
         if count[n]:
-            segments.append((used, count[n], at[prompt_of[n]], start[n]))
+            segments.append((used, count[n], first_token[prompt_of[n]], start[n]))
         used += count[n]
     return Layout(
         ids_M=torch.cat(ids) if ids else ids_NT.new_zeros(0),
         position_M=torch.cat(positions) if positions else torch.zeros(0, dtype=torch.int64),
-        predicts=place_NT[:, :-1][own[:, 1:]],
+        predicts=place_NT[:, :-1][response_NT[:, 1:]],
         segments_S4=torch.tensor(segments, dtype=torch.int64).view(-1, 4),
         place_NT=place_NT,
         rows=tuple(n for n in order if count[n]),
@@ -146,22 +146,22 @@ def layout(ids_NT: Tensor, mask_NT: Tensor) -> Layout:
 
 @dataclass(frozen=True)
 class Padded:
-    """The attention of a layout in padded blocks."""
+    """A layout as padded blocks, for attention."""
 
-    prompts_PW: Tensor  # of the row, right-padded; padding points at token 0
-    prompt_tokens: Tensor  # of P * W: which are tokens
+    prompts_PW: Tensor  # positions in the row, right-padded; padding points at token 0
+    prompt_tokens: Tensor  # indices into P * W that are no padding
     blocks: tuple[Block, ...]
 
 
 def padded(packing: Layout, dtype: torch.dtype) -> Padded:
-    """Prompts as one block, responses of like length as one each."""
+    """The prompts as one block, and a block for responses of similar length."""
     first_P, length_P = packing.segments_S4[packing.segments_S4[:, 3] == 0, :2].T
     start_R, count_R = packing.segments_S4[packing.segments_S4[:, 3] > 0][:, [3, 1]].T
     w = torch.arange(int(length_P.max()) if len(length_P) else 0)
     real_PW = w < length_P[:, None]
     blocks, begin, counts = [], 0, count_R.tolist()
-    for r in range(1, len(counts) + 1):  # they are sorted
-        if r == len(counts) or counts[r] < ALIKE * counts[begin]:
+    for r in range(1, len(counts) + 1):  # sorted by length
+        if r == len(counts) or counts[r] < SIMILAR * counts[begin]:
             rows = torch.tensor(packing.rows[begin:r])
             blocks.append(_block(packing.place_NT, start_R[begin:r], count_R[begin:r], rows, dtype))
             begin = r
@@ -173,9 +173,9 @@ def _block(place_NT: Tensor, start_n: Tensor, count_n: Tensor, rows: Tensor, dty
     w, i = torch.arange(width), torch.arange(length)
     column_nL = (start_n[:, None] + i).clamp(max=place_NT.shape[1] - 1)
     before_nW = w < start_n[:, None]
-    sees = torch.cat(
-        [before_nW[:, None, :].expand(-1, length, -1), (i[:, None] >= i).expand(len(rows), -1, -1)], dim=2
-    )  # [n, L, W + L]: its prompt, and its own tokens up to itself
+    # [n, L, W + L]: a token sees its prompt, and its own response up to itself
+    prompt_nLW = before_nW[:, None, :].expand(-1, length, -1)
+    sees = torch.cat([prompt_nLW, (i[:, None] >= i).expand(len(rows), -1, -1)], dim=2)
     visible = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))[:, None]
     return Block(
         own_nL=place_NT[rows[:, None], column_nL],
@@ -185,10 +185,10 @@ def _block(place_NT: Tensor, start_n: Tensor, count_n: Tensor, rows: Tensor, dty
     )
 
 
-def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = False) -> Tensor:
+def hidden_states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = False) -> Tensor:
     """The last hidden states [tokens, H] from which the response tokens are predicted, in the order of `mask_NT[:, 1:]`.
 
-    What `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]` gives, but for rounding.
+    Equal to `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]`, but for rounding.
     """
     packing = layout(ids_NT, mask_NT)
     x = body.embed_tokens(packing.ids_M)
@@ -209,21 +209,21 @@ def states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = Fal
     return body.norm(x.index_select(0, packing.predicts))
 
 
-def _layer(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor], blocks: Padded) -> Tensor:
+def _layer(layer: Any, x: Tensor, rotation: tuple[Tensor, Tensor], blocks: Padded) -> Tensor:
     attention = layer.self_attn
     h = layer.input_layernorm(x)
     q, k, v = (
         project(h).unflatten(1, (-1, attention.head_dim))
         for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed = _attend(_turned(q, turn), _turned(k, turn), v, blocks, attention.scaling)
-    x = x + attention.o_proj(mixed)
+    attended = _attend(_rotated(q, rotation), _rotated(k, rotation), v, blocks, attention.scaling)
+    x = x + attention.o_proj(attended)
     return x + layer.mlp(layer.post_attention_layernorm(x))
 
 
-def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """[M, heads, D] rotated by its positions."""
-    cos, sin = (table.to(x.dtype) for table in turn)
+def _rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """[M, heads, D] rotated by position."""
+    cos, sin = (table.to(x.dtype) for table in rotation)
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
@@ -231,18 +231,18 @@ def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, padded: Padded, scale: float) -> Tensor:
     """[M, heads, D], [M, kv, D] twice -> [M, heads * D]. Query heads that share a key head form one product."""
     shared = q.shape[1] // k.shape[1]
-    prompts = _picked(q, padded.prompts_PW), _picked(k, padded.prompts_PW), _picked(v, padded.prompts_PW)
-    mixed = scaled_dot_product_attention(*prompts, is_causal=True, scale=scale, enable_gqa=shared > 1)
-    parts = [mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, padded.prompt_tokens)]
+    prompts = _gather(q, padded.prompts_PW), _gather(k, padded.prompts_PW), _gather(v, padded.prompts_PW)
+    attended = scaled_dot_product_attention(*prompts, is_causal=True, scale=scale, enable_gqa=shared > 1)
+    outputs = [attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, padded.prompt_tokens)]
     for block in padded.blocks:
-        keys, values = (torch.cat([_picked(x, block.prompt_nW), _picked(x, block.own_nL)], dim=2) for x in (k, v))
-        mixed = scaled_dot_product_attention(
-            _picked(q, block.own_nL), keys, values, attn_mask=block.visible, scale=scale, enable_gqa=shared > 1
+        keys, values = (torch.cat([_gather(x, block.prompt_nW), _gather(x, block.own_nL)], dim=2) for x in (k, v))
+        attended = scaled_dot_product_attention(
+            _gather(q, block.own_nL), keys, values, attn_mask=block.visible, scale=scale, enable_gqa=shared > 1
         )
-        parts.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, block.real))
-    return torch.cat(parts)
+        outputs.append(attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, block.real))
+    return torch.cat(outputs)
 
 
-def _picked(x: Tensor, where: Tensor) -> Tensor:
+def _gather(x: Tensor, where: Tensor) -> Tensor:
     """[M, heads, D] at [n, L] -> [n, heads, L, D]."""
     return x.index_select(0, where.flatten()).unflatten(0, where.shape).transpose(1, 2)

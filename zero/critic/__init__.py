@@ -1,4 +1,4 @@
-"""The seam between the loop and whatever says what a response is worth before it ends."""
+"""The interface between the training loop and critics, which estimate the value of unfinished responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zero.rollout import RolloutEngine
 
 @dataclass(frozen=True)
 class CriticContext:
-    """What a run has that a critic may need."""
+    """The components of a run that a critic may need."""
 
     model: Any  # the initial policy, a causal language model of transformers
     tokenizer: Any
@@ -33,11 +33,11 @@ class CriticContext:
 
 
 class Critic(Protocol):
-    """Contract: a value is what the policy that made the samples is expected to earn from there on, KL aside."""
+    """Contract: a value is the expected reward from a state on, under the policy that sampled the responses, without the KL."""
 
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
-        """(value_NT, step_start_NT) of a step's responses: where each step of a response starts (bool), and the value of the
-        state before that token. Values elsewhere mean nothing. Asked before the step's first update."""
+        """(value_NT, step_start_NT) of a training step's responses. step_start_NT (bool) marks the first token of each step of a
+        response, value_NT is the value of the state before that token, undefined elsewhere. Called before the first update."""
         ...
 
     def update(self, batch: Batch) -> Metrics:

@@ -1,7 +1,7 @@
-"""A learned critic: the policy's architecture with a scalar head, and a learning rate of its own. PPO, arXiv 1707.06347.
+"""A learned critic: the policy's architecture with a scalar head and a learning rate of its own. PPO, arXiv 1707.06347.
 
-As in the code of arXiv 2503.20783: a copy of the initial policy, the head normal with standard deviation 1 / (hidden + 1),
-squared error with a clip. Its averaging over tokens is the policy's, so that algo.weight decides for both.
+As in the code of arXiv 2503.20783: a copy of the initial policy, a head initialized normally with standard deviation
+1 / (hidden + 1), clipped squared error. It averages over tokens as the policy does: algo.weight decides for both.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from zero.records import Batch, Group, Metrics
 
 
 class ValueModel:
-    """A Critic. `clip` bounds how far a value may move in one step before its loss stops falling; null: not at all."""
+    """A Critic. `clip` is how far a value may move in one step before its loss stops falling; null: no limit."""
 
     def __init__(self, parts: CriticContext, optim: Optim, clip: float | None, micro_tokens: int) -> None:
         self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
         self.device, self.world = parts.device, parts.world
         self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
-        head = parts.model.get_output_embeddings()  # as wide as what the body gives, which a model may project
+        head = parts.model.get_output_embeddings()  # its input may be a projection of the hidden states
         width = parts.model.config.get_text_config().hidden_size if head is None else head.weight.shape[-1]
         self.head = torch.nn.Linear(width, 1).to(self.device)
         generator = torch.Generator().manual_seed(parts.seed)
@@ -41,7 +41,7 @@ class ValueModel:
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         """Every token of a response is a step of its own."""
         value_NT = torch.zeros_like(batch.mask_NT)
-        for rows in self._parts(batch):
+        for rows in self._micro_batches(batch):
             micro_batch = batch.rows(rows)
             value_NT[rows, : micro_batch.ids_NT.shape[1]] = self._forward(micro_batch.to(self.device)).cpu()
         self.world.all_reduce_([value_NT])
@@ -51,7 +51,7 @@ class ValueModel:
         assert batch.value_NT is not None and batch.return_NT is not None
         tokens = float(batch.mask_NT.sum().clamp(min=1))
         total = 0.0
-        for rows in self._parts(batch):
+        for rows in self._micro_batches(batch):
             micro_batch = batch.rows(rows).to(self.device)
             assert micro_batch.value_NT is not None and micro_batch.return_NT is not None
             loss_NT = clipped_value_loss(
@@ -62,26 +62,26 @@ class ValueModel:
         norm, rate = self.trained.step()
         chosen = batch.mask_NT.bool()
         values, returns = batch.value_NT[chosen], batch.return_NT[chosen]
-        spread = float(returns.var(correction=0)) if len(returns) else 0.0
-        missed = float((returns - values).var(correction=0)) if len(returns) else 0.0
+        variance = float(returns.var(correction=0)) if len(returns) else 0.0
+        unexplained = float((returns - values).var(correction=0)) if len(returns) else 0.0
         return {
             "critic/loss": sum(sums["loss"] for sums in self.world.gather_dicts({"loss": total})) / tokens,
             "critic/value": float(values.sum()) / tokens,
-            "critic/explained_variance": 1 - missed / spread if spread > 1e-12 else 0.0,
+            "critic/explained_variance": 1 - unexplained / variance if variance > 1e-12 else 0.0,
             **of_update("critic", norm, rate),
         }
 
-    def _parts(self, batch: Batch) -> list[Tensor]:
+    def _micro_batches(self, batch: Batch) -> list[Tensor]:
         """This rank's rows in micro-batches."""
         packs = packed.can_pack(self.body, self.device)
-        return packed.parts(packs, batch, self.world.balanced_rows(batch.length_N), self.micro_tokens)
+        return packed.split_rows(packs, batch, self.world.balanced_rows(batch.length_N), self.micro_tokens)
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
         response = batch.mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             if packed.can_pack(self.body, batch.ids_NT.device):
-                hidden = packed.states(self.body, batch.ids_NT, batch.mask_NT)
+                hidden = packed.hidden_states(self.body, batch.ids_NT, batch.mask_NT)
             else:
                 hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
         value = self.head(hidden.float())[:, 0]

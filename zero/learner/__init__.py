@@ -1,4 +1,4 @@
-"""The seam between the loop and whatever turns a batch into new weights."""
+"""The interface between the training loop and the learners, which turn a batch into new weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
-from torch import dtype as Dtype  # `import torch` here would stand where the module zero.learner.torch is looked for
+from torch import dtype as Dtype  # `import torch` would hide the module zero.learner.torch
 
 from zero.algorithm import Algorithm
 from zero.records import Batch, Metrics
@@ -15,19 +15,19 @@ from zero.records import Batch, Metrics
 
 class Learner(Protocol):
     """Contract: the gradient applied is that of `algo.loss` summed over all rows of the batch (and over all ranks), however
-    the learner cuts them. Averages that a backend takes on its own are undone inside the learner and nowhere else.
+    the learner splits them. If a backend averages over ranks, the learner undoes that.
 
-    The weights that it computes with are, to the last bit, those that `weights` gives to the engines and `export` writes: where
-    passes are in bfloat16, weights rounded to it. Finer ones, which the updates need, stay inside.
+    The forward pass uses, to the bit, the weights that `weights` gives to the engines and `export` writes: rounded to
+    bfloat16 where it runs in bfloat16. The float32 masters that updates need stay inside.
 
-    Every method is called on every rank, in the same order, and iterated to its end: weights may lie in pieces on all."""
+    Every method is called on every rank, in the same order, and its iterator is exhausted: weights may be sharded."""
 
-    dtype: Dtype  # of those weights
+    dtype: Dtype  # of the forward pass's weights
 
     def logprobs(self, batch: Batch, *, reference: bool = False, as_updated: Algorithm | None = None) -> Tensor:
         """Log-probabilities [N, T] of the response tokens at the sampling temperature, without gradient, 0 elsewhere;
-        under the initial policy if `reference`. With `as_updated` in the very micro-batches in which `update` will compute
-        them for this algorithm: in bfloat16 a number depends on what is computed beside it."""
+        under the initial policy if `reference`. With `as_updated` on the same micro-batches as `update` for this algorithm:
+        in bfloat16 a result depends on the rest of its micro-batch."""
         ...
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
@@ -35,12 +35,12 @@ class Learner(Protocol):
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """The current weights under their Hugging Face names, whole and in turn, on every rank; tied weights once."""
+        """The current weights under their Hugging Face names, one whole tensor after another, on every rank; tied ones once."""
         ...
 
     def save(self, path: Path) -> None:
-        """Write everything `load` needs into the existing folder `path`; the first rank writes, in a format that does not
-        depend on the learner, its settings or the number of ranks."""
+        """Write everything `load` needs into the existing folder `path`; rank 0 writes, in a format that does not depend on
+        the learner, its settings or the number of ranks."""
         ...
 
     def load(self, path: Path) -> None:
@@ -48,5 +48,5 @@ class Learner(Protocol):
         ...
 
     def export(self, path: Path) -> None:
-        """Write a Hugging Face folder (safetensors, config) that transformers and vLLM load as it is; the first rank writes."""
+        """Write a Hugging Face folder (safetensors, config) that transformers and vLLM can load; rank 0 writes."""
         ...

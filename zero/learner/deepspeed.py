@@ -1,10 +1,10 @@
-"""The learner on DeepSpeed's ZeRO: optimizer state, gradients and, at stage 3, weights cut into one piece for each rank.
+"""The learner on DeepSpeed's ZeRO: optimizer state, gradients and, at stage 3, weights are sharded over ranks.
 
-Departures from DeepSpeed's habits: gradients are summed over ranks and micro-batches, not averaged; a step in which no row
-has a gradient moves nothing; checkpoints are those of the torch learner, and each reads the other's.
+Departures from DeepSpeed's defaults: gradients are summed over ranks and micro-batches, not averaged; a step in which no
+row has a gradient changes nothing; checkpoints have the format of the torch learner, and each reads the other's.
 
-In bfloat16 the weights of the forward pass are bfloat16, their masters, the gradients' sums and the moments float32.
-`weights` and `export` give the weights of the forward pass, `save` the masters.
+In bfloat16 the forward pass has bfloat16 weights; masters, gradient sums and moments are float32. `weights` and `export`
+give the weights of the forward pass, `save` the masters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from zero.records import Batch, Metrics
 
 
 class DeepSpeedLearner:
-    """A Learner for any causal language model of transformers. With `lora` only adapters train, drawn from `seed`."""
+    """A Learner for any causal language model of transformers. With `lora` only adapters train, initialized from `seed`."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class DeepSpeedLearner:
         self.dtype = torch.bfloat16 if autocast else torch.float32
         self.adapters = lora.onto(model, seed) if lora else None
         self.model = prepared(model, gradient_checkpointing)
-        policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights have their precision
+        policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights themselves are bfloat16
         self.plain_head = policy.plain_head
-        # masters that bfloat16 rounds; most published models are stored in it, and nothing of them needs a copy
+        # Weights that bfloat16 would round; most published models are stored in bfloat16, and need no such copy
         exact = {
             name: p.detach().clone()
             for name, p in model.named_parameters()
@@ -79,8 +79,8 @@ class DeepSpeedLearner:
             self.shards.used_by({layer: self.adapters.used(layer) for layer in self.adapters.layers.values()})
         for name, parameter in self.shards.trained() if exact else ():
             if name in exact:
-                self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed's have been bfloat16 once
-        copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
+                self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed made its own from bfloat16
+        copied = keep_reference and self.adapters is None  # with adapters the base model is the initial policy
         self.reference = self.shards.copies(torch.device("cpu") if reference_offload else None) if copied else None
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class DeepSpeedLearner:
             for learns in (True, False):
                 for rows, chunks in self._micro_batches(batch, learns_N == learns):
                     if rows is None:
-                        self._nothing(chunks)
+                        self._empty_pass(chunks)
                         continue
                     micro_batch = batch.rows(rows).to(self.device)
                     out_NT[rows, : micro_batch.ids_NT.shape[1]] = self.engine(
@@ -102,37 +102,38 @@ class DeepSpeedLearner:
         return out_NT
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tally = MetricSums(batch)
+        metric_sums = MetricSums(batch)
         learns_N = algo.trained_rows(batch)
-        for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
-            parts = self._micro_batches(batch, learns_N == learns)
-            for i, (rows, chunks) in enumerate(parts, 1):
+        for learns in (True, False):  # rows without gradient are only for the metrics: a third of the cost
+            plan = self._micro_batches(batch, learns_N == learns)
+            for i, (rows, chunks) in enumerate(plan, 1):
                 with torch.set_grad_enabled(learns):
                     if rows is None:
-                        loss = self._nothing(chunks)
+                        loss = self._empty_pass(chunks)
                     else:
                         micro_batch = batch.rows(rows).to(self.device)
                         logprob_NT, entropy_NT = self.engine(
                             micro_batch.ids_NT, micro_batch.mask_NT, algo.entropy != 0, chunks
                         )
                         loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
-                        tally.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
+                        metric_sums.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
                 if learns:
-                    self.engine.set_gradient_accumulation_boundary(i == len(parts))
-                    self.engine.backward(loss * self.world.size)  # it takes the mean over ranks
-        metrics = tally.metrics(self.world)
+                    self.engine.set_gradient_accumulation_boundary(i == len(plan))
+                    self.engine.backward(loss * self.world.size)  # DeepSpeed takes the mean over ranks
+        metrics = metric_sums.metrics(self.world)
         norm, rate = self._step(bool(learns_N.any()))
         return metrics | of_update("loss", norm, rate)
 
     def _step(self, learned: bool) -> tuple[float, float]:
-        """Returns (norm before clipping, learning rate). Where nobody learned, no momentum and no decay move anything."""
+        """Returns (norm before clipping, learning rate). Without `learned` no step is taken: momentum and weight decay would
+        change weights that no row trains."""
         rate = self.optim.rate(self.updates, self.total_updates)
         norm = 0.0
         if learned:
             for group in self.engine.optimizer.param_groups:
                 group["lr"] = rate
             self.engine.step()
-            overflow = self.engine.optimizer.overflow  # then DeepSpeed has moved nothing, and its norm is an older one
+            overflow = self.engine.optimizer.overflow  # then DeepSpeed skips the step, and its norm is an older one
             norm = math.nan if overflow else float(self.engine.get_global_grad_norm())
             if not overflow and not math.isfinite(norm):
                 raise FloatingPointError(
@@ -143,25 +144,25 @@ class DeepSpeedLearner:
         return norm, rate
 
     def _micro_batches(self, batch: Batch, chosen_N: Tensor) -> list[tuple[Tensor | None, int]]:
-        """This rank's parts of the chosen rows, and in how many chunks the head takes each. None is a part of no row: all
-        ranks pass the model, and its head, equally often, for in each pass they exchange weights or gradients."""
-        ranks = [World(rank, self.world.size).balanced_rows(batch.length_N) for rank in range(self.world.size)]
-        of_rank = [micro_batches(batch.length_N, share[chosen_N[share]], self.micro_tokens) for share in ranks]
+        """This rank's micro-batches of the chosen rows (None: an empty one), and the chunks of the head for each. Every rank has
+        as many, since each pass through the model and its head is collective."""
+        shards = [World(rank, self.world.size).balanced_rows(batch.length_N) for rank in range(self.world.size)]
+        by_rank = [micro_batches(batch.length_N, shard[chosen_N[shard]], self.micro_tokens) for shard in shards]
         tokens_N = batch.mask_NT.sum(dim=1)
-        together = list(zip_longest(*of_rank))
-        most = [max(int(tokens_N[rows].sum()) for rows in parts if rows is not None) for parts in together]
-        chunks: list[int] = [self.engine.module.chunks(tokens) for tokens in most]
-        return [(parts[self.world.rank], n) for parts, n in zip(together, chunks, strict=True)]
+        passes = list(zip_longest(*by_rank))
+        largest = [max(int(tokens_N[rows].sum()) for rows in one_pass if rows is not None) for one_pass in passes]
+        chunks: list[int] = [self.engine.module.chunks(tokens) for tokens in largest]
+        return [(one_pass[self.world.rank], n) for one_pass, n in zip(passes, chunks, strict=True)]
 
-    def _nothing(self, chunks: int) -> Tensor:
-        """A loss of 0 from a pass over two tokens."""
+    def _empty_pass(self, chunks: int) -> Tensor:
+        """A loss of 0 from a pass over two tokens, for a rank without rows."""
         ids_NT = torch.zeros(1, 2, dtype=torch.int64, device=self.device)
         logprob_NT: Tensor = self.engine(ids_NT, torch.ones(1, 2, device=self.device), False, chunks)[0]
         return logprob_NT.sum() * 0.0
 
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
         """What `algorithms` other losses would do to this policy: see zero.learner.gradient_probe.probe. Changes nothing."""
-        if self.shards.cut:
+        if self.shards.sharded:
             remedy = "the algorithm lens needs whole weights on every rank; set learner.stage=2, or lens=none"
             raise InputError("learner.stage", 3, remedy)
         policy = self.engine.module
@@ -199,7 +200,7 @@ class DeepSpeedLearner:
             if self.world.is_main:
                 store.write(path, name, tensors)
             else:
-                for _ in tensors:  # they are gathered from all ranks
+                for _ in tensors:  # gathering them is collective
                     pass
         if self.world.is_main:
             (path / "policy.json").write_text(json.dumps({"updates": self.updates, "skipped": self.skipped}))
@@ -220,11 +221,11 @@ class DeepSpeedLearner:
         self.updates, self.skipped = counts["updates"], counts.get("skipped", 0)
 
     def export(self, path: Path) -> None:
-        """The first rank holds the whole model in its CPU memory for it."""
-        whole = {}
+        """As every Learner; rank 0 holds the whole model in CPU memory meanwhile."""
+        weights = {}
         for name, weight in self.weights():
             if self.world.is_main:
-                whole[name] = weight.to("cpu", copy=True)
+                weights[name] = weight.to("cpu", copy=True)
         adapters = {}
         if self.adapters:
             with self.shards.whole(self.adapters.parameters()):
@@ -232,8 +233,8 @@ class DeepSpeedLearner:
         if not self.world.is_main:
             return
         if self.adapters:
-            self.adapters.export(path, whole, adapters)
+            self.adapters.export(path, weights, adapters)
         else:
             known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
             buffers = {name: value for name, value in self.model.state_dict().items() if name not in known}
-            self.model.save_pretrained(path, state_dict=whole | buffers)
+            self.model.save_pretrained(path, state_dict=weights | buffers)

@@ -1,4 +1,4 @@
-"""DeepSpeed started so that nothing but the learner notices: no compiler, no log lines, no launcher, no foreign state.
+"""Start DeepSpeed without side effects: no compiler, no log lines, no launcher, no changed global state.
 
 AdamW is torch's: DeepSpeed's own are compiled at the first call (minutes), and differ in the last bits.
 """
@@ -24,11 +24,11 @@ from zero.learner.optim import Optim
 from zero.paths import pip_install
 
 STAGES = (1, 2, 3)
-PERSISTENT = 100_000  # numbers: a parameter this small stays whole on every rank at stage 3; gathering it costs more
+PERSISTENT = 100_000  # elements: smaller parameters are not sharded at stage 3, since gathering them costs more
 
 
 def check(stage: int, offload_parameters: bool) -> None:
-    """InputError for a stage that does not exist, an offload that it does not have, or if DeepSpeed is not installed."""
+    """InputError for an unknown stage, for an offload that the stage does not support, or without DeepSpeed."""
     if stage not in STAGES:
         raise InputError("learner.stage", stage, "must be 1, 2 or 3; for whole copies on every rank use learner=torch")
     if offload_parameters and stage != 3:
@@ -40,14 +40,14 @@ def check(stage: int, offload_parameters: bool) -> None:
 def settings(
     stage: int, offload_optimizer: bool, offload_parameters: bool, bfloat16: bool, clip: float, device: torch.device
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration. Batch sizes are 1: the learner counts its micro-batches itself. Gradients are kept and
-    summed in float32 whatever the precision of the weights."""
-    place = {"device": "cpu", "pin_memory": device.type == "cuda"}
+    """DeepSpeed's configuration. Batch sizes are 1: the learner counts its micro-batches itself. Gradients are accumulated
+    and reduced in float32 whatever the precision of the weights."""
+    offload = {"device": "cpu", "pin_memory": device.type == "cuda"}
     zero: dict[str, Any] = {"stage": stage, "stage3_param_persistence_threshold": PERSISTENT}
     if offload_optimizer:
-        zero["offload_optimizer"] = place
+        zero["offload_optimizer"] = offload
     if offload_parameters:
-        zero["offload_param"] = place
+        zero["offload_param"] = offload
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -64,15 +64,15 @@ def settings(
 def start(policy: torch.nn.Module, optim: Optim, config: Mapping[str, Any], device: torch.device, world: World) -> Any:
     """A DeepSpeed engine around the module, its trainable parameters under AdamW."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    # Its collectives have newer names; torch says so at each call.
+    # DeepSpeed calls collectives by deprecated names, of which torch warns at each call.
     warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.\w+` is deprecated")
-    with _undisturbed(device, world):
-        _meet(world)
+    with _isolated(device, world):
+        _ensure_process_group(world)
         import deepspeed
         import deepspeed.ops
 
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        # Compiled at the start where it exists, for a call that nobody here makes.
+        # It would be compiled at the start, for a call that is never made here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         adamw = torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         engine, *_ = deepspeed.initialize(
@@ -81,7 +81,7 @@ def start(policy: torch.nn.Module, optim: Optim, config: Mapping[str, Any], devi
     return engine
 
 
-def _meet(world: World) -> None:
+def _ensure_process_group(world: World) -> None:
     """DeepSpeed needs a process group even for one process."""
     if world.size == 1 and not torch.distributed.is_initialized():
         both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -89,23 +89,26 @@ def _meet(world: World) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed(device: torch.device, world: World) -> Iterator[None]:
-    """Random numbers go on as if nothing had happened; the environment is DeepSpeed's inside and as before after,
-    but for LOCAL_RANK."""
-    here = {
+def _isolated(device: torch.device, world: World) -> Iterator[None]:
+    """Set the environment variables that DeepSpeed needs; at the end restore them (but for LOCAL_RANK) and all random
+    states."""
+    variables = {
         "DS_ACCELERATOR": device.type,
         "RANK": str(world.rank),
         "WORLD_SIZE": str(world.size),
     }
-    former = {name: os.environ.get(name) for name in here}
-    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # stage 3 looks for it in every pass
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # stage 3 reads it in every pass
     state, numbers = random.getstate(), np.random.get_state()
     devices: Sequence[torch.device] = [device] if device.type == "cuda" else []
     os.environ.update(
-        {name: value for name, value in here.items() if name not in os.environ} | {"DS_ACCELERATOR": device.type}
+        {name: value for name, value in variables.items() if name not in os.environ} | {"DS_ACCELERATOR": device.type}
     )
     try:
-        with torch.random.fork_rng(devices=devices), contextlib.redirect_stdout(io.StringIO()):  # it prints memory
+        with (
+            torch.random.fork_rng(devices=devices),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):  # it prints its memory use
             yield
     finally:
         random.setstate(state)

@@ -1,4 +1,4 @@
-"""A gradient small enough to take for many algorithms at once: that of one matrix put in front of the output head.
+"""A gradient small enough to compute for many algorithms at once: that of one matrix put before the output head.
 
 The head sees (I + B) h instead of h, with B = 0. With h the hidden state from which token t is predicted, and
 u = d log p(t) / d h, the gradient of an algorithm's loss with respect to B is
@@ -31,7 +31,7 @@ Slopes = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What A losses would do to the policy, on the CPU."""
+    """The probes of A losses, on the CPU."""
 
     gradient_AHH: Tensor  # float32
     push_AN: Tensor  # sum over a response's tokens of |d loss / d log-probability|, float32
@@ -51,11 +51,11 @@ def probe(
     device: torch.device,
     world: World = World(),  # noqa: B008 - a frozen record
 ) -> Probed:
-    """The probes of `algorithms` losses on the tokens of `batch.mask_NT`, summed over all ranks; `entropy` says whether
-    `slopes` gives slopes of entropies. Leaves parameters, their gradients and the random state alone.
+    """The probes of `algorithms` losses on the tokens of `batch.mask_NT`, summed over all ranks; `entropy`: whether `slopes`
+    returns slopes of entropies. Changes no parameters, gradients or random state.
 
     The model's logits must be its output head on its last hidden state (the learner's `plain_head`). Memory: A x H x H
-    numbers beyond what a forward pass of `micro_tokens` padded tokens takes.
+    numbers beyond that of a forward pass of `micro_tokens` padded tokens.
     """
     width = model.get_output_embeddings().weight.shape[-1]
     gradient_AHH = torch.zeros(algorithms, width, width, device=device)
@@ -65,33 +65,32 @@ def probe(
         chosen = micro_batch.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             with torch.no_grad():
-                hidden = model.base_model(input_ids=micro_batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[
-                    chosen
-                ]
+                body = model.base_model(input_ids=micro_batch.ids_NT[:, :-1], use_cache=False)
+                hidden = body.last_hidden_state[chosen]
             with torch.enable_grad():
                 hidden.requires_grad_()
                 logits = model.get_output_embeddings()(hidden)
-                picked, uncertain = logprob_and_entropy(
+                logprob_K, entropy_K = logprob_and_entropy(
                     logits[:, :vocabulary], micro_batch.ids_NT[:, 1:][chosen], temperature, entropy
                 )
-        (turn,) = torch.autograd.grad(picked.sum(), hidden, retain_graph=entropy)
-        slope_ANT, entropy_slope_ANT = slopes(rows, _spread(picked, chosen), _spread(uncertain, chosen))
-        _add_products(gradient_AHH, slope_ANT[:, :, 1:][:, chosen], turn, hidden.detach())
+        (d_hidden_KH,) = torch.autograd.grad(logprob_K.sum(), hidden, retain_graph=entropy)
+        slope_ANT, entropy_slope_ANT = slopes(rows, _scattered(logprob_K, chosen), _scattered(entropy_K, chosen))
+        _add_products(gradient_AHH, slope_ANT[:, :, 1:][:, chosen], d_hidden_KH, hidden.detach())
         if entropy_slope_ANT is not None:
-            (turn,) = torch.autograd.grad(uncertain.sum(), hidden)
-            _add_products(gradient_AHH, entropy_slope_ANT[:, :, 1:][:, chosen], turn, hidden.detach())
+            (d_hidden_KH,) = torch.autograd.grad(entropy_K.sum(), hidden)
+            _add_products(gradient_AHH, entropy_slope_ANT[:, :, 1:][:, chosen], d_hidden_KH, hidden.detach())
         push_AN[:, rows.to(device)] = slope_ANT.abs().sum(dim=2)
     world.all_reduce_([gradient_AHH, push_AN])
     return Probed(gradient_AHH.cpu(), push_AN.cpu())
 
 
-def _spread(picked: Tensor, chosen: Tensor) -> Tensor:
-    """Numbers of the chosen tokens as [n, T], 0 elsewhere, without gradient."""
-    return pad(torch.zeros(chosen.shape, device=picked.device).masked_scatter(chosen, picked.detach()), (1, 0))
+def _scattered(values_K: Tensor, chosen: Tensor) -> Tensor:
+    """Values of the K chosen tokens as [n, T], 0 elsewhere, without gradient."""
+    return pad(torch.zeros(chosen.shape, device=values_K.device).masked_scatter(chosen, values_K.detach()), (1, 0))
 
 
-def _add_products(total_AHH: Tensor, slope_AK: Tensor, turn_KH: Tensor, hidden_KH: Tensor) -> None:
-    """total[a] += sum over the K tokens of slope x turn hidden^T; one algorithm at a time keeps memory flat."""
-    turn_KH, hidden_KH = turn_KH.float(), hidden_KH.float()
+def _add_products(total_AHH: Tensor, slope_AK: Tensor, d_hidden_KH: Tensor, hidden_KH: Tensor) -> None:
+    """total[a] += sum over the K tokens of slope x d_hidden hidden^T; one algorithm at a time, to save memory."""
+    d_hidden_KH, hidden_KH = d_hidden_KH.float(), hidden_KH.float()
     for total_HH, slope_K in zip(total_AHH, slope_AK, strict=True):
-        total_HH.addmm_((turn_KH * slope_K[:, None]).T, hidden_KH)
+        total_HH.addmm_((d_hidden_KH * slope_K[:, None]).T, hidden_KH)

@@ -1,4 +1,4 @@
-"""AdamW around a module: gradient clipping, the learning rate's schedule, exact save and load; for policies and critics."""
+"""AdamW for policies and critics: gradient clipping, learning rate schedule, exact save and load."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from zero.distributed import World
 from zero.learner import tensor_files as store
 from zero.records import Metrics
 
-# Updates skipped one after another, their gradients not finite: a batch may be to blame for some, the policy is for so many
+# Updates skipped in a row for gradients that are not finite, after which the policy counts as lost: fewer may be a batch's fault
 LOST = 8
-BUCKET = 25 * 2**20  # bytes of gradients that ranks add up at once
+BUCKET = 25 * 2**20  # bytes of gradients reduced at once
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ class Optim:
 
 
 def of_update(kind: str, norm: float, rate: float) -> Metrics:
-    """The metrics of one optimizer step, under KIND/: one whose norm is not finite was skipped."""
+    """The metrics of one optimizer step, under KIND/. A step whose norm is not finite was skipped."""
     metrics = {f"{kind}/grad_norm": norm, f"{kind}/learning_rate": rate}
     return metrics if math.isfinite(norm) else metrics | {f"{kind}/skipped_updates": 1.0}
 
 
 def skipped_in_a_row(before: int, norm: float, update: int, setting: str, world: World) -> int:
-    """How many updates in a row are skipped by now, `before` of them earlier: a gradient whose norm is not finite moves nothing.
-    FloatingPointError if they are too many."""
+    """The number of updates skipped in a row after this one, `before` of them earlier: an update is skipped if its gradient
+    norm is not finite. FloatingPointError if there are LOST of them."""
     if math.isfinite(norm):
         return 0
-    words = f"the gradient norm of optimizer step {update} is {norm}"
+    problem = f"the gradient norm of optimizer step {update} is {norm}"
     if before + 1 >= LOST:
-        raise FloatingPointError(f"{words}, and {before} before it were not finite: lower {setting}.lr")
+        raise FloatingPointError(f"{problem}, and {before} before it were not finite: lower {setting}.lr")
     if world.is_main:
-        print(f"warning  {words}: skipped, no weight moves", file=sys.stderr)
+        print(f"warning  {problem}: skipped, no weight moves", file=sys.stderr)
     return before + 1
 
 
 def buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype, together of at most `size` bytes or alone."""
+    """Consecutive tensors of one dtype, at most `size` bytes together, or one larger tensor."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         if bucket and (tensor.dtype != bucket[0].dtype or sum(t.nbytes for t in bucket) + tensor.nbytes > size):
@@ -74,20 +74,22 @@ def buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 
 def rounded_at_use(module: torch.nn.Module) -> set[torch.nn.Parameter]:
-    """The parameters that enter nothing but products of linear layers, which autocast computes in its own precision."""
+    """The parameters of linear layers alone, which autocast rounds at each use."""
     from transformers.pytorch_utils import Conv1D
 
-    users: dict[bool, set[torch.nn.Parameter]] = {True: set(), False: set()}
+    linear: set[torch.nn.Parameter] = set()
+    others: set[torch.nn.Parameter] = set()
     for each in module.modules():
-        users[type(each) in (torch.nn.Linear, Conv1D)].update(each.parameters(recurse=False))
-    return users[True] - users[False]
+        kind = linear if type(each) in (torch.nn.Linear, Conv1D) else others
+        kind.update(each.parameters(recurse=False))
+    return linear - others
 
 
 class TrainableModule:
     """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them.
 
-    With `rounded` the module computes with weights rounded to bfloat16, under autocast. That rounds a linear layer's weights at
-    each use; all others (norms, embeddings) are kept rounded here, and what AdamW moves are exact copies of them, the masters.
+    With `rounded` the module computes with weights rounded to bfloat16. Autocast rounds those of linear layers at each use;
+    all others (norms, embeddings) are stored rounded, and AdamW steps float32 copies of them, the masters.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class TrainableModule:
         rounded: bool = False,
         setting: str = "optim",
     ) -> None:
-        self.setting = setting  # where `optim` stands in the config
+        self.setting = setting  # the config key of `optim`
         self.module, self.optim, self.total_updates, self.world = module, optim, total_updates, world
         self.masters: dict[torch.nn.Parameter, Tensor] = {}
         if rounded:
@@ -109,15 +111,15 @@ class TrainableModule:
             for parameter in others:
                 parameter.data.copy_(parameter.data.to(torch.bfloat16))
         exact = [self.exact(p) for _, p in self.parameters()]
-        # One kernel for the step and no temporaries, which else are a copy of the parameters. A CPU's bits stay as they are.
+        # One kernel for the step, without temporaries as large as the parameters. Not on a CPU, where it changes the last bits.
         self.fused = exact[0].device.type != "cpu"
         self.optimizer = torch.optim.AdamW(
             exact, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=self.fused or None
         )
-        self.updates, self.skipped = 0, 0  # the second: in a row, until now
+        self.updates, self.skipped = 0, 0  # skipped: in a row, up to now
 
     def exact(self, parameter: torch.nn.Parameter) -> Tensor:
-        """What the optimizer moves and a checkpoint keeps: the parameter, or its master."""
+        """The tensor that the optimizer steps and a checkpoint holds: the parameter, or its master."""
         return self.masters.get(parameter, parameter)
 
     @torch.no_grad()
@@ -126,25 +128,25 @@ class TrainableModule:
             parameter.copy_(master.to(torch.bfloat16))
 
     def parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """Names and parameters; tied ones once."""
+        """Names and trainable parameters; tied ones once."""
         return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
     def step(self) -> tuple[float, float]:
-        """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate). Nothing moves if the norm is
-        not finite; the schedule goes on."""
+        """Sum the gradients over ranks, clip, step. Returns (norm before clipping, learning rate). No weight changes if the norm
+        is not finite; the schedule continues."""
         parameters = [p for _, p in self.parameters()]
         self._share_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
         self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, self.setting, self.world)
         rate = self.optim.rate(self.updates, self.total_updates)
         if not self.skipped:
-            self._move(rate)
+            self._optimizer_step(rate)
         for parameter in parameters:
             parameter.grad = None
         self.updates += 1
         return norm, rate
 
-    def _move(self, rate: float) -> None:
+    def _optimizer_step(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for parameter, master in self.masters.items():
@@ -154,23 +156,23 @@ class TrainableModule:
         self._round()
 
     def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Give every rank the sum. A rank that had nothing to learn from adds zeros; a parameter without a gradient on any
-        rank keeps none, or momentum and weight decay would move what one process alone leaves as it is."""
+        """All-reduce the gradients. A rank without a gradient adds zeros; a parameter without one on all ranks keeps none, or
+        momentum and weight decay would change it, as they do not with one process."""
         if self.world.size == 1:
             return
-        learning = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-        self.world.all_reduce_([learning])
-        for parameter, ranks in zip(parameters, learning.tolist(), strict=True):
+        has_gradient = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        self.world.all_reduce_([has_gradient])
+        for parameter, ranks in zip(parameters, has_gradient.tolist(), strict=True):
             if ranks and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in buckets([p.grad for p in parameters if p.grad is not None], BUCKET):
             flat = torch.cat([grad.flatten() for grad in bucket])  # one message for many small gradients
             self.world.all_reduce_([flat])
-            for grad, whole in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
-                grad.copy_(whole.view_as(grad))
+            for grad, total in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(total.view_as(grad))
 
     def save(self, path: Path, name: str) -> None:
-        """Parameters, moments and the number of updates as `name`.* in the folder `path`; the first rank writes."""
+        """Write parameters, moments and the number of updates as `name`.* into the folder `path`; rank 0 writes."""
         if not self.world.is_main:
             return
         store.write(path, name, ((k, self.exact(parameter)) for k, parameter in self.parameters()))
@@ -184,7 +186,7 @@ class TrainableModule:
 
     @torch.no_grad()
     def load(self, path: Path, name: str) -> None:
-        """Continue exactly where `save` was called. InputError if it was another module."""
+        """Continue exactly where `save` was called. InputError if the files are of another module."""
         parameters = dict(self.parameters())
         for k, value in store.expected(path, name, parameters):
             self.exact(parameters[k]).copy_(value)

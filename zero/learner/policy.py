@@ -1,7 +1,7 @@
-"""The policy as one module, from tokens to log-probabilities: a backend that shards weights sees a single forward call.
+"""The policy as one module, from tokens to log-probabilities, so that a backend that shards weights has one forward call.
 
-The logits of a long batch under a large vocabulary are by far its largest tensor. Above `HEAD_NUMBERS` numbers the output
-head runs over the response tokens in chunks and again in the backward pass: all logits at once never exist.
+The logits of a long batch under a large vocabulary are by far its largest tensor. Beyond `HEAD_NUMBERS` numbers the output
+head runs over the response tokens in chunks, which are recomputed in the backward pass: never all logits at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from zero.objective import logprob_and_entropy
 from zero.records import Batch
 
 HEAD_NUMBERS = 2**27  # logits that may exist at once: 512 MiB in float32, and a few temporaries of that size
-
-LOUD = 1e3
+LOGIT_SCALE = 1e3  # makes logits large enough to meet a cap: see _head_is_plain
 
 
 class Policy(torch.nn.Module):
-    """A causal language model of transformers that says how likely given response tokens are.
+    """A causal language model of transformers that returns log-probabilities of given response tokens.
 
-    `vocabulary` is the number of tokens that can be sampled: the model's embedding may have unused rows beyond them.
+    `vocabulary` is the number of tokens that can be sampled; the model's embedding may have more rows.
     """
 
     def __init__(
@@ -45,12 +44,12 @@ class Policy(torch.nn.Module):
         """Whether tokens on this device go through the packed forward pass."""
         return self.plain_head and packed.can_pack(self.model.base_model, device)
 
-    def parts(self, batch: Batch, rows: Tensor, tokens: int, device: torch.device) -> list[Tensor]:
-        """`rows` cut into micro-batches of at most so many tokens, as this policy computes them on `device`."""
-        return packed.parts(self.packs(device), batch, rows, tokens)
+    def micro_batches(self, batch: Batch, rows: Tensor, tokens: int, device: torch.device) -> list[Tensor]:
+        """`rows` split into micro-batches of at most `tokens` tokens, as this policy computes them on `device`."""
+        return packed.split_rows(self.packs(device), batch, rows, tokens)
 
     def chunks(self, tokens: int) -> int:
-        """In how many parts the output head takes so many response tokens."""
+        """The number of chunks in which the output head runs over `tokens` response tokens."""
         return 1 if self.head_tokens is None else max(1, -(-tokens // self.head_tokens))
 
     def forward(
@@ -58,14 +57,16 @@ class Policy(torch.nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, in nats and float32, 0 elsewhere.
 
-        `chunks` may be more than these tokens need: where each call of the head is a meeting of ranks, all must call it
-        equally often. Right padding needs no attention mask: no token looks ahead.
+        `chunks` may be more than these tokens need: under ZeRO-3 every head call is collective, so all ranks need the same
+        number. Right padding needs no attention mask, since attention is causal.
         """
         response = mask_NT[:, 1:].bool()
         next_ids = ids_NT[:, 1:][response]
         with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
             if self.packs(ids_NT.device):
-                hidden = packed.states(self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing)
+                hidden = packed.hidden_states(
+                    self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing
+                )
             elif self.plain_head:
                 hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
             else:
@@ -77,8 +78,8 @@ class Policy(torch.nn.Module):
         elif (chunks := chunks or self.chunks(len(hidden))) == 1:
             picked, entropy = self._head(hidden, next_ids, entropy_gradient)
         else:
-            parts = zip(hidden.tensor_split(chunks), next_ids.tensor_split(chunks), strict=True)
-            outputs = [self._again(hidden_part, ids, entropy_gradient) for hidden_part, ids in parts]
+            pairs = zip(hidden.tensor_split(chunks), next_ids.tensor_split(chunks), strict=True)
+            outputs = [self._head_recomputed(hidden_chunk, ids, entropy_gradient) for hidden_chunk, ids in pairs]
             picked, entropy = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
         zeros = torch.zeros(response.shape, device=ids_NT.device)
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
@@ -86,17 +87,17 @@ class Policy(torch.nn.Module):
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         plain = compiled.is_plain(head) and head.bias is None
-        # Autocast rounds the head's weights, C++ does not
-        quick = self.packs(ids.device) and plain and not self.autocast
-        if quick and compiled.can_compile(self.model.base_model):
+        # Not under autocast, which rounds the head's weights: the compiled head does not
+        packed_head = self.packs(ids.device) and plain and not self.autocast
+        if packed_head and compiled.can_compile(self.model.base_model):
             picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
             logits = head(hidden)
         return logprob_and_entropy(logits[:, : self.vocabulary], ids, self.temperature, entropy_gradient)
 
-    def _again(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
-        """The same, computed once more in the backward pass instead of being kept for it."""
+    def _head_recomputed(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        """As `_head`, recomputed in the backward pass instead of saved for it."""
         if not torch.is_grad_enabled():
             return self._head(hidden, ids, entropy_gradient)
         outputs: tuple[Tensor, Tensor] = checkpoint(
@@ -106,12 +107,12 @@ class Policy(torch.nn.Module):
 
 
 def prepared(model: Any, gradient_checkpointing: bool) -> Any:
-    """The model without anything random (sampling knows none, and ratios must be 1 on policy), set to checkpoint or not.
+    """The model without anything random (sampling has none, and ratios must be 1 on policy), with gradient checkpointing or not.
 
     InputError if two passes over the same tokens still differ.
     """
     model.eval()
-    silence(model)
+    remove_dropout(model)
     if gradient_checkpointing:
         model.train()  # transformers checkpoints in training mode only
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -121,26 +122,26 @@ def prepared(model: Any, gradient_checkpointing: bool) -> Any:
     return model
 
 
-def silence(model: Any) -> None:
-    """No dropout, no dropped layer, no jitter of a router: those of torch's modules, those that a model applies by a number of
-    its own, and those that it looks up in its config. The model's own config, which is exported, keeps its numbers."""
+def remove_dropout(model: Any) -> None:
+    """Turn off dropout, layer drop and router jitter: in torch's modules, in attributes of the model's own modules, and in the
+    configs that these read. The model's own config, which is exported, keeps its values."""
     from transformers import PreTrainedConfig
 
-    quiet: dict[int, Any] = {}
+    copies: dict[int, Any] = {}
     for module in model.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        _hush(module)
+        _zero_noise(module)
         config = getattr(module, "config", None)
         if module is not model and isinstance(config, PreTrainedConfig):
-            if id(config) not in quiet:
-                quiet[id(config)] = copy.copy(config)
-                _hush(quiet[id(config)])
-            module.config = quiet[id(config)]
+            if id(config) not in copies:
+                copies[id(config)] = copy.copy(config)
+                _zero_noise(copies[id(config)])
+            module.config = copies[id(config)]
 
 
-def _hush(holder: Any) -> None:
-    """Numbers whose name says that they are a probability of dropping, or a width of noise."""
+def _zero_noise(holder: Any) -> None:
+    """Set the attributes named after dropout or jitter to 0."""
     for name, value in list(vars(holder).items()):
         if ("drop" in name or "jitter" in name) and type(value) in (int, float) and value != 0:
             setattr(holder, name, type(value)(0))
@@ -157,19 +158,20 @@ def _repeats(model: Any) -> bool:
 
 @torch.no_grad()
 def _head_is_plain(model: Any) -> bool:
-    """Whether the logits are just the output embedding of the last hidden state (some models scale or cap them).
+    """Whether the logits are the output embedding of the last hidden state alone (some models scale or cap them), so that only
+    response positions need logits.
 
-    Then only response positions need logits. Measured on a few tokens rather than known by name, with logits made so large that
-    they would meet a cap: those of a model with random weights are far from it until it has learnt something.
+    Tested on a few tokens rather than decided by the model's name, with logits made large enough to meet a cap, which those
+    of random weights would not.
     """
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return False
     ids = torch.arange(4, device=model.device)[None]
-    loud = head.register_forward_hook(lambda module, given, logits: logits * LOUD)
+    hook = head.register_forward_hook(lambda module, inputs, logits: logits * LOGIT_SCALE)
     try:
         logits = model(input_ids=ids, use_cache=False).logits
-        by_hand = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        expected = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     finally:
-        loud.remove()
-    return by_hand.shape == logits.shape and bool(torch.allclose(by_hand, logits, rtol=1e-4, atol=1e-5))
+        hook.remove()
+    return expected.shape == logits.shape and bool(torch.allclose(expected, logits, rtol=1e-4, atol=1e-5))

@@ -12,24 +12,24 @@ from torch import Tensor
 
 from zero.errors import InputError
 
-LIMIT = 4 * 2**30  # bytes that are in memory at once, and in a file; a larger tensor has one of its own
+LIMIT = 4 * 2**30  # bytes of a file, and in memory at once; a larger tensor has a file of its own
 
 
 def write(folder: Path, name: str, tensors: Iterable[tuple[str, Tensor]], limit: int = LIMIT) -> None:
-    """Write them in turn into the existing folder; at least one file, be it empty."""
-    held: dict[str, Tensor] = {}
+    """Write the tensors into the existing folder, in order; at least one file, even if empty."""
+    buffer: dict[str, Tensor] = {}
     size = files = 0
     for key, tensor in tensors:
-        if held and size + tensor.nbytes > limit:
-            save_file(held, _file(folder, name, files))
-            held, size, files = {}, 0, files + 1
-        held[key] = tensor.detach().to("cpu", memory_format=torch.contiguous_format)
+        if buffer and size + tensor.nbytes > limit:
+            save_file(buffer, _file(folder, name, files))
+            buffer, size, files = {}, 0, files + 1
+        buffer[key] = tensor.detach().to("cpu", memory_format=torch.contiguous_format)
         size += tensor.nbytes
-    save_file(held, _file(folder, name, files))
+    save_file(buffer, _file(folder, name, files))
 
 
 def read(folder: Path, name: str, ending: str = "") -> Iterator[tuple[str, Tensor]]:
-    """What `write` wrote, one tensor at a time, on the CPU; only those whose names end like this."""
+    """The tensors that `write` wrote, one at a time, on the CPU; only those whose names end with `ending`."""
     files = 0
     while files == 0 or _file(folder, name, files).exists():
         with safe_open(_file(folder, name, files), framework="pt") as opened:
@@ -40,14 +40,14 @@ def read(folder: Path, name: str, ending: str = "") -> Iterator[tuple[str, Tenso
 
 
 def expected(folder: Path, name: str, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """Exactly the tensors of these names. InputError at the end if one is not there, or one has no place here."""
+    """The tensors of these names. InputError at the end if one is missing or there are others."""
     present = set()
     for key, tensor in read(folder, name):
         present.add(key)
         if key in names:
             yield key, tensor
-    if odd := sorted(present.symmetric_difference(names)):
-        remedy = f"is of another model or learner ({len(odd)} of its tensors differ by name, such as {odd[0]})"
+    if wrong := sorted(present.symmetric_difference(names)):
+        remedy = f"is of another model or learner ({len(wrong)} of its tensors differ by name, such as {wrong[0]})"
         raise InputError("checkpoint", folder.name, f"{remedy}; start a new run")
 
 

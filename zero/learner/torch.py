@@ -1,4 +1,4 @@
-"""The learner on plain torch: AdamW, gradient clipping, micro-batches under a token budget, rows shared among ranks."""
+"""The learner in plain torch: AdamW, gradient clipping, micro-batches under a token budget, rows divided among ranks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from zero.records import Batch, Metrics
 
 
 class TorchLearner:
-    """A Learner for any causal language model of transformers, its parameters in float32. With `lora` only adapters train,
-    drawn from `seed`. With `autocast` passes are in bfloat16, with weights rounded to it: those are what `weights` gives."""
+    """A Learner for any causal language model of transformers, with float32 parameters. With `lora` only adapters train,
+    initialized from `seed`. With `autocast` the forward pass is in bfloat16, with the rounded weights that `weights` gives."""
 
     def __init__(
         self,
@@ -49,42 +49,43 @@ class TorchLearner:
         self.policy = Policy(self.model, temperature, vocabulary, autocast)
         self.plain_head = self.policy.plain_head
         self.trained = TrainableModule(self.model, optim, total_updates, world, rounded=autocast)
-        copied = keep_reference and self.adapters is None  # with adapters the initial policy is still there
-        place = torch.device("cpu") if reference_offload else device
-        self.reference_state = {k: v.to(place, torch.float32, copy=True) for k, v in self.weights()} if copied else None
+        self.reference_state: dict[str, Tensor] | None = None
+        if keep_reference and self.adapters is None:  # with adapters the base model is the initial policy
+            target = torch.device("cpu") if reference_offload else device
+            self.reference_state = {k: v.to(target, torch.float32, copy=True) for k, v in self.weights()}
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, *, reference: bool = False, as_updated: Algorithm | None = None) -> Tensor:
         out_NT = torch.zeros_like(batch.mask_NT)
         with self._initial_policy() if reference else contextlib.nullcontext():
-            for rows, _ in self._cut(batch, as_updated):
+            for rows, _ in self._micro_batches(batch, as_updated):
                 micro_batch = batch.rows(rows)
                 out_NT[rows, : micro_batch.ids_NT.shape[1]] = self._forward(micro_batch)[0].cpu()
         self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
-    def _cut(self, batch: Batch, algo: Algorithm | None) -> Iterator[tuple[Tensor, bool]]:
-        """This rank's micro-batches, and whether they learn. Rows without gradient, of which an update only wants the metrics, are
-        apart from the others: they cost a third."""
+    def _micro_batches(self, batch: Batch, algo: Algorithm | None) -> Iterator[tuple[Tensor, bool]]:
+        """This rank's micro-batches, and whether they have a gradient. Rows without one are in micro-batches of their own: an
+        update needs only their metrics, at a third of the cost."""
         shard = self.world.balanced_rows(batch.length_N)
         learns_N = torch.ones(len(batch.length_N), dtype=torch.bool) if algo is None else algo.trained_rows(batch)
         for learns in (True, False):
-            for rows in self.policy.parts(batch, shard[learns_N[shard] == learns], self.micro_tokens, self.device):
+            for rows in self.policy.micro_batches(
+                batch, shard[learns_N[shard] == learns], self.micro_tokens, self.device
+            ):
                 yield rows, learns
 
     def update(self, batch: Batch, algo: Algorithm) -> Metrics:
-        tally = MetricSums(batch)
-        learns_N, shard = algo.trained_rows(batch), self.world.balanced_rows(batch.length_N)
-        for learns in (True, False):  # rows without gradient only feed the metrics: a third of the cost
-            for rows in self.policy.parts(batch, shard[learns_N[shard] == learns], self.micro_tokens, self.device):
-                micro_batch = batch.rows(rows).to(self.device)
-                with torch.set_grad_enabled(learns):
-                    logprob_NT, entropy_NT = self._forward(micro_batch, entropy_gradient=algo.entropy != 0)
-                    loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
-                if learns:
-                    loss.backward()
-                tally.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
-        metrics = tally.metrics(self.world)
+        metric_sums = MetricSums(batch)
+        for rows, learns in self._micro_batches(batch, algo):
+            micro_batch = batch.rows(rows).to(self.device)
+            with torch.set_grad_enabled(learns):
+                logprob_NT, entropy_NT = self._forward(micro_batch, entropy_gradient=algo.entropy != 0)
+                loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
+            if learns:
+                loss.backward()
+            metric_sums.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
+        metrics = metric_sums.metrics(self.world)
         norm, rate = self.trained.step()
         return metrics | of_update("loss", norm, rate)
 
@@ -113,7 +114,7 @@ class TorchLearner:
 
     @contextlib.contextmanager
     def _initial_policy(self) -> Iterator[None]:
-        """The model holds the initial weights inside; swapping keeps one set of buffers and activations."""
+        """Inside, the model has the initial weights; swapping them in needs no second model."""
         if self.adapters:
             with self.adapters.off():
                 yield

@@ -1,9 +1,9 @@
-"""The project's arithmetic in C++, for float32 on one thread of a CPU: built by the machine's own compiler when it is first asked
-for, and kept in the user's cache. Without a compiler everything runs on torch alone, only slower.
+"""C++ kernels for float32 on one thread of a CPU: compiled at first use by the machine's own compiler, and kept in the user's
+cache folder. Without a compiler everything runs in torch alone, only slower.
 
-    decode.cpp   a forward pass of a few rows with a cache of keys and values           zero/cpu/decoder.py
+    decode.cpp   a forward pass of a few rows with a key-value cache                    zero/cpu/decoder.py
     train.cpp    a layer over a packed batch, forward and backward, and any product     zero/cpu/layers.py
-    tiles.h      what both stand on
+    tiles.h      shared by both
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPTIONS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC"]
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels of this machine; None if there is no compiler, or it cannot build them."""
+    """The kernels, compiled for this machine; None if there is no compiler, or it cannot build them."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
     try:
         if not built.exists():
             home.mkdir(parents=True, exist_ok=True)
-            # Two processes may build at once: each renames its own
+            # Two processes may build at once: each renames a file of its own
             with tempfile.TemporaryDirectory(dir=home) as folder:
                 compiled = Path(folder) / "kernels.so"
                 units = [str(path) for path in sources if path.suffix == ".cpp"]
@@ -51,13 +51,13 @@ def library() -> ctypes.CDLL | None:
 
 
 def constant(kernels: ctypes.CDLL, name: str) -> int:
-    """`panel`: the columns of one, of which the widths of a model must be multiples. `product_room`: floats that a product needs
-    to work in."""
+    """A constant of the kernels. `panel`: columns of a panel, of which a model's widths must be multiples. `product_room`: floats
+    of working memory of a product."""
     return ctypes.c_int64.in_dll(kernels, name).value
 
 
 def _processor() -> str:
-    """Which instructions there are: a home folder may be shared among machines."""
+    """The processor's instruction sets: machines of different kinds may share a home folder."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return platform.machine() + next(
