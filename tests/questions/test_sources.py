@@ -165,7 +165,7 @@ def test_columns_of_the_hub_are_renamed(monkeypatch: pytest.MonkeyPatch, cache: 
         return saved([{"question": "q", "answer": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(sources, "_answers", lambda: True)
+    monkeypatch.setattr(sources, "_hub_answers", lambda: True)
     assert list(rows_of(None, HUB, None)) == [("row 1", {"problem": "q", "answer": "a"})]
     assert calls == [(("someone/questions", "main"), {"split": "train", "revision": None})]
 
@@ -177,7 +177,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, cache
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'x' doesn't exist\non the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(sources, "_answers", lambda: True)
+    monkeypatch.setattr(sources, "_hub_answers", lambda: True)
     with pytest.raises(
         InputError, match=r"hub\.id=someone/questions: datasets cannot load it .Dataset 'x' doesn't exist."
     ):
@@ -194,7 +194,7 @@ def silent() -> Iterator[str]:
 def test_no_network_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, cache: Path, silent: str) -> None:
     import datasets
 
-    monkeypatch.setattr(sources, "PATIENCE", 0.5)
+    monkeypatch.setattr(sources, "HUB_TIMEOUT", 0.5)
     for endpoint in ("http://127.0.0.1:9", silent):  # nothing listens on the first
         hub_at(monkeypatch, endpoint)
         began = time.monotonic()

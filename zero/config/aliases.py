@@ -1,7 +1,7 @@
-"""What other libraries, papers and habits call our settings: the vocabulary behind "did you mean".
+"""Names of our settings in other libraries and papers: the vocabulary behind "did you mean".
 
-A target is a group, a setting, or a setting with the value that does it; of several those that the command has are
-proposed. Some words name what is no setting here at all.
+A target is a group, a setting, or a setting with a value; of several targets those that the command has are proposed. Some
+words have no setting here: REMARKS says what to do instead.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ).items()
 }
 
-# Words for what no setting does here, with what does
+# Words without a setting here, with what to do instead
 REMARKS = _by_word(
     {
         "a GPU is taken if there is one; CUDA_VISIBLE_DEVICES says which, and an empty one hides them all": "device cuda "
@@ -163,7 +163,7 @@ REMARKS = _by_word(
     }
 )
 
-# What must be chosen for a setting to exist: its name, or how it begins
+# The option that must be chosen for a setting, or for settings with a prefix, to exist
 NEEDS = {
     "questions.path": "questions=file",
     "questions.split": "questions=file",

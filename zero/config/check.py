@@ -1,7 +1,7 @@
-"""From settings to a checked, resolved config. Hydra composes; this file adds what Hydra leaves to the application:
+"""From a command line's settings to a checked, resolved config, and from config nodes to objects.
 
-impossible values refused before torch is imported, and each part of a config built. What was typed is made readable in
-zero/config/overrides.py, composed in zero/config/compose.py. Used by the composition roots only.
+Impossible values are refused before torch is imported. zero/config/overrides.py parses what was typed,
+zero/config/compose.py composes it. Used by the entry points only.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|take
 
 
 def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose, then refuse keys that do not exist, wrong types and impossible values. Returns plain containers."""
+    """The config NAME under these overrides, as plain containers. InputError for unknown keys, wrong types and impossible
+    values."""
     typed = canonical(name, overrides)
     refuse_no_options(name, typed)
     config = plain(compose_config(name, typed))
@@ -78,7 +79,7 @@ def check(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         return InputError(word, values.get(word, value), no_such(name, word, values.get(word, ""), base))
 
     try:
-        for key in values:  # what was typed is to blame, not what reads it
+        for key in values:  # typed settings first: they are to blame, not the settings that refer to them
             if key in flat and (default := select(base, key)) is not None:
                 limits.check_tree(key, flat[key], default, unknown)
         limits.check_tree("", config, base, unknown)
@@ -114,7 +115,7 @@ def check_reward(reward: Mapping[str, Any]) -> None:
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """What two settings must agree on."""
+    """InputError for settings that are possible alone, but not together."""
     if "algo" in config:
         fewest, group = config["algo"]["min_group"], config["group_size"]
         if group < fewest:
@@ -162,8 +163,8 @@ def check_together(config: Mapping[str, Any]) -> None:
 
 
 def check_solutions(config: Mapping[str, Any]) -> None:
-    """An algorithm that imitates every response wants reference solutions, in their own distribution; one that compares
-    responses can learn nothing from those: they all earn the same. InputError for a config that is about to be run."""
+    """InputError if a config to be run imitates every response but samples them, or compares reference solutions, which all
+    have the same reward."""
     if "algo" not in config:
         return
     algo, rollout = config["algo"], config["rollout"]
@@ -180,43 +181,43 @@ def check_solutions(config: Mapping[str, Any]) -> None:
         raise InputError("sampling.temperature", config["sampling"]["temperature"], remedy)
     compares = algo["min_group"] > 1 or algo["advantage"]["_target_"] in limits.COMPARING
     if reads and (compares or algo["critic"]):
-        how = "compares responses" if compares else "has a critic to predict that"
-        remedy = f"reference solutions all earn the same, so an algorithm that {how} learns nothing; algo=sft"
+        trait = "compares responses" if compares else "has a critic to predict that"
+        remedy = f"reference solutions all earn the same, so an algorithm that {trait} learns nothing; algo=sft"
         raise InputError("rollout", _engine(rollout), remedy)
 
 
 def _engine(rollout: Mapping[str, Any]) -> str:
-    """The option of conf/rollout that this engine is, else the name of its class."""
+    """The name of this engine's option in conf/rollout, else of its class."""
     line = f"_target_: {rollout['_target_']}\n"
     options = [option for option in options_of("rollout") if line in conf_file(f"rollout/{option}.yaml").read_text()]
     return options[0] if options else str(rollout["_target_"]).rpartition(".")[2]
 
 
 def takes_weights(rollout: Mapping[str, Any]) -> bool:
-    """Whether an engine samples from the weights it is given; one around another (`rollout.engine`) asks that one."""
+    """Whether an engine samples with the learner's weights; an engine around another (`rollout.engine`) does if that one does."""
     inner = rollout.get("engine")
     return bool(rollout.get("takes_weights", True)) and (inner is None or takes_weights(inner))
 
 
 def renormalizes(rollout: Mapping[str, Any]) -> bool:
-    """Whether an engine's log-probabilities are of what top-p and top-k keep, without a word of how much that is."""
+    """Whether an engine's log-probabilities are renormalized after top-p and top-k, by an amount that it does not report."""
     inner = rollout.get("engine")
     return bool(rollout.get("renormalizes", False)) or (inner is not None and renormalizes(inner))
 
 
 def without_facts(rollout: Mapping[str, Any]) -> dict[str, Any]:
-    """An engine's settings without what its option says about it."""
+    """An engine's settings without those that only describe it to this check."""
     settings = {key: value for key, value in rollout.items() if key != "renormalizes"}
     return settings | ({"engine": without_facts(settings["engine"])} if settings.get("engine") else {})
 
 
 def instantiate(config: Any, key: str = "") -> Any:
-    """Hydra's instantiate to plain containers; an InputError from inside a part comes out as itself, and a dotted path
-    that leads nowhere is one. `key` is where the config stands."""
+    """Hydra's instantiate with plain containers. InputErrors from inside are raised unwrapped, and a dotted path that cannot be
+    imported becomes one. `key` is the config's place, for errors."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as build
 
-    getLogger("hydra.utils").setLevel(CRITICAL)  # it logs what it also raises
+    getLogger("hydra.utils").setLevel(CRITICAL)  # it logs the errors that it raises
     try:
         return build(_plain_functions(config), _convert_="all")
     except InstantiationException as error:
@@ -242,8 +243,7 @@ def instantiate(config: Any, key: str = "") -> Any:
 
 
 def _plain_functions(config: Any) -> Any:
-    """The config with a look-up in place of each function whose settings are none: calling it through Hydra's kind of
-    partial would check its target anew every time."""
+    """The config with get_method in place of each partial without settings, which would check its target at every call."""
     if isinstance(config, Mapping):
         if config.keys() == {"_target_", "_partial_"} and config["_partial_"] is True:
             return {"_target_": "hydra.utils.get_method", "path": config["_target_"]}
@@ -252,17 +252,17 @@ def _plain_functions(config: Any) -> Any:
 
 
 def _target(config: Any, place: str) -> str:
-    """The function or class that stands at a place of a config."""
+    """The _target_ at a place of a config."""
     chosen = select(config, place) if place else config
     return str(chosen.get("_target_", "")) if isinstance(chosen, Mapping) else str(chosen)
 
 
 def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of conf/GROUP, by name, as it would stand in this checked config. A running Hydra task is left alone."""
+    """Every option of conf/GROUP, by name, resolved within this checked config. Does not disturb a running Hydra task."""
     resolved = {}
     with composing():
         for name in options_of(group):
-            # one that chooses an option of another group needs that there
+            # An option that overrides other groups needs the whole config
             whole = "override /" in conf_file(f"{group}/{name}.yaml").read_text()
             composed = compose("train", [f"{group}={name}"]) if whole else compose(f"{group}/{name}")
             option = OmegaConf.create({**config, group: composed[group]})
@@ -271,24 +271,24 @@ def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def benchmark_set(key: str, config: Any) -> Any:
-    """The question set of conf/benchmarks under `key`; its InputErrors name the setting where it stands."""
+    """The question set benchmarks.sets.KEY; its InputErrors name settings by that prefix."""
     try:
         return instantiate(config)
     except InputError as error:
-        here = f"benchmarks.sets.{key}"
-        remedy = error.remedy.replace("questions.", f"{here}.")
-        raise InputError(error.key.replace("questions", here, 1), error.value, remedy) from error
+        prefix = f"benchmarks.sets.{key}"
+        remedy = error.remedy.replace("questions.", f"{prefix}.")
+        raise InputError(error.key.replace("questions", prefix, 1), error.value, remedy) from error
 
 
 def refuse_unwritable(path: Path, key: str = "run_dir") -> None:
-    """InputError if a folder cannot be made or written; nothing is made."""
+    """InputError if a folder cannot be created or written to; creates nothing."""
     existing = next(place for place in (path, *path.parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(key, path, f"cannot be written ({existing}); choose another")
 
 
 def writable_folder(path: Path) -> Path:
-    """Create the folder and prove that files can be written there, or an InputError on run_dir."""
+    """Create the folder and test that files can be written there; InputError on run_dir if not."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{os.getpid()}"
@@ -300,7 +300,7 @@ def writable_folder(path: Path) -> Path:
 
 
 def keep(config: Mapping[str, Any], path: Path) -> None:
-    """Write a config as yaml, whole or not at all: a kill half-way must not leave a torn one that the next start reads."""
+    """Write a config as yaml, atomically."""
     write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 

@@ -1,7 +1,4 @@
-"""A command line from its first word to the job: help, the check of every cell, experiments and sweeps, then Hydra's main.
-
-Used by the three programs of this package.
-"""
+"""The command lines of this package's three programs: help, the check of every cell, experiments and sweeps, then Hydra's main."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ from zero.paths import CONF
 from zero.signals import SECOND_CTRL_C, LeaseLost
 
 EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76
-PLAIN = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # settings of Hydra's own that do something here
+USABLE = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # the settings of Hydra that have an effect here
 NO_COMPLETION = "cannot complete `python -m`; --help lists all groups and settings"
 
 _failures: list[tuple[str, Exception]] = []  # cells of this process' multirun that failed
@@ -49,7 +46,7 @@ def command_line(name: str, main: Callable[[], None]) -> None:
 
 def _run(name: str, main: Callable[[], None]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback of ours is worth more than Hydra's summary
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # show our own traceback instead of Hydra's summary
     try:
         if "--version" in sys.argv[1:]:
             print(version())
@@ -74,7 +71,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
     if arguments.cfg and not arguments.resolve:
-        sys.argv.append("--resolve")  # what the run would take, not where it comes from
+        sys.argv.append("--resolve")  # show values instead of interpolations
     GlobalHydra.instance().clear()
     try:
         main()
@@ -97,7 +94,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
 
 
 def argument_parser() -> ArgumentParser:
-    """Hydra's, whose own objections are one line, too."""
+    """Hydra's argument parser, whose errors become InputErrors."""
     parser: ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -108,7 +105,7 @@ def argument_parser() -> ArgumentParser:
 
 
 def refuse_flags(arguments: Namespace) -> None:
-    """InputError for flags of Hydra's that cannot do here what they promise."""
+    """InputError for flags of Hydra that do not work here."""
     if arguments.shell_completion:
         raise InputError("--shell-completion", "", NO_COMPLETION)
     for flag in ("config_path", "config_name", "experimental_rerun"):
@@ -123,8 +120,8 @@ def refuse_flags(arguments: Namespace) -> None:
 
 
 def readable(name: str, arguments: Namespace, several: bool) -> Namespace:
-    """The arguments as Hydra takes them, also in sys.argv. InputError for several values where there is no sweep, and for
-    Hydra's own settings that would do nothing."""
+    """The arguments in Hydra's grammar, also in sys.argv. InputError for several values without a sweep, and for settings of
+    Hydra without an effect here."""
     typed = list(arguments.overrides)
     for note in doubled(typed):
         print(note, file=sys.stderr)
@@ -162,7 +159,7 @@ def _defaults(name: str) -> dict[str, Any]:
 
 
 def refuse_hydras_own(overrides: Sequence[str], multirun: bool) -> None:
-    """InputError for settings of Hydra's own that this command passes over, and for a launcher that there is not."""
+    """InputError for settings of Hydra that this command ignores, and for an unknown launcher."""
     keys = {key_of(text): text.partition("=")[2] for text in overrides if key_of(text).startswith("hydra")}
     known = ["basic", *options_of("hydra/launcher")]
     for key, value in keys.items():
@@ -174,7 +171,7 @@ def refuse_hydras_own(overrides: Sequence[str], multirun: bool) -> None:
                 raise InputError(
                     key, value, f"belongs to a launcher; add {' or '.join(f'hydra/launcher={k}' for k in known[1:])}"
                 )
-        elif not (key.startswith(PLAIN) or (key == "hydra.sweep.dir" and multirun)):
+        elif not (key.startswith(USABLE) or (key == "hydra.sweep.dir" and multirun)):
             remedy = "is Hydra's own and does nothing here; run_dir, name and hydra.launcher.folder say where things go"
             raise InputError(key, value, remedy)
         elif keys.get("hydra/launcher", "basic") != "basic":
@@ -182,7 +179,7 @@ def refuse_hydras_own(overrides: Sequence[str], multirun: bool) -> None:
 
 
 def check_all(name: str, arguments: Namespace) -> None:
-    """Every cell of the line. InputError for the first that cannot be."""
+    """Check every cell of the command line. InputError for the first that is wrong."""
     names: list[str] = []
     rewards: list[Any] = [None]
     every_cell = cells(arguments.overrides)
@@ -201,7 +198,7 @@ def check_all(name: str, arguments: Namespace) -> None:
 
 
 def failed(error: InputError | Broken) -> None:
-    """A job that ends with an error of one line: exits, or, in a multirun, lets the other cells run."""
+    """Print a job's error in one line, and exit; in a multirun record it and let the other cells run."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED)
@@ -211,7 +208,7 @@ def failed(error: InputError | Broken) -> None:
 
 
 def tell_failures() -> None:
-    """The report of a multirun of which something failed."""
+    """Print the failures of a multirun, if there are any."""
     if _failures:
         print(f"{len(_failures)} {'run' if len(_failures) == 1 else 'runs'} of this line failed:", file=sys.stderr)
     for label, error in _failures:
@@ -223,7 +220,7 @@ def _exit_code() -> int:
 
 
 def version() -> str:
-    """Our own version, and those of what decides a run's numbers."""
+    """The versions of this package, Hydra and torch."""
     from importlib import metadata
 
     from zero import paths
@@ -234,8 +231,8 @@ def version() -> str:
 
 
 def of_experiment(root: str, arguments: Namespace) -> Namespace:
-    """A command line that names experiments: a multirun is a sweep, of this machine if it names no other launcher; else the
-    one cell that is left stands in place of the name."""
+    """The arguments of a command line that names experiments. A multirun becomes a sweep, on this machine by default; else the
+    name is replaced by its one cell. InputError for several."""
     typed, named = arguments.overrides, experiments.expand(arguments.overrides)
     if arguments.multirun and not arguments.cfg:
         more = [] if sweep_launcher(typed) else ["hydra/launcher=local"]
@@ -251,8 +248,8 @@ def of_experiment(root: str, arguments: Namespace) -> Namespace:
 
 
 def leave(code: Any) -> None:
-    """One of several processes ends here, now that all is written: taking torch's threads down with the interpreter under
-    them aborts now and then, which whoever started the processes would take for a failure."""
+    """End one of several processes at once, now that all is written: at the interpreter's exit torch's threads sometimes abort,
+    which a launcher would take for a failure."""
     if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(code, int):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -260,7 +257,7 @@ def leave(code: Any) -> None:
 
 
 def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:
-    """What conf/hydra/launcher/X.yaml makes of a multirun under hydra/launcher=X; None: Hydra does it, a cell after another."""
+    """The sweep function of conf/hydra/launcher/X.yaml for hydra/launcher=X; None: Hydra runs one cell after another."""
     chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("hydra/launcher=")]
     path = CONF / "hydra" / "launcher" / f"{chosen[-1] if chosen else ''}.yaml"
     if not path.is_file():

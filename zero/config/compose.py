@@ -1,4 +1,4 @@
-"""Hydra's composition with our folder of configs: a config, its defaults, its options, and Hydra's errors in one line."""
+"""Compose configs from conf/ with Hydra: a config, its defaults, its options, and Hydra's errors in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MERGED = "benchmarks"  # the group of which several options may be taken at once
 
 
 def model_folder(path: str) -> str:
-    """A model path as given, or under the repository, where the embedded model lies; a hub id stays as it is."""
+    """The folder of a model path, absolute or within the repository (the embedded models); a hub id is returned as it is."""
     for candidate in (Path(path).expanduser(), ROOT / path):
         if candidate.is_dir():
             return str(candidate)
@@ -46,7 +46,7 @@ OmegaConf.register_new_resolver(
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config `conf/NAME.yaml` under command-line overrides. InputError names what is wrong and the nearest names."""
+    """The config `conf/NAME.yaml` under command-line overrides. InputError names the problem and the nearest names."""
     typed = [text for text in tidied(overrides, several=False) if not key_of(text).startswith("hydra")]
     for text in typed:
         if parsed(text).is_sweep_override():
@@ -60,8 +60,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def unresolved(name: str, typed: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """The config NAME under tidy overrides with its interpolations, and the option of each group. What Hydra composes from
-    choices alone is kept; the other overrides are applied to it by Hydra's own function, in a sixth of the time."""
+    """The config NAME under tidy overrides with its interpolations, and the option of each group. The composition of the
+    choices alone is cached; Hydra's own function applies the other overrides to it, in a sixth of the time."""
     base = _composed(name, tuple(text for text in typed if is_choice(text)))
     config = copy.deepcopy(base.config)
     ConfigLoaderImpl._apply_overrides_to_config([parsed(text) for text in typed if not is_choice(text)], config)
@@ -70,7 +70,7 @@ def unresolved(name: str, typed: Sequence[str]) -> tuple[DictConfig, dict[str, s
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Hydra with our folder of configs; a running Hydra task is left alone."""
+    """Initialize Hydra with conf/ inside, and restore a running Hydra task after."""
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -83,7 +83,8 @@ def composing() -> Iterator[None]:
 
 
 def canonical(name: str, overrides: Sequence[str]) -> list[str]:
-    """Each override, tidy, and written as its setting's type is: 3e3 for a whole number as 3000, k=2 for a list as [2]."""
+    """Each override, tidy, with its value converted to the setting's type: 3e3 for a whole number to 3000, k=2 for a list to
+    [2]."""
     typed = tidied(overrides, several=False)
     try:
         base = defaults(name, choices_among(typed))
@@ -103,7 +104,7 @@ def _as_its_type(text: str, base: Mapping[str, Any]) -> str:
 
 
 def _one_value(text: str, default: Any) -> str:
-    """One value of a sweep or the only one, as the default's type is written."""
+    """One value, of a sweep or alone, converted to the default's type."""
     value = parsed(f"x={text}").value()
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, list):
@@ -119,8 +120,8 @@ def _one_value(text: str, default: Any) -> str:
 
 @dataclass(frozen=True)
 class Composed:
-    """A config under choices of options alone: as Hydra holds it, resolved, with its interpolations; the option of each
-    group. To be read only."""
+    """A config under choices of options alone: Hydra's object, resolved, with interpolations, and the option of each group.
+    Read-only."""
 
     config: DictConfig
     resolved: dict[str, Any]
@@ -141,7 +142,7 @@ def _composed(name: str, choices: tuple[str, ...]) -> Composed:
 
 
 def _resolved(config: DictConfig, raw: Any) -> dict[str, Any]:
-    """A config as plain containers; what is read from a setting that the command line has yet to give is ???, too."""
+    """A config as plain containers; settings that refer to a required one (???) become ??? too."""
     try:
         return plain(config)
     except InterpolationToMissingValueError:
@@ -160,7 +161,7 @@ def _replaced(value: Any, old: str, new: str) -> Any:
 
 
 def defaults(name: str, choices: Sequence[str] = (), raw: bool = False) -> dict[str, Any]:
-    """The config NAME under choices of options alone, to be read only. `raw`: with its interpolations."""
+    """The config NAME under choices of options alone, read-only. `raw`: with its interpolations."""
     try:
         composed = _composed(name, tuple(choices))
     except ERRORS as error:
@@ -192,7 +193,7 @@ def groups_of(name: str) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
-    """InputError for a choice that conf/ does not have, before Hydra says it in many lines."""
+    """InputError for an option that conf/ does not have, in one line instead of Hydra's many."""
     groups = groups_of(name)
     for text in overrides:
         if not is_choice(text):
@@ -221,7 +222,7 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
 
 
 def _instead(group: str, value: str) -> str:
-    """What to type for a function, a file or an id given where an option's name belongs, or ''."""
+    """'; type ...' for a function, a file or an id given in place of an option's name, or ''."""
     path = "/" in value or re.search(r"\.(jsonl?|parquet|csv|tsv|txt)$", value)
     remedies = {
         "reward": f"reward.terms.mine.function={value}" if re.fullmatch(r"\w+(\.\w+)+", value) else "",
@@ -250,7 +251,7 @@ def select(config: Any, key: str) -> Any:
 
 
 def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
-    """What to say of a setting that the config NAME has not; `known`: the config that it has."""
+    """The remedy for a setting that the config NAME does not have; `known` is its config."""
     groups = {group: options for group, options in groups_of(name).items() if group != key}
     if key in groups_of(name) or key in flatten(known):
         return "no such setting; --help lists all"
@@ -276,7 +277,7 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
 
 
 def _of_another_command(name: str, key: str, value: str) -> str:
-    """Where a setting is to be had that the config NAME has not, under whatever name, or ''."""
+    """'; python -m zero.OTHER has it' for a setting of another command, under our name or an alias, or ''."""
     for other in ROOTS:
         known = list(flatten(defaults(other))) if other != name else []
         if key in known or (known and key in groups_of(other)):

@@ -1,4 +1,4 @@
-"""Experiments: conf/experiment/NAME.yaml is a command line with a name, and what it is expected to show.
+"""Experiments: conf/experiment/NAME.yaml is a named command line with its expected results.
 
     title: GRPO makes wrong answers longer, Dr. GRPO does not
     root: train                                   # or evaluate: the entry point, python -m zero.ROOT
@@ -14,10 +14,9 @@ A cell may start from the model that another one has trained, of the same seed:
     cells:
       - {after: [algo=sft, rollout=gold, steps=40], cell: [algo=drgrpo, "seed=0,1,2"]}
 
-On a command line experiment=NAME stands for its cells, and size=paper for the other size; several names with commas
-between are several experiments, `all` is every one that claims something. What is typed beside it replaces what the
-experiment sets. A cell has the name and the identity of the command line that it stands for, so that experiments
-share their common cells.
+On a command line experiment=NAME stands for its cells, size=paper for the other size, experiment=A,B for several and
+experiment=all for every one with claims. Other settings of the command line replace those of the experiment. A cell has the
+name and the identity of its own command line, so that experiments share their common cells.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Experiment:
     lines: tuple[Line, ...]
     figures: tuple[str, ...] = ()
     claims: tuple[Any, ...] = ()
-    typed: tuple[str, ...] = ()  # what stood beside it on the command line: its claims were written for runs without
+    typed: tuple[str, ...] = ()  # other settings of the command line, without which its claims were written
 
 
 def known() -> list[str]:
@@ -67,7 +66,7 @@ def known() -> list[str]:
 
 
 def with_claims() -> list[str]:
-    """Those that claim something, which `all` stands for."""
+    """The experiments with claims: `all`."""
     return [name for name in known() if read(name).claims]
 
 
@@ -77,9 +76,9 @@ def is_named(overrides: Sequence[str]) -> bool:
 
 
 def expand(overrides: Sequence[str]) -> list[Experiment]:
-    """The experiments that a command line names, with whatever else it holds in place of what they set.
+    """The experiments that a command line names, with its other settings in place of theirs.
 
-    InputError for names, sizes and files that cannot be.
+    InputError for unknown names and sizes, and for invalid files.
     """
     values = {key: [text.partition("=")[2] for text in overrides if key_of(text) == key] for key in (KEY, SIZE)}
     typed = [text for text in overrides if key_of(text) not in values]
@@ -91,7 +90,7 @@ def expand(overrides: Sequence[str]) -> list[Experiment]:
 
 
 def read(name: str, size: str = NANO) -> Experiment:
-    """One experiment as its file has it. InputError names what is wrong."""
+    """One experiment from its file. InputError names what is wrong."""
     if size not in SIZES:
         raise InputError(SIZE, size, f"must be one of {', '.join(SIZES)}")
     path = conf_file(f"{KEY}/{name}.yaml")
@@ -118,7 +117,7 @@ def read(name: str, size: str = NANO) -> Experiment:
 
 
 def merged(line: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The overrides of a line, without those whose key is typed as well, then what is typed."""
+    """The overrides of a line without those whose key is typed, then the typed ones."""
     keys = {key_of(text) for text in typed}
     return [*(text for text in line if key_of(text) not in keys), *typed]
 
@@ -129,7 +128,7 @@ def key_of(override: str) -> str:
 
 
 def before(line: Line, cell: Sequence[str]) -> list[str]:
-    """The overrides of the cell whose model one cell of a line starts from."""
+    """The overrides of the cell from whose model a cell of this line starts."""
     return merged(line.after, [text for text in cell if key_of(text) == SEED])
 
 

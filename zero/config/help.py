@@ -1,6 +1,5 @@
-"""What `--help` says: the text of conf/NAME.yaml with the choices and settings of the command filled in, and behind each
-setting the comment that stands behind it in its file. Hydra's own listing takes three times as long as everything else: it
-copies its whole state for each group."""
+"""The text of `--help`: that of conf/NAME.yaml with the options and settings of the command filled in, each setting with the
+comment from its file. Hydra's own listing would take three times as long as all else: it copies its state for each group."""
 
 from __future__ import annotations
 
@@ -19,13 +18,13 @@ from zero.config.compose import composing, explained, groups_of, refuse_no_optio
 from zero.config.overrides import tidied
 from zero.paths import CONF, conf_file
 
-COLUMN = 44  # where comments begin, or behind a longer line
+COLUMN = 44  # of comments, or right after a longer line
 _LINE = re.compile(r"( *)(?:([A-Za-z_][\w.]*):|- )(?=\s|$)(.*)")
 _COMMENT = re.compile(r"""^((?:[^'"#]|'[^']*'|"(?:[^"\\]|\\.)*")*?)\s+#\s*(.*)$""")
 
 
 def help_text(name: str, overrides: Sequence[str]) -> str:
-    """All of it. InputError if the overrides are wrong."""
+    """The whole help text of a command. InputError for wrong overrides."""
     typed = tidied(overrides, several=False)
     refuse_no_options(name, typed)
     try:
@@ -42,7 +41,7 @@ def help_text(name: str, overrides: Sequence[str]) -> str:
 
 
 def comments_of(name: str, choices: Mapping[str, Any]) -> dict[str, str]:
-    """The comment behind each setting, by its dotted key: of conf/NAME.yaml and of the files of the options chosen."""
+    """The comment of each setting, by its dotted key, from conf/NAME.yaml and the files of the chosen options."""
     comments = dict(_comments(CONF / f"{name}.yaml", ""))
     for group, option in choices.items():
         folder, _, package = str(group).partition("@")
@@ -55,7 +54,7 @@ def comments_of(name: str, choices: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_comments(yaml: str, comments: Mapping[str, str]) -> str:
-    """The text of a config with a comment behind the line of each setting that has one."""
+    """The text of a config with the comment of each setting at the end of its line."""
     lines = []
     for key, line in _keyed(yaml.splitlines()):
         text = comments.get(key, "")
@@ -64,7 +63,7 @@ def with_comments(yaml: str, comments: Mapping[str, str]) -> str:
 
 
 def _with_bases(path: Path, folder: str, where: str) -> Iterator[tuple[str, str]]:
-    """The comments of a file of options, then those of the files that it is made from."""
+    """The comments of an option's file, then those of its base files."""
     yield from _comments(path, where)
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith(("defaults: [", "  - ")):

@@ -1,4 +1,4 @@
-"""What a run is, computed before it runs: the resolved settings that can change a number, and their hash."""
+"""The identity of a run, known before it runs: the resolved settings that can change a number, and their hash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from zero.errors import InputError
 
-# Settings that say where and how a run is kept, never what it computes. Everything else is science.
+# Settings of where a run is stored and how it is watched, which change no number. All others are its science.
 PLACE = (
     "name",
     "run_dir",
@@ -25,38 +25,38 @@ PLACE = (
     "resume_with",
     "gpu_share",
 )
-# of an engine over HTTP: where its server happens to be
+# Where the server of an engine over HTTP is, and how it is reached
 PLACES = tuple(
     f"{engine}.{key}"
     for engine in ("rollout", "rollout.engine")
     for key in ("url", "folder", "transport", "timeout", "concurrency", "key_env", "retries")
 )
 
-SOURCE = "model.recipe."  # what other settings have their defaults from, and those stand for themselves
+SOURCE = "model.recipe."  # only the source of other settings' defaults, which are compared themselves
 
 NAMED = 8  # differing settings that an error lists
 
 
 def science(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config (plain containers) without its place, as flat dotted keys."""
+    """The settings of a resolved config that can change a number, as flat dotted keys."""
     flat = flatten({key: value for key, value in config.items() if key not in PLACE})
     return {key: value for key, value in flat.items() if key not in PLACES and not key.startswith(SOURCE)}
 
 
 def signature(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits that name the science: equal for equal settings, whatever overrides or defaults led to them."""
+    """Twelve hex digits: a hash of the science, equal for equal settings, whether typed or by default."""
     canonical = json.dumps(science(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def differing(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configs are not the same science."""
+    """The keys in which the science of two configs differs."""
     old, new = science(stored), science(config)
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
 
 def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path, more: str = "") -> None:
-    """InputError naming every key in which the run kept in `run_dir` differs from the one asked for; `more` is another
+    """InputError with the keys in which the run stored in `run_dir` differs from the requested one; `more` is another
     remedy."""
     old, new = science(stored), science(config)
     changed = [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in differing(stored, config)]

@@ -1,7 +1,7 @@
-"""What a single setting may be, known before anything is built: its limits, its type, the package that it needs.
+"""Checks of single settings before anything is built: limits, types, and the packages that they need.
 
-The limits stand in one table, in the order of the groups, and not beside the classes that they bound: the check runs before
-torch is imported, and the same classes are built from other places with other rules.
+The limits are in one table, in the order of the groups, and not beside the classes that they limit: the check runs before
+torch is imported, and other code builds the same classes with other limits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from zero.paths import pip_install
 
 INF = float("inf")
 LARGEST = 2**63 - 1
-MOST_ROWS = 10_000_000  # responses of a step: more is a slip of the finger, and no memory holds it
+MOST_ROWS = 10_000_000  # responses of a step: more is a typing error, and fits into no memory
 
 
 class Limit(NamedTuple):
-    """What a value must be: a predicate, and the same in words."""
+    """A condition on a value, and the same in words."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -45,7 +45,7 @@ def _under(group: str, **limits: Limit) -> dict[str, Limit]:
     return {f"{group}.{name}": limit for name, limit in limits.items()}
 
 
-# What a number or a word may be, by group, for settings whose default does not say it. Types are those of the defaults.
+# Limits of numbers and words, by group. Types are those of the defaults.
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys("steps prompts group_size updates epochs threads n at_once".split(), POSITIVE),
     "seed": NOT_NEGATIVE,
@@ -83,7 +83,7 @@ LIMITS: dict[str, Limit] = {
     "dtype": FLOATS,
 }
 
-# What a list must be, by the last word of its name
+# Limits of lists, by the last word of the setting's name
 LISTS: dict[str, Limit] = {
     "betas": Limit(
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
@@ -99,12 +99,12 @@ LISTS: dict[str, Limit] = {
     ),
 }
 
-# What conf/algo and conf/rollout name: advantages of every response whatever it earned; those that are 0 where all earn the
-# same, beside those of algorithms with a `min_group`; the engine whose responses are reference solutions
+# Advantages that ignore the reward; those that are 0 if all rewards are equal, besides those of algorithms with a `min_group`;
+# the engine whose responses are reference solutions
 IMITATING, COMPARING = ("zero.objective.ones",), ("zero.objective.batch_whitened",)
 SOLUTIONS = "zero.rollout.solutions.GoldEngine"
 
-# Settings that may be null although their default is a value, and those under which a user may add names of his own
+# Settings that may be null although their default is a value; and those under which users may add names of their own
 NULLABLE = (
     "run_dir",
     "model.context",
@@ -130,7 +130,7 @@ OPEN = (
     "rollout.extra",
     "template.variables.",
 )
-# What a setting may be that is null by default, by the last word of its name; a function is a mapping with `_target_`
+# Types of settings that are null by default, by the last word of their names; a function is a mapping with `_target_`
 OPTIONAL: dict[str, str] = {
     **dict.fromkeys("context limit tokens max_rows train".split(), "a whole number"),
     **dict.fromkeys("advantage_clip tolerance epochs cap".split(), "a number"),
@@ -143,7 +143,7 @@ OPTIONAL: dict[str, str] = {
 }
 EITHER = ("targets", "target", "heldout", "train")  # last words of settings that may be of several types
 
-# Parts that need a package which is no dependency of ours: the package, and our extra that brings it
+# Components that need a package which is no dependency of ours: the package, and our extra that installs it
 EXTRAS = {
     "zero.rollout.vllm.": ("vllm", "vllm"),
     "zero.learner.deepspeed.": ("deepspeed", "deepspeed"),
@@ -154,7 +154,7 @@ SECRETS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the var
 
 
 def check_value(key: str, value: Any, default: Any = None) -> None:
-    """InputError if the value has not the default's type (None: that of OPTIONAL) or lies outside the setting's range."""
+    """InputError if the value does not have the default's type (None: that in OPTIONAL) or is beyond the setting's limits."""
     _check_type(key, value, default)
     if isinstance(value, float) and not isfinite(value):
         raise InputError(key, value, "must be a finite number")
@@ -169,8 +169,8 @@ def check_value(key: str, value: Any, default: Any = None) -> None:
 
 
 def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any], InputError]) -> None:
-    """InputError for whatever in a config differs in shape or type from the config of its choices alone, or is no such
-    setting: `unknown` makes that error of its key and value."""
+    """InputError where a config differs in shape or type from `default`, the config of its choices alone; `unknown(key, value)`
+    makes the error for a setting that does not exist."""
     if value == "???" or (default == "???" and value in (None, "")):
         raise InputError(key, value, f"is required; add {key}=VALUE")
     if isinstance(default, Mapping) and default:
@@ -205,8 +205,8 @@ def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any],
         if isinstance(default, Mapping) and not isinstance(value, Mapping):
             raise InputError(key, value, f"must be a mapping: '{key}={{NAME: VALUE}}'")
         if default is not None and not isinstance(default, Mapping) and not _of_any_type(key):
-            what = "several settings" if isinstance(value, Mapping) else "a list"
-            raise InputError(key, value, f"must be {TYPES.get(type(default), 'one value')}, not {what}")
+            kind = "several settings" if isinstance(value, Mapping) else "a list"
+            raise InputError(key, value, f"must be {TYPES.get(type(default), 'one value')}, not {kind}")
         if default is None:
             _check_optional(key, value)
         for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -216,13 +216,13 @@ def check_tree(key: str, value: Any, default: Any, unknown: Callable[[str, Any],
 
 
 def check_list(key: str, value: Any) -> None:
-    """InputError if a list has not the length, or the numbers, that its setting needs."""
+    """InputError if a list does not have the length or the numbers that its setting needs."""
     if (last := key.rpartition(".")[2]) in LISTS and isinstance(value, list):
         _check_limit(key, value, LISTS[last])
 
 
 def check_installed(flat: Mapping[str, Any]) -> None:
-    """InputError if a part of the config (flat dotted keys) needs a package that is not installed; nothing is imported."""
+    """InputError if a component of the config (flat dotted keys) needs a package that is not installed; imports nothing."""
     for key, target in flat.items():
         for prefix, (package, extra) in EXTRAS.items():
             if key.endswith("_target_") and str(target).startswith(prefix) and find_spec(package) is None:
@@ -246,10 +246,10 @@ def typed(value: Any) -> str:
 
 def _check_limit(key: str, value: Any, limit: Limit) -> None:
     try:
-        good = limit.holds(value)
+        holds = limit.holds(value)
     except TypeError:
-        good = False
-    if not good:
+        holds = False
+    if not holds:
         raise InputError(key, typed(value), limit.words)
 
 
@@ -268,7 +268,7 @@ def _check_type(key: str, value: Any, default: Any) -> None:
 
 
 def _check_optional(key: str, value: Any) -> None:
-    """A setting that is null by default, or one of the user's own."""
+    """Check a setting that is null by default, or one that the user has added."""
     last = key.rpartition(".")[2]
     kind = OPTIONAL.get(last, "")
     if value is None or not kind or _of_any_type(key) or (last == "name" and key != "name"):

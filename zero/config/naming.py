@@ -1,8 +1,8 @@
-"""What a run is called, and so its folder: its axes, its seed, then every setting that differs from the default.
+"""The name of a run, and so its folder: its axes, its seed, then every setting that differs from the default.
 
-drgrpo-none-nano_math-nano-s0-optim.lr=0.0001-steps=5. What would be long or unreadable is shortened: a path to its file's
-name, a structure to the last word of its target. A name in which anything was shortened ends in a hash of what was typed,
-so that runs with different settings never share a folder.
+drgrpo-none-nano_math-nano-s0-optim.lr=0.0001-steps=5. Long values are shortened: a path to its file's name, a structure to
+the last word of its target. A name with a shortened value ends in a hash of what was typed, so that runs with different
+settings never share a folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AXES = ("algo", "template", "questions", "model")
 OVERLAYS = ("size", "debug")  # groups that change what the others are by default
 LONGEST, SHORTEST, HASH = 120, 6, 8  # characters of a name, of a value in it, of a hash
 SHORTEST_KEY = 4  # characters of a setting in a name
-NOT_TELLING = ("model", "data", "train")  # names that folders and files of many runs share
+GENERIC = ("model", "data", "train")  # names of many folders and files: the folder above is named too
 
 
 def run_name(root: str, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
@@ -32,16 +32,16 @@ def run_name(root: str, choices: Mapping[str, str], overrides: Sequence[str]) ->
     seed = values.pop("seed", None)
     typed = {key: "deleted" if o.is_delete() else o.value() for key, o in values.items()}
     texts = [o.input_line or "" for o in values.values()]
-    telling = {key: value for key, value in typed.items() if not _is_place(key)}
-    if "run" not in telling:  # else the defaults are those of another run
-        telling = {key: value for key, value in telling.items() if not _is_default(root, key, value, texts)}
-    shown = {key: _shown(key, value) for key, value in sorted(telling.items())}
+    named = {key: value for key, value in typed.items() if not _is_place(key)}
+    if "run" not in named:  # else the defaults are those of another run
+        named = {key: value for key, value in named.items() if not _is_default(root, key, value, texts)}
+    shown = {key: _shown(key, value) for key, value in sorted(named.items())}
     start = "-".join([*(choices[axis] for axis in AXES if axis in choices), f"s{seed.value() if seed else 0}"])
-    return _joined(_plain(start), shown, {key: str(value) for key, value in telling.items()})
+    return _joined(_plain(start), shown, {key: str(value) for key, value in named.items()})
 
 
 def check_name(name: Any) -> None:
-    """InputError if a run cannot be called so."""
+    """InputError for an invalid name of a run."""
     if name is None:
         return
     if not re.fullmatch(r"\w[\w.=+ -]*", str(name)) or len(str(name)) > LONGEST:
@@ -57,7 +57,7 @@ def _is_place(key: str) -> bool:
 
 
 def _is_default(root: str, key: str, value: Any, texts: Sequence[str]) -> bool:
-    """Whether the run would be the same if this had not been typed."""
+    """Whether the run would be the same without this override."""
     chosen = choices_among(texts)
     if is_choice(key):
         overlays = [text for text in chosen if text.partition("=")[0].lstrip("+") in OVERLAYS]
@@ -70,7 +70,7 @@ def _is_default(root: str, key: str, value: Any, texts: Sequence[str]) -> bool:
 
 
 def _read_by(raw: Mapping[str, Any], key: str) -> set[str]:
-    """The settings that the default of a setting is read from, and those that these are read from."""
+    """The settings that the default of a setting refers to, directly or through others."""
     names, left = set[str](), [key]
     while left:
         words = set(re.findall(r"\$\{(?:\w+(?:\.\w+)*:)?([\w.]+)", str(select(raw, left.pop()))))
@@ -80,7 +80,7 @@ def _read_by(raw: Mapping[str, Any], key: str) -> set[str]:
 
 
 def _shown(key: str, value: Any) -> tuple[str, bool]:
-    """A value as it stands in the name, and whether it is whole."""
+    """The text of a value in the name, and whether it is complete."""
     if value is None or isinstance(value, bool | int | float):
         return ("null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)), True
     if isinstance(value, list):
@@ -93,7 +93,7 @@ def _shown(key: str, value: Any) -> tuple[str, bool]:
     if key.rpartition(".")[2] in PATHS and ("/" in text or "\\" in text):
         path = Path(text)
         names = [path.stem if path.suffix in (".jsonl", ".json", ".parquet", ".csv", ".txt") else path.name]
-        text = "-".join([path.parent.name, *names] if names[0] in NOT_TELLING and path.parent.name else names)
+        text = "-".join([path.parent.name, *names] if names[0] in GENERIC and path.parent.name else names)
         return _plain(text), False
     plain = _plain(text)
     return plain, plain == text and "=" not in text and bool(text)
@@ -112,8 +112,8 @@ def _plain(text: str) -> str:
 
 
 def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str, str]) -> str:
-    """The parts as one name. If it is too long keys lose all but their last word, or two where another key ends in the same one;
-    then the longest values are shortened, then the longest keys: every setting stays in sight for as long as there is room."""
+    """The whole name. If it is too long, keys are cut to their last word (two words where another key ends in the same one),
+    then the longest values are shortened, then the longest keys, so that as many settings as possible remain visible."""
     names, texts = {key: key for key in shown}, {key: text for key, (text, _) in shown.items()}
     whole = start == _plain(start) and all(exact for _, exact in shown.values())
 

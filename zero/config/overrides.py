@@ -1,7 +1,7 @@
-"""The arguments KEY=VALUE of a command line: what was meant, before Hydra's grammar sees it.
+"""The arguments KEY=VALUE of a command line, prepared for Hydra's grammar.
 
-Hydra reads a value as a small language, in which a path with a comma or an umlaut is an error. `tidy` quotes what must be
-quoted, and writes our own short forms out; what it gives it leaves as it is when it sees it again.
+In Hydra's grammar a path with a comma or an umlaut is an error. `tidy` quotes what must be quoted and expands our own short
+forms; applied to its own result it changes nothing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def key_of(argument: str) -> str:
 
 
 def tidy(argument: str, several: bool) -> str:
-    """One argument as Hydra takes it: paths and unreadable texts in quotes, `~` as the home folder, glob() as the options that
-    it means, our short forms written out. `several`: commas separate the values of a sweep. InputError if it is none."""
+    """One argument in Hydra's grammar: paths and other texts quoted where needed, `~` and glob() expanded, and our short forms
+    too. `several`: commas separate the values of a sweep. InputError if it is no KEY=VALUE."""
     match = _ARGUMENT.fullmatch(argument)
     if match and match[2].strip() and match[2] != match[2].strip():
         raise InputError("command line", argument, "must be KEY=VALUE, without spaces around =")
@@ -64,7 +64,7 @@ def tidy(argument: str, several: bool) -> str:
     if last in PATHS:
         value = _quoted_path(value, last, several)
     if name == "resume_with" and not value.startswith(("'", '"', "{", "[")):
-        value = in_quotes(value)  # settings in themselves, whatever is between them
+        value = in_quotes(value)  # holds KEY=VALUE of its own
     if several and "," in value and not all(piece.strip() for piece in pieces(value)):
         raise InputError(name, value, "a value is missing before, between or behind the commas")
     if not _parses(f"{prefix}{key}={value}"):
@@ -79,7 +79,7 @@ def tidied(arguments: Sequence[str], several: bool) -> list[str]:
 
 
 def doubled(arguments: Sequence[str]) -> list[str]:
-    """What to say of settings with two values: the last one counts, as Hydra has it. InputError for a choice given twice."""
+    """Notes on settings that are given twice, of which the last counts. InputError for a group given twice."""
     known: dict[str, str] = {}
     notes = []
     for text in arguments:
@@ -94,7 +94,7 @@ def doubled(arguments: Sequence[str]) -> list[str]:
 
 
 def plain_value(argument: str) -> str:
-    """What was typed behind `=`, without quotes around it."""
+    """The text after `=`, without quotes around it."""
     value = argument.partition("=")[2]
     if value[:1] in ("'", '"') and _parses(f"x={value}") and isinstance(text := parsed(f"x={value}").value(), str):
         return text
@@ -102,17 +102,17 @@ def plain_value(argument: str) -> str:
 
 
 def quoted(argument: str) -> str:
-    """One argument that stands for one value."""
+    """One argument with a single value, tidy."""
     return tidy(argument, several=False)
 
 
 def in_quotes(text: str) -> str:
-    """A text as Hydra's grammar writes it."""
+    """A text quoted for Hydra's grammar."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def pieces(value: str) -> list[str]:
-    """What stands between the commas outside of quotes and brackets."""
+    """A text split at commas outside quotes and brackets."""
     separate, start, depth, quote = list[str](), 0, 0, ""
     for i, char in enumerate(value):
         if quote:
@@ -165,7 +165,7 @@ def option_groups() -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def options_of(group: str) -> tuple[str, ...]:
-    """The options of conf/GROUP; a file that begins with _ is what they have in common."""
+    """The options of conf/GROUP, without base files, whose names begin with _."""
     return tuple(sorted({path.stem for root in (CONF, *USER_CONF) for path in (root / group).glob("[!_]*.yaml")}))
 
 
@@ -207,7 +207,7 @@ def _readable(key: str, value: str) -> str:
 
 
 def _quoted_path(value: str, last: str, several: bool) -> str:
-    """A path, or several with commas between, in quotes. What begins as a list or a mapping is left to the check of types."""
+    """A path, or several separated by commas, in quotes. Lists and mappings are left to the check of types."""
     text = value.strip()
     if text.startswith(("'", '"')) and text.endswith(text[0]) and len(text) > 1:
         inner = text[1:-1]
@@ -226,7 +226,7 @@ def _quoted_path(value: str, last: str, several: bool) -> str:
 
 
 def _as_text(path: str) -> str:
-    """A path in quotes, unless it is read as itself without them."""
+    """A path in quotes, if Hydra would read it differently without."""
     return path if _parses(f"x={path}") and parsed(f"x={path}").value() == path else in_quotes(path)
 
 
@@ -245,14 +245,14 @@ def _at_home(path: str) -> str:
 
 
 def _reward_term(prefix: str, key: str, value: str) -> tuple[str, str]:
-    """The prefix and key of a reward term's setting, which may be new or not; reward.terms.NAME=MODULE.FUNCTION is short
-    for reward.terms.NAME.function=MODULE.FUNCTION."""
+    """The prefix and key of a reward term's setting, with ++ since the term may be new; reward.terms.NAME=MODULE.FUNCTION is
+    short for reward.terms.NAME.function=MODULE.FUNCTION."""
     short = "." not in key.removeprefix(TERMS) and all(DOTTED.fullmatch(piece.strip()) for piece in pieces(value))
     return "++" if prefix != "~" else prefix, f"{key}.function" if short else key
 
 
 def _without_glob(text: str, key: str, name: str) -> str:
-    """glob(...) as the options that match; other functions stay."""
+    """The override with glob(...) replaced by the matching options; other functions stay."""
     value = parsed(text).value()
     if not isinstance(value, Glob):
         return text

@@ -1,5 +1,5 @@
-"""What suits a model of a size: conf/model/recipe/NAME.yaml. A published model names its recipe; one that is known by its path
-alone (model=hf) has the recipe of its number of parameters.
+"""Settings that suit a model's size: conf/model/recipe/NAME.yaml. A published model names its recipe; for one given by path
+alone (model=hf) its number of parameters decides.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import yaml
 from zero.paths import CONF
 
 FOLDER = CONF / "model" / "recipe"
-BY_SIZE = "by_size"  # the one that stands for whichever fits
-UNKNOWN = "1b"  # of a model whose size nothing tells: a low rate destroys nothing
+BY_SIZE = "by_size"  # the option that chooses one by size
+UNKNOWN = "1b"  # of a model of unknown size: its learning rate is low and does no harm
 
 
 @cache
@@ -43,7 +43,7 @@ def of_path(path: str | None, key: str) -> Any:
 
 
 def parameters(path: str) -> float | None:
-    """How many a model has: by its files if it is a folder, else by the name of a hub id (Qwen2.5-1.5B); None: unknown."""
+    """The number of a model's parameters, from the files of a folder or the name of a hub id (Qwen2.5-1.5B); None: unknown."""
     folder = Path(path)
     if folder.is_dir():
         if files := list(folder.glob("*.safetensors")):
@@ -54,7 +54,7 @@ def parameters(path: str) -> float | None:
 
 
 def _in_header(path: Path) -> int:
-    """Numbers in a safetensors file, whose header lists their shapes; 0 if it is none."""
+    """The number of values in a safetensors file, from the shapes in its header; 0 if it is none."""
     try:
         with path.open("rb") as file:
             header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -64,7 +64,7 @@ def _in_header(path: Path) -> int:
 
 
 def _context(folder: Path) -> int | None:
-    """Tokens that the model in a folder was made for."""
+    """The context length in the config of the model in a folder."""
     try:
         config = json.loads((folder / "config.json").read_text())
         length = config.get("max_position_embeddings") or config.get("n_positions")

@@ -1,7 +1,7 @@
-"""A user's own yaml files: --config-dir DIR, or hydra.searchpath=[file://DIR], a folder that is laid out like conf/.
+"""A user's own yaml files: --config-dir DIR, or hydra.searchpath=[file://DIR], a folder laid out like conf/.
 
-DIR/algo/mine.yaml is the option algo=mine. The folders stand in zero.paths.OWN; Hydra is told of them by a plugin, so that
-every composition of this process has them. A sweep freezes their files beside those of conf/.
+DIR/algo/mine.yaml is the option algo=mine. The folders are in zero.paths.USER_CONF; a Hydra plugin adds them to every
+composition of this process. A sweep freezes their files with those of conf/.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEME = "file://"
 
 
 class OwnFolders(SearchPathPlugin):
-    """Lets Hydra find the files of zero.paths.OWN."""
+    """Adds the folders in zero.paths.USER_CONF to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in USER_CONF:
@@ -32,8 +32,8 @@ class OwnFolders(SearchPathPlugin):
 
 
 def take(words: Sequence[str]) -> list[str]:
-    """A command line without the words that name folders of yaml files; these count from now on. InputError for a folder
-    that cannot be one."""
+    """The command line without the words that name folders of yaml files, which are then in use. InputError for an invalid
+    folder."""
     remaining, folders, words = list[str](), list[tuple[str, str]](), list(words)
     while words:
         word = words.pop(0)
@@ -52,7 +52,7 @@ def take(words: Sequence[str]) -> list[str]:
 
 
 def use(folders: Sequence[Path]) -> None:
-    """Let these folders count beside conf/, and none else. InputError if one holds no option, or one that there is already."""
+    """Use these folders besides conf/, and no others. InputError if one holds no option, or one that exists already."""
     USER_CONF.clear()
     _forget()
     taken = set[str]()

@@ -1,4 +1,4 @@
-"""The names that a mistyped or foreign name of a setting may stand for."""
+"""Suggestions for a mistyped name of a setting, or one of another library's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from zero.config.aliases import NEEDS, REMARKS, TARGETS
 
 MOST = 3  # names that an error proposes
-CLOSE, TYPO = 0.6, 0.76  # similarity from which a spelling is close, or a slip of the finger
+CLOSE, TYPO = 0.6, 0.76  # least similarity of a close spelling, and of a typing error
 INTERNAL = ("model.recipe.", "template.extract.", "questions.check.", "benchmarks.sets.")  # not proposed: rarely meant
 GENERIC = set("path file name enable type url host n".split())  # last words that say little without those before
 FILLERS = {"every", "max", "min", "num", "total", "size", "use", "per", "train", "eval", "model", "name", "path", "top"}
 
 
 def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
-    """'; did you mean ...' for a name that is none, or ''. `known`: the settings that there are; `groups`: the options of
-    each group, which come first."""
+    """'; did you mean ...' for an unknown name, or ''. `known`: the existing settings; `groups`: the options of each group,
+    which are suggested first."""
     word = key.strip("+~ ").replace("-", "_").lower()
     last = word.rpartition(".")[2].rpartition("/")[2]
     if remark := REMARKS.get(word) or REMARKS.get(last):
@@ -46,13 +46,13 @@ def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, 
 
 
 def _option(value: str, options: Sequence[str]) -> str:
-    """The option that a value means, also with other dashes and capitals than ours, or ''."""
+    """The option that a value means, whatever its dashes and capitals, or ''."""
     plain = {re.sub(r"[\W_]", "", option).lower(): option for option in options}
     return value if value in options else plain.get(re.sub(r"[\W_]", "", value).lower() or "-", "")
 
 
 def _aliases(words: Sequence[str], exists: set[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """What the first of the words that is an alias stands for in this command."""
+    """The targets in this command of the first word that is an alias."""
     for word in words:
         if names := [text for target in TARGETS.get(word, ()) if (text := _reachable(target, exists, groups))]:
             return names
@@ -60,12 +60,12 @@ def _aliases(words: Sequence[str], exists: set[str], groups: Mapping[str, Sequen
 
 
 def section_names(known: Sequence[str]) -> set[str]:
-    """Whatever holds settings."""
+    """The names of all sections that hold settings."""
     return {name[: match.start()] for name in known for match in re.finditer(r"\.", name)}
 
 
 def _reachable(target: str, exists: set[str], groups: Mapping[str, Sequence[str]]) -> str:
-    """A target of an alias if this command has it, with the choice that it needs, or ''."""
+    """An alias's target if this command has it, with the option that it needs, or ''."""
     name = target.partition("=")[0]
     if name in exists:
         return target

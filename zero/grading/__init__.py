@@ -1,4 +1,4 @@
-"""Is an answer right, and what is it worth? Checkers serve question sets, a Grader turns completions into verdicts."""
+"""Is an answer right, and what reward does it get? Question sets use checkers; a Grader turns completions into verdicts."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-r"""Countdown and its like: is an expression made of the given numbers, and does it reach the target? Exact; nothing is
-executed, and the work is bounded whatever the answer.
+r"""Countdown and similar games: does an expression use the given numbers, and does it equal the target? Exact; nothing is
+executed, and the work is bounded for every answer.
 
 Accepted: whole numbers in ASCII digits, `+ - * /`, parentheses, `\times \cdot \div` and their Unicode signs, surrounding
-`$`, line breaks, and one final `= target`. What cannot be read raises ValueError: every other character or operator (`**`
-and `//` too), decimals, a sign that is not between two operands, products without an operator. What can be read and is
-not right is wrong: other numbers, another value, a division by zero, and a tail `= x` where x is not the target.
+`$`, line breaks, and one final `= target`. Everything else raises ValueError: other characters and operators (`**` and `//`
+too), decimals, a sign that is not between two operands, products without an operator. Wrong, without an error, are other
+numbers, another value, a division by zero, and a tail `= x` where x is not the target.
 
 Departures from the field's rewards (TinyZero and its copies): no `eval`, so that `9**9**9` cannot hang a run and `7//2` is
 no division; fractions instead of a tolerance, so that 8/(3-8/3) is 24; the numbers of a tail `= 36` are not among those
@@ -32,7 +32,7 @@ _RANK = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 
 @dataclass(frozen=True)
 class Expression:
-    """What an answer says, whether or not it is right."""
+    """A parsed answer, right or wrong."""
 
     numbers: tuple[int, ...]  # left of `=`, in ascending order
     value: Fraction | None  # exact; None: it divides by zero
@@ -48,8 +48,8 @@ def check_exactly_once(answer: str, question: Question) -> bool:
 
 
 def check_at_most_once(answer: str, question: Question) -> bool:
-    """As `check_exactly_once`, but numbers may be left over: what "each number can only be used once" says to the letter.
-    A target that is among the numbers is then an answer by itself."""
+    """As `check_exactly_once`, but numbers may be left over: "each number can only be used once", taken literally. A target
+    among the numbers is then an answer by itself."""
     expression = read_expression(answer)
     return Counter(expression.numbers) <= Counter(question.meta["numbers"]) and _reaches(
         expression, question.meta["target"]
@@ -68,7 +68,7 @@ def countdown_correct(expression: str, numbers: Sequence[int], target: int) -> b
 
 
 def read_expression(answer: str) -> Expression:
-    """The one reading of an answer that every check shares. ValueError if it is no arithmetic, or longer than LONGEST."""
+    """Parse an answer, as every check does. ValueError if it is no arithmetic, or longer than LONGEST."""
     if len(answer) > LONGEST:
         raise ValueError(f"longer than {LONGEST} characters")
     tokens, claimed = _read(answer)
@@ -84,7 +84,7 @@ def _reaches(expression: Expression, target: int) -> bool:
 
 
 def _read(expression: str) -> tuple[list[str], int | None]:
-    """The tokens left of `=`, and the number right of it if there is one. ValueError if it is no such thing."""
+    """The tokens left of `=`, and the number right of it if there is one. ValueError for anything else."""
     text = _DRESSING.sub(" ", expression.translate(_SIGNS))
     for pattern, sign in _OPERATORS:
         text = pattern.sub(sign, text)
@@ -113,7 +113,7 @@ def tokenize(text: str) -> list[str]:
 def evaluate(tokens: Sequence[str]) -> Fraction:
     """Exact value by two stacks (shunting-yard), so that no nesting can exhaust Python's own stack.
 
-    ValueError if the tokens are no expression, ZeroDivisionError if they are one that divides by zero.
+    ValueError if the tokens are no expression, ZeroDivisionError if it divides by zero.
     """
     values, pending = list[Fraction | None](), list[str]()
     operand_next = True
@@ -137,13 +137,13 @@ def evaluate(tokens: Sequence[str]) -> Fraction:
         raise ValueError("unfinished")
     while pending:
         _apply(pending.pop(), values)
-    if values[0] is None:  # only here: what follows a division by zero must be read too
+    if values[0] is None:  # raised only here, since a syntax error after a division by zero comes first
         raise ZeroDivisionError("divides by zero")
     return values[0]
 
 
 def _apply(operator: str, values: list[Fraction | None]) -> None:
-    """Replace the last two values by what the operator makes of them; None stays None."""
+    """Replace the last two values by the operator's result; None, a division by zero, stays None."""
     right = values.pop()
     left = values.pop()
     if left is None or right is None or (operator == "/" and right == 0):

@@ -1,12 +1,11 @@
-"""What a verifier says of an answer: nothing if it is right, else one line that a model can act on.
+"""A verifier's message for an answer: None if it is right, else one line that a model can act on.
 
-For games over meta["numbers"] and meta["target"] (general_points, countdown, nano_countdown) by the rule of
-`check_countdown`, whose verdict it always shares. The messages are of SFTvsRL's kinds (arXiv 2501.17161).
+For games over meta["numbers"] and meta["target"] (general_points, countdown, nano_countdown), always in agreement with
+`check_countdown`. The messages follow SFTvsRL's (arXiv 2501.17161).
 
-Departures: its message "... is partially correct" shows the longest prefix that a solver knows to be right; here nothing is
-said that the answer and the question do not hold. All that is wrong with the numbers is said at once; theirs names unused
-numbers only if the others are right. A message never repeats the model's text, so that nothing written there can pass
-for the environment's.
+Departures: its message "... is partially correct" reveals the longest prefix that a solver knows to be right; here a message
+uses the answer and the question alone. All errors in the numbers are named at once; theirs names unused numbers only if the
+others are right. A message never repeats the model's text, so that the model cannot write the environment's words.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from zero.errors import InputError
 from zero.grading.countdown import LONGEST, Expression, read_expression
 from zero.records import Question
 
-SHOWN, DIGITS = 8, 9  # numbers of a list, and digits of a number, that a message shows: an answer may have hundreds
+SHOWN, DIGITS = 8, 9  # most numbers of a list, and digits of a number, in a message: an answer may have hundreds
 
 _LEGAL = re.compile(r"(?:[-+*/()=$\s0-9\u00d7\u22c5\u00b7\u00f7\u2212]|\\(?:times|cdot|div|left|right|[,:;!()\[\] ]))*")
 
@@ -31,7 +30,7 @@ def explain(answer: str | None, question: Question) -> str | None:
     question without numbers and a target.
     """
     if "numbers" not in question.meta or "target" not in question.meta:
-        remedy = f"question {question.id} has no numbers and target to speak of; give a function for this question set"
+        remedy = f"question {question.id} has no numbers and target; give a function for this question set"
         raise InputError("rollout.explain", "zero.grading.explain.explain", remedy)
     if answer is None:
         return "no formula was found in the form that was asked for"

@@ -1,4 +1,4 @@
-"""Completions -> verdicts. Total: any text in, a verdict out."""
+"""Completions -> verdicts, for any text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Extract = Callable[[str], str | None]
 class Grader:
     """The template extracts, the question set checks, the reward composes.
 
-    Strict asks for an answer in the template's form; lenient takes what the question set's `extract_any` finds in any form.
+    Strict outcomes are of the answer that the template extracts, lenient ones of what the question set's `extract_any` finds in
+    any form.
     """
 
     extract: Extract
@@ -31,22 +32,29 @@ class Grader:
     ) -> list[Group]:
         """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have.
 
-        All answers are checked together, so that a checker with workers keeps all of them busy. Of an episode with a
-        verifier's feedback the last try is judged, and that alone.
+        All answers are checked together, so that a checker with workers keeps all of them busy. With a verifier's feedback
+        only the last attempt is graded.
         """
         pairs_N = [(p.question, c) for p, c_G in zip(prompts, completions_PG, strict=True) for c in c_G]
         strict_N, lenient_N, answer_N = self._outcomes([(q, c.final_text) for q, c in pairs_N])
         groups, start = [], 0
         for prompt, completions in zip(prompts, completions_PG, strict=True):
             n = slice(start, start + len(completions))
-            facts = zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             responses = [
                 Response(
-                    prompt.question, prompt.text, c.final_text, c.length, budget, c.finished, strict, lenient, answer,
+                    question=prompt.question,
+                    prompt=prompt.text,
+                    text=c.final_text,
+                    tokens=c.length,
+                    budget=budget,
+                    finished=c.finished,
+                    strict=strict,
+                    lenient=lenient,
+                    answer=answer,
                     attempts=max(1, len(c.attempts)),
                 )
-                for c, strict, lenient, answer in facts
-            ]  # fmt: skip
+                for c, strict, lenient, answer in zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
+            ]
             verdicts = [_verdict(r, terms) for r, terms in zip(responses, self.reward(responses), strict=True)]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop
@@ -55,22 +63,22 @@ class Grader:
     def _outcomes(
         self, pairs_N: Sequence[tuple[Question, str]]
     ) -> tuple[list[Outcome], list[Outcome], list[str | None]]:
-        """(strict outcomes, lenient outcomes, what the template extracted)."""
-        extracted_N = [_look(self.extract, text) for _, text in pairs_N]
-        found_N = [_look(self.extract_any, text) for _, text in pairs_N]
+        """(strict outcomes, lenient outcomes, answers that the template extracted)."""
+        extracted_N = [_extract(self.extract, text) for _, text in pairs_N]
+        any_form_N = [_extract(self.extract_any, text) for _, text in pairs_N]
         pairs = [
             (answer, question)
-            for (question, _), answers in zip(pairs_N, zip(extracted_N, found_N, strict=True), strict=True)
+            for (question, _), answers in zip(pairs_N, zip(extracted_N, any_form_N, strict=True), strict=True)
             for answer in answers
             if answer is not None
         ]
         outcomes = iter(check_many(self.check, pairs))
         both_N = [
             tuple(Outcome.NO_ANSWER if answer is None else next(outcomes) for answer in answers)
-            for answers in zip(extracted_N, found_N, strict=True)
+            for answers in zip(extracted_N, any_form_N, strict=True)
         ]
         strict_N = [strict for strict, _ in both_N]
-        # right in the asked form is right in any form; and where nothing else is found, the strict answer stands
+        # Strictly right is leniently right; and without an answer in any form the strict outcome counts for both.
         lenient_N = [
             strict if strict is Outcome.CORRECT or lenient is Outcome.NO_ANSWER else lenient
             for strict, lenient in both_N
@@ -78,12 +86,12 @@ class Grader:
         return strict_N, lenient_N, extracted_N
 
 
-def _look(extract: Extract, text: str) -> str | None:
+def _extract(extract: Extract, text: str) -> str | None:
     try:
         return extract(text)
     except Exception as error:  # one hostile answer must not end a run of days
-        what = f"{getattr(extract, '__name__', 'extractor')} raised {type(error).__name__}: {error}"
-        warnings.warn(f"{what}; such responses count as without an answer", RuntimeWarning, stacklevel=2)
+        problem = f"{getattr(extract, '__name__', 'extractor')} raised {type(error).__name__}: {error}"
+        warnings.warn(f"{problem}; such responses count as without an answer", RuntimeWarning, stacklevel=2)
         return None
 
 

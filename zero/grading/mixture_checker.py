@@ -1,8 +1,8 @@
-"""A mixture of question sets with the right check for each question. conf/questions/mixture.yaml makes one.
+"""A mixture of question sets, each question with the checker of its source. conf/questions/mixture.yaml makes one.
 
-A question's source is known when an answer is checked, but not when an answer in any form is looked for, and the sources may
-look differently (numbers here, formulas there). So `extract_any` hands the response on whole, and the check lets the
-source look.
+A question's source is known when an answer is checked, but not when `extract_any` extracts one, and the sources' own
+`extract_any` may differ (numbers here, formulas there). So the mixture's returns the whole response, from which the check
+extracts with the source's.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from zero.records import Outcome, Question
 
 
 class RawResponse(str):
-    """A whole response, in which the question's source has yet to look for an answer. A type of its own: no text that a
-    model writes can pass for one."""
+    """A whole response, from which the question's source must still extract an answer. A type of its own, since any text may
+    be an extracted answer."""
 
 
 def mixture_set(name: str, sources: Mapping[str, Mapping[str, Any]]) -> Mixture:
@@ -46,7 +46,7 @@ def _required(source: str, settings: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A checker that passes each question, as its source knows it, to the checker of that source."""
+    """A checker that passes each question, with its id in its source, to the checker of that source."""
 
     sets: Mapping[str, QuestionSet]
 
@@ -62,15 +62,15 @@ class Mixed:
         """The outcome of each pair, in order; the pairs of a source are checked together."""
         outcomes = [Outcome.NO_ANSWER] * len(pairs)
         by_source: dict[str, list[tuple[int, Pair]]] = {}
-        for place, (answer, question) in enumerate(pairs):
+        for i, (answer, question) in enumerate(pairs):
             source, inner = split_id(question)
             extracted = self._extract(source, answer)
             if extracted is not None:
-                by_source.setdefault(source, []).append((place, (extracted, inner)))
-        for source, placed in by_source.items():
-            checked = check_many(self.sets[source].check, [pair for _, pair in placed])
-            for (place, _), outcome in zip(placed, checked, strict=True):
-                outcomes[place] = outcome
+                by_source.setdefault(source, []).append((i, (extracted, inner)))
+        for source, numbered in by_source.items():
+            checked = check_many(self.sets[source].check, [pair for _, pair in numbered])
+            for (i, _), outcome in zip(numbered, checked, strict=True):
+                outcomes[i] = outcome
         return outcomes
 
     def _extract(self, source: str, answer: str) -> str | None:
@@ -80,6 +80,6 @@ class Mixed:
         try:
             return extract(str(answer))
         except Exception as error:  # one hostile answer must not end a run of days
-            what = f"{getattr(extract, '__name__', 'extract_any')} raised {type(error).__name__}: {error}"
-            warnings.warn(f"{what}; such responses count as without an answer", RuntimeWarning, stacklevel=2)
+            problem = f"{getattr(extract, '__name__', 'extract_any')} raised {type(error).__name__}: {error}"
+            warnings.warn(f"{problem}; such responses count as without an answer", RuntimeWarning, stacklevel=2)
             return None

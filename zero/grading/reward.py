@@ -1,4 +1,4 @@
-"""From the facts of a verdict to a reward: a weighted sum of named terms."""
+"""The reward of a graded response: a weighted sum of named terms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 from zero.errors import InputError
 from zero.records import Outcome, Response
 
-RewardFunction = Callable[
-    [Response], float
-]  # any function of one response, which also sees its siblings; see rewards.py
+# Any function of one response, which also holds its siblings; see rewards.py
+RewardFunction = Callable[[Response], float]
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Reward:
-    """The sum of weight x function over `terms`; a term's name is that of its curve, reward/NAME. Raises InputError.
+    """The sum of weight x function over `terms`; a term NAME has the metric reward/NAME. Raises InputError.
 
-    One rule for responses cut by the token budget: truncated="incorrect" judges every one of them as a response without
-    an answer, even if an answer could be extracted, so that being cut never pays; "grade" judges them as any other.
+    Responses cut by the token budget: with truncated="incorrect" they count as without an answer, even if one could be
+    extracted, so that being cut never pays; with "grade" they are graded as any other.
     """
 
     terms: Mapping[str, RewardTerm]
@@ -51,16 +50,16 @@ class Reward:
             raise InputError("reward.truncated", self.truncated, "must be incorrect or grade")
 
     def __call__(self, responses_G: Sequence[Response]) -> list[dict[str, float]]:
-        """What each term contributes to the reward of each of the G responses to one prompt: weight x value by name.
+        """For each of the G responses to one prompt, weight x value of each term by name.
 
-        InputError if a term raises or is not finite: a reward that fails in silence would be a curve that lies.
+        InputError if a term raises or is not finite: ignored, it would make the curves wrong.
         """
-        seen_G = [self._seen(response) for response in responses_G]
-        siblings = tuple(seen_G)
-        seen_G = [replace(seen, siblings=siblings) for seen in seen_G]
-        return [{name: self._value(name, term, seen) for name, term in self.terms.items()} for seen in seen_G]
+        siblings = tuple(self._ruled(response) for response in responses_G)
+        with_siblings_G = [replace(response, siblings=siblings) for response in siblings]
+        return [{name: self._value(name, term, r) for name, term in self.terms.items()} for r in with_siblings_G]
 
-    def _seen(self, response: Response) -> Response:
+    def _ruled(self, response: Response) -> Response:
+        """The response under the rule for truncated ones."""
         if response.finished or self.truncated == "grade":
             return response
         return replace(response, strict=Outcome.NO_ANSWER, lenient=Outcome.NO_ANSWER, answer=None)
@@ -69,24 +68,24 @@ class Reward:
         try:
             value = term.weight * float(term.function(response))
         except Exception as error:
-            what = f"raised {type(error).__name__}{_line_of(error)}: {error}"
-            raise self._broken(name, term, what, response) from error
+            problem = f"raised {type(error).__name__}{_line_of(error)}: {error}"
+            raise self._error(name, term, problem, response) from error
         if not math.isfinite(value):
-            raise self._broken(name, term, f"gave {value}", response)
+            raise self._error(name, term, f"gave {value}", response)
         return value
 
-    def _broken(self, name: str, term: RewardTerm, what: str, response: Response) -> InputError:
-        where = f"on a response to question {response.question.id} ({response.text[:60]!r}...)"
+    def _error(self, name: str, term: RewardTerm, problem: str, response: Response) -> InputError:
+        case = f"on a response to question {response.question.id} ({response.text[:60]!r}...)"
         function = getattr(term.function, "func", term.function)
         code = getattr(function, "__code__", None)
-        place = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
-        named = getattr(function, "__name__", function)
-        return InputError(f"reward.terms.{name}", named, f"{what} {where}; mend that function{place}")
+        line = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
+        function_name = getattr(function, "__name__", function)
+        return InputError(f"reward.terms.{name}", function_name, f"{problem} {case}; mend that function{line}")
 
 
 def make_reward(terms: Mapping[str, Mapping[str, Any]], truncated: str = "incorrect") -> Reward:
-    """A reward from the settings of conf/reward: of each term the dotted path of its `function`, its `weight` (default 1)
-    and the function's own arguments. InputError for a function that cannot be had, or does not take them."""
+    """A reward from the settings of conf/reward: for each term the dotted path of its `function`, its `weight` (default 1) and
+    the function's own arguments. InputError for a function that cannot be imported, or does not take the arguments."""
     return Reward({name: _term(f"reward.terms.{name}", settings) for name, settings in terms.items()}, truncated)
 
 
@@ -106,8 +105,8 @@ def _function_at(path: str, key: str) -> Callable[..., float]:
         remedy = f"nothing of that name can be imported ({error}){_nearest_name(path)}"
         raise InputError(key, path, f"{remedy}; give the dotted path of a function") from error
     except Exception as error:  # whatever a module of the user's own may raise
-        what = f"its module cannot be imported: {type(error).__name__}{_line_of(error)}: {error}"
-        raise InputError(key, path, what) from error
+        problem = f"its module cannot be imported: {type(error).__name__}{_line_of(error)}: {error}"
+        raise InputError(key, path, problem) from error
     if not callable(function):
         raise InputError(key, path, f"is no function but of type {type(function).__name__}")
     return function
@@ -134,7 +133,7 @@ def _check_arguments(function: Callable[..., float], path: str, arguments: Mappi
 
 
 def _nearest_name(path: str) -> str:
-    """'; did you mean ...' among what the module of a dotted path holds, or ''."""
+    """'; did you mean ...' with the closest name in the module of a dotted path, or ''."""
     module, _, name = path.rpartition(".")
     try:
         names = [known for known in dir(pkgutil.resolve_name(module)) if not known.startswith("_")]
@@ -145,6 +144,6 @@ def _nearest_name(path: str) -> str:
 
 
 def _line_of(error: Exception) -> str:
-    """Where the error arose: the last line of a function that is not of a library's own."""
+    """' at FILE:LINE' of the last frame outside libraries, or ''."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if "site-packages" not in frame.filename]
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,12 +1,12 @@
-r"""Reward terms that look at the answer and at the form of a response. conf/reward/*.yaml weighs and adds them up.
+r"""Reward terms for the answer and the form of a response. conf/reward/*.yaml weighs and adds them up.
 
-A term is a function of one zero.records.Response; its further arguments are set in yaml; a function of your own,
-anywhere on Python's path, serves as well as these. All are total and linear in the response. Those that look at length
-and repetition stand in rewards_length.py.
+A term is a function of one zero.records.Response, with further arguments set in yaml; your own functions, anywhere on
+Python's path, can be used in the same way. All are total and linear in the response. Terms for length and repetition are in
+rewards_length.py.
 
-Departures from the public systems that these come from, where all of them break: reasoning may span lines; a tag that
-the template already opened in the prompt counts as written by the model; nothing may follow a complete form; nothing is
-executed. Whether an answer is right is never decided here: it is a fact of the Response, from the question set's checker.
+Departures from the public systems that these come from, all of which get these cases wrong: reasoning may span lines; a tag
+that the template opened in the prompt counts as written by the model; nothing may follow a complete form; nothing is
+executed. Whether an answer is right is not decided here: the Response holds the verdict of the question set's checker.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def correctness(response: Response, right: float = 1.0, wrong: float = 0.0, no_a
 def lenient_correctness(
     response: Response, right: float = 1.0, wrong: float = 0.0, no_answer: float | None = None
 ) -> float:
-    """As `correctness`, for the answer in whatever form it stands: SimpleRL-Zoo's way, after a rigid form did harm to
-    weak base models."""
+    """As `correctness`, for the answer in any form: SimpleRL-Zoo's choice, since a rigid form harmed weak base models."""
     return _worth(response.lenient, right, wrong, no_answer)
 
 
@@ -55,7 +54,7 @@ def has_answer(response: Response) -> float:
 def boxed_present(response: Response, present: float = 1.0, absent: float = 0.0) -> float:
     r"""`present` if the string "boxed" stands anywhere in the response, else `absent`. SimpleRL v0.
 
-    It asks for no more than the word, as theirs does: `\boxed{` that never closes has it.
+    As in theirs the word is enough: a `\boxed{` that never closes counts.
     """
     return present if "boxed" in response.text else absent
 
@@ -73,10 +72,10 @@ def closeness(response: Response) -> float:
     """
     if response.correct:
         return 1.0
-    wanted = _wanted(response.question)
-    if wanted is None:
+    task = _numbers_and_target(response.question)
+    if task is None:
         raise ValueError("questions must have numbers and a target in meta, as those of questions=countdown have")
-    (numbers, target), expression = wanted, _arithmetic(response.answer)
+    (numbers, target), expression = task, _expression(response.answer)
     if expression is None or expression.value is None or expression.numbers != numbers:
         return 0.0
     return float(max(Fraction(0), 1 - abs(expression.value - target) / max(1, abs(target))))
@@ -85,7 +84,7 @@ def closeness(response: Response) -> float:
 def general_points(
     response: Response, right: float = 5.0, unsolved: float = -1.0, numbers: float = -2.0, illegal: float = -3.0
 ) -> float:
-    """Levels of a formula over cards: `right`; a legal one with another value `unsolved`; one that does not use each
+    """Four levels for a formula over cards: `right`; a legal one with another value `unsolved`; one that does not use each
     card's number once `numbers`; no answer, or no formula, `illegal`. SFTvsRL, one turn.
 
     Theirs adds the penalty of overused to that of unused numbers (-4, below an illegal formula), takes a space for an
@@ -93,19 +92,19 @@ def general_points(
     """
     if response.correct:
         return right
-    wanted, expression = _wanted(response.question), _arithmetic(response.answer)
+    task, expression = _numbers_and_target(response.question), _expression(response.answer)
     if expression is None:
         return illegal
-    return numbers if wanted is not None and expression.numbers != wanted[0] else unsolved
+    return numbers if task is not None and expression.numbers != task[0] else unsolved
 
 
-def _wanted(question: Question) -> tuple[tuple[int, ...], int] | None:
+def _numbers_and_target(question: Question) -> tuple[tuple[int, ...], int] | None:
     """The numbers in ascending order, and the target, of a question that has them."""
     numbers, target = question.meta.get("numbers"), question.meta.get("target")
     return None if numbers is None or target is None else (tuple(sorted(numbers)), target)
 
 
-def _arithmetic(answer: str | None) -> Expression | None:
+def _expression(answer: str | None) -> Expression | None:
     try:
         return read_expression(answer or "")
     except ValueError:
@@ -140,8 +139,9 @@ def tags_in_order(response: Response, think: str = "think") -> float:
     """1 if the response begins with `<think>`, and `</think>`, white space or none, `<answer>` and `</answer>` follow,
     whatever stands after; else 0. The GRPO demo's soft form, over several lines too."""
     whole = _whole(response, think).lstrip()
-    turn = re.search(rf"</{re.escape(think)}>\s*<answer>", whole)
-    return float(whole.startswith(f"<{think}>") and turn is not None and whole.find("</answer>", turn.end()) >= 0)
+    between = re.search(rf"</{re.escape(think)}>\s*<answer>", whole)
+    closed = between is not None and whole.find("</answer>", between.end()) >= 0
+    return float(whole.startswith(f"<{think}>") and closed)
 
 
 def tag_count(response: Response, think: str = "think") -> float:
@@ -168,7 +168,7 @@ def reasoning_steps(response: Response, enough: int = 3) -> float:
 
 
 def _whole(response: Response, think: str) -> str:
-    """The response, led by the tag that the template opened at the very end of the prompt, if it did."""
+    """The response, with the tag before it that the template opened at the very end of the prompt, if it did."""
     opening, prompt = f"<{think}>", response.prompt.rstrip()
     return response.prompt[len(prompt) - len(opening) :] + response.text if prompt.endswith(opening) else response.text
 
@@ -179,10 +179,10 @@ def _tags_once(whole: str, think: str) -> int:
 
 
 def _answer_block(response: Response, think: str, own_lines: bool) -> str | None:
-    """What stands in <answer> if the whole response has the form of `tag_format`."""
+    """The text in <answer> if the whole response has the form of `tag_format`, else None."""
     whole = _whole(response, think)
     if any(whole.count(tag) != 1 for tag in (f"<{think}>", f"</{think}>", "<answer>", "</answer>")):
-        return None  # also what keeps the search below linear: no tag can be tried twice
+        return None  # this also keeps the search below linear
     end, around, last = ("\n", "", "\n?") if own_lines else ("", r"\s*", r"\s*")
     name, between = re.escape(think), around or end
     form = rf"{around}<{name}>{end}.*?{end}</{name}>{between}<answer>{end}(.*?){end}</answer>{last}"

@@ -1,6 +1,6 @@
-"""Reward terms that look at length and repetition. Lengths are tokens of the response, budgets those of sampling.
+"""Reward terms for length and repetition. Lengths are tokens of the response, the budget is sampling.max_tokens.
 
-Departure from open-r1, which has most of these: it counts characters, and against a length fixed in the recipe.
+Departure from open-r1, which has most of these: it counts characters, against a length fixed in the recipe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def cosine_length(
     last + (first - last) (1 + cos(pi min(1, tokens / budget))) / 2. `right` for a right answer, else `wrong`.
 
     open-r1 with its defaults, after Yeo et al. 2025 (arXiv 2502.03373). Theirs is not clipped, so that a right answer's
-    reward climbs back to its top at twice the length. If `wrong` ascends, being cut pays: there it ends.
+    reward rises to its maximum again at twice the length. If `wrong` ascends, being cut pays.
     """
     first, last = right if response.correct else wrong
     share = min(1.0, response.tokens / max(1, response.budget))
@@ -61,9 +61,9 @@ def soft_overlong(response: Response, share: float = 0.2) -> float:
     with 4,096 of 20,480 tokens. `share` is above 0, at most 1."""
     if not 0 < share <= 1:
         raise ValueError("share must be above 0 and at most 1")
-    room = share * max(1, response.budget)
-    over = response.tokens - (response.budget - room)
-    return -min(1.0, over / room) if over > 0 else 0.0
+    zone = share * max(1, response.budget)
+    over = response.tokens - (response.budget - zone)
+    return -min(1.0, over / zone) if over > 0 else 0.0
 
 
 def truncation_penalty(response: Response, value: float = -1.0) -> float:

@@ -1,8 +1,8 @@
-"""Checks under limits that no answer can exceed: in processes of their own, killed and replaced.
+"""Checks under hard limits of time and memory, in worker processes that are killed and replaced.
 
 A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `SandboxedChecker` and
-never imported here. Limits are CPU seconds and memory, set by the kernel (zero/grading/sandbox_worker.py); wall time is only a
-backstop. A worker that dies, of whatever, makes one answer a timeout and is replaced in milliseconds.
+never imported here. The kernel enforces limits of CPU seconds and memory (zero/grading/sandbox_worker.py); wall time is only
+a backstop. A worker that dies, for any reason, makes its answer a timeout and is replaced in milliseconds.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even 
 def check_many(check: Checker, pairs: Sequence[Pair]) -> list[Outcome]:
     """The outcome of each (answer, question), in order, whether or not the checker has workers of its own."""
     many = getattr(check, "many", None)
-    return many(pairs) if many else [_here(check, *pair) for pair in pairs]
+    return many(pairs) if many else [_in_process(check, *pair) for pair in pairs]
 
 
-def _here(check: Checker, answer: str, question: Question) -> Outcome:
+def _in_process(check: Checker, answer: str, question: Question) -> Outcome:
     try:
         return Outcome.CORRECT if check(answer, question) else Outcome.WRONG
     except ValueError:
@@ -46,22 +46,22 @@ def _here(check: Checker, answer: str, question: Question) -> Outcome:
     except (MemoryError, RecursionError, TimeoutError):
         return Outcome.TIMEOUT
     except Exception as error:  # one hostile answer must not end a run of days
-        _complain(f"{type(error).__name__}: {error}", getattr(check, "__name__", "checker"))
+        _warn(f"{type(error).__name__}: {error}", getattr(check, "__name__", "checker"))
         return Outcome.FAILED
 
 
-def _complain(what: str, where: str) -> None:
-    warnings.warn(f"{where} raised {what}; such answers count as failed", RuntimeWarning, stacklevel=2)
+def _warn(error: str, checker: str) -> None:
+    warnings.warn(f"{checker} raised {error}; such answers count as failed", RuntimeWarning, stacklevel=2)
 
 
 @dataclass(frozen=True)
 class SandboxedChecker:
     """A checker run in worker processes. `path` is the dotted path of an ordinary checker.
 
-    quick     a checker for this process that may also say None: undecided, ask the workers
+    quick     a checker for this process that may also return None: undecided, ask the workers
     limit_s   CPU seconds for one answer
-    workers   processes; they are started when the first answer needs one, and shared by all checkers
-    preload   modules that the workers import once, before they fork
+    workers   number of processes, started when the first answer needs one, and shared by all checkers
+    preload   modules that are imported once, before the workers are forked
     """
 
     path: str
@@ -82,7 +82,7 @@ class SandboxedChecker:
             raise InputError("check.limit_s", self.limit_s, "must be above 0, with at least one of check.workers")
 
     def __call__(self, answer: str, question: Question) -> bool:
-        """One answer. TimeoutError and ValueError as a plain checker would raise them."""
+        """Check one answer. Raises TimeoutError and ValueError as a checker in this process would."""
         outcome = self.many([(answer, question)])[0]
         if outcome is Outcome.UNPARSED:
             raise ValueError("cannot be read")
@@ -91,18 +91,18 @@ class SandboxedChecker:
         return outcome is Outcome.CORRECT
 
     def many(self, pairs: Sequence[Pair]) -> list[Outcome]:
-        """The outcome of each pair. Equal answers to a question are checked once, hostile ones too."""
+        """The outcome of each pair. Equal answers to a question are checked once."""
         keys = [(answer, question.id, question.answer) for answer, question in pairs]
         known: dict[object, Outcome | None] = {}
         for key, (answer, question) in zip(keys, pairs, strict=True):
             if key not in known:
                 verdict = self.quick(answer, question) if self.quick else None
                 known[key] = None if verdict is None else Outcome.CORRECT if verdict else Outcome.WRONG
-        open_ = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
-        if open_:
+        undecided = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
+        if undecided:
             modules = (self.path.rpartition(".")[0], *self.preload)
             pool = worker_pool(modules, self.workers)
-            known |= dict(zip(open_, pool.check(self.path, list(open_.values()), self.limit_s), strict=True))
+            known |= dict(zip(undecided, pool.check(self.path, list(undecided.values()), self.limit_s), strict=True))
         return [outcome for key in keys if (outcome := known[key]) is not None]
 
 
@@ -112,7 +112,7 @@ def worker_pool(modules: tuple[str, ...], size: int) -> WorkerPool:
 
 
 class Worker:
-    """One process and what it is doing."""
+    """One process, its current task and that task's deadline."""
 
     def __init__(self, control: socket.socket) -> None:
         self.socket, theirs = socket.socketpair()
@@ -127,7 +127,7 @@ class Worker:
         self.socket.sendall(request)
 
     def alive(self) -> bool:
-        """Whether an idle worker is still there; the machine may have killed it for its memory."""
+        """Whether an idle worker is still there; the kernel may have killed it for memory."""
         self.socket.settimeout(0)
         try:
             return bool(self.socket.recv(1, socket.MSG_PEEK))
@@ -144,10 +144,10 @@ class Worker:
         self.socket.settimeout(timeout)
         received = b""
         while not received.endswith(b"\n"):
-            piece = self.socket.recv(4096)
-            if not piece:
+            chunk = self.socket.recv(4096)
+            if not chunk:
                 raise EOFError("the worker is gone")
-            received += piece
+            received += chunk
         return received.decode().rstrip("\n")
 
     def end(self) -> None:
@@ -157,21 +157,19 @@ class Worker:
 
 
 class WorkerPool:
-    """The process that forks workers (zero/grading/sandbox_worker.py) and `size` of those at work."""
+    """The process that forks workers (zero/grading/sandbox_worker.py), and up to `size` workers."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:
         self._control, theirs = socket.socketpair()
-        # a fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
-        places = os.pathsep.join(
-            path or os.getcwd() for path in sys.path
-        )  # what is importable here is importable there
-        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
+        # A fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
+        python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
+        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
         command = [sys.executable, "-m", "zero.grading.sandbox_worker", str(theirs.fileno()), *modules]
         self._parent = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._size = size
         self._idle: list[Worker] = []
-        atexit.register(self.close)  # were we killed instead, all of them end when their sockets do
+        atexit.register(self.close)  # if this process is killed, they end when their sockets close
 
     def close(self) -> None:
         """End every process."""
@@ -189,7 +187,7 @@ class WorkerPool:
             while waiting or busy:
                 while waiting and len(busy) < self._size:
                     task, (answer, question) = waiting.popleft()
-                    worker = self._hire()
+                    worker = self._idle_worker()
                     worker.send(task, pickle.dumps((path, answer, question, limit_s)), limit_s)
                     busy[worker.socket.fileno()] = worker
                     selector.register(worker.socket, selectors.EVENT_READ)
@@ -201,7 +199,7 @@ class WorkerPool:
                     outcomes[worker.task] = self._finish(worker, fd in ready, path)
         return outcomes
 
-    def _hire(self) -> Worker:
+    def _idle_worker(self) -> Worker:
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
@@ -213,7 +211,7 @@ class WorkerPool:
             raise RuntimeError(f"no worker for grading could start ({error}); its own error stands above") from error
 
     def _finish(self, worker: Worker, ready: bool, path: str) -> Outcome:
-        """The outcome of a worker's task; the worker goes back to the idle ones or to its end."""
+        """The outcome of a worker's task; the worker becomes idle, or is ended if it did not reply."""
         try:
             name, _, detail = worker.receive().partition(":") if ready else ("", "", "")
         except (OSError, EOFError):
@@ -223,5 +221,5 @@ class WorkerPool:
             return Outcome.TIMEOUT
         self._idle.append(worker)
         if detail:
-            _complain(detail, path)
+            _warn(detail, path)
         return Outcome(name)

@@ -1,8 +1,8 @@
 """python -m zero.grading.sandbox_worker FD MODULE...: a process that imports once, and then forks workers on request.
 
-A worker costs milliseconds instead of the second that sympy takes to import, so that one can be thrown away with every
-hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, an outcome as one line out. Its
-limits are the kernel's own: a CPU timer whose signal kills, and a ceiling of memory. Nothing in it can be written to disk.
+A forked worker costs milliseconds instead of the second that sympy takes to import, so that one can be lost with every
+hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, an outcome as one line out. The
+kernel enforces its limits: a CPU timer whose signal kills, a ceiling of memory, and no writes to disk.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ STACK = 3000  # Python frames: a deeper formula is refused, long before the C st
 def main() -> None:
     """Import, then fork a worker for each socket that arrives, until the other side is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a terminal that closes are the trainer's to handle
+    for number in (signal.SIGINT, signal.SIGHUP):  # the trainer handles Ctrl-C and a closing terminal
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    logging.disable(logging.CRITICAL)  # libraries that log every formula they cannot read
+    logging.disable(logging.CRITICAL)  # libraries log every formula that they cannot read
     for module in sys.argv[2:]:
         imported = import_module(module)
-        getattr(imported, "warm_up", int)()  # caches filled once, not in every new worker
+        getattr(imported, "warm_up", int)()  # fills caches once instead of in every worker
     gc.freeze()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -66,7 +66,7 @@ def serve(stream: Any) -> None:
 
 
 def judge(path: str, answer: str, question: Any) -> str:
-    """The outcome of one check, and for a failure what was raised, after a colon."""
+    """The outcome of one check; for a failure followed by a colon and the error."""
     try:
         module, _, function = path.rpartition(".")
         return Outcome.CORRECT if getattr(import_module(module), function)(answer, question) else Outcome.WRONG
@@ -79,7 +79,7 @@ def judge(path: str, answer: str, question: Any) -> str:
 
 
 def reply(stream: BinaryIO, text: str) -> None:
-    """One line, whatever the text holds."""
+    """Send `text` as one line."""
     stream.write(" ".join(text.split()).encode("ascii", "backslashreplace")[:2000] + b"\n")
     stream.flush()
 

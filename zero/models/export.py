@@ -1,4 +1,4 @@
-"""The trained model as a Hugging Face folder: in which precision it is stored, and how it is written whole or not at all."""
+"""Export the trained model as a Hugging Face folder, in a chosen precision, complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zero.learner import Learner
 
 Config = Mapping[str, Any]
-STORED = ("float32", "bfloat16", "float16")  # what the weights of an exported model may be
+STORED = ("float32", "bfloat16", "float16")  # dtypes of an exported model
 
 
 def export_model(learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dtype, world: World) -> None:
@@ -38,9 +38,9 @@ def export_model(learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dt
 
 
 def export_dtype(config: Config) -> torch.dtype:
-    """What the trained model is stored in: `dtype`; if null, what the model itself was stored in, else float32.
+    """The dtype of the exported model: `dtype`; if null, that of the original model's files, else float32.
 
-    Training keeps float32 whatever it says. Call it once the model has been loaded: it asks the cache, not the hub.
+    Training uses float32 in any case. Call it after the model has been loaded: it reads the cache, not the hub.
     """
     import torch
     from transformers import AutoConfig
@@ -49,16 +49,16 @@ def export_dtype(config: Config) -> torch.dtype:
     if name is not None and name not in STORED:
         raise InputError("model.dtype", name, f"must be {', '.join(STORED)}, or null for the model's own")
     if name is None:
-        own = AutoConfig.from_pretrained(local_path(config), local_files_only=True, trust_remote_code=False)
-        stored = own.dtype or own.get_text_config().dtype
+        original = AutoConfig.from_pretrained(local_path(config), local_files_only=True, trust_remote_code=False)
+        stored = original.dtype or original.get_text_config().dtype
         name = str(stored).removeprefix("torch.")
     return getattr(torch, name if name in STORED else "float32")
 
 
 def store_as(folder: Path, dtype: torch.dtype) -> None:
-    """Rewrite the weights of a Hugging Face folder in `dtype`, one file at a time, and say so in its config.json.
+    """Rewrite the weights of a Hugging Face folder in `dtype`, one file at a time, and set it in config.json.
 
-    A folder that has it already keeps its bytes. Adapters and other files in subfolders are left alone.
+    Files that have this dtype keep their bytes. Adapters and other files in subfolders are not changed.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file

@@ -1,8 +1,7 @@
-"""Where a model comes from, in what it is stored, and what it needs.
+"""Find and load a model: a folder, or a repository of the Hugging Face hub at a revision.
 
-A model is a folder, or a repository of the Hugging Face hub at a revision. `find` says in seconds whether a repository can
-be had: from the cache, or from the hub by one question with a time limit, before transformers begins its own, which retries
-for a minute and ends in a page of text. `load_model` then loads it.
+`find` checks within seconds that a repository is available, in the cache or at the hub, by one request with a time limit;
+transformers itself would retry for a minute and end with a page of text. `load_model` then loads it.
 
 Memory of training all parameters, beside activations and logits, in bytes for each:
 
@@ -48,7 +47,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Where transformers is to load from: a folder, or a hub id and its revision."""
+    """What transformers loads: a folder, or a hub id and its revision."""
 
     path: str
     revision: str | None = None
@@ -56,17 +55,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the hub does not give a model, and what to do about it."""
+    """Why the hub does not give a model, and the remedy."""
 
-    what: str
+    reason: str
     remedy: str
     key: str = "model.path"
 
 
 def find(config: Config) -> Source:
-    """The model that a config names, on this machine or at the hub; InputError says what is missing and what to do.
-
-    A complete copy in the cache serves where the hub does not. `config` holds `path`, and maybe `revision`.
+    """The model that a config (`path` and maybe `revision`) names, on this machine or at the hub; a complete copy in the cache
+    is used if the hub does not give it. InputError says what is missing, with a remedy.
     """
     path, revision = str(config["path"]), config.get("revision")
     folder = model_folder(path)
@@ -80,7 +78,7 @@ def find(config: Config) -> Source:
     return _at_hub(path, revision)
 
 
-@cache  # a run asks once, and so does a sweep of runs in one process; a refusal is no result and is asked about again
+@cache  # one request for all runs of a process; a refusal raises and is not cached
 def _at_hub(path: str, revision: str | None) -> Source:
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -92,32 +90,32 @@ def _at_hub(path: str, revision: str | None) -> Source:
     copy = cached(path, revision)
     if copy and re.fullmatch(COMMIT, revision or ""):
         return Source(copy)  # a commit never changes
-    offline = Refusal("HF_HUB_OFFLINE is set", _fetch(path, revision))
+    offline = Refusal("HF_HUB_OFFLINE is set", _how_to_download(path, revision))
     refusal = offline if is_offline_mode() else ask(path, revision)
     if refusal is None:
         return Source(path, revision)
     if copy is None:
         value = path if refusal.key == "model.path" else revision
-        remedy = f"{refusal.what}, and the cache of this machine has no copy; {refusal.remedy}"
+        remedy = f"{refusal.reason}, and the cache of this machine has no copy; {refusal.remedy}"
         raise InputError(refusal.key, value, remedy)
     if refusal is not offline:
-        print(f"model {path}: {refusal.what}; the copy in the cache of this machine is taken", file=sys.stderr)
-    return Source(copy)  # not the id: transformers would ask the hub all the same, whatever it is told
+        print(f"model {path}: {refusal.reason}; the copy in the cache of this machine is taken", file=sys.stderr)
+    return Source(copy)  # not the id, with which transformers would ask the hub all the same
 
 
 def cached(path: str, revision: str | None) -> str | None:
-    """The folder of the hub's cache that holds all of a model: config, tokenizer and every file of weights."""
+    """The folder of the hub's cache if it holds a complete model: config, tokenizer and every file of weights; else None."""
     folder = snapshot(path, revision)
 
-    def at(name: str) -> bool:
+    def has(name: str) -> bool:
         return folder is not None and (Path(folder) / name).is_file()
 
-    whole = any(map(at, TOKENIZERS)) and any(at(name) and _complete(Path(folder or "") / name) for name in WEIGHTS)
-    return folder if whole else None
+    complete = any(map(has, TOKENIZERS)) and any(has(name) and _complete(Path(folder or "") / name) for name in WEIGHTS)
+    return folder if complete else None
 
 
 def snapshot(path: str, revision: str | None) -> str | None:
-    """The folder of the hub's cache for a revision, named after its commit, if it holds at least the config."""
+    """The folder of a revision in the hub's cache, named after its commit, if it holds at least the config."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(path, "config.json", revision=revision)
@@ -125,7 +123,7 @@ def snapshot(path: str, revision: str | None) -> str | None:
 
 
 def _complete(weights: Path) -> bool:
-    """Whether every file is there that an index names; a file of weights is complete by itself."""
+    """Whether all files that an index of weights names are there; a single file of weights is complete."""
     if not weights.name.endswith(".index.json"):
         return True
     try:
@@ -133,11 +131,11 @@ def _complete(weights: Path) -> bool:
             (weights.parent / name).is_file() for name in set(json.loads(weights.read_text())["weight_map"].values())
         )
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return False  # not an index: let it be fetched again
+        return False  # a damaged index: download it again
 
 
 def ask(path: str, revision: str | None) -> Refusal | None:
-    """One question to the hub, for config.json: None if it would give it."""
+    """Ask the hub for the metadata of config.json: None if it is available, else why not."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub import errors as hub
 
@@ -162,22 +160,22 @@ def ask(path: str, revision: str | None) -> Refusal | None:
             return Refusal(f"{home} refuses it (status {status})", licence)
         if status == 404:
             return Refusal(f"{home} has no such model", f"{_nearest(path)}or give model.path=FOLDER")
-        return Refusal(f"{home} answers with status {status}", _fetch(path, revision))
-    except Exception as error:  # of whichever HTTP client this version of huggingface_hub has
-        return Refusal(f"{home} cannot be reached ({type(error).__name__})", _fetch(path, revision))
+        return Refusal(f"{home} answers with status {status}", _how_to_download(path, revision))
+    except Exception as error:  # of the HTTP client of this version of huggingface_hub
+        return Refusal(f"{home} cannot be reached ({type(error).__name__})", _how_to_download(path, revision))
     return None
 
 
-def _fetch(path: str, revision: str | None) -> str:
-    at = f" --revision {revision}" if revision else ""
+def _how_to_download(path: str, revision: str | None) -> str:
+    flag = f" --revision {revision}" if revision else ""
     return (
-        f"where there is a network: hf download {path}{at}; then here, with that cache (HF_HOME), HF_HUB_OFFLINE=1; "
+        f"where there is a network: hf download {path}{flag}; then here, with that cache (HF_HOME), HF_HUB_OFFLINE=1; "
         "or give model.path=FOLDER"
     )
 
 
 def _nearest(path: str) -> str:
-    """'did you mean ...? ' of the hub ids in conf/model."""
+    """'did you mean ...? ' with the closest hub id in conf/model, else 'correct it, '."""
     files = sorted((CONF / "model").glob("*.yaml"))
     known = {match[1]: file.stem for file in files if (match := re.search(r"^path: (\S+)", file.read_text(), re.M))}
     close = difflib.get_close_matches(path, list(known), n=1, cutoff=0.75)
@@ -194,30 +192,30 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     import torch
     import transformers.utils
 
-    # It would import scikit-learn and scipy, seconds, for assisted decoding and for boxes in pictures: nothing here.
+    # Else transformers imports scikit-learn and scipy (seconds), for assisted decoding and image boxes, unused here.
     transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity(CRITICAL)  # it prints a table of what does not fit; our own line says it
-    getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own line says what failed
+    logging.set_verbosity(CRITICAL)  # it prints a table of mismatches; our own errors name them
+    getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own errors say what failed
     logging.disable_progress_bar()
-    how = {"revision": source.revision or "main", "trust_remote_code": False}  # no code of a repository is ever run
+    options = {"revision": source.revision or "main", "trust_remote_code": False}  # never run a repository's code
     model: Any
     loaded: Mapping[str, Any] = {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **how)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
         if weights:
-            whole: Any = AutoModelForCausalLM.from_pretrained(
-                source.path, dtype=torch.float32, output_loading_info=True, **how
+            model_and_info: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, dtype=torch.float32, output_loading_info=True, **options
             )
-            model, loaded = whole
+            model, loaded = model_and_info
         else:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **how))
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **options))
     except MemoryError:
         raise
-    except Exception as error:  # whatever transformers and its libraries make of files that others wrote
+    except Exception as error:  # transformers and its libraries raise many kinds for bad files
         raise InputError("model.path", config["path"], _broken(error)) from error
     check_tokenizer(tokenizer, model.config, config["path"])
     if weights:
@@ -228,16 +226,16 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     return model, tokenizer, context_of(config["context"], model.config)
 
 
-def context_of(wanted: int | None, config: Any) -> int:
-    """The context length in tokens: what the user wants, within the model's own limit if its config names one."""
-    most = getattr(config.get_text_config(), "max_position_embeddings", None)
-    most = most if isinstance(most, int) and most > 0 else None  # -1 of models without one
-    if wanted is None and most is None:
+def context_of(requested: int | None, config: Any) -> int:
+    """The context length in tokens: `requested` if it is within the limit of the model's config, by default that limit."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = limit if isinstance(limit, int) and limit > 0 else None  # -1 for models without one
+    if requested is None and limit is None:
         remedy = "the model's config names no limit; give one: model.context=2048"
         raise InputError("model.context", "null", remedy)
-    if wanted is not None and most is not None and wanted > most:
-        raise InputError("model.context", wanted, f"the model's own limit is {most} tokens; set it within that")
-    return wanted or int(most or 0)
+    if requested is not None and limit is not None and requested > limit:
+        raise InputError("model.context", requested, f"the model's own limit is {limit} tokens; set it within that")
+    return requested or int(limit or 0)
 
 
 def _broken(error: Exception) -> str:
@@ -255,7 +253,7 @@ def _broken(error: Exception) -> str:
 
 
 def _check_weights(model: Any, loaded: Mapping[str, Any], path: str) -> None:
-    """Refuse quantized weights, missing ones, which transformers replaces by random numbers, and NaN or infinite ones."""
+    """InputError for weights that are quantized, missing (transformers would fill in random numbers), NaN or infinite."""
     import torch
 
     if quantized := getattr(model.config, "quantization_config", None):
@@ -274,7 +272,7 @@ def _check_weights(model: Any, loaded: Mapping[str, Any], path: str) -> None:
 
 
 def commit(config: Config) -> str | None:
-    """The commit of a hub model that has been loaded: as model.revision it names these weights for good."""
+    """The commit of a hub model that has been loaded: as model.revision it always names these weights."""
     path = config["path"]
     folder = None if Path(model_folder(path)).is_dir() else snapshot(path, config.get("revision"))
     return Path(folder).name if folder else None

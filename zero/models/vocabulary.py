@@ -1,4 +1,4 @@
-"""Which token ids a model and its tokenizer share."""
+"""The token ids that a model and its tokenizer share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zero.errors import InputError
 def vocabulary_size(tokenizer: Any, config: Any) -> int:
     """The number of ids that can be sampled: up to the tokenizer's highest, within the model's embedding.
 
-    Ids may have holes, so the number of tokens will not do: an end-of-text token beyond it could never be drawn.
+    Not the number of tokens, since ids may have gaps: an end-of-text token beyond that number could never be sampled.
     """
     return min(highest_id(tokenizer) + 1, config.get_text_config().vocab_size)
 
@@ -23,10 +23,10 @@ def highest_id(tokenizer: Any) -> int:
 
 
 def check_tokenizer(tokenizer: Any, config: Any, path: str) -> None:
-    """Refuse a tokenizer that knows nothing, or whose end-of-text token has no row in the model's embedding.
+    """InputError for an empty tokenizer (which transformers silently makes where files are missing), or for an end-of-text token
+    without a row in the model's embedding.
 
-    Where files are missing, transformers makes an empty tokenizer and says nothing. A padding token beyond the embedding
-    (added to many published tokenizers) is replaced: what is padded is never read. Raises InputError.
+    A padding token beyond the embedding (added to many published tokenizers) is replaced: padding is never read.
     """
     if not tokenizer.encode("1 + 1 = ?", add_special_tokens=False):
         remedy = "its tokenizer knows no tokens (files missing?); copy tokenizer.json and tokenizer_config.json from its source"
@@ -43,7 +43,7 @@ def check_tokenizer(tokenizer: Any, config: Any, path: str) -> None:
 
 
 def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
-    """Refuse a prompt with a token beyond the model's embedding. Raises InputError."""
+    """InputError for a prompt with a token beyond the model's embedding."""
     if ids and max(ids) >= vocabulary:
         token = tokenizer.convert_ids_to_tokens(max(ids))
         remedy = (
@@ -54,8 +54,8 @@ def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
 
 
 def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Write into a folder what vLLM reads of a model: the tokenizer, and the config with the vocabulary cut to the
-    tokenizer's, so that the padding rows of an embedding matrix can never be drawn."""
+    """Write the files of a model that vLLM reads into a folder: the tokenizer, and the config with the vocabulary cut to the
+    tokenizer's, so that padding rows of the embedding can never be sampled."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = deepcopy(config)
@@ -64,7 +64,7 @@ def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
     if (text.pad_token_id or 0) >= text.vocab_size:
         text.pad_token_id = None
     known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if isinstance(known, type):  # a config that never saw a checkpoint names no architecture
+    if isinstance(known, type):  # the config of a model that was never saved names no architecture
         config.architectures = [known.__name__]
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

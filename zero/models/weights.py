@@ -1,4 +1,4 @@
-"""Weights that training runs kept, as the stream of names and tensors that engines take. Imports torch."""
+"""Stored weights of training runs as the iterators of names and tensors that engines take. Imports torch."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from zero.models.load import load_model
 from zero.tracking import provenance
 
 Config = Mapping[str, Any]
-SMALL = 2**26  # values of a model that are all looked at: a fifth of a second
+SMALL = 2**26  # values of a model up to which its fingerprint covers all of them: a fifth of a second
 SAMPLED = 1024  # values of a tensor in the fingerprint of weights
 
 
 def weights_of(path: Path, model_config: Config, lora: Any = None) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a training run kept in `path`; a checkpoint's adapters (`lora`: their config) are merged into the model
-    that they were trained on. InputError if the checkpoint is damaged, or does not fit."""
+    """The weights that a training run stored in `path`; a checkpoint's adapters (`lora`: their config) are merged into the model
+    that they were trained on. InputError if the checkpoint is damaged, or does not fit the model."""
     if lora is None or (path / "config.json").is_file():
         yield from stored_weights(path)
         return
     model = load_model(model_config)[0]
     adapters = instantiate(lora).onto(model, seed=0)
-    lost = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
-    if lost:
-        raise InputError(
-            "step", path.name, f"its adapters do not fit the model ({lost[0]}); choose the run's own model"
-        )
+    unexpected = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
+    if unexpected:
+        remedy = f"its adapters do not fit the model ({unexpected[0]}); choose the run's own model"
+        raise InputError("step", path.name, remedy)
     yield from adapters.weights()
 
 
 def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of a checkpoint, verified, without an optimizer; or of a Hugging Face folder. InputError."""
+    """(name, tensor) of a checkpoint's policy, verified by its hashes, or of a Hugging Face folder. InputError if damaged."""
     if (path / "config.json").is_file():
-        model = load_model({"path": str(path), "context": 1})[0]  # of no matter here, and some models name no limit
+        model = load_model({"path": str(path), "context": 1})[0]  # any context, since some models name no limit
         yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
         return
     files = sorted(p for p in path.glob("policy*.safetensors") if not p.name.startswith("policy_optimizer"))
@@ -62,13 +61,13 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def as_computed(weights: Iterable[tuple[str, Tensor]], run: Path) -> Iterator[tuple[str, Tensor]]:
-    """The weights as a training run in `run` computes and samples with them: its checkpoints hold finer ones."""
+    """The weights in the precision of the run's forward pass and sampling; its checkpoints hold float32 masters."""
     rounded = (provenance.starts(run) or [{}])[-1].get("precision") == "bfloat16"
     return ((name, tensor.bfloat16() if rounded else tensor) for name, tensor in weights)
 
 
 def fingerprint(model: Any, tokenizer: Any) -> str:
-    """Names a loaded model: by every value of a small one, by a sample of a large one's, by its words and chat template."""
+    """A hash of a loaded model: of all values of a small one, of a sample of a large one's, of its vocabulary and chat template."""
     digest = hashlib.sha256()
     parameters = [(name, p.detach()) for name, p in model.named_parameters()]
     if sum(p.numel() for _, p in parameters) <= SMALL:
@@ -83,9 +82,9 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
 
 
 def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
-    """The same weights, while their names, shapes and a sample of their values go into the fingerprint."""
+    """Yields the same weights, and adds their names, shapes and a sample of their values to the hash `fingerprint`."""
     for name, tensor in weights:
         flat = tensor.detach().flatten()
-        some = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().numpy()
-        fingerprint.update(f"{name}{list(tensor.shape)}".encode() + some.tobytes())
+        sample = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().numpy()
+        fingerprint.update(f"{name}{list(tensor.shape)}".encode() + sample.tobytes())
         yield name, tensor

@@ -1,8 +1,8 @@
-"""What a run is about to send to its model, for a person: one prompt as the model sees it, and where responses end.
+"""A printed check before a run: one prompt as the model sees it, what ends a response, and warnings.
 
-Most silent failures of zero-RL are here: a format written out in tokens that the tokenizer does not know, a second BOS,
-a response that nothing ends. `doubts` finds those that can be seen from the prompt, the stops and the tokenizer alone,
-`settings_doubts` those of the learning rates.
+Most silent failures of zero-RL are here: a chat format in tokens that the tokenizer does not know, a second BOS, a response
+that nothing ends. `doubts` finds those that show in the prompt, the stops and the tokenizer, `settings_doubts` those of
+learning rates.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from zero.config import recipes
 from zero.records import Prompt, Sampling
 
-SHOWN = (360, 240)  # characters of a long prompt's beginning and end; one that is hardly longer is shown whole
-TOO_LOW = 20  # times below the usual rate
+SHOWN = (360, 240)  # characters of a long prompt's beginning and end; one hardly longer is shown whole
+TOO_LOW = 20  # factor below the usual learning rate
 ENDS = 3  # tokens shown at either end
 
 # Tokens that end a turn in the chat formats of Qwen, Llama 3, Phi, Gemma and DeepSeek
@@ -38,7 +38,7 @@ def preflight(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> str:
 
 
 def doubts(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> list[str]:
-    """What is probably wrong, one sentence of ASCII each; none if nothing is."""
+    """Warnings about the prompt and its stops, one sentence of ASCII each."""
     vocabulary = tokenizer.get_vocab()
     return [
         *_of_tokens(prompt, tokenizer, vocabulary),
@@ -49,7 +49,7 @@ def doubts(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> list[str]:
 
 
 def settings_doubts(config: Mapping[str, Any], parameters: float) -> list[str]:
-    """Settings of a training run that are known to ruin a model of this many parameters, or to teach it nothing."""
+    """Warnings about settings that are known to ruin a model of this many parameters, or to change it hardly at all."""
     fitting, learner, optim = recipes.of_size(parameters), config["learner"], config["optim"]
     key, where = ("lora_lr", "the adapters of a model") if "lora" in learner else ("lr", "a model")
     usual, most, size = fitting[key], fitting[f"{key}_max"], f"{where} of {parameters / 1e6:,.4g} M parameters"
@@ -91,8 +91,8 @@ def _of_tokens(prompt: Prompt, tokenizer: Any, vocabulary: Mapping[str, int]) ->
     for text in dict.fromkeys(_CONTROL.findall(prompt.text)):
         pieces = tokenizer.encode(text, add_special_tokens=False)
         if vocabulary.get(text) not in pieces:
-            what = f"no token of this model but {len(pieces)} pieces of text"
-            doubts.append(f"{_ascii(text)} is {what}: is the template another family's format?")
+            spelling = f"no token of this model but {len(pieces)} pieces of text"
+            doubts.append(f"{_ascii(text)} is {spelling}: is the template another family's format?")
     return doubts
 
 
@@ -156,7 +156,7 @@ def _without_middle(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    r"""Everything but visible ASCII escaped: a newline is `\n`, and what would steer a terminal cannot."""
+    r"""The text with all but visible ASCII escaped (a newline is `\n`), so that it cannot hold terminal control codes."""
     return text.encode("unicode_escape").decode("ascii")
 
 

@@ -1,2 +1,2 @@
-"""The nano world: synthetic questions, a corpus about them, and tiny base models pretrained on it (in base/; plain/, domain/ and
-search/ have read other mixes of it)."""
+"""The nano world: synthetic questions, a corpus about them, and tiny base models pretrained on it (base/; those in plain/, domain/
+and search/ were pretrained on other mixes)."""

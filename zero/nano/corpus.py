@@ -49,7 +49,7 @@ TALK = (
 
 @dataclass(frozen=True)
 class Mix:
-    """What share of what the corpus holds. Shares within a mapping are relative; the others are probabilities."""
+    """The composition of the corpus. Shares within a mapping are relative; the others are probabilities."""
 
     sets: Mapping[str, float]  # question set -> share
     styles: Mapping[str, float]  # style of a chain's answer (keys of STYLES) -> share
@@ -65,7 +65,7 @@ class Mix:
 
 
 def documents(mix: Mix, seed: int) -> Iterator[Document]:
-    """Endless documents, a pure function of the arguments. Raises InputError for unknown names in the mix."""
+    """Endless documents, determined by the arguments. InputError for unknown names in the mix."""
     for key, known in (("sets", DRAWS), ("styles", STYLES), ("formats", FORMATS)):
         for name in getattr(mix, key):
             if name not in known:

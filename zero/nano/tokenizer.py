@@ -1,6 +1,6 @@
 """The nano tokenizer: a Qwen2 tokenizer (byte-level BPE, NFC, single digits) with few entries, trained on the corpus.
 
-It is Qwen2's in everything but its entries: transformers gives every Qwen2 model that class, whatever its files say.
+All but its entries is Qwen2's: transformers uses that class for every Qwen2 model, whatever its files say.
 """
 
 from __future__ import annotations

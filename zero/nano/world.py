@@ -71,13 +71,13 @@ def _drawn(kind: str, train: int, heldout: int, seed: int) -> dict[bool, tuple[Q
     """The questions of the training split (False) and of the held-out one (True)."""
     rng = random.Random(f"zero.nano/{kind}/{seed}")
     questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
-    wanted = {False: train, True: heldout}
+    sizes = {False: train, True: heldout}
     misses = 0
-    while misses < PATIENCE and any(len(questions[split]) < wanted[split] for split in questions):
+    while misses < PATIENCE and any(len(questions[split]) < sizes[split] for split in questions):
         question = DRAWS[kind](rng)
         split = is_heldout(question)
         misses += 1
-        if len(questions[split]) < wanted[split] and question.id not in questions[split]:
+        if len(questions[split]) < sizes[split] and question.id not in questions[split]:
             questions[split][question.id] = question
             misses = 0
     return {split: tuple(each.values()) for split, each in questions.items()}

@@ -1,10 +1,10 @@
-"""python -m zero.pretrain out=FOLDER: next-token training, of a new nano base or on from any causal language model.
+"""python -m zero.pretrain out=FOLDER: next-token training, of a new nano base or of any causal language model.
 
-One loop for both: documents -> ids -> one stream cut into sequences -> cross-entropy (zero/pretrain/data.py). The stages of
-the corpus share one learning-rate schedule. The same config on the same machine gives the same weights, however often the
-run was stopped, killed and started again by the same command:
+Documents -> ids -> one stream cut into sequences -> cross-entropy (zero/pretrain/data.py). The stages of the corpus share
+one learning-rate schedule. The same config on the same machine gives the same weights, however often the run was stopped,
+killed and continued by the same command:
 
-out/pretrain.yaml    its settings, from the moment that it trains
+out/pretrain.yaml    its settings, once training has started
     pretrain.jsonl   its log
     checkpoints/     while it trains: weights, optimizer states, random state, place in the stream; gone once it has finished
     config.json ...  the model; config.json comes last, so a folder with one is whole and the run has finished
@@ -47,19 +47,19 @@ WEIGHTS, STATE = "weights.safetensors", "state.pt"  # of a checkpoint
 
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Train one checked config to its end, from its newest checkpoint on if there is one; returns the last log entry.
+    """Train one checked config to its end, from its newest checkpoint if there is one; returns the last log entry.
 
     Raises InputError and Preempted.
     """
     out = Path(config["out"]).expanduser()
     with _about_out(out):
         if finished(out, config):
-            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have come between
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have left them after the export
             print(f"finished: {out}")
             return last_entry(out)
-        parts = config["corpus"]["stages"]
-        sources = {name: configs.instantiate(source["documents"]) for name, source in parts.items()}
-        stages = [make_stage(name, parts[name], source, config["seed"]) for name, source in sources.items()]
+        settings = config["corpus"]["stages"]
+        sources = {name: configs.instantiate(stage["documents"]) for name, stage in settings.items()}
+        stages = [make_stage(name, settings[name], source, config["seed"]) for name, source in sources.items()]
         for note in (note for stage in stages for note in stage.notes):
             print(note, file=sys.stderr)
         configs.writable_folder(out)
@@ -69,24 +69,24 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finished(out: Path, config: Mapping[str, Any]) -> bool:
-    """Whether this run has come to its end in the folder. InputError if the folder belongs to anything else."""
-    known = out / SETTINGS
-    if known.exists():
-        identity.refuse_if_different(run_folder.read_yaml(known), own_settings(config), out)
+    """Whether this run has finished in the folder. InputError if the folder holds anything else."""
+    stored = out / SETTINGS
+    if stored.exists():
+        identity.refuse_if_different(run_folder.read_yaml(stored), own_settings(config), out)
     elif (out / MODEL).exists() or (out / CHECKPOINTS).exists():
         raise InputError("out", out, "already holds a model or another run; choose another folder or remove it")
     return (out / MODEL).exists()
 
 
 def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is; a folder that was moved still holds it."""
+    """The settings that identify a run: all but its folder, which may be moved."""
     return {key: value for key, value in config.items() if key != "out"}
 
 
 def _train(
     config: Mapping[str, Any], out: Path, stages: Sequence[Stage], sources: Mapping[str, Source], stop: StopSignal
 ) -> dict[str, Any]:
-    """Build what is trained, take it to the newest checkpoint, train it and write the model."""
+    """Build the model and optimizers, load the newest checkpoint, train and export the model."""
     import torch
     from transformers.utils import logging
 
@@ -131,11 +131,11 @@ def _train(
 
 @dataclass
 class Training:
-    """All that changes from step to step, and so all that a checkpoint holds."""
+    """All state that changes from step to step: the content of a checkpoint."""
 
     model: Any
     optimizers: Sequence[Any]
-    peaks: Sequence[Sequence[float]]  # of each optimizer's parameter groups: the full rates
+    peaks: Sequence[Sequence[float]]  # the full learning rates of each optimizer's parameter groups
     stages: Sequence[Stage]
     budgets: Sequence[int] = ()  # tokens of each stage
     batches: Batches = field(init=False)
@@ -162,11 +162,11 @@ class Training:
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        with (path / STATE).open("wb") as file:  # given a path instead, torch does not say that the disk is full
+        with (path / STATE).open("wb") as file:  # with a path, torch would not report a full disk
             torch.save(state, file)
 
     def load(self, path: Path) -> Place:
-        """Take up the state of a checkpoint. InputError if the corpus is no longer the same."""
+        """Load a checkpoint. InputError if the corpus has changed."""
         import torch
         from safetensors.torch import load_file
 
@@ -213,7 +213,7 @@ def train(
         training.seconds = time.perf_counter() - began
         if training.step % config["log_every"] == 0:
             write_line(training, log)
-        stopping = stop.received  # asked once: what is told to be saved has been saved
+        stopping = stop.received  # read once, so that a later signal is for the next step
         if stopping or (every and training.step % every == 0):
             os.fsync(log.fileno())  # after a power cut the checkpoint must not know more than the log
             checkpoint.save(checkpoints, training.step, training.save, config["checkpoint"]["keep"])
@@ -234,13 +234,12 @@ def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[s
     for micro_batch in ids.to(model.device).split(config["micro_sequences"]):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             logits = model(input_ids=micro_batch[:, :-1], use_cache=False).logits
-        part_loss = (
-            F.cross_entropy(logits.float().flatten(0, 1), micro_batch[:, 1:].flatten()) * len(micro_batch) / len(ids)
-        )
-        part_loss.backward()
-        loss += part_loss.item()
+        mean_loss = F.cross_entropy(logits.float().flatten(0, 1), micro_batch[:, 1:].flatten())
+        micro_loss = mean_loss * len(micro_batch) / len(ids)
+        micro_loss.backward()
+        loss += micro_loss.item()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"]).item()
-    if not math.isfinite(loss + norm):  # before the optimizer: what has been saved stays sound
+    if not math.isfinite(loss + norm):  # before the optimizer step, so that the weights stay finite
         raise FloatingPointError(f"loss {loss}, norm of the gradient {norm}")
     for optimizer in optimizers:
         optimizer.step()
@@ -249,7 +248,7 @@ def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[s
 
 
 def write_line(training: Training, log: Any) -> None:
-    """The mean loss since the last line; begins the next mean."""
+    """Log the mean loss since the last line, and start a new mean."""
     losses = training.losses
     entry = {"step": training.step, "tokens": training.batches.seen, "loss": sum(losses) / len(losses)}
     entry |= {"lr": training.optimizers[0].param_groups[0]["lr"], "seconds": round(training.seconds, 1)}
@@ -262,7 +261,7 @@ def write_line(training: Training, log: Any) -> None:
 
 
 def rewind(log: Path, step: int) -> None:
-    """Drop the lines after `step` and a torn last one; the file is swapped atomically."""
+    """Drop the lines after `step` and a torn last one; the file is replaced atomically."""
     content = log.read_bytes() if log.exists() else b""
     whole = b"".join(line for line, entry in _entries(log, content) if entry["step"] <= step)
     if whole != content:
@@ -286,12 +285,14 @@ def _entries(log: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]
 
 
 def export(model: Any, tokenizer: Any, out: Path) -> None:
-    """The model as a Hugging Face folder; then the checkpoints, several times its size and of no further use, go."""
+    """Write the model as a Hugging Face folder, then delete the checkpoints."""
     partial = out / ".model_partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    for path in sorted(partial.iterdir(), key=lambda path: path.name == MODEL):  # what says "finished" comes last
+    for path in sorted(
+        partial.iterdir(), key=lambda path: path.name == MODEL
+    ):  # config.json, the mark of the end, last
         if (out / path.name).is_dir():
             shutil.rmtree(out / path.name)  # of an export that was killed
         path.replace(out / path.name)

@@ -1,5 +1,5 @@
-"""Text to train on: documents of files and question sets -> ids -> one stream, cut into sequences, that can be left and
-taken up again. Torch is imported with the first batch."""
+"""Pretraining data: documents of files and question sets -> ids -> one resumable stream, cut into sequences. Torch is imported
+with the first batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Document = tuple[str, bool]  # text, and whether an end-of-text token follows it
-Source = Callable[..., Iterable[Document]]  # seed=... -> endless documents; Texts if passes over them can be counted
+Source = Callable[..., Iterable[Document]]  # seed=... -> endless documents; Texts for a finite corpus
 
 CHUNK = 512  # documents tokenized at once
 UNSOLVED = 0.01  # share of questions without a solution that a set may have; files have the same limit for answers
@@ -33,17 +33,17 @@ _FIELD = re.compile(r"(?<![\w\\}])\{([a-z_]+)\}|\{(question|solution|answer)\}")
 
 @dataclass(frozen=True)
 class Texts:
-    """A finite corpus in an order that is new in each pass, a pure function of the seed. Iterating never ends."""
+    """A finite corpus, shuffled anew in each pass by the seed. Iterating never ends."""
 
     texts: Sequence[str]
     seed: int
-    notes: Sequence[str] = ()  # what loading left out, one line for each reason
+    notes: Sequence[str] = ()  # one line for each reason why loading left out rows
 
     def __iter__(self) -> Iterator[Document]:
         return self.passes(None)
 
     def passes(self, count: int | None) -> Iterator[Document]:
-        """The documents of the first `count` passes; None: of all there will ever be."""
+        """The documents of the first `count` passes; None: of endless passes."""
         rng = random.Random(f"zero.pretrain/{self.seed}")
         for _ in repeat(None) if count is None else range(count):
             for text in rng.sample(self.texts, len(self.texts)):
@@ -51,7 +51,7 @@ class Texts:
 
     @property
     def size(self) -> int:
-        """Characters: as many tokens as one pass has at the most, but for texts of rare bytes."""
+        """Characters, an upper bound on the tokens of one pass, except for texts of rare bytes."""
         return sum(map(len, self.texts)) + len(self.texts)
 
     @cached_property
@@ -95,8 +95,8 @@ def read_documents(path: str, fields: str, seed: int) -> Texts:
 
 
 def _join(line: str, fields: Sequence[str], place: str) -> str | None:
-    """The text of a row's fields; None if one of them is null (or NaN, a table's word for it) or all are blank. Finite numbers are
-    text; lists, objects and infinite numbers are refused."""
+    """The text of a row's fields; None if one of them is null (or NaN, as tables write it) or all are blank. Finite numbers are
+    text; InputError for lists, objects and infinite numbers."""
     try:
         values = [json.loads(line.lstrip("\ufeff"))[field] for field in fields]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -124,8 +124,8 @@ def question_documents(questions: QuestionSet, form: str, seed: int) -> Texts:
     """
     fields = {one or other for one, other in _FIELD.findall(form)}
     if not fields or not fields <= set(FIELDS):
-        there = ", ".join(f"{{{field}}}" for field in FIELDS)
-        raise InputError("corpus.form", form, f"must be a text with {there}, at least one of them and no other field")
+        slots = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise InputError("corpus.form", form, f"must be a text with {slots}, at least one of them and no other field")
     rows: Sequence[Question] = questions.rows.train
     if not rows:
         raise InputError(
@@ -136,16 +136,16 @@ def question_documents(questions: QuestionSet, form: str, seed: int) -> Texts:
     notes = [f"questions {questions.name}: {note}" for note in questions.rows.notes]
     if "solution" in fields and (unsolved := [row.id for row in rows if not row.solution.strip()]):
         if len(unsolved) > UNSOLVED * len(rows):
-            what = f"{len(unsolved)} of {len(rows)} questions have no solution, the first is {unsolved[0]}"
+            problem = f"{len(unsolved)} of {len(rows)} questions have no solution, the first is {unsolved[0]}"
             remedy = "name their column (questions.solution), or take a corpus.form without {solution}"
-            raise InputError("questions", questions.name, f"{what}; {remedy}")
+            raise InputError("questions", questions.name, f"{problem}; {remedy}")
         notes.append(f"questions {questions.name}: left out {len(unsolved)} without a solution")
         rows = [row for row in rows if row.solution.strip()]
     return Texts([_fill(form, row) for row in rows], seed, notes)
 
 
 def _fill(form: str, row: Question) -> str:
-    """In one go, so that a question that holds "{answer}" stays as it is."""
+    """`form` filled in in one pass, so that a question that holds "{answer}" is not changed."""
     values = {"question": row.text, "solution": row.solution, "answer": row.answer[0]}
     text = _FIELD.sub(lambda field: values[field[1] or field[2]], form)
     try:
@@ -158,7 +158,7 @@ def _fill(form: str, row: Question) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the corpus and how much of it to train on: so many tokens, or so many passes."""
+    """A part of the corpus, and the number of tokens or of passes to train on it."""
 
     name: str
     documents: Iterable[Document]
@@ -167,7 +167,7 @@ class Stage:
 
     @property
     def digest(self) -> str | None:
-        """Of the content; None if code writes it."""
+        """The digest of the content; None if code generates it."""
         return self.documents.digest if isinstance(self.documents, Texts) else None
 
     @property
@@ -199,19 +199,18 @@ def make_stage(name: str, settings: Mapping[str, Any], source: Source, seed: int
 
 
 def encode(documents: Sequence[Document], tokenizer: Any) -> list[int]:
-    """The ids of documents one after another, with the end-of-text token where one is due."""
+    """The concatenated ids of documents, with the end-of-text token after those that have one."""
     ids: list[int] = []
     texts = [text for text, _ in documents]
-    rows = tokenizer(
-        texts, add_special_tokens=False, verbose=False
-    ).input_ids  # else it warns of lengths that are packed
+    # verbose=False: no warning about long texts, which are cut into sequences later
+    rows = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
     for row, (_, ended) in zip(rows, documents, strict=True):
         ids += [*row, tokenizer.eos_token_id] if ended else row
     return ids
 
 
 def budget(stage: Stage, tokenizer: Any, pause: Callable[[], None]) -> int:
-    """The tokens of a stage. Passes are counted by tokenizing every document once; `pause` is called now and then."""
+    """The tokens of a stage. For passes every document is tokenized once to count them; `pause` is called in between."""
     if stage.epochs is None or not isinstance(stage.documents, Texts):
         return stage.tokens or 0
     one, total = stage.documents.passes(1), 0
@@ -223,7 +222,7 @@ def budget(stage: Stage, tokenizer: Any, pause: Callable[[], None]) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the stream was left: a run goes on from here without tokenizing anything again."""
+    """A position in the stream, from which a run continues without tokenizing anything again."""
 
     stage: int = 0  # its number
     drawn: int = 0  # documents of that stage's stream that have been tokenized
@@ -232,11 +231,11 @@ class Place:
 
 
 class Batches:
-    """(share of all tokens seen before, ids [sequences, length + 1]), until every stage has given what it should.
+    """Yields (share of all tokens seen before, ids [sequences, length + 1]) until every stage has given its tokens.
 
-    Rows follow one another in the stream; each row's last id is the next row's first, so every token is predicted once.
-    What one stage leaves over begins the next. A stage of passes ends with its last document: if it is the last stage, its
-    last batch has as many whole sequences as are left, and only the rest of less than one sequence is not trained on.
+    Rows are consecutive in the stream; each row's last id is the next row's first, so every token is predicted once. Tokens
+    left over by a stage begin the next one. A stage of passes ends with its last document: if it is the last stage, its last
+    batch has as many whole sequences as are left, and only a remainder of less than one sequence is not trained on.
     """
 
     def __init__(
@@ -255,12 +254,12 @@ class Batches:
 
     @property
     def place(self) -> Place:
-        """Where the stream stands after the last batch that was given out."""
+        """The position after the last batch that was yielded."""
         return Place(self.stage, self.drawn, self.seen, tuple(self.ids))
 
     @property
     def share(self) -> float:
-        """Of all tokens, those that have been given out."""
+        """The share of all tokens that have been yielded."""
         return self.seen / sum(self.budgets)
 
     def __iter__(self) -> Iterator[tuple[float, Tensor]]:
@@ -269,7 +268,7 @@ class Batches:
             self.stage, self.drawn = self.stage + 1, 0
 
     def _batches(self, stage: Stage) -> Iterator[tuple[float, Tensor]]:
-        stream = islice(stage.stream(), self.drawn, None)  # passing over documents costs next to nothing
+        stream = islice(stage.stream(), self.drawn, None)  # skipping documents costs next to nothing
         goal = sum(self.budgets[: self.stage + 1])
         fewest = 1 if stage is self.stages[-1] else self.sequences
         while stage.epochs is not None or self.seen < goal:

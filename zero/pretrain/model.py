@@ -1,4 +1,4 @@
-"""What zero.pretrain trains: a model that exists, or a new one with its tokenizer, and its optimizers."""
+"""The model that zero.pretrain trains, an existing one or a new one with its tokenizer, and the optimizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zero.config import check as configs
 from zero.errors import InputError
 from zero.pretrain.data import Source
 
-TOKENIZER_CHARACTERS = 10_000_000  # of text to train a tokenizer on: long documents need not be so many
+TOKENIZER_CHARACTERS = 10_000_000  # of text to train a tokenizer on, beyond which no more documents are read
 
 
 def load(config: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -14,18 +14,18 @@ from zero.records import Question
 from zero.template import extract_any
 
 Checker = Callable[[str, Question], bool]
-"""(answer, question) -> is it right. A checker that cannot read the answer raises ValueError. One that may take long on
-a hostile answer is wrapped in zero.grading.SandboxedChecker, which runs it in a process that can be killed."""
-Extractor = Callable[[str], str | None]  # response -> an answer in whatever form, or None
+"""(answer, question) -> whether it is right. A checker that cannot read the answer raises ValueError. One that may take long
+on a hostile answer is wrapped in zero.grading.SandboxedChecker, which runs it in a process that can be killed."""
+Extractor = Callable[[str], str | None]  # response -> an answer in any form, or None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The two disjoint splits of a set, each without repetitions. Held-out rows are only ever evaluated."""
+    """The two disjoint splits of a set, each without repetitions. Held-out rows are never trained on."""
 
     train: Sequence[Question]
     heldout: Sequence[Question]
-    notes: Sequence[str] = ()  # what loading left out, one line for each reason
+    notes: Sequence[str] = ()  # one line for each reason why loading left out rows
 
     @cached_property
     def digest(self) -> str:
@@ -39,18 +39,18 @@ class Rows:
         return hashed.hexdigest()[:12]
 
     def dropping(self, ids: Collection[str], note: str) -> Rows:
-        """Without the training rows of these ids; the note says why."""
+        """The rows without the training rows of these ids; the note says why."""
         return Rows([q for q in self.train if q.id not in ids], self.heldout, (*self.notes, note))
 
     def whereabouts(self) -> str:
-        """Where the questions are, for an error about a set that has none to train on."""
+        """The number of held-out rows, and the notes: for an error about a set without training rows."""
         return "; ".join([f"{len(self.heldout)} held out", *self.notes])
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """`rows` come from one loader function, `check` is one function of zero.grading; `extract_any` looks for an answer in any
-    form, for the lenient accuracy."""
+    """`rows` are from a loader function, `check` is a function of zero.grading; `extract_any` extracts an answer in any form,
+    for the lenient accuracy."""
 
     name: str
     rows: Rows
@@ -68,8 +68,7 @@ class QuestionSet:
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments, every row once per epoch."""
         size = len(self.rows.train)
-        places = range(step * n, (step + 1) * n)
-        return [self.rows.train[_shuffled(size, seed, i // size)[i % size]] for i in places]
+        return [self.rows.train[_shuffled(size, seed, i // size)[i % size]] for i in range(step * n, (step + 1) * n)]
 
 
 def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows:
@@ -80,8 +79,8 @@ def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows
 
 
 def refuse_namesakes(tested: Iterable[QuestionSet]) -> None:
-    """InputError if two benchmarks would draw one curve, or one that of their mean."""
-    from zero.statistics import MACRO  # brings numpy, which --help can do without
+    """InputError if two benchmarks have one name, or one has the name of their mean: their curves would be the same."""
+    from zero.statistics import MACRO  # imports numpy, which --help does not need
 
     names = [questions.name for questions in tested]
     for name in names:

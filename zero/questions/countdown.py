@@ -66,18 +66,18 @@ def fill(draw: Callable[[], Question | None], train: int, heldout: int, below: i
     Ids end in `-DIGEST`. InputError once PATIENCE draws in a row bring nothing new.
     """
     questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
-    wanted = {False: train, True: heldout}
+    sizes = {False: train, True: heldout}
     misses = 0
-    while any(len(questions[split]) < wanted[split] for split in questions):
+    while any(len(questions[split]) < sizes[split] for split in questions):
         misses += 1
         if misses > PATIENCE:
-            there = f"there are only about {len(questions[False])} problems to train on and {len(questions[True])} to hold out"
-            raise InputError("questions.rows.train", train, f"{there}; ask for fewer or {remedy}")
+            counts = f"{len(questions[False])} problems to train on and {len(questions[True])} to hold out"
+            raise InputError("questions.rows.train", train, f"there are only about {counts}; ask for fewer or {remedy}")
         question = draw()
         if question is None:
             continue
         split = int(question.id.rpartition("-")[2][0], 16) < below
-        if len(questions[split]) < wanted[split] and question.id not in questions[split]:
+        if len(questions[split]) < sizes[split] and question.id not in questions[split]:
             questions[split][question.id] = question
             misses = 0
     return Rows(train=list(questions[False].values()), heldout=list(questions[True].values()))
@@ -129,23 +129,23 @@ def tinyzero_rows(
     text: str = TEXT,
     path: str | None = None,
 ) -> Rows:
-    """TinyZero's split of rows with the columns `target` and `nums`, in the order of the file, without twins.
+    """TinyZero's split of rows with the columns `target` and `nums`, in the order of the file, without duplicates.
 
-    train         rows 0 to train - 1 are trained on, but for those whose numbers and target came before or are tested
-    heldout       rows heldout_from to heldout_from + heldout - 1 are held out, but for those that came before there
-    path          only for messages: where the (place, row) pairs are from
+    train         rows 0 to train - 1 are trained on, without those whose numbers and target came before or are held out
+    heldout       rows heldout_from to heldout_from + heldout - 1 are held out, without those that came before among them
+    path          of the (place, row) pairs, for messages alone
 
     The notes count what was left out. Rows after the held-out ones are not read. Raises InputError.
     """
     _check_split(train, heldout, heldout_from, text)
     questions: dict[bool, dict[str, Question]] = {False: {}, True: {}}
-    twins = {False: 0, True: 0}
+    duplicates = {False: 0, True: 0}
     number = -1
     for number, (place, row) in enumerate(placed):
         split = number >= heldout_from
         if split or number < train:
             question = _question(*_columns(place, row, path), text)
-            twins[split] += question.id in questions[split]
+            duplicates[split] += question.id in questions[split]
             questions[split].setdefault(question.id, question)
         if number == heldout_from + heldout - 1:
             break
@@ -156,11 +156,11 @@ def tinyzero_rows(
     for question in tested:
         del questions[False][question.id]
     notes = [
-        f"left out {count} of the {what}"
-        for count, what in (
-            (twins[False], f"first {train} rows: the same numbers and target came before"),
+        f"left out {count} of the {rows_and_reason}"
+        for count, rows_and_reason in (
+            (duplicates[False], f"first {train} rows: the same numbers and target came before"),
             (len(tested), "training rows: the same numbers and target are held out"),
-            (twins[True], f"{heldout} held-out rows: the same numbers and target came before"),
+            (duplicates[True], f"{heldout} held-out rows: the same numbers and target came before"),
         )
         if count
     ]

@@ -1,4 +1,4 @@
-"""Question sets from files, folders and the hub. Every fault is one message that names the setting, the row and the remedy."""
+"""Question sets from files, folders and the hub. Every error names the setting, the row and the remedy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from zero.template import extract_any
 UNANSWERED = 0.01  # share of rows without an answer that a file may have; MATH itself has one
 Hub = Mapping[str, Any]
 Reader = Callable[[Row], Row | None]
-"""A set's own function of one raw row: the row with a question and an answer in their columns, or None to leave it out.
-It raises ValueError or LookupError if the row is of another shape. Those of published sets stand in zero.questions.published."""
+"""A function of one raw row: the row with a question and an answer in their columns, or None to leave it out. It raises
+ValueError or LookupError for a row of another shape. Those of published sets are in zero.questions.published."""
 
 
 def table_set(name: str, check: Checker, extract_any: Extractor = extract_any, **settings: Any) -> QuestionSet:
@@ -42,20 +42,20 @@ def table(
     limit: int | None = None,
     leaks: str = "refuse",
 ) -> Rows:
-    """Rows of one table. Questions seen before (zero.questions.splits.normal_form says when two are the same) and questions
-    without an answer are left out; more than one in a hundred of the last kind is an error: the column is the wrong one.
+    """Rows of one table. Repeated questions (those with the same zero.questions.splits.normal_form) and questions without an
+    answer are left out; more than one in a hundred without an answer is an error: it must be the wrong column.
 
-    path, hub, split            where the rows lie; see zero.questions.sources.rows_of
-    row                         a function of each raw row, for sets that no column names describe
+    path, hub, split            of the rows; see zero.questions.sources.rows_of
+    row                         a function of each raw row, for sets that column names cannot describe
     question, answer, solution  names of columns. An answer is a text, a number, or a list of these: every accepted
                                 one. The solution may be missing, a text or a list of texts; rows of one question
                                 add theirs up. Other columns become `meta`.
-    answer_after                the answer is what follows the last such mark: "####" for GSM8K's own files
+    answer_after                the answer follows the last such mark: "####" for GSM8K's own files
     where                       {column: [low, high]} with two numbers, either may be null: a range with both ends;
                                 {column: values}: one of these. Rows must meet every condition
     heldout                     a share (0.05) or a number of rows (256); 0 holds out none, 1.0 all: a pure benchmark.
                                 The rows whose text has the smallest hash are held out, whatever the order of the file
-    limit                       only the first so many questions that meet all this
+    limit                       only the first `limit` questions that meet all conditions
     leaks                       rows of a training set that are questions of a known benchmark: see splits.without_leaks
 
     Raises InputError.
@@ -72,7 +72,7 @@ def table(
         remedy = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
         raise InputError(*source, remedy)
     train, apart = splits.hold_out(questions, heldout)
-    if train:  # else it is a benchmark; held-out rows are checked too, so that a set is clean whatever is held out
+    if train:  # else it is a benchmark; held-out rows are checked too, so that the result does not depend on the split
         clean, leaked = splits.without_leaks(
             list(questions.values()), splits.benchmarks(), leaks, source, lambda q: q.id, lambda q: places[q.id]
         )
@@ -83,7 +83,7 @@ def table(
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where a row keeps what; `source` is what messages call the file."""
+    """The names of a table's columns; `source` names the file in messages."""
 
     question: str
     answer: str
@@ -95,7 +95,7 @@ class _Columns:
 def _questions(
     placed: Placed, columns: _Columns, limit: int | None
 ) -> tuple[dict[str, Question], dict[str, str], list[str]]:
-    """Questions and their places, both by fingerprint, and notes on what was left out."""
+    """Questions and their places, both by fingerprint, and notes on rows that were left out."""
     questions: dict[str, Question] = {}
     places: dict[str, str] = {}
     repeated: list[str] = []
@@ -107,7 +107,7 @@ def _questions(
         worked = _solutions(row.get(columns.solution), columns.solution, place)
         if known := questions.get(identity):
             new = [text for text in worked if text not in (known.solution, *known.more)]
-            if new:  # one row a response is how sampled solutions are mostly kept
+            if new:  # files of sampled solutions usually have one row for each response
                 solution, *more = [text for text in (known.solution, *known.more, *new) if text]
                 questions[identity] = replace(known, solution=solution, more=tuple(more))
             other = _answers(row.get(columns.answer), columns, place)
@@ -136,7 +136,7 @@ def _questions(
 
 
 def _read(placed: Placed, read: Reader | None) -> Placed:
-    """Rows through the set's own function."""
+    """The rows after the set's own row function."""
     for place, raw in placed:
         try:
             row = raw if read is None else read(raw)

@@ -34,8 +34,8 @@ def of_file(path: str, column: str = "problem") -> frozenset[str]:
     return frozenset(prints)
 
 
-def written(sections: Mapping[str, Iterable[str]]) -> str:
-    """The whole file: sections by name, fingerprints in order, so that the same benchmarks give the same bytes."""
+def file_text(sections: Mapping[str, Iterable[str]]) -> str:
+    """The text of the file: sections by name, fingerprints sorted, so that the same benchmarks give the same bytes."""
     lines = [HEAD]
     for name, prints in sorted(sections.items()):
         ordered = sorted(prints)
@@ -45,7 +45,7 @@ def written(sections: Mapping[str, Iterable[str]]) -> str:
 
 
 def main(arguments: list[str], out: Path = splits.SHIPPED) -> int:
-    """0, or 2 after one line that says what is wrong."""
+    """Returns the exit code: 2 for bad input."""
     if len(arguments) not in (2, 3):
         print("usage: python -m zero.questions.fingerprint NAME FILE [COLUMN]", file=sys.stderr)
         return 2
@@ -56,7 +56,7 @@ def main(arguments: list[str], out: Path = splits.SHIPPED) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     sections = splits.read_fingerprints(out) if out.is_file() else {}
-    out.write_text(written({**sections, name: hashes}), "ascii")
+    out.write_text(file_text({**sections, name: hashes}), "ascii")
     print(f"{name}: {len(hashes)} fingerprints in {out}")
     return 0
 

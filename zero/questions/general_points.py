@@ -38,7 +38,7 @@ Cards: {cards}
   "number": [a, b, c, d], where a, b, c, and d are the numbers on the cards,
   "formula": 'an equation that equals {target}',
 }"""
-FACES = {  # rule -> what the question says of it, in SFTvsRL's words
+FACES = {  # rule -> its text in the question, in SFTvsRL's words
     "ten": "'J', 'Q', and 'K' count as '10'.",
     "rank": "'J', 'Q', and 'K' count as '11', '12', and '13' respectively.",
 }
@@ -84,15 +84,15 @@ def rows(
             questions[split] += _questions(hand, faces, goal, text, seed)
         if all(len(questions[split]) == most[split] for split in questions):
             break
-    for key, count, there in (("train", train, len(questions[False])), ("heldout", heldout, len(questions[True]))):
-        if there < (count or 1):
-            raise InputError(f"questions.rows.{key}", count, f"only {there} such hands are solvable; ask for fewer")
+    for key, count, solvable in (("train", train, len(questions[False])), ("heldout", heldout, len(questions[True]))):
+        if solvable < (count or 1):
+            raise InputError(f"questions.rows.{key}", count, f"only {solvable} such hands are solvable; ask for fewer")
     return Rows(train=questions[False], heldout=questions[True])
 
 
 def rule_shift_rows(cards: int = 4, target: int | Sequence[int] = 24, seed: int = 0, text: str = TEXT) -> Rows:
-    """Every solvable hand with a J, Q or K that count as 11, 12, 13, each multiset once, all held out: the test for what
-    was learnt while they counted as 10. The seed orders them. Raises InputError."""
+    """Every solvable hand with a J, Q or K, which count as 11, 12, 13, each multiset once, all held out: the test for a model
+    trained with J, Q, K as 10. The seed orders them. Raises InputError."""
     _check("rank", cards, target, text)
     deals = _deals([hand for hand in _hands(cards) if hand[-1] >= JACK], target)
     random.Random(f"zero.questions.general_points/rule_shift/{seed}").shuffle(deals)
@@ -100,7 +100,7 @@ def rule_shift_rows(cards: int = 4, target: int | Sequence[int] = 24, seed: int 
 
 
 def is_heldout(values: Sequence[int], target: int) -> bool:
-    """Whether a multiset of values is held out. Depends on it and the target alone: not on the rule, labels or seed."""
+    """Whether a multiset of values is held out. Depends on the values and the target alone, not on rule, labels or seed."""
     return int(_digest(f"{sorted(values)} {target}")[0], 16) < HELDOUT_DIGIT
 
 
@@ -183,7 +183,7 @@ def _search(hand: Hand, target: Fraction) -> str | None:
 
 
 def _inverses(a: Fraction, formula: str, target: Fraction) -> Iterator[tuple[Fraction, Callable[[str], str]]]:
-    """(x, formula of x -> formula of the whole) for every x that an operation with `a` takes to the target."""
+    """(x, formula of x -> whole formula) for every x from which an operation with `a` gives the target."""
     yield target - a, lambda x: f"({formula} + {x})"
     yield a - target, lambda x: f"({formula} - {x})"
     yield a + target, lambda x: f"({x} - {formula})"
@@ -217,9 +217,9 @@ def _reachable(hand: Hand) -> dict[Fraction, str]:
 
 def _splits(hand: Hand, size: int) -> list[tuple[Hand, Hand]]:
     """The distinct ways to take `size` cards out of a hand: (taken, left)."""
-    places = range(len(hand))
-    both = (
-        (tuple(hand[i] for i in chosen), tuple(hand[i] for i in places if i not in chosen))
-        for chosen in combinations(places, size)
+    indices = range(len(hand))
+    pairs = (
+        (tuple(hand[i] for i in taken), tuple(hand[i] for i in indices if i not in taken))
+        for taken in combinations(indices, size)
     )
-    return list(dict.fromkeys(both))
+    return list(dict.fromkeys(pairs))

@@ -1,9 +1,9 @@
-"""Several question sets as one, by weights. zero.grading.mixture_checker puts one together, checker included.
+"""Several question sets as one, by weights. zero.grading.mixture_checker makes one, checker included.
 
-Question i of a source stands at (i + 1/2) / weight, and a run asks them in that order. So each of m sources has its share of
-any first k questions to within 1/2 + share (m - 2) / 2 questions: less than one for two or three sources. No step draws at
-random which set it asks. Each source goes through epochs of its own: a question comes back only after all others of its
-source did.
+Question i of a source has position (i + 1/2) / weight, and a run asks questions in the order of positions. So each of m
+sources has its share of the first k questions, for every k, to within 1/2 + share (m - 2) / 2 questions: less than one for
+two or three sources. Nothing is random about which source comes next. Each source has epochs of its own: a question is
+repeated only after all others of its source.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from zero.errors import InputError
 from zero.questions import Checker, Extractor, QuestionSet, Rows, without_tested
 from zero.records import Question
 
-MARK = "/"  # between the name of a source and the id that its question has there
-# Questions after which the order of the sources repeats; more only if weights have many digits
+MARK = "/"  # between the name of a source and its question's own id
+# Most questions after which the order of the sources repeats; only weights of many digits need more
 LONGEST_PERIOD = 1_000_000
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a QuestionSet is, of several. A question's id says its source: `source/ID`."""
+    """A question set made of several. A question's id names its source: `source/ID`."""
 
     name: str
     rows: Rows  # of all sources; the held-out ones ordered by the weights too, so that the first few are a fair sample
@@ -38,7 +38,7 @@ class Mixture:
     def without(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
         """The mixture without the training rows that are questions of a test, by the test's name; noted in its rows.
 
-        InputError if a source has none left: the others would take its place unseen.
+        InputError if a source has none left: the others would silently take its share.
         """
         rows = without_tested(self.rows, tested)
         _refuse_empty(self.weights, rows.train)
@@ -69,8 +69,8 @@ class Mixture:
 
 
 def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> Rows:
-    """The rows of all sources. A source's limit keeps that many of its training rows, those whose text has the smallest
-    digest, whatever the order of its file. No training row of one source is held out by another. Raises InputError."""
+    """The rows of all sources. A source's limit keeps that many of its training rows, those with the smallest hash of their
+    text, whatever the order of its file. No training row of one source is held out by another. Raises InputError."""
     _check(sets, weights, limits)
     train, notes = list[Question](), list[str]()
     for source, questions in sets.items():
@@ -131,7 +131,7 @@ def _refuse_empty(sources: Mapping[str, object], train: Sequence[Question]) -> N
 
 
 def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """Those with the smallest digests, in the order in which they came."""
+    """The `limit` questions with the smallest hashes, in their order."""
     if limit is None or limit >= len(questions):
         return list(questions)
     digests = [hashlib.md5(q.text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest() for q in questions]
@@ -140,30 +140,30 @@ def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
 
 
 def _interleaved(heldout: Mapping[str, list[Question]], weights: Mapping[str, float]) -> list[Question]:
-    """In the order of the weights; a source that has no more leaves its places to the others."""
+    """The held-out rows in the order of the weights; the others continue once a source has no more."""
     questions = list(heldout.values())
     sizes = [len(source) for source in questions]
     return [questions[index][i] for index, i in _order(sizes, _units(weights))]
 
 
 def _order(sizes: Sequence[int], weights: Sequence[int]) -> list[tuple[int, int]]:
-    """(source, i) for i below the source's size, by (i + 1/2) / weight; of equal ones the source named first."""
-    places = [
+    """(source, i) for i below the source's size, sorted by (i + 1/2) / weight, then by source."""
+    positions = [
         ((2 * i + 1) / weight, index, i)
         for index, (size, weight) in enumerate(zip(sizes, weights, strict=True))
         for i in range(size)
     ]
-    return [(index, i) for _, index, i in sorted(places)]
+    return [(index, i) for _, index, i in sorted(positions)]
 
 
 @lru_cache(maxsize=8)
 def _one_period(weights: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The order of as many questions as the weights' sum, after which it repeats."""
+    """The order of the first sum(weights) questions, after which it repeats."""
     return _order(weights, weights)
 
 
 def _units(weights: Mapping[str, float]) -> tuple[int, ...]:
-    """The weights as the smallest whole numbers in the same proportions; 0.3 is three tenths, not its binary neighbour."""
+    """The weights as the smallest whole numbers in the same proportions; 0.3 is three tenths exactly."""
     exact = [Fraction(str(weight)) for weight in weights.values()]
     common = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * common) for weight in exact]

@@ -1,4 +1,4 @@
-"""Products of two whole numbers, drawn here: easy to check, and hard to know without working them out.
+"""Products of two random whole numbers: easy to check, and hard to know without working them out.
 
 TinyZero (github.com/Jiayi-Pan/TinyZero, its multiplication script) draws 100,000 pairs of three-digit numbers with seed 1,
 drops repeated pairs and splits by position. Departures: 3 x 5 and 5 x 3 are the same question, and the hash of a question

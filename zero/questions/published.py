@@ -1,8 +1,8 @@
 r"""Rows of published question sets whose files need more than column names. One function each, for `row` of a yaml.
 
 Each takes the raw row of the set's own files and returns columns `problem` and `answer` (the others stay), or None to
-leave the row out. ValueError or LookupError: the row is of another shape. A file that has both columns already is read
-as well, so that copies in the suite's own form need no other yaml.
+leave the row out. ValueError or LookupError for a row of another shape. Files that have both columns already are read too,
+so that converted copies need no other yaml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _QUANTITY = re.compile(r"\s*(-?[0-9][0-9.,/]*)\s*(?:\([^()]*\))?\s*")
 
 
 def gsm8k(row: Row) -> Row:
-    """openai/gsm8k: {question, answer: "worked solution #### 1,234"}. Marks of thousands go: 93 answers have them."""
+    """openai/gsm8k: {question, answer: "worked solution #### 1,234"}. Thousands separators are removed: 93 answers have them."""
     row = dict(row)
     if "problem" not in row:
         row["problem"] = row.pop("question")
@@ -47,8 +47,8 @@ def orz(row: Row) -> Row:
 
 
 def math(row: Row) -> Row:
-    """MATH as Hendrycks et al. have it: level "Level 5" -> 5; without an answer, the solution's last box is the answer.
-    One row of theirs has "Level ?": 0."""
+    """MATH in the form of Hendrycks et al.: level "Level 5" -> 5; without an answer, the solution's last box is the answer. One
+    row of theirs has "Level ?", which becomes 0."""
     row = dict(row)
     if isinstance(row.get("level"), str):
         level = _LEVEL.fullmatch(row["level"])
@@ -59,9 +59,9 @@ def math(row: Row) -> Row:
 
 
 def distilled(row: Row) -> Row | None:
-    """Responses of a stronger model, open-r1's ways: {problem, answer, generations: [...], correctness_math_verify: [...]}
-    with the wrong ones left out, or {messages: [{role: user, content}, ..., {role: assistant, content}]}, whose answer, if
-    no column has it, is the response's own. None without a right response or an answer."""
+    """Responses of a stronger model, in open-r1's forms: {problem, answer, generations: [...], correctness_math_verify: [...]},
+    without the wrong ones, or {messages: [{role: user, content}, ..., {role: assistant, content}]}, whose answer, if no
+    column has it, is extracted from the response. None without a right response or an answer."""
     row = dict(row)
     if "generations" in row:
         generations = row.pop("generations")
@@ -69,7 +69,7 @@ def distilled(row: Row) -> Row | None:
         row["solution"] = [text for text, good in zip(generations, right, strict=True) if good]
     else:
         turns = {turn["role"]: turn["content"] for turn in reversed(row["messages"])}
-        row["problem"] = turns["user"]  # the first; the response is the last of the assistant's
+        row["problem"] = turns["user"]  # the user's first turn; the response is the assistant's last
         row["solution"] = [[turn["content"] for turn in row["messages"] if turn["role"] == "assistant"][-1]]
     if not row["solution"]:
         return None

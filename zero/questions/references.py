@@ -1,5 +1,6 @@
-r"""Reference answers out of the dress that files keep them in: `\boxed{5}`, `$\boxed{5}$`, `#### 5`, `<answer>5</answer>`, or
-a whole solution that holds one of these. A solution without such a mark is no reference: no answer would ever equal it."""
+r"""Reference answers extracted from the forms in which files hold them: `\boxed{5}`, `$\boxed{5}$`, `#### 5`,
+`<answer>5</answer>`, or a whole solution with one of these. A solution without such a mark is no reference: no answer would
+ever equal it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _BETWEEN_BOXES = re.compile(r"(?:\s|[,;.$\\]|and|or|text|q?quad)*")  # what is i
 
 
 def reference(text: str, column: str, place: str) -> str:
-    """The answer that a text holds. InputError if it is a solution without one."""
+    """The answer in a text. InputError if it is a solution without a marked answer."""
     text = text.strip()
     if "\\boxed" in text:
         if _several(text):

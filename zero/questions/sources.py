@@ -1,6 +1,6 @@
-"""Rows of question sets from where they lie: JSON Lines, JSON, CSV, Parquet, folders, save_to_disk folders, the hub.
+"""Read rows of question sets: JSON Lines, JSON, CSV, Parquet, folders of these, save_to_disk folders, the hub.
 
-Everything comes out as (place, row): the row as a plain dict, and its place in words for messages ("line 7"). pyarrow and
+All are yielded as (place, row): the row as a plain dict, and its place in words for messages ("line 7"). pyarrow and
 datasets are imported where they are needed: both are slow to import, and a JSON Lines file needs neither.
 """
 
@@ -23,27 +23,11 @@ from zero.errors import InputError
 Row = dict[str, Any]
 Placed = Iterator[tuple[str, Row]]
 
-# What a folder is searched for, and its folders: the first kind that is there. The others may be compressed with gzip
+# Kinds of files to search a folder and its subfolders for: the first kind that is found is read
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
-UNREAD = (
-    ".xlsx",
-    ".xls",
-    ".zip",
-    ".xz",
-    ".bz2",
-    ".zst",
-    ".tar",
-    ".7z",
-    ".arrow",
-    ".feather",
-    ".pkl",
-    ".npz",
-    ".yaml",
-    ".yml",
-    ".pdf",
-)
+UNREAD = tuple(".xlsx .xls .zip .xz .bz2 .zst .tar .7z .arrow .feather .pkl .npz .yaml .yml .pdf".split())
 NARROW = {"halffloat": "float16", "float": "float32"}  # Arrow's names of short floats -> numpy's
-PATIENCE = 3.0  # seconds to wait for the hub's first answer; without this probe `datasets` retries for half a minute
+HUB_TIMEOUT = 3.0  # seconds to wait for the hub's first answer; without this probe `datasets` retries for half a minute
 
 
 def rows_of(path: str | None, hub: Mapping[str, Any] | None, split: str | None) -> Placed:
@@ -52,9 +36,9 @@ def rows_of(path: str | None, hub: Mapping[str, Any] | None, split: str | None) 
     path    .jsonl (or any other ending: JSON Lines), .json (one array, or JSON Lines), .csv and .tsv (the first line names
             the columns), each of them also with .gz, .parquet; a folder of these; a folder written by `datasets.save_to_disk`
     hub     {id, config, split, revision, columns}; columns renames the hub's columns: {question: problem}
-    split   which part of a DatasetDict folder, or which files of a folder: SPLIT.* and SPLIT-*
+    split   which split of a DatasetDict folder, or which files of a folder: SPLIT.* and SPLIT-*
 
-    Raises InputError, on reading too.
+    Raises InputError, also while it is iterated.
     """
     if path is not None:
         return _from_path(str(path), Path(path).expanduser(), split)
@@ -95,12 +79,10 @@ def _folder(given: str, path: Path, split: str | None) -> Placed:
         if files:
             break
     else:
-        wanted = (
-            "no .parquet, .jsonl, .json, .csv or .tsv file"
-            if split is None
-            else f"no file {split}.parquet, .jsonl, .json or .csv"
-        )
-        raise InputError("questions.path", given, f"the folder holds {wanted}; give a file")
+        missing = f"no file {split}.parquet, .jsonl, .json or .csv"
+        if split is None:
+            missing = "no .parquet, .jsonl, .json, .csv or .tsv file"
+        raise InputError("questions.path", given, f"the folder holds {missing}; give a file")
     for file in files:
         yield from _file(given, file, f" of {file.name}" if len(files) > 1 else "")
 
@@ -175,7 +157,7 @@ def _object(given: str, line: bytes, place: str) -> Row | None:
 
 
 def _hint(line: bytes) -> str:
-    """What a line that is not JSON may be instead."""
+    """A guess at what a line that is not JSON is instead."""
     if line[:1] == b"[":
         return "; it looks like one JSON array: name the file .json"
     if line in (b"{", b"}", b"") or line.endswith((b"{", b",")):
@@ -236,8 +218,8 @@ def _batches(batches: Any, suffix: str) -> Placed:
 
 
 def _rows(table: Any) -> Iterator[Row]:
-    """Rows of an Arrow table or batch. Floats of 16 and 32 bits come as the shortest decimal that means the same number:
-    0.2 is stored as 0.200000003 and was written as 0.2."""
+    """Rows of an Arrow table or batch. Floats of 16 and 32 bits become the shortest decimal that means the same number: 0.2,
+    stored as 0.200000003, is 0.2 again."""
     narrow = [(field.name, field.type) for field in table.schema if _has_narrow(field.type)]
     for row in table.to_pylist():
         yield row | {name: _shortest(row[name], kind) for name, kind in narrow}
@@ -272,8 +254,8 @@ def _choose(given: str, splits: Sequence[str], split: str | None) -> str:
     if split is None and len(splits) == 1:
         return splits[0]
     if split is None or split not in splits:
-        there = f"{given} holds {', '.join(splits)}"
-        raise InputError("questions.split", split, f"{there}; choose one: questions.split={splits[0]}")
+        listing = f"{given} holds {', '.join(splits)}"
+        raise InputError("questions.split", split, f"{listing}; choose one: questions.split={splits[0]}")
     return split
 
 
@@ -284,8 +266,8 @@ def _from_hub(hub: Mapping[str, Any]) -> Placed:
 
     datasets.disable_progress_bars()
     for logger in ("datasets", "huggingface_hub"):
-        logging.getLogger(logger).setLevel(logging.ERROR)  # they warn of caches and retries; our line says what failed
-    reachable = _answers()
+        logging.getLogger(logger).setLevel(logging.ERROR)  # they warn of caches and retries; our error says what failed
+    reachable = _hub_answers()
     try:
         with _offline(not reachable):
             data = datasets.load_dataset(name, hub.get("config"), split=split, revision=hub.get("revision"))
@@ -295,21 +277,19 @@ def _from_hub(hub: Mapping[str, Any]) -> Placed:
             raise InputError("questions.path", "null", remedy) from error
         raise InputError("questions.hub.id", name, f"datasets cannot load it ({_line(error)}); {local}") from error
     revision = str(hub.get("revision") or "")
-    cached = {
-        folder for file in data.cache_files for folder in Path(file["filename"]).parts
-    }  # a folder for each commit
+    cached = {folder for file in data.cache_files for folder in Path(file["filename"]).parts}  # a folder is a commit
     if not reachable and not any(folder.startswith(revision) for folder in cached):
         remedy = f"cannot reach the hub for it, and the cache may hold another version of {name}; {local}"
-        raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version there is
+        raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version in the cache
     renamed = dict(hub.get("columns") or {})
     for number, row in enumerate(_rows(data.with_format("arrow")[:]), 1):
         yield f"row {number}", {renamed.get(column, column): value for column, value in row.items()}
 
 
-def _answers() -> bool:
-    """Whether the hub says anything within PATIENCE, through the client's own settings (HF_ENDPOINT, proxies).
+def _hub_answers() -> bool:
+    """Whether the hub answers within HUB_TIMEOUT, with the client's own settings (HF_ENDPOINT, proxies).
 
-    In a thread that may be left behind: a name server that never answers has no time limit of its own.
+    Asked in a thread that may be abandoned: a DNS look-up has no time limit of its own.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -318,26 +298,26 @@ def _answers() -> bool:
 
     def ask() -> None:
         try:
-            responses.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
-        except Exception:  # whatever the HTTP library raises, there is no answer
+            responses.append(get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT))
+        except Exception:  # the HTTP library raises many kinds; all mean that there is no answer
             return
 
     if constants.is_offline_mode():
         return False
     thread = Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(HUB_TIMEOUT)
     return bool(responses)
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """HF_HUB_OFFLINE for a while: only the cache is asked. Both libraries read the variable once, when imported."""
+def _offline(offline: bool) -> Iterator[None]:
+    """If `offline`, act as under HF_HUB_OFFLINE inside, with the cache alone: both libraries read the variable at import."""
     from datasets import config
     from huggingface_hub import constants
 
     before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    if wanted:
+    if offline:
         config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         yield

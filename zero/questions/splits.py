@@ -1,13 +1,13 @@
-r"""When are two questions the same, which rows are held out, and which are a benchmark's: all by one normal form.
+r"""Equality of questions by one normal form: it decides repetitions, held-out rows, and leaks of a benchmark.
 
-The normal form of a question is its text without what copies differ in: case, Unicode compatibility forms (full-width
-digits), white space, LaTeX dressing (`$`, `\(`, braces, `\,`, `\left`, `\text`, `\dfrac` for `\frac`) and the punctuation of
-sentences. Digits, operators, brackets and every letter stay, and digits that were apart stay apart, so that other numbers
-are another question: `\frac{1}{23}` is not `\frac{12}{3}`, 1.5 not 15, 3-1 not 3+1.
+The normal form of a question is its text without the differences between copies: case, Unicode compatibility forms
+(full-width digits), white space, LaTeX dressing (`$`, `\(`, braces, `\,`, `\left`, `\text`, `\dfrac` for `\frac`) and the
+punctuation of sentences. Digits, operators, brackets and every letter stay, and separate digits stay separate, so that other
+numbers are another question: `\frac{1}{23}` is not `\frac{12}{3}`, 1.5 not 15, 3-1 not 3+1.
 
 A fingerprint is the first 16 hex digits of the BLAKE2b hash of that form. Fingerprints of the benchmarks' questions ship
 in fingerprints.txt (hashes only), so that a training set is checked against every benchmark whether or not its files are
-there. A reworded or translated copy is another text: this check cannot see it.
+there. A reworded or translated copy has another normal form: this check does not find it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from zero.errors import InputError
 from zero.records import Question
 
 SHIPPED = Path(__file__).with_name("fingerprints.txt")
-MOST_OF_BENCHMARK = 0.05  # more of a benchmark's questions among the rows is no accident: the file is the wrong one
-MOST_OF_ROWS = 0.01  # likewise for the share of the rows
+# Shares of a benchmark's questions among the rows, and of the rows, beyond which the file must be the wrong one
+MOST_OF_BENCHMARK = 0.05
+MOST_OF_ROWS = 0.01
 NAMED = 20  # rows that a note names; it counts the others
 RULES = ("refuse", "drop", "keep")
 
@@ -35,16 +36,13 @@ _DRESSING = re.compile(
 _SAME = dict.fromkeys('\\${}~"`?;&#@_\u201c\u201d', " ")  # dropped
 _SAME |= dict.fromkeys("\u2018\u2019\u02bc", "'") | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
 _CHARACTERS = str.maketrans(_SAME)
-_MARK = (
-    re.compile(  # of a sentence: not 1,000, (1, 2), 1.5 or 12:30; begins with the mark itself, which is twice as quick
-        r"[.,:](?:(?<![0-9].)|(?![0-9])(?<!,)|(?<=,)(?!\s*[0-9]))"
-    )
-)
+# A punctuation mark, not that of 1,000, (1, 2), 1.5 or 12:30. The mark comes first, which is twice as fast
+_MARK = re.compile(r"[.,:](?:(?<![0-9].)|(?![0-9])(?<!,)|(?<=,)(?!\s*[0-9]))")
 _BETWEEN_DIGITS = re.compile(r" (?<=[0-9] )(?=[0-9])")
 
 
 def normal_form(text: str) -> str:
-    """The text as two copies of one question share it; see the head of this file. Linear in the text."""
+    """The normal form of a text; see the head of this file. Linear in the text."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     plain = text.lower().replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("{,}", ",")
@@ -76,8 +74,8 @@ def read_fingerprints(path: Path) -> dict[str, frozenset[str]]:
 
 
 def hold_out(questions: Mapping[str, Question], heldout: float) -> tuple[list[Question], list[Question]]:
-    """Training rows in the order of the file, and held-out rows by fingerprint (the keys), whatever the order of the
-    file, so that the first few are a fair sample. `heldout` is a share (float) or a number (int). Raises InputError."""
+    """Training rows in the order of the file, and held-out rows in the order of fingerprints (the keys), so that the first few
+    are a fair sample. `heldout` is a share (float) or a number (int). Raises InputError."""
     size = len(questions)
     share = isinstance(heldout, float)
     if not 0 <= heldout <= (1 if share else size):
@@ -85,9 +83,9 @@ def hold_out(questions: Mapping[str, Question], heldout: float) -> tuple[list[Qu
             "questions.heldout", heldout, f"must be a share from 0.0 to 1.0 or at most the {size} rows there are"
         )
     count = math.ceil(heldout * size) if share else int(heldout)
-    apart = dict.fromkeys(sorted(questions)[:count])
-    train = [question for identity, question in questions.items() if identity not in apart]
-    return train, [questions[identity] for identity in apart]
+    held_out = dict.fromkeys(sorted(questions)[:count])
+    train = [question for identity, question in questions.items() if identity not in held_out]
+    return train, [questions[identity] for identity in held_out]
 
 
 def without_leaks(
@@ -100,11 +98,12 @@ def without_leaks(
 ) -> tuple[list[Question], list[str]]:
     """The rows that are no question of a benchmark, and notes that name the others.
 
-    known      fingerprints of each benchmark's questions, by its name: `benchmarks()`, or made of texts by `fingerprint`
-    rule       "drop" leaves out whatever is a benchmark's question. "refuse" does too, but more than 5 % of a benchmark
-               or 1 % of the rows is an error: then the file is the wrong one. "keep" only notes them
+    known      fingerprints of each benchmark's questions, by its name: `benchmarks()`, or from texts by `fingerprint`
+    rule       "drop" leaves out the questions of benchmarks. "refuse" does too, but more than 5 % of a benchmark or 1 % of
+               the rows is an error: the file must be the wrong one. "keep" only notes them
     source     the setting that an error names, and its value
-    print_of   the fingerprint of a row, if it is known; name_of: what a note calls the row, by default its id
+    print_of   the fingerprint of a row, if it is known
+    name_of    the name of a row in notes, by default its id
 
     Raises InputError.
     """
@@ -113,20 +112,20 @@ def without_leaks(
     prints = [(print_of or _print)(question) for question in rows]
     leaked, notes = set[str](), list[str]()
     for name, hashes in known.items():
-        theirs = frozenset(hashes)
-        tested = [question for question, own in zip(rows, prints, strict=True) if own in theirs]
+        benchmark = frozenset(hashes)
+        tested = [question for question, hashed in zip(rows, prints, strict=True) if hashed in benchmark]
         if not tested:
             continue
-        many = len(tested) > min(MOST_OF_BENCHMARK * len(theirs), MOST_OF_ROWS * len(rows))
+        many = len(tested) > min(MOST_OF_BENCHMARK * len(benchmark), MOST_OF_ROWS * len(rows))
         if rule == "refuse" and many:
-            what = f"contains {len(tested)} of the {len(theirs)} questions of the {name} benchmark"
-            raise InputError(*source, f"{what}; take a clean training file, or leave them out: questions.leaks=drop")
-        leaked |= theirs
-        done = "kept" if rule == "keep" else "dropped"
-        notes.append(f"{done} {_rows(len(tested))} of {name}: " + listed([(name_of or _id)(row) for row in tested]))
+            leak = f"contains {len(tested)} of the {len(benchmark)} questions of the {name} benchmark"
+            raise InputError(*source, f"{leak}; take a clean training file, or leave them out: questions.leaks=drop")
+        leaked |= benchmark
+        verb = "kept" if rule == "keep" else "dropped"
+        notes.append(f"{verb} {_rows(len(tested))} of {name}: " + listed([(name_of or _id)(row) for row in tested]))
     if rule == "keep":
         return list(rows), notes
-    return [question for question, own in zip(rows, prints, strict=True) if own not in leaked], notes
+    return [question for question, hashed in zip(rows, prints, strict=True) if hashed not in leaked], notes
 
 
 def listed(names: Sequence[str]) -> str:
