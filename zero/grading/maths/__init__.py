@@ -3,10 +3,9 @@
 Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same answer" (zero/grading/maths/symbolic.py).
 `paper_fast` and `paper_slow` give the verdicts of arXiv 2503.20783's code, its defects included
 (zero/grading/maths/understand_r1_zero.py), so that published numbers can be compared; its training uses the first, its
-evaluation the second. Select one for a question
-set by `questions.check._target_=zero.grading.check_paper_slow`.
+evaluation the second. Select one for a question set by `questions.check._target_=zero.grading.check_paper_slow`.
 
-Algebra only ever happens in worker processes with limits (zero/grading/sandbox.py); what needs none is decided here.
+Algebra runs only in worker processes with limits (zero/grading/sandbox.py); answers that need none are decided here.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def strict(answer: str, question: Question) -> bool:
 
 
 def undressed_reference(reference: str) -> str:
-    """A reference out of its box, its `####` or its tags, and out of a solution that holds one; others as they are."""
+    """A reference without its box, its `####` or its tags, also if a solution stands around them; others unchanged."""
     if "\\boxed" not in reference and "####" not in reference and "</answer>" not in reference:
         return reference
     try:
@@ -70,8 +69,8 @@ MODES = {"strict": check_maths, "paper_fast": check_paper_fast, "paper_slow": ch
 
 
 def math_equal(answer: str, reference: str | Sequence[str], *, mode: str = "strict", limit_s: float = 1.0) -> bool:
-    """Whether the answer equals the reference, or any of several. Total: what cannot be read, or takes longer than
-    limit_s CPU seconds, is not equal. `mode` is strict, paper_fast or paper_slow. InputError for another mode.
+    """Whether the answer equals the reference, or any of several. An answer that cannot be read, or takes longer than limit_s
+    CPU seconds, is not equal. `mode` is strict, paper_fast or paper_slow; InputError for another.
     """
     if mode not in MODES:
         raise InputError("mode", mode, f"choose one of {', '.join(MODES)}")

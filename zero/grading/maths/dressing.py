@@ -1,5 +1,5 @@
-r"""What LaTeX and Markdown put around an answer and what says nothing about it: colours, boxes, fonts, sizes, emphasis,
-quotation marks, environments that only align, an introduction such as `\therefore`. Everything here is linear in the text.
+r"""Remove LaTeX and Markdown around an answer that does not change its meaning: colours, boxes, fonts, sizes, emphasis,
+quotation marks, environments that only align, an introduction such as `\therefore`. All functions are linear in the text.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ _SPACING = re.compile(
 
 
 def undressed(text: str) -> str:
-    """Without what stands around the whole: white space, a last full stop or semicolon, the delimiters of a formula,
-    marks of Markdown and quotation marks."""
+    """The text without outer white space, a last full stop or semicolon, formula delimiters, Markdown marks and quotation
+    marks."""
     for _ in range(6):
         before = text
         text = text.strip()
@@ -94,7 +94,7 @@ def _without(text: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
 
 
 def introduced(text: str) -> str:
-    """Without an introduction: `= 5`, `\\therefore x = 5`, `The answer is 5`, `about 5`."""
+    """The text without an introduction: `= 5`, `\\therefore x = 5`, `The answer is 5`, `about 5`."""
     for _ in range(3):
         phrase = _SAYS.match(text) if text[:1] in _SPEAKING else None
         if not phrase or not text[phrase.end() :].strip():
@@ -104,7 +104,7 @@ def introduced(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """Without commands that only dress, with `{a \\over b}` as `\\frac{a}{b}` and aligned equations as a list."""
+    """The text without formatting commands, with `{a \\over b}` as `\\frac{a}{b}` and aligned equations as a list."""
     if "\\begin" in text:
         text = _ENVIRONMENT.sub(_aligned, _ONE_SIDED.sub(r"\1", text))
     text = _SPACING.sub(" ", text)
@@ -114,7 +114,7 @@ def bare(text: str) -> str:
 
 
 def _aligned(environment: re.Match[str]) -> str:
-    """Rows of equations as a list of them; an environment of other rows as it is."""
+    """Rows of equations as a list; an environment with other rows is left as it is."""
     name, _, content = environment.groups()
     if name in ("cases", "array", "matrix"):
         content = _COLUMNS.sub("", content.strip()) if name == "array" else content

@@ -20,7 +20,7 @@ _OVER_D = re.compile(r"(d|\\partial)(?:\^?[0-9])?(?:[A-Za-z\\].*)?/\1[A-Za-z\\].
 
 
 class Formulas(ABC):
-    """Recursive descent over the tokens, each method one rule; what holds several things is for its heir."""
+    """Recursive descent over the tokens, each method one rule; a subclass parses collections."""
 
     @abstractmethod
     def _items(self) -> tuple[Node, ...]:
@@ -28,11 +28,11 @@ class Formulas(ABC):
 
     @abstractmethod
     def _bracket(self, left: str) -> Node:
-        """What an open bracket holds."""
+        """The content of an open bracket."""
 
     @abstractmethod
     def _matrix(self) -> Node:
-        """What an environment holds."""
+        """The content of an environment."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens, self._at, self._depth, self._bars = list(tokens), 0, 0, 0
@@ -105,7 +105,7 @@ class Formulas(ABC):
         return node
 
     def _raised(self, node: Node) -> Node:
-        """What `^` makes of the node: degrees, minutes or seconds of arc, else a power."""
+        """The node with its exponent: degrees, minutes or seconds of arc, else a power."""
         if not (mark := _MARK.match("".join(self._tokens[self._at : self._at + 6]))):
             return Node("power", (scalar(node), scalar(self._exponent())))
         self._at += len(mark.group().replace("\\circ", "'"))  # each sign is a token
@@ -117,7 +117,7 @@ class Formulas(ABC):
         return negative(node) if sign < 0 else node
 
     def _argument(self) -> Node:
-        """What a command takes: a group, one digit, one letter or one command."""
+        """A command's argument: a group, one digit, one letter or one command."""
         token = self._next
         if token[:1].isdigit() and len(token) > 1:
             self._tokens[self._at : self._at + 1] = [token[0], token[1:]]
@@ -174,7 +174,7 @@ class Formulas(ABC):
         return Node("number", (), str(value))
 
     def _letter(self, name: str, applies: bool) -> Node:
-        """A letter with all that belongs to it: subscript, primes, and its arguments if it is applied to any."""
+        """A letter with its subscript and primes, and its arguments if it is applied to any."""
         base = name
         while self._next in ("_", "'") or self._primes():
             name += "_" + self._raw() if self._take() == "_" else "'"

@@ -1,4 +1,4 @@
-r"""LaTeX or plain text of a final answer -> a tree. Reads what answers are made of and refuses (ValueError) the rest.
+r"""Parse a final answer, LaTeX or plain text, into a tree. ValueError for text that is no answer's.
 
 Scalars: numbers, letters with subscripts, primes and accents, sums, products, quotients, powers, roots, named functions,
 unknown functions f(x), |x|, floors, factorials, binomials, degrees, numerals in a base, plus-minus. Of those: tuples,
@@ -35,16 +35,16 @@ def read(plain: str, thousands: bool = True) -> Node:
 
 
 def _readings(item: list[str]) -> list[Node]:
-    r"""An item with each sign that its plus-minus may have. Several are independent of each other, unless minus-plus ties
-    them: `\pm1\pm\sqrt2` is four numbers, `(\pm1,\mp2)` two points."""
-    places = [place for place, token in enumerate(item) if token in _BOTH]
-    free = 1 if "\\mp" in item else len(places)
+    r"""The trees of an item for each sign of its plus-minus. Several signs are independent, unless there is a minus-plus:
+    `\pm1\pm\sqrt2` is four numbers, `(\pm1,\mp2)` two points."""
+    positions = [position for position, token in enumerate(item) if token in _BOTH]
+    free = 1 if "\\mp" in item else len(positions)
     if free > MOST_SIGNS:
         raise ValueError("too many signs")
     nodes: list[Node] = []
     for signs in cartesian("+-", repeat=free):
         signed = list(item)
-        for place, sign in zip(places, signs * len(places) if free == 1 else signs, strict=False):
+        for place, sign in zip(positions, signs * len(positions) if free == 1 else signs, strict=False):
             signed[place] = sign if item[place] == "\\pm" else {"+": "-", "-": "+"}[sign]
         node = Reader(signed).everything()
         if node not in nodes:
@@ -130,7 +130,7 @@ class Reader(Formulas):
         return Node("tuple", children, "()" if left == "\\langle" else left + right)
 
     def _builder(self, left: str) -> Node | None:
-        r"""`\{x \in A \mid condition\}` as (x, A, condition), if the bracket that is open holds such a thing."""
+        r"""`\{x \in A \mid condition\}` as (x, A, condition), if the open bracket holds a set builder; else None."""
         start = self._at
         before = self._tokens[start - 2] if start > 1 else ","
         if left == "{" and before not in tree.RELATIONS | {*tree.SEPARATORS, "\\cup", "\\cap", "\\setminus"}:
@@ -173,7 +173,7 @@ class Reader(Formulas):
 
 
 def _as_set(node: Node) -> Node:
-    r"""A number beside a sign of sets is the set of it, for plain braces also group: `{1, 2} \cup {3}`."""
+    r"""A number beside a set operator as the set of it, since plain braces also group: `{1, 2} \cup {3}`."""
     return Node("set", (node,)) if _is_number(node) else node
 
 

@@ -14,8 +14,8 @@ _REPEATED = re.compile(r"([0-9]{1,40}?)\1+$")
 
 
 def period(digits: str, tokens: Sequence[str]) -> tuple[Fraction, int]:
-    """(what the tokens behind the digits of a decimal add to it, how many tokens that took); 0, 0 if it is no period. The
-    first token is one of PERIODS."""
+    """(value that a period after the digits of a decimal adds, number of its tokens); 0, 0 if it is no period. The first token
+    is one of PERIODS."""
     if tokens[0] == "\\overline":
         run, taken = _group(tokens[1:])
         return _recurring(digits, run), taken + 1
@@ -45,14 +45,14 @@ def _group(tokens: Sequence[str]) -> tuple[str, int]:
 
 
 def _recurring(digits: str, cycle: str) -> Fraction:
-    """What a period right behind the digits adds."""
+    """The value that a period right after the digits adds."""
     if not (cycle.isascii() and cycle.isdigit()) or len(cycle) > LONGEST_NUMBER:
         raise ValueError("no period")
     return Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(digits.partition(".")[2]))
 
 
 def _cycle(decimals: str) -> str:
-    """The digits that go on when a decimal breaks off: 3 of 0.333, 12 of 0.1212, none of 3.14159."""
+    """The digits that repeat where a decimal breaks off: 3 of 0.333, 12 of 0.1212, none of 3.14159."""
     match = _REPEATED.search(decimals[-80:])
     if match is None:
         return ""

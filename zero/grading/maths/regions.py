@@ -33,7 +33,7 @@ _TESTED = (Fraction(2), Fraction(-3), Fraction(1, 3), Fraction(17, 4))
 
 @dataclass(frozen=True)
 class Region:
-    """Ends in order, and what belongs to it: the gap before the first end, that end, the next gap, and so on."""
+    """Ends in order; `inside` says what belongs to it: the gap before the first end, that end, the next gap, and so on."""
 
     ends: tuple[Any, ...]
     inside: tuple[bool, ...]
@@ -68,7 +68,7 @@ def _is_composed(node: Node) -> bool:
 
 
 def _is_condition(node: Node) -> bool:
-    """Whether the node says where a name lies, with at least one inequality or membership."""
+    """Whether the node restricts a name by at least one inequality or membership."""
     members = node.children if node.kind == "list" else (node,)
     if not all(member.kind == "relation" for member in members):
         return False
@@ -96,7 +96,7 @@ def _joined(regions: Sequence[Region], any_of: bool) -> Region:
 
 
 def region(node: Node) -> Region:
-    """The region that a node without a name of its own is. NoRegion if it is none."""
+    """The region of a node without a name. NoRegion if it is none."""
     if node == REALS:
         return ALL
     if node == EMPTY:
@@ -247,7 +247,7 @@ def _combined(one: Region, other: Region, operation: Callable[[bool, bool], bool
 
 
 def _spread(region: Region, ends: Sequence[Any]) -> list[bool]:
-    """What belongs to the region, for more ends than its own."""
+    """The region's `inside` for more ends than its own."""
     flags, place = [region.inside[0]], 0
     for end in ends:
         if place < len(region.ends) and _near(region.ends[place], end):
@@ -259,7 +259,7 @@ def _spread(region: Region, ends: Sequence[Any]) -> list[bool]:
 
 
 def _reduced(ends: Sequence[Any], inside: Sequence[bool]) -> Region:
-    """Without ends at which nothing changes."""
+    """The region without ends at which nothing changes."""
     changes: list[Any] = []
     flags = [inside[0]]
     for place, end in enumerate(ends):

@@ -21,7 +21,7 @@ _SHORT = {"h": "hour", "d": "day"}
 
 
 def compound(plain: str) -> list[tuple[Fraction, str]]:
-    """What quantities of several units are made of: `2 hours and 30 minutes`, `5 ft 6 in`. Empty for anything else."""
+    """The (number, unit) pairs of a quantity in several units: `2 hours and 30 minutes`, `5 ft 6 in`; else empty."""
     if not plain[:1].isdigit() or not plain[-1:].isalpha() or not _COMPOUND.fullmatch(plain):
         return []
     pieces = [
@@ -32,8 +32,8 @@ def compound(plain: str) -> list[tuple[Fraction, str]]:
 
 
 def readings(plain: str) -> list[str]:
-    r"""The plain forms that a plain form stands for: one, or, of a chain whose sides are a number and a percentage, that with
-    fractions, and the percentage alone if it is exact."""
+    r"""The plain forms to compare for a plain form: itself, or, for a chain of a number and a percentage, the chain with
+    fractions and, if it is exact, the percentage alone."""
     if "%" in plain and ("=" in plain or "\\approx" in plain):
         return _percentages(plain)
     if plain[-1:].isalpha() or plain[-1:] in "}$0123456789":
@@ -44,7 +44,7 @@ def readings(plain: str) -> list[str]:
 
 
 def _split(plain: str, divides: re.Pattern[str]) -> list[str]:
-    """Pieces and what divides them, in turn; signs inside brackets do not divide."""
+    """Pieces and the dividers between them, alternating; signs inside brackets do not divide."""
     depth, last, pieces = 0, 0, []
     matches = iter(divides.finditer(plain))
     following = next(matches, None)
@@ -86,7 +86,7 @@ def _names(side: str) -> bool:
 
 
 def _hundredth(side: str) -> str:
-    """16.7% as 0.167, digit by digit, so that it can still be told what it was rounded to."""
+    """16.7% as 0.167, digit by digit, so that its precision is kept."""
     number = side.rstrip("%").rstrip("\\ ")
     if decimal := _DECIMAL.fullmatch(number):
         sign, whole, decimals = decimal.groups()
@@ -96,7 +96,7 @@ def _hundredth(side: str) -> str:
 
 
 def _measured(plain: str, divides: re.Pattern[str]) -> str:
-    """With the unit that all sides or items have on the last one alone."""
+    """The plain form with a common unit of all sides or items on the last one alone."""
     pieces = _split(plain, divides)
     items = pieces[::2]
     if not 1 < len(items) <= MOST:

@@ -41,7 +41,7 @@ def spoken_name(plain: str) -> tuple[str, str]:
 
 
 def is_variable(node: Node) -> bool:
-    """Whether the node only names something: x, f(x), (x, y)."""
+    """Whether the node is only a name: x, f(x), (x, y)."""
     if node.kind == "letter":
         return node.name not in CONSTANTS
     arguments = node.kind == "tuple" or (node.kind == "call" and node.name not in _KNOWN)
@@ -49,7 +49,7 @@ def is_variable(node: Node) -> bool:
 
 
 def is_name(node: Node) -> bool:
-    r"""Whether the node names a value that is asked for: a variable, f(2), `\sin A`, |AB|, AB/CD, V_1:V_2."""
+    r"""Whether the node names a value to be found: a variable, f(2), `\sin A`, |AB|, AB/CD, V_1:V_2."""
     if is_variable(node):
         return True
     if node.kind == "ratio":
@@ -97,7 +97,7 @@ def _is_figure(node: Node) -> bool:
 
 
 def once(node: Node) -> Node:
-    r"""`\frac52 or 2.5` as the number that is said twice."""
+    r"""`\frac52 or 2.5`, one number in two forms, as that number."""
     if node.kind != "list" or node.name != "or" or COLLECTIONS & {child.kind for child in node.children}:
         return node
     first = node.children[0]
@@ -144,7 +144,7 @@ def _letters(node: Node) -> bool:
 
 
 def _rounds(exact: Node, decimal: Node) -> bool:
-    """Whether a decimal is a rounding of a number, or cut off it."""
+    """Whether a decimal is a number rounded or truncated."""
     if exact.kind in COLLECTIONS or decimal.kind in COLLECTIONS or _letters(exact) or _letters(decimal):
         return False
     digits = decimal.children[0].name if decimal.kind == "negative" else decimal.name

@@ -54,7 +54,7 @@ from zero.grading.maths.tree import (
 from zero.grading.maths.units import same_unit, without_unit
 from zero.grading.maths.words import folded, is_run, same_order, same_run
 
-LONGEST_TEXT = 10_000  # characters; no dress is so long
+LONGEST_TEXT = 10_000  # characters of an answer with its formatting
 MOST_MEMBERS = 60  # of two lists that differ: each is compared with each
 _SEGMENT = re.compile(r"\\overline\{([A-Z]{2})\}")
 
@@ -126,7 +126,7 @@ def reading(plain: str, thousands: bool = True) -> tuple[Node, str]:
 
 
 def _is_part_or_set(one: Node, other: Node) -> bool:
-    r"""Whether `one` may be a fractional part, `\{x\}`, beside a formula without such brackets."""
+    r"""Whether `one` may be a fractional part, `\{x\}`, where the other is a formula without such brackets."""
     if one.kind != "set" or len(one.children) != 1 or COLLECTIONS & {one.children[0].kind, other.kind}:
         return False
     return any(not name.startswith("()") for name in names(one) - CONSTANTS)
@@ -142,8 +142,8 @@ def same(a: Node, b: Node) -> bool:
         return regional
     a, b = in_order(a, b)
     a, b = unnumbered(a, b), unnumbered(b, a)
-    a, b = _told(a), _told(b)
-    a, b = _bare(a, b), _bare(b, a)
+    a, b = _as_equations(a), _as_equations(b)
+    a, b = _without_name(a, b), _without_name(b, a)
     a, b = as_intervals(a, b), as_intervals(b, a)
     a, b = _flat(a, b), _flat(b, a)
     kinds = {a.kind, b.kind}
@@ -179,7 +179,7 @@ def _segment(node: Node) -> Node:
 
 
 def _united(node: Node) -> Sequence[Node]:
-    """The members of a union, sets of numbers in one."""
+    """The members of a union, with its sets of numbers joined into one."""
     sets = [child for child in node.children if child.kind == "set"]
     others = [child for child in node.children if child.kind != "set"]
     return (
@@ -209,7 +209,7 @@ def _same_members(a: Sequence[Node], b: Sequence[Node], as_sets: bool) -> bool:
         return False
     left = list(b)
     unpaired = []
-    for one in a:  # what is literally equal goes first, and is quick
+    for one in a:  # literally equal members first, which is quick
         if one in left:
             left.remove(one)
         else:
@@ -232,8 +232,8 @@ def _distinct(nodes: Sequence[Node]) -> Sequence[Node]:
     return [*distinct, *nodes[MOST_MEMBERS + 1 :]]
 
 
-def _right(node: Node, also: str = "") -> Node | None:
-    """What an equation x=5 or a membership says about a name; None for anything else."""
+def _value_of_name(node: Node, also: str = "") -> Node | None:
+    """The other side of an equation x=5 or a membership of a name; None for anything else."""
     if node.kind != "relation" or node.name not in ("=", "\\in", also):
         return None
     left, right = node.children
@@ -242,10 +242,10 @@ def _right(node: Node, also: str = "") -> Node | None:
     return left if node.name == "=" and is_variable(right) else None
 
 
-def _told(node: Node) -> Node:
+def _as_equations(node: Node) -> Node:
     r"""`x=1, 2` and `x \in \{1,2\}` as `x=1, x=2`."""
     first = node.children[0] if node.kind == "list" else node
-    right = _right(first)
+    right = _value_of_name(first)
     if right is None or (node.kind == "list" and tells(Node("list", node.children[1:]))):
         return node
     others = node.children[1:] if node.kind == "list" else ()
@@ -255,13 +255,13 @@ def _told(node: Node) -> Node:
     return Node("list", tuple(Node("relation", (first.children[0], child), "=") for child in (*values, *others)), "or")
 
 
-def _bare(node: Node, other: Node) -> Node:
-    """What the node says about a name, if the other one says no name."""
+def _without_name(node: Node, other: Node) -> Node:
+    """The node's value without a name, if the other node has no name."""
     if tells(other):
         if node.kind == other.kind == "relation" and node.name == "\\in" and is_order(other):
             return node.children[1] if node.children[0] in other.children else node
         return node
-    rights = [_right(child, "\\equiv") for child in members(node)]
+    rights = [_value_of_name(child, "\\equiv") for child in members(node)]
     values = [right for right in rights if right is not None]
     if not values or len(values) < len(rights) or len({child.children[0] for child in members(node)}) > 1:
         return node
@@ -317,7 +317,7 @@ def _same_pair(a: tuple[Node, str, Node], b: tuple[Node, str, Node]) -> bool:
 
 
 def _with_anonymous_arguments(relation: Node) -> Node:
-    """f(x)=x+1 as f(#)=#+1: the name of an argument says nothing."""
+    """f(x)=x+1 as f(#)=#+1: the name of an argument does not matter."""
     left = relation.children[0]
     if relation.name != "=" or left.kind != "call" or not is_variable(left):
         return relation

@@ -1,4 +1,4 @@
-r"""The pieces that answers are made of, and the words and signs that LaTeX and plain text write them with."""
+r"""The nodes of an answer's tree, and their words and signs in LaTeX and plain text."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ _TOKEN = re.compile(
 
 
 def tokenize(plain: str, thousands: bool) -> list[str]:
-    """Numbers, letters, words of four letters and more, commands and signs of a plain form.
+    """The tokens of a plain form: numbers, letters, words of four letters and more, commands and signs.
 
-    `thousands`: whether 1,234 is one number; between brackets it never is. ValueError for a character of no meaning.
+    `thousands`: whether 1,234 is one number; between brackets it never is. ValueError for a character without meaning.
     """
     if len(plain) > LONGEST_FORMULA:
         raise ValueError("too long")
@@ -114,7 +114,7 @@ def tokenize(plain: str, thousands: bool) -> list[str]:
     elif "u" in plain or "U" in plain:
         plain = _UNION.sub(r"\1\\cup ", plain)
     tokens: list[str] = []
-    open_, position = [False], 0  # for each open bracket, whether commas separate in it
+    open_, position = [False], 0  # open_: for each open bracket, whether commas separate in it
     while position < len(plain):
         grouped = _THOUSANDS.match(plain, position) if thousands and not any(open_) else None
         match = grouped or _TOKEN.match(plain, position)
@@ -149,7 +149,7 @@ def _inward(interval: re.Match[str]) -> str:
 
 
 def _letters(run: str) -> list[str]:
-    """A run of letters as a token: the name of a function, a word, or letters that are yet to be told apart."""
+    """A run of letters as a token: the name of a function, a word, or letters to be separated later."""
     if run in _RENAMED:
         return [_RENAMED[run]]
     return ["\\" + run if run in NAMED else run]
@@ -202,7 +202,7 @@ def _ends(tokens: list[str], place: int) -> bool:
 
 
 def scalar(node: Node) -> Node:
-    """The node itself. ValueError for a collection where a number has to be."""
+    """The node itself; ValueError if it is a collection where a number must be."""
     if node.kind in COLLECTIONS:
         raise ValueError(f"a {node.kind} in a formula")
     return node

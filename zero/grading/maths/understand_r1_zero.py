@@ -54,7 +54,7 @@ percent|by|gal|kmh|c|acre|rise|a . m|th|\u03c0 r 2|sq|mark|l|toy|coin|sq . m|gal
 pm|hr|cu cm|square|v \u00e2 \u20ac \u2122|are|rupee|rounds|cubic|cc|mtr|s|ohm|number|kmph|day|hour|minute|min|second|man|
 woman|sec|cube|mt|sq inch|mp|\u220f cm \u00b3|hectare|more|sec|unit|cu . m|cm 2|rs .|rs|kg|g|month|km|m|cm|mm|apple|liter|
 loss|yard|pure|year|increase|decrease|d|less|Surface|litre|pi sq m|s .|metre|meter|inch""".replace("\n", "").split("|")
-_UNITS = [  # the letters of each, without which it need not be looked for
+_UNITS = [  # each with its letters: a text without them cannot hold it
     (frozenset(filter(str.isalpha, unit)), re.compile(rf"(^|\W){unit}($|\W)"))
     for unit in (*UNITS, *(f"{unit}s" for unit in UNITS))
 ]
@@ -72,7 +72,7 @@ _LATIN = {"\u221a": "sqrt", "\u03c0": "pi", "\u221e": "inf", "\u222a": "U", "\u0
 _BRACKETS = "()[]"
 _OPERATORS = set("+-*/%|&^~<>=!,()[]")
 
-# One of every kind that answers come in
+# An answer of every kind
 WARM = (
     "0.5", "\\frac{1}{2}", "2\\sqrt{3}", "x^2+2x+1", "(1,2)", "[1,\\infty)", "\\{1,2\\}", "\\frac{\\pi}{3}", "3+4i", "1,234",
     "50\\%", "60^\\circ", "x=5", "5\\text{ cm}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(-\\infty,2)\\cup(3,4]",
@@ -81,7 +81,7 @@ WARM = (
 
 
 def warm_up() -> None:
-    """Fill the caches of sympy and of math_verify's parser, which is slow on what it meets for the first time."""
+    """Fill the caches of sympy and of math_verify's parser, which is slow the first time."""
     for gold in WARM:
         for answer in (gold, "x+1"):
             paper_slow(answer, gold)
@@ -99,7 +99,7 @@ def paper_slow(answer: str, reference: str) -> bool:
 
 
 def _unboxed(reference: str) -> str:
-    """What the last box of a reference holds; the reference if it has none, "" for a box that is no box."""
+    """The content of a reference's last box; the reference itself without one, "" for a malformed box."""
     start = reference.rfind("\\boxed")
     if start < 0:
         return reference
@@ -112,7 +112,7 @@ def _unboxed(reference: str) -> str:
 
 
 def stripped(text: str) -> str:
-    """Rule 1's normal form; the text itself, without surrounding space, if that meets something unexpected."""
+    """Rule 1's normal form; the text itself, without surrounding space, if the rule fails."""
     text = text.strip()
     only = _ONLY_TEXT.search(text)
     text = only[1].strip() if only else text
@@ -200,7 +200,7 @@ def _unlatexed(text: str) -> str:
         text = text.replace(name, "\\frac")
     try:
         text = LatexNodes2Text().latex_to_text(text.replace("\\frac", " \\frac"))
-    except Exception:  # it raises anything at all on nonsense; the original keeps the text then, too
+    except Exception:  # of any kind on nonsense; the original keeps the text then, too
         return text
     for sign, latin in _LATIN.items():
         text = text.replace(sign, latin)
@@ -269,7 +269,7 @@ def _vanishes(difference: str) -> bool:
     rules = (*standard_transformations, implicit_multiplication_application)
     try:
         return bool(sympy.simplify(parse_expr(difference, transformations=rules)) == 0)
-    except Exception:  # sympy raises anything at all on nonsense; the original takes that for unequal too
+    except Exception:  # of any kind on nonsense; to the original it means unequal, too
         return False
 
 
