@@ -105,10 +105,8 @@ def _isolated(device: torch.device, world: World) -> Iterator[None]:
         {name: value for name, value in variables.items() if name not in os.environ} | {"DS_ACCELERATOR": device.type}
     )
     try:
-        with (
-            torch.random.fork_rng(devices=devices),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):  # it prints its memory use
+        # DeepSpeed prints its memory use
+        with torch.random.fork_rng(devices=devices), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         random.setstate(state)

@@ -34,9 +34,8 @@ class MetricSums:
     """Sums of one step on this rank; `tokens` are the response tokens of the whole step, on all ranks."""
 
     def __init__(self, batch: Batch) -> None:
-        self.tokens = float(
-            batch.mask_NT.sum().clamp(min=1)
-        )  # 0 if all responses were cut and mask_truncated masks them
+        # At least 1: mask_truncated may have masked every response
+        self.tokens = float(batch.mask_NT.sum().clamp(min=1))
         self.sampled = batch.sampler_NT is not None
         self.sums: dict[str, float] = {}
         self.gap_max = 0.0

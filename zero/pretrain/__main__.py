@@ -290,9 +290,8 @@ def export(model: Any, tokenizer: Any, out: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    for path in sorted(
-        partial.iterdir(), key=lambda path: path.name == MODEL
-    ):  # config.json, the mark of the end, last
+    # config.json last: it marks the model as complete
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MODEL):
         if (out / path.name).is_dir():
             shutil.rmtree(out / path.name)  # of an export that was killed
         path.replace(out / path.name)

@@ -21,9 +21,8 @@ _ONES = dict(
 )
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_PARTS = dict(
-    zip("half third fourth fifth sixth seventh eighth ninth tenth".split(), range(2, 11), strict=True)
-)  # one of each; of several, with an s
+# Names of one part, and of several: one third, two thirds
+_PARTS = dict(zip("half third fourth fifth sixth seventh eighth ninth tenth".split(), range(2, 11), strict=True))
 _PARTS |= {"quarter": 4, "twelfth": 12, "hundredth": 100, "thousandth": 1000}
 _SEVERAL = {("halves" if name == "half" else name + "s"): below for name, below in _PARTS.items()}
 _MINUS = frozenset({"minus", "negative"})
