@@ -95,11 +95,11 @@ def newest_of_rank_0(folder: Path, warn: Callable[[str], None], world: World) ->
         raise InputError(*chosen)
     step, path = chosen[0], folder / chosen[1]
     manifest = path / MANIFEST
-    seen = world.all_gather([_digest(manifest) if manifest.is_file() else None])
-    others = [str(rank) for rank, digest in enumerate(seen) if digest != seen[0]]
-    if others:
+    digests = world.all_gather([_digest(manifest) if manifest.is_file() else None])
+    mismatched = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+    if mismatched:
         remedy = (
-            f"rank {', '.join(others)} does not see the checkpoint of step {step} that rank 0 found; "
+            f"rank {', '.join(mismatched)} does not see the checkpoint of step {step} that rank 0 found; "
             "choose a folder that all nodes share"
         )
         raise InputError("run_dir", folder.parent, remedy)

@@ -40,8 +40,8 @@ class World:
         if size == 1:
             return cls()
         if not is_initialized():
-            both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            init_process_group(both, timeout=PROCESS_GROUP_TIMEOUT)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            init_process_group(backend, timeout=PROCESS_GROUP_TIMEOUT)
         return cls(int(os.environ["RANK"]), size)
 
     @property

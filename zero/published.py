@@ -38,18 +38,18 @@ def figures(
         differs = _differences(table["sampling"], sampling, key)
         whole = {name for name in table["benchmarks"] if name != MACRO} == set(benchmarks)
         for name, score in zip(table["benchmarks"], scores.get(key, ()), strict=False):
-            wanted = whole if name == MACRO else name in benchmarks
+            included = whole if name == MACRO else name in benchmarks
             nearer = name not in nearest or len(differs) < len(nearest[name].differs)
-            if wanted and score is not None and nearer:
+            if included and score is not None and nearer:
                 nearest[name] = Figure(score / 100, table["source"], differs)
     return nearest
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], template: str) -> tuple[str, ...]:
-    parts = ["template not stated"] if template == ANY else []
+    differences = ["template not stated"] if template == ANY else []
     for name, value in ours.items():
         if name not in theirs:
-            parts.append(f"{name} not stated")
+            differences.append(f"{name} not stated")
         elif theirs[name] != value:
-            parts.append(f"{name} {theirs[name]:g}, here {value:g}")
-    return tuple(parts)
+            differences.append(f"{name} {theirs[name]:g}, here {value:g}")
+    return tuple(differences)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
 
 # The first number of a prompt's key: prompts for different purposes never share random numbers
 TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
-Metrics = dict[str, float]  # glossary name -> value; the glossary stands in zero/tracking/glossary.py
+Metrics = dict[str, float]  # glossary name -> value; see zero/tracking/glossary.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     path = str(config["model"].get("path", ""))
     place = Path(path).expanduser()
     if place.is_file() or (path.startswith(("/", ".", "~")) and not place.is_dir()):
-        what = "is a file" if place.is_file() else "no such folder"
-        raise InputError("model.path", path, f"{what}; give a Hugging Face model folder or a hub id")
+        reason = "is a file" if place.is_file() else "no such folder"
+        raise InputError("model.path", path, f"{reason}; give a Hugging Face model folder or a hub id")
     folder = Path(model_folder(path))
     if folder.is_dir() and path and not (folder / "config.json").is_file():
         raise InputError(

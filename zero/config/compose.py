@@ -185,11 +185,11 @@ def choices_among(overrides: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=8)
 def groups_of(name: str) -> dict[str, tuple[str, ...]]:
     """The groups that a command line of NAME may choose from, with their options."""
-    own = [key for key in default_choices(name) if "@" not in key]
-    own += ["experiment", "hydra/launcher"] if "algo" in own or "benchmarks" in own else []
-    own += ["critic"] if "algo" in own else []
-    own += ["questions"] if "corpus" in own else []  # of corpus=questions
-    return {group: options_of(group) for group in sorted(own)}
+    groups = [key for key in default_choices(name) if "@" not in key]
+    groups += ["experiment", "hydra/launcher"] if "algo" in groups or "benchmarks" in groups else []
+    groups += ["critic"] if "algo" in groups else []
+    groups += ["questions"] if "corpus" in groups else []  # of corpus=questions
+    return {group: options_of(group) for group in sorted(groups)}
 
 
 def refuse_no_options(name: str, overrides: Sequence[str]) -> None:

@@ -86,7 +86,9 @@ def expand(overrides: Sequence[str]) -> list[Experiment]:
     names = list(dict.fromkeys(name.strip() for text in values[KEY] for name in text.strip("[]").split(",")))
     experiments = [read(name, size) for name in (with_claims() if names == [ALL] else names)]
     lines = [tuple(dict.fromkeys(_typed(line, typed) for line in each.lines)) for each in experiments]
-    return [replace(each, lines=own, typed=tuple(typed)) for each, own in zip(experiments, lines, strict=True)]
+    return [
+        replace(each, lines=new_lines, typed=tuple(typed)) for each, new_lines in zip(experiments, lines, strict=True)
+    ]
 
 
 def read(name: str, size: str = NANO) -> Experiment:

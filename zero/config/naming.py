@@ -120,22 +120,22 @@ def _joined(start: str, shown: Mapping[str, tuple[str, bool]], full: Mapping[str
     def name(extra: str = "") -> str:
         return "-".join([start, *(f"{names[key]}={texts[key]}" for key in texts), *([extra] if extra else [])])
 
-    room = LONGEST - HASH - 1
-    if len(name()) > (LONGEST if whole else room):
+    limit = LONGEST - HASH - 1
+    if len(name()) > (LONGEST if whole else limit):
         whole = False
         words = {key: key.split(".") for key in names}
         ends = Counter(split[-1] for split in words.values())
         names = {key: _plain(".".join(split[-2 if ends[split[-1]] > 1 else -1 :])) for key, split in words.items()}
-        while len(name()) > room and max(map(len, texts.values()), default=0) > SHORTEST:
+        while len(name()) > limit and max(map(len, texts.values()), default=0) > SHORTEST:
             longest = max(texts, key=lambda key: len(texts[key]))
-            texts[longest] = texts[longest][: max(SHORTEST, len(texts[longest]) - (len(name()) - room))]
-        if len(name()) > room:
+            texts[longest] = texts[longest][: max(SHORTEST, len(texts[longest]) - (len(name()) - limit))]
+        if len(name()) > limit:
             names = {key: _plain(split[-1]) for key, split in words.items()}
-        while len(name()) > room and max(map(len, names.values()), default=0) > SHORTEST_KEY:
+        while len(name()) > limit and max(map(len, names.values()), default=0) > SHORTEST_KEY:
             longest = max(names, key=lambda key: len(names[key]))
             names[longest] = names[longest][:-1]
     names = {key: _plain(text) for key, text in names.items()}
     if whole:
         return name()
     digest = sha256(repr((start, sorted(full.items()))).encode()).hexdigest()[:HASH]
-    return f"{name()[:room]}-{digest}"
+    return f"{name()[:limit]}-{digest}"

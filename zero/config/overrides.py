@@ -147,7 +147,7 @@ def cells(arguments: Sequence[str]) -> list[list[str]]:
 
 @lru_cache(maxsize=4096)
 def parsed(text: str) -> Override:
-    """One override, parsed once. InputError if it is none."""
+    """One override, parsed (cached). InputError if it is no override."""
     try:
         return OverridesParser.create().parse_override(text)
     except (HydraException, ValueError, TypeError) as error:

@@ -34,8 +34,8 @@ class ValueModel:
         with torch.no_grad():
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
-        both = torch.nn.ModuleDict({"body": self.body, "head": self.head})
-        self.trained = TrainableModule(both, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
+        module = torch.nn.ModuleDict({"body": self.body, "head": self.head})
+        self.trained = TrainableModule(module, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:

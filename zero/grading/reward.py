@@ -104,7 +104,7 @@ def _function_at(path: str, key: str) -> Callable[..., float]:
     except (ImportError, AttributeError, ValueError) as error:
         remedy = f"nothing of that name can be imported ({error}){_nearest_name(path)}"
         raise InputError(key, path, f"{remedy}; give the dotted path of a function") from error
-    except Exception as error:  # whatever a module of the user's own may raise
+    except Exception as error:  # of any kind, from the user's own module
         problem = f"its module cannot be imported: {type(error).__name__}{_line_of(error)}: {error}"
         raise InputError(key, path, problem) from error
     if not callable(function):

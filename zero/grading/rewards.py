@@ -137,7 +137,7 @@ def arithmetic_format(response: Response, plain: float = 1.0, other: float = 0.5
 
 def tags_in_order(response: Response, think: str = "think") -> float:
     """1 if the response begins with `<think>`, and `</think>`, white space or none, `<answer>` and `</answer>` follow,
-    whatever stands after; else 0. The GRPO demo's soft form, over several lines too."""
+    with anything after them; else 0. The GRPO demo's soft form, over several lines too."""
     whole = _whole(response, think).lstrip()
     between = re.search(rf"</{re.escape(think)}>\s*<answer>", whole)
     closed = between is not None and whole.find("</answer>", between.end()) >= 0

@@ -115,9 +115,9 @@ class Worker:
     """One process, its current task and that task's deadline."""
 
     def __init__(self, control: socket.socket) -> None:
-        self.socket, theirs = socket.socketpair()
-        socket.send_fds(control, [b"w"], [theirs.fileno()])
-        theirs.close()
+        self.socket, worker_end = socket.socketpair()
+        socket.send_fds(control, [b"w"], [worker_end.fileno()])
+        worker_end.close()
         self.pid = int(self._line(60.0))
         self.task, self.deadline = -1, 0.0
 
@@ -160,13 +160,13 @@ class WorkerPool:
     """The process that forks workers (zero/grading/sandbox_worker.py), and up to `size` workers."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, worker_end = socket.socketpair()
         # A fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
         python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
         environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
-        command = [sys.executable, "-m", "zero.grading.sandbox_worker", str(theirs.fileno()), *modules]
-        self._parent = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-        theirs.close()
+        command = [sys.executable, "-m", "zero.grading.sandbox_worker", str(worker_end.fileno()), *modules]
+        self._parent = subprocess.Popen(command, pass_fds=[worker_end.fileno()], env=environment)
+        worker_end.close()
         self._size = size
         self._idle: list[Worker] = []
         atexit.register(self.close)  # if this process is killed, they end when their sockets close

@@ -84,8 +84,8 @@ def start(policy: torch.nn.Module, optim: Optim, config: Mapping[str, Any], devi
 def _ensure_process_group(world: World) -> None:
     """DeepSpeed needs a process group even for one process."""
     if world.size == 1 and not torch.distributed.is_initialized():
-        both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(both, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
 
 
 @contextlib.contextmanager

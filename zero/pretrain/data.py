@@ -102,8 +102,8 @@ def _join(line: str, fields: Sequence[str], place: str) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("corpus.path", place, f"not an object with {', '.join(fields)} ({error!r})") from error
     for field, value in zip(fields, values, strict=True):
-        odd = isinstance(value, bool) or not isinstance(value, str | int | float | None)
-        if odd or (isinstance(value, float) and math.isinf(value)):
+        wrong = isinstance(value, bool) or not isinstance(value, str | int | float | None)
+        if wrong or (isinstance(value, float) and math.isinf(value)):
             remedy = f"its {field} is {json.dumps(value)[:40]}, no text; write one text for each document"
             raise InputError("corpus.fields", field, f"{place}: {remedy}")
     if any(value is None or value != value for value in values) or not any(str(value).strip() for value in values):

@@ -71,14 +71,14 @@ def table(
     if not questions:
         remedy = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
         raise InputError(*source, remedy)
-    train, apart = splits.hold_out(questions, heldout)
+    train, held_out = splits.hold_out(questions, heldout)
     if train:  # else it is a benchmark; held-out rows are checked too, so that the result does not depend on the split
         clean, leaked = splits.without_leaks(
             list(questions.values()), splits.benchmarks(), leaks, source, lambda q: q.id, lambda q: places[q.id]
         )
-        train, apart = splits.hold_out({q.id: q for q in clean}, heldout)
+        train, held_out = splits.hold_out({q.id: q for q in clean}, heldout)
         notes += leaked
-    return Rows(train=train, heldout=apart, notes=tuple(notes))
+    return Rows(train=train, heldout=held_out, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ Condition = tuple[str, Callable[[Any], bool]]
 
 def _conditions(where: Mapping[str, list[Any]] | None) -> list[Condition]:
     conditions: list[Condition] = []
-    for column, wanted in (where or {}).items():
-        if not isinstance(wanted, list) or not wanted:
-            raise InputError("questions.where", f"{column}: {wanted}", "must be [low, high] or a list of values")
-        is_range = len(wanted) == 2 and all(end is None or _is_number(end) for end in wanted)
-        conditions.append((column, partial(_within, *wanted) if is_range else wanted.__contains__))
+    for column, allowed in (where or {}).items():
+        if not isinstance(allowed, list) or not allowed:
+            raise InputError("questions.where", f"{column}: {allowed}", "must be [low, high] or a list of values")
+        is_range = len(allowed) == 2 and all(end is None or _is_number(end) for end in allowed)
+        conditions.append((column, partial(_within, *allowed) if is_range else allowed.__contains__))
     return conditions
 
 
@@ -189,8 +189,8 @@ def _kept(placed: Placed, conditions: list[Condition], source: str) -> Placed:
 
 def _column(row: Row, key: str, column: str, source: str, place: str) -> Any:
     if column not in row:
-        there = ", ".join(map(str, row)) or "none"
-        raise InputError(key, column, f"no such column in {place} of {source}; its columns are {there}")
+        columns = ", ".join(map(str, row)) or "none"
+        raise InputError(key, column, f"no such column in {place} of {source}; its columns are {columns}")
     return row[column]
 
 

@@ -85,8 +85,8 @@ def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], li
 
 def split_id(question: Question) -> tuple[str, Question]:
     """(source, the question as the source knows it)."""
-    source, _, own = question.id.partition(MARK)
-    return source, replace(question, id=own)
+    source, _, inner_id = question.id.partition(MARK)
+    return source, replace(question, id=inner_id)
 
 
 def _with_source(source: str, question: Question) -> Question:

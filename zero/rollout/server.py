@@ -139,9 +139,9 @@ class ServerEngine:
             made_by = [span["version"] for span in choice["weight_versions"]]
         except (LookupError, TypeError, ValueError) as error:
             raise ServerError(self.client.url, f"its answer lacks {error}") from None
-        most = body["sampling_params"]["max_tokens"]
-        if reason not in ("stop", "length") or len(ids) != len(logprobs) or not 0 < len(ids) <= most:
-            problem = f"ended a response as {reason!r} with {len(ids)} tokens of at most {most}, {len(logprobs)} of them known"
+        limit = body["sampling_params"]["max_tokens"]
+        if reason not in ("stop", "length") or len(ids) != len(logprobs) or not 0 < len(ids) <= limit:
+            problem = f"ended a response as {reason!r} with {len(ids)} tokens of at most {limit}, {len(logprobs)} of them known"
             raise ServerError(self.client.url, problem)
         if made_by != [label]:
             cause = "other weights: it was started again, or another run sends its own"
@@ -178,10 +178,10 @@ class ServerEngine:
 
     def _refuse_other_models(self, server: Server, server_ids: Any) -> None:
         """InputError if the server's model is not the learner's. `server_ids`: TOKENIZER_CHECK by its tokenizer."""
-        ours = model_fields(self.config) | {"vocab_size": vocabulary_size(self.tokenizer, self.config)}
-        for key in sorted(ours.keys() & server.config.keys()):
-            if ours[key] != server.config[key]:
-                difference = f"serves another model: {key} is {server.config[key]} there and {ours[key]} here"
+        own_fields = model_fields(self.config) | {"vocab_size": vocabulary_size(self.tokenizer, self.config)}
+        for key in sorted(own_fields.keys() & server.config.keys()):
+            if own_fields[key] != server.config[key]:
+                difference = f"serves another model: {key} is {server.config[key]} there and {own_fields[key]} here"
                 raise InputError("rollout.url", self.client.url, f"{difference}; start it with this run's model")
         if server_ids != self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False):
             remedy = "serves a model with another tokenizer; start it with this run's model"
