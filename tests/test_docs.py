@@ -24,14 +24,8 @@ from zero.errors import InputError
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(docs.DOCS.glob("*.md"))
 EXTEND = docs.DOCS / "extend.md"
-MANY = (
-    "analysis",
-    "claims",
-    "evaluation",
-    "gpus",
-    "models",
-    "sweeps",
-)  # pages of many compositions: a third of a second each
+# pages of many compositions: a third of a second each
+MANY = ("analysis", "claims", "evaluation", "gpus", "models", "sweeps")
 BLOCK = re.compile(r"^```(\w*) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

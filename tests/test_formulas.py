@@ -263,9 +263,8 @@ def test_whitened_advantages_have_mean_0_and_variance_1_over_tokens() -> None:
     before = plain.advantage_NT[plain.mask_NT.bool()]  # type: ignore[index]
     torch.testing.assert_close(tokens, (before - before.mean()) / before.std(), rtol=1e-6, atol=1e-9)
     assert batch.advantage_NT is not None and not batch.advantage_NT[batch.mask_NT == 0].any()
-    torch.testing.assert_close(
-        batch.return_NT, plain.return_NT
-    )  # a critic learns what was earned, not what was whitened
+    # a critic learns what was earned, not what was whitened
+    torch.testing.assert_close(batch.return_NT, plain.return_NT)
 
 
 def test_rloo_is_drgrpos_advantage_but_for_a_constant() -> None:

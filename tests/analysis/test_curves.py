@@ -87,10 +87,11 @@ def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path)
     text = "\n".join(curves_module.remarks(groups))
     assert "prompts: not the same in all groups, but changing together with algo" in text
     assert "grpo (n = 2): its runs differ in optim.lr too" in text
+    # two algorithms with one seed are one seed
     assert [group.label for group in grouped(runs, ["optim.lr"])] == [
         "optim.lr=1e-06 (n = 1)",
         "optim.lr=2e-06 (n = 1)",
-    ]  # two algorithms with one seed are one seed
+    ]
     assert [group.label for group in grouped(runs, [])] == ["all runs (n = 2)"]
 
 

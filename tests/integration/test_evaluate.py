@@ -90,9 +90,8 @@ def test_a_finished_evaluation_samples_nothing_again(tmp_path: Path, monkeypatch
     first = evaluate_here(tmp_path, *SMALL)
     monkeypatch.setattr("zero.rollout.native.NativeEngine.generate", lambda *_: pytest.fail("it sampled again"))
     assert evaluate_here(tmp_path, *SMALL) == first
-    more = evaluate_here(
-        tmp_path, *SMALL, "k=[2]", "published=Qwen/Qwen2.5-Math-7B"
-    )  # another view of the same answers
+    # another view of the same answers
+    more = evaluate_here(tmp_path, *SMALL, "k=[2]", "published=Qwen/Qwen2.5-Math-7B")
     assert more["evaluation"]["nano_math"].items() >= {("n", 2), ("questions", 24)}
     with pytest.raises(InputError, match=r"other settings .*seed: 0 -> 1"):
         evaluate_here(tmp_path, *SMALL, "seed=1")

@@ -74,11 +74,8 @@ def test_a_model_is_measured_with_feedback(tmp_path: Path) -> None:
     options = ["benchmarks=heldout", "questions=nano_countdown", "benchmarks.limit=12", "sampling.max_tokens=128"]
     few = ["questions.rows.train=64", "questions.rows.heldout=16", "sampling=default", "n=2", "at_once=8", "k=[1,2]"]
     plain = evaluate_here(tmp_path / "plain", *options, *few)["evaluation"]["nano_countdown"]
-    again = [
-        *few,
-        "rollout=feedback",
-        'rollout.turn="{question}"',
-    ]  # the embedded model can use another attempt
+    # the embedded model can use another attempt
+    again = [*few, "rollout=feedback", 'rollout.turn="{question}"']
     got = evaluate_here(tmp_path / "feedback", *options, *again)["evaluation"]["nano_countdown"]
     assert got["eval/nano_countdown/tries"] > 1 and "eval/nano_countdown/tries" not in plain
     assert got["eval/nano_countdown/solved"] > got["eval/nano_countdown/accuracy"]

@@ -133,9 +133,8 @@ def test_without_a_scheduler_the_process_decides(tmp_path: Path) -> None:
     status = states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"]
     assert (status.state, status.live) == ("lost", False)
     (place / files.ATTEMPTS).unlink()
-    write_attempt(
-        place, job="", host=socket.gethostname(), pid=os.getpid()
-    )  # its number belongs to another process now
+    # its number belongs to another process now
+    write_attempt(place, job="", host=socket.gethostname(), pid=os.getpid())
     assert states.read_statuses(tmp_path, sweep_of(cell), {})["my-cell"].state == "lost"
 
 

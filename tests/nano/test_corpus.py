@@ -51,9 +51,8 @@ def test_no_heldout_question_is_in_the_shipped_corpus(stage: str) -> None:
     source = instantiate(STAGES[stage].documents, _convert_="all")
     shipped = [text for text, _ in islice(source(seed=0), 20000)]
     questions = [question for text in shipped for question in QUESTION.findall(text)]
-    assert (
-        len(questions) == sum(bool(re.search(r"\d", text)) for text in shipped) > 0.9 * len(shipped)
-    )  # the search finds them all
+    # the search finds them all
+    assert len(questions) == sum(bool(re.search(r"\d", text)) for text in shipped) > 0.9 * len(shipped)
     assert min(digest_of(question)[0] for question in questions) >= 13
 
 

@@ -20,12 +20,8 @@ from zero.config import check as configs
 from zero.evaluate import run
 
 FOLDER = Path(__file__).parents[2] / "zero/nano"
-MODELS = {
-    "base": "nano",
-    "plain": "nano_plain",
-    "domain": "nano_domain",
-    "search": "nano_search",
-}  # folder -> conf/model
+# folder -> conf/model
+MODELS = {"base": "nano", "plain": "nano_plain", "domain": "nano_domain", "search": "nano_search"}
 BASE = FOLDER / "base"
 TEMPLATES = ("none", "qwen_math", "r1")
 SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")

@@ -111,10 +111,8 @@ def test_long_documents_need_not_be_many_for_a_tokenizer(monkeypatch: pytest.Mon
     ("seen", "line"),
     [
         (1000, "step 8  tokens 1000 of 4000  loss 5.5000  13 s, 39 s to go\n"),
-        (
-            4096,
-            "step 8  tokens 4096 of 4000  loss 5.5000  13 s, 0 s to go\n",
-        ),  # the last batch may hold more than is left
+        # the last batch may hold more than is left
+        (4096, "step 8  tokens 4096 of 4000  loss 5.5000  13 s, 0 s to go\n"),
     ],
 )
 def test_a_line_shows_the_progress(seen: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:

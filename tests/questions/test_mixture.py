@@ -89,9 +89,8 @@ def test_rows_of_all_sources_with_their_names() -> None:
     assert len({q.id for q in (*mixture.rows.train, *mixture.rows.heldout)}) == 8 + 12
     first = mixture.rows.train[0]
     assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "source": "a"})
-    assert (
-        "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"
-    )  # a fair sample until one is used up
+    # a fair sample until one is used up
+    assert "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"
     assert list(mixture.rows.notes) == ["a: a note on a", "b: a note on b"]
 
 

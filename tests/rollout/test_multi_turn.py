@@ -174,9 +174,8 @@ def test_a_round_is_one_call_and_each_episode_keeps_its_own_budget(tokenizer: An
     (_, n, first), (second_prompts, samples, second) = engine.engine.calls  # type: ignore[attr-defined]
     assert (n, first.max_tokens, samples, len(second_prompts)) == (3, budget, 1, 2)
     assert [p.key for p in second_prompts] == [(TRAINING, 7, 0, 0, 0, 1), (TRAINING, 7, 0, 0, 2, 1)]
-    assert second.max_tokens == budget - (
-        len(second_prompts[1].ids) - len(prompt(tokenizer).ids)
-    )  # the larger of the two rooms
+    # the larger of the two rooms
+    assert second.max_tokens == budget - (len(second_prompts[1].ids) - len(prompt(tokenizer).ids))
     assert [len(c.ids) for c in got] == [budget, lengths(tokenizer, RIGHT)[0] + 1, budget]
     assert [c.finished for c in got] == [False, True, False]
     assert all(tokenizer.decode(c.ids).endswith(c.attempts[-1]) for c in (got[0], got[2]))
@@ -334,9 +333,8 @@ def test_no_two_attempts_share_random_numbers() -> None:
         (kind, 0, *position) for kind, position in product((TRAINING, VALUE), product((0, 1), (0, 1)))
     ]
     keys += [(EVALUATION, 0, i) for i in range(3)]
-    streams: list[tuple[int, ...]] = [
-        (*key, sample) for key in keys for sample in range(3)
-    ]  # as the native engine draws first attempts
+    # as the native engine draws first attempts
+    streams: list[tuple[int, ...]] = [(*key, sample) for key in keys for sample in range(3)]
     streams += [(*key, sample, again, 0) for key in keys for sample in range(3) for again in range(1, 4)]
     streams += [(VALUE, 0, 0, i, g, b, s) for i, g, b, s in product((0, 1), (0, 1), (16, 32), (0, 1))]
     states = {tuple(np.random.SeedSequence(list(s)).generate_state(4, np.uint64).tolist()) for s in streams}

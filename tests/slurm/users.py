@@ -132,9 +132,8 @@ def multirun(folder: Path) -> Facts:
     seen |= {"more": typed(*MULTIRUN, *line("seed=0,1,2")), "jobs more": jobs(folder)}
     old = sorted({name for array in seen["jobs more"] for name in array})
     seen["old"] = contents(folder, old)
-    seen["edited"] = typed(
-        *SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD)
-    )  # held: it is enough that they are new
+    # held: it is enough that they are new
+    seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD))
     seen["jobs edited"] = jobs(folder)
     seen["held"] = queued(folder.name, "PENDING")
     seen["cancel"] = typed(*STATUS, folder, "cancel", "optim.lr=0.00002", "--yes")  # the same number, written otherwise
@@ -160,10 +159,8 @@ def failing(folder: Path) -> Facts:
 
 def abandoned(folder: Path) -> Facts:
     """The submitting process is killed; other processes list, cancel and resume its cells."""
-    line = [
-        *cell(*STEADY, "samples.groups=2,3,4"),
-        *launcher_settings(folder, array_parallelism=1),
-    ]  # an axis that changes no bit
+    # an axis that changes no bit
+    line = [*cell(*STEADY, "samples.groups=2,3,4"), *launcher_settings(folder, array_parallelism=1)]
     child = subprocess.Popen(command([*MULTIRUN, *line]), cwd=ROOT, stdout=subprocess.DEVNULL)
     until(lambda: jobs(folder), what=lambda: all_logs(folder))
     child.kill()

@@ -427,9 +427,8 @@ def test_a_deleted_run_is_replaced_by_a_whole_one(tmp_path: Path, store: str) ->
     end_run(record(run_dir, store, start=STEPS), run_dir)
     assert run_of(store, run_dir).info.run_id == second  # found by its token
     (run_dir / "mlflow.json").unlink()
-    deliver(
-        {"tracker": follower_settings(store)}, run_dir, run_dir.name
-    )  # all was forgotten, and nothing is sent twice
+    # all was forgotten, and nothing is sent twice
+    deliver({"tracker": follower_settings(store)}, run_dir, run_dir.name)
     assert run_of(store, run_dir).info.run_id == second
     assert points_of(store, second) == points_in(run_dir)
 
@@ -716,9 +715,8 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
-        deliver(
-            {"tracker": follower_settings(uri)}, run_dir, run_dir.name
-        )  # the same command again: nothing left to train
+        # the same command again: nothing left to train
+        deliver({"tracker": follower_settings(uri)}, run_dir, run_dir.name)
         run = run_of(uri, run_dir)
         assert points_of(uri, run.info.run_id) == points_in(run_dir)
         assert [info.path for info in client_of(uri).list_artifacts(run.info.run_id)] == ["config.yaml", "result.json"]
