@@ -20,14 +20,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zero.nano.corpus import REFLECTIONS, SLIPS
 from zero.nano.world import DRAWS, NAMES, apply
 from zero.records import Question
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 class Behaviour(IntEnum):
@@ -216,26 +213,3 @@ def _part(rng: random.Random, meta: Mapping[str, Any]) -> str:
     """Right work that stops before its last step."""
     lines = _work(rng, meta, right=True).splitlines()
     return "\n".join(lines[: rng.randint(2, len(lines) - 1)])
-
-
-# ---------------------------------------------------------------------------------------------- how good is a labeller?
-
-
-def confusion(truths: Sequence[int], labels: Sequence[int | None]) -> DataFrame:
-    """How often each known behaviour (rows) got each label (columns; "unread": none), with each row's share of right ones."""
-    from pandas import DataFrame
-
-    columns = [name.name.lower() for name in Behaviour]
-    table = DataFrame(0, index=columns, columns=[*columns, "unread"])
-    for truth, label in zip(truths, labels, strict=True):
-        table.loc[columns[truth], "unread" if label is None else columns[label]] += 1
-    table["right"] = [table.loc[name, name] / max(1, int(table.loc[name].sum())) for name in columns]
-    return table
-
-
-def accuracy(truths: Sequence[int], labels: Sequence[int | None]) -> tuple[float, float, float]:
-    """(share of right labels, and the ends of its 95 % interval over traces); a trace without a label is wrong."""
-    from zero.statistics import mean_interval
-
-    right = [float(truth == label) for truth, label in zip(truths, labels, strict=True)]
-    return sum(right) / len(right), *mean_interval(right)

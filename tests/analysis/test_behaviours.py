@@ -13,13 +13,12 @@ from analysis.reflection.behaviours import (
     SUPERFICIAL,
     UNNAMED,
     Behaviour,
-    accuracy,
     behaviour,
     by_rule,
-    confusion,
     is_chain,
     known_traces,
 )
+from analysis.reflection.tables import labellers
 from zero.nano.world import rows
 from zero.reflection import KEYWORDS, reflects
 
@@ -83,24 +82,21 @@ def test_known_traces_have_the_behaviour_they_are_labelled_with() -> None:
 
 def test_the_rule_is_measured_and_errs_only_where_keywords_do() -> None:
     traces = known_traces(1000)
-    labels = [int(by_rule(t.question.meta, t.response, KEYWORDS)) for t in traces]
-    truths = [int(t.truth) for t in traces]
-    right, low, high = accuracy(truths, labels)
-    assert 0.85 < low < right < high < 0.99
-    for trace, label in zip(traces, labels, strict=True):
-        if label != trace.truth:
+    for trace in traces:
+        if by_rule(trace.question.meta, trace.response, KEYWORDS) != trace.truth:
             assert (
                 any(words in trace.response for words in UNNAMED)
                 or "books" in trace.response
                 or "shop" in trace.response
             )
-    table = confusion(truths, labels)
-    counts = table.drop(columns="right")
-    assert counts.to_numpy().sum() == 1000 and (counts.sum(axis=1) == 200).all()
-    assert table["right"].mean() == pytest.approx(right)
-    unread = confusion([1, 1, 2], [None, 1, 3])
-    assert unread.loc["confirms", "unread"] == 1 and unread.loc["corrects", "spoils"] == 1
-    assert accuracy([1, 1, 2], [None, 1, 3])[0] == pytest.approx(1 / 3)
+    table = labellers(KEYWORDS, None, {}, 1000)
+    rule = table[table["labeller"] == "rule"].set_index("truth")
+    every, by_truth = rule.loc["all"], rule.drop(index="all")
+    assert 0.85 < every["low"] < every["right"] < every["high"] < 0.99
+    assert (by_truth["traces"] == 200).all() and by_truth["right"].mean() == pytest.approx(every["right"])
+    labels = [column for column in rule if column.startswith("as ")]
+    assert every[labels].sum() == 1000 and every["unread"] == 0
+    assert all(row[f"as {name}"] == row["right"] * 200 for name, row in by_truth.iterrows())
 
 
 def test_chains_are_told_from_other_questions() -> None:
