@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from analysis import style
 from analysis.algorithm_cards import Card, default_name, sources
+from zero.tracking import palette
 
 
 def markdown(every: Sequence[Card], numbers: Mapping[str, Any], own: Mapping[str, tuple[tuple[str, ...], str]]) -> str:
@@ -59,7 +61,7 @@ def conditions(numbers: Mapping[str, Any]) -> list[str]:
         "speak of other seeds on the same questions, not of other questions or models, and are not "
         "adjusted for the number of comparisons. **Tokens** are the response tokens of all training steps, evaluations aside, "
         "with those sampled to estimate values, which also stand alone. " + _costs(all_of_them),
-    ]  # fmt: skip
+    ]
 
 
 def _costs(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -81,7 +83,11 @@ def table(every: Sequence[Card], measured: Mapping[str, Any]) -> str:
     for one in every:
         entry = measured.get(one.name)
         if entry:
-            curves = [final(entry["accuracy"], 3), final(entry["length"], 1), final(entry["length_incorrect"], 1)]
+            curves = [
+                final(entry["accuracy"], 3, most=1),
+                final(entry["length"], 1),
+                final(entry["length_incorrect"], 1),
+            ]
             values = f"{entry['critic_tokens'] / 1000:,.0f} k" if entry["critic_tokens"] else ""
             cost = f"{entry['cpu_seconds']:.0f}" if entry.get("cpu_seconds") else ""
             cost = f"{entry['seconds']:.0f} s" if entry.get("seconds") else cost
@@ -140,12 +146,14 @@ def address(reference: str) -> str:
     return f"https://arxiv.org/abs/{number[0]}" if number else "#sources"
 
 
-def final(curve: Mapping[str, Sequence[float | None]], digits: int) -> str:
-    """The last mean of a curve with its interval."""
+def final(curve: Mapping[str, Sequence[float | None]], digits: int, most: float = math.inf) -> str:
+    """The last mean of a curve with its interval, within 0 and `most`."""
     mean, low, high = (curve[key][-1] for key in ("mean", "low", "high"))
     if mean is None:
         return "-"
-    return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} [{max(low, 0):.{digits}f}, {min(high, most):.{digits}f}]"
 
 
 # ------------------------------------------------------------------------------------------------------------- the figure
@@ -157,9 +165,9 @@ def draw(every: Sequence[Card], numbers: Mapping[str, Any], path: Path) -> None:
     families = list(dict.fromkeys(one.family for one in every))
     drawn = style.figure(len(families), 2, width=4.3, height=4.2)
     style.caption(drawn, "mean over seeds and its 95 % interval (Student's t); grey: the default algorithm")
-    default = {default_name(): style.Look(style.GREY, "dashed", "o")}
+    default = {default_name(): palette.Look(palette.GREY, "dashed", "o")}
     for column, family in enumerate(families):
-        looks = default | style.looks([one.name for one in every if one.family == family and one.name not in default])
+        looks = default | palette.looks([one.name for one in every if one.family == family and one.name not in default])
         above, below = drawn.axes[column], drawn.axes[len(families) + column]
         for axis, key in ((above, "accuracy"), (below, "length")):
             for name, look in looks.items():

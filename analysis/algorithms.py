@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
+from zero.files import read_regular
 from zero.paths import CONF, ROOT
 
 if TYPE_CHECKING:
@@ -33,8 +34,17 @@ OWN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
 }
 BUDGET = (  # settings that must be the same in all runs of a page
-    "steps", "sampling", "evaluation", "optim", "updates", "epochs", "model", "questions", "template", "benchmarks",
-)  # fmt: skip
+    "steps",
+    "sampling",
+    "evaluation",
+    "optim",
+    "updates",
+    "epochs",
+    "model",
+    "questions",
+    "template",
+    "benchmarks",
+)
 CURVES = ("accuracy", "length", "length_incorrect")  # of the held-out questions, under eval/NAME/
 
 
@@ -69,8 +79,6 @@ def collect(runs: Runs, stored: Mapping[str, Any]) -> dict[str, Any]:
 def budget(run: Run) -> dict[str, Any]:
     """What runs must share to be compared. A response counts the same wherever its prompt comes from."""
     import yaml
-
-    from zero.files import read_regular
 
     assert run.path is not None
     config = yaml.safe_load(read_regular(run.path / "config.yaml"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis import style
 from zero.errors import Broken, InputError
 from zero.files import replacing
 
@@ -54,7 +55,6 @@ def command(
     `one_line`."""
 
     def work() -> None:
-        from analysis import style as figures
         from analysis.reader.runs import read
 
         runs = read(options.places, metrics)
@@ -64,7 +64,7 @@ def command(
             runs = only(options.places, options.experiment, runs)
         finding = ask(runs)
         folder = where(options)
-        files = figures.save(finding.figure, folder / name)
+        files = style.save(finding.figure, folder / name)
         write_table(finding.table, folder / f"{name}.csv")
         print(finding.text)
         say_notes(runs.notes)

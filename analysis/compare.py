@@ -14,10 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.units import plain, scale
+from analysis.reader.records import Note
+from analysis.reader.units import interval, plain, scale, unit_of
 from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
+from zero.tracking import palette
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
@@ -43,7 +46,6 @@ def compare(
     first, second, difference, low, high (empty: one seed), n (seeds), pairs, p, smallest_p, p_holm (over the metrics'
     main rows). InputError for an axis, value, metric or step that there is not, and if no two runs make a pair.
     """
-    from analysis.reader.records import Note
 
     where = at_of(at)
     everyone = runs.runs or runs.evaluated
@@ -105,23 +107,48 @@ def _rows(metric: str, where: At, metric_pairs: Sequence[Pair], level: float) ->
     """The rows of a metric: pairs, groups if there are several, and all."""
     rows: list[dict[str, Any]] = []
     for pair in metric_pairs:
-        rows.append({
-            "metric": metric, "kind": "pair", "group": pair.group or ALL, "seed": pair.seed, "runs": pair.runs,
-            "first": pair.first, "second": pair.second, "difference": pair.first - pair.second, "n": 1, "pairs": 1,
-            "first_step": pair.steps[0], "last_step": pair.steps[-1], "at": str(where),
-        })  # fmt: skip
+        rows.append(
+            {
+                "metric": metric,
+                "kind": "pair",
+                "group": pair.group or ALL,
+                "seed": pair.seed,
+                "runs": pair.runs,
+                "first": pair.first,
+                "second": pair.second,
+                "difference": pair.first - pair.second,
+                "n": 1,
+                "pairs": 1,
+                "first_step": pair.steps[0],
+                "last_step": pair.steps[-1],
+                "at": str(where),
+            }
+        )
     groups = list(dict.fromkeys(pair.group for pair in metric_pairs))
     parts = (
         [("group", group, [p for p in metric_pairs if p.group == group]) for group in groups] if len(groups) > 1 else []
     )
     for kind, group, group_pairs in [*parts, *([("all", ALL, list(metric_pairs))] if metric_pairs else [])]:
         result, first, second = over(group_pairs, level)
-        rows.append({
-            "metric": metric, "kind": kind, "group": group, "first": first, "second": second,
-            "difference": result.difference.mean, "low": result.difference.low, "high": result.difference.high,
-            "n": result.difference.n, "pairs": len(group_pairs), "p": result.p, "smallest_p": result.smallest_p, "at": str(where),
-            "first_step": min(p.steps[0] for p in group_pairs), "last_step": max(p.steps[-1] for p in group_pairs),
-        })  # fmt: skip
+        rows.append(
+            {
+                "metric": metric,
+                "kind": kind,
+                "group": group,
+                "first": first,
+                "second": second,
+                "difference": result.difference.mean,
+                "low": result.difference.low,
+                "high": result.difference.high,
+                "n": result.difference.n,
+                "pairs": len(group_pairs),
+                "p": result.p,
+                "smallest_p": result.smallest_p,
+                "at": str(where),
+                "first_step": min(p.steps[0] for p in group_pairs),
+                "last_step": max(p.steps[-1] for p in group_pairs),
+            }
+        )
     return rows
 
 
@@ -172,27 +199,44 @@ def _remarks(wanted: Between, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _shown(row: Mapping[str, Any], wanted: Between) -> dict[str, Any]:
     (factor, unit), (times, points) = scale(row["metric"]), scale(row["metric"], difference=True)
-    interval = "one seed: none"
-    if row["low"] is not None:
-        interval = f"{plain(row['low'], times)} to {plain(row['high'], times)}"
     adjusted = row.get("p_holm")
     return {
-        "metric": row["metric"], "": row["group"], wanted.first or "none": f"{plain(row['first'], factor)} {unit}".strip(),
+        "metric": row["metric"],
+        "": row["group"],
+        wanted.first or "none": f"{plain(row['first'], factor)} {unit}".strip(),
         wanted.second or "none": f"{plain(row['second'], factor)} {unit}".strip(),
         "difference": f"{plain(row['difference'], times)} {points}".strip(),
-        "interval (95 %)": interval, "n": row["n"], "pairs": row["pairs"],
+        "interval (95 %)": "one seed: none" if row["low"] is None else interval(row["low"], row["high"], points),
+        "n": row["n"],
+        "pairs": row["pairs"],
         "p": "none" if row["p"] is None else f"{row['p']:.3g}",
         "p (Holm)": "" if adjusted is None else f"{adjusted:.3g}",
-    }  # fmt: skip
+    }
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], wanted: Between) -> pd.DataFrame:
     import pandas as pd
 
     columns = [
-        "metric", "kind", "group", "seed", "runs", "at", "first_step", "last_step", "first", "second", "difference",
-        "low", "high", "n", "pairs", "p", "smallest_p", "p_holm",
-    ]  # fmt: skip
+        "metric",
+        "kind",
+        "group",
+        "seed",
+        "runs",
+        "at",
+        "first_step",
+        "last_step",
+        "first",
+        "second",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "pairs",
+        "p",
+        "smallest_p",
+        "p_holm",
+    ]
     table = pd.DataFrame(rows, columns=columns)
     numbers = ["low", "high", "p", "smallest_p", "p_holm"]
     table[numbers] = table[numbers].astype(float)
@@ -202,12 +246,10 @@ def _frame(rows: Sequence[Mapping[str, Any]], wanted: Between) -> pd.DataFrame:
 
 def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str, level: float) -> Figure:
     """A panel for each metric: differences with intervals, pairs as faint points, a line at zero."""
-    from analysis import style as figures
-    from analysis.curves import unit
 
     across = min(COLUMNS, len(metrics))
     most = max(len({r["group"] for r in rows if r["metric"] == m}) for m in metrics)
-    drawn = figures.figure(across, -(-len(metrics) // across), height=1.6 + 0.32 * min(most, ROWS))
+    drawn = style.figure(across, -(-len(metrics) // across), height=1.6 + 0.32 * min(most, ROWS))
     for axis, metric in zip(drawn.axes, metrics, strict=False):
         metric_rows = [row for row in rows if row["metric"] == metric]
         main = [row for row in metric_rows if row["kind"] != "pair"][-ROWS:]
@@ -216,26 +258,26 @@ def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str,
         for row in metric_rows:  # a pair stands by its group: the interval of all is one of seeds
             beside = places.get(row["group"] if several else ALL)
             if row["kind"] == "pair" and beside is not None:
-                axis.plot(row["difference"], beside, "o", color=figures.GREY, markersize=3, alpha=0.5, zorder=1)
+                axis.plot(row["difference"], beside, "o", color=palette.GREY, markersize=3, alpha=0.5, zorder=1)
         for row in main:
-            how = figures.look(0 if row["kind"] == "all" else 1)
+            how = palette.look(0 if row["kind"] == "all" else 1)
             at = places[row["group"]]
             if row["low"] is not None:
                 axis.plot([row["low"], row["high"]], [at, at], color=how.colour, linewidth=2, solid_capstyle="butt")
             face = how.colour if row["low"] is not None else "white"
             axis.plot(row["difference"], at, how.marker, color=how.colour, markerfacecolor=face, markersize=6)
-        axis.axvline(0, color=figures.GREY, linewidth=0.8)
-        figures.finish(axis, f"difference ({unit(metric) or 'value'})", "", metric)
+        axis.axvline(0, color=palette.GREY, linewidth=0.8)
+        style.finish(axis, f"difference ({unit_of(metric) or 'value'})", "", metric)
         if main:
             axis.set_yticks(
                 list(places.values()),
-                [figures.plain(f"{row['group']} (n = {row['n']})") for row in main],
+                [style.plain(f"{row['group']} (n = {row['n']})") for row in main],
             )
             axis.set_ylim(min(places.values()) - 0.6, 0.6)
     for axis in drawn.axes[len(metrics) :]:
         axis.set_visible(False)
     note = f"bars: {100 * level:g} % interval over seeds (Student's t); grey: each pair; hollow: one seed, no interval"
-    figures.caption(drawn, f"{title}. {note}")
+    style.caption(drawn, f"{title}. {note}")
     return drawn
 
 

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.benchmarks import completions
+from analysis.reader.records import AXES
 from analysis.reader.units import percent
 from zero.errors import InputError
+from zero.tracking import palette
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
@@ -143,8 +146,6 @@ def _count(runs: Runs, axes: Sequence[str], benchmark: str | None) -> tuple[dict
 
 
 def _label(run: Run, axes: Sequence[str]) -> str:
-    from analysis.reader.records import AXES
-
     words = [(_value(run, a) or "none") if a in (*AXES[:5], RUN) else f"{a}={_value(run, a)}" for a in axes]
     return ", ".join(words) or "all"
 
@@ -171,11 +172,22 @@ def pass_at_k_rows(cells: Mapping[Cell, Counted], ks: Sequence[int]) -> list[dic
                 continue  # a part of the questions would be another benchmark
             values = [pass_at_k(n, right, k) for n, right in counted.questions.values()]
             low, high = mean_interval(values) if len(values) > 1 else (None, None)
-            rows.append({
-                "cell": cell, "group": cell.group, "benchmark": cell.benchmark, "step": cell.step,
-                "temperature": cell.temperature, "k": k, "pass": fmean(values), "low": low, "high": high,
-                "questions": len(values), "n": min(counted.numbers), "most_n": max(counted.numbers),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "cell": cell,
+                    "group": cell.group,
+                    "benchmark": cell.benchmark,
+                    "step": cell.step,
+                    "temperature": cell.temperature,
+                    "k": k,
+                    "pass": fmean(values),
+                    "low": low,
+                    "high": high,
+                    "questions": len(values),
+                    "n": min(counted.numbers),
+                    "most_n": max(counted.numbers),
+                }
+            )
     return rows
 
 
@@ -204,9 +216,13 @@ def _remarks(cells: Mapping[Cell, Counted], fewest: int) -> list[str]:
 
 def _shown(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     shown = {
-        "group": cell.group, "benchmark": cell.benchmark, "step": str(cell.step), "temperature": f"{cell.temperature:g}",
-        "questions": str(rows[0]["questions"]) if rows else "", "n": str(rows[0]["n"]) if rows else "",
-    }  # fmt: skip
+        "group": cell.group,
+        "benchmark": cell.benchmark,
+        "step": str(cell.step),
+        "temperature": f"{cell.temperature:g}",
+        "questions": str(rows[0]["questions"]) if rows else "",
+        "n": str(rows[0]["n"]) if rows else "",
+    }
     for row in rows:
         interval = f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})" if row["low"] is not None else ""
         name = "accuracy" if row["k"] == 1 else f"pass@{row['k']}"
@@ -242,11 +258,10 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _draw(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Any:
     """A row for each benchmark: of one group, all k against temperature, and pass@k against k; of several, accuracy and the
     largest k against temperature."""
-    from analysis import style as figures
 
     groups = list(dict.fromkeys((row["group"], row["step"]) for row in rows))
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    drawn = figures.figure(2, len(benchmarks[:PANELS]))
+    drawn = style.figure(2, len(benchmarks[:PANELS]))
     for i, benchmark in enumerate(benchmarks[:PANELS]):
         shown = [row for row in rows if row["benchmark"] == benchmark]
         left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
@@ -255,28 +270,27 @@ def _draw(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Any:
             _lines(right, shown, "k", "temperature", lambda t: f"T = {t:g}")
             right.set_xscale("log", base=2)
             right.set_xticks(list(ks), [str(k) for k in ks])
-            figures.finish(left, "temperature", "share of questions", f"{benchmark}: pass@k")
-            figures.finish(right, "k", "pass@k", f"{benchmark}: by temperature")
+            style.finish(left, "temperature", "share of questions", f"{benchmark}: pass@k")
+            style.finish(right, "k", "pass@k", f"{benchmark}: by temperature")
             continue
         for axis, k in ((left, min(ks)), (right, max(ks))):
             named = [{**row, "who": f"{row['group']}" + f", step {row['step']}" * (row["step"] > 0)} for row in shown]
             _lines(axis, [row for row in named if row["k"] == k], "temperature", "who", str)
             title = "accuracy" if k == 1 else f"pass@{k}"
-            figures.finish(axis, "temperature", title, f"{benchmark}: {title}")
+            style.finish(axis, "temperature", title, f"{benchmark}: {title}")
     more = f"; the first {PANELS} of {len(benchmarks)} benchmarks" if len(benchmarks) > PANELS else ""
-    figures.caption(drawn, f"bands: 95 % interval over questions (Wilson){more}")
+    style.caption(drawn, f"bands: 95 % interval over questions (Wilson){more}")
     return drawn
 
 
 def _lines(axis: Any, rows: Sequence[Mapping[str, Any]], across: str, by: str, name: Any) -> None:
     """One line for each value of `by`, against `across`."""
-    from analysis import style as figures
 
     for i, value in enumerate(dict.fromkeys(row[by] for row in rows)):
         line = sorted((row for row in rows if row[by] == value), key=lambda row: row[across])
         ends = [[float("nan") if row[end] is None else row[end] for row in line] for end in ("low", "high")]
         x, y = ([row[key] for row in line] for key in (across, "pass"))
-        figures.line(axis, x, y, figures.look(i), name(value), low=ends[0], high=ends[1])
+        style.line(axis, x, y, palette.look(i), name(value), low=ends[0], high=ends[1])
     axis.set_ylim(bottom=0)
 
 

@@ -8,14 +8,20 @@ lines are the runs themselves. Runs of one seed are averaged first: n counts see
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.units import plain, scale
+from analysis.reader.records import AXES, natural
+from analysis.reader.units import interval, plain, scale, unit_of
 from zero.errors import InputError
+from zero.tracking import palette
+from zero.tracking.glossary import GLOSSARY
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
@@ -65,12 +71,11 @@ def curves(
 ) -> Finding:
     """Every metric (names may hold * and ?) against steps, grouped `by` axes (None: all that differ but the seed), each
     run smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has."""
-    from analysis import style as figures
 
     chosen, groups = select(runs, metrics), grouped(runs, by)
     check_window(window)
     across = min(COLUMNS, len(chosen))
-    drawn = figures.figure(across, -(-len(chosen) // across))
+    drawn = style.figure(across, -(-len(chosen) // across))
     rows: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     every = 1
@@ -79,20 +84,16 @@ def curves(
         every = max(every, panel(drawn.axes[i], by_group, metric, window, seeds))
         for group in groups:
             rows += list(curve_rows(group, metric, by_group[group.label]))
-            shown += _last(group, metric, by_group[group.label])
+            shown.append({"group": group.label, "metric": metric, **ends(metric, by_group[group.label])})
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
-    figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups[:LINES])})
-    figures.caption(drawn, caption(groups, window, seeds, every))
+    style.legend(drawn, {group.label: palette.look(i) for i, group in enumerate(groups[:LINES])})
+    style.caption(drawn, caption(groups, window, seeds, every))
     return Finding(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
 
 
 def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
     """The metrics that the runs have, in the order asked for. InputError if there is none of a name without wildcards."""
-    import difflib
-    import fnmatch
-
-    from zero.tracking.glossary import GLOSSARY
 
     chosen: dict[str, None] = {}
     for name in metrics:
@@ -110,16 +111,8 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
 
 def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     """The runs by the values of the axes `by`, in the order of these values. InputError for an axis that does not exist."""
-    from analysis.reader.records import AXES, natural
 
-    keys = runs.varying() if by is None else list(by)
-    for axis in keys:
-        if axis not in runs.axes:
-            raise InputError(
-                "--by",
-                axis,
-                f"no such axis; there are {', '.join(runs.axes)}; settings that differ between the runs are axes, too",
-            )
+    keys = runs.axes_of(by)
     together: dict[tuple[str, ...], list[Run]] = {}
     for run in runs.runs:
         together.setdefault(tuple(run.axes.get(axis, "") for axis in keys), []).append(run)
@@ -182,8 +175,6 @@ def panel(
     """Draw one metric of all groups. Returns the stride: only every so many steps are drawn of long curves."""
     import numpy as np
 
-    from analysis import style as figures
-
     every = 1
     for i, one in enumerate(list(by_group.values())[:LINES]):
         if not len(one.steps_T):
@@ -191,22 +182,15 @@ def panel(
         stride = -(-len(one.steps_T) // POINTS)
         at = np.unique(np.append(np.arange(0, len(one.steps_T), stride), len(one.steps_T) - 1))
         every = max(every, stride)
-        how = figures.look(i)
+        how = palette.look(i)
         if seeds and len(one.runs_RT) > 1:
             for values in one.runs_RT:
                 shown = at[np.isfinite(values[at])]
-                figures.faint(axis, one.steps_T[shown], values[shown], how)
-        figures.line(axis, one.steps_T[at], one.mean_T[at], how, low=one.low_T[at], high=one.high_T[at])
+                style.faint(axis, one.steps_T[shown], values[shown], how)
+        style.line(axis, one.steps_T[at], one.mean_T[at], how, low=one.low_T[at], high=one.high_T[at])
     smoothed = f", running mean over {window} steps" if window > 1 else ""
-    figures.finish(axis, "step", unit(metric) + smoothed, title or metric)
+    style.finish(axis, "step", unit_of(metric) + smoothed, title or metric)
     return every
-
-
-def unit(metric: str) -> str:
-    """The unit of a metric, "" for one that the glossary does not know."""
-    from analysis.reader.units import unit_of
-
-    return unit_of(metric)
 
 
 def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
@@ -273,18 +257,20 @@ def curve_rows(group: Group, metric: str, values: Curve) -> Iterator[dict[str, A
         yield key | {"step": int(step), "mean": mean, "low": low, "high": high, "n": int(n)}
 
 
-def _last(group: Group, metric: str, values: Curve) -> list[dict[str, Any]]:
+def ends(metric: str, values: Curve) -> dict[str, Any]:
     """First and last mean for the terminal; n is that of the last step, where runs that ended early are missing."""
     if not len(values.steps_T):
-        return [{"group": group.label, "metric": metric, "last": "no value"}]
+        return {"last": "no value"}
     low, high = values.low_T[-1], values.high_T[-1]
-    factor, own = scale(metric)
-    interval = f"{plain(low, factor)} to {plain(high, factor)}" if low == low else "one seed: none"
-    return [
-        {"group": group.label, "metric": metric, "first": plain(values.mean_T[0], factor), "last": plain(values.mean_T[-1], factor),
-         "unit": own,
-         "interval (95 %)": interval, "n": int(values.n_T[-1]), "at step": int(values.steps_T[-1])}
-    ]  # fmt: skip
+    factor, unit = scale(metric)
+    return {
+        "first": plain(values.mean_T[0], factor),
+        "last": plain(values.mean_T[-1], factor),
+        "unit": unit,
+        "interval (95 %)": interval(low, high, unit) if low == low else "one seed: none",
+        "n": int(values.n_T[-1]),
+        "at step": int(values.steps_T[-1]),
+    }
 
 
 def frame(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> pd.DataFrame:
@@ -311,9 +297,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chosen = names(options.metrics) or list(METRICS)
     return command(
-        "curves", options, chosen,
+        "curves",
+        options,
+        chosen,
         lambda runs: curves(runs, chosen, names(options.by), options.window, not options.no_seeds),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser
 from analysis.reader.experiments import Experiment, in_sweeps
+from analysis.reader.units import interval, plain
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
 from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
@@ -119,8 +121,6 @@ def of_table(text: str) -> str:
 
 
 def _row(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
-    from analysis.reader.units import plain
-
     measured, (factor, unit) = verdict.measured, in_units(verdict)
     low, high = measured.low, measured.high
     same = "+-" if verdict.claim.direction == "same" else ""
@@ -132,7 +132,7 @@ def _row(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
         "why": verdict.why,
         "effect": plain(measured.mean, factor) if measured.n else "none",
         "unit": unit,
-        "interval": "none" if low is None or high is None else f"{plain(low, factor)} to {plain(high, factor)}",
+        "interval": "none" if low is None or high is None else interval(low, high, unit),
         "bound": f"{same}{_bound(verdict) * factor:g}",
         "n": measured.n,
         "p": verdict.p,
@@ -144,11 +144,8 @@ def _row(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
 
 def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
     """A row for each claim: its text, then effect and interval against the bound, each row in its own unit."""
-    import textwrap
 
-    from analysis import style as figures
-
-    drawn = figures.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
+    drawn = style.figure(1, len(judged), width=WIDTH, height=ROW + FRAME / len(judged))
     family = judged[0][1].family
     for axis, (experiment, verdict) in zip(drawn.axes, judged, strict=True):
         claim, (factor, unit) = verdict.claim, in_units(verdict)
@@ -171,15 +168,15 @@ def _draw(judged: Sequence[tuple[Experiment, Verdict]]) -> Any:
         axis.set_ylim(-1, 1)
         axis.set_yticks([])
         axis.tick_params(axis="x", labelsize=7, length=2)
-        axis.set_xlabel(figures.plain(unit), fontsize=7, labelpad=1)
+        axis.set_xlabel(style.plain(unit), fontsize=7, labelpad=1)
         axis.locator_params(axis="x", nbins=5)
         for side in ("left", "right", "top"):
             axis.spines[side].set_visible(False)
         label = "\n".join(textwrap.wrap(f"{claim.text} [{experiment.name}]", LABEL)[:3])
-        axis.set_ylabel(figures.plain(label), rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_ylabel(style.plain(label), rotation=0, ha="right", va="center", fontsize=8)
         summary = f"{verdict.word}, n = {measured.n}"
         axis.text(1.02, 0.5, summary, transform=axis.transAxes, va="center", fontsize=8, color=colour)
-    figures.caption(
+    style.caption(
         drawn,
         f"Effect with its 95 % interval over seeds (Student's t), each row in the unit of its own statistic; solid line: no "
         f"effect; dashed: the smallest effect that counts. Words account for {family} claims (Holm).",

@@ -13,24 +13,30 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.curves import Curve, Group, caption, check_window, curve, curve_rows, frame, grouped, panel, remarks
+from analysis.curves import Group, caption, check_window, curve, curve_rows, ends, frame, grouped, panel, remarks
 from analysis.reader.benchmarks import completions
-from analysis.reader.units import plain, scale
+from analysis.reader.records import natural
 from zero.errors import InputError
+from zero.tracking import palette
 from zero.tracking.text_table import as_text
 
 if TYPE_CHECKING:
     from analysis.reader.records import Runs
 
 TRAINING = {
-    "length/mean": "all responses", "length/correct": "correct responses", "length/incorrect": "incorrect responses",
+    "length/mean": "all responses",
+    "length/correct": "correct responses",
+    "length/incorrect": "incorrect responses",
     "length/truncated": "cut off by the token budget",
-}  # fmt: skip
+}
 BENCHMARK = {
-    "length": "all answers", "length_correct": "correct answers", "length_incorrect": "incorrect answers",
+    "length": "all answers",
+    "length_correct": "correct answers",
+    "length_incorrect": "incorrect answers",
     "truncated": "cut off by the token budget",
-}  # fmt: skip
+}
 VERDICTS = {True: "correct", False: "incorrect"}
 COLUMNS = 2
 
@@ -43,7 +49,6 @@ def lengths(
     The table holds curves as analysis.curves has them, and rows with a level: mean tokens of the answers of that level and
     verdict, over runs. InputError for a benchmark that no run was measured on.
     """
-    from analysis import style as figures
 
     check_window(window)
     groups = grouped(runs, by)
@@ -55,7 +60,7 @@ def lengths(
         )
     at_level = by_level(runs, groups, benchmark) if levels else {}
     cells = len(wanted) + 2 * bool(at_level)
-    drawn = figures.figure(COLUMNS, cells // COLUMNS)
+    drawn = style.figure(COLUMNS, cells // COLUMNS)
     rows: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     every = 1
@@ -65,31 +70,16 @@ def lengths(
         for group in groups:
             values = by_group[group.label]
             rows += curve_rows(group, metric, values)
-            shown.append({"group": group.label, "": title, **_ends(metric, values)})
+            shown.append({"group": group.label, "": title, **ends(metric, values)})
     rows += _level_panels(drawn.axes[len(wanted) :], groups, at_level)
-    figures.legend(drawn, {group.label: figures.look(i) for i, group in enumerate(groups)})
-    figures.caption(drawn, caption(groups, window, True, every))
+    style.legend(drawn, {group.label: palette.look(i) for i, group in enumerate(groups)})
+    style.caption(drawn, caption(groups, window, True, every))
     table = frame(rows, groups)
     table["level"] = [row.get("level", "") for row in rows]
     notes = remarks(groups)
     if levels and not at_level:
         notes.append("by level: no saved evaluation answers whose question set knows levels")
     return Finding(drawn, table, "\n".join([as_text(shown), *notes]))
-
-
-def _ends(metric: str, values: Curve) -> dict[str, str]:
-    """First and last mean with n."""
-    if not len(values.steps_T):
-        return {"last": "no value"}
-    low, high = values.low_T[-1], values.high_T[-1]
-    factor, unit = scale(metric)
-    return {
-        "first": plain(values.mean_T[0], factor),
-        "last": plain(values.mean_T[-1], factor),
-        "unit": unit,
-        "interval (95 %)": f"{plain(low, factor)} to {plain(high, factor)}" if low == low else "one seed: none",
-        "n": str(int(values.n_T[-1])),
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------------- levels
@@ -122,8 +112,6 @@ def _level_panels(
     axes: Sequence[Any], groups: Sequence[Group], at_level: Mapping[At, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """The two panels, of each group's last step with saved answers; returns the rows of all steps."""
-    from analysis import style as figures
-    from analysis.reader.records import natural
     from analysis.stats.intervals import over_seeds
 
     rows = []
@@ -162,9 +150,9 @@ def _level_panels(
                     points.append((places[level], estimate.mean, *ends))
             if points:
                 x, mean, low, high = zip(*points, strict=True)
-                figures.line(axis, x, mean, figures.look(i), low=low, high=high)
+                style.line(axis, x, mean, palette.look(i), low=low, high=high)
         axis.set_xticks(range(len(order)), order)
-        figures.finish(axis, "level of question", "tokens", f"{verdict} answers at the last evaluation")
+        style.finish(axis, "level of question", "tokens", f"{verdict} answers at the last evaluation")
     return rows
 
 
@@ -178,9 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     read = list(TRAINING) if options.benchmark is None else ["eval/*"]
     return command(
-        "lengths", options, [*read, "eval/*/length"],
+        "lengths",
+        options,
+        [*read, "eval/*/length"],
         lambda runs: lengths(runs, options.benchmark, names(options.by), options.window, not options.no_levels),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
 from analysis.cli import Finding, command, common_parser
-from analysis.curves import Group, curve, curve_rows, grouped, unit
+from analysis.curves import Group, curve, curve_rows, grouped
 from analysis.reader.experiments import Experiment, in_sweeps
+from analysis.reader.units import unit_of
 from zero.errors import InputError
+from zero.tracking import palette
 
 if TYPE_CHECKING:
     from analysis.reader.records import Runs
@@ -57,8 +60,6 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
     """All panels whose experiment is there. InputError if none is."""
     import pandas as pd
 
-    from analysis import style as figures
-
     known = {own.name: own for own in every}
     by_panel = {panel: _runs(runs, known[panel.experiment], panel) for panel in PANELS if panel.experiment in known}
     chosen = [panel for panel, own in by_panel.items() if panel.metric in own.metrics]
@@ -66,7 +67,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
         raise InputError(
             "SWEEP", "", f"holds none of the experiments {', '.join(dict.fromkeys(p.experiment for p in PANELS))}"
         )
-    drawn = figures.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
+    drawn = style.figure(min(COLUMNS, len(chosen)), -(-len(chosen) // COLUMNS), WIDTH, HEIGHT)
     rows: list[dict[str, Any]] = []
     notes = []
     for axis, panel in zip(drawn.axes, chosen, strict=False):
@@ -75,15 +76,15 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
             own = curve(by_panel[panel], group, panel.metric, panel.window)
             label = ", ".join(group.key.values())
             low, high = own.low_T.tolist(), own.high_T.tolist()
-            figures.line(axis, own.steps_T.tolist(), own.mean_T.tolist(), figures.look(i), label, low, high)
+            style.line(axis, own.steps_T.tolist(), own.mean_T.tolist(), palette.look(i), label, low, high)
             rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, own)]
         smoothed = f", mean of {panel.window} steps" if panel.window > 1 else ""
-        figures.finish(axis, "step", unit(panel.metric) + smoothed, panel.title)
+        style.finish(axis, "step", unit_of(panel.metric) + smoothed, panel.title)
         axis.legend(fontsize=7, frameon=False, handlelength=2.4)
         notes.append(f"{panel.title}: {panel.metric} of experiment={panel.experiment}, {_seeds(groups)} seeds")
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
-    figures.caption(
+    style.caption(
         drawn,
         "The embedded world, mean over seeds with 95 % intervals (Student's t). What its models lack was planted in their corpora: "
         "this shows mechanisms and is no evidence about models of useful size.",

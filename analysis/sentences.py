@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.reader.experiments import Experiment
+from analysis.reader.units import interval, plain, scale
 from analysis.stats.verdicts import NOT_SHOWN, SHOWN, UNDECIDED, Verdict
 from zero.errors import InputError
 from zero.files import write_atomically
@@ -32,8 +33,6 @@ def sentences(every: Sequence[Experiment], verdicts: Mapping[str, Sequence[Verdi
 
 
 def _sentence(verdict: Verdict) -> str:
-    from analysis.reader.units import plain
-
     estimate, (factor, unit) = verdict.measured, in_units(verdict)
     text = verdict.claim.text
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text  # a name such as GRPO stays
@@ -41,13 +40,12 @@ def _sentence(verdict: Verdict) -> str:
         return f"{text} (no run)"
     effect = f"{plain(estimate.mean, factor)} {unit}".strip()
     if estimate.low is not None and estimate.high is not None:
-        effect += f", {plain(estimate.low, factor)} to {plain(estimate.high, factor)}"
+        effect += f", {interval(estimate.low, estimate.high, unit)}"
     return f"{text} ({effect}; n = {estimate.n})"
 
 
 def in_units(verdict: Verdict) -> tuple[float, str]:
     """(factor, unit) in which the effect of a claim is shown."""
-    from analysis.reader.units import scale
 
     statistic = verdict.claim.statistic
     return scale(statistic.metric, statistic.axis is not None or statistic.when.startswith("change"))

@@ -2,7 +2,7 @@
 
 drawn = figure(columns=2, rows=1)
 axis = drawn.axes[0]
-line(axis, steps, means, look(0), label="grpo, n = 5", low=low, high=high)
+line(axis, steps, means, palette.look(0), label="grpo, n = 5", low=low, high=high)
 finish(axis, x="step", y="tokens", title="length of responses")
 save(drawn, folder / "lengths")        lengths.svg and lengths.pdf
 """
@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.files import replacing, write_atomically
-from zero.tracking.palette import COLOURS, GREY, Look, look, looks
+from zero.tracking.palette import GREY, Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS", "GREY", "Look", "caption", "faint", "figure", "finish", "legend", "line", "look", "looks", "plain", "save",
-    "svg",
-]  # fmt: skip
 WIDTH, HEIGHT = 5.2, 3.6  # inches of one panel: two fit the width of a printed page at 7 pt
 FEW = 15  # a curve of fewer points shows them
 INSIDE = 4  # so many names of a legend fit beside a curve; more go below
@@ -114,7 +112,6 @@ def legend(drawn: Figure, names: dict[str, Look]) -> None:
 
 def caption(drawn: Figure, text: str) -> None:
     """What the lines are, above all panels, broken to the figure's width."""
-    import textwrap
 
     drawn.suptitle(
         "\n".join(textwrap.wrap(plain(text), max(30, int(drawn.get_figwidth() * 17)))), fontsize=8, color="#444444"
@@ -124,7 +121,6 @@ def caption(drawn: Figure, text: str) -> None:
 def svg(drawn: Figure) -> str:
     """The figure as an <svg> element: text stays text, the same figure gives the same bytes. Ids begin with a hash of the
     drawing, so that several stand on one page."""
-    from hashlib import sha256
 
     from matplotlib import rc_context
 

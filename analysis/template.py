@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +61,7 @@ def template(
     InputError if nothing was measured before training, or not on `benchmark`.
     """
 
-    axes = [a for a in (runs.varying() if by is None else by) if a not in ("template", "model")]
-    for axis in axes:
-        if axis not in runs.axes:
-            raise InputError(
-                "--by",
-                axis,
-                f"no such axis; there are {', '.join(runs.axes)}; settings that differ between the runs are axes, too",
-            )
+    axes = [axis for axis in runs.axes_of(by) if axis not in ("template", "model")]
     measured = evaluations(runs)
     there = sorted(set(measured["benchmark"].astype(str)))
     if benchmark is not None and benchmark not in there:
@@ -108,10 +101,15 @@ def starts(measured: pd.DataFrame) -> list[Start]:
         accuracies = [one["accuracy"] for one in numbers]
         starts_found.append(
             Start(
-                *key, tuple(with_accuracy), fmean(accuracies), _mean(numbers, "accuracy_low"), _mean(numbers, "accuracy_high"),
-                _mean(numbers, "formatted"), max(accuracies) - min(accuracies),
+                *key,
+                tuple(with_accuracy),
+                fmean(accuracies),
+                _mean(numbers, "accuracy_low"),
+                _mean(numbers, "accuracy_high"),
+                _mean(numbers, "formatted"),
+                max(accuracies) - min(accuracies),
             )
-        )  # fmt: skip
+        )
     return sorted(starts_found, key=lambda start: (start.model, start.benchmark, -start.accuracy, start.template))
 
 
@@ -206,12 +204,22 @@ def _groups(recovered: Sequence[Recovery]) -> list[dict[str, Any]]:
         steps = [math.inf if one.step is None else float(one.step) for one in several]
         done = [step for step in steps if math.isfinite(step)]
         middle = median(sorted(steps)) if len(done) * 2 > len(steps) else math.inf
-        rows.append({
-            "kind": "recovery", "model": model, "benchmark": benchmark, "template": name, "group": group, "n": len(several),
-            "target": several[0].target, "recovered": len(done), "step": middle if math.isfinite(middle) else None,
-            "earliest": min(done, default=None), "latest": max(done) if len(done) == len(several) else None,
-            "last": min(one.last for one in several),
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": "recovery",
+                "model": model,
+                "benchmark": benchmark,
+                "template": name,
+                "group": group,
+                "n": len(several),
+                "target": several[0].target,
+                "recovered": len(done),
+                "step": middle if math.isfinite(middle) else None,
+                "earliest": min(done, default=None),
+                "latest": max(done) if len(done) == len(several) else None,
+                "last": min(one.last for one in several),
+            }
+        )
     return rows
 
 
@@ -219,28 +227,34 @@ def _groups(recovered: Sequence[Recovery]) -> list[dict[str, Any]]:
 
 
 def _start_row(start: Start, drop: tuple[float, float, float]) -> dict[str, Any]:
-    return {
-        "kind": "start", "model": start.model, "benchmark": start.benchmark, "template": start.template,
-        "n": len(start.runs), "accuracy": start.accuracy, "low": start.low, "high": start.high,
-        "formatted": start.formatted, "drop": drop[0], "drop_low": drop[1], "drop_high": drop[2],
-    }  # fmt: skip
+    own = {"kind": "start", "n": len(start.runs), "drop": drop[0], "drop_low": drop[1], "drop_high": drop[2]}
+    return own | asdict(start)  # `runs` and `spread` are no columns of the table
 
 
 def _run_row(one: Recovery) -> dict[str, Any]:
-    return {
-        "kind": "run", "model": one.model, "benchmark": one.benchmark, "template": one.template, "group": one.group,
-        "run": one.run, "n": 1, "target": one.target, "recovered": int(one.step is not None), "step": one.step,
-        "before": one.before, "last": one.last,
-    }  # fmt: skip
+    return {"kind": "run", "n": 1, "recovered": int(one.step is not None)} | asdict(one)
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     numbers = [
-        "n", "accuracy", "low", "high", "formatted", "drop", "drop_low", "drop_high", "target", "recovered", "step",
-        "before", "earliest", "latest", "last",
-    ]  # fmt: skip
+        "n",
+        "accuracy",
+        "low",
+        "high",
+        "formatted",
+        "drop",
+        "drop_low",
+        "drop_high",
+        "target",
+        "recovered",
+        "step",
+        "before",
+        "earliest",
+        "latest",
+        "last",
+    ]
     table = pd.DataFrame(rows, columns=["kind", "model", "benchmark", "template", "group", "run", *numbers])
     table[numbers] = table[numbers].astype(float)
     return table
@@ -251,11 +265,15 @@ def _shown_start(start: Start, drop: tuple[float, float, float]) -> dict[str, st
     dropped = f"{100 * drop[0]:.1f} points"
     dropped += f" ({100 * drop[1]:.1f} to {100 * drop[2]:.1f})" if drop[1] == drop[1] else ""
     return {
-        "model": start.model, "benchmark": start.benchmark, "template": start.template or "unknown",
-        "accuracy at step 0": percent(start.accuracy), "interval (95 %, questions)": interval,
+        "model": start.model,
+        "benchmark": start.benchmark,
+        "template": start.template or "unknown",
+        "accuracy at step 0": percent(start.accuracy),
+        "interval (95 %, questions)": interval,
         "answering": percent(start.formatted),
-        "drop against the best": dropped, "runs": str(len(start.runs)),
-    }  # fmt: skip
+        "drop against the best": dropped,
+        "runs": str(len(start.runs)),
+    }
 
 
 def _shown_group(row: Mapping[str, Any]) -> dict[str, str]:
@@ -264,10 +282,15 @@ def _shown_group(row: Mapping[str, Any]) -> dict[str, str]:
     else:
         middle = f"{row['step']:g}"
     return {
-        "model": row["model"], "benchmark": row["benchmark"], "template": row["template"], "runs of": row["group"] or "all",
-        "target": percent(row["target"]), "recovered": f"{row['recovered']} of {row['n']}",
-        "median step": middle, "n": str(row["n"]),
-    }  # fmt: skip
+        "model": row["model"],
+        "benchmark": row["benchmark"],
+        "template": row["template"],
+        "runs of": row["group"] or "all",
+        "target": percent(row["target"]),
+        "recovered": f"{row['recovered']} of {row['n']}",
+        "median step": middle,
+        "n": str(row["n"]),
+    }
 
 
 def _remarks(
@@ -307,9 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     return command(
-        "template", options, METRICS,
+        "template",
+        options,
+        METRICS,
         lambda runs: template(runs, options.benchmark, options.reference, names(options.by)),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

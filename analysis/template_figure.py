@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
+from zero.tracking import palette
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -30,15 +33,14 @@ class Start:
 
 def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> Figure:
     """A row of two panels for each benchmark: step 0 by template, and accuracy against steps with the target."""
-    from analysis import style as figures
     from analysis.stats.intervals import INTERVAL
 
     places = list(dict.fromkeys((start.model, start.benchmark) for start in untrained))
     left_out, places = len(places) - PANELS, places[:PANELS]
-    looks = figures.looks(sorted({start.template for start in untrained}, key=lambda name: (name != reference, name)))
+    looks = palette.looks(sorted({start.template for start in untrained}, key=lambda name: (name != reference, name)))
     trained = bool(((measured["kind"] == "train") & (measured["metric"] == "accuracy")).any())
     across = 2 if trained else 1  # models that nobody trained have no curves
-    drawn = figures.figure(across, len(places))
+    drawn = style.figure(across, len(places))
     for i, (model, benchmark) in enumerate(places):
         place_starts = [start for start in untrained if (start.model, start.benchmark) == (model, benchmark)]
         bars = drawn.axes[across * i]
@@ -50,22 +52,22 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
                 bars.plot([at - 0.2] * 2, [start.low, start.high], color="black", linewidth=1.2)
         bars.set_xticks(
             range(len(place_starts)),
-            [figures.plain(start.template or "unknown") for start in place_starts],
+            [style.plain(start.template or "unknown") for start in place_starts],
             rotation=20,
         )
         bars.set_ylim(0, 1)
-        figures.finish(bars, "template", "share", f"{model} on {benchmark}, before training")
+        style.finish(bars, "template", "share", f"{model} on {benchmark}, before training")
         if not trained:
             continue
         against = drawn.axes[2 * i + 1]
         _lines(against, measured, model, benchmark, looks)
         target = next((start.accuracy for start in place_starts if start.template == reference), None)
         if target is not None:
-            against.axhline(target, color=figures.GREY, linewidth=1, linestyle="dashed")
-        figures.finish(against, "step", "accuracy", "training; dashed: the reference before it")
-    figures.legend(drawn, {name or "unknown": how for name, how in looks.items()})
+            against.axhline(target, color=palette.GREY, linewidth=1, linestyle="dashed")
+        style.finish(against, "step", "accuracy", "training; dashed: the reference before it")
+    style.legend(drawn, {name or "unknown": how for name, how in looks.items()})
     more = f"; {left_out} more are in the table alone" if left_out > 0 else ""
-    figures.caption(
+    style.caption(
         drawn,
         "filled: accuracy with its 95 % interval over questions; hatched: share of responses with an answer"
         + (f"; thick: mean over seeds with its {INTERVAL}, where there are several" if trained else "")
@@ -78,13 +80,14 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
     """Accuracy of the training runs of each template."""
     import numpy as np
 
-    from analysis import style as figures
     from analysis.stats.intervals import band, by_seed
 
     rows = measured[
-        (measured["kind"] == "train") & (measured["metric"] == "accuracy") & (measured["model"] == model)
+        (measured["kind"] == "train")
+        & (measured["metric"] == "accuracy")
+        & (measured["model"] == model)
         & (measured["benchmark"] == benchmark)
-    ]  # fmt: skip
+    ]
     for name, how in looks.items():
         template_rows = rows[rows["template"] == name]
         if template_rows.empty:
@@ -95,5 +98,5 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
         if len(values) > 1:
             for one in values.to_numpy(np.float64):
                 there = np.isfinite(one)
-                figures.faint(axis, values.columns.to_numpy()[there], one[there], how)
-        figures.line(axis, values.columns.tolist(), mean.tolist(), how, low=low.tolist(), high=high.tolist())
+                style.faint(axis, values.columns.to_numpy()[there], one[there], how)
+        style.line(axis, values.columns.tolist(), mean.tolist(), how, low=low.tolist(), high=high.tolist())

@@ -34,9 +34,13 @@ LATEX = (
     (r"\right\right", r"\right"),
 )
 BOMBS = (
-    "9**9**9**9+{}", "x^{{10^{{10^{{10}}}}}}+{}", "{}" + "(" * 400 + "1" + ")" * 400, "(10000{}!)!",
-    "\\sqrt{{2}}^{{99999999{}}}", "\\frac{{(x+y+z+w+{})^{{500}}}}{{(a+b+c)^{{400}}}}",
-)  # fmt: skip
+    "9**9**9**9+{}",
+    "x^{{10^{{10^{{10}}}}}}+{}",
+    "{}" + "(" * 400 + "1" + ")" * 400,
+    "(10000{}!)!",
+    "\\sqrt{{2}}^{{99999999{}}}",
+    "\\frac{{(x+y+z+w+{})^{{500}}}}{{(a+b+c)^{{400}}}}",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,8 +60,11 @@ def main(arguments: Sequence[str]) -> None:
     print(
         f"ratio {alone / seconds:.1f}; {quick / len(pairs):.0%} of the answers need no algebra and never reach a worker"
     )
-    differ = [(pair, verdict, theirs) for pair, verdict, theirs in zip(pairs, ours, verify, strict=True)
-              if (verdict is Outcome.CORRECT) != theirs]  # fmt: skip
+    differ = [
+        (pair, verdict, theirs)
+        for pair, verdict, theirs in zip(pairs, ours, verify, strict=True)
+        if (verdict is Outcome.CORRECT) != theirs
+    ]
     print(f"agreement {1 - len(differ) / len(pairs):.2%}; the {len(differ)} verdicts that differ:")
     for (kind, answer, gold), verdict, theirs in differ[:200]:
         print(
@@ -76,8 +83,10 @@ def hostile(pairs: Sequence[tuple[str, str, str]], name: str, checker: Sandboxed
     outcomes, seconds = timed(mixed, checker)
     late = sum(outcome is Outcome.TIMEOUT for outcome in outcomes)
     bound = 1.3 * clean + HOSTILE * checker.limit_s / checker.workers
-    print(f"{name}: clean {clean:.2f} s; with {HOSTILE} hostile {seconds:.2f} s, {late} hit their limit of "
-          f"{checker.limit_s} s; 1.3 x clean + the limits / {checker.workers} workers = {bound:.2f} s")  # fmt: skip
+    print(
+        f"{name}: clean {clean:.2f} s; with {HOSTILE} hostile {seconds:.2f} s, {late} hit their limit of "
+        f"{checker.limit_s} s; 1.3 x clean + the limits / {checker.workers} workers = {bound:.2f} s"
+    )
 
 
 def make_pairs(golds: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -86,8 +86,11 @@ def compare(workload: Workload, folder: Path, trl: str | None, pairs: int) -> di
     prompt = prompt_tokens(folder)
     for side, all_of in results.items():
         middle = {key: median(one[key] for one in all_of) for key in all_of[0]}
-        cells = [f"{speed(middle, 'cpu'):14,.0f}", f"{speed(middle, 'generation'):12,.0f}",
-                f"{2 * parameters * speed(middle, 'generation') / flops:9.1%}"]  # fmt: skip
+        cells = [
+            f"{speed(middle, 'cpu'):14,.0f}",
+            f"{speed(middle, 'generation'):12,.0f}",
+            f"{2 * parameters * speed(middle, 'generation') / flops:9.1%}",
+        ]
         if middle["training"]:
             distinct = 1 + prompt / (workload.group * middle["mean"])  # tokens of the update for one that was generated
             work = 6 * parameters * distinct * speed(middle, "training")

@@ -58,10 +58,15 @@ class Spent:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         tokens = sum(self.lengths)
         return {
-            "tokens": tokens, "cpu": self.cpu, "wall": self.wall, "generation": self.generation, "training": self.training,
-            "memory": peak, "mean": tokens / max(1, len(self.lengths)),
+            "tokens": tokens,
+            "cpu": self.cpu,
+            "wall": self.wall,
+            "generation": self.generation,
+            "training": self.training,
+            "memory": peak,
+            "mean": tokens / max(1, len(self.lengths)),
             "asked": sha256("\0".join(sorted(self.prompts)).encode()).hexdigest(),
-        }  # fmt: skip
+        }
 
 
 def has_bfloat16() -> bool:
@@ -92,19 +97,44 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     world = World.join()
     precision = "bfloat16" if has_bfloat16() else "float32"
     with TemporaryDirectory() as home:
-        config = check("train", [
-            "model=hf", f"model.path={folder}", "questions=file", f"questions.path={folder / 'prompts.jsonl'}",
-            "questions.question=prompt", "questions.answer=answer", "questions.check._target_=zero.grading.check_equal",
-            "template=none", "algo=drgrpo",
-            f"prompts={workload.prompts}", f"group_size={workload.group}", f"sampling.max_tokens={workload.tokens}",
-            f"optim.lr={workload.lr}", "optim.warmup=0", f"learner.precision={precision}",
-            "reward.terms.parity.function=benchmarks.side.worth", "reward.terms.correct.weight=0",
-            f"steps={workload.steps + 1}", "evaluation.every=0", "sync_check.every=0", "tracker=jsonl", f"run_dir={home}",
-        ])  # fmt: skip
+        config = check(
+            "train",
+            [
+                "model=hf",
+                f"model.path={folder}",
+                "questions=file",
+                f"questions.path={folder / 'prompts.jsonl'}",
+                "questions.question=prompt",
+                "questions.answer=answer",
+                "questions.check._target_=zero.grading.check_equal",
+                "template=none",
+                "algo=drgrpo",
+                f"prompts={workload.prompts}",
+                f"group_size={workload.group}",
+                f"sampling.max_tokens={workload.tokens}",
+                f"optim.lr={workload.lr}",
+                "optim.warmup=0",
+                f"learner.precision={precision}",
+                "reward.terms.parity.function=benchmarks.side.worth",
+                "reward.terms.correct.weight=0",
+                f"steps={workload.steps + 1}",
+                "evaluation.every=0",
+                "sync_check.every=0",
+                "tracker=jsonl",
+                f"run_dir={home}",
+            ],
+        )
         light = {key: instantiate(config[key]) for key in ("template", "reward")}
         place = Path(home)
-        run = build(config, place, "peer", load_questions(config, place), provenance.start({}, "cpu", world.size), **light,
-                    world=world)  # fmt: skip
+        run = build(
+            config,
+            place,
+            "peer",
+            load_questions(config, place),
+            provenance.start({}, "cpu", world.size),
+            **light,
+            world=world,
+        )
         loaded = {q.text: q for rows in (run.questions.rows.train, run.questions.rows.heldout) for q in rows}
         run = replace(run, questions=InOrder("prompts", Rows([loaded[p] for p in prompts], ()), run.questions.check))
         run.engine.sync(run.learner.weights(), version=0)
@@ -163,12 +193,30 @@ def trl(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
 
     with TemporaryDirectory() as home:
         config = trl.GRPOConfig(
-            output_dir=home, use_cpu=True, bf16=has_bfloat16(), report_to="none", gradient_checkpointing=False, save_strategy="no",
-            per_device_train_batch_size=micro, gradient_accumulation_steps=rows // micro, num_generations=workload.group,
-            max_completion_length=workload.tokens, temperature=1.0, beta=0.0, loss_type="dr_grpo", scale_rewards="none",
-            learning_rate=workload.lr, lr_scheduler_type="constant", max_steps=workload.steps + 1, logging_strategy="no",
-            shuffle_dataset=False, disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95, top_k=0,
-        )  # fmt: skip
+            output_dir=home,
+            use_cpu=True,
+            bf16=has_bfloat16(),
+            report_to="none",
+            gradient_checkpointing=False,
+            save_strategy="no",
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=rows // micro,
+            num_generations=workload.group,
+            max_completion_length=workload.tokens,
+            temperature=1.0,
+            beta=0.0,
+            loss_type="dr_grpo",
+            scale_rewards="none",
+            learning_rate=workload.lr,
+            lr_scheduler_type="constant",
+            max_steps=workload.steps + 1,
+            logging_strategy="no",
+            shuffle_dataset=False,
+            disable_tqdm=True,
+            max_grad_norm=1.0,
+            adam_beta2=0.95,
+            top_k=0,
+        )
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         trainer = trl.GRPOTrainer(
             model=model,
@@ -264,9 +312,15 @@ def _sampled(model: Any, inputs: Any, workload: Workload, pad: int) -> Any:
 
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
         return model.generate(
-            **inputs, do_sample=True, top_k=0, temperature=1.0, num_return_sequences=workload.group, max_new_tokens=workload.tokens,
-            eos_token_id=END, pad_token_id=pad,
-        )  # fmt: skip
+            **inputs,
+            do_sample=True,
+            top_k=0,
+            temperature=1.0,
+            num_return_sequences=workload.group,
+            max_new_tokens=workload.tokens,
+            eos_token_id=END,
+            pad_token_id=pad,
+        )
 
 
 SIDES = {"ours": ours, "trl": trl, "loop": loop, "generate": generate}

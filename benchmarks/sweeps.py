@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from launch.places.slurm_jobs import Task
 from launch.sweep import files, states
 from launch.sweep.cells import plan, with_run_dir
+from launch.sweep.states import Task
 from launch.sync import sync
 
 SIZES = (100, 1000, 10000)
@@ -27,8 +27,18 @@ LINE = {f"metric/{i}": 0.123456789 for i in range(40)} | {"train/reward": 0.5, "
 
 
 def planned(size: int) -> files.Sweep:
-    cells = plan(["algo=grpo,drgrpo", "template=none,qwen_math", "questions=nano_math,nano_gsm",
-                  f"seed=range(0,{size // 8 + 1})"], grid=None, evaluate=None, smoke=False, root="train").cells  # fmt: skip
+    cells = plan(
+        [
+            "algo=grpo,drgrpo",
+            "template=none,qwen_math",
+            "questions=nano_math,nano_gsm",
+            f"seed=range(0,{size // 8 + 1})",
+        ],
+        grid=None,
+        evaluate=None,
+        smoke=False,
+        root="train",
+    ).cells
     return files.Sweep("big", dict(list(cells.items())[:size]), id="big")
 
 

@@ -58,14 +58,26 @@ def make(workload: Workload, folder: Path) -> None:
         ends: dict[str, Any] = dict(bos_token_id=None, eos_token_id=END, pad_token_id=1, max_position_embeddings=1024)
         if workload.name == "W4":  # SmolLM2-135M's shape
             config: Any = LlamaConfig(
-                vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-                num_key_value_heads=3, tie_word_embeddings=True, **ends,
-            )  # fmt: skip
+                vocab_size=49152,
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=30,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                tie_word_embeddings=True,
+                **ends,
+            )
         else:
             config = Qwen2Config(
-                vocab_size=4096, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-                num_key_value_heads=2, tie_word_embeddings=True, **ends,
-            )  # fmt: skip
+                vocab_size=4096,
+                hidden_size=256,
+                intermediate_size=1024,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                tie_word_embeddings=True,
+                **ends,
+            )
         tokenizer.add_tokens([f"<w{i}>" for i in range(len(tokenizer), config.vocab_size)])  # none is cut from the head
         model = AutoModelForCausalLM.from_config(config).float()
         if workload.name == "W3":

@@ -16,42 +16,39 @@ from pathlib import Path
 from typing import Any
 
 from launch.serving.mlflow_server import LOOPBACK, login_environment, print_links, refuse_taken_port, serve, shown_name
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.tracking.folder import AXES
 from zero.tracking.glossary import GLOSSARY
 from zero.tracking.mlflow import TABLES
+from zero.tracking.palette import look
 from zero.tracking.store import SQLITE, import_mlflow, without_password
 
 MAIN = "comparison"  # the section of charts that is open; those of other metrics are closed
 SYSTEM = "System metrics"  # MLflow's own name for the family system/
 CHARTS = ("train/reward", "length/mean", "length/incorrect", "length/correct", "loss/entropy", "loss/grad_norm")
 COLOUR = "mlflow.runColor"  # the tag in which MLflow stores the colour chosen for a run
-HUES = ("0072b2", "d55e00", "009e73", "a63d87", "7a5c00", "5b5b5b")  # which colour-blind readers can tell apart, too
 PAGE = 1000  # runs of one request to MLflow
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM. Returns the exit code: 2 for bad input."""
     options = parse(arguments)
-    try:
-        if options.uri:
-            print_links(prepare(options.uri, options.experiment))
-            return 0
-        store = find_store(options.runs)
-        if not options.print_link:
-            refuse_taken_port(options.host, options.port)
-        links = seed_views(store, options.experiment, f"http://{shown_name(options.host)}:{options.port}")
-        if options.print_link:
-            print_links(links)
-            return 0
-        login = login_environment(store) if options.login else {}
-        if not login and options.host not in LOOPBACK:
-            note = "whoever reaches this address may read and change the runs; --login asks who they are"
-            print(f"note: {note}", file=sys.stderr)
-        return serve(store, options.host, options.port, links, login, options.allow)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.uri:
+        print_links(prepare(options.uri, options.experiment))
+        return 0
+    store = find_store(options.runs)
+    if not options.print_link:
+        refuse_taken_port(options.host, options.port)
+    links = seed_views(store, options.experiment, f"http://{shown_name(options.host)}:{options.port}")
+    if options.print_link:
+        print_links(links)
+        return 0
+    login = login_environment(store) if options.login else {}
+    if not login and options.host not in LOOPBACK:
+        note = "whoever reaches this address may read and change the runs; --login asks who they are"
+        print(f"note: {note}", file=sys.stderr)
+    return serve(store, options.host, options.port, links, login, options.allow)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -138,7 +135,7 @@ def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
     keep it."""
     values = sorted({run.data.params.get(axis, "") for run in runs})
     for value in values:
-        hue = HUES[values.index(value) % len(HUES)]
+        hue = look(values.index(value)).colour.removeprefix("#")
         for i, run in enumerate(run for run in runs if run.data.params.get(axis, "") == value):
             if COLOUR not in run.data.tags:
                 paler = 0.22 * (i % 3)

@@ -14,29 +14,26 @@ from collections.abc import Callable, Mapping, Sequence
 from launch import submit
 from launch.places import local, queue
 from launch.submit import Prepared
-from launch.sweep import files, states, table
+from launch.sweep import states, table
 from launch.sweep.states import Status
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 
 RESUBMITTED = (states.PENDING, states.WAITING, states.PREEMPTED)  # states of cells that `follow` submits again
 RESUBMIT_INTERVAL = 60.0  # seconds
 EXIT_INTERRUPTED = 130
 
 
+@one_line_errors
 def launch(*, root: str, overrides: Sequence[str]) -> int:
     """Run a multirun of python -m zero.ROOT to its end, at the place that hydra/launcher=X names. Returns 0 if every cell
     finished, 1 if not, 2 for bad input, 75 or 130 if asked to stop."""
     from launch.sweep.compose import launcher_settings
 
-    try:
-        prepared = submit.prepare(root, overrides, launcher_settings(overrides, default="local"))
-        submit.print_plan(prepared, everything=False)
-        queued = prepared.backend.has_queue
-        prepared = submit.submit(prepared, start=queued)
-        return follow(prepared) if queued else run_here(prepared)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
+    prepared = submit.prepare(root, overrides, launcher_settings(overrides, default="local"))
+    submit.print_plan(prepared, everything=False)
+    queued = prepared.backend.has_queue
+    prepared = submit.submit(prepared, start=queued)
+    return follow(prepared) if queued else run_here(prepared)
 
 
 def run_here(prepared: Prepared) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from launch.cost.formulas import CARDS, Card, CellCost, cell_cost, parse_node
 from launch.cost.shapes import SHAPES, Shape
 from launch.sweep import files
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.monitoring.preflight import settings_doubts
 from zero.tracking.text_table import as_text
 
@@ -42,11 +42,6 @@ def distinct_cells(cells: Iterable[files.Cell]) -> Cells:
         key = (name, cell_cost(cell.config, shape, 1, CARDS["H200"]) if shape else None)
         distinct.setdefault(key, (name, cell.config, shape))
     return list(distinct.values())
-
-
-def plan_cells(cells: Cells, gpus: int, card: Card, mean: float | None = None) -> list[tuple[str, CellCost | str]]:
-    """(name, cost) of each cell; in place of a cost, why there is none."""
-    return [(name, cell_cost(config, shape, gpus, card, mean) if shape else UNKNOWN) for name, config, shape in cells]
 
 
 def scale_rows(cells: Cells, card: Card, mean: float | None = None) -> list[dict[str, Any]]:
@@ -107,6 +102,7 @@ def cost_lines(cells: Iterable[files.Cell], gpus: int) -> list[str]:
     return [head, *as_text(table).splitlines()]
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser("python -m launch.plan", description=(__doc__ or "").split("\n")[0])
@@ -116,23 +112,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mean", type=float, help="tokens of a mean response (default: a third of the budget)")
     parser.add_argument("--scale", action="store_true", help=f"on {', '.join(map(str, SCALE))} of the node's cards")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        from launch.sweep.cells import plan
+    from launch.sweep.cells import plan
 
-        gpus, card = parse_node(options.node)
-        cells = distinct_cells(plan(options.overrides).cells.values())
-        if not cells:
-            raise InputError("command line", " ".join(options.overrides), "holds no training cell")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
+    gpus, card = parse_node(options.node)
+    cells = distinct_cells(plan(options.overrides).cells.values())
+    if not cells:
+        raise InputError("command line", " ".join(options.overrides), "holds no training cell")
     for name, config, shape in cells:
         for doubt in settings_doubts(config, shape.parameters) if shape else ():
             print(f"warning  {name}: {doubt}", file=sys.stderr)
     if options.scale and (rows := scale_rows(cells, card, options.mean)):
         print(as_text(rows))
         return int(all(row["fits"] != "yes" for row in rows))
-    plans = plan_cells(cells, gpus, card, options.mean)
+    plans = [
+        (name, cell_cost(config, shape, gpus, card, options.mean) if shape else UNKNOWN)
+        for name, config, shape in cells
+    ]
     print(as_text(plan_rows(plans)))
     print(LEGEND)
     return int(any(isinstance(cost, str) or bool(cost.misfit) for _, cost in plans))

@@ -22,7 +22,7 @@ from typing import Any
 from launch.serving import server as serving
 from launch.serving.mlflow_server import refuse_taken_port
 from launch.sweep.process import Process
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.models.load import find
 from zero.paths import CONF, pip_install
 
@@ -30,35 +30,32 @@ LAUNCHER = ("launcher=", "launcher.", "hydra/launcher=", "hydra.launcher.")
 PORT = 8000
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal, or submit a job that serves. Returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
-    try:
-        model, launcher = parse_words(options.words)
-        options.model = str(model["path"])
-        if job := slurm_settings(launcher):
-            from launch.serving import job as serve_job
+    model, launcher = parse_words(options.words)
+    options.model = str(model["path"])
+    if job := slurm_settings(launcher):
+        from launch.serving import job as serve_job
 
-            return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
-        if options.stop:
-            remedy = "ends a server that is a job; one started here ends with Ctrl-C"
-            raise InputError("--stop", "launcher=local", remedy)
-        if find_spec("vllm") is None:
-            raise InputError("launch.serve", "vllm", f"vLLM is not installed; {pip_install('vllm')}")
-        process = Process.from_environment(os.environ)
-        if process.is_main:
-            options.port = serving.free_port(options.host) if options.port == 0 else options.port or PORT
-            refuse_taken_port(options.host, options.port)
-        import torch
+        return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
+    if options.stop:
+        remedy = "ends a server that is a job; one started here ends with Ctrl-C"
+        raise InputError("--stop", "launcher=local", remedy)
+    if find_spec("vllm") is None:
+        raise InputError("launch.serve", "vllm", f"vLLM is not installed; {pip_install('vllm')}")
+    process = Process.from_environment(os.environ)
+    if process.is_main:
+        options.port = serving.free_port(options.host) if options.port == 0 else options.port or PORT
+        refuse_taken_port(options.host, options.port)
+    import torch
 
-        cuda = torch.cuda.is_available()
-        with TemporaryDirectory(prefix="zero-serve-") as folder:
-            weights = prepare(model, Path(folder))
-            return serving.serve(options, settings(options, Path(folder), cuda), weights, process, cuda)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cuda = torch.cuda.is_available()
+    with TemporaryDirectory(prefix="zero-serve-") as folder:
+        weights = prepare(model, Path(folder))
+        return serving.serve(options, settings(options, Path(folder), cuda), weights, process, cuda)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

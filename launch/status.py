@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.places import Backend, backend_of
+from launch.places import backend_of
 from launch.places.queue import (
     HALTED,
     MISSING,
@@ -41,12 +41,13 @@ from launch.sweep import files, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from launch.sync import count_undelivered
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.files import read_json, replacing, write_atomically
 
 TAIL = 60  # lines of a log
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0, 1 if a cell that was shown is failed or lost, 2 bad input."""
     options = parse(arguments)
@@ -60,9 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known = ", ".join(dict.fromkeys(a for cell in sweep.cells.values() for a in cell.axes))
             raise InputError("PATTERN", options.pattern, f"fits no cell; axes are {known}")
         return COMMANDS[options.command](folder, sweep, names, options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -115,10 +113,9 @@ def overview() -> int:
     return 0
 
 
-def current(folder: Path, sweep: Sweep) -> tuple[dict[str, Status], Backend]:
-    """The present status of all cells, and the place where they run."""
-    backend = backend_of(sweep.settings)
-    return poll(folder, sweep, backend), backend
+def current(folder: Path, sweep: Sweep) -> dict[str, Status]:
+    """The present status of all cells."""
+    return poll(folder, sweep, backend_of(sweep.settings))
 
 
 def visible_cells(sweep: Sweep, statuses: Mapping[str, Status], names: Sequence[str], everything: bool) -> list[str]:
@@ -132,7 +129,8 @@ def show(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
 
     from launch.sweep.table import follow, table, to_records
 
-    statuses, backend = current(folder, sweep)
+    backend = backend_of(sweep.settings)
+    statuses = poll(folder, sweep, backend)
     matches, names = names, visible_cells(sweep, statuses, names, options.all)
     if options.follow:
         shown = Sweep(sweep.name, {name: sweep.cells[name] for name in names}, sweep.settings, sweep.code)
@@ -190,7 +188,7 @@ def start(folder: Path, sweep: Sweep, names: Sequence[str], startable_states: Se
     backend = backend_of(sweep.settings)
     with submission_lock(folder):
         backend.adopt(folder)
-        statuses, _ = current(folder, sweep)
+        statuses = current(folder, sweep)
         matches = set(names)
         missing = [name for name in states.missing_cells(sweep, statuses, startable_states) if name in matches]
         if missing := startable(sweep, statuses, missing):
@@ -208,7 +206,7 @@ def start(folder: Path, sweep: Sweep, names: Sequence[str], startable_states: Se
 
 def stop(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """Write stop files: running cells save and end, pending ones end as soon as they start."""
-    statuses, _ = current(folder, sweep)
+    statuses = current(folder, sweep)
     live = [name for name in names if statuses[name].live]
     for name in live:
         files.ask_to_stop(folder / name, "asked by launch.status stop")
@@ -218,7 +216,7 @@ def stop(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Nam
 
 def cancel(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """End cells that have neither finished nor failed; only resume starts them again."""
-    statuses, backend = current(folder, sweep)
+    statuses = current(folder, sweep)
     unfinished = [name for name in names if statuses[name].state not in (states.FINISHED, states.FAILED)]
     if unfinished and not options.yes and not confirmed(unfinished, statuses):
         return 0
@@ -226,7 +224,7 @@ def cancel(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.N
         (folder / name).mkdir(exist_ok=True)
         write_atomically(folder / name / files.CANCELLED, "by launch.status cancel\n")
     live = [name for name in unfinished if statuses[name].live]
-    backend.cancel(folder, live, [statuses[name].job for name in live if statuses[name].job])
+    backend_of(sweep.settings).cancel(folder, live, [statuses[name].job for name in live if statuses[name].job])
     print(f"cancelled {len(unfinished)} cells, of which {len(live)} ran or waited in the queue")
     return 0
 
@@ -243,7 +241,7 @@ def confirmed(names: Sequence[str], statuses: Mapping[str, Status]) -> bool:
 def logs(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """The end of one cell's log, and why it failed."""
     if len(names) > 1:
-        statuses, _ = current(folder, sweep)
+        statuses = current(folder, sweep)
         failed = [name for name in names if statuses[name].state in (states.FAILED, states.LOST)]
         example = f"{failed[0]} ({statuses[failed[0]].line})" if failed else names[0]
         remedy = f"{len(names)} cells fit; name one, such as {example}"
@@ -274,7 +272,7 @@ def collect(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.
     """Write one row a cell: axes, state, last training metrics, and every metric of its result."""
     from launch.sweep.table import to_records
 
-    statuses, _ = current(folder, sweep)
+    statuses = current(folder, sweep)
     names = visible_cells(sweep, statuses, names, options.all)
     rows = []
     for record in to_records(sweep, statuses, names):
@@ -295,7 +293,7 @@ def collect(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.
 
 def deliver(folder: Path, sweep: Sweep, names: Sequence[str], options: argparse.Namespace) -> int:
     """Bring the journals into MLflow."""
-    return deliver_states(folder, sweep, current(folder, sweep)[0])
+    return deliver_states(folder, sweep, current(folder, sweep))
 
 
 def deliver_states(folder: Path, sweep: Sweep, statuses: Mapping[str, Status]) -> int:

@@ -25,13 +25,13 @@ from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from zero.config.limits import check_value
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.files import read_json
+from zero.paths import ROOT
+from zero.tracking import provenance
 
 # states of cells that the same line does not submit again, and the command of launch.status that does
 NEEDS_COMMAND = {states.FAILED: "retry --failed", states.CANCELLED: "resume", states.STOPPED: "resume"}
-CHANGED = "the code has changed"
-REFROZEN = f"{CHANGED}: cells that start from now on run the present one"
 MAX_SHOWN = 20  # cells that a submission lists; a dry run lists all
 
 
@@ -45,9 +45,9 @@ class Prepared:
     missing: Sequence[str]
     backend: Backend
     notes: Sequence[str]
-    tracker: str | None = None
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit, or print what would be submitted. Returns the exit code."""
     try:
@@ -61,18 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "smoke": options.smoke or None
         }
         settings |= {key: value for key, value in flags.items() if value is not None}
-        prepared = prepare("train", overrides, settings, grid=options.grid, dry=options.dry_run)
-        if options.refreeze:
-            notes = [REFROZEN if note.startswith(CHANGED) else note for note in prepared.notes]
-            prepared = replace(prepared, notes=notes)
+        prepared = prepare(
+            "train", overrides, settings, grid=options.grid, dry=options.dry_run, refreeze=options.refreeze
+        )
         print_plan(prepared, everything=options.dry_run)
         if options.dry_run:
             print_lines(dry_run_lines(prepared))
             return 0
         submit(prepared, refreeze=options.refreeze)
         return 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {os_error_line(error)}; nothing that was submitted before is lost", file=sys.stderr)
     return files.EXIT_INPUT
@@ -130,7 +127,13 @@ def expand_shorthand(text: str) -> str:
 
 
 def prepare(
-    root: str, overrides: Sequence[str], settings: Mapping[str, Any], grid: str | None = None, dry: bool = False
+    root: str,
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    grid: str | None = None,
+    dry: bool = False,
+    refreeze: bool = False,
 ) -> Prepared:
     """Check everything that can be checked, and compare with the sweep's folder. Writes nothing, except that on Slurm it
     notes arrays whose submission was killed. `dry`: it is no error if this machine cannot ask the scheduler."""
@@ -161,7 +164,7 @@ def prepare(
             cells[stale.name] = replace(stale, wanted=False)
         if backend.available or not dry:
             backend.adopt(folder)
-        notes += code_change_note(folder)
+        notes += code_change_note(folder, refreeze)
     sweep = Sweep(
         name=folder.name,
         cells=cells,
@@ -187,7 +190,7 @@ def prepare(
     unwanted = [name for name, cell in cells.items() if not cell.wanted and statuses[name].live]
     if unwanted:
         notes.append(f"{len(unwanted)} cells run that this line does not ask for, such as {unwanted[0]}")
-    return Prepared(folder, sweep, statuses, missing, backend, notes, tracker)
+    return Prepared(folder, sweep, statuses, missing, backend, notes)
 
 
 def register_experiments(
@@ -228,15 +231,15 @@ def refuse_lost_rewards(cells: Iterable[Cell], settings: Mapping[str, Any], note
             notes.append(f"the cells' own environment must have what this one lacks: {error}")
 
 
-def code_change_note(folder: Path) -> list[str]:
+def code_change_note(folder: Path, refreeze: bool) -> list[str]:
     """A note if the code was edited since it was frozen for this sweep."""
-    from launch.sweep.freeze import RECORD, digest
-
-    frozen = read_json(folder / files.CODE / RECORD)
-    if not frozen or frozen.get("digest") == digest():
+    frozen = read_json(folder / files.CODE / provenance.FROZEN)
+    if not frozen or frozen.get("digest") == provenance.digest(ROOT):
         return []
+    if refreeze:
+        return ["the code has changed: cells that start from now on run the present one"]
     taken = format_time(float(frozen.get("time", 0)))
-    return [f"{CHANGED}; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
+    return [f"the code has changed; this sweep runs its copy of {taken} (--refreeze takes the present one)"]
 
 
 def choose_tracker(cell: Cell, notes: list[str]) -> tuple[str | None, str | None]:

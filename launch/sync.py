@@ -18,7 +18,7 @@ from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.lock import lock
 from launch.sweep.states import Status
-from zero.errors import InputError
+from zero.errors import one_line_errors
 from zero.files import read_json
 from zero.tracking import DeliveryError
 
@@ -30,6 +30,7 @@ MLFLOW_STATUS = {
 }
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver. Exit codes: 0 all delivered, 1 a cell could not be, 2 bad input."""
     parser = argparse.ArgumentParser("python -m launch.sync", description=(__doc__ or "").split("\n")[0])
@@ -38,13 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--uri", help="sqlite:///FILE or http://HOST:PORT (default: the sweep's, else mlflow.db beside the runs)"
     )
     options = parser.parse_args(arguments)
-    try:
-        folder = files.find_sweep(options.sweep)
-        sweep = files.read_sweep(folder)
-        sent, failed = sync(folder, sweep, states.read_statuses(folder, sweep, None), options.uri)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
+    folder = files.find_sweep(options.sweep)
+    sweep = files.read_sweep(folder)
+    sent, failed = sync(folder, sweep, states.read_statuses(folder, sweep, None), options.uri)
     print(f"{sent} cells brought up to date in {store(folder, sweep, options.uri)}; {len(failed)} could not be")
     for name, line in failed.items():
         print(f"  {name}: {line}", file=sys.stderr)

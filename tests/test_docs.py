@@ -292,6 +292,15 @@ def test_links_and_paths_exist(page: Path) -> None:
     assert not lost, f"{page.name} names what does not exist: {', '.join(lost)}"
 
 
+@pytest.mark.parametrize("top", ["zero", "launch", "analysis"])
+def test_the_map_names_every_file_and_folder(top: str) -> None:
+    page = (docs.DOCS / "developing.md").read_text()
+    on_map = set(SPAN.findall(page[page.index("## Where things are") : page.index("## Tests")]))
+    paths = (path for path in (ROOT / top).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
+    there = {f"{top}/{path.name}" + "/" * path.is_dir() for path in paths} - {f"{top}/__init__.py"}
+    assert there - on_map == set()
+
+
 def named(dotted: str) -> bool:
     """Whether a dotted name is a module, or something in one."""
     module, attributes = dotted, list[str]()

@@ -1,7 +1,14 @@
 """Errors that end a program with one line instead of a traceback."""
 
 import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
+P = ParamSpec("P")
+
+EXIT_INPUT = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL
 PASSWORD = re.compile(r"//[^/?#\s]*:[^/?#\s]*@")  # user and password in a URI: never printed
 
@@ -15,6 +22,20 @@ class InputError(Exception):
         what = key if missing else f"{key}={shown[:200]}"
         super().__init__(f"{what}: {remedy}".replace("\n", "\\n"))
         self.key, self.value, self.remedy = key, value, remedy
+
+
+def one_line_errors(command: Callable[P, int]) -> Callable[P, int]:
+    """A command whose InputError is a line on stderr and exit code 2."""
+
+    @wraps(command)
+    def run(*given: P.args, **named: P.kwargs) -> int:
+        try:
+            return command(*given, **named)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_INPUT
+
+    return run
 
 
 class Broken(RuntimeError):

@@ -11,8 +11,7 @@ from typing import Any
 
 from analysis.reader.folders import SWEEP
 from analysis.reader.records import Runs
-from zero.config.experiments import KEY, NANO, SIZE, key_of
-from zero.config.identity import PLACE
+from zero.config.experiments import KEY, NANO, SIZE, changes, key_of
 from zero.errors import InputError
 from zero.files import read_json
 
@@ -45,7 +44,7 @@ class Experiment:
     @property
     def changed(self) -> tuple[str, ...]:
         """What was typed in place of the experiment's own settings, as far as it can change a number."""
-        return tuple(text for text in self.typed if key_of(text).partition(".")[0] not in PLACE)
+        return changes(self.typed)
 
 
 def in_sweeps(places: Sequence[Path | str]) -> list[Experiment]:

@@ -18,9 +18,8 @@ from zero.files import LARGEST_RECORD, read_json, read_regular
 from zero.tracking import provenance
 from zero.tracking.journal import FILE as JOURNAL
 
-CONFIG, CELL, RESULT, ERROR, CANCELLED, SWEEP = (
-    "config.yaml", "cell.yaml", "result.json", "error.json", "cancelled", "sweep.json",
-)  # fmt: skip
+CONFIG, CELL, SWEEP = "config.yaml", "cell.yaml", "sweep.json"
+RESULT, ERROR, CANCELLED = "result.json", "error.json", "cancelled"
 TRAIN, EVALUATE = "train", "evaluate"
 INSIDE_RUN = {"checkpoints", "completions", "model", "log", ".model_partial"}  # folders of a run that hold no other run
 INSIDE_SWEEP = {"code", "local"}

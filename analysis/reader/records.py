@@ -97,6 +97,15 @@ class Runs:
         """The axes in which the training runs differ, without the seed: what a comparison is about."""
         return [axis for axis in self.axes if axis != "seed" and len({run.axes.get(axis, "") for run in self.runs}) > 1]
 
+    def axes_of(self, by: Sequence[str] | None) -> list[str]:
+        """The axes `by` (None: those in which the training runs differ). InputError for one that no run has."""
+        for axis in by or ():
+            if axis not in self.axes:
+                there = ", ".join(self.axes)
+                remedy = f"no such axis; there are {there}; settings that differ between the runs are axes, too"
+                raise InputError("--by", axis, remedy)
+        return self.varying() if by is None else list(by)
+
     def long(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """Tidy: run, step, the axes, metric, value; no row where a metric has no value. A metric that no run has gives
         no rows; names may hold * and ?."""

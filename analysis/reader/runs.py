@@ -12,6 +12,7 @@ metrics.jsonl: zero/tracking/journal.py; names of metrics: zero/tracking/glossar
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from analysis.reader.folders import EVALUATE, TRAIN, Folder, find, load, shown
 from analysis.reader.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
 from zero.config.identity import PLACE, PLACES, flatten
 from zero.errors import InputError
+from zero.tracking.glossary import sort_key
 
 if TYPE_CHECKING:  # neither costs --help its second
     import pandas as pd
@@ -136,7 +138,6 @@ def _typed(folders: Sequence[Folder], i: int) -> Mapping[str, str]:
 
 def _journals(folders: Sequence[Folder], wanted: Callable[[str], bool]) -> list[Journal]:
     """The journals of training runs, several read at once; empty ones for the rest."""
-    import os
 
     from analysis.reader import journals
 
@@ -236,11 +237,13 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
     if typed and all(typed):
         names = dict.fromkeys(key for cell in typed for key in cell)
         differing += [
-            key for key in names
+            key
+            for key in names
             if key not in (*AXES, *differing)
-            and not _place(key) and len({cell.get(key) for cell in typed}) > 1
+            and not _place(key)
+            and len({cell.get(key) for cell in typed}) > 1
             and not any(other.startswith(f"{key}.") for other in differing)
-        ]  # fmt: skip
+        ]
     return differing
 
 
@@ -257,8 +260,6 @@ def _frame(runs: Sequence[Run], journals: Sequence[Journal]) -> pd.DataFrame:
     """The wide table; a column is filled run by run, so that nothing is held twice."""
     import numpy as np
     import pandas as pd
-
-    from zero.tracking.glossary import sort_key
 
     sizes = [len(journal.steps) for journal in journals]
     ends = np.cumsum(sizes, dtype=np.int64) if sizes else np.zeros(0, np.int64)

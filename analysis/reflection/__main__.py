@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.reader.records import Note
+from analysis.style import save
 from zero.errors import InputError
 from zero.files import read_regular
 from zero.paths import CONF
@@ -114,7 +116,6 @@ def responses_of(runs: Runs) -> DataFrame:
 def _rows(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     """The responses of one evaluation."""
     from analysis.reader.benchmarks import completions
-    from analysis.reader.records import Note
 
     temperature = run.settings.get(TEMPERATURE)
     if isinstance(temperature, bool) or not isinstance(temperature, int | float):
@@ -201,7 +202,6 @@ def examine(
 def write(findings: Findings, folder: Path) -> Path:
     """All tables and the figure, into a folder; returns the path of the figure."""
     from analysis.cli import write_table
-    from analysis.style import save
 
     for name, table in findings.tables.items():
         write_table(table, folder / f"{name}.csv")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from analysis import style as figures
+from analysis import style
 from analysis.reflection.behaviours import Behaviour
+from zero.tracking import palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ WORDS = 12  # keywords that are drawn, the most frequent ones
 
 def draw(tables: Mapping[str, DataFrame]) -> Figure:
     """Four panels against the step if there are several, else against temperature; tables by the names of their files."""
-    drawn = figures.figure(columns=2, rows=2)
+    drawn = style.figure(columns=2, rows=2)
     who, differences = tables["reflection"], tables["reflection_differences"]
     across = "step" if who["step"].nunique() > 1 else "temperature"
     within = "temperature" if across == "step" else "detector"
@@ -29,7 +30,7 @@ def draw(tables: Mapping[str, DataFrame]) -> Figure:
     _behaviours(drawn.axes[2], tables["reflection_behaviours"], across)
     _keywords(drawn.axes[3], tables["reflection_keywords"])
     question_count = int(who.groupby("benchmark")["questions"].max().sum())
-    figures.caption(drawn, f"{question_count} questions; bands and bars: 95 % intervals over questions (Wilson)")
+    style.caption(drawn, f"{question_count} questions; bands and bars: 95 % intervals over questions (Wilson)")
     return drawn
 
 
@@ -46,12 +47,12 @@ def _shares(axis: Any, table: DataFrame, across: str, within: str) -> None:
         group = group.sort_values(across)
         label = ", ".join(f"T = {v}" if isinstance(v, float) else str(v) for v in name)
         low, high = group["questions_low"].tolist(), group["questions_high"].tolist()
-        figures.line(
-            axis, group[across].tolist(), group["questions_share"].tolist(), figures.look(i), label, low=low, high=high
+        style.line(
+            axis, group[across].tolist(), group["questions_share"].tolist(), palette.look(i), label, low=low, high=high
         )
     axis.set_ylim(bottom=0)
     how = f", by {strictest(table)}" if within == "temperature" else ""
-    figures.finish(axis, across, "share of questions", f"questions with reflection in any response{how}")
+    style.finish(axis, across, "share of questions", f"questions with reflection in any response{how}")
 
 
 def _differences(axis: Any, table: DataFrame, across: str) -> None:
@@ -66,17 +67,25 @@ def _differences(axis: Any, table: DataFrame, across: str) -> None:
     steps = sorted({float(x) for x in table[across]}) if len(table) else []
     room = min((b - a for a, b in pairwise(steps)), default=1.0)
     for i, (name, group) in enumerate(groups):
-        how, shift = figures.look(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
+        how, shift = palette.look(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
         x = [float(value) + shift for value in group[across]]
         below = (group["difference"] - group["low"]).clip(lower=0).fillna(0.0)
         above = (group["high"] - group["difference"]).clip(lower=0).fillna(0.0)
         axis.errorbar(
-            x, group["difference"].tolist(), yerr=[below.tolist(), above.tolist()], color=how.colour, marker=how.marker,
-            linestyle="none", markersize=4, capsize=2, linewidth=1.2, label=", ".join(map(str, name)),
-        )  # fmt: skip
+            x,
+            group["difference"].tolist(),
+            yerr=[below.tolist(), above.tolist()],
+            color=how.colour,
+            marker=how.marker,
+            linestyle="none",
+            markersize=4,
+            capsize=2,
+            linewidth=1.2,
+            label=", ".join(map(str, name)),
+        )
     if groups:
-        axis.axhline(0, color=figures.GREY, linewidth=0.8)
-    figures.finish(axis, across, "accuracy with - without", "reflecting and being right, within questions")
+        axis.axhline(0, color=palette.GREY, linewidth=0.8)
+    style.finish(axis, across, "accuracy with - without", "reflecting and being right, within questions")
 
 
 def _behaviours(axis: Any, table: DataFrame, across: str) -> None:
@@ -86,12 +95,12 @@ def _behaviours(axis: Any, table: DataFrame, across: str) -> None:
         places, bottom = list(range(len(counts))), [0.0] * len(counts)
         for i, name in enumerate(NAMES):
             heights = (counts[name] / whole).tolist()
-            colour = figures.look(i).colour
+            colour = palette.look(i).colour
             axis.bar(places, heights, 0.7, bottom, color=colour, hatch=HATCHES[i], edgecolor="white", label=name)
             bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
         axis.set_xticks(places, [str(place) for place in counts.index])
     by = f", by {' and '.join(sorted(set(table['labeller'])))}" if len(table) else ""
-    figures.finish(
+    style.finish(
         axis, f"at {across} (superficial: spoils, circles)", "share of reflections", f"what reflection does{by}"
     )
     if len(table):  # a legend inside would cover bars
@@ -102,9 +111,9 @@ def _keywords(axis: Any, table: DataFrame) -> None:
     counts = table.groupby("keyword")["responses"].sum().sort_values()
     counts = counts[counts > 0][-WORDS:]
     if len(counts):
-        axis.barh(range(len(counts)), counts.tolist(), color=figures.look(0).colour)
+        axis.barh(range(len(counts)), counts.tolist(), color=palette.look(0).colour)
         axis.set_yticks(range(len(counts)), counts.index.tolist())
-    figures.finish(axis, "responses", "", "keywords")
+    style.finish(axis, "responses", "", "keywords")
 
 
 def _several(table: DataFrame) -> list[str]:

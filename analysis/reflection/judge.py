@@ -146,16 +146,28 @@ class Judge:
     """Asks many things at once, each at most once. The settings are those of conf/reflection.yaml. Raises InputError."""
 
     def __init__(
-        self, url: str, model: str | None, key_env: str, timeout: float, retries: int, concurrency: int,
-        most: int, longest: int, extra: Mapping[str, Any], cache: str,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        model: str | None,
+        key_env: str,
+        timeout: float,
+        retries: int,
+        concurrency: int,
+        most: int,
+        longest: int,
+        extra: Mapping[str, Any],
+        cache: str,
+    ) -> None:
         from zero.rollout.http import LONGEST_PAUSE, Client, RetryPolicy, address
         from zero.rollout.openai import BUSY
 
         for key, value, least in (
-            ("timeout", timeout, 0.001), ("retries", retries, 0), ("concurrency", concurrency, 1),
-            ("most", most, 0), ("longest", longest, 100),
-        ):  # fmt: skip
+            ("timeout", timeout, 0.001),
+            ("retries", retries, 0),
+            ("concurrency", concurrency, 1),
+            ("most", most, 0),
+            ("longest", longest, 100),
+        ):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
                 raise InputError(f"judge.{key}", value, f"must be a number of at least {least}")
         try:
@@ -197,9 +209,12 @@ class Judge:
             while len(fresh) < len(todo):  # in parts, so that not all prompts are held at once
                 batch = list(islice(todo.items(), len(fresh), len(fresh) + PART))
                 replies = in_parallel(
-                    lambda item: self._stored(item[0], self._body(instruction, item[1])), batch, self.concurrency,
-                    limit=longest, silence=lambda: ServerError(self.client.url, "says nothing"),
-                )  # fmt: skip
+                    lambda item: self._stored(item[0], self._body(instruction, item[1])),
+                    batch,
+                    self.concurrency,
+                    limit=longest,
+                    silence=lambda: ServerError(self.client.url, "says nothing"),
+                )
                 fresh |= zip((key for key, _ in batch), replies, strict=True)
                 if len(todo) > PART:
                     print(f"judge, {instruction.name}: {len(fresh)} of {len(todo)} asked", file=sys.stderr, flush=True)

@@ -87,12 +87,20 @@ def detection(frame: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 dict(zip(PLACE, place, strict=True))
                 | {
-                    "detector": name, "responses": len(group), "reflecting": int(hit.sum()), "share": float(hit.mean()),
-                    "share_low": low, "share_high": high, "unjudged": int(group[name].isna().sum()),
-                    "questions": len(some), "questions_reflecting": int(some.sum()),
-                    "questions_share": float(some.mean()), "questions_low": some_low, "questions_high": some_high,
+                    "detector": name,
+                    "responses": len(group),
+                    "reflecting": int(hit.sum()),
+                    "share": float(hit.mean()),
+                    "share_low": low,
+                    "share_high": high,
+                    "unjudged": int(group[name].isna().sum()),
+                    "questions": len(some),
+                    "questions_reflecting": int(some.sum()),
+                    "questions_share": float(some.mean()),
+                    "questions_low": some_low,
+                    "questions_high": some_high,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
@@ -106,12 +114,17 @@ def answers(frame: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             dict(zip(PLACE, place, strict=True))
             | {
-                "questions": len(of_questions), "responses": len(group), "accuracy": float(group["correct"].mean()),
-                "accuracy_low": low, "accuracy_high": high, "formatted": float((group["outcome"] != "no answer").mean()),
-                "truncated": float((~group["finished"]).mean()), "judged": len(judged),
+                "questions": len(of_questions),
+                "responses": len(group),
+                "accuracy": float(group["correct"].mean()),
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "formatted": float((group["outcome"] != "no answer").mean()),
+                "truncated": float((~group["finished"]).mean()),
+                "judged": len(judged),
                 "answering": float(judged.mean()) if len(judged) else float("nan"),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
@@ -166,11 +179,20 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
         here = (source["benchmark"] == benchmark) & (source["step"] == step) & (source["detector"] == detector)
         values = source.loc[here, "difference"].tolist()
         low, high = interval(values, bounds=(-1.0, 1.0))
-        rows.append({
-            "benchmark": benchmark, "step": step, "temperature": temperature, "detector": detector, "questions": number,
-            "with_both": len(values), "difference": float(np.mean(values)) if values else float("nan"),
-            "low": low, "high": high, "median": float(np.median(values)) if values else float("nan"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "step": step,
+                "temperature": temperature,
+                "detector": detector,
+                "questions": number,
+                "with_both": len(values),
+                "difference": float(np.mean(values)) if values else float("nan"),
+                "low": low,
+                "high": high,
+                "median": float(np.median(values)) if values else float("nan"),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -249,17 +271,50 @@ def summary(tables: Mapping[str, pd.DataFrame], judged: bool, notes: Sequence[st
     """The tables that a person wants to see first, with what they do and do not say."""
     pieces = []
     for title, name, columns in (
-        ("Who reflects (intervals: 95 % over questions)", "reflection",
-         [*PLACE, "detector", "responses", "reflecting", "share", "share_low", "share_high", "questions",
-          "questions_reflecting", "unjudged"]),
-        ("Answers", "reflection_answers",
-         [*PLACE, "questions", "accuracy", "accuracy_low", "accuracy_high", "formatted", "answering"]),
-        ("Accuracy with reflection minus without, within questions that have both", "reflection_differences",
-         ["benchmark", "step", "temperature", "detector", "questions", "with_both", "difference", "low", "high", "median"]),
+        (
+            "Who reflects (intervals: 95 % over questions)",
+            "reflection",
+            [
+                *PLACE,
+                "detector",
+                "responses",
+                "reflecting",
+                "share",
+                "share_low",
+                "share_high",
+                "questions",
+                "questions_reflecting",
+                "unjudged",
+            ],
+        ),
+        (
+            "Answers",
+            "reflection_answers",
+            [*PLACE, "questions", "accuracy", "accuracy_low", "accuracy_high", "formatted", "answering"],
+        ),
+        (
+            "Accuracy with reflection minus without, within questions that have both",
+            "reflection_differences",
+            [
+                "benchmark",
+                "step",
+                "temperature",
+                "detector",
+                "questions",
+                "with_both",
+                "difference",
+                "low",
+                "high",
+                "median",
+            ],
+        ),
         ("What reflection does", "reflection_behaviours", None),
-        ("How right the labellers are on nano traces of known truth", "reflection_labellers",
-         ["labeller", "truth", "traces", "right", "low", "high"]),
-    ):  # fmt: skip
+        (
+            "How right the labellers are on nano traces of known truth",
+            "reflection_labellers",
+            ["labeller", "truth", "traces", "right", "low", "high"],
+        ),
+    ):
         table = tables[name]
         shown = table if columns is None or table.empty else table[columns]
         if name == "reflection_labellers" and not table.empty:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from analysis.reader.units import interval, plain
 from analysis.report.page import html, paragraph
 from analysis.report.sections import when
 from analysis.stats.verdicts import RATES
@@ -48,7 +49,6 @@ def _claim(verdict: Verdict) -> Markup:
 def measured(verdict: Verdict) -> str:
     """The effect with its unit, its interval, n and p."""
     from analysis.experiments import in_units
-    from analysis.reader.units import plain
 
     estimate, (factor, unit) = verdict.measured, in_units(verdict)
     if not estimate.n:
@@ -56,7 +56,7 @@ def measured(verdict: Verdict) -> str:
     effect = f"{plain(estimate.mean, factor)} {unit}".strip()
     if estimate.low is None or estimate.high is None:
         return f"{effect} (n = {estimate.n}: no interval)"
-    effect += f", 95 % interval {plain(estimate.low, factor)} to {plain(estimate.high, factor)} (n = {estimate.n})"
+    effect += f", 95 % interval {interval(estimate.low, estimate.high, unit)} (n = {estimate.n})"
     if verdict.p is None or verdict.adjusted is None:
         return effect
     return f"{effect}, p = {verdict.p:.2g}, {verdict.adjusted:.2g} among {verdict.family} claims (Holm)"

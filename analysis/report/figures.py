@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from analysis.reader.benchmarks import evaluations
+from analysis.reader.records import natural
+from analysis.reader.units import interval, percent
 from analysis.report.page import drawing, heading, html, paragraph, table
 from zero.errors import InputError
 
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
     from analysis.report.page import Request
 
 HEALTH = (
-    "loss/entropy", "loss/grad_norm", "groups/zero_advantage", "length/truncated", "reflection/share",
-    "mismatch/logprob_gap", "train/formatted", "loss/clip_fraction",
-)  # fmt: skip
+    "loss/entropy",
+    "loss/grad_norm",
+    "groups/zero_advantage",
+    "length/truncated",
+    "reflection/share",
+    "mismatch/logprob_gap",
+    "train/formatted",
+    "loss/clip_fraction",
+)
 THIN = 40  # runs above which figures do without a line for each, and levels are not read from saved answers
 COMPARISONS = 6
 REFLECTIONS = 4  # folders of analysis.reflection that are shown
@@ -122,8 +130,6 @@ def _comparisons(runs: Runs, request: Request) -> Markup | None:
 
 
 def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
-    from analysis.reader.records import natural
-
     for axis in dict.fromkeys(axis for run in subjects for axis in run.axes):
         values = sorted({run.axes.get(axis, "") for run in subjects}, key=natural)
         if axis != "seed" and len(values) > 1:
@@ -179,9 +185,10 @@ def results(runs: Runs, request: Request) -> Markup | None:
     if measured.empty:
         return None
     rows = [
-        row for label, group_runs in _groups(runs, request)
+        row
+        for label, group_runs in _groups(runs, request)
         for row in _rows(label, every, measured[measured["run"].isin([run.name for run in group_runs])])
-    ]  # fmt: skip
+    ]
     explanation = (
         "Accuracy, mean over seeds; runs of one seed are averaged first. Intervals at 95 %: of several seeds Student's t over "
         "seeds, which speaks of other seeds and not of other questions; of one Wilson's over its questions, which says nothing "
@@ -202,7 +209,6 @@ def _groups(runs: Runs, request: Request) -> Iterator[tuple[str, list[Run]]]:
 
 def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
     """A row for each benchmark. Runs whose last evaluation is at another step are counted in it, and the steps are named."""
-    from analysis.reader.units import percent
     from analysis.stats.intervals import by_seed, over_seeds
 
     for benchmark, rows in measured.groupby("benchmark", sort=True, observed=True):
@@ -218,7 +224,7 @@ def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
             row[f"{end} step"] = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
             row[end] = percent(mean.mean)
             if mean.low is not None and mean.high is not None:
-                row[f"interval, {end}"] = f"{100 * mean.low:.1f} to {100 * mean.high:.1f} %, seeds"
+                row[f"interval, {end}"] = f"{interval(mean.low, mean.high, '%')} %, seeds"
             else:
                 row[f"interval, {end}"] = _over_questions(every, values)
         yield row | {"n": mean.n}
@@ -234,4 +240,4 @@ def _over_questions(every: Any, one: Any) -> str:
     ]
     metrics = dict(zip(there["metric"], there["value"], strict=True))
     low, high = metrics.get("accuracy_low", math.nan), metrics.get("accuracy_high", math.nan)
-    return f"{100 * low:.1f} to {100 * high:.1f} %, questions" if low == low and high == high else "none"
+    return f"{interval(low, high, '%')} %, questions" if low == low and high == high else "none"

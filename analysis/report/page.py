@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from analysis.style import svg
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -105,7 +107,6 @@ def folded(summary: str, body: Markup, open_: bool = False) -> Markup:
 
 def drawing(drawn: Figure, name: str) -> Markup:
     """A figure inline: vector, or pixels if the vectors would weigh too much. `name` is for those who cannot see it."""
-    from analysis.style import svg
 
     vector = svg(drawn)
     if len(vector.encode()) <= LARGEST_SVG:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from analysis.reader.benchmarks import completions
+from analysis.reader.records import Note
 from analysis.report.page import heading, html, paragraph
+from zero.paths import CONF
 
 if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
@@ -92,9 +94,10 @@ def followed(runs: Runs) -> dict[str, Run]:
             seed = run.axes.get("seed")
             by_label[f"{label}, seed {seed}" if seed else label] = run
     differing = [
-        axis for axis in dict.fromkeys(axis for run in runs.evaluated for axis in run.axes)
+        axis
+        for axis in dict.fromkeys(axis for run in runs.evaluated for axis in run.axes)
         if len({run.axes.get(axis) for run in runs.evaluated}) > 1
-    ]  # fmt: skip
+    ]
     for run in runs.evaluated:
         if len(by_label) < RUNS and any(_peek(runs, run)):
             label = ", ".join(f"{axis}={run.axes.get(axis) or 'none'}" for axis in differing) or "evaluation"
@@ -104,7 +107,6 @@ def followed(runs: Runs) -> dict[str, Run]:
 
 def _peek(runs: Runs, run: Run) -> Iterator[bool]:
     """True once if a run has a response. Notes come from the reading proper, once."""
-    from dataclasses import replace
 
     for _ in completions(replace(runs, notes=[]), run):
         yield True
@@ -114,8 +116,6 @@ def _peek(runs: Runs, run: Run) -> Iterator[bool]:
 def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for count, row in enumerate(completions(runs, run)):
         if count >= READ:
-            from analysis.reader.records import Note
-
             runs.notes.append(Note(run.name, f"more than {READ} saved responses: the rest are not among the samples"))
             return
         yield row
@@ -208,8 +208,13 @@ def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> dict[str, A
         facts.append(f"{sum(one.get('correct') is True for one in answers)} of {len(answers)} right")
     pieces, left_out = split(_text(first.get("response")))
     return {
-        "step": step, "right": right, "verdict": verdict, "facts": "; ".join(facts), "pieces": pieces, "left_out": left_out,
-    }  # fmt: skip
+        "step": step,
+        "right": right,
+        "verdict": verdict,
+        "facts": "; ".join(facts),
+        "pieces": pieces,
+        "left_out": left_out,
+    }
 
 
 def split(response: str) -> tuple[list[list[str]], int]:
@@ -226,7 +231,6 @@ def reflections() -> re.Pattern[str]:
     """Every keyword of reflection: those that training counts and all pools of conf/reflection.yaml."""
     import yaml
 
-    from zero.paths import CONF
     from zero.reflection import KEYWORDS
 
     words = set(KEYWORDS)

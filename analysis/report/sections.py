@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from analysis.reader.folders import shown
+from analysis.reader.records import natural
 from analysis.report.page import folded, heading, listed, number, pairs, paragraph, table
 
 if TYPE_CHECKING:
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
 
 ERRORS = {
-    "unparsed": "answers that the checker cannot read", "timed_out": "answers on which the checker hit its limit",
+    "unparsed": "answers that the checker cannot read",
+    "timed_out": "answers on which the checker hit its limit",
     "failed": "answers on which the checker failed",
-}  # fmt: skip
+}
 LATE = 0.1  # of a run's steps: its end, and its windows
 FELL = 0.5  # a reward below this part of its best has collapsed
 FLAT = 0.9  # share of groups without a signal above which training stands still
@@ -43,8 +46,6 @@ def varied(runs: Runs) -> Markup | None:
     for axis in axes:
         counts = Counter(run.axes.get(axis) or "not set" for run in everyone)
         if len(counts) > 1:
-            from analysis.reader.records import natural
-
             values = sorted(counts, key=natural)
             rows.append({"varied": axis, "values": ", ".join(f"{value} ({counts[value]})" for value in values[:40])})
         else:
@@ -55,11 +56,15 @@ def varied(runs: Runs) -> Markup | None:
     if same := {axis: value for axis, value in fixed.items() if value != "not set"}:
         body += heading("The same in all") + pairs(same)
     each = [
-        {"run": run.name, "state": run.status + ", no longer asked for" * (not run.wanted),
-         "last step": _last(runs, run), "of": run.settings.get("steps", ""),
-         "signature": run.result.get("signature", "")}
+        {
+            "run": run.name,
+            "state": run.status + ", no longer asked for" * (not run.wanted),
+            "last step": _last(runs, run),
+            "of": run.settings.get("steps", ""),
+            "signature": run.result.get("signature", ""),
+        }
         for run in everyone
-    ]  # fmt: skip
+    ]
     return body + folded(
         f"All {len(everyone)} runs" if len(everyone) > 1 else "The run", table(each), open_=len(everyone) <= 8
     )
@@ -96,10 +101,12 @@ def environment(runs: Runs) -> Markup | None:
         for key, value in recorded(run).items():
             facts.setdefault(key, Counter())[value] += 1
     rows = {
-        key: ", ".join(value if count == len(everyone) else f"{value} ({count} of {len(everyone)} runs)"
-                       for value, count in counts.most_common(8))
+        key: ", ".join(
+            value if count == len(everyone) else f"{value} ({count} of {len(everyone)} runs)"
+            for value, count in counts.most_common(8)
+        )
         for key, counts in sorted(facts.items(), key=lambda item: _order(item[0]))
-    }  # fmt: skip
+    }
     if "commit" not in rows:
         rows = {"commit": "not recorded: no starts.jsonl, and no tags of MLflow", **rows}
     if "time/unix" in runs.metrics and runs.steps["time/unix"].notna().any():
@@ -134,8 +141,6 @@ def _order(key: str) -> tuple[int, str]:
 
 def _settings(everyone: Sequence[Run]) -> list[dict[str, Any]]:
     """Every setting with its value, or with all its values."""
-    from analysis.reader.folders import shown
-    from analysis.reader.records import natural
 
     rows = []
     for key in dict.fromkeys(key for run in everyone for key in run.settings):

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.reader.folders import shown
 from zero.errors import InputError
 from zero.files import LARGEST_RECORD, read_regular
 
@@ -153,6 +154,4 @@ def _statistic(entry: Any, key: str) -> Statistic:
 
 
 def _typed(value: Any) -> str:
-    from analysis.reader.folders import shown
-
     return shown(value)

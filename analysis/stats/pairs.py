@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from analysis.reader.benchmarks import evaluations
+from analysis.reader.records import AXES, EVAL
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,7 +150,6 @@ def sides_between(subjects: Sequence[Run], axis: str, first: str, second: str) -
 
 def series(runs: Runs, subjects: Sequence[Run], only: str | None = None) -> dict[tuple[str, str], dict[int, float]]:
     """The finite values by (run, metric): of the journals, and of what result.json alone holds. `only`: of this metric."""
-    from analysis.reader.records import EVAL
 
     names = {run.name for run in subjects}
     known: dict[tuple[str, str], dict[int, float]] = {}
@@ -197,9 +197,10 @@ def unpaired(
         ours, theirs = next(iter(first)), next(iter(second))
         differ = [a for a, x, y in zip(wanted.same, ours, theirs, strict=True) if x != y]
         raise InputError(
-            "--between", f"{wanted.axis}={wanted.first},{wanted.second}",
+            "--between",
+            f"{wanted.axis}={wanted.first},{wanted.second}",
             f"no two runs are equal in everything else; they differ in {', '.join(differ[:6])} too",
-        )  # fmt: skip
+        )
     for own, other, value in ((first, second, wanted.second), (second, first, wanted.first)):
         for key, names in own.items():
             if key not in other:
@@ -304,7 +305,5 @@ def _meanseries(several: Sequence[Series]) -> Series:
 
 
 def words(settings: Mapping[str, str], axes: Sequence[str]) -> str:
-    from analysis.reader.records import AXES
-
     bare = AXES[:5]
     return ", ".join((settings[a] or "none") if a in bare else f"{a}={settings[a]}" for a in axes if a in settings)

@@ -23,7 +23,7 @@ from launch.places import SWEEP_KEYS, Limits
 from launch.places.slurm_script import suggestion
 from launch.sweep import files, lock, states
 from launch.sweep.states import Task
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.files import write_atomically
 
 FOLDER = "local"  # of a sweep: names of the cells of each submission, and what its supervisor printed
@@ -32,20 +32,17 @@ Running = dict[str, tuple[subprocess.Popen[bytes], object]]  # by cell: its proc
 POLL = 0.2  # seconds between two looks at the processes
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cells; 0 once none is left, 75 if asked to stop before."""
     parser = argparse.ArgumentParser("python -m launch.places.local", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     parser.add_argument("names", type=Path, help="file with the names of cells, one a line")
     options = parser.parse_args(arguments)
-    try:
-        folder = options.sweep.absolute()
-        settings = parse_settings(files.read_sweep(folder).settings)
-        with supervisor_lock(folder):
-            return supervise(folder, options.names.read_text().split("\n")[:-1], settings)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
+    folder = options.sweep.absolute()
+    settings = parse_settings(files.read_sweep(folder).settings)
+    with supervisor_lock(folder):
+        return supervise(folder, options.names.read_text().split("\n")[:-1], settings)
 
 
 @dataclass(frozen=True)

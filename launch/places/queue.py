@@ -18,7 +18,7 @@ from launch.places import Backend, backend_of
 from launch.sweep import files, lock, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
-from zero.errors import InputError
+from zero.errors import InputError, one_line_errors
 from zero.files import read_json, write_json
 
 UNSUBMITTED = "unsubmitted.json"  # a file of the sweep
@@ -27,6 +27,7 @@ LOCK = ".submitting"
 MISSING = (states.PENDING, states.WAITING, states.PREEMPTED, states.LOST)  # what the same line again submits
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit what waits. Returns 0, also if another process is doing it, or 2 for bad input."""
     parser = argparse.ArgumentParser("python -m launch.places.queue", description="Submit cells that wait for room.")
@@ -37,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             count = fill(folder, leaving=os.environ.get("ZERO_CELL_JOB", ""))
     except lock.Held:
         return 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
     print(f"{count} cells submitted, {len(read_unsubmitted(folder))} wait for room in the queue")
     return 0
 

@@ -77,8 +77,7 @@ class Slurm:
         return paths
 
     def poll(self, tasks: Iterable[str]) -> Mapping[str, Task] | None:
-        snapshot = slurm_jobs.snapshot(tasks)
-        return snapshot.tasks if snapshot.answered else None
+        return slurm_jobs.snapshot(tasks)
 
     def cancel(self, folder: Path, cells: Sequence[str], tasks: Iterable[str]) -> None:
         with needs_answer("cancel again"):

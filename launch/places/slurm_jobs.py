@@ -12,13 +12,15 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
 from launch.places import slurm_script, submitit_executor
 from launch.places.slurm_script import Settings
 from launch.sweep import files
+from launch.sweep.states import Task
 from zero.errors import InputError
 from zero.files import write_atomically
 
@@ -37,34 +39,11 @@ REQUEUE_WAIT = 45.0  # seconds within which it does
 FIELDS = "ArrayJobID", "ArrayTaskID", "State", "RestartCnt", "EndTime", "exit_code", "NodeList", "Reason"
 NO_NODE = ("", "(null)", "None assigned", "n/a", "N/A")
 
-
 Array = tuple[list[str], str | None]  # cells, and the dependency that all of its tasks have
 
 
 class Unreachable(Exception):
     """Slurm does not answer now, which says nothing about its jobs."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What Slurm says of one task. `ended`: unix time, None while it lives; `exit`: of its batch script, -1 unknown."""
-
-    state: str  # in Slurm's words: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, PREEMPTED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY
-    node: str = ""
-    reason: str = ""
-    restarts: int = 0
-    ended: float | None = None
-    exit: int = -1
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Those of the tasks asked for that Slurm knows, by JOB_TASK. `answered`: False if it could not be asked at all."""
-
-    answered: bool
-    tasks: Mapping[str, Task] = field(default_factory=dict)
-    accounting: bool = False  # sacct was asked and answered
-    time: float = field(default_factory=time.time)
 
 
 def call(*words: str, limit: float = CALL_LIMIT, text: str | None = None) -> str:
@@ -99,7 +78,10 @@ def submit(
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     adopt(folder)
     size = max_array_size()
-    arrays = independent_arrays(cells, size) if after is None else dependent_arrays(cells, after, size)
+    if after is None:
+        arrays: list[Array] = [(list(cells[i : i + size]), None) for i in range(0, len(cells), size)]
+    else:
+        arrays = dependent_arrays(cells, after, size)
     if settings.array_parallelism and len(arrays) > 1:  # Slurm throttles each array for itself
         settings = replace(settings, array_parallelism=max(1, settings.array_parallelism // len(arrays)))
     taken: list[str] = []
@@ -120,17 +102,12 @@ def submit(
             # one of the halves may fit; the cells of others wait for room (launch/places/queue.py)
             half = len(array) // 2
             arrays = [(array[:half], dependency)]
-            if not is_one_to_one(dependency):
+            if not (dependency or "").startswith("aftercorr"):  # each waits for the task of the same number
                 arrays.append((array[half:], dependency))
             continue
         files.add_job(folder, job, array, asdict(settings) | {"submission": mark})
         taken += array
     return taken
-
-
-def is_one_to_one(dependency: str | None) -> bool:
-    """Whether task i of an array waits for task i of another array, so that its second half cannot be an array."""
-    return (dependency or "").startswith("aftercorr")
 
 
 def prepare_array(
@@ -166,11 +143,6 @@ def job_name(name: str) -> str:
     (algo-grpo+drgrpo-seed-3fa92c1b), so that their hash comes first."""
     readable, _, digits = name.rpartition("-")
     return f"{digits}-{readable}" if re.fullmatch("[0-9a-f]{8}", digits) and readable else name
-
-
-def independent_arrays(cells: Sequence[str], size: int) -> list[Array]:
-    """Arrays of at most `size` cells that wait for nothing."""
-    return [(list(cells[i : i + size]), None) for i in range(0, len(cells), size)]
 
 
 def dependent_arrays(cells: Sequence[str], after: Sequence[str], size: int) -> list[Array]:
@@ -215,30 +187,27 @@ def adopt(folder: Path) -> list[str]:
     return list(jobs.values())
 
 
-def snapshot(tasks: Iterable[str]) -> Snapshot:
-    """What Slurm knows of these JOB_TASKs now: from one squeue for all, and one sacct for those that squeue has forgotten."""
+def snapshot(tasks: Iterable[str]) -> dict[str, Task] | None:
+    """Those of these JOB_TASKs that Slurm knows now: from one squeue for all, and one sacct for those that squeue has forgotten.
+    None: it does not answer."""
     wanted = set(tasks)
     if not wanted:
-        return Snapshot(True)
+        return {}
     try:
-        known = queue({task.rpartition("_")[0] for task in wanted})
+        known = find_tasks(queue({task.rpartition("_")[0] for task in wanted}), wanted)
     except Unreachable:
-        return Snapshot(False)
-    tasks_found = {task: assume_requeue(record) for task in wanted if (record := find_task(known, task))}
-    missing = wanted - tasks_found.keys()
-    if not missing:
-        return Snapshot(True, tasks_found)
-    try:
-        past = accounts({task.rpartition("_")[0] for task in missing})
-    except Unreachable:
-        return Snapshot(True, tasks_found)
-    remembered = {task: assume_requeue(record) for task in missing if (record := find_task(past, task))}
-    return Snapshot(True, tasks_found | remembered, accounting=True)
+        return None
+    if missing := wanted - known.keys():
+        with suppress(Unreachable):
+            known |= find_tasks(accounts({task.rpartition("_")[0] for task in missing}), missing)
+    return known
 
 
-def find_task(records: Mapping[str, Task], task: str) -> Task | None:
-    """The record of JOB_TASK, or that of its whole array, JOB_: an array that was cancelled before it started has only one."""
-    return records.get(task) or records.get(f"{task.rpartition('_')[0]}_")
+def find_tasks(records: Mapping[str, Task], wanted: Iterable[str]) -> dict[str, Task]:
+    """The records of these JOB_TASKs, or those of their whole array, JOB_: an array that was cancelled before it started has only
+    one."""
+    by_task = {task: records.get(task) or records.get(f"{task.rpartition('_')[0]}_") for task in wanted}
+    return {task: assume_requeue(record) for task, record in by_task.items() if record}
 
 
 def assume_requeue(task: Task) -> Task:

@@ -42,9 +42,9 @@ def run(options: argparse.Namespace, arguments: Sequence[str], launcher: Mapping
     known = read_json(folder / JOB)
     task = str(known.get("task", ""))
     snapshot = slurm_jobs.snapshot([task] if task else [])
-    if not snapshot.answered:
+    if snapshot is None:
         raise InputError("launcher", "slurm", "squeue does not answer; try again later, or launcher=local")
-    live = task in snapshot.tasks and snapshot.tasks[task].state in slurm_jobs.LIVE
+    live = task in snapshot and snapshot[task].state in slurm_jobs.LIVE
     if options.stop:
         if not live:
             raise InputError("--stop", folder, "no job of this server runs or waits")
@@ -126,9 +126,8 @@ def wait(task: str, endpoint: Path, output: Path, limit: float, settings: Settin
             print(f"serving {server['model']} at {server['url']} for at most {settings.timeout_min} minutes of its job")
             print(f"  python -m zero.evaluate ... rollout=openai rollout.url={relative(endpoint)}")
             return 0
-        snapshot = slurm_jobs.snapshot([task])
-        now = snapshot.tasks.get(task)
-        if snapshot.answered and now is not None and now.state not in slurm_jobs.LIVE:
+        now = (slurm_jobs.snapshot([task]) or {}).get(task)
+        if now is not None and now.state not in slurm_jobs.LIVE:
             reason = f"{last_line(output)}; all of it: {relative(output)}"
             print(f"error: job {task} ended as {now.state}: {reason}", file=sys.stderr)
             return 1

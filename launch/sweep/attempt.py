@@ -22,7 +22,7 @@ from typing import Any
 
 from launch.sweep import files, states
 from launch.sweep.process import Process, free_port, is_newer
-from zero.errors import InputError, Preempted
+from zero.errors import InputError, Preempted, one_line_errors
 from zero.files import read_json, write_json
 from zero.signals import LeaseLost
 
@@ -40,6 +40,7 @@ RERUN_ADVICE = "run the same command again"  # in errors of a run; replaced by w
 TRAINING = "train"  # the root whose loop reads stop file and lease at the end of each step
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one attempt; the exit code."""
     parser = argparse.ArgumentParser("python -m launch.sweep.attempt", description=(__doc__ or "").split("\n")[0])
@@ -48,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ended", type=int, metavar="CODE", help="note that this attempt's processes died of CODE")
     options = parser.parse_args(arguments)
     process = Process.from_environment(os.environ)
-    try:
-        cell = files.read_cell(options.sweep.absolute(), options.cell)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return files.EXIT_INPUT
+    cell = files.read_cell(options.sweep.absolute(), options.cell)
     cell_dir = options.sweep.absolute() / options.cell
     if options.ended is not None:
         record_death(cell_dir, process, options.ended)
@@ -153,7 +150,7 @@ def take_lease(cell_dir: Path, process: Process) -> dict[str, Any]:
         "time": time.time(),
         "port": free_port(process.job, process.restart) if process.world_size > 1 else 0,
     }
-    files.clear_error(cell_dir)
+    (cell_dir / files.ERROR).unlink(missing_ok=True)
     if not files.stopped_by_user(cell_dir) and process.token not in files.stop_reason(cell_dir):
         files.clear_stop(cell_dir)  # it was for an earlier attempt
     write_json(cell_dir / files.LEASE, lease)

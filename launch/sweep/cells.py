@@ -70,7 +70,7 @@ def plan(
     label = Path(grid).stem if grid else "+".join(experiment.name for experiment in named[:3])
     name = default_name({} if label else swept_values(overrides), everything)
     name = f"{label}-{name.removeprefix('sweep-')}" if label else name
-    return Plan(cells, name, tuple(notes), describe(named, members))
+    return Plan(cells, name, (*notes, *change_notes(named)), describe(named, members))
 
 
 def make_cells(requests: Sequence[Request]) -> tuple[dict[str, Cell], dict[str, list[str]], list[str]]:
@@ -97,6 +97,16 @@ def make_cells(requests: Sequence[Request]) -> tuple[dict[str, Cell], dict[str, 
             elif not request.experiment:  # that experiments share cells needs no note
                 notes.append(f"{' '.join(typed)}: the same settings as {name}; it runs once")
     return cells, members, notes
+
+
+def change_notes(named: Sequence[Experiment]) -> list[str]:
+    """A note if settings of experiments are replaced on the command line: all of them by the same words."""
+    changes = experiments.changes(named[0].typed) if named else ()
+    if not changes:
+        return []
+    names = ",".join(experiment.name for experiment in named)
+    claims = "; the claims were written for other runs" if any(experiment.claims for experiment in named) else ""
+    return [f"{' '.join(changes)} in place of what experiment={names} sets{claims}"]
 
 
 def describe(named: Iterable[Experiment], members: Mapping[str, Sequence[str]]) -> dict[str, Mapping[str, Any]]:

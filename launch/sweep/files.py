@@ -14,7 +14,6 @@ Nothing is started here, and no scheduler is asked.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -100,7 +99,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
 
 def cell_id(sweep_id: str, name: str) -> str:
     """The id by which MLflow knows a cell: the same for all of its attempts, and for no other cell."""
-    return hashlib.sha256(f"{sweep_id}\n{name}".encode()).hexdigest()[:32]
+    return sha256(f"{sweep_id}\n{name}".encode()).hexdigest()[:32]
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -229,11 +228,6 @@ def write_error(cell_dir: Path, attempt: int, exit_code: int, line: str, traceba
     """Keep why an attempt failed."""
     record = {"line": line, "traceback": traceback, "exit": exit_code, "attempt": attempt, "time": time.time()}
     write_json(cell_dir / ERROR, record)
-
-
-def clear_error(cell_dir: Path) -> None:
-    """Remove the error of an earlier attempt."""
-    (cell_dir / ERROR).unlink(missing_ok=True)
 
 
 def ask_to_stop(cell_dir: Path, why: str) -> None:

@@ -13,17 +13,15 @@ from launch.sweep.files import CODE
 from zero.errors import InputError
 from zero.files import read_json, write_json
 from zero.paths import ROOT
-from zero.tracking.provenance import FROZEN as RECORD
-from zero.tracking.provenance import digest as digest_of
-from zero.tracking.provenance import git_commit, sources
+from zero.tracking.provenance import FROZEN, digest, git_commit, sources
 
 
 def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, Any]:
     """Copy the code into folder/code, unless there is a copy already. Returns {commit, digest, time} of the copy. `replace`:
     put the present code in its place. The copy appears whole or not at all."""
     target = folder / CODE
-    if (target / RECORD).exists() and not replace:
-        return read_json(target / RECORD)
+    if (target / FROZEN).exists() and not replace:
+        return read_json(target / FROZEN)
     partial = folder / f".code.{uuid.uuid4().hex[:6]}"
     try:
         for name, path in sources(root):
@@ -31,7 +29,7 @@ def freeze(folder: Path, root: Path = ROOT, replace: bool = False) -> dict[str, 
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         record = {"commit": git_commit(), "digest": digest(partial), "time": time.time()}
-        write_json(partial / RECORD, record)
+        write_json(partial / FROZEN, record)
         if target.exists():
             target.rename(folder / f".code.old.{uuid.uuid4().hex[:6]}")
         partial.rename(target)
@@ -49,8 +47,3 @@ def refuse_pathsep(folder: Path) -> None:
     if os.pathsep in str(folder):
         remedy = f"holds a {os.pathsep!r}, and PYTHONPATH cannot name its code; choose another folder"
         raise InputError("hydra.launcher.folder", folder, remedy)
-
-
-def digest(root: Path = ROOT) -> str:
-    """The digest of the code as it is now (zero/tracking/provenance.py)."""
-    return digest_of(root)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from launch.sweep import files
 from launch.sweep.files import Cell, Sweep
@@ -31,15 +31,16 @@ TAIL = 24576  # bytes of a journal's end: some ten lines
 RESUMABLE_EXITS = (143, 75, 76)  # exit codes of attempts that may be followed by another one
 
 
-class Task(Protocol):
-    """What the scheduler says of one task (launch.places.slurm_jobs)."""
+@dataclass(frozen=True)
+class Task:
+    """What the scheduler says of one task. `ended`: unix time, None while it lives; `exit`: of its batch script, -1 unknown."""
 
-    @property
-    def state(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def node(self) -> str: ...
+    state: str  # in Slurm's words: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, PREEMPTED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY
+    node: str = ""
+    reason: str = ""
+    restarts: int = 0
+    ended: float | None = None
+    exit: int = -1
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def read_status(
     node = (task.node if task and task.node else "") or str(last.get("host", ""))
     if state != RUNNING:
         shared["eta"] = None
-    return Status(cell.name, state, live, line=line or error_line(cell_dir), node=node, **shared)
+    line = line or str(read_json(cell_dir / files.ERROR).get("line", ""))  # as the attempt noted itself
+    return Status(cell.name, state, live, line=line, node=node, **shared)
 
 
 def infer_state(
@@ -160,7 +162,7 @@ def infer_state(
     return FAILED, False, "" if (cell_dir / files.ERROR).exists() else f"exit {code}"
 
 
-def state_of_ended_task(word: str, started: bool, task: Task | None = None) -> tuple[str, bool, str]:
+def state_of_ended_task(word: str, started: bool, task: Task | None) -> tuple[str, bool, str]:
     """(state, live, line) of a cell that did not write how it ended, from the scheduler's last word."""
     plain = word.lower().replace("_", " ")
     if word.startswith("CANCELLED"):
@@ -169,9 +171,8 @@ def state_of_ended_task(word: str, started: bool, task: Task | None = None) -> t
         return PREEMPTED, False, plain
     if word == "OUT_OF_MEMORY":
         return FAILED, False, f"Slurm: {plain}; raise launcher.mem_gb"
-    if word:
-        code, reason = getattr(task, "exit", -1), task.reason if task else ""
-        words = [plain, reason, f"exit {code}" if code > 0 else ""]
+    if task and word:
+        words = [plain, task.reason, f"exit {task.exit}" if task.exit > 0 else ""]
         return FAILED, False, f"Slurm: {', '.join(filter(None, words))}; see `logs`"
     return (LOST, False, "no process, no job and no result") if started else (PENDING, False, "")
 
@@ -225,11 +226,6 @@ def mark_unqueued(status: Status) -> Status:
     if status.state != PENDING or status.live:
         return status
     return replace(status, state=WAITING, line=status.line or "in no queue yet")
-
-
-def error_line(cell_dir: Path) -> str:
-    """Why the last attempt failed, as it noted itself."""
-    return str(read_json(cell_dir / files.ERROR).get("line", ""))
 
 
 def read_progress(cell_dir: Path, cell: Cell) -> dict[str, Any]:

@@ -16,15 +16,17 @@ import pandas as pd
 import pytest
 
 from analysis import curves as curves_module
-from analysis.curves import curves, grouped, select
+from analysis.curves import Curve, curves, ends, grouped, select
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
-from analysis.stats.intervals import over_seeds
-from analysis.style import COLOURS, caption, figure, finish, legend, line, look, looks, svg
+from analysis.reader.units import interval
+from analysis.stats.intervals import band, over_seeds
+from analysis.style import caption, figure, finish, legend, line, svg
 from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.errors import InputError
 from zero.tracking import journal
+from zero.tracking.palette import COLOURS, look, looks
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +201,12 @@ def test_help_is_quick(name: str) -> None:
     assert time.monotonic() - began < 2.0  # alone on a machine: 0.1
     assert done.stdout.endswith("[]\n")
     assert f"python -m analysis.{name}" in done.stdout
+
+
+def test_an_interval_of_a_share_is_printed_within_its_bounds() -> None:
+    two = np.array([[0.2], [1.0]])
+    values = Curve(np.array([1]), two, *band(two))
+    assert values.low_T[0] < 0 and values.high_T[0] > 1, "Student's t knows no bounds"
+    assert ends("train/accuracy", values)["interval (95 %)"] == "0.0 to 100.0"
+    assert ends("length/mean", values)["interval (95 %)"].startswith("-4.")
+    assert interval(-1.7, 0.3, "points") == "-100.0 to 30.0" and interval(-1.7, 0.3, "tokens") == "-1.7 to 0.3"

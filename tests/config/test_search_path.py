@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from launch.sweep.cells import plan
-from launch.sweep.freeze import digest, freeze
+from launch.sweep.freeze import freeze
 from zero.config import cli, experiments, search_path
 from zero.config.check import check, options
 from zero.config.help import help_text
 from zero.config.overrides import options_of
 from zero.errors import InputError
-from zero.paths import USER_CONF
+from zero.paths import ROOT, USER_CONF
 from zero.tracking import provenance
 
 ALGO = """# Mine
@@ -63,7 +63,7 @@ def test_an_option_of_ones_own_is_like_any_other(own: Path) -> None:
 
 
 def test_a_sweep_plans_with_and_freezes_own_options(own: Path, tmp_path: Path) -> None:
-    plain = digest()
+    plain = provenance.digest(ROOT)
     search_path.use([own])
     cells = plan(["algo=mine,grpo", "seed=0,1"]).cells
     assert len(cells) == 4 and len({cell.signature for cell in cells.values()}) == 4
@@ -71,9 +71,9 @@ def test_a_sweep_plans_with_and_freezes_own_options(own: Path, tmp_path: Path) -
     record = freeze(tmp_path / "sweep")
     frozen = tmp_path / "sweep" / "code" / "conf" / "algo"
     assert (frozen / "mine.yaml").read_text() == ALGO and (frozen / "grpo.yaml").is_file()
-    assert record["digest"] == digest() == provenance.digest(tmp_path / "sweep" / "code") != plain
+    assert record["digest"] == provenance.digest(ROOT) == provenance.digest(tmp_path / "sweep" / "code") != plain
     (own / "algo" / "mine.yaml").write_text(ALGO.replace("0.3", "0.4"))
-    assert digest() != record["digest"]
+    assert provenance.digest(ROOT) != record["digest"]
     assert provenance.start({"algo": "mine"}, "cpu", 1)["config_dirs"] == [str(own)]
 
 

@@ -102,6 +102,15 @@ def test_a_rehearsal_of_experiments_holds_back_what_trains_alone() -> None:
         cells.plan(["experiment=fig5_templates"], smoke=True)
 
 
+def test_a_note_says_what_differs_from_an_experiment_as_written() -> None:
+    def notes(*typed: str) -> tuple[str, ...]:
+        return cells.plan(["experiment=biases", *typed]).notes
+
+    (note,) = notes("seed=7")
+    assert note == "seed=7 in place of what experiment=biases sets; the claims were written for other runs"
+    assert not notes() and not notes("lens=every10")
+
+
 def test_equal_settings_are_one_cell() -> None:
     planned = cells.plan(["steps=100,50", "seed=0"])
     twice = cells.plan(["seed=0,0,1"])

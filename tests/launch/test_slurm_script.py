@@ -14,9 +14,10 @@ import pytest
 
 from launch.places import SWEEP_KEYS, local, slurm_checks, slurm_jobs, slurm_nodes, submitit_executor
 from launch.places.slurm_checks import count_gpus, private_file_system
-from launch.places.slurm_jobs import Task, assume_requeue, dependent_arrays, exit_code, first_number
+from launch.places.slurm_jobs import assume_requeue, dependent_arrays, exit_code, first_number
 from launch.places.slurm_script import Settings
 from launch.sweep.compose import launcher_settings
+from launch.sweep.states import Task
 from zero.errors import InputError
 
 BAD = {
@@ -214,7 +215,7 @@ def test_a_record_without_an_index_is_of_every_task_without_its_own(name: str, m
         return "".join(f"{line}|2026-01-01T00:00:00|None assigned\n" for line in accounts)
 
     monkeypatch.setattr(slurm_jobs, "call", call)
-    tasks = slurm_jobs.snapshot(f"7_{i}" for i in range(4)).tasks
+    tasks = slurm_jobs.snapshot(f"7_{i}" for i in range(4))
     assert [tasks[f"7_{i}"].state for i in range(4)] == expected
 
 
@@ -293,14 +294,14 @@ def test_one_query_for_all_tasks_and_no_reply_changes_nothing(monkeypatch: pytes
 
     monkeypatch.setattr(slurm_jobs, "call", call)
     snapshot = slurm_jobs.snapshot([f"7_{i}" for i in range(5000)] + ["8_0", "8_1", "9_0"])
-    assert programs == ["squeue", "sacct"] and len(snapshot.tasks) == 5002
-    assert (snapshot.tasks["8_1"].state, snapshot.tasks["8_1"].exit, snapshot.tasks["8_1"].restarts) == ("FAILED", 3, 1)
+    assert programs == ["squeue", "sacct"] and len(snapshot) == 5002
+    assert (snapshot["8_1"].state, snapshot["8_1"].exit, snapshot["8_1"].restarts) == ("FAILED", 3, 1)
 
     def silent(*words: str, **_: Any) -> str:
         raise slurm_jobs.Unreachable("Unable to contact slurm controller")
 
     monkeypatch.setattr(slurm_jobs, "call", silent)
-    assert not slurm_jobs.snapshot(["7_0"]).answered
+    assert slurm_jobs.snapshot(["7_0"]) is None
 
 
 def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,15 @@ import pytest
 
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
+from launch.sweep.states import Task
 from zero.files import append_line
 
 OLD, NEW = 100_000.0, 100_500.0  # before and after the scheduler's patience has run out
 JOB = "7_0"
 
 
-@dataclass(frozen=True)
-class Word:
-    state: str
-    reason: str = ""
-    node: str = "n1"
+def task(state: str, reason: str = "") -> Task:
+    return Task(state, "n1", reason)
 
 
 def write_attempt(place: Path, job: str = JOB, exit_code: int | None = None, **more: Any) -> None:
@@ -40,30 +37,30 @@ def result(place: Path) -> None:
     (place / files.RESULT).write_text('{"status": "finished"}')
 
 
-CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
+CASES: dict[str, tuple[Any, Task | None, float, str, bool]] = {
     # the cell's files, Slurm's answer, the time, state, alive
-    "in the queue": (lambda p: None, Word("PENDING", "Priority"), NEW, "pending", True),
-    "starts": (lambda p: None, Word("RUNNING"), NEW, "running", True),
-    "runs": (lambda p: write_attempt(p), Word("RUNNING"), NEW, "running", True),
-    "queued again": (lambda p: write_attempt(p, exit_code=75), Word("PENDING", "BeginTime"), NEW, "preempted", True),
-    "queued again, killed": (lambda p: write_attempt(p), Word("REQUEUED"), NEW, "preempted", True),
-    "failed": (lambda p: write_attempt(p, exit_code=1), Word("FAILED"), NEW, "failed", False),
+    "in the queue": (lambda p: None, task("PENDING", "Priority"), NEW, "pending", True),
+    "starts": (lambda p: None, task("RUNNING"), NEW, "running", True),
+    "runs": (lambda p: write_attempt(p), task("RUNNING"), NEW, "running", True),
+    "queued again": (lambda p: write_attempt(p, exit_code=75), task("PENDING", "BeginTime"), NEW, "preempted", True),
+    "queued again, killed": (lambda p: write_attempt(p), task("REQUEUED"), NEW, "preempted", True),
+    "failed": (lambda p: write_attempt(p, exit_code=1), task("FAILED"), NEW, "failed", False),
     "failed, no accounting": (lambda p: write_attempt(p, exit_code=1), None, NEW, "failed", False),
     "bad input": (lambda p: write_attempt(p, exit_code=2), None, NEW, "failed", False),
-    "finished, Slurm says failed": (lambda p: (write_attempt(p), result(p)), Word("FAILED"), NEW, "finished", False),
-    "finished while Slurm still knows it": (lambda p: (write_attempt(p), result(p)), Word("COMPLETING"), NEW, "finished", False),
-    "killed for memory": (lambda p: write_attempt(p), Word("OUT_OF_MEMORY"), NEW, "failed", False),
-    "its time ran out": (lambda p: write_attempt(p), Word("TIMEOUT"), NEW, "preempted", False),
-    "pre-empted for good": (lambda p: write_attempt(p), Word("PREEMPTED"), NEW, "preempted", False),
-    "node gone for good": (lambda p: write_attempt(p), Word("NODE_FAIL"), NEW, "preempted", False),
-    "scancel, running": (lambda p: write_attempt(p), Word("CANCELLED by 0"), NEW, "cancelled", False),
-    "scancel, pending, accounting": (lambda p: None, Word("CANCELLED"), NEW, "cancelled", False),
+    "finished, Slurm says failed": (lambda p: (write_attempt(p), result(p)), task("FAILED"), NEW, "finished", False),
+    "finished while Slurm still knows it": (lambda p: (write_attempt(p), result(p)), task("COMPLETING"), NEW, "finished", False),
+    "killed for memory": (lambda p: write_attempt(p), task("OUT_OF_MEMORY"), NEW, "failed", False),
+    "its time ran out": (lambda p: write_attempt(p), task("TIMEOUT"), NEW, "preempted", False),
+    "pre-empted for good": (lambda p: write_attempt(p), task("PREEMPTED"), NEW, "preempted", False),
+    "node gone for good": (lambda p: write_attempt(p), task("NODE_FAIL"), NEW, "preempted", False),
+    "scancel, running": (lambda p: write_attempt(p), task("CANCELLED by 0"), NEW, "cancelled", False),
+    "scancel, pending, accounting": (lambda p: None, task("CANCELLED"), NEW, "cancelled", False),
     "scancel, pending, no record": (lambda p: None, None, NEW, "lost", False),
     "just submitted": (lambda p: None, None, OLD + 5, "pending", True),
     "runs, the queue is slow": (lambda p: write_attempt(p), None, OLD + 5, "running", True),
     "gone without a word": (lambda p: write_attempt(p), None, NEW, "lost", False),
     "saved, never queued again": (lambda p: write_attempt(p, exit_code=75), None, NEW, "preempted", False),
-    "gave way to another copy": (lambda p: write_attempt(p, exit_code=76), Word("RUNNING"), NEW, "running", True),
+    "gave way to another copy": (lambda p: write_attempt(p, exit_code=76), task("RUNNING"), NEW, "running", True),
     "stopped by its user": (
         lambda p: (write_attempt(p, exit_code=75), files.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
     ),
@@ -71,13 +68,13 @@ CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
         lambda p: (write_attempt(p, exit_code=75), (p / files.CANCELLED).touch()), None, NEW, "cancelled", False,
     ),
     "cancelled by its user, still dying": (
-        lambda p: (write_attempt(p), (p / files.CANCELLED).touch()), Word("COMPLETING"), NEW, "running", True,
+        lambda p: (write_attempt(p), (p / files.CANCELLED).touch()), task("COMPLETING"), NEW, "running", True,
     ),
-    "its folder was deleted": (lambda p: p.rmdir(), Word("COMPLETED"), NEW, "waiting", False),
-    "its files were deleted": (lambda p: None, Word("COMPLETED"), NEW, "waiting", False),
+    "its folder was deleted": (lambda p: p.rmdir(), task("COMPLETED"), NEW, "waiting", False),
+    "its files were deleted": (lambda p: None, task("COMPLETED"), NEW, "waiting", False),
     "ended well, no result": (lambda p: write_attempt(p, exit_code=0), None, NEW, "failed", False),
     "an older job's end, a new one waits": (
-        lambda p: write_attempt(p, job="6_0", exit_code=1), Word("PENDING"), NEW, "pending", True,
+        lambda p: write_attempt(p, job="6_0", exit_code=1), task("PENDING"), NEW, "pending", True,
     ),
     "an older job's end, a new one just submitted": (
         lambda p: write_attempt(p, job="6_0", exit_code=1), None, OLD + 5, "pending", True,
@@ -86,7 +83,7 @@ CASES: dict[str, tuple[Any, Word | None, float, str, bool]] = {
 
 
 @pytest.mark.parametrize(("write", "word", "now", "state", "live"), CASES.values(), ids=CASES)
-def test_the_state_of_a_cell(tmp_path: Path, write: Any, word: Word | None, now: float, state: str, live: bool) -> None:
+def test_the_state_of_a_cell(tmp_path: Path, write: Any, word: Task | None, now: float, state: str, live: bool) -> None:
     place = tmp_path / "c"
     place.mkdir()
     write(place)
@@ -159,7 +156,7 @@ def test_a_waiting_cell_names_the_cell_it_waits_for(tmp_path: Path) -> None:
     assert states.read_statuses(tmp_path, sweep, {})["b"].state == "pending"
     # Slurm cancels a job whose dependency can no longer be met; no user cancelled it
     append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["b"], "time": OLD})
-    status = states.read_statuses(tmp_path, sweep, {JOB: Word("CANCELLED")}, NEW)["b"]
+    status = states.read_statuses(tmp_path, sweep, {JOB: task("CANCELLED")}, NEW)["b"]
     assert (status.state, status.line, status.live) == ("waiting", "in no queue yet", False)
 
 
@@ -183,9 +180,9 @@ def test_a_cell_that_never_began_has_slurms_node_and_reason(tmp_path: Path) -> N
     (tmp_path / "c").mkdir()
     append_line(tmp_path / files.JOBS, {"job": "7", "cells": ["c"], "time": OLD})
     sweep = sweep_of(Cell("c", "train", (), {}, ""))
-    status = states.read_statuses(tmp_path, sweep, {JOB: Word("FAILED", "NonZeroExitCode")}, NEW)["c"]
+    status = states.read_statuses(tmp_path, sweep, {JOB: task("FAILED", "NonZeroExitCode")}, NEW)["c"]
     assert (status.node, status.line) == ("n1", "Slurm: failed, NonZeroExitCode; see `logs`")
-    status = states.read_statuses(tmp_path, sweep, {JOB: Word("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
+    status = states.read_statuses(tmp_path, sweep, {JOB: task("OUT_OF_MEMORY", "OutOfMemory")}, NEW)["c"]
     assert "raise launcher.mem_gb" in status.line
     assert states.read_statuses(tmp_path, sweep, None, NEW)["c"].line == "the scheduler does not answer"
 
@@ -241,7 +238,7 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
         )
         (place / "metrics.jsonl").write_text(lines)
     append_line(tmp_path / files.JOBS, {"job": "7", "cells": [cell.name for cell in cells], "time": OLD})
-    tasks = {f"7_{i}": Word("RUNNING") for i in range(1000)}
+    tasks = {f"7_{i}": task("RUNNING") for i in range(1000)}
     began = time.process_time()  # of this process alone: the machine may be busy
     statuses = states.read_statuses(tmp_path, sweep_of(*cells), tasks, NEW)
     assert time.process_time() - began < 3
@@ -251,19 +248,19 @@ def test_a_thousand_cells_are_read_in_three_seconds(tmp_path: Path) -> None:
 def test_polling_again_reads_only_what_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["done", "runs", "queued", "starts", "cancelled", "waits"]
     cells = {name: Cell(name, "train", (), {}, "", after="runs" if name == "waits" else None) for name in names}
-    sweep, tasks = Sweep("s", cells), {f"7_{i}": Word("PENDING", "Priority") for i in range(6)}
+    sweep, tasks = Sweep("s", cells), {f"7_{i}": task("PENDING", "Priority") for i in range(6)}
     for name in names:
         (tmp_path / name).mkdir()
     files.add_job(tmp_path, "7", names, {})
     write_attempt(tmp_path / "runs", "7_1")
     result(tmp_path / "done")
-    first = states.read_statuses(tmp_path, sweep, tasks | {"7_1": Word("RUNNING")}, NEW)
+    first = states.read_statuses(tmp_path, sweep, tasks | {"7_1": task("RUNNING")}, NEW)
     assert [status.state for status in first.values()] == ["finished", "running", *["pending"] * 3, "waiting"]
     later_tasks = tasks | {
-        "7_1": Word("COMPLETED"),
-        "7_3": Word("RUNNING"),
-        "7_4": Word("CANCELLED"),
-        "7_2": Word("PENDING", "x"),
+        "7_1": task("COMPLETED"),
+        "7_3": task("RUNNING"),
+        "7_4": task("CANCELLED"),
+        "7_2": task("PENDING", "x"),
     }
     result(tmp_path / "runs")
     write_attempt(tmp_path / "starts", "7_3")

@@ -98,7 +98,7 @@ def test_a_cancelled_cell_stays_cancelled_until_resumed(
     assert status.main([str(folder), "cancel", "algo=b"]) == 2
     assert "would end 2 cells (1 stopped, 1 pending): b-s0, b-s1; say --yes" in capsys.readouterr().err
     assert status.main([str(folder), "cancel", "algo=b", "--yes"]) == 0
-    statuses = status.current(folder, files.read_sweep(folder))[0]
+    statuses = status.current(folder, files.read_sweep(folder))
     assert {name: statuses[name].state for name in ("a-s0", "b-s0", "b-s1")} == {
         "a-s0": "finished",
         "b-s0": "cancelled",

@@ -12,6 +12,7 @@ from typing import Any
 
 from launch.places import slurm_jobs
 from launch.sweep import files
+from launch.sweep.states import Task
 from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, state, step, submit, until
 from zero.files import read_json
 
@@ -32,7 +33,7 @@ def one(folder: Path, *line: str, **more: Any) -> tuple[Path, str]:
 
 
 def restarts(task: str) -> int:
-    return slurm_jobs.snapshot([task]).tasks[task].restarts
+    return slurm_jobs.snapshot([task])[task].restarts
 
 
 def preempted(folder: Path, partition: str, node: int) -> tuple[Path, str]:
@@ -81,9 +82,9 @@ def cancelled_while_running(folder: Path) -> tuple[Path, str]:
     return cell, word if state(task) == word else f"{word}, then {state(task)}"
 
 
-def cancelled_while_pending(folder: Path) -> tuple[Path, slurm_jobs.Snapshot]:
+def cancelled_while_pending(folder: Path) -> tuple[Path, dict[str, Task] | None]:
     cell, task = one(folder, additional_parameters={"hold": True})
-    assert slurm_jobs.snapshot([task]).tasks[task].state == "PENDING"
+    assert slurm_jobs.snapshot([task])[task].state == "PENDING"
     slurm_jobs.cancel([task])
     return cell, slurm_jobs.snapshot([task])
 
@@ -194,7 +195,7 @@ def node_fault(
     """The node that the cell runs on fails in some way; another node is free."""
     cell, task = one(folder, "steps=150", **only(*nodes))
     reached(cell, 3)
-    node = slurm_jobs.snapshot([task]).tasks[task].node
+    node = slurm_jobs.snapshot([task])[task].node
     fault(node)
     word = ended(task, folder, 600)
     if len(open_ends(cell)) > 1:

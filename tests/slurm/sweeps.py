@@ -62,7 +62,7 @@ def until(
 
 
 def state(task: str) -> str:
-    found_task = slurm_jobs.snapshot([task]).tasks.get(task)
+    found_task = (slurm_jobs.snapshot([task]) or {}).get(task)
     return found_task.state if found_task else ""
 
 

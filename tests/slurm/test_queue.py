@@ -70,7 +70,7 @@ def controller_away(folder: Path) -> tuple[str, int]:
     slurm_jobs.submit(folder, "away", ["c0"], settings(python=python, setup=(f"PATH={folder}:$PATH",), mem_gb=0.2))
     (task,) = (tasks[-1] for tasks in files.task_ids(files.read_jobs(folder)).values())
     until(lambda: state(task) == "COMPLETED", 150, what=lambda: all_logs(folder))
-    return (folder / "c0" / "log" / "slurm.out").read_text(), slurm_jobs.snapshot([task]).tasks[task].restarts
+    return (folder / "c0" / "log" / "slurm.out").read_text(), slurm_jobs.snapshot([task])[task].restarts
 
 
 def which(name: str) -> str:

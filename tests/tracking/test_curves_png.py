@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.synthetic import write_run
+from zero.tracking import curves_png, palette
 from zero.tracking.curves_png import draw
 from zero.tracking.journal import Journal
 
@@ -85,3 +86,15 @@ def test_the_picture_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_importing_loads_no_matplotlib() -> None:
     code = "import sys, zero.tracking.curves_png; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_labels_of_two_scales_have_the_colours_of_their_lines() -> None:
+    from matplotlib.figure import Figure
+
+    drawn = Figure()
+    lines = [{"step": step, "loss/grad_norm": 1.0, "loss/clip_fraction": 0.1} for step in range(1, 4)]
+    curves_png._gradient(drawn.subplots(), lines)
+    norm, clipped = drawn.axes
+    for axis in (norm, clipped):
+        assert axis.yaxis.label.get_color() == axis.lines[0].get_color() in palette.COLOURS
+    assert norm.lines[0].get_color() != clipped.lines[0].get_color()

@@ -11,7 +11,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from launch.sweep import freeze
 from tests.conftest import BASE, ROOT
 from zero import run_folder
 from zero.config.check import check, instantiate
@@ -55,7 +54,7 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / provenance.FROZEN).unlink()
     assert provenance.git_commit() is None
     before = provenance.code_digest()
-    assert before == freeze.digest(tmp_path) and len(before) == 16
+    assert before == provenance.digest(tmp_path) and len(before) == 16
     (tmp_path / "zero" / "a.py").write_text("a = 2")
     assert provenance.code_digest() != before
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from zero.config.identity import PLACE
 from zero.errors import InputError
 from zero.paths import CONF, USER_CONF, conf_file
 
@@ -122,6 +123,11 @@ def merged(line: Sequence[str], typed: Sequence[str]) -> list[str]:
     """The overrides of a line without those whose key is typed, then the typed ones."""
     keys = {key_of(text) for text in typed}
     return [*(text for text in line if key_of(text) not in keys), *typed]
+
+
+def changes(typed: Sequence[str]) -> tuple[str, ...]:
+    """What of the words beside an experiment can change a number: runs with them are not the experiment as written."""
+    return tuple(text for text in typed if key_of(text).partition(".")[0] not in PLACE)
 
 
 def key_of(override: str) -> str:
