@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import shlex
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from analysis import docs
+from tests.analysis.test_runs import make
 from tests.conftest import BASE, ROOT
 from zero.errors import InputError
 
@@ -388,6 +390,29 @@ def test_the_claims_of_analysis_can_be_read() -> None:
 
     ((name, text),) = blocks(docs.DOCS / "analysis.md", "yaml")
     assert len(parse(yaml.safe_load(text)["claims"], name)) == 1
+
+
+def test_the_question_of_ones_own_is_answered(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(docs.DOCS / "analysis.md", here)
+    for algo in ("grpo", "drgrpo"):
+        make(here / "runs" / f"{algo}-0", algo, 0)
+    assert entry("my_question").main([str(here / "runs")]) == 0
+    assert "drgrpo" in capsys.readouterr().out
+    assert {path.suffix for path in (here / "runs").glob("my_question.*")} == {".svg", ".pdf", ".csv"}
+
+
+@pytest.mark.slow
+def test_the_place_of_ones_own_runs_cells(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from launch import status
+
+    write_files(docs.DOCS / "sweeps.md", here)
+    line = next(words for words in commands(docs.DOCS / "sweeps.md") if any("my_place" in word for word in words))
+    assert entry(line[2]).main([*line[3:], "tracker=jsonl"]) == 0
+    deadline = time.monotonic() + 600
+    while "2 finished" not in capsys.readouterr().out:
+        assert time.monotonic() < deadline
+        assert status.main(["behind"]) == 0
+        time.sleep(1)
 
 
 def test_python_examples_run() -> None:
