@@ -99,7 +99,7 @@ def test_a_worker_writes_no_file(tmp_path: Path) -> None:
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = (
         "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import worker_pool\n"
-        "CHECK.many([('1', ONE), ('2', ONE)])\ncrew = worker_pool(('tests.grading.checkers',), 2)\n"
+        "CHECK.many([('1', ONE), ('2', ONE)])\npool = worker_pool(('tests.grading.checkers',), 2)\n"
         "print(pool._parent.pid, *(w.pid for w in pool._idle), flush=True)\nimport os; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
