@@ -65,12 +65,12 @@ def card(name: str, default: Card | None) -> Card:
     common = CONF / "algo" / "_base.yaml"
     comments = dict(re.findall(r"^(\w+):.*?\s#\s*(.*)$", common.read_text(), flags=re.MULTILINE))
     extras = tuple(
-        (key, shown(algo[key]), comments.get(key, ""))
+        (key, setting_text(algo[key]), comments.get(key, ""))
         for key, usual in read(common).items()
         if key not in FUNCTIONS and algo[key] != usual
     )
     words = header(path)
-    papers = tuple(key for key, text in sources().items() if named(text, words))
+    papers = tuple(key for key, text in sources().items() if cites(text, words))
     cited = [key for one in functions for key in re.findall(r"\[(\w+)\]", " ".join((one.says, *one.notes)))[:1]]
     keys = tuple(dict.fromkeys([*papers, *(key for key in cited if key in sources())]))
     return Card(name, words, family(algo, functions, default), functions, extras, papers, keys)
@@ -92,7 +92,7 @@ def function(slot: str, config: Mapping[str, Any], raw: Any) -> Function:
     silent = set(inspect.signature(thing).parameters) - given.keys()
     first, *others = statements(text)
     notes = tuple(note for note in others if not any(f"`{argument}`" in note for argument in silent))
-    arguments = ", ".join(f"{key}={shown(value)}" for key, value in given.items())
+    arguments = ", ".join(f"{key}={setting_text(value)}" for key, value in given.items())
     return Function(slot, target, f"{name}({arguments})" if arguments else name, first, notes)
 
 
@@ -133,7 +133,7 @@ def sources() -> dict[str, str]:
     return dict(re.findall(r"^\s+\[(\w+)\]\s+(.+)$", text, flags=re.MULTILINE))
 
 
-def named(reference: str, words: str) -> bool:
+def cites(reference: str, words: str) -> bool:
     """Whether a text names a paper: by its arXiv number, or by author and year if it has none."""
     numbers = re.findall(r"\d{4}\.\d{5}", reference)
     return any(number in words for number in numbers) if numbers else reference.split(",")[0] in words
@@ -160,10 +160,10 @@ def default_name() -> str:
     return next(entry["algo"] for entry in read(CONF / "train.yaml")["defaults"] if "algo" in entry)
 
 
-def shown(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting as a person writes it."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {setting_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
         link = re.fullmatch(r"\$\{([\w.]+)\}", value)
         return link[1] if link else repr(value).replace("'", '"') if not value.isidentifier() else value

@@ -36,7 +36,7 @@ def markdown(every: Sequence[Card], numbers: Mapping[str, Any], own: Mapping[str
         if i == 0 or one.family != every[i - 1].family:
             text.append(f"## {one.family}")
         text += section(one, measured.get(one.name), own.get(one.name))
-    text += ["## Sources", "\n".join(f"- {key}: {linked(value)}" for key, value in sources().items())]
+    text += ["## Sources", "\n".join(f"- {key}: {with_links(value)}" for key, value in sources().items())]
     text.append("\n".join(f"[{key}]: {address(value)}" for key, value in sources().items()))
     return "\n\n".join(text) + "\n"
 
@@ -84,9 +84,9 @@ def table(every: Sequence[Card], measured: Mapping[str, Any]) -> str:
         entry = measured.get(one.name)
         if entry:
             curves = [
-                final(entry["accuracy"], 3, most=1),
-                final(entry["length"], 1),
-                final(entry["length_incorrect"], 1),
+                last_value(entry["accuracy"], 3, most=1),
+                last_value(entry["length"], 1),
+                last_value(entry["length_incorrect"], 1),
             ]
             values = f"{entry['critic_tokens'] / 1000:,.0f} k" if entry["critic_tokens"] else ""
             cost = f"{entry['cpu_seconds']:.0f}" if entry.get("cpu_seconds") else ""
@@ -127,7 +127,7 @@ def section(one: Card, entry: Mapping[str, Any] | None, own: tuple[tuple[str, ..
         counted = "seed " + str(entry["seeds"][0]) if len(entry["seeds"]) == 1 else f"{len(entry['seeds'])} seeds"
         lines.append(
             f"- measured, {counted}: accuracy {start} -> {end} in {entry['steps'][-1]} steps (each seed's end: {each}); "
-            f"response length {entry['length']['mean'][0]:.1f} -> {final(entry['length'], 1)} tokens"
+            f"response length {entry['length']['mean'][0]:.1f} -> {last_value(entry['length'], 1)} tokens"
         )
     else:
         lines.append("- measured: not yet")
@@ -135,7 +135,7 @@ def section(one: Card, entry: Mapping[str, Any] | None, own: tuple[tuple[str, ..
     return [f"### {one.name}", one.header, "\n".join(lines)]
 
 
-def linked(reference: str) -> str:
+def with_links(reference: str) -> str:
     """A reference with a link for every arXiv number."""
     return re.sub(r"(?:arXiv )?(\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", reference)
 
@@ -146,7 +146,7 @@ def address(reference: str) -> str:
     return f"https://arxiv.org/abs/{number[0]}" if number else "#sources"
 
 
-def final(curve: Mapping[str, Sequence[float | None]], digits: int, most: float = math.inf) -> str:
+def last_value(curve: Mapping[str, Sequence[float | None]], digits: int, most: float = math.inf) -> str:
     """The last mean of a curve with its interval, within 0 and `most`."""
     mean, low, high = (curve[key][-1] for key in ("mean", "low", "high"))
     if mean is None:

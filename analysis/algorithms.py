@@ -130,12 +130,12 @@ def write(runs: Runs, folder: Path) -> None:
     numbers_file = folder / "algorithms.json"
     numbers = collect(runs, json.loads(numbers_file.read_text()) if numbers_file.exists() else {})
     every = cards(algorithms())
-    numbers_file.write_text(written(numbers))
+    numbers_file.write_text(as_json(numbers))
     draw(every, numbers, folder / "algorithms.png")
     (folder / "algorithms.md").write_text(markdown(every, numbers, OWN))
 
 
-def written(numbers: Mapping[str, Any]) -> str:
+def as_json(numbers: Mapping[str, Any]) -> str:
     """The text of algorithms.json: a line for each algorithm, so that a change shows whose numbers changed."""
     rows = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in numbers.get("algorithms", {}).items()]
     if not rows:
@@ -145,7 +145,7 @@ def written(numbers: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    from analysis.cli import one_line
+    from analysis.cli import exit_code
 
     parser = argparse.ArgumentParser(prog="python -m analysis.algorithms", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("places", nargs="+", metavar="FOLDER", help="the sweep that experiment=algorithms has made")
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(read(options.places), options.out)
         print(f"written: {options.out / 'algorithms.md'}, algorithms.png and algorithms.json")
 
-    return one_line(work)
+    return exit_code(work)
 
 
 if __name__ == "__main__":

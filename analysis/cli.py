@@ -52,7 +52,7 @@ def command(
     name: str, options: argparse.Namespace, metrics: Sequence[str] | None, ask: Callable[[Runs], Finding]
 ) -> int:
     """Read the runs, ask, write NAME.svg, NAME.pdf and NAME.csv, and print the finding. Returns the exit code: see
-    `one_line`."""
+    `exit_code`."""
 
     def work() -> None:
         from analysis.reader.runs import read
@@ -63,17 +63,17 @@ def command(
 
             runs = only(options.places, options.experiment, runs)
         finding = ask(runs)
-        folder = where(options)
+        folder = output_folder(options)
         files = style.save(finding.figure, folder / name)
         write_table(finding.table, folder / f"{name}.csv")
         print(finding.text)
-        say_notes(runs.notes)
+        print_notes(runs.notes)
         print(f"written: {', '.join(map(str, files))}, {folder / name}.csv")
 
-    return one_line(work)
+    return exit_code(work)
 
 
-def one_line(work: Callable[[], None]) -> int:
+def exit_code(work: Callable[[], None]) -> int:
     """The exit code of a command: 0; 2 for bad input and for a file that cannot be written; 1 for something else that failed;
     130 after Ctrl-C. Each error is one line."""
     try:
@@ -94,7 +94,7 @@ def one_line(work: Callable[[], None]) -> int:
     return EXIT_FINE
 
 
-def where(options: argparse.Namespace) -> Path:
+def output_folder(options: argparse.Namespace) -> Path:
     """The folder for the finding's files, made if need be."""
     first = Path(options.places[0]).expanduser()
     folder: Path = options.out or (first if first.is_dir() else Path())
@@ -108,7 +108,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(partial, index=False)
 
 
-def say_notes(notes: Sequence[Note]) -> None:
+def print_notes(notes: Sequence[Note]) -> None:
     """What a reader must know, on stderr; the same remark about several runs is one line."""
     together: dict[str, list[str]] = {}
     for note in notes:

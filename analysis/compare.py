@@ -64,7 +64,7 @@ def compare(
         by_metric[metric], lost = pairs(sides, wanted, known, metric, where)
         if lost:
             notes.append(f"{metric}: {lost} pair{'s' * (lost > 1)} without a value at {where}: left out")
-        notes += _cut(metric, where, by_metric[metric])
+        notes += _missing_steps(metric, where, by_metric[metric])
         rows += _rows(metric, where, by_metric[metric], level)
         notes += by_seed(by_metric[metric])[2]
     if not any(by_metric.values()):
@@ -152,7 +152,7 @@ def _rows(metric: str, where: At, metric_pairs: Sequence[Pair], level: float) ->
     return rows
 
 
-def _cut(metric: str, where: At, metric_pairs: Sequence[Pair]) -> list[str]:
+def _missing_steps(metric: str, where: At, metric_pairs: Sequence[Pair]) -> list[str]:
     """A remark on pairs that have no value at some of the steps asked for: their means are over fewer steps."""
     if where.last is None or not metric_pairs:
         return []

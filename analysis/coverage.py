@@ -74,7 +74,7 @@ def coverage(
     if not cells:
         raise InputError("--benchmark", benchmark or "all", "no evaluation has saved answers of it")
     fewest = min(min(counted.numbers) for counted in cells.values())
-    chosen = _ks(ks, cells, fewest)
+    chosen = _chosen_ks(ks, cells, fewest)
     rows = pass_at_k_rows(cells, chosen)
     remarks += _remarks(cells, fewest)
     shown = [_shown(cell, [row for row in rows if row["cell"] == cell]) for cell in cells]
@@ -150,7 +150,7 @@ def _label(run: Run, axes: Sequence[str]) -> str:
     return ", ".join(words) or "all"
 
 
-def _ks(ks: Sequence[int] | None, cells: Mapping[Cell, Counted], fewest: int) -> list[int]:
+def _chosen_ks(ks: Sequence[int] | None, cells: Mapping[Cell, Counted], fewest: int) -> list[int]:
     """The ks, sorted. InputError if no cell has enough answers for one."""
     most = max(min(counted.numbers) for counted in cells.values())
     if ks is None:

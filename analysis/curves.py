@@ -116,7 +116,7 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     together: dict[tuple[str, ...], list[Run]] = {}
     for run in runs.runs:
         together.setdefault(tuple(run.axes.get(axis, "") for axis in keys), []).append(run)
-    naming = _naming(keys, list(together))
+    naming = _label_axes(keys, list(together))
     groups = []
     for values in sorted(together, key=lambda values: [natural(value) for value in values]):
         group_runs = together[values]
@@ -132,7 +132,7 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     return groups
 
 
-def _naming(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[str]:
+def _label_axes(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[str]:
     """The first axes that tell the groups apart; what merely changes with them stays out of the labels."""
     telling: list[int] = []
     for i in range(len(keys)):
@@ -226,7 +226,7 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         if len(set(group.seeds)) < len(group.runs):
             notes.append(f"{group.label}: {len(group.runs)} runs; those of one seed are averaged first, n counts seeds")
-            notes += _unlike(group)
+            notes += _incomplete_seeds(group)
     if any(1 < len(set(group.seeds)) < FEW for group in groups):
         notes.append(f"fewer than {FEW} seeds: the interval rests on their values being normally distributed")
     if any(len(set(group.seeds)) == 1 for group in groups):
@@ -234,7 +234,7 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _unlike(group: Group) -> list[str]:
+def _incomplete_seeds(group: Group) -> list[str]:
     """Whether the seeds of a group are means over unlike runs."""
     by_seed: dict[str, set[tuple[str, ...]]] = {}
     for run, seed in zip(group.runs, group.seeds, strict=True):

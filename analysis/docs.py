@@ -195,7 +195,7 @@ BLOCKS: Mapping[str, Callable[[str], str]] = {
 }
 
 
-def filled(text: str) -> str:
+def fill_blocks(text: str) -> str:
     """The text of a page with its generated parts as they should be. KeyError for a name that is none."""
 
     def one(match: re.Match[str]) -> str:
@@ -218,7 +218,7 @@ def algorithms() -> str:
 def pages() -> dict[Path, str]:
     """Every page with generated parts as it should be."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
-    return {path: filled(text) for path, text in texts.items() if BLOCK.search(text)}
+    return {path: fill_blocks(text) for path, text in texts.items() if BLOCK.search(text)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -118,7 +118,7 @@ def prompt_tokens(folder: Path) -> float:
     return sum(len(tokenizer(prompt)["input_ids"]) for prompt in prompts) / len(prompts)
 
 
-def fallen(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]) -> list[str]:
+def regressions(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]) -> list[str]:
     """The ratios that are more than FALL below what was written down."""
     return [
         f"{name}, {what}: {measured[what]:.2f}, was {before:.2f}"
@@ -149,7 +149,7 @@ def main() -> int:
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     if options.write:
         BASELINE.write_text(json.dumps(baseline | ratios, indent=1) + "\n")
-    worse = fallen(ratios, baseline) if options.check else []
+    worse = regressions(ratios, baseline) if options.check else []
     for line in worse:
         print(f"fell by more than {FALL:.0%}: {line}")
     return int(bool(worse))

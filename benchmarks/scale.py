@@ -23,7 +23,7 @@ TOKENS = (1024, 4096, 16384, 65536, 262144)  # generated in a step; the update h
 ALIKE = 16384  # tokens of the step that several processes share
 
 
-def sized(tokens: int) -> Workload:
+def workload_of(tokens: int) -> Workload:
     """W2 with so many tokens a step."""
     workload = WORKLOADS["W2"]
     return replace(
@@ -34,7 +34,7 @@ def sized(tokens: int) -> Workload:
     )
 
 
-def measured(workload: Workload, processes: int = 1) -> dict[str, float]:
+def measure(workload: Workload, processes: int = 1) -> dict[str, float]:
     """What side.py reports of ours."""
     with tempfile.TemporaryDirectory() as home:
         make(workload, Path(home) / "w")
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     print(f"{'tokens a step':>14}{'CPU-s a step':>14}{'per 1,000':>11}{'generation':>12}{'training':>10}{'peak GB':>9}")
     for tokens in options.tokens:
-        workload = sized(tokens)
-        result = measured(workload)
+        workload = workload_of(tokens)
+        result = measure(workload)
         each = {key: result[key] / result["tokens"] * 1000 for key in ("cpu", "generation", "training")}
         print(
             f"{result['tokens'] / workload.steps:14,.0f}{result['cpu'] / workload.steps:14.2f}{each['cpu']:11.3f}"
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str]) -> None:
     alone = 0.0
     print(f"\n{'processes':>14}{'seconds a step':>16}{'efficiency':>12}")
     for processes in options.processes:
-        workload = sized(ALIKE)
-        wall = measured(workload, processes)["wall"] / workload.steps
+        workload = workload_of(ALIKE)
+        wall = measure(workload, processes)["wall"] / workload.steps
         alone = alone or wall * processes
         print(f"{processes:14}{wall:16.2f}{alone / wall / processes:12.0%}", flush=True)
 

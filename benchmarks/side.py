@@ -115,7 +115,7 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
                 f"optim.lr={workload.lr}",
                 "optim.warmup=0",
                 f"learner.precision={precision}",
-                "reward.terms.parity.function=benchmarks.side.worth",
+                "reward.terms.parity.function=benchmarks.side.parity_reward",
                 "reward.terms.correct.weight=0",
                 f"steps={workload.steps + 1}",
                 "evaluation.every=0",
@@ -153,7 +153,7 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     return spent
 
 
-def worth(response: Any) -> float:
+def parity_reward(response: Any) -> float:
     """A reward term of ours: the workloads' reward."""
     return reward(response.text)
 

@@ -26,7 +26,7 @@ JOURNAL = 200  # lines of some 1,100 bytes each, as a run of 200 steps leaves th
 LINE = {f"metric/{i}": 0.123456789 for i in range(40)} | {"train/reward": 0.5, "length/mean": 40.0, "time/step": 1.0}
 
 
-def planned(size: int) -> files.Sweep:
+def plan_sweep(size: int) -> files.Sweep:
     cells = plan(
         [
             "algo=grpo,drgrpo",
@@ -42,9 +42,9 @@ def planned(size: int) -> files.Sweep:
     return files.Sweep("big", dict(list(cells.items())[:size]), id="big")
 
 
-def written(folder: Path, size: int) -> None:
+def write_sweep_folder(folder: Path, size: int) -> None:
     """The files of a submission, and what the first two thirds of the cells have written since."""
-    wanted = planned(size)
+    wanted = plan_sweep(size)
     cells = {name: with_run_dir(cell, folder, None) for name, cell in wanted.cells.items()}
     began = time.perf_counter()
     for cell in cells.values():
@@ -68,7 +68,7 @@ def measure(kind: str, size: int, folder: Path) -> None:
     opened: list[object] = []
     sys.addaudithook(lambda event, given: opened.append(given[0]) if event == "open" else None)
     if kind == "plan":
-        began, cpu, planned_ = time.perf_counter(), time.process_time(), planned(size)
+        began, cpu, planned_ = time.perf_counter(), time.process_time(), plan_sweep(size)
         assert len(planned_.cells) == size
         opens = ""
     else:
@@ -100,7 +100,7 @@ def main() -> None:
     for size in SIZES:
         with TemporaryDirectory() as home:
             folder = Path(home) / "big"
-            written(folder, size)
+            write_sweep_folder(folder, size)
             for kind in ("plan", "states", "again", *(["sync"] if size == SIZES[0] else [])):
                 line = [sys.executable, "-m", "benchmarks.sweeps", kind, str(size), str(folder)]
                 print(subprocess.run(line, text=True, capture_output=True, check=True).stdout, end="", flush=True)

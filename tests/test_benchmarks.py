@@ -24,8 +24,8 @@ def test_a_workload_is_the_same_bytes_every_time(tmp_path: Path) -> None:
 
 def test_a_ratio_that_fell_by_more_than_15_percent_is_reported() -> None:
     before = {"W1": {"whole step": 2.0, "memory": 1.5}, "W4": {"whole step": 9.0}}
-    assert peer.fallen({"W1": {"whole step": 1.71, "memory": 3.0}}, before) == []
-    (line,) = peer.fallen({"W1": {"whole step": 1.69, "memory": 1.5}}, before)
+    assert peer.regressions({"W1": {"whole step": 1.71, "memory": 3.0}}, before) == []
+    (line,) = peer.regressions({"W1": {"whole step": 1.69, "memory": 1.5}}, before)
     assert line == "W1, whole step: 1.69, was 2.00"
 
 
@@ -37,7 +37,7 @@ def test_the_ratios_of_a_baseline_are_those_that_a_check_makes() -> None:
 
 @pytest.mark.slow
 def test_a_step_is_shared_by_processes() -> None:
-    workload = replace(scale.sized(256), prompts=2, group=2, tokens=8, steps=1)
-    measurements = scale.measured(workload, 2)
+    workload = replace(scale.workload_of(256), prompts=2, group=2, tokens=8, steps=1)
+    measurements = scale.measure(workload, 2)
     assert 0 < measurements["tokens"] <= 2 * 2 * 8
     assert min(measurements[key] for key in ("cpu", "wall", "generation", "training", "memory")) > 0

@@ -174,7 +174,7 @@ def axes_of(config: Mapping[str, Any], choices: Mapping[str, Any], notes: list[s
     unknown = [axis for axis in AXES if config.get(axis) and axis not in axes]
     if unknown and "algo" in config:
         notes.append(f"{', '.join(unknown)}: which option was chosen is not recorded")
-    return axes | {"seed": shown(config.get("seed", ""))}
+    return axes | {"seed": as_typed(config.get("seed", ""))}
 
 
 def _read_yaml(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A setting as it is typed."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]

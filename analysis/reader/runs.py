@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.reader.folders import EVALUATE, TRAIN, Folder, find, load, shown
+from analysis.reader.folders import EVALUATE, TRAIN, Folder, as_typed, find, load
 from analysis.reader.records import AXES, RUN, STEP, WANTED, Note, Run, Runs, natural, wanted_of
 from zero.config.identity import PLACE, PLACES, flatten
 from zero.errors import InputError
@@ -99,7 +99,7 @@ def _run(folder: Folder, name: str) -> Run:
     settings = history[-1] if history else {}
     changed = {}
     for key in settings:
-        values = [value for value, _ in groupby(shown(then[key]) for then in history if key in then)]
+        values = [value for value, _ in groupby(as_typed(then[key]) for then in history if key in then)]
         if len(values) > 1:
             changed[key] = " then ".join(values)
     return Run(
@@ -183,7 +183,7 @@ def _with_axes(runs: Sequence[Run], typed: Sequence[Mapping[str, str]]) -> list[
             axes[key] = (
                 cell[key]
                 if key in cell and key not in run.changed
-                else shown(own[key])
+                else as_typed(own[key])
                 if key in own
                 else _short(own, key)
             )
@@ -217,7 +217,7 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
         flat = [own or next((one for one in flat if one), {}) for own in flat]
     differing = []
     for key in keys:
-        values = [shown(own[key]) if key in own else None for own in flat]
+        values = [as_typed(own[key]) if key in own else None for own in flat]
         if len(set(values)) < 2 or key in AXES:
             continue
         group = key.partition(".")[0]

@@ -184,7 +184,7 @@ def examine(
     finished. Raises InputError or Broken of the judge."""
     from analysis.reflection import tables
 
-    labelled = tables.labelled(frame, pool, meta, judge, instructions)
+    labelled = tables.with_labels(frame, pool, meta, judge, instructions)
     questions = tables.questions(labelled)
     by_name = {
         "reflection": tables.detection(labelled),
@@ -205,10 +205,10 @@ def write(findings: Findings, folder: Path) -> Path:
 
     for name, table in findings.tables.items():
         write_table(table, folder / f"{name}.csv")
-    return save(shown(findings).figure, folder / "reflection")[0]
+    return save(as_finding(findings).figure, folder / "reflection")[0]
 
 
-def shown(findings: Findings) -> Finding:
+def as_finding(findings: Findings) -> Finding:
     """The findings as every question of analysis/ gives them."""
     from analysis.cli import Finding
     from analysis.reflection.figure import draw
@@ -233,7 +233,7 @@ def stored(folder: Path) -> Findings:
 
 def reflection(places: Sequence[str], typed: Sequence[str], folder: Path) -> Findings:
     """What the command line does: read, label, write and print. Raises InputError, Broken and OSError."""
-    from analysis.cli import say_notes
+    from analysis.cli import print_notes
     from analysis.reader.runs import read
 
     settings = settings_of(typed, folder)
@@ -243,14 +243,14 @@ def reflection(places: Sequence[str], typed: Sequence[str], folder: Path) -> Fin
     findings = examine(frame, pool, question_meta(runs), judge, settings["instructions"], settings["traces"])
     figure = write(findings, folder)
     print(findings.text)
-    say_notes(runs.notes)
+    print_notes(runs.notes)
     print(f"written: {figure} and tables beside it")
     return findings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 2 for bad input, or 1 if the judge failed."""
-    from analysis.cli import common_parser, one_line, where
+    from analysis.cli import common_parser, exit_code, output_folder
 
     parser = common_parser("reflection", __doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -262,9 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         if not options.places:
             raise InputError("FOLDER", "none", "give the folder of the evaluations to read")
-        reflection(options.places, typed, where(options))
+        reflection(options.places, typed, output_folder(options))
 
-    return one_line(work)
+    return exit_code(work)
 
 
 if __name__ == "__main__":

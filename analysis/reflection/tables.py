@@ -1,5 +1,5 @@
 """Tables about reflection from labelled responses. A frame of responses has one row each: step (-1: a model that no run
-trained), temperature, benchmark, id, sample, correct, and the labels of `labelled`. Intervals are Wilson's at 95 %
+trained), temperature, benchmark, id, sample, correct, and the labels of `with_labels`. Intervals are Wilson's at 95 %
 over questions, to others of which such numbers should generalize; of fewer than two questions there is none (NaN).
 """
 
@@ -25,7 +25,7 @@ NAMES = [behaviour.name.lower() for behaviour in Behaviour]
 NONE = (float("nan"), float("nan"))
 
 
-def labelled(
+def with_labels(
     frame: pd.DataFrame,
     pool: Sequence[str],
     meta: Mapping[str, Mapping[str, Any]],

@@ -157,7 +157,7 @@ def request_of(options: argparse.Namespace) -> tuple[Request, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
-    from analysis.cli import one_line, say_notes
+    from analysis.cli import exit_code, print_notes
 
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -178,12 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = read(options.places)
         finished = report(runs, request)
         write(path, finished.html)
-        say_notes(runs.notes)
+        print_notes(runs.notes)
         for failure in finished.failed:
             print(f"note: a part of the page could not be made: {failure}", file=sys.stderr)
         print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
-    return one_line(work)
+    return exit_code(work)
 
 
 if __name__ == "__main__":

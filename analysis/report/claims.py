@@ -26,10 +26,10 @@ def claims(runs: Runs, file: Path | None) -> Markup | None:
 
     if file is None:
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)
-    return judged(runs, judge(runs, read(file)), f"{file.name} was last changed", file.stat().st_mtime)
+    return verdicts_section(runs, judge(runs, read(file)), f"{file.name} was last changed", file.stat().st_mtime)
 
 
-def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float) -> Markup:
+def verdicts_section(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float) -> Markup:
     """Verdicts, and whether what `happened` at `clock` (seconds since 1970) was before the runs."""
     counts = Counter(verdict.word for verdict in verdicts)
     body = paragraph(
@@ -41,12 +41,12 @@ def judged(runs: Runs, verdicts: Sequence[Verdict], happened: str, clock: float)
 
 
 def _claim(verdict: Verdict) -> Markup:
-    reason = f"measured: {measured(verdict)}. {verdict.why[:1].upper()}{verdict.why[1:]}."
+    reason = f"measured: {measurement_text(verdict)}. {verdict.why[:1].upper()}{verdict.why[1:]}."
     notes = list(dict.fromkeys(verdict.notes))[:20]
     return html("claim", verdict.word, verdict.measured.n, verdict.claim.text, str(verdict.claim), reason, notes)
 
 
-def measured(verdict: Verdict) -> str:
+def measurement_text(verdict: Verdict) -> str:
     """The effect with its unit, its interval, n and p."""
     from analysis.experiments import in_units
 

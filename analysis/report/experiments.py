@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from analysis.experiments import experiments
 from analysis.reader.experiments import Experiment
-from analysis.report.claims import judged
+from analysis.report.claims import verdicts_section
 from analysis.report.page import paragraph
 from zero.errors import InputError
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> Markup | None:
     """Every claim in one figure, all of the page's together."""
-    from analysis.report.figures import again, shown
+    from analysis.report.figures import again, finding_html
 
     if not any(entry.claims for entry in every):
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)
-    return shown(experiments(runs, every), "claims with their intervals", again("experiments", request))
+    return finding_html(experiments(runs, every), "claims with their intervals", again("experiments", request))
 
 
 def experiment(
@@ -45,7 +45,7 @@ def experiment(
             "claims were written for other runs, and the verdicts here are no verdicts on them."
         )
     if entry.claims:
-        body += judged(own, verdicts(runs, entry.name), "The claims were written down", entry.registered)
+        body += verdicts_section(own, verdicts(runs, entry.name), "The claims were written down", entry.registered)
     metrics = [name for name in entry.figures if name in own.metrics]
     for make in (
         lambda: figures.curves_of(own, own_request, metrics or None),

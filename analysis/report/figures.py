@@ -52,7 +52,7 @@ def questions(request: Request) -> list[Entry]:
     ]
 
 
-def shown(finding: Finding, name: str, command: str) -> Markup:
+def finding_html(finding: Finding, name: str, command: str) -> Markup:
     """A finding as HTML: figure, text, command."""
     return drawing(finding.figure, name) + _words(finding.text) + html("command", command)
 
@@ -86,7 +86,7 @@ def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> Ma
         return None
     finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
     command = again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
-    return shown(finding, f"{', '.join(wanted)} against steps", command)
+    return finding_html(finding, f"{', '.join(wanted)} against steps", command)
 
 
 def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup | None:
@@ -96,7 +96,9 @@ def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup |
         return None
     levels = len(runs.runs) <= THIN
     finding = lengths(runs, None, by, request.window, levels)
-    return shown(finding, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"])))
+    return finding_html(
+        finding, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"]))
+    )
 
 
 def _comparisons(runs: Runs, request: Request) -> Markup | None:
@@ -106,7 +108,7 @@ def _comparisons(runs: Runs, request: Request) -> Markup | None:
 
     subjects = list(runs.runs or runs.evaluated)
     body, done, left, along = Markup(), 0, [], set()
-    for axis, first, second in _twos(subjects):
+    for axis, first, second in _value_pairs(subjects):
         if axis in along:
             continue
         name = f"{axis}={first},{second}"
@@ -123,13 +125,13 @@ def _comparisons(runs: Runs, request: Request) -> Markup | None:
         done += 1
         title = f"{axis}: {first or 'none'} - {second or 'none'}"
         body += heading(title)
-        body += shown(finding, f"differences between {first or 'none'} and {second or 'none'}", command)
+        body += finding_html(finding, f"differences between {first or 'none'} and {second or 'none'}", command)
     if left:
         body += paragraph(f"{len(left)} more comparisons are not on this page, such as: {left[0]}", quiet=True)
     return body or None
 
 
-def _twos(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+def _value_pairs(subjects: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
     for axis in dict.fromkeys(axis for run in subjects for axis in run.axes):
         values = sorted({run.axes.get(axis, "") for run in subjects}, key=natural)
         if axis != "seed" and len(values) > 1:
@@ -142,7 +144,7 @@ def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup 
 
     if len({run.axes.get("template") for run in (*runs.runs, *runs.evaluated)}) < 2:
         return None
-    return shown(template(runs, by=by), "accuracy by template", again("template", request))
+    return finding_html(template(runs, by=by), "accuracy by template", again("template", request))
 
 
 def coverage_of(runs: Runs, request: Request) -> Markup | None:
@@ -152,7 +154,7 @@ def coverage_of(runs: Runs, request: Request) -> Markup | None:
         return None
     from analysis.coverage import coverage
 
-    return shown(coverage(runs), "pass@k against temperature", again("coverage", request))
+    return finding_html(coverage(runs), "pass@k against temperature", again("coverage", request))
 
 
 def _reflection(request: Request) -> Markup | None:
@@ -165,13 +167,13 @@ def _reflection(request: Request) -> Markup | None:
         files = [folder / "reflection.csv", *folder.glob("*/reflection.csv"), *folder.glob("*/*/reflection.csv")]
         for file in sorted(path for path in files if path.is_file())[:REFLECTIONS]:
             try:
-                finding = reflection.shown(reflection.stored(file.parent))
+                finding = reflection.as_finding(reflection.stored(file.parent))
             except InputError as error:
                 body += paragraph(f"{file.parent.name}: {error}", quiet=True)
                 continue
             body += heading(file.parent.name)
             command = f"python -m analysis.reflection {shlex.quote(str(file.parent))}"
-            body += shown(finding, "self-reflection", command)
+            body += finding_html(finding, "self-reflection", command)
     return body or None
 
 

@@ -60,11 +60,11 @@ class Followed:
 
 def samples(runs: Runs) -> Markup | None:
     """The section; None if no run has saved a response."""
-    rows = followed(runs)
+    rows = runs_to_follow(runs)
     by_benchmark: dict[str, dict[str, Followed]] = {}
     every: dict[str, set[str]] = {}
     for label, run in rows.items():
-        for row in _bounded(runs, run):
+        for row in _first_rows(runs, run):
             benchmark = str(row["benchmark"])
             if benchmark not in by_benchmark and len(by_benchmark) >= BENCHMARKS + 1:
                 continue
@@ -83,13 +83,13 @@ def samples(runs: Runs) -> Markup | None:
     return paragraph(text, quiet=True) + html("filters") + body
 
 
-def followed(runs: Runs) -> dict[str, Run]:
+def runs_to_follow(runs: Runs) -> dict[str, Run]:
     """Label -> run: of each group the first with saved responses, then evaluations; at most RUNS."""
     from analysis.curves import grouped
 
     by_label: dict[str, Run] = {}
     for group in grouped(runs) if runs.runs else ():
-        if len(by_label) < RUNS and (run := next((r for r in group.runs if any(_peek(runs, r))), None)):
+        if len(by_label) < RUNS and (run := next((r for r in group.runs if any(_has_response(runs, r))), None)):
             label = group.label.rpartition(" (n = ")[0]
             seed = run.axes.get("seed")
             by_label[f"{label}, seed {seed}" if seed else label] = run
@@ -99,13 +99,13 @@ def followed(runs: Runs) -> dict[str, Run]:
         if len({run.axes.get(axis) for run in runs.evaluated}) > 1
     ]
     for run in runs.evaluated:
-        if len(by_label) < RUNS and any(_peek(runs, run)):
+        if len(by_label) < RUNS and any(_has_response(runs, run)):
             label = ", ".join(f"{axis}={run.axes.get(axis) or 'none'}" for axis in differing) or "evaluation"
             by_label[label if label not in by_label else f"{label} ({run.name})"] = run
     return by_label
 
 
-def _peek(runs: Runs, run: Run) -> Iterator[bool]:
+def _has_response(runs: Runs, run: Run) -> Iterator[bool]:
     """True once if a run has a response. Notes come from the reading proper, once."""
 
     for _ in completions(replace(runs, notes=[]), run):
@@ -113,7 +113,7 @@ def _peek(runs: Runs, run: Run) -> Iterator[bool]:
         return
 
 
-def _bounded(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
+def _first_rows(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
     for count, row in enumerate(completions(runs, run)):
         if count >= READ:
             runs.notes.append(Note(run.name, f"more than {READ} saved responses: the rest are not among the samples"))
@@ -128,8 +128,8 @@ def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> s
     key = str(row.get("id") or question)[:200]
     if key not in questions:
         if len(questions) >= KNOWN:
-            last = max(questions, key=drawn)
-            if drawn(key) > drawn(last):
+            last = max(questions, key=draw_order)
+            if draw_order(key) > draw_order(last):
                 return key
             del questions[last]  # for good: the hashes that are kept only become smaller
         questions[key] = Followed(key, question, _text(row.get("reference")))
@@ -141,7 +141,7 @@ def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> s
 
 
 @lru_cache(maxsize=1 << 16)
-def drawn(key: str) -> bytes:
+def draw_order(key: str) -> bytes:
     """The place of a question in the draw."""
     return sha256(f"{SEED}-{key}".encode(errors="replace")).digest()
 
@@ -150,7 +150,7 @@ def _benchmark(
     name: str, questions: Sequence[Followed], number: int, rows: Sequence[str], budget: int
 ) -> tuple[Markup, int]:
     """(HTML, bytes left) of questions drawn at random; behind the filters others of those that were read."""
-    ranked = sorted(questions, key=lambda question: drawn(question.id))
+    ranked = sorted(questions, key=lambda question: draw_order(question.id))
     telling = [question for question in ranked[QUESTIONS:] if question.changing or question.reflecting]
     body, shown = Markup(), 0
     for i, question in enumerate([*ranked[:QUESTIONS], *telling[:FILTERED]]):
@@ -170,18 +170,18 @@ def _benchmark(
 
 
 def _question(question: Followed, rows: Sequence[str], open_: bool, more: bool = False) -> Markup:
-    steps = evenly(sorted({step for _, step in question.seen}))
+    steps = evenly_spaced(sorted({step for _, step in question.seen}))
     lines = []
     for row in (row for row in rows if any(label == row for label, _ in question.seen)):
         prompt = next((_text(a[0].get("prompt")) for (label, _), a in question.seen.items() if label == row), "")
-        shown = "" if prompt == question.question else cut(prompt, SHORT, SHORT)
+        shown = "" if prompt == question.question else shorten(prompt, SHORT, SHORT)
         cells = [_cell(question.seen.get((row, step)), step) for step in steps]
         lines.append({"label": row, "prompt": shown, "cells": cells})
     return html(
         "question",
-        question=cut(question.question, SHORT, SHORT),
-        reference=cut(question.reference, SHORT, 0),
-        short=cut(" ".join(question.question.split()), 160, 0),
+        question=shorten(question.question, SHORT, SHORT),
+        reference=shorten(question.reference, SHORT, 0),
+        short=shorten(" ".join(question.question.split()), 160, 0),
         changing=question.changing,
         reflecting=question.reflecting,
         more=more,
@@ -199,9 +199,9 @@ def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> dict[str, A
     verdict = "correct" if right else "wrong" if first.get("correct") is False else "not graded"
     facts = []
     if first.get("reason"):
-        facts.append(f"verifier: {cut(_text(first['reason']), 200, 0)}")
+        facts.append(f"verifier: {shorten(_text(first['reason']), 200, 0)}")
     answer = first.get("answer")
-    facts.append("no answer found" if answer is None else f"answer: {cut(_text(answer), 120, 0)}")
+    facts.append("no answer found" if answer is None else f"answer: {shorten(_text(answer), 120, 0)}")
     if isinstance(first.get("tokens"), int):
         facts.append(f"{first['tokens']} tokens")
     if len(answers) > 1:
@@ -240,14 +240,14 @@ def reflections() -> re.Pattern[str]:
     return re.compile(f"({'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})", re.IGNORECASE)
 
 
-def evenly(steps: Sequence[int], most: int = STEPS) -> list[int]:
+def evenly_spaced(steps: Sequence[int], most: int = STEPS) -> list[int]:
     """The first, the last, and evenly many in between."""
     if len(steps) <= most:
         return list(steps)
     return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
 
 
-def cut(value: str, head: int, tail: int) -> str:
+def shorten(value: str, head: int, tail: int) -> str:
     """At most about head + tail characters, with the number of those left out."""
     if len(value) <= head + tail + 40:
         return value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from analysis.reader.folders import shown
+from analysis.reader.folders import as_typed
 from analysis.reader.records import natural
 from analysis.report.page import folded, heading, listed, number, pairs, paragraph, table
 
@@ -144,7 +144,7 @@ def _settings(everyone: Sequence[Run]) -> list[dict[str, Any]]:
 
     rows = []
     for key in dict.fromkeys(key for run in everyone for key in run.settings):
-        values = sorted({shown(run.settings[key]) for run in everyone if key in run.settings}, key=natural)
+        values = sorted({as_typed(run.settings[key]) for run in everyone if key in run.settings}, key=natural)
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
         rows.append({"setting": key, "value": "\n".join(value[:300] for value in values[:8]) + more})
     return rows

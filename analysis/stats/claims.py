@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.reader.folders import shown
+from analysis.reader.folders import as_typed
 from zero.errors import InputError
 from zero.files import LARGEST_RECORD, read_regular
 
@@ -154,4 +154,4 @@ def _statistic(entry: Any, key: str) -> Statistic:
 
 
 def _typed(value: Any) -> str:
-    return shown(value)
+    return as_typed(value)

@@ -93,19 +93,19 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
         notes.append(f"seed {seeds} left out: it was looked at before the claim was written down")
     chosen = compared = [run for run in chosen if run not in looked_at]
     if short := [
-        run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _needed(statistic.when)
+        run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _steps_needed(statistic.when)
     ]:
         notes.append(f"{_runs(len(short))} left out: too short for {statistic.when!r}")
     chosen = [run for run in chosen if run not in short]
-    ended = [run for run in chosen if _ended(runs, run, statistic.when)]
+    ended = [run for run in chosen if _has_ended(runs, run, statistic.when)]
     if len(ended) < len(chosen):
         notes.append(f"{_runs(len(chosen) - len(ended))} left out: not at their last step yet")
     known = series(runs, ended, statistic.metric)
     if not known:
         return Verdict(claim, UNDECIDED, over_seeds([]), f"no run has {statistic.metric}", tuple(notes))
-    if _redrawn(ended):
+    if _is_redrawn(ended):
         notes.append(REDRAWN)
-    notes += _early(runs, ended, known, statistic.metric, statistic.when)
+    notes += _different_ends(runs, ended, known, statistic.metric, statistic.when)
     if claim.every is None:
         measured, remarks = _measured(ended, claim, known)
         word, why, p = decide(claim, measured)
@@ -215,16 +215,16 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
         remarks += [f"{', '.join(without)}: no {statistic.metric} ({statistic.when})"] if without else []
     first, second, unlike = by_seed(complete)
     values = [difference(first[seed], second[seed]) for seed in first]
-    return over_seeds(values), [*remarks, *unlike, *_averaged(complete)]
+    return over_seeds(values), [*remarks, *unlike, *_averaging_note(complete)]
 
 
-def _averaged(complete: Sequence[Pair]) -> list[str]:
+def _averaging_note(complete: Sequence[Pair]) -> list[str]:
     """Over what the values of one seed were averaged: a claim about a mean is none about each part of it."""
     groups = list(dict.fromkeys(pair.group for pair in complete))
     return [f"the value of a seed is the mean over {'; '.join(groups)}"] if len(groups) > 1 else []
 
 
-def _ended(runs: Runs, run: Run, when: str) -> bool:
+def _has_ended(runs: Runs, run: Run, when: str) -> bool:
     """Whether a run has got as far as the statistic looks; a fixed step needs no end."""
     planned = run.settings.get("steps")
     if when == "first" or when.startswith("step ") or not isinstance(planned, int) or run.kind == EVALUATE:
@@ -233,18 +233,18 @@ def _ended(runs: Runs, run: Run, when: str) -> bool:
     return bool(len(steps)) and int(steps.max()) >= planned
 
 
-def _needed(when: str) -> int:
+def _steps_needed(when: str) -> int:
     """The steps of a run without which a statistic means something else."""
     return max(map(int, re.findall(r"\d+", when)), default=0)
 
 
-def _redrawn(ended: Sequence[Run]) -> bool:
+def _is_redrawn(ended: Sequence[Run]) -> bool:
     """Whether these are evaluations of models that do not change with the seed."""
     models = {(run.axes.get("model"), run.settings.get("model.path"), run.settings.get("run")) for run in ended}
     return all(run.kind == EVALUATE for run in ended) and len(models) == len({model for model, *_ in models}) > 0
 
 
-def _early(runs: Runs, ended: Sequence[Run], known: Any, metric: str, when: str) -> list[str]:
+def _different_ends(runs: Runs, ended: Sequence[Run], known: Any, metric: str, when: str) -> list[str]:
     """The runs whose last value is not of their last step: it was not finite there, or was not measured."""
     if not when.startswith(("last", "change")) or when.startswith("change from"):
         return []

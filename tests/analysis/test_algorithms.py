@@ -58,7 +58,7 @@ def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 
 def test_the_page_is_what_yaml_docstrings_and_numbers_give_now() -> None:
     text = markdown(list(CARDS.values()), COMMITTED, page.OWN)
     assert text == (ROOT / "docs" / "algorithms.md").read_text(), "run: python -m analysis.docs"
-    assert page.written(COMMITTED) == (ROOT / "docs" / "algorithms.json").read_text()
+    assert page.as_json(COMMITTED) == (ROOT / "docs" / "algorithms.json").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -197,7 +197,7 @@ def test_cross_detection_needs_both_and_a_question_any_response() -> None:
         answering=lambda t: None if t == "unread" else 0 if "books" in t else 1,
         behaviour=lambda t: 1,
     )
-    result = tables.labelled(frame, KEYWORDS, {}, judge, NAMED)
+    result = tables.with_labels(frame, KEYWORDS, {}, judge, NAMED)
     assert result["keyword"].tolist() == [True, False, False, False, True, False, True, False, False]
     assert [str(value) for value in result["cross"]] == [
         "True",
@@ -235,7 +235,7 @@ def test_accuracy_with_and_without_is_compared_within_questions_and_temperatures
         temperature=0.5,
     )
     high = frame_of(("p", again, False), ("p", again, True), ("p", "x", True), ("q", again, True), temperature=1.0)
-    result = tables.labelled(pd.concat([low, high], ignore_index=True), KEYWORDS, {}, None, {})
+    result = tables.with_labels(pd.concat([low, high], ignore_index=True), KEYWORDS, {}, None, {})
     questions = tables.questions(result).set_index(["temperature", "id"])
     assert questions.loc[(0.5, "p"), ["with", "without"]].tolist() == [1, 2]
     assert questions.loc[(0.5, "p"), "difference"] == pytest.approx(0.5)

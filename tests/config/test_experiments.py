@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.reader.folders import shown
+from analysis.reader.folders import as_typed
 from analysis.stats.claims import parse
 from launch.sweep import cells
 from launch.sweep.files import Cell
@@ -31,7 +31,7 @@ MEASURED = re.compile(r"eval/[^/]+/(pass|maj)@\d+")
 def plain(value: str | None) -> str:
     """A value as an analysis shows it: 1.0 is shown as 1."""
     try:
-        return shown(float(value or ""))
+        return as_typed(float(value or ""))
     except ValueError:
         return str(value)
 
