@@ -16,10 +16,10 @@ from pathlib import Path
 
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
-from launch.sweep.lock import lock
 from launch.sweep.states import Status
 from zero.errors import one_line_errors
 from zero.files import read_json
+from zero.lock import lock
 from zero.tracking import DeliveryError
 
 MLFLOW_STATUS = {

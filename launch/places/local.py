@@ -21,10 +21,11 @@ from typing import Any, BinaryIO
 
 from launch.places import SWEEP_KEYS, Limits
 from launch.places.slurm_script import suggestion
-from launch.sweep import files, lock, states
+from launch.sweep import files, states
 from launch.sweep.states import Task
 from zero.errors import InputError, one_line_errors
 from zero.files import write_atomically
+from zero.lock import lock
 
 FOLDER = "local"  # of a sweep: names of the cells of each submission, and what its supervisor printed
 DEFAULTS: dict[str, Any] = {"at_once": 2, "devices": None, "requeues": 5, "python": None}
@@ -137,7 +138,7 @@ def supervisor_lock(folder: Path) -> Iterator[None]:
 
     home = folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    with lock.lock(home / "lock", on_wait):
+    with lock(home / "lock", on_wait):
         yield
 
 

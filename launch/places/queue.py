@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch.places import Backend, backend_of
-from launch.sweep import files, lock, states
+from launch.sweep import files, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from zero.errors import InputError, one_line_errors
 from zero.files import read_json, write_json
+from zero.lock import Held, lock
 
 UNSUBMITTED = "unsubmitted.json"  # a file of the sweep
 HALTED = "halted"  # a file of the sweep: why launch/places/guard.sh took it out of the queue
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     folder = parser.parse_args(arguments).sweep.absolute()
     try:
-        with lock.lock(folder / LOCK):
+        with lock(folder / LOCK):
             count = fill(folder, leaving=os.environ.get("ZERO_CELL_JOB", ""))
-    except lock.Held:
+    except Held:
         return 0
     print(f"{count} cells submitted, {len(read_unsubmitted(folder))} wait for room in the queue")
     return 0
@@ -168,9 +169,9 @@ def halt_reason(folder: Path) -> str:
 def submission_lock(folder: Path) -> Iterator[None]:
     """Only one process submits cells of a sweep at a time: InputError while another one does."""
     try:
-        with lock.lock(folder / LOCK):
+        with lock(folder / LOCK):
             yield
-    except lock.Held as error:
+    except Held as error:
         raise InputError("SWEEP", folder, f"{error} submits cells of it now; wait for it") from error
 
 

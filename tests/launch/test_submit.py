@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from launch import multirun, submit
 from launch.places import Limits, queue
-from launch.sweep import files, freeze, lock, states
+from launch.sweep import files, freeze, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from tests.conftest import ROOT
@@ -314,15 +315,18 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(
     def flock(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     submission = prepared(tmp_path, "seed=0")
     with queue.submission_lock(tmp_path), pytest.raises(InputError, match=r"process .* submits cells of it now"):
         submit.submit(submission)
     submit.submit(submission)
     assert len(cluster.submissions) == 1
-    (tmp_path / ".submitting.owner").write_text(f"{os.uname().nodename} 999999999\n")  # of one that was killed
+    with queue.submission_lock(tmp_path):
+        ours = (tmp_path / ".submitting.owner").read_text()
+    killed = ours.replace(f'"pid": {os.getpid()}', '"pid": 999999999')
+    (tmp_path / ".submitting.owner").write_text(killed)
     submit.submit(submission)
-    (tmp_path / ".submitting.owner").write_text("elsewhere 7\n")
+    (tmp_path / ".submitting.owner").write_text('{"host": "elsewhere", "pid": 7}')
     with pytest.raises(InputError, match=r"process 7 on elsewhere \(if it is gone: rm "):
         submit.submit(submission)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from zero.lock import lock
 
 SQLITE = "sqlite:///"
 
@@ -61,7 +60,7 @@ def create_schema(uri: str) -> None:
 
     path = Path(uri.removeprefix(SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_name(path.name + ".lock")):
+    with lock(path.with_name(path.name + ".lock"), on_wait=lambda owner: None):
         if path.exists() and path.stat().st_size > 0:
             return
         partial = path.with_name(f".{path.name}.partial")
@@ -70,13 +69,6 @@ def create_schema(uri: str) -> None:
         store: Any = SqlAlchemyStore(f"{SQLITE}{partial}", artifact_root(uri))
         store.engine.dispose()
         partial.replace(path)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-        yield
 
 
 def import_mlflow() -> None:
