@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from zero import run_folder, runtime
 from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, takes_weights, without_facts
-from zero.critic import CriticContext
 from zero.distributed import World
 from zero.errors import InputError
 from zero.grading import Grader, Reward
+from zero.learner import LearnerSetup
 from zero.loop import Run
 from zero.models.load import configured_ends, load_model
 from zero.models.vocabulary import vocabulary_size
@@ -186,7 +187,7 @@ def make_learner(
 ) -> Any:
     """The learner around a loaded model."""
     settings = {key: value for key, value in config["learner"].items() if key not in ("precision", "tf32")}
-    return instantiate(settings)(
+    setup = LearnerSetup(
         model=model,
         optim=optim,
         temperature=config["sampling"]["temperature"],
@@ -198,22 +199,17 @@ def make_learner(
         world=world,
         seed=config["seed"],
     )
+    return instantiate(settings)(setup)
 
 
-def make_critic(config: Config, algo: Any, device: torch.device, world: World, **context: Any) -> Any:
-    """The critic that the algorithm asks for, or None. Before the first update: it may start from the model's weights."""
+def make_critic(config: Config, algo: Any, device: torch.device, world: World, **more: Any) -> Any:
+    """The critic that the algorithm asks for, made with what its constructor names of `more` and the rest; or None. Before the
+    first update: it may start from the model's weights."""
     if algo.critic is None:
         return None
-    return algo.critic(
-        CriticContext(
-            **context,
-            total_updates=total_updates(config),
-            seed=config["seed"],
-            autocast=autocasts(config, device),
-            device=device,
-            world=world,
-        )
-    )
+    known = more | {"total_updates": total_updates(config), "autocast": autocasts(config, device)}
+    known |= {"seed": config["seed"], "device": device, "world": world}
+    return algo.critic(**{name: known[name] for name in signature(algo.critic).parameters if name in known})
 
 
 def make_lens(config: Config, own: str, learner: Any, tokenizer: Any) -> AlgorithmLens | None:

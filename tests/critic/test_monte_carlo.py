@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from tests.integration.runs import SMALL
 from zero.batching import make_batch
 from zero.build import build
 from zero.config.check import check, instantiate
-from zero.critic import CriticContext
 from zero.critic.monte_carlo import MonteCarloCritic
 from zero.distributed import World
 from zero.loop import Run
@@ -32,19 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def vine_of(run: Run, **settings: Any) -> MonteCarloCritic:
-    parts = CriticContext(
-        model=None,
-        tokenizer=run.tokenizer,
-        engine=run.engine,
-        grader=run.grader,
-        sampling=run.sampling,
-        total_updates=1,
-        seed=0,
-        autocast=False,
-        device=torch.device("cpu"),
-        world=World(),
-    )
-    return MonteCarloCritic(parts, **({"samples": 4, "every": 4, "separator": None} | settings))
+    defaults: dict[str, Any] = {"samples": 4, "every": 4, "separator": None}
+    return MonteCarloCritic(run.tokenizer, run.engine, run.grader, run.sampling, World(), **(defaults | settings))
 
 
 def groups_of(run: Run, texts: list[str]) -> list[Group]:
@@ -102,7 +89,7 @@ def test_the_whole_response_is_graded_within_its_own_budget(run: Run) -> None:
 
     groups = groups_of(run, [" 3+4=7.\nThe answer is 7.", " No."])
     vine = vine_of(run, every=4)
-    vine.context = replace(vine.context, engine=Spy(), grader=Spy())  # type: ignore[arg-type]
+    vine.engine, vine.grader = Spy(), Spy()  # type: ignore[assignment]
     vine.values(groups, make_batch(groups, run.algo, pad_id=0))
     prompt, first = groups[0].prompt, groups[0].completions[0].ids
     depths = [len(p.ids) - len(prompt.ids) for p, _ in requests]

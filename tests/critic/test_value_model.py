@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from tests.learner.test_torch import groups_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch, rewards
-from zero.critic import CriticContext
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
 from zero.learner.optim import Optim
@@ -24,20 +22,17 @@ OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: float | None = 0.2) -> ValueModel:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    unused: Any = None
-    parts = CriticContext(
-        model=model,
-        tokenizer=unused,
-        engine=unused,
-        grader=unused,
-        sampling=unused,
+    return ValueModel(
+        model,
         total_updates=10,
         seed=seed,
         autocast=False,
         device=torch.device("cpu"),
         world=World(),
+        optim=OPTIM,
+        clip=clip,
+        micro_tokens=micro_tokens,
     )
-    return ValueModel(parts, OPTIM, clip, micro_tokens)
 
 
 def judged(critic: ValueModel, name: str = "ppo") -> Batch:

@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
 from tests.learner.ranks import CPU, OPTIM, Case, cases, play
-from tests.learner.test_torch import batch_of
+from tests.learner.test_torch import batch_of, make_learner
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.distributed import World
 from zero.errors import InputError
-from zero.learner import Learner
+from zero.learner import Learner, LearnerSetup
 from zero.learner import deepspeed_setup as zero_engine
 from zero.learner.deepspeed import DeepSpeedLearner
 from zero.learner.lora import Lora
@@ -74,18 +74,18 @@ def make(learner_class: Any, world: World, *, family: str = "qwen2", **changes: 
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
-    usual: dict[str, Any] = dict(
+    setup = LearnerSetup(
+        model,
+        OPTIM,
         temperature=0.8,
         total_updates=10,
         vocabulary=500,
-        micro_tokens=60,
         autocast=False,
-        gradient_checkpointing=False,
         keep_reference=True,
         device=CPU,
         world=world,
     )
-    return learner_class(model, OPTIM, **(usual | changes))
+    return make_learner(learner_class, setup, {"micro_tokens": 60, "gradient_checkpointing": False} | changes)
 
 
 def referred(learner: Learner) -> Batch:
@@ -234,16 +234,18 @@ def disturbed() -> list[str]:
     model = AutoModelForCausalLM.from_config(tiny_config("qwen2", 500))
     before = seen()
     learner = DeepSpeedLearner(
-        model,
-        OPTIM,
-        temperature=0.8,
-        total_updates=10,
-        vocabulary=500,
+        LearnerSetup(
+            model,
+            OPTIM,
+            temperature=0.8,
+            total_updates=10,
+            vocabulary=500,
+            autocast=False,
+            keep_reference=True,
+            device=CPU,
+        ),
         micro_tokens=60,
-        autocast=False,
         gradient_checkpointing=False,
-        keep_reference=True,
-        device=CPU,
         stage=3,
     )
     batch = replace(batch, reference_NT=learner.logprobs(batch, reference=True))

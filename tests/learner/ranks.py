@@ -20,10 +20,9 @@ from tests.test_algorithm import NAMES
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
-from zero.critic import CriticContext
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
-from zero.learner import Learner
+from zero.learner import Learner, LearnerSetup
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
@@ -111,17 +110,19 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
     )
     critic = value_model(algo, model, world, micro_tokens)
     learner = learner_class(
-        model,
-        OPTIM,
-        temperature=0.8,
-        total_updates=10,
-        vocabulary=500,
+        LearnerSetup(
+            model,
+            OPTIM,
+            temperature=0.8,
+            total_updates=10,
+            vocabulary=500,
+            autocast=False,
+            keep_reference=algo.needs_reference,
+            device=CPU,
+            world=world,
+        ),
         micro_tokens=micro_tokens,
-        autocast=False,
         gradient_checkpointing=False,
-        keep_reference=algo.needs_reference,
-        device=CPU,
-        world=world,
         lora=case.lora,
         **settings,
     )
@@ -151,9 +152,8 @@ def value_model(algo: Algorithm, model: Any, world: World, micro_tokens: int) ->
     """The algorithm's critic if it learns."""
     if getattr(algo.critic, "func", None) is not ValueModel:
         return None
-    parts = dict.fromkeys(("tokenizer", "engine", "grader", "sampling"))
-    context = CriticContext(model=model, **parts, total_updates=10, seed=0, autocast=False, device=CPU, world=world)  # type: ignore
-    return ValueModel(context, OPTIM, clip=0.05, micro_tokens=micro_tokens)
+    settings: dict[str, Any] = dict(optim=OPTIM, clip=0.05, micro_tokens=micro_tokens)
+    return ValueModel(model, total_updates=10, seed=0, autocast=False, device=CPU, world=world, **settings)
 
 
 def made_up(batch: Batch) -> tuple[Tensor, Tensor]:

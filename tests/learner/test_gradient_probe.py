@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 
 def probe_of(learner: TorchLearner, batch: Batch, slopes: Any, entropy: bool = False, **changes: Any) -> Probed:
     settings = dict(
-        temperature=learner.temperature,
-        vocabulary=learner.vocabulary,
+        temperature=learner.setup.temperature,
+        vocabulary=learner.setup.vocabulary,
         micro_tokens=learner.micro_tokens,
         autocast=False,
         device=CPU,

@@ -21,6 +21,7 @@ from tests.learner.test_torch import learner_of as tiny_learner
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
+from zero.learner import LearnerSetup
 from zero.learner.lora import Lora
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
@@ -37,16 +38,18 @@ def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False
     """The shipped model as a published one is stored, in bfloat16; or another."""
     model = model or AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16).float()
     return TorchLearner(
-        model,
-        Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
-        temperature=1.0,
-        total_updates=UPDATES,
-        vocabulary=600,
+        LearnerSetup(
+            model,
+            Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
+            temperature=1.0,
+            total_updates=UPDATES,
+            vocabulary=600,
+            autocast=mixed,
+            keep_reference=False,
+            device=torch.device("cpu"),
+        ),
         micro_tokens=4000,
-        autocast=mixed,
         gradient_checkpointing=checkpointing,
-        keep_reference=False,
-        device=torch.device("cpu"),
         lora=Lora(16, 32, "all-linear") if lora else None,
     )
 

@@ -17,6 +17,7 @@ from tests.learner.test_torch import OPTIM, batch_of, groups_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.cpu import layers as compiled
+from zero.learner import LearnerSetup
 from zero.learner.policy import Policy
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
@@ -101,16 +102,18 @@ def test_the_largest_tensor_does_not_grow_with_the_group() -> None:
 
     def largest(copies: int, micro_tokens: int) -> int:
         learner = TorchLearner(
-            AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)),
-            OPTIM,
-            temperature=1.0,
-            total_updates=1,
-            vocabulary=500,
+            LearnerSetup(
+                AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)),
+                OPTIM,
+                temperature=1.0,
+                total_updates=1,
+                vocabulary=500,
+                autocast=False,
+                keep_reference=False,
+                device=torch.device("cpu"),
+            ),
             micro_tokens=micro_tokens,
-            autocast=False,
             gradient_checkpointing=False,
-            keep_reference=False,
-            device=torch.device("cpu"),
         )
         learner.policy.head_tokens = 10
         algo = load_algo("drgrpo")

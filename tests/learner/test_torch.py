@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
+from zero.learner import LearnerSetup
 from zero.learner.optim import Optim, buckets
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
@@ -22,18 +24,25 @@ OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 def learner_of(folder: Path, micro_tokens: int = 10_000, **changes: Any) -> TorchLearner:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    settings = dict(
-        optim=OPTIM,
+    setup = LearnerSetup(
+        model,
+        OPTIM,
         temperature=0.8,
         total_updates=10,
         vocabulary=500,
-        micro_tokens=micro_tokens,
         autocast=False,
-        gradient_checkpointing=False,
         keep_reference=False,
         device=torch.device("cpu"),
     )
-    return TorchLearner(model, **(settings | changes))
+    settings = {"micro_tokens": micro_tokens, "gradient_checkpointing": False}
+    return make_learner(TorchLearner, setup, settings | changes)
+
+
+def make_learner(learner_class: Any, setup: LearnerSetup, changes: Mapping[str, Any]) -> Any:
+    """A learner with these changes of its setup and its own settings."""
+    names = {field.name for field in fields(LearnerSetup)}
+    own = {name: value for name, value in changes.items() if name not in names}
+    return learner_class(replace(setup, **{name: changes[name] for name in changes if name in names}), **own)
 
 
 def groups_of(seed: int = 0) -> list[Group]:

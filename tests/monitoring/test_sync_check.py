@@ -17,6 +17,7 @@ from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algorithm import load as load_algo
 from zero.distributed import World
 from zero.errors import InputError
+from zero.learner import LearnerSetup
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser_dtype
 from zero.monitoring.sync_check import SyncCheck, SyncMismatch
@@ -38,16 +39,18 @@ def moved(seed: int) -> Any:
 
 def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
     return TorchLearner(
-        model,
-        OPTIM,
-        temperature=0.8,
-        total_updates=1,
-        vocabulary=596,
+        LearnerSetup(
+            model,
+            OPTIM,
+            temperature=0.8,
+            total_updates=1,
+            vocabulary=596,
+            autocast=mixed,
+            keep_reference=False,
+            device=torch.device("cpu"),
+        ),
         micro_tokens=1000,
-        autocast=mixed,
         gradient_checkpointing=False,
-        keep_reference=False,
-        device=torch.device("cpu"),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.config.check import check, instantiate
+from zero.learner import LearnerSetup
 from zero.learner.optim import Optim
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
@@ -239,16 +240,18 @@ def our_steps(
     """The same two updates through our batching, algorithm and learner, in micro-batches of our own."""
     model = load(folder)
     learner = TorchLearner(
-        model,
-        Optim(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0),
-        variant.temperature,
-        total_updates=2,
-        vocabulary=model.config.vocab_size,
+        LearnerSetup(
+            model,
+            Optim(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0),
+            variant.temperature,
+            total_updates=2,
+            vocabulary=model.config.vocab_size,
+            autocast=False,
+            keep_reference=True,
+            device=torch.device("cpu"),
+        ),
         micro_tokens=64,
-        autocast=False,
         gradient_checkpointing=False,
-        keep_reference=True,
-        device=torch.device("cpu"),
     )
     gradients: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from zero.distributed import World
-from zero.grading import Grader
-from zero.records import Batch, Group, Metrics, Sampling
-from zero.rollout import RolloutEngine
-
-
-@dataclass(frozen=True)
-class CriticContext:
-    """The components of a run that a critic may need."""
-
-    model: Any  # the initial policy, a causal language model of transformers
-    tokenizer: Any
-    engine: RolloutEngine  # samples from the current policy
-    grader: Grader
-    sampling: Sampling
-    total_updates: int
-    seed: int
-    autocast: bool
-    device: torch.device
-    world: World
+from zero.records import Batch, Group, Metrics
 
 
 class Critic(Protocol):
-    """Contract: a value is the expected reward from a state on, under the policy that sampled the responses, without the KL."""
+    """Contract: a value is the expected reward from a state on, under the policy that sampled the responses, without the KL.
+
+    A critic gets what its constructor names of: model (the initial policy), tokenizer, engine (samples from the current
+    policy), grader, sampling, total_updates, seed, autocast, device, world. See `make_critic` in zero/build.py."""
 
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         """(value_NT, step_start_NT) of a training step's responses. step_start_NT (bool) marks the first token of each step of a

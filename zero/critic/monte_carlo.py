@@ -12,12 +12,15 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zero.critic import CriticContext
-from zero.records import VALUE, Batch, Completion, Group, Metrics, Prompt
+from zero.distributed import World
+from zero.grading import Grader
+from zero.records import VALUE, Batch, Completion, Group, Metrics, Prompt, Sampling
+from zero.rollout import RolloutEngine
 
 State = tuple[int, int, int]  # group, sibling, tokens of the response so far
 
@@ -29,8 +32,19 @@ class MonteCarloCritic:
     The samples do not notice a stop string that began before such a state.
     """
 
-    def __init__(self, parts: CriticContext, samples: int, every: int, separator: str | None) -> None:
-        self.context, self.samples, self.every, self.separator = parts, samples, every, separator
+    def __init__(
+        self,
+        tokenizer: Any,
+        engine: RolloutEngine,
+        grader: Grader,
+        sampling: Sampling,
+        world: World,
+        samples: int,
+        every: int,
+        separator: str | None,
+    ) -> None:
+        self.tokenizer, self.engine, self.grader, self.sampling, self.world = tokenizer, engine, grader, sampling, world
+        self.samples, self.every, self.separator = samples, every, separator
         self.ends_step: dict[int, bool] = {}  # token -> whether a step may end with it
         self.tokens = 0  # sampled for the last call of `values`
 
@@ -41,7 +55,7 @@ class MonteCarloCritic:
             for g, completion in enumerate(group.completions)
         }
         states = {(p, g if b else 0, b) for (p, g), bs in starts.items() for b in bs}  # siblings share the state at 0
-        world = self.context.world
+        world = self.world
         depths = sorted({b for _, _, b in states})
         of_ranks = world.all_gather([self._state_values(groups, world.shard(sorted(states)), depths)])
         value_of = {state: value for of_rank in of_ranks for state, value in of_rank.items()}
@@ -67,7 +81,7 @@ class MonteCarloCritic:
         if self.separator is None:
             return True
         if token not in self.ends_step:
-            self.ends_step[token] = self.separator in self.context.tokenizer.decode([token])
+            self.ends_step[token] = self.separator in self.tokenizer.decode([token])
         return self.ends_step[token]
 
     def _state_values(
@@ -75,7 +89,7 @@ class MonteCarloCritic:
     ) -> dict[State, float]:
         """Mean reward from each state on. States of equal depth have the same token budget and are sampled together. Every rank
         calls its engine at every depth, for engines that span ranks."""
-        engine, sampling, values = self.context.engine, self.context.sampling, dict[State, float]()
+        engine, sampling, values = self.engine, self.sampling, dict[State, float]()
         self.tokens = 0
         for depth in depths:
             at_depth = [state for state in states if state[2] == depth]
@@ -86,7 +100,7 @@ class MonteCarloCritic:
             self.tokens += sum(len(c.ids) for c_K in sampled for c in c_K)
             whole = [[self._joined(p.prefix, c) for c in c_K] for p, c_K in zip(prompts, sampled, strict=True)]
             group_prompts = [groups[p].prompt for p, _, _ in at_depth]
-            graded = self.context.grader.grade(group_prompts, whole, sampling.max_tokens)
+            graded = self.grader.grade(group_prompts, whole, sampling.max_tokens)
             for state, group in zip(at_depth, graded, strict=True):
                 values[state] = fmean(verdict.reward for verdict in group.verdicts)
         return values
@@ -103,10 +117,8 @@ class MonteCarloCritic:
     def _joined(self, before: Completion | None, after: Completion) -> Completion:
         assert before is not None
         ids = before.ids + after.ids
-        without_stop = ids[:-1] if ids[-1] in self.context.sampling.stop_ids else ids
-        text = self.context.tokenizer.decode(
-            without_stop, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        without_stop = ids[:-1] if ids[-1] in self.sampling.stop_ids else ids
+        text = self.tokenizer.decode(without_stop, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         action_mask: tuple[bool, ...] = ()
         if before.action_mask or after.action_mask:
             action_mask = tuple(flag for c in (before, after) for flag in c.action_mask or (True,) * len(c.ids))
@@ -114,7 +126,7 @@ class MonteCarloCritic:
 
     def update(self, batch: Batch) -> Metrics:
         """Learns nothing; reports the tokens sampled for the values."""
-        by_rank = self.context.world.gather_dicts({"tokens": float(self.tokens)})
+        by_rank = self.world.gather_dicts({"tokens": float(self.tokens)})
         return {"critic/tokens": sum(counts["tokens"] for counts in by_rank)}
 
     def save(self, path: Path) -> None:

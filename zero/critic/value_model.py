@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zero.cpu import packing as packed
-from zero.critic import CriticContext
+from zero.distributed import World
 from zero.learner.optim import Optim, TrainableModule, of_update
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
@@ -23,19 +24,30 @@ from zero.records import Batch, Group, Metrics
 class ValueModel:
     """A Critic. `clip` is how far a value may move in one step before its loss stops falling; null: no limit."""
 
-    def __init__(self, parts: CriticContext, optim: Optim, clip: float | None, micro_tokens: int) -> None:
-        self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, parts.autocast
-        self.device, self.world = parts.device, parts.world
-        self.body = copy.deepcopy(parts.model.base_model).to(self.device).eval()  # no dropout, as in the policy
-        head = parts.model.get_output_embeddings()  # its input may be a projection of the hidden states
-        width = parts.model.config.get_text_config().hidden_size if head is None else head.weight.shape[-1]
+    def __init__(
+        self,
+        model: Any,
+        total_updates: int,
+        seed: int,
+        autocast: bool,
+        device: torch.device,
+        world: World,
+        optim: Optim,
+        clip: float | None,
+        micro_tokens: int,
+    ) -> None:
+        self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, autocast
+        self.device, self.world = device, world
+        self.body = copy.deepcopy(model.base_model).to(self.device).eval()  # no dropout, as in the policy
+        head = model.get_output_embeddings()  # its input may be a projection of the hidden states
+        width = model.config.get_text_config().hidden_size if head is None else head.weight.shape[-1]
         self.head = torch.nn.Linear(width, 1).to(self.device)
-        generator = torch.Generator().manual_seed(parts.seed)
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
         module = torch.nn.ModuleDict({"body": self.body, "head": self.head})
-        self.trained = TrainableModule(module, optim, parts.total_updates, parts.world, setting="algo.critic.optim")
+        self.trained = TrainableModule(module, optim, total_updates, world, setting="algo.critic.optim")
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
-from torch import dtype as Dtype  # `import torch` would hide the module zero.learner.torch
+from torch import device as Device  # `import torch` would hide the module zero.learner.torch
+from torch import dtype as Dtype
 
 from zero.algorithm import Algorithm
+from zero.distributed import World
+from zero.learner.optim import Optim
 from zero.records import Batch, Metrics
+
+
+@dataclass(frozen=True)
+class LearnerSetup:
+    """What a learner is given of a run, whatever its own settings are."""
+
+    model: Any  # a causal language model of transformers, in float32
+    optim: Optim
+    temperature: float  # of sampling: log-probabilities are those at it
+    total_updates: int
+    vocabulary: int
+    autocast: bool  # passes in bfloat16, with weights rounded to it
+    keep_reference: bool  # the algorithm needs the initial policy
+    device: Device
+    world: World = field(default_factory=World)
+    seed: int = 0
 
 
 class Learner(Protocol):

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,52 +23,46 @@ from zero.algorithm import Algorithm
 from zero.batching import micro_batches
 from zero.distributed import World
 from zero.errors import InputError
+from zero.learner import LearnerSetup
 from zero.learner import tensor_files as store
 from zero.learner.deepspeed_setup import check, settings, start
 from zero.learner.deepspeed_shards import MOMENTS, Shards
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim, of_update, skipped_in_a_row
+from zero.learner.optim import of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
 
 
 class DeepSpeedLearner:
-    """A Learner for any causal language model of transformers. With `lora` only adapters train, initialized from `seed`."""
+    """A Learner for any causal language model of transformers. With `lora` only adapters train, initialized from the seed."""
 
     def __init__(
         self,
-        model: Any,
-        optim: Optim,
-        temperature: float,
-        total_updates: int,
-        vocabulary: int,
+        setup: LearnerSetup,
         micro_tokens: int,
-        autocast: bool,
         gradient_checkpointing: bool,
-        keep_reference: bool,
-        device: torch.device,
-        world: World = World(),  # noqa: B008 - a frozen record
         lora: Lora | None = None,
-        seed: int = 0,
         reference_offload: bool = False,
         stage: int = 2,
         offload_optimizer: bool = False,
         offload_parameters: bool = False,
     ) -> None:
         check(stage, offload_parameters)
-        self.optim, self.total_updates, self.micro_tokens = optim, total_updates, micro_tokens
+        optim, autocast, device, world = setup.optim, setup.autocast, setup.device, setup.world
+        self.optim, self.total_updates, self.micro_tokens = optim, setup.total_updates, micro_tokens
         self.device, self.world, self.updates, self.skipped = device, world, 0, 0
         self.dtype = torch.bfloat16 if autocast else torch.float32
-        self.adapters = lora.onto(model, seed) if lora else None
-        self.model = prepared(model, gradient_checkpointing)
-        policy = Policy(self.model, temperature, vocabulary, autocast=False)  # the weights themselves are bfloat16
+        self.adapters = lora.onto(setup.model, setup.seed) if lora else None
+        self.model = prepared(setup.model, gradient_checkpointing)
+        # autocast=False: the weights themselves are bfloat16
+        policy = Policy(self.model, setup.temperature, setup.vocabulary, autocast=False)
         self.plain_head = policy.plain_head
         # Weights that bfloat16 would round; most published models are stored in bfloat16, and need no such copy
         exact = {
             name: p.detach().clone()
-            for name, p in model.named_parameters()
+            for name, p in setup.model.named_parameters()
             if autocast and p.requires_grad and not torch.equal(p, p.bfloat16().float())
         }
         config = settings(stage, offload_optimizer, offload_parameters, autocast, optim.clip, device)
@@ -80,7 +73,7 @@ class DeepSpeedLearner:
         for name, parameter in self.shards.trained() if exact else ():
             if name in exact:
                 self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed made its own from bfloat16
-        copied = keep_reference and self.adapters is None  # with adapters the base model is the initial policy
+        copied = setup.keep_reference and self.adapters is None  # with adapters the base model is the initial policy
         self.reference = self.shards.copies(torch.device("cpu") if reference_offload else None) if copied else None
 
     @torch.no_grad()

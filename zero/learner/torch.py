@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zero.algorithm import Algorithm
-from zero.distributed import World
+from zero.learner import LearnerSetup
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim, TrainableModule, of_update
+from zero.learner.optim import TrainableModule, of_update
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
 from zero.records import Batch, Metrics
@@ -22,36 +21,29 @@ from zero.records import Batch, Metrics
 
 class TorchLearner:
     """A Learner for any causal language model of transformers, with float32 parameters. With `lora` only adapters train,
-    initialized from `seed`. With `autocast` the forward pass is in bfloat16, with the rounded weights that `weights` gives."""
+    initialized from the seed."""
 
     def __init__(
         self,
-        model: Any,
-        optim: Optim,
-        temperature: float,
-        total_updates: int,
-        vocabulary: int,
+        setup: LearnerSetup,
         micro_tokens: int,
-        autocast: bool,
         gradient_checkpointing: bool,
-        keep_reference: bool,
-        device: torch.device,
-        world: World = World(),  # noqa: B008 - a frozen record
         lora: Lora | None = None,
-        seed: int = 0,
         reference_offload: bool = False,
     ) -> None:
-        self.temperature, self.vocabulary, self.micro_tokens = temperature, vocabulary, micro_tokens
-        self.autocast, self.device, self.world = autocast, device, world
-        self.dtype = torch.bfloat16 if autocast else torch.float32
-        self.adapters = lora.onto(model, seed) if lora else None
-        self.model = prepared(model.to(device), gradient_checkpointing)
-        self.policy = Policy(self.model, temperature, vocabulary, autocast)
+        self.setup, self.micro_tokens = setup, micro_tokens
+        self.device, self.world = setup.device, setup.world
+        self.dtype = torch.bfloat16 if setup.autocast else torch.float32
+        self.adapters = lora.onto(setup.model, setup.seed) if lora else None
+        self.model = prepared(setup.model.to(setup.device), gradient_checkpointing)
+        self.policy = Policy(self.model, setup.temperature, setup.vocabulary, setup.autocast)
         self.plain_head = self.policy.plain_head
-        self.trained = TrainableModule(self.model, optim, total_updates, world, rounded=autocast)
+        self.trained = TrainableModule(
+            self.model, setup.optim, setup.total_updates, setup.world, rounded=setup.autocast
+        )
         self.reference_state: dict[str, Tensor] | None = None
-        if keep_reference and self.adapters is None:  # with adapters the base model is the initial policy
-            target = torch.device("cpu") if reference_offload else device
+        if setup.keep_reference and self.adapters is None:  # with adapters the base model is the initial policy
+            target = torch.device("cpu") if reference_offload else setup.device
             self.reference_state = {k: v.to(target, torch.float32, copy=True) for k, v in self.weights()}
 
     @torch.no_grad()
@@ -97,10 +89,10 @@ class TorchLearner:
             slopes,
             algorithms,
             entropy=entropy,
-            temperature=self.temperature,
-            vocabulary=self.vocabulary,
+            temperature=self.setup.temperature,
+            vocabulary=self.setup.vocabulary,
             micro_tokens=self.micro_tokens,
-            autocast=self.autocast,
+            autocast=self.setup.autocast,
             device=self.device,
             world=self.world,
         )
