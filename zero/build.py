@@ -30,7 +30,7 @@ from zero.monitoring.sync_check import SyncCheck
 from zero.question_sets import as_key
 from zero.questions import QuestionSet
 from zero.records import Question, Sampling
-from zero.rollout import RolloutEngine
+from zero.rollout import ModelSpec, RolloutEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
 from zero.template import AnyTemplate
@@ -169,9 +169,8 @@ def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokeni
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
     """The rollout engine; it receives weights by `sync`, never from disk."""
-    return instantiate(without_facts(settings), "rollout")(
-        config=model.config, tokenizer=tokenizer, context=context, dtype=torch.float32, device=device
-    )
+    spec = ModelSpec(model.config, tokenizer, context, torch.float32, device)
+    return instantiate(without_facts(settings), "rollout")(spec)
 
 
 def make_sync_check(config: Config, device: torch.device) -> SyncCheck:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.engines.contract import CHECKS, CONTEXT, KINDS, Subject, model_of
+from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 
 pytestmark = pytest.mark.engines
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.engines
 @pytest.fixture(scope="module", params=KINDS)
 def subject(request: pytest.FixtureRequest, tokenizer: Any) -> Subject:
     model = model_of(request.param, tokenizer)
-    engine = NativeEngine(model.config, tokenizer, CONTEXT, 32, torch.float32, torch.device("cpu"))
+    engine = NativeEngine(ModelSpec(model.config, tokenizer, CONTEXT, torch.float32, torch.device("cpu")), 32)
     return Subject(engine, model, tokenizer, bound=2e-5)
 
 

@@ -25,6 +25,7 @@ from tests.engines.contract import CHECKS, CONTEXT, TEXTS, Subject, differences,
 from zero.config.check import check
 from zero.errors import InputError
 from zero.records import Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.http import ServerError
 from zero.rollout.native import NativeEngine
 from zero.rollout.openai import OpenAIEngine
@@ -87,9 +88,13 @@ def served(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield Served(endpoint["url"], endpoint["pid"], launcher, folder, model)
 
 
+def spec_of(served: Served, tokenizer: Any) -> ModelSpec:
+    return ModelSpec(served.model.config, tokenizer, CONTEXT, torch.float32, CPU)
+
+
 def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -> ServerEngine:
     defaults = dict(url=served.url, transport=transport, folder="/dev/shm", timeout=60.0, concurrency=48)
-    return ServerEngine(served.model.config, tokenizer, CONTEXT, torch.float32, CPU, **defaults | settings)
+    return ServerEngine(spec_of(served, tokenizer), **defaults | settings)
 
 
 # First, while the server has the weights that it was started with
@@ -98,8 +103,8 @@ def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -
 def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Served, tokenizer: Any) -> None:
     """Greedy: the same tokens. Sampled: the share of answers that end and their lengths."""
     settings = dict(model=None, key_env="NO_SUCH_KEY", timeout=60.0, retries=1, concurrency=16, seed=True, extra={})
-    remote = OpenAIEngine(tokenizer, CONTEXT, served.url + "/v1", **settings)  # type: ignore[arg-type]
-    native = NativeEngine(served.model.config, tokenizer, CONTEXT, 64, torch.float32, CPU)
+    remote = OpenAIEngine(spec_of(served, tokenizer), served.url + "/v1", **settings)  # type: ignore[arg-type]
+    native = NativeEngine(spec_of(served, tokenizer), 64)
     native.sync(served.model.named_parameters(), 0)
     prompts = prompts_of(tokenizer, [f"{text} {i}" for i in range(8) for text in TEXTS])
     for sampling in (Sampling(40, 0.0, stop_ids=(0,)), Sampling(40, 0.0, stop=("is", "12"), stop_ids=(0,))):
@@ -167,7 +172,7 @@ def test_it_may_generate_beside_an_update_but_not_beside_a_sync(subject: Subject
 def test_another_model_is_refused(served: Served, tokenizer: Any) -> None:
     other = model_of("tied", tokenizer)
     settings = dict(url=served.url, transport="file", folder="/dev/shm", timeout=60.0, concurrency=4)
-    engine = ServerEngine(other.config, tokenizer, CONTEXT, torch.float32, CPU, **settings)
+    engine = ServerEngine(ModelSpec(other.config, tokenizer, CONTEXT, torch.float32, CPU), **settings)
     with pytest.raises(InputError, match=rf"rollout.url={served.url}: serves another model: .* there and .* here"):
         engine.sync(other.named_parameters(), 0)
 

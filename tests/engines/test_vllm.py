@@ -34,6 +34,7 @@ from tests.engines.contract import (
 )
 from zero.errors import InputError
 from zero.records import Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.vllm import RESTORED, VllmEngine, completions_of, engine_ranks, seed_of
 
 pytestmark = pytest.mark.engines
@@ -52,7 +53,7 @@ def engine_of(model: Any, tokenizer: Any, **settings: Any) -> VllmEngine:
         eager=True,
         sleep=True,
     )
-    return VllmEngine(model.config, tokenizer, CONTEXT, torch.float32, CPU, **defaults | settings)
+    return VllmEngine(ModelSpec(model.config, tokenizer, CONTEXT, torch.float32, CPU), **defaults | settings)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -20,6 +20,7 @@ from zero.learner import LearnerSetup
 from zero.learner.torch import TorchLearner
 from zero.models.load import load_model
 from zero.records import Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 
 CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -43,7 +44,7 @@ def loaded() -> tuple[Any, Any]:
 
 def test_sampled_log_probabilities_are_those_of_the_model_on_the_cpu(device: torch.device) -> None:
     model, tokenizer = loaded()
-    engine = NativeEngine(model.config, tokenizer, 256, 64, torch.float32, device)
+    engine = NativeEngine(ModelSpec(model.config, tokenizer, 256, torch.float32, device), 64)
     engine.sync(model.named_parameters(), version=0)
     prompts = prompts_of(tokenizer)
     for prompt, group in zip(prompts, engine.generate(prompts, 4, Sampling(20, stop_ids=(0,))), strict=True):

@@ -18,6 +18,7 @@ from zero.models import load as models
 from zero.models.generation import ends_of
 from zero.models.load import load_model
 from zero.models.weights import stored_weights
+from zero.rollout import ModelSpec
 from zero.rollout.solutions import GoldEngine
 
 
@@ -122,4 +123,5 @@ def test_solutions_end_with_an_existing_token(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", eos_token=None)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with pytest.raises(InputError, match="no end-of-text token"):
-        GoldEngine(lambda **_: SimpleNamespace(dtype=torch.float32), "{solution}", tokenizer)
+        spec = ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu"))
+        GoldEngine(spec, lambda spec: SimpleNamespace(dtype=spec.dtype), "{solution}")

@@ -15,6 +15,7 @@ from zero.errors import InputError
 from zero.models.load import load_model
 from zero.models.vocabulary import check_ids, check_tokenizer, vocabulary_size
 from zero.records import Prompt, Question, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 
 EOS = 21  # of `holed`
@@ -41,7 +42,7 @@ def test_every_id_up_to_the_highest_can_be_sampled(holed: Any) -> None:
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    engine = NativeEngine(config, holed, context=64, max_rows=64, dtype=torch.float32, device=torch.device("cpu"))
+    engine = NativeEngine(ModelSpec(config, holed, 64, torch.float32, torch.device("cpu")), max_rows=64)
     engine.sync(model.named_parameters(), 0)
     prompt = Prompt(Question("1", ("1",), "q"), "1+1=", (1, 2, 1, 5), (0, 0))
     samples = engine.generate([prompt], 64, Sampling(24, stop=("?",), stop_ids=(EOS,)))[0]
@@ -122,7 +123,7 @@ def test_a_model_with_a_recurrent_state_is_refused(tokenizer: Any, family: str) 
     shape = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, state_size=4)
     config = AutoConfig.for_model(family, **shape, num_attention_heads=2, lru_width=32)
     with pytest.raises(InputError, match=f"{family} keeps a recurrent state .*rollout=vllm"):
-        NativeEngine(config, tokenizer, context=64, max_rows=8, dtype=torch.float32, device=torch.device("cpu"))
+        NativeEngine(ModelSpec(config, tokenizer, 64, torch.float32, torch.device("cpu")), max_rows=8)
 
 
 def test_a_context_that_the_config_does_not_name_must_be_set(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.distributed import all_reduce
 from tests.conftest import BASE, tiny_config
 from zero.distributed import World
 from zero.records import Prompt, Question, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.server import ServerEngine
 from zero.runtime import prepare
 
@@ -24,11 +25,7 @@ def main(url: str, folder: str) -> None:
 
     device, world, tokenizer = prepare(threads=1), World.join(), AutoTokenizer.from_pretrained(BASE)
     engine = ServerEngine(
-        tiny_config("qwen2", len(tokenizer) + 8),
-        tokenizer,
-        64,
-        torch.float32,
-        device,
+        ModelSpec(tiny_config("qwen2", len(tokenizer) + 8), tokenizer, 64, torch.float32, device),
         url=url,
         transport="file",
         folder=folder,

@@ -33,6 +33,7 @@ from zero.records import (
     Sampling,
     Verdict,
 )
+from zero.rollout import ModelSpec
 from zero.rollout.multi_turn import FeedbackEngine
 from zero.rollout.native import NativeEngine
 from zero.template import last_boxed
@@ -48,8 +49,8 @@ class Script:
 
     staleness, own_devices = 0, False
 
-    def __init__(self, tokenizer: Any, says: Callable[[int, int], str], end: int, **parts: Any) -> None:
-        self.tokenizer, self.says, self.end = tokenizer, says, end
+    def __init__(self, spec: ModelSpec, says: Callable[[int, int], str], end: int) -> None:
+        self.tokenizer, self.says, self.end = spec.tokenizer, says, end
         self.calls: list[tuple[list[Prompt], int, Sampling]] = []
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
@@ -73,8 +74,17 @@ def prompt(tokenizer: Any, question: Question = QUESTION, kind: int = TRAINING, 
     return Prompt(question, question.text, tuple(tokenizer.encode(question.text)), (kind, 7, 0, i))
 
 
+def spec_of(tokenizer: Any, context: int = 512) -> ModelSpec:
+    return ModelSpec(None, tokenizer, context, torch.float32, torch.device("cpu"))
+
+
 def feedback(
-    tokenizer: Any, *texts: str, end: int = EOS, says: Callable[[int, int], str] | None = None, **settings: Any
+    tokenizer: Any,
+    *texts: str,
+    end: int = EOS,
+    says: Callable[[int, int], str] | None = None,
+    context: int = 512,
+    **settings: Any,
 ) -> FeedbackEngine:
     """An engine whose every sample generates the given texts in turn."""
     inner = partial(Script, says=says or (lambda sample, again: texts[again]), end=end)
@@ -86,9 +96,8 @@ def feedback(
         turn="\nNo: {message}\n",
         variables=None,
         prefill="",
-        context=512,
     )
-    return FeedbackEngine(inner, tokenizer=tokenizer, **(defaults | settings))  # type: ignore[arg-type]
+    return FeedbackEngine(spec_of(tokenizer, context), inner, **(defaults | settings))  # type: ignore[arg-type]
 
 
 def episode(engine: FeedbackEngine, budget: int = 200, stop: tuple[int, ...] = (EOS, IM_END)) -> Completion:
@@ -284,8 +293,8 @@ def test_a_chat_format_without_several_turns_is_refused(tokenizer: Any, format: 
 def native(tokenizer: Any) -> Callable[..., NativeEngine]:
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
 
-    def make(**parts: Any) -> NativeEngine:
-        engine = NativeEngine(model.config, max_rows=64, dtype=torch.float32, device=torch.device("cpu"), **parts)
+    def make(spec: ModelSpec) -> NativeEngine:
+        engine = NativeEngine(replace(spec, config=model.config), max_rows=64)
         engine.sync(model.named_parameters(), version=0)
         return engine
 
@@ -294,7 +303,7 @@ def native(tokenizer: Any) -> Callable[..., NativeEngine]:
 
 def over(native: Callable[..., NativeEngine], tokenizer: Any, **settings: Any) -> FeedbackEngine:
     engine = feedback(tokenizer, **settings)
-    engine.engine = native(tokenizer=tokenizer, context=512)
+    engine.engine = native(spec_of(tokenizer))
     return engine
 
 
@@ -306,7 +315,7 @@ def test_the_first_attempt_is_what_the_inner_engine_samples(
     native: Callable[..., NativeEngine], tokenizer: Any, kind: int
 ) -> None:
     prompts = [prompt(tokenizer, kind=kind, i=i) for i in range(4)]
-    plain = native(tokenizer=tokenizer, context=512).generate(prompts, 2, SAMPLING)
+    plain = native(spec_of(tokenizer)).generate(prompts, 2, SAMPLING)
     single = over(native, tokenizer, attempts=1).generate(prompts, 2, SAMPLING)
     assert [[replace(c, attempts=()) for c in c_G] for c_G in single] == plain
     many = over(native, tokenizer).generate(prompts, 2, SAMPLING)

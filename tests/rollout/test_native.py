@@ -17,7 +17,7 @@ from zero.cpu.decoder import CompiledDecoder
 from zero.cpu.kernels import library
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Question, Sampling
-from zero.rollout import NotFinite
+from zero.rollout import ModelSpec, NotFinite
 from zero.rollout import decoder as decoders
 from zero.rollout.decoder import FusedDecoder, TransformersDecoder
 from zero.rollout.native import NativeEngine, draw, truncate
@@ -43,7 +43,7 @@ def load(folder: Path) -> Any:
 
 
 def engine_of(model: Any, tokenizer: Any, max_rows: int = 64) -> NativeEngine:
-    engine = NativeEngine(model.config, tokenizer, 256, max_rows, torch.float32, torch.device("cpu"))
+    engine = NativeEngine(ModelSpec(model.config, tokenizer, 256, torch.float32, torch.device("cpu")), max_rows)
     engine.sync(model.named_parameters(), version=0)
     return engine
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from tests.rollout.stub_server import Say, Stub, completion, in_turn, serving
 from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.records import EVALUATION, Prompt, Question, Sampling
-from zero.rollout import http
+from zero.rollout import ModelSpec, http
 from zero.rollout.http import ServerError, in_parallel
 from zero.rollout.openai import OpenAIEngine
 
@@ -23,7 +24,9 @@ VLLM = {"/models": in_turn(Say({"data": [{"id": "m", "owned_by": "vllm"}]}))}
 
 def engine_of(stub: Stub, tokenizer: Any, **settings: Any) -> OpenAIEngine:
     defaults = dict(model=None, key_env="NO_SUCH_KEY", timeout=5.0, retries=2, concurrency=4, seed=True, extra={})
-    return OpenAIEngine(tokenizer, 64, stub.url, **defaults | settings)
+    return OpenAIEngine(
+        ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu")), stub.url, **defaults | settings
+    )
 
 
 def prompts_of(tokenizer: Any, *texts: str) -> list[Prompt]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from zero.errors import InputError
 from zero.records import EVALUATION, TRAINING, Completion, Prompt, Question, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.solutions import GoldEngine
 
 QUESTION = Question("2+3?", ("5", "5.0"), "q", "2+3=5.\nThe answer is \\boxed{5}.")
 
 
 class Sampler:
-    def __init__(self, tokenizer: Any, **parts: Any) -> None:
-        self.parts, self.prompts_sampled = parts, 0
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec, self.prompts_sampled = spec, 0
 
     def generate(self, prompts: list[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         self.prompts_sampled += len(prompts)
@@ -27,7 +29,7 @@ def prompt(kind: int, question: Question = QUESTION) -> Prompt:
 
 
 def gold(tokenizer: Any, form: str = " {solution}") -> GoldEngine:
-    return GoldEngine(Sampler, form, tokenizer, context=64)  # type: ignore[arg-type]
+    return GoldEngine(ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu")), Sampler, form)  # type: ignore[arg-type]
 
 
 def test_a_solution_in_its_form_and_an_end(tokenizer: Any) -> None:
@@ -72,7 +74,7 @@ def test_control_tokens_in_a_solution_are_plain_text(tokenizer: Any) -> None:
 def test_evaluation_is_sampled(tokenizer: Any) -> None:
     engine = gold(tokenizer)
     assert engine.generate([prompt(EVALUATION)], 1, Sampling(8))[0][0].text == "sampled"
-    assert engine.engine.prompts_sampled == 1 and engine.engine.parts == {"context": 64}  # type: ignore[attr-defined]
+    assert engine.engine.prompts_sampled == 1 and engine.engine.spec.context == 64  # type: ignore[attr-defined]
 
 
 def test_impossible_settings_are_refused(tokenizer: Any) -> None:

@@ -22,6 +22,7 @@ from tests.rollout.stub_server import Say, Stub, in_turn, serving
 from tests.warm import Process
 from zero.errors import InputError
 from zero.records import Prompt, Question, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout import weight_sync as exchange
 from zero.rollout.http import Client, ServerError
 from zero.rollout.server import ServerEngine
@@ -171,7 +172,7 @@ PROMPT = Prompt(Question("x", ("1",), "0"), "x", (5, 6, 7), (0, 0, 0, 0))
 def engine_of(stub: Stub, tokenizer: Any, folder: Path, **settings: Any) -> ServerEngine:
     defaults = dict(url=stub.url, transport="file", folder=str(folder), timeout=2.0, concurrency=4)
     config = tiny_config("qwen2", len(tokenizer) + 8)
-    return ServerEngine(config, tokenizer, 64, torch.float32, CPU, **defaults | settings)
+    return ServerEngine(ModelSpec(config, tokenizer, 64, torch.float32, CPU), **defaults | settings)
 
 
 def vllm_like(tokenizer: Any, bad: str = "", **overrides: Any) -> dict[str, Callable[[Any], Say]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,18 @@ def refuse_infinite(logprobs: Sequence[float], version: int) -> None:
     """NotFinite if a log-probability is NaN or infinite."""
     if not all(map(isfinite, logprobs)):
         raise NotFinite(version)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model that an engine samples from, as zero/build.py knows it: the first argument of every engine, before the
+    engine's own settings. The weights come by `sync`."""
+
+    config: Any  # a PretrainedConfig of transformers
+    tokenizer: Any
+    context: int  # tokens of a prompt and its response together
+    dtype: torch.dtype
+    device: torch.device
 
 
 class RolloutEngine(Protocol):

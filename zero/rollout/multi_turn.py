@@ -25,7 +25,7 @@ from torch import Tensor
 
 from zero.errors import InputError
 from zero.records import Completion, Prompt, Question, Sampling
-from zero.rollout import RolloutEngine
+from zero.rollout import ModelSpec, RolloutEngine
 from zero.template import encode_pieces
 
 Explain = Callable[[str | None, Question], str | None]  # (extracted answer, question) -> message; None: it is right
@@ -49,7 +49,8 @@ class FeedbackEngine:
 
     def __init__(
         self,
-        engine: Callable[..., RolloutEngine],
+        spec: ModelSpec,
+        engine: Callable[[ModelSpec], RolloutEngine],
         explain: Explain,
         extract: Callable[[str], str | None],
         attempts: int,
@@ -57,19 +58,15 @@ class FeedbackEngine:
         turn: str,
         variables: Mapping[str, Any] | None,
         prefill: str,
-        tokenizer: Any,
-        context: int,
-        **parts: Any,
     ) -> None:
         for key, value in (("attempts", attempts), ("least", least)):
             if value < 1:
                 raise InputError(f"rollout.{key}", value, "must be above 0")
         if not _SLOTS.search(turn):
             raise InputError("rollout.turn", turn, f"must hold {MESSAGE}, where the verifier's words go, or {QUESTION}")
-        self.turn = turn if variables is None else chat_turn(tokenizer, turn, variables) + prefill
+        self.turn = turn if variables is None else chat_turn(spec.tokenizer, turn, variables) + prefill
         self.explain, self.extract, self.attempts, self.least = explain, extract, attempts, least
-        self.tokenizer, self.context = tokenizer, context
-        self.engine = engine(tokenizer=tokenizer, context=context, **parts)
+        self.tokenizer, self.context, self.engine = spec.tokenizer, spec.context, engine(spec)
         self.staleness, self.own_devices = self.engine.staleness, self.engine.own_devices
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from zero.cpu import decoder as compiled
 from zero.errors import InputError
 from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import NotFinite
+from zero.rollout import ModelSpec, NotFinite
 from zero.rollout.decoder import Decoder, make_decoder
 
 # Drop finished rows once fewer than this share still run: copying the cache costs less than computing idle rows
@@ -28,25 +27,15 @@ COMPACT_BELOW = 0.9
 
 
 class NativeEngine:
-    """A RolloutEngine for any causal model of transformers; `config` is its PretrainedConfig, `max_rows` the most sequences
-    decoded at once."""
+    """A RolloutEngine for any causal model of transformers; `max_rows` is the most sequences decoded at once."""
 
     own_devices = False
 
-    def __init__(
-        self,
-        config: Any,
-        tokenizer: Any,
-        context: int,
-        max_rows: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        staleness: int = 0,
-    ) -> None:
-        self.dtype, self.staleness = dtype, staleness
-        self.tokenizer, self.context, self.max_rows, self.device = tokenizer, context, max_rows, device
-        self.vocabulary = vocabulary_size(tokenizer, config)
-        self.decoder: Decoder = make_decoder(config, self.vocabulary, dtype, device)
+    def __init__(self, spec: ModelSpec, max_rows: int, staleness: int = 0) -> None:
+        self.tokenizer, self.context, self.dtype, self.device = spec.tokenizer, spec.context, spec.dtype, spec.device
+        self.max_rows, self.staleness = max_rows, staleness
+        self.vocabulary = vocabulary_size(spec.tokenizer, spec.config)
+        self.decoder: Decoder = make_decoder(spec.config, self.vocabulary, spec.dtype, spec.device)
         self.stop_tokens = lru_cache(maxsize=4)(self._stop_tokens)
         self.version = -1
 

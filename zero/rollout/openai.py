@@ -24,6 +24,7 @@ from torch import Tensor
 from zero.errors import InputError
 from zero.models.vocabulary import highest_id
 from zero.records import Completion, Prompt, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.http import (
     CONNECT_SECONDS,
     LONGEST_PAUSE,
@@ -59,8 +60,7 @@ class OpenAIEngine:
 
     def __init__(
         self,
-        tokenizer: Any,
-        context: int,
+        spec: ModelSpec,
         url: str,
         model: str | None,
         key_env: str,
@@ -70,12 +70,11 @@ class OpenAIEngine:
         seed: bool,
         extra: Mapping[str, Any],
         takes_weights: bool = False,
-        **parts: Any,
     ) -> None:
         if takes_weights:
             raise InputError("rollout.takes_weights", "true", "this API has no way for weights; leave it false")
-        self.tokenizer, self.context, self.version = tokenizer, context, -1
-        self.highest_id = highest_id(tokenizer)
+        self.tokenizer, self.context, self.version = spec.tokenizer, spec.context, -1
+        self.highest_id = highest_id(spec.tokenizer)
         self.model, self.key_env, self.seed, self.extra = model, key_env, seed, dict(extra)
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         key = os.environ.get(key_env, "").strip()

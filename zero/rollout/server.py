@@ -21,6 +21,7 @@ from zero.distributed import World
 from zero.errors import InputError
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.http import CONNECT_SECONDS, Client, HttpError, RetryPolicy, ServerError, address, in_parallel
 from zero.rollout.vllm import MIN_TEMPERATURE, Sample, completions_of, parameters, seed_of, token_budgets
 from zero.rollout.weight_sync import Server, WeightSender, model_fields
@@ -36,7 +37,6 @@ REMEDY = "start it with python -m launch.serve MODEL"
 class ServerEngine:
     """A RolloutEngine over HTTP.
 
-    config, tokenizer, context, device    as for any engine; `config` is a PretrainedConfig
     url           of the server, or its endpoint file
     transport     of weights: file or group, see zero.rollout.weight_sync
     folder        for transport=file: one that the server sees too
@@ -49,11 +49,7 @@ class ServerEngine:
 
     def __init__(
         self,
-        config: Any,
-        tokenizer: Any,
-        context: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        spec: ModelSpec,
         url: str,
         transport: str,
         folder: str,
@@ -61,10 +57,10 @@ class ServerEngine:
         concurrency: int,
         staleness: int = 0,
     ) -> None:
-        self.config, self.tokenizer, self.context, self.staleness = config, tokenizer, context, staleness
+        self.config, self.tokenizer, self.context, self.staleness = spec.config, spec.tokenizer, spec.context, staleness
         self.timeout, self.concurrency, self.world = timeout, concurrency, World.join()
         self.client = Client(address(url), timeout, concurrency + 2)
-        self.sender = WeightSender(self.client, transport, folder, device, timeout)
+        self.sender = WeightSender(self.client, transport, folder, spec.device, timeout)
         self.server: Server | None = None  # set by rank 0's first sync
         self.version, self.label = -1, ""  # of the weights, and their name at the server
         self._running, self._lock = "", threading.Lock()

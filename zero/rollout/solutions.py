@@ -6,14 +6,13 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zero.errors import InputError
 from zero.records import TRAINING, Completion, Prompt, Sampling
-from zero.rollout import RolloutEngine
+from zero.rollout import ModelSpec, RolloutEngine
 from zero.template import encode_pieces
 
 SOLUTION, ANSWER = "{solution}", "{answer}"
@@ -28,13 +27,13 @@ class GoldEngine:
     prompt's key and used in turn; with one solution the n completions are equal: take group_size=1.
     """
 
-    def __init__(self, engine: Callable[..., RolloutEngine], form: str, tokenizer: Any, **parts: Any) -> None:
+    def __init__(self, spec: ModelSpec, engine: Callable[[ModelSpec], RolloutEngine], form: str) -> None:
         if SOLUTION not in form and ANSWER not in form:
             raise InputError("rollout.form", form, f"must hold {SOLUTION} or {ANSWER}")
-        if tokenizer.eos_token_id is None:
+        if spec.tokenizer.eos_token_id is None:
             remedy = "its tokenizer has no end-of-text token, with which solutions end; set one"
-            raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
-        self.engine, self.form, self.tokenizer = engine(tokenizer=tokenizer, **parts), form, tokenizer
+            raise InputError("model.path", getattr(spec.tokenizer, "name_or_path", ""), remedy)
+        self.engine, self.form, self.tokenizer = engine(spec), form, spec.tokenizer
         self.staleness, self.own_devices = 0, False  # solutions do not depend on the weights
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:

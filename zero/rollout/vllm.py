@@ -27,7 +27,7 @@ from zero.errors import InputError
 from zero.models.vocabulary import write_model
 from zero.paths import pip_install
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import refuse_infinite
+from zero.rollout import ModelSpec, refuse_infinite
 from zero.runtime import has_bfloat16
 
 MIN_TEMPERATURE = 0.01  # vLLM raises lower ones to it
@@ -41,7 +41,6 @@ Request = tuple[list[Prompt], int, Sampling]  # the arguments of `generate`
 class VllmEngine:
     """A RolloutEngine around vllm.LLM.
 
-    config, tokenizer, context, dtype, device    as for any engine; `config` is a PretrainedConfig
     max_rows          requests decoded at once
     batched_tokens    most tokens of one forward pass, prompts included
     memory            share of the GPU's memory that vLLM may use
@@ -58,11 +57,7 @@ class VllmEngine:
 
     def __init__(
         self,
-        config: Any,
-        tokenizer: Any,
-        context: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        spec: ModelSpec,
         max_rows: int,
         batched_tokens: int,
         memory: float,
@@ -74,14 +69,15 @@ class VllmEngine:
         precision: str | None = None,
         staleness: int = 0,
     ) -> None:
-        self.tokenizer, self.context, self.staleness, self.version = tokenizer, context, staleness, -1
+        context, device = spec.context, spec.device
+        self.tokenizer, self.context, self.staleness, self.version = spec.tokenizer, context, staleness, -1
         precision = ("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision
-        self.dtype = getattr(torch, precision) if precision else dtype
+        self.dtype = getattr(torch, precision) if precision else spec.dtype
         self.ranks = engine_ranks(tensor_parallel, device)
         self.sleeps = sleep and device.type == "cuda"
         self.asleep, self.dropped = set[str](), False  # dropped: the weights were discarded, until the next sync
         self.folder = TemporaryDirectory(prefix="vllm-model-")
-        write_model(Path(self.folder.name), config, tokenizer)
+        write_model(Path(self.folder.name), spec.config, spec.tokenizer)
         settings = dict(
             model=self.folder.name,
             load_format="dummy",
