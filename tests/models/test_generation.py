@@ -122,6 +122,6 @@ def test_weights_that_stay_quantized_are_refused(folder: Path) -> None:
 def test_solutions_end_with_an_existing_token(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", eos_token=None)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    spec = ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu"))
     with pytest.raises(InputError, match="no end-of-text token"):
-        spec = ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu"))
         GoldEngine(spec, lambda spec: SimpleNamespace(dtype=spec.dtype), "{solution}")
