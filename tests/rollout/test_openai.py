@@ -210,7 +210,7 @@ def test_the_yaml_makes_the_engine(tokenizer: Any) -> None:
         "evaluate", ["rollout=openai", "rollout.url=http://127.0.0.1:9/v1", "rollout.seed=false", "rollout.retries=2"]
     )
     engine = instantiate(config["rollout"], "rollout")(
-        tokenizer=tokenizer, context=64, config=None, dtype=None, device=None
+        ModelSpec(None, tokenizer, 64, torch.float32, torch.device("cpu"))
     )
     assert isinstance(engine, OpenAIEngine) and not engine.seed and engine.client.url.endswith("/v1")
 
