@@ -86,7 +86,7 @@ def _run(run: Any, uri: str) -> Run:
 
 
 def start_of(tags: Mapping[str, str]) -> dict[str, Any]:
-    """What zero.tracking.run_tags kept of the newest start."""
+    """What zero.tracking.folder.tags tells of the newest start."""
     start: dict[str, Any] = {key: tags[key] for key in ("code", "host", "processor", "device") if key in tags}
     start |= {"ranks": int(tags["ranks"])} if tags.get("ranks", "").isdecimal() else {}
     start |= {"commit": tags["git_commit"]} if "git_commit" in tags else {}
