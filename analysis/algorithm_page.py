@@ -53,7 +53,7 @@ def conditions(numbers: Mapping[str, Any]) -> list[str]:
     return [
         f"**One budget for all:** model `{shared['model']['path']}`, questions `{shared['questions']['name']}`, {shared['steps']} "
         f"steps of {shared['responses']} responses of at most {shared['sampling']['max_tokens']} tokens, {shared['updates']} "
-        f"update a step, learning rate {shared['optim']['lr']:g}, {seeds}. Accuracy and response length are those of {subset} "
+        f"update a step, learning rate {shared['optimizer']['lr']:g}, {seeds}. Accuracy and response length are those of {subset} "
         f"at temperature {shared['evaluation']['temperature']:g}. No algorithm was tuned, and none has its paper's learning "
         "rate: this shows what changing one yaml does, not which method is best. The embedded world illustrates mechanisms "
         "and is no evidence about models of useful size.",

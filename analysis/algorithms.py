@@ -37,7 +37,7 @@ BUDGET = (  # settings that must be the same in all runs of a page
     "steps",
     "sampling",
     "evaluation",
-    "optim",
+    "optimizer",
     "updates",
     "epochs",
     "model",

@@ -31,9 +31,9 @@ HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "stages")  # what no com
 SETTINGS = {
     "train": ("train",),
     "evaluate": ("evaluate",),
-    "pretrain": ("pretrain", "corpus/text", "corpus/questions", "optimizer/adamw", "optimizer/muon"),
+    "pretrain": ("pretrain", "corpus/text", "corpus/questions"),
     "algo": ("algo/_base", "critic/value_model", "critic/monte_carlo"),
-    "optim": ("optim/adamw",),
+    "optimizer": ("optimizer/adamw", "optimizer/scratch"),
     "sampling": ("sampling/default",),
     "rollout": tuple(f"rollout/{name}" for name in ("native", "vllm", "vllm_server", "openai", "feedback", "gold")),
     "learner": tuple(f"learner/{name}" for name in ("torch", "lora", "deepspeed", "deepspeed_lora")),

@@ -46,7 +46,10 @@ def write(home: Path, runs: int, steps: int, slow: bool) -> int:
         algo = list(configs)[i % len(configs)]
         folder = home / f"{algo}-none-nano_math-nano-s{i}"
         folder.mkdir()
-        config = configs[algo] | {"seed": i // 4, "optim": configs[algo]["optim"] | {"lr": [1e-6, 2e-6][i % 8 // 4]}}
+        config = configs[algo] | {
+            "seed": i // 4,
+            "optimizer": configs[algo]["optimizer"] | {"lr": [1e-6, 2e-6][i % 8 // 4]},
+        }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "starts.jsonl").write_text(json.dumps({"choices": {"algo": algo, "reward": "accuracy"}}) + "\n")
         (folder / "result.json").write_text(json.dumps({"status": "finished", "steps": steps}))

@@ -57,7 +57,7 @@ def build(
     """Every part of a run, each from its own section of the config; those that need no torch are given."""
     device = runtime.prepare(config["threads"], config["learner"]["tf32"])
     report(world, machine_notes(config, start, device, world))
-    algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
+    algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
@@ -79,7 +79,7 @@ def build(
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )
-    learner = make_learner(config, model, tokenizer, algo, optim, device, world)
+    learner = make_learner(config, model, tokenizer, algo, optimizer, device, world)
     trackers = Trackers(None)
     if world.is_main and not config["probe"]:
         view = Progress(run_dir, name, config["steps"])
@@ -182,13 +182,13 @@ def make_sync_check(config: Config, device: torch.device) -> SyncCheck:
 
 
 def make_learner(
-    config: Config, model: Any, tokenizer: Any, algo: Any, optim: Any, device: torch.device, world: World
+    config: Config, model: Any, tokenizer: Any, algo: Any, optimizer: Any, device: torch.device, world: World
 ) -> Any:
     """The learner around a loaded model."""
     settings = {key: value for key, value in config["learner"].items() if key not in ("precision", "tf32")}
     setup = LearnerSetup(
         model=model,
-        optim=optim,
+        optimizer=optimizer,
         temperature=config["sampling"]["temperature"],
         total_updates=total_updates(config),
         vocabulary=vocabulary_size(tokenizer, model.config),

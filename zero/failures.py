@@ -45,7 +45,7 @@ def explain_failures(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]
         if disk_is_full(error):
             raise no_space(run_dir, "its files") from error
         if isinstance(error, FloatingPointError):
-            setting = "algo.critic.optim" if "algo.critic.optim" in str(error) else "optim"
+            setting = "algo.critic.optimizer" if "algo.critic.optimizer" in str(error) else "optimizer"
             remedy = _lower_rate(run_dir, config, setting, _first_bad_step(run_dir))
             raise Broken(f"{_where(run_dir)}: {error}; {remedy}") from error
         if is_memory(error):
@@ -88,11 +88,13 @@ def _first_bad_step(run_dir: Path) -> float:
     return step
 
 
-def _lower_rate(run_dir: Path, config: Mapping[str, Any], setting: str = "optim", first_bad: float = math.inf) -> str:
+def _lower_rate(
+    run_dir: Path, config: Mapping[str, Any], setting: str = "optimizer", first_bad: float = math.inf
+) -> str:
     """The remedy for diverged weights: a lower learning rate, without the checkpoints from step `first_bad` on.
     `setting` is the config key of the optimizer."""
-    optim = config["algo"]["critic"]["optim"] if setting != "optim" else config["optim"]
-    last, rate = _last_line(run_dir), optim["lr"]
+    optimizer = config["algo"]["critic"]["optimizer"] if setting != "optimizer" else config["optimizer"]
+    last, rate = _last_line(run_dir), optimizer["lr"]
     norm, last_rate = last.get("loss/grad_norm"), last.get("loss/learning_rate")
     state = ""
     if last.get("step"):

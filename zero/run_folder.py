@@ -6,7 +6,7 @@ weights.txt       a fingerprint of the model that it started from
 starts.jsonl      a line for each start: after which step, and what `resume_with` changed there
 result.json       how it ended
 
-The identity of a run never changes in its folder. Some settings may: `resume_with='optim.lr=1e-6 steps=200'` changes them
+The identity of a run never changes in its folder. Some settings may: `resume_with='optimizer.lr=1e-6 steps=200'` changes them
 from the newest checkpoint on. Later commands keep the change, whether they repeat it or not.
 """
 
@@ -37,7 +37,7 @@ CONFIG, QUESTIONS, WEIGHTS, RESULT = "config.yaml", "questions.yaml", "weights.t
 KEY = "resume_with"
 # Settings that a run may change when it continues: names, or prefixes of names
 ADJUSTABLE = tuple(
-    "steps threads evaluation.every samples. optim. learner. algo.critic.optim. algo.critic.micro_tokens".split()
+    "steps threads evaluation.every samples. optimizer. learner. algo.critic.optimizer. algo.critic.micro_tokens".split()
 ) + tuple(
     f"{engine}.{key}"
     for engine in ("rollout", "rollout.engine")
@@ -109,7 +109,7 @@ def parse_changes(value: Any) -> dict[str, Any]:
     for word in filter(None, (word.strip() for word in words)):
         key, equals, _ = word.partition("=")
         if not equals or not key:
-            raise InputError(KEY, value, f"is no list of settings; write {KEY}='optim.lr=1e-6 steps=200'")
+            raise InputError(KEY, value, f"is no list of settings; write {KEY}='optimizer.lr=1e-6 steps=200'")
         try:
             changes[key] = OmegaConf.select(OmegaConf.from_dotlist([word]), key)
         except (OmegaConfBaseException, YAMLError) as error:
@@ -196,9 +196,9 @@ def extension_notes(settings: Settings, done: int) -> list[str]:
     if old["steps"] == new["steps"]:
         return []
     lines = []
-    critic = (new["algo"].get("critic") or {}).get("optim") or {}
-    for name, optim in (("optim", new["optim"]), ("algo.critic.optim", critic)):
-        if (schedule := optim.get("schedule", "constant")) != "constant":
+    critic = (new["algo"].get("critic") or {}).get("optimizer") or {}
+    for name, optimizer in (("optimizer", new["optimizer"]), ("algo.critic.optimizer", critic)):
+        if (schedule := optimizer.get("schedule", "constant")) != "constant":
             lines.append(
                 f"{name}.schedule={schedule} was laid out over {old['steps']} steps; from step {max(done, 0) + 1} on it is "
                 f"that of {new['steps']}"

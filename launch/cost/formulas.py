@@ -157,7 +157,7 @@ def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: b
 
 def critic_gb(critic: Any, shape: Shape) -> float:
     """A learned critic is a second model of the same size, in float32, not sharded."""
-    return 16 * shape.parameters / GB if isinstance(critic, Mapping) and "optim" in critic else 0.0
+    return 16 * shape.parameters / GB if isinstance(critic, Mapping) and "optimizer" in critic else 0.0
 
 
 def host_gb(config: Mapping[str, Any], shape: Shape, gpus: int) -> float:

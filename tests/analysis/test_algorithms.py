@@ -41,7 +41,7 @@ def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 
             line |= {"eval/b/accuracy": end, "eval/b/length": 40.0 + seed, "eval/b/length_incorrect": 50.0}
         journal.append(line, step)
     config = dict.fromkeys(page.BUDGET, 2) | {
-        "optim": {"lr": lr},
+        "optimizer": {"lr": lr},
         "prompts": 4,
         "group_size": 2,
         "seed": seed,

@@ -81,18 +81,25 @@ def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
 def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path) -> None:
     for algo, prompts in (("grpo", 8), ("drgrpo", 16)):
         for seed, lr in ((0, 1e-6), (1, 2e-6)):
-            make(tmp_path / f"{algo}-{seed}", algo, seed, prompts=prompts, optim={"lr": lr}, checkpoint={"every": seed})
+            make(
+                tmp_path / f"{algo}-{seed}",
+                algo,
+                seed,
+                prompts=prompts,
+                optimizer={"lr": lr},
+                checkpoint={"every": seed},
+            )
     runs = read(tmp_path)
-    assert runs.varying() == ["algo", "optim.lr", "prompts"]  # not where or how often a run is saved
+    assert runs.varying() == ["algo", "optimizer.lr", "prompts"]  # not where or how often a run is saved
     groups = grouped(runs, ["algo", "prompts"])
     assert [group.label for group in groups] == ["drgrpo (n = 2)", "grpo (n = 2)"]
     text = "\n".join(curves_module.remarks(groups))
     assert "prompts: not the same in all groups, but changing together with algo" in text
-    assert "grpo (n = 2): its runs differ in optim.lr too" in text
+    assert "grpo (n = 2): its runs differ in optimizer.lr too" in text
     # two algorithms with one seed are one seed
-    assert [group.label for group in grouped(runs, ["optim.lr"])] == [
-        "optim.lr=1e-06 (n = 1)",
-        "optim.lr=2e-06 (n = 1)",
+    assert [group.label for group in grouped(runs, ["optimizer.lr"])] == [
+        "optimizer.lr=1e-06 (n = 1)",
+        "optimizer.lr=2e-06 (n = 1)",
     ]
     assert [group.label for group in grouped(runs, [])] == ["all runs (n = 2)"]
 

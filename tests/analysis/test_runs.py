@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("runs")
     for algo in ("grpo", "drgrpo"):
         for seed in (0, 1):
-            make(home / f"{algo}-{seed}", algo, seed, optim={"lr": 1e-6 if algo == "grpo" or seed else 2e-6})
+            make(home / f"{algo}-{seed}", algo, seed, optimizer={"lr": 1e-6 if algo == "grpo" or seed else 2e-6})
     return home
 
 
@@ -75,8 +75,8 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
     runs = read([folder])
     assert not runs.notes
     assert [run.name for run in runs.runs] == ["drgrpo-0", "drgrpo-1", "grpo-0", "grpo-1"]
-    assert list(runs.steps.columns[:9]) == ["run", "step", *AXES, "optim.lr"]
-    assert runs.varying() == ["algo", "optim.lr"]
+    assert list(runs.steps.columns[:9]) == ["run", "step", *AXES, "optimizer.lr"]
+    assert runs.varying() == ["algo", "optimizer.lr"]
     assert runs.run("drgrpo-0").axes == {
         "algo": "drgrpo",
         "template": "none",
@@ -84,9 +84,9 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
         "model": "nano",
         "reward": "accuracy",
         "seed": "0",
-        "optim.lr": "2e-06",
+        "optimizer.lr": "2e-06",
     }
-    for axis in ("run", *AXES, "optim.lr"):
+    for axis in ("run", *AXES, "optimizer.lr"):
         assert isinstance(runs.steps[axis].dtype, pd.CategoricalDtype)
     for run in runs.runs:
         rows = runs.steps[runs.steps["run"] == run.name].set_index("step")
@@ -102,7 +102,7 @@ def test_the_table_holds_what_the_journals_hold(folder: Path) -> None:
 
 def test_the_long_table_is_tidy_and_metrics_can_be_chosen(folder: Path) -> None:
     tidy = read([folder]).long(["length/*", "eval/nano_math/accuracy"])
-    assert list(tidy.columns) == ["run", "step", *AXES, "optim.lr", "metric", "value"]
+    assert list(tidy.columns) == ["run", "step", *AXES, "optimizer.lr", "metric", "value"]
     assert set(tidy["metric"]) == {f"length/{n}" for n in ("mean", "correct", "incorrect", "truncated")} | {
         "eval/nano_math/accuracy"
     }
@@ -216,7 +216,7 @@ def test_a_sweep_its_evaluations_and_its_missing_cells(tmp_path: Path) -> None:
     cells = {}
     for algo in ("grpo", "drgrpo"):
         run = make(tmp_path / algo, algo, 3)
-        config = yaml.safe_load((run / "config.yaml").read_text()) | {"optim": {"lr": 1e-6}}
+        config = yaml.safe_load((run / "config.yaml").read_text()) | {"optimizer": {"lr": 1e-6}}
         cells[algo] = sweep_cell(tmp_path, algo, "train", config, algo=algo, seed="3")
     config = {
         "benchmarks": {"limit": 8},
@@ -365,7 +365,7 @@ def same(folder: Path, uri: str) -> Runs:
     order = ["algo", "seed", "step"]
     ours, theirs = (r.steps.sort_values(order).reset_index(drop=True) for r in (runs, origin))
     assert set(runs.metrics) == set(origin.metrics)
-    for name in ("run", "step", "algo", "seed", "template", "optim.lr", *origin.metrics):
+    for name in ("run", "step", "algo", "seed", "template", "optimizer.lr", *origin.metrics):
         left, right = ours[name].to_numpy(), theirs[name].to_numpy()
         if name in origin.metrics:
             assert np.array_equal(left, right, equal_nan=True), name

@@ -20,11 +20,14 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("alg=grpo", "alg=grpo: ", "did you mean algo=grpo?"),
         ("question=nano_math", "question=nano_math: ", "did you mean questions=nano_math"),
         ("dataset=nano_math", "dataset=", "questions"), ("batch_size=8", "batch_size=8: ", "prompts"),
-        ("num_generations=8", "num_generations=8: ", "group_size"), ("lr=1e-4", "lr=1e-4: ", "optim.lr?"),
+        ("num_generations=8", "num_generations=8: ", "group_size"), ("lr=1e-4", "lr=1e-4: ", "optimizer.lr?"),
         ("trainer.max_steps=5", "trainer.max_steps=5: ", "steps"), ("model_name=x", "model_name=x: ", "model.path"),
         ("max_length=9", "max_length=9: ", "sampling.max_tokens"), ("kl_coef=0.1", "kl_coef=0.1: ", "algo.beta?"),
         ("temperature=1", "temperature=1: ", "sampling.temperature"), ("beta=1", "beta=1: ", "algo.beta"),
-        ("optimizer=muon", "optimizer=muon: ", "no choice of this command"),
+        ("optimizer=muon learner=deepspeed", "optimizer=muon: ", "needs them whole; optimizer=adamw, or learner=torch"),
+        ("optimizer.others.lr=1e-3 learner=deepspeed", "optimizer.others.lr=0.001: ", "share one setting"),
+        ("optimizer.others.lr=-1", "optimizer.others.lr=-1: ", "above 0"),
+        ("optimizer.others.lrr=1", "optimizer.others.lrr=1: ", "no such setting; did you mean optimizer.others.lr?"),
         ("grpo", "command line=grpo", "algo=grpo?"),
         ("algo=", "algo=: ", "no such option"), ("algo=null", "algo=null: ", "is needed"),
         ("~algo", "algo=null: ", "is needed"),
@@ -43,12 +46,12 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("steps.x=3", "steps.x=3: ", "one value"), ("steps=${foo}", "steps=${foo}: ", "names no setting"),
         ("steps=${seed", "steps=${seed: ", "cannot be"), ("steps=-3", "steps=-3: ", "above 0"),
         ("steps=3,", "steps=3,: ", "comma"),
-        ("optim.lr=inf", "optim.lr=inf: ", "finite"), ("optim.lr=1e400", "optim.lr=1e400: ", "finite"),
-        ("optim.lr=interval(1,2)", "optim.lr=interval(1,2): ", "without values"),
+        ("optimizer.lr=inf", "optimizer.lr=inf: ", "finite"), ("optimizer.lr=1e400", "optimizer.lr=1e400: ", "finite"),
+        ("optimizer.lr=interval(1,2)", "optimizer.lr=interval(1,2): ", "without values"),
         ("seed=range(5,1)", "seed=", "no values"),
-        ("optim.betas=[a,b]", "optim.betas.0=a: ", "a number"),
-        *((f"{optim}.betas={value} algo=ppo", f"{optim}.betas=", "two numbers")
-          for optim in ("optim", "algo.critic.optim") for value in ("[0.9]", "[]", "[0.9,0.95,0.99]", "[0.9,1.0]", "[-1,0.9]")),
+        ("optimizer.betas=[a,b]", "optimizer.betas.0=a: ", "a number"),
+        *((f"{optimizer}.betas={value} algo=ppo", f"{optimizer}.betas=", "two numbers")
+          for optimizer in ("optimizer", "algo.critic.optimizer") for value in ("[0.9]", "[]", "[0.9,0.95,0.99]", "[0.9,1.0]", "[-1,0.9]")),
         ("questions=countdown questions.rows.counts=[]", "questions.rows.counts=", "above 0"),
         ("checkpoint=5", "checkpoint=5: ", "checkpoint.every"),
         ("seed=range(0,9999999)", "command line=", "at most"),
@@ -106,7 +109,7 @@ def test_a_mistake_is_one_line_that_names_the_key(name: str) -> None:
 RIGHT = [  # command line, setting, value
     ("steps=3e3", "steps", 3000),
     ("steps=1e2", "steps", 100),
-    ("optim.lr=1", "optim.lr", 1.0),
+    ("optimizer.lr=1", "optimizer.lr", 1.0),
     ("run_dir=5", "run_dir", "5"),
     ("template.text=5", "template.text", "5"),
     ("model.stop=foo", "model.stop", ["foo"]),
@@ -171,7 +174,7 @@ def test_glob_is_the_options_that_match() -> None:
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        (["algo=grpo,drgrpo"], "algo"), (["seed=range(3)"], "seed"), (["optim.lr=1e-3,1e-4"], "optim.lr"),
+        (["algo=grpo,drgrpo"], "algo"), (["seed=range(3)"], "seed"), (["optimizer.lr=1e-3,1e-4"], "optimizer.lr"),
         (["algo=glob(grpo*)"], "algo"), (["model.path=a/b,c/d"], "model.path"),
         (["experiment=fig6_length", "seed=0,1"], "seed"),
         (["hydra/launcher=submitit_slurm"], "hydra/launcher"), (["hydra/launcher=foo", "-m"], "hydra/launcher"),
@@ -194,7 +197,7 @@ def test_a_bad_command_line_exits_with_2_before_anything_starts(
     output = capsys.readouterr()
     assert end.value.code == 2 and output.out == ""
     assert output.err.startswith((f"error: {key}=", f"error: {key}: ")) and output.err.count("\n") == 1
-    if key in ("algo", "seed", "optim.lr", "model.path") and len(arguments) == 1:
+    if key in ("algo", "seed", "optimizer.lr", "model.path") and len(arguments) == 1:
         assert "add -m" in output.err
     if "submitit" in arguments[0]:
         assert "did you mean slurm?" in output.err
@@ -238,7 +241,7 @@ def test_help_lists_what_the_command_has_and_says_what_settings_are(
     lines = {line.split(":")[0].strip(): line for line in output.splitlines()}
     assert "_base" not in next(line for line in output.splitlines() if line.startswith("algo: "))
     assert "# questions of a step" in lines["prompts"] and "# coefficient of an entropy bonus" in lines["entropy"]
-    assert not {"corpus", "optimizer"} & {line.partition(":")[0] for line in output.splitlines()}
+    assert not {"corpus", "out"} & {line.partition(":")[0] for line in output.splitlines()}
     monkeypatch.setattr(sys, "argv", ["train", "--version"])
     command.command_line("train", lambda: None)
     assert capsys.readouterr().out.startswith("r1-zero-suite ")

@@ -22,8 +22,8 @@ from zero.tracking.glossary import describe
 NAMES = experiments.with_claims()
 # What the sizes may differ in, besides conf/size: model, questions, engine, budget, and the published hyper-parameters
 OF_SIZE = re.compile(
-    r"(model|template|questions|benchmarks|rollout|learner|optim|sampling|evaluation|steps|prompts|group_size|updates|seed|n|k"
-    r"|algo\.(beta|entropy|kl_in|kl\._target_|critic\.optim\.lr))\b"
+    r"(model|template|questions|benchmarks|rollout|learner|optimizer|sampling|evaluation|steps|prompts|group_size|updates|seed|n|k"
+    r"|algo\.(beta|entropy|kl_in|kl\._target_|critic\.optimizer\.lr))\b"
 )
 MEASURED = re.compile(r"eval/[^/]+/(pass|maj)@\d+")
 

@@ -22,9 +22,12 @@ def named(*overrides: str, choices: dict[str, str] = CHOICES) -> str:
     ("overrides", "name"),
     [
         ((), START + "0"),
-        (("algo=drgrpo", "seed=3", "tracker=jsonl", "steps=5", "optim.lr=1e-4"), START + "3-optim.lr=0.0001-steps=5"),
-        (("steps=100", "optim.clip=1", "optim=adamw", "checkpoint.every=3", "name=x"), START + "0"),
-        (("optim.betas=[0.9,0.99]",), START + "0-optim.betas=0.9+0.99"),
+        (
+            ("algo=drgrpo", "seed=3", "tracker=jsonl", "steps=5", "optimizer.lr=1e-4"),
+            START + "3-optimizer.lr=0.0001-steps=5",
+        ),
+        (("steps=100", "optimizer.clip=1", "optimizer=adamw", "checkpoint.every=3", "name=x"), START + "0"),
+        (("optimizer.betas=[0.9,0.99]",), START + "0-optimizer.betas=0.9+0.99"),
         (("algo.advantage_clip=2", "learner=lora"), START + "0-algo.advantage_clip=2-learner=lora"),
     ],
 )
@@ -47,7 +50,7 @@ def test_shortened_names_still_differ() -> None:
         f"template.text={'x' * 300}",
         f"tracker.sweep={'y' * 50}",
         f"model.stop=[{'z' * 90}]",
-        "optim.weight_decay=0.125",
+        "optimizer.weight_decay=0.125",
     ]
     one, two = named(*long, "steps=7"), named(*long, "steps=8")
     assert "steps=7" in one and "steps=8" in two and "weight_decay=0.125" in one and max(len(one), len(two)) <= LONGEST
@@ -66,7 +69,7 @@ def test_different_settings_never_share_a_name() -> None:
         ["+reward.terms.mine=a.f"], ["+reward.terms.mine=b.f"], ["+reward.terms.mine=a.f", "+reward.terms.mine.weight=0.5"],
         ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:2.0}"],
         ["algo.correction={_target_:zero.objective.token_correction,_partial_:true,cap:3.0}"],
-        [f"template.text={'x' * 300}1"], [f"template.text={'x' * 300}2"], ["optim.lr=1e-4"], ["optim.lr=1e-5"],
+        [f"template.text={'x' * 300}1"], [f"template.text={'x' * 300}2"], ["optimizer.lr=1e-4"], ["optimizer.lr=1e-5"],
         ["model.path=zero/nano/base"], ["model.path=zero/nano/plain"], ["template.text='steps=5'"], ["template.text=''"],
     ]  # fmt: skip
     configs = [signature(check("train", line)) for line in lines]

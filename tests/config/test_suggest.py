@@ -12,7 +12,7 @@ from zero.config.suggest import section_names
 
 WORDS = {  # command -> what is typed -> what the answer holds
     "train": """
-        learning_rate=1e-5 optim.lr? | num_generations=8 group_size? | per_device_train_batch_size=8 prompts?
+        learning_rate=1e-5 optimizer.lr? | num_generations=8 group_size? | per_device_train_batch_size=8 prompts?
         max_completion_length=9 sampling.max_tokens? | beta=0.1 algo.beta? | kl_coef=0.1 algo.beta? | output_dir=x run_dir?
         report_to=wandb tracker? | num_train_epochs=2 epochs? | max_steps=9 steps? | save_steps=9 checkpoint.every?
         eval_steps=9 evaluation.every? | bf16=true learner.precision=bfloat16? | gradient_accumulation_steps=4 updates?
@@ -20,7 +20,7 @@ WORDS = {  # command -> what is typed -> what the answer holds
         gpu_memory_utilization=0.5 rollout.memory (with rollout=vllm)? | dataset=gsm8k questions=gsm8k
         path=x questions.path (with questions=file)? | logging_steps=9 every step is | device=cuda CUDA_VISIBLE_DEVICES
         gpus=2 torchrun | loss_type=dr_grpo algo=drgrpo? | lora_r=8 learner.lora.rank (with learner=lora)?
-        +reward.term.mine=a.f reward.terms.mine? | actor_rollout_ref.actor.optim.lr=1 mean optim.lr?
+        +reward.term.mine=a.f reward.terms.mine? | actor_rollout_ref.actor.optim.lr=1 mean optimizer.lr?
         data.train_batch_size=8 prompts? | trainer.logger=wandb tracker? | custom_reward_function.path=x reward?
         algorithm.gamma=1 algo.estimator.gamma (with algo=ppo)? | actor_rollout_ref.model.path=x mean model.path?
         samplng.temperature=1 mean sampling.temperature? | tracker.url=x mean tracker.uri? | algo.betas=1 mean algo.beta?
@@ -28,11 +28,11 @@ WORDS = {  # command -> what is typed -> what the answer holds
         log_every=1 every step is | load_in_4bit=true --help lists all | foo=1 --help lists all
         """,
     "evaluate": """
-        num_generations=8 mean n? | max_new_tokens=9 sampling.max_tokens? | lr=1 zero.train has optim.lr
-        algo.beta=1 zero.train has it | output_dir=x run_dir? | optim.lr=1 zero.train has it
+        num_generations=8 mean n? | max_new_tokens=9 sampling.max_tokens? | lr=1 zero.train has optimizer.lr
+        algo.beta=1 zero.train has it | output_dir=x run_dir? | optimizer.lr=1 zero.train has it
         """,
     "pretrain": """
-        lr=1 optimizer.matrices.lr? | max_grad_norm=1 mean clip? | num_epochs=2 corpus.epochs (with corpus=text)?
+        lr=1 optimizer.lr? | max_grad_norm=1 mean optimizer.clip? | num_epochs=2 corpus.epochs (with corpus=text)?
         output_dir=x mean out? | steps=9 corpus.tokens | batch_size=8 sequences? | n=8 zero.train has group_size
         """,
 }

@@ -14,10 +14,10 @@ from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch, rewards
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.records import Batch
 
-OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
+OPTIM = Optimizer(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 
 def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: float | None = 0.2) -> ValueModel:
@@ -29,7 +29,7 @@ def critic_of(folder: Path, micro_tokens: int = 10_000, seed: int = 0, clip: flo
         autocast=False,
         device=torch.device("cpu"),
         world=World(),
-        optim=OPTIM,
+        optimizer=OPTIM,
         clip=clip,
         micro_tokens=micro_tokens,
     )
@@ -77,7 +77,7 @@ def test_gradient_and_metrics_do_not_depend_on_how_the_batch_is_cut(tiny_folder:
         critic = critic_of(tiny_folder, micro_tokens)
         batch = judged(critic, name)
         caught: list[torch.Tensor] = []
-        critic.trained.optimizer.step = lambda c=critic, k=caught: k.extend(  # type: ignore[method-assign]
+        critic.trained.optimizers[0].step = lambda c=critic, k=caught: k.extend(  # type: ignore[method-assign]
             p.grad.flatten().clone() for _, p in c.trained.parameters() if p.grad is not None
         )
         results.append((critic.update(batch), torch.cat(caught)))

@@ -21,7 +21,7 @@ from zero import build
 from zero.config.check import check, instantiate
 from zero.distributed import World
 from zero.learner import deepspeed as learners
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.learner.policy import Policy
 from zero.models.load import load_model
 
@@ -29,10 +29,10 @@ from zero.models.load import load_model
 class Engine:
     """What DeepSpeedLearner uses of DeepSpeed's engine, for one rank in float32 at stage 2."""
 
-    def __init__(self, policy: Policy, optim: Optim, config: Any, device: torch.device, world: World) -> None:
+    def __init__(self, policy: Policy, optimizer: Optimizer, config: Any, device: torch.device, world: World) -> None:
         self.module = policy.to(device)
         parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer: Any = torch.optim.AdamW(parameters, betas=optim.betas, weight_decay=optim.weight_decay)
+        self.optimizer: Any = torch.optim.AdamW(parameters, betas=optimizer.betas, weight_decay=optimizer.weight_decay)
         self.optimizer.overflow = False
         self.clip, self.norm = config["gradient_clipping"], torch.tensor(0.0)
 
@@ -60,16 +60,16 @@ def learner_of(name: str, folder: Path, device: torch.device) -> Any:
         [
             f"learner={name}",
             "learner.micro_tokens=40",
-            "optim.lr=1e-4",
-            "optim.warmup=0",
+            "optimizer.lr=1e-4",
+            "optimizer.warmup=0",
             "algo.beta=0.1",
             "learner.reference_offload=true",
         ],
     )
     model, tokenizer, _ = load_model({"path": str(folder), "revision": None, "context": None})
     assert model.device.type == "cpu"
-    algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
-    return build.make_learner(config, model, tokenizer, algo, optim, device, World()), algo
+    algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
+    return build.make_learner(config, model, tokenizer, algo, optimizer, device, World()), algo
 
 
 @pytest.mark.parametrize("name", ["deepspeed", "deepspeed_lora"])

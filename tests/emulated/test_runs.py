@@ -30,8 +30,8 @@ TINY = [
     "checkpoint.every=1",
     "benchmarks.limit=2",
     "samples.every=5",
-    "optim.warmup=1",
-    "optim.lr=1e-3",
+    "optimizer.warmup=1",
+    "optimizer.lr=1e-3",
     "debug=sync",
 ]
 NANO = ["questions.rows.train=32", "questions.rows.heldout=8"]
@@ -89,7 +89,7 @@ def test_a_run(name: str, device: torch.device, models: dict[str, Path], tmp_pat
 def test_it_computes_what_the_cpu_computes(
     device: torch.device, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [*overrides_of("grpo, its reference on the CPU, lens", models), "lens=none", "optim.lr=1e-4"]
+    options = [*overrides_of("grpo, its reference on the CPU, lens", models), "lens=none", "optimizer.lr=1e-4"]
     train_here(tmp_path / "there", *options)
     monkeypatch.setattr(runtime, "prepare", lambda *_: torch.device("cpu"))
     train_here(tmp_path / "here", *options)

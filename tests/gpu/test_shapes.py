@@ -104,15 +104,15 @@ def parts_of(case: Case, folder: Path) -> tuple[Any, Any, Any, Any]:
         f"learner.precision={case.precision}",
         f"rollout={case.rollout}",
         f"learner.micro_tokens={case.micro}",
-        "optim.lr=1e-4",
+        "optimizer.lr=1e-4",
         "sampling.temperature=1.0",
     ]
     config = check("train", overrides)
     device = torch.device(case.device)
     model, tokenizer, _ = load_model({"path": str(folder), "revision": None, "context": None})
-    algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
+    algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
     engine = build.make_engine(config["rollout"], model, tokenizer, case.prompt + case.response, device)
-    learner = build.make_learner(config, model, tokenizer, algo, optim, device, World())
+    learner = build.make_learner(config, model, tokenizer, algo, optimizer, device, World())
     return engine, learner, algo, model.config
 
 

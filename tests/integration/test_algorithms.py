@@ -36,7 +36,7 @@ def test_supervised_learning_on_the_solutions_goes_through_the_same_loop(tmp_pat
         "prompts=16",
         "steps=4",
         "sampling.max_tokens=64",
-        "optim.warmup=1",
+        "optimizer.warmup=1",
     ]
     train_here(tmp_path / "run", *options, "evaluation.every=4", "benchmarks.limit=8")
     lines = journal(tmp_path / "run")
@@ -74,7 +74,7 @@ def test_sampled_completions_of_a_file_are_learnt_from_as_solutions(tmp_path: Pa
             "questions=file",
             f"questions.path={file}",
             *columns,
-            "optim.warmup=1",
+            "optimizer.warmup=1",
         ],
     )
     run(config, {}, "run")
@@ -99,7 +99,7 @@ def test_a_run_with_a_critic_survives_a_kill(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["drgrpo", "ppo"])
 def test_a_kl_in_the_reward_reaches_the_policy(name: str, tmp_path: Path) -> None:
-    options = [f"algo={name}", "steps=3", "optim.warmup=1", "optim.lr=1e-3", "sampling.max_tokens=32"]
+    options = [f"algo={name}", "steps=3", "optimizer.warmup=1", "optimizer.lr=1e-3", "sampling.max_tokens=32"]
     penalty = ["algo.kl_in=reward", "algo.kl._target_=zero.objective.k1"]
     train_here(tmp_path / "free", *options, "algo.measure_kl=true")
     train_here(tmp_path / "held", *options, *penalty, "algo.beta=1.0")

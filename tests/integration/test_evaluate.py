@@ -114,7 +114,7 @@ def test_checkpoints_measure_as_the_run_itself_did(trained: Path, tmp_path: Path
 @pytest.mark.parametrize("learner", ["torch", "lora"])
 def test_a_run_with_rounded_weights_is_evaluated_with_rounded_weights(learner: str, tmp_path: Path) -> None:
     """A checkpoint holds weights in a higher precision than those that the run computed with and exported."""
-    tiny = ["steps=1", "prompts=2", "group_size=1", "benchmarks.limit=2", "optim.warmup=1", "checkpoint.every=1"]
+    tiny = ["steps=1", "prompts=2", "group_size=1", "benchmarks.limit=2", "optimizer.warmup=1", "checkpoint.every=1"]
     run_dir = tmp_path / "run"
     train_here(
         run_dir,

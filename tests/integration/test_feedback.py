@@ -13,7 +13,7 @@ from tests.integration.runs import reproducible, texts, train_here, weights
 from tests.integration.test_evaluate import evaluate_here
 from zero.errors import InputError
 
-MANY = ["rollout=feedback", "questions=nano_countdown", "sampling.max_tokens=128", "optim.warmup=1"]
+MANY = ["rollout=feedback", "questions=nano_countdown", "sampling.max_tokens=128", "optimizer.warmup=1"]
 TINY = ["steps=3", "evaluation.every=3", "benchmarks.limit=8", "checkpoint.every=1", "samples.every=1"]
 
 

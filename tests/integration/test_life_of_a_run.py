@@ -26,7 +26,8 @@ from zero.config.cli import command_line
 from zero.distributed import World
 from zero.errors import Broken, InputError
 from zero.failures import explain_failures
-from zero.learner.optim import LOST, Optim, TrainableModule
+from zero.learner.optimizer import Optimizer
+from zero.learner.trainable import LOST, TrainableModule
 from zero.rollout import NotFinite
 from zero.run_folder import refuse_unless_adjustable, with_changes
 
@@ -41,7 +42,7 @@ TINY = (
     "benchmarks.limit=4",
     "samples.every=0",
 )
-CRITIC = "algo.critic.optim"
+CRITIC = "algo.critic.optimizer"
 
 
 def begin(*words: str) -> Process:
@@ -182,36 +183,38 @@ def test_a_run_that_is_prolonged_equals_one_that_was_as_long_from_its_start(fini
 def test_the_identity_of_a_run_cannot_be_changed_in_its_folder(finished: Path, tmp_path: Path) -> None:
     for words, message in {
         "{algo.beta:0.1}": r"resume_with=algo.beta=0.1: is part of what the run is .*model.path=.*run/model",
-        "optim=lora": r"optim=lora: holds settings of its own; give those that change, such as optim.lr=VALUE",
+        "optimizer=lora": r"optimizer=lora: holds settings of its own; give those that change, such as optimizer.lr=VALUE",
         "samples=3": "samples=3: holds settings of its own; .* such as samples.every=VALUE",
         "{prompts:8}": "prompts=8: is part of what the run is",
         "{learner:lora}": "trains other weights",
         "'learner=[torch]'": "no such option; there are deepspeed, ",
-        "{optim.betas:0.9}": "optim.betas=0.9: optim.betas is a list",
+        "{optimizer.betas:0.9}": "optimizer.betas=0.9: optimizer.betas is a list",
         "'learner.micro_tokens={a: 1}'": "learner.micro_tokens is one value",
-        "{optim.lt:0.1}": "no such setting; did you mean optim.lr",
-        "{optim.lr:-1}": "optim.lr=-1: must be above 0",
+        "{optimizer.lt:0.1}": "no such setting; did you mean optimizer.lr",
+        "{optimizer.lr:-1}": "optimizer.lr=-1: must be above 0",
         "{lens.every:5}": "give lens.every=5 by itself",
-        "optim": "is no list of settings",
+        "optimizer": "is no list of settings",
     }.items():
         with pytest.raises(InputError, match=message):
             train_here(finished, *TINY, f"resume_with={words}")
     with pytest.raises(InputError, match="there is no run in"):
         train_here(tmp_path / "new", *TINY, "resume_with={steps:4}")
     with pytest.raises(
-        InputError, match=r"optim.lr: 0.0002 -> 0.1\); .*take them out and add resume_with='optim.lr=0.1'"
+        InputError, match=r"optimizer.lr: 0.0002 -> 0.1\); .*take them out and add resume_with='optimizer.lr=0.1'"
     ):
-        train_here(finished, *TINY, "optim.lr=0.1")
+        train_here(finished, *TINY, "optimizer.lr=0.1")
 
 
 def test_a_diverged_policy_is_one_line_and_goes_on_with_a_lower_rate(tmp_path: Path) -> None:
-    words = (*TINY, "optim.lr=1e30", "optim.warmup=0", "sync_check.every=0")
-    message = r"not finite.*in step 1: gradient norm .*add resume_with='optim.lr=1e\+29': it goes on from checkpoint step_000001"
+    words = (*TINY, "optimizer.lr=1e30", "optimizer.warmup=0", "sync_check.every=0")
+    message = (
+        r"not finite.*in step 1: gradient norm .*add resume_with='optimizer.lr=1e\+29': .* from checkpoint step_000001"
+    )
     with pytest.raises(Broken, match=message):
         train_here(tmp_path / "run", *words)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["steps"], result["target_steps"]) == ("failed", 1, 2)
-    train_here(tmp_path / "run", *words, "resume_with={optim.lr:1e-5}")
+    train_here(tmp_path / "run", *words, "resume_with={optimizer.lr:1e-5}")
     assert journal(tmp_path / "run")[-1]["loss/learning_rate"] == pytest.approx(1e-5)
 
 
@@ -254,7 +257,7 @@ def test_a_run_cannot_go_on_where_its_checkpoints_are_gone_or_further(finished: 
 
 def test_a_diverged_critic_names_the_rate_of_the_critic(tmp_path: Path) -> None:
     critic = TrainableModule(
-        torch.nn.Linear(1, 1), Optim(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC
+        torch.nn.Linear(1, 1), Optimizer(0.1, (0.9, 0.9), 0, 0, 0, "constant", 0), 1, World(), setting=CRITIC
     )
     config = check("train", ["algo=ppo", f"{CRITIC}.lr=0.1"])
     for step in (2, 3, 4):

@@ -13,8 +13,8 @@ from tests.integration.test_evaluate import evaluate_here
 OPTIONS = [
     "learner=lora",
     "learner.lora.rank=4",
-    "optim.lr=1e-2",
-    "optim.warmup=1",
+    "optimizer.lr=1e-2",
+    "optimizer.warmup=1",
     "steps=3",
     "checkpoint.every=1",
     "sampling.max_tokens=32",

@@ -34,7 +34,7 @@ REPLACED = (
     "sampling.max_tokens",
     "evaluation",
     "questions.train",
-    "optim.warmup",
+    "optimizer.warmup",
 )
 BUDGET = [
     "steps=2",

@@ -29,7 +29,7 @@ def test_every_token_is_one_step_old_but_the_first_steps(stale: Path) -> None:
 
 def test_they_are_the_samples_of_the_weights_before(stale: Path, tmp_path: Path) -> None:
     """With a tiny learning rate step 1 samples from the initial weights, as the stale run's step 1 did."""
-    train_here(tmp_path / "still", *STALE[1:], "steps=2", "optim.lr=1e-30")
+    train_here(tmp_path / "still", *STALE[1:], "steps=2", "optimizer.lr=1e-30")
     names = ("step_000001.jsonl", "step_000002.jsonl")
     assert texts(tmp_path / "still", names) == texts(stale, names)
     train_here(tmp_path / "prompt", *STALE[1:])
@@ -45,7 +45,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(stale: Path, tmp_path: Path) -> N
 
 
 def test_two_ranks_sample_the_same(stale: Path, tmp_path: Path) -> None:
-    assert end(start(tmp_path / "two", *STALE, "sampling.max_tokens=48", "evaluation.every=3", "optim.warmup=0")) == [
+    assert end(
+        start(tmp_path / "two", *STALE, "sampling.max_tokens=48", "evaluation.every=3", "optimizer.warmup=0")
+    ) == [
         0,
         0,
     ]

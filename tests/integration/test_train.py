@@ -83,8 +83,8 @@ def test_a_finished_run_is_left_alone(straight: Path) -> None:
 
 
 def test_resuming_with_other_science_is_refused(straight: Path) -> None:
-    with pytest.raises(InputError, match=r"optim.lr: 0.0002 -> 0.001"):
-        train_here(straight, "optim.lr=0.001")
+    with pytest.raises(InputError, match=r"optimizer.lr: 0.0002 -> 0.001"):
+        train_here(straight, "optimizer.lr=0.001")
 
 
 @pytest.mark.parametrize("crash_at", [0, 1, 2, 5])

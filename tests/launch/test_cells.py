@@ -16,7 +16,7 @@ from zero.errors import InputError
 
 LINES = {
     "choices alone": ["algo=grpo", "template=r1"],
-    "plain values": ["seed=3", "optim.lr=1e-6", "checkpoint.every=7", "evaluation.temperature=0"],
+    "plain values": ["seed=3", "optimizer.lr=1e-6", "checkpoint.every=7", "evaluation.temperature=0"],
     "a value that others read": ["sampling.max_tokens=40"],
     "below a group that others read": ["questions.rows.train=64"],
     "text, quoted and not": ["tracker.experiment=x", "tracker.sweep='a b'"],
@@ -28,7 +28,7 @@ LINES = {
     "the same key twice": ["steps=4", "steps=5"],
     "required, given by a value": ["model=hf", f"model.path={ROOT / 'zero' / 'nano' / 'base'}"],
     "mended by a value": ["algo=grpo", "group_size=2", "prompts=4"],
-    "mixture of all": ["seed=1", "algo=dapo", "optim.lr=2e-6", "sampling.max_tokens=50", "learner=lora"],
+    "mixture of all": ["seed=1", "algo=dapo", "optimizer.lr=2e-6", "sampling.max_tokens=50", "learner=lora"],
 }
 
 
@@ -47,7 +47,7 @@ def test_the_short_way_gives_what_hydra_gives(typed: list[str]) -> None:
 def test_configs_of_cells_share_nothing() -> None:
     bases = Bases("train")
     one, _ = bases.resolve(["seed=1"])
-    one["optim"]["lr"] = 99.0
+    one["optimizer"]["lr"] = 99.0
     two, _ = bases.resolve(["seed=2"])
     assert two["seed"] == 2 and two == configs.check("train", ["seed=2"])
 
@@ -73,7 +73,7 @@ def test_one_bad_cell_refuses_the_whole_plan(typed: list[str], message: str) -> 
 
 
 def test_the_product_of_axes_with_names_that_show_what_differs() -> None:
-    planned = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optim.lr=1e-6", "hydra/launcher=local"])
+    planned = cells.plan(["algo=grpo,drgrpo", "seed=0,1", "optimizer.lr=1e-6", "hydra/launcher=local"])
     assert [(c.axes["algo"], c.axes["seed"]) for c in planned.cells.values()] == [
         ("grpo", "0"),
         ("grpo", "1"),
@@ -83,8 +83,8 @@ def test_the_product_of_axes_with_names_that_show_what_differs() -> None:
     for name, cell in planned.cells.items():
         assert name == cell.name and name.endswith("-" + cell.signature[:6])
         assert cell.signature == identity.signature(configs.check("train", cell.overrides))
-        assert cell.axes["optim.lr"] == "1e-06" and cell.steps == 100
-    other = cells.plan(["algo=drgrpo,grpo", "seed=0,1", "optim.lr=1e-6"])
+        assert cell.axes["optimizer.lr"] == "1e-06" and cell.steps == 100
+    other = cells.plan(["algo=drgrpo,grpo", "seed=0,1", "optimizer.lr=1e-6"])
     assert set(other.cells) == set(planned.cells)
 
 
@@ -192,7 +192,7 @@ def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
             "template=none,qwen_math,r1",
             "questions=nano_math,nano_gsm",
             "seed=range(0,21)",
-            "optim.lr=1e-6,2e-6,3e-6,4e-6",
+            "optimizer.lr=1e-6,2e-6,3e-6,4e-6",
         ]
     )
     assert len(planned.cells) == 1008
@@ -200,11 +200,14 @@ def test_a_thousand_cells_are_planned_in_ten_seconds() -> None:
 
 
 def test_a_setting_whose_default_refers_to_another_is_set_directly() -> None:
-    """optim.lr is ${model.recipe.lr}: a typed value replaces it, and no other setting refers to optim.lr."""
+    """optimizer.lr is ${model.recipe.lr}: a typed value replaces it, and no other setting refers to optimizer.lr."""
     base = compose.make_base("train", ())
     paths = {
-        key: compose.settable_path(base, configs.parsed(f"{key}=1")) for key in ("optim.lr", "model.recipe.lr", "seed")
+        key: compose.settable_path(base, configs.parsed(f"{key}=1"))
+        for key in ("optimizer.lr", "model.recipe.lr", "seed")
     }
-    assert paths == {"optim.lr": ["optim", "lr"], "model.recipe.lr": None, "seed": ["seed"]}
+    assert paths == {"optimizer.lr": ["optimizer", "lr"], "model.recipe.lr": None, "seed": ["seed"]}
     assert compose.may_refer_to("questions", ["questions", "rows"]) and compose.may_refer_to("a.b.c", ["a"])
-    assert not compose.may_refer_to("model.recipe.lr", ["optim", "lr"]) and compose.may_refer_to(".lr", ["optim", "lr"])
+    assert not compose.may_refer_to("model.recipe.lr", ["optimizer", "lr"]) and compose.may_refer_to(
+        ".lr", ["optimizer", "lr"]
+    )

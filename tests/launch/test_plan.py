@@ -131,8 +131,8 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment=simplerl_zero", "size=paper", "--node=1xH200"]) == 1
     output = capsys.readouterr()
     assert "the critic 122 of them on every GPU" in output.out and "host GB: CPU memory of a node" in output.out
-    assert main(["model=qwen2_5_math_1_5b", "optim.lr=1e-3", "--node=1xH200"]) == 0
-    assert "qwen2_5_math_1_5b: optim.lr=0.001 is known to ruin" in capsys.readouterr().err, (
+    assert main(["model=qwen2_5_math_1_5b", "optimizer.lr=1e-3", "--node=1xH200"]) == 0
+    assert "qwen2_5_math_1_5b: optimizer.lr=0.001 is known to ruin" in capsys.readouterr().err, (
         "the doubts of a run's start"
     )
     assert main(["algo=grpo"]) == 1 and "such as model=qwen2_5_1_5b" in capsys.readouterr().out

@@ -175,7 +175,7 @@ def test_another_line_in_the_same_folder_keeps_its_cells(tmp_path: Path, cluster
 def test_a_changed_setting_is_another_cell(tmp_path: Path, cluster: Cluster) -> None:
     submit.submit(prepared(tmp_path / "s", "seed=0"))
     (old,) = files.read_sweep(tmp_path / "s").cells
-    after = prepared(tmp_path / "s", "seed=0", "optim.lr=3e-5")
+    after = prepared(tmp_path / "s", "seed=0", "optimizer.lr=3e-5")
     assert old not in after.missing and len(after.missing) == 1
 
 
@@ -295,14 +295,14 @@ def test_no_more_are_queued_than_the_user_wants(tmp_path: Path, cluster: Cluster
 
 
 def test_a_deleted_folder_is_run_again_by_the_line_and_by_resume(tmp_path: Path, cluster: Cluster) -> None:
-    submission = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
+    submission = prepared(tmp_path, "seed=0,1", "optimizer.lr=2e-5")
     submit.submit(submission)
     one, two = submission.sweep.cells
     cluster.words = {f"1_{i}": type("W", (), {"state": "COMPLETED", "reason": "", "node": ""})() for i in (0, 1)}
     frozen = files.read_cell(tmp_path, one)
     finish(tmp_path, two)
     shutil.rmtree(tmp_path / one)
-    again = prepared(tmp_path, "seed=0,1", "optim.lr=2e-5")
+    again = prepared(tmp_path, "seed=0,1", "optimizer.lr=2e-5")
     assert (again.statuses[one].state, again.missing) == ("waiting", [one])
     queue.enqueue(tmp_path, again.sweep, again.statuses, [one], again.backend)  # as resume does
     assert files.read_cell(tmp_path, one) == frozen and cluster.submissions[-1][0] == [one]

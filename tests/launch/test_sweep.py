@@ -23,10 +23,10 @@ def test_a_sweep_and_its_cells_come_back_as_they_were_written(tmp_path: Path) ->
     sweep = Sweep("s", cells, {"partition": "gpu", "setup": ["x"]}, {"commit": "c"}, ("algo=a,b",))
     files.write_sweep(tmp_path, sweep)
     assert files.read_sweep(tmp_path) == sweep
-    configured = a_cell(config={"optim": {"lr": 1e-06}, "list": [1, None, "x"], "text": "${not}"})
+    configured = a_cell(config={"optimizer": {"lr": 1e-06}, "list": [1, None, "x"], "text": "${not}"})
     files.freeze_cell(tmp_path, configured)
     assert files.read_cell(tmp_path, "a-1") == configured
-    files.freeze_cell(tmp_path, a_cell(config={"optim": {"lr": 2.0}}))
+    files.freeze_cell(tmp_path, a_cell(config={"optimizer": {"lr": 2.0}}))
     assert files.read_cell(tmp_path, "a-1") == configured, "a cell that exists never changes"
 
 

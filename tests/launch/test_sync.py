@@ -41,7 +41,7 @@ def make_sweep(tmp_path: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     cells = {}
     for seed in range(count):
-        config = {"seed": seed, "optim": {"lr": 1e-6}, "tracker": {"lens": False}}
+        config = {"seed": seed, "optimizer": {"lr": 1e-6}, "tracker": {"lens": False}}
         cell = Cell(
             f"a-s{seed}",
             "train",
@@ -92,7 +92,7 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
         )
         assert (tags["kind"], tags["git_commit"]) == ("train", "c0ffee-dirty")
         assert "mlflow.parentRunId" not in tags, "MLflow's charts hide nested runs"
-        assert (run.data.params["algo"], run.data.params["optim.lr"]) == ("a", "1e-06")
+        assert (run.data.params["algo"], run.data.params["optimizer.lr"]) == ("a", "1e-06")
     assert deliver(folder) == (0, {}), "nothing is left to send"
     for name in ("a-s0", "a-s1"):
         (folder / name / LINK).unlink()  # what the previous delivery remembered is lost

@@ -24,12 +24,12 @@ from zero.critic.value_model import ValueModel
 from zero.distributed import World
 from zero.learner import Learner, LearnerSetup
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Metrics, Outcome, Prompt, Question, Verdict
 
 # A clip that binds, weight decay and momentum: with each, ranks that do not act as one would differ.
-OPTIM = Optim(1e-3, (0.9, 0.95), 0.1, 0.05, 0, "linear", 0.1)
+OPTIM = Optimizer(1e-3, (0.9, 0.95), 0.1, 0.05, 0, "linear", 0.1)
 CPU = torch.device("cpu")
 
 
@@ -152,7 +152,7 @@ def value_model(algo: Algorithm, model: Any, world: World, micro_tokens: int) ->
     """The algorithm's critic if it learns."""
     if getattr(algo.critic, "func", None) is not ValueModel:
         return None
-    settings: dict[str, Any] = dict(optim=OPTIM, clip=0.05, micro_tokens=micro_tokens)
+    settings: dict[str, Any] = dict(optimizer=OPTIM, clip=0.05, micro_tokens=micro_tokens)
     return ValueModel(model, total_updates=10, seed=0, autocast=False, device=CPU, world=world, **settings)
 
 

@@ -133,7 +133,7 @@ def test_cuts_and_gradient_checkpointing_change_nothing(tiny_folder: Path) -> No
 
     def gradient_of_trained(learner: TorchLearner) -> torch.Tensor:
         caught: list[torch.Tensor] = []
-        learner.trained.optimizer.step = lambda: caught.extend(
+        learner.trained.optimizers[0].step = lambda: caught.extend(
             p.grad.flatten() for _, p in learner.trained.parameters()
         )  # type: ignore
         learner.update(batch_of(algo), algo)
@@ -218,7 +218,7 @@ def test_impossible_adapters_are_one_clear_line(family: str, settings: Any, mess
 
 def test_the_option_of_the_command_line_makes_it(tiny_folder: Path, tokenizer: Any) -> None:
     config = check("train", ["learner=lora", "learner.lora.rank=3", "algo.beta=0.1"])
-    algo, optim = instantiate(config["algo"]), instantiate(config["optim"])
-    learner = make_learner(config, plain_model(tiny_folder), tokenizer, algo, optim, torch.device("cpu"), World())
+    algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
+    learner = make_learner(config, plain_model(tiny_folder), tokenizer, algo, optimizer, torch.device("cpu"), World())
     assert learner.adapters.config.r == 3 and learner.reference_state is None
     assert check("train", [])["learner"] == {k: v for k, v in config["learner"].items() if k != "lora"}

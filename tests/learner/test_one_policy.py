@@ -23,7 +23,7 @@ from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.learner import LearnerSetup
 from zero.learner.lora import Lora
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
 from zero.loop import make_mini_batches
 from zero.objective import sequence_correction, token_correction
@@ -40,7 +40,7 @@ def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False
     return TorchLearner(
         LearnerSetup(
             model,
-            Optim(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
+            Optimizer(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
             temperature=1.0,
             total_updates=UPDATES,
             vocabulary=600,
@@ -166,7 +166,7 @@ def test_a_truncated_sample_of_the_same_policy_has_ratio_1(tokenizer: Any, trunc
 def test_updates_that_change_nothing_clip_nothing(tiny_folder: Path, mixed: bool, epochs: int) -> None:
     """However rows are cut: GSPO's clip is ten times finer than the rounding of bfloat16 between two micro-batches."""
     frozen = replace(OPTIM, lr=1e-12)
-    learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optim=frozen, temperature=1.0)
+    learner = tiny_learner(tiny_folder, micro_tokens=60, autocast=mixed, optimizer=frozen, temperature=1.0)
     algo = load_algo("gspo")
     run: Any = SimpleNamespace(learner=learner, algo=algo, updates=4, epochs=epochs, seed=0)
     mini_batches = make_mini_batches(run, tiny_batch(algo), 0)

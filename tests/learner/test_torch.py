@@ -15,11 +15,12 @@ from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
 from zero.learner import LearnerSetup
-from zero.learner.optim import Optim, buckets
+from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
+from zero.learner.trainable import buckets
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
-OPTIM = Optim(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
+OPTIM = Optimizer(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 
 def learner_of(folder: Path, micro_tokens: int = 10_000, **changes: Any) -> TorchLearner:
@@ -69,7 +70,7 @@ def batch_of(algo: Algorithm, groups: list[Group] | None = None) -> Batch:
 def gradient(learner: TorchLearner, batch: Batch, algo: Algorithm) -> torch.Tensor:
     """The gradient `update` hands to the optimizer, caught before the step."""
     caught: list[torch.Tensor] = []
-    learner.trained.optimizer.step = lambda: caught.extend(
+    learner.trained.optimizers[0].step = lambda: caught.extend(
         learner.trained.exact(p).grad.flatten().clone() for p in learner.model.parameters()
     )  # type: ignore
     learner.update(batch, algo)
@@ -244,6 +245,6 @@ def test_micro_batches_keep_their_budget() -> None:
     ("schedule", "middle", "end"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)]
 )
 def test_learning_rate_schedules(schedule: str, middle: float, end: float) -> None:
-    optim = replace(OPTIM, lr=1.0, warmup=4, schedule=schedule, floor=0.1)
-    assert [optim.rate(u, 24) for u in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert optim.rate(14, 24) == pytest.approx(middle) and optim.rate(24, 24) == pytest.approx(end)
+    optimizer = replace(OPTIM, lr=1.0, warmup=4, schedule=schedule, floor=0.1)
+    assert [optimizer.rate(u, 24) for u in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert optimizer.rate(14, 24) == pytest.approx(middle) and optimizer.rate(24, 24) == pytest.approx(end)

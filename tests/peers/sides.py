@@ -21,7 +21,7 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch, rewards
 from zero.config.check import check, instantiate
 from zero.learner import LearnerSetup
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
 from zero.records import Batch, Completion, Group, Outcome, Prompt, Question, Verdict
 
@@ -242,7 +242,7 @@ def our_steps(
     learner = TorchLearner(
         LearnerSetup(
             model,
-            Optim(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0),
+            Optimizer(0.0, (0.9, 0.999), 0.0, 0.0, 0, "constant", 1.0),
             variant.temperature,
             total_updates=2,
             vocabulary=model.config.vocab_size,

@@ -40,7 +40,7 @@ from zero.questions import QuestionSet, Rows
 from zero.records import Question
 
 ROOT = Path(__file__).parents[2]
-TINY = ["length=64", "sequences=4", "micro_sequences=4", "log_every=5", "warmup=5"]
+TINY = ["length=64", "sequences=4", "micro_sequences=4", "log_every=5", "optimizer.warmup=5"]
 NEW = [
     *TINY,
     "corpus.stages.skills.tokens=3840",  # 15 steps
@@ -181,8 +181,7 @@ def test_pretraining_of_another_model_goes_on(llama: Path, tmp_path: Path, kind:
         *TINY,
         "corpus=text",
         "optimizer=adamw",
-        "optimizer.matrices.lr=3e-3",
-        "optimizer.rest.lr=3e-3",
+        "optimizer.lr=3e-3",
         "dtype=float32",
         f"corpus.path={file}",
         "corpus.fields=question+answer",
@@ -393,7 +392,7 @@ def test_the_recipe_of_numinaqa(tmp_path: Path) -> None:
     assert (stage["tokens"], stage["epochs"]) == (None, 2)
     texts = configs.instantiate(stage["documents"])(seed=0).texts
     assert texts == [f"{row['problem']}\n{row['solution']}" for row in rows]
-    assert config["optimizer"]["matrices"]["lr"] == config["optimizer"]["rest"]["lr"] == config["optimizer"]["lr"]
+    assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"]) == (2e-5, 0.1)
 
 
 ROWS = [Question("What is 1+1?", ("2", "two"), "a", "It is {answer}."), Question("1-1?", ("0",), "b", "None left.")]
@@ -485,10 +484,8 @@ def test_rows_that_hold_no_text_are_left_out_or_refused(tmp_path: Path, value: s
 def test_a_step_that_is_not_finite_is_not_saved(gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("one two\n\nthree four\n\n" * 40)
     text = [*TINY, "corpus=text", f"corpus.path={tmp_path / 'a.txt'}", f"model.path={gpt2}", f"out={tmp_path / 'out'}"]
-    rates = ["optimizer=adamw", "optimizer.matrices.lr=1e30", "optimizer.rest.lr=1e30", "warmup=1", "log_every=1"]
-    with pytest.raises(
-        Broken, match=r"step 2: loss .*: not finite; nothing of it is kept; lower optimizer\.matrices\.lr"
-    ):
+    rates = ["optimizer=adamw", "optimizer.lr=1e30", "optimizer.warmup=1", "log_every=1"]
+    with pytest.raises(Broken, match=r"step 2: loss .*: not finite; nothing of it is kept; lower optimizer\.lr"):
         pretrain(*text, *rates, "checkpoint.every=1", "corpus.tokens=7680")
     assert "tokens=7680: " not in capsys.readouterr().err  # read once or less: nothing to note
     assert not (tmp_path / "out" / "config.json").exists()
@@ -528,8 +525,8 @@ def test_the_same_command_after_the_end_says_so(
     before = lasting(pretrained)
     assert pretrain(*NEW, f"out={pretrained}") == log(pretrained)[-1]
     assert f"finished: {pretrained}" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"other settings \(clip: 1.0 -> 2.0\)"):
-        pretrain(*NEW, "clip=2.0", f"out={pretrained}")
+    with pytest.raises(InputError, match=r"other settings \(optimizer.clip: 1.0 -> 2.0\)"):
+        pretrain(*NEW, "optimizer.clip=2.0", f"out={pretrained}")
     assert lasting(pretrained) == before
 
 

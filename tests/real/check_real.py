@@ -38,7 +38,7 @@ GSM8K = [
     "prompts=2",
     "group_size=4",
     "sampling.max_tokens=160",
-    "optim.lr=2e-6",
+    "optimizer.lr=2e-6",
     "benchmarks.limit=4",
 ]
 COUNTDOWN = [  # easy on purpose: this model must find right answers before it can learn from them
@@ -58,8 +58,8 @@ COUNTDOWN = [  # easy on purpose: this model must find right answers before it c
     "prompts=6",
     "group_size=8",
     "sampling.max_tokens=24",
-    "optim.lr=1e-5",
-    "optim.warmup=2",
+    "optimizer.lr=1e-5",
+    "optimizer.warmup=2",
     "benchmarks.limit=16",
 ]
 

@@ -289,7 +289,7 @@ def test_logits_that_are_not_finite_are_one_line(tokenizer: Any, sampling: Sampl
         model.model.layers[0].self_attn.k_proj.weight[0, 0] = float("nan")
     engine = engine_of(model, tokenizer)
     engine.version = version
-    cause = "lower optim.lr" if version else "check model.path"
+    cause = "lower optimizer.lr" if version else "check model.path"
     with pytest.raises(NotFinite, match=f"logits are not finite after {version} steps: .*{cause}"):
         engine.generate(prompts_of(tokenizer), 2, sampling)
 

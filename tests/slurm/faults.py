@@ -17,7 +17,7 @@ from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, s
 from zero.files import read_json
 
 NODES = 12
-TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optim.warmup=1"]  # 4 ranks on 2 cores: few steps
+TWO = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "optimizer.warmup=1"]  # 4 ranks on 2 cores: few steps
 
 
 def only(*nodes: int) -> dict[str, str]:

@@ -181,7 +181,7 @@ def test_a_thousand_cells_cost_seconds(lab: Path, happened: Happened, capsys: py
     folder = lab / "thousand"
     for scenario in SCENARIOS:
         happened[scenario.__name__].exception()  # this one is a measurement: nothing beside it
-    line = [*cell("optim.lr=1e-5,2e-5,3e-5,4e-5"), *launcher_settings(folder, array_parallelism=60, **HOLD)]
+    line = [*cell("optimizer.lr=1e-5,2e-5,3e-5,4e-5"), *launcher_settings(folder, array_parallelism=60, **HOLD)]
     few = typed(*SUBMIT, "seed=range(0,10)", *cell(), *launcher_settings(lab / "ten"), "--dry-run")
     plan = typed(*SUBMIT, "seed=range(0,250)", *line, "--dry-run")
     submitted = typed(*SUBMIT, "seed=range(0,250)", *line)

@@ -133,10 +133,12 @@ def multirun(folder: Path) -> Facts:
     old = sorted({name for array in seen["jobs more"] for name in array})
     seen["old"] = contents(folder, old)
     # held: it is enough that they are new
-    seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optim.lr=2e-5", **HOLD))
+    seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optimizer.lr=2e-5", **HOLD))
     seen["jobs edited"] = jobs(folder)
     seen["held"] = queued(folder.name, "PENDING")
-    seen["cancel"] = typed(*STATUS, folder, "cancel", "optim.lr=0.00002", "--yes")  # the same number, written otherwise
+    seen["cancel"] = typed(
+        *STATUS, folder, "cancel", "optimizer.lr=0.00002", "--yes"
+    )  # the same number, written otherwise
     seen["old after"], seen["states"] = contents(folder, old), states(folder)
     return seen
 

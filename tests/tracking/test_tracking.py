@@ -80,7 +80,7 @@ def clocks_apart(points: Points) -> Points:
     return sorted((name, step, 0.0 if name == "time/unix" else value) for name, step, value in points)
 
 
-CONFIG = {"seed": 3, "optim": {"lr": 1e-6}, "long": "x" * 7000, "odd key!": ""}
+CONFIG = {"seed": 3, "optimizer": {"lr": 1e-6}, "long": "x" * 7000, "odd key!": ""}
 
 
 def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience: float = 90.0) -> Trackers:
@@ -272,7 +272,7 @@ def test_a_tracker_that_cannot_be_made_costs_one_line(tmp_path: Path, capsys: py
 
 
 def test_the_folder_tells_axes_settings_and_versions(tmp_path: Path) -> None:
-    choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optim": "adamw"}
+    choices = {"algo": "drgrpo", "template": "r1", "questions": "nano_math", "model": "nano", "optimizer": "adamw"}
     config = {"seed": 3, "steps": 9, "algo": {"beta": 0.0}, "model": {"path": None}, "tracker": {"uri": "http://x"}}
     line = start(choices, "cpu", 2)
     start_run(tmp_path, config, **line)
@@ -369,7 +369,7 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "a run"
     assert (run.data.tags["algo"], run.data.tags["kind"]) == ("drgrpo", "train")
-    settings = {"seed": "3", "optim.lr": "1e-06", "long": "x" * 6000, "odd key_": ""}
+    settings = {"seed": "3", "optimizer.lr": "1e-06", "long": "x" * 6000, "odd key_": ""}
     assert run.data.params == {"algo": "drgrpo"} | settings
     history = client_of(store).get_metric_history(run.info.run_id, "train/reward")
     stamps = {line["step"]: round(1000 * line["time/unix"]) for line in journals.read(run_dir)}

@@ -37,16 +37,16 @@ TARGETS: dict[str, tuple[str, ...]] = {
             "group_size evaluation.n": "n",
             "evaluation.n": "val_n eval_n num_generations_eval n_eval",
             "evaluation.temperature": "eval_temperature val_temperature",
-            "optim.lr optimizer.matrices.lr": "lr learning_rate actor_lr actor_learning_rate",
-            "algo.critic.optim.lr": "critic_lr value_lr critic_learning_rate vf_lr value_learning_rate critic.optim.lr",
-            "optim.weight_decay optimizer.rest.weight_decay": "weight_decay wd",
-            "optim.warmup warmup": "warmup_steps warmup_ratio lr_warmup_steps num_warmup_steps lr_warmup "
+            "optimizer.lr": "lr learning_rate actor_lr actor_learning_rate",
+            "algo.critic.optimizer.lr": "critic_lr value_lr critic_learning_rate vf_lr value_learning_rate critic.optim.lr",
+            "optimizer.weight_decay": "weight_decay wd",
+            "optimizer.warmup": "warmup_steps warmup_ratio lr_warmup_steps num_warmup_steps lr_warmup "
             "lr_warmup_ratio lr_warmup_steps_ratio warmup_proportion",
-            "optim.schedule": "lr_scheduler lr_scheduler_type scheduler lr_schedule warmup_style lr_decay",
-            "optim.clip clip": "max_grad_norm grad_clip clip_grad gradient_clipping grad_norm clip_grad_norm "
+            "optimizer.schedule": "lr_scheduler lr_scheduler_type scheduler lr_schedule warmup_style lr_decay",
+            "optimizer.clip": "max_grad_norm grad_clip clip_grad gradient_clipping grad_norm clip_grad_norm "
             "max_norm clip_gradients",
-            "optim.betas optimizer.rest.betas": "betas adam_betas adam_beta1 adam_beta2 adam_beta beta1 beta2",
-            "optim optimizer": "optimizer optimiser optim",
+            "optimizer.betas": "betas adam_betas adam_beta1 adam_beta2 adam_beta beta1 beta2",
+            "optimizer": "optimiser optim",
             "model.path": "model_name model_name_or_path model_path pretrained pretrained_model base_model hf_model policy "
             "actor_model pretrain pretrained_model_name_or_path actor_model_path model_id policy_model",
             "model.revision": "revision model_revision",

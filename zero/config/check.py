@@ -139,6 +139,7 @@ def check_together(config: Mapping[str, Any]) -> None:
                 remedy = "this engine does not say how much that keeps, and the learner must know"
                 remedy += f"; set it to {off:g}, or take rollout=native"
                 raise InputError(f"sampling.{key}", config["sampling"][key], remedy)
+        check_optimizer(config["optimizer"], config["learner"])
     questions = config.get("questions") or {}
     hub = questions.get("hub")
     if hub is not None and not (questions["path"] or hub["id"]):
@@ -160,6 +161,19 @@ def check_together(config: Mapping[str, Any]) -> None:
     for k in config.get("k", ()):
         if k > config["n"] or k < 1:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
+
+
+def check_optimizer(optimizer: Mapping[str, Any], learner: Mapping[str, Any]) -> None:
+    """InputError for an optimizer that a learner which cuts parameters into flat pieces cannot have."""
+    if not str(learner["_target_"]).startswith(limits.CUTTING):
+        return
+    if (make := optimizer["make"]["_target_"]) != limits.ELEMENTWISE:
+        remedy = "DeepSpeed cuts matrices into flat pieces, and this optimizer needs them whole; optimizer=adamw, or learner=torch"
+        raise InputError("optimizer", make.rpartition(".")[2], remedy)
+    for name, value in optimizer["others"].items():
+        if value is not None:
+            remedy = "DeepSpeed's pieces hold parameters of every kind, so all share one setting; leave it out, or learner=torch"
+            raise InputError(f"optimizer.others.{name}", value, remedy)
 
 
 def check_solutions(config: Mapping[str, Any]) -> None:

@@ -45,6 +45,13 @@ def _under(group: str, **limits: Limit) -> dict[str, Limit]:
     return {f"{group}.{name}": limit for name, limit in limits.items()}
 
 
+OPTIMIZER = {
+    **dict.fromkeys(("weight_decay", "clip", "warmup"), NOT_NEGATIVE),
+    "lr": POSITIVE,
+    "floor": SHARE,
+    "decay_from": SHARE_BELOW_1,
+    "schedule": one_of("constant", "linear", "cosine", "wsd"),
+}
 # Limits of numbers and words, by group. Types are those of the defaults.
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys("steps prompts group_size updates epochs threads n at_once".split(), POSITIVE),
@@ -64,9 +71,10 @@ LIMITS: dict[str, Limit] = {
     **_under("algo.correction", cap=POSITIVE),
     **_under("algo.estimator", gamma=SHARE, lam=SHARE),
     **_under("algo.critic", clip=POSITIVE, samples=POSITIVE, every=POSITIVE, micro_tokens=POSITIVE),
-    **_under("algo.critic.optim", lr=POSITIVE),
-    **_under("optim", lr=POSITIVE, weight_decay=NOT_NEGATIVE, clip=NOT_NEGATIVE, warmup=NOT_NEGATIVE, floor=SHARE),
-    **_under("optim", schedule=one_of("constant", "linear", "cosine")),
+    **_under("optimizer", **OPTIMIZER),
+    **_under("optimizer.others", lr=POSITIVE, weight_decay=NOT_NEGATIVE),
+    **_under("algo.critic.optimizer", **OPTIMIZER),
+    **_under("algo.critic.optimizer.others", lr=POSITIVE, weight_decay=NOT_NEGATIVE),
     **_under("learner", micro_tokens=POSITIVE, precision=PRECISIONS),
     **_under("learner.lora", rank=POSITIVE, alpha=POSITIVE),
     **_under("rollout", max_rows=POSITIVE, batched_tokens=POSITIVE, cache_gib=POSITIVE, precision=PRECISIONS),
@@ -75,11 +83,8 @@ LIMITS: dict[str, Limit] = {
         "rollout", timeout=POSITIVE, concurrency=POSITIVE, retries=NOT_NEGATIVE, attempts=POSITIVE, least=POSITIVE
     ),
     # zero.pretrain
-    **dict.fromkeys("length sequences micro_sequences log_every warmup".split(), POSITIVE),
+    **dict.fromkeys("length sequences micro_sequences log_every".split(), POSITIVE),
     **_under("tokenizer", size=POSITIVE, documents=POSITIVE),
-    "clip": NOT_NEGATIVE,
-    "floor": SHARE,
-    "decay_from": SHARE_BELOW_1,
     "dtype": FLOATS,
 }
 
@@ -103,6 +108,8 @@ LISTS: dict[str, Limit] = {
 # the engine whose responses are reference solutions
 IMITATING, COMPARING = ("zero.objective.ones",), ("zero.objective.batch_whitened",)
 SOLUTIONS = "zero.rollout.solutions.GoldEngine"
+# Learners that cut all parameters into flat pieces, and the one optimizer that does not mind
+CUTTING, ELEMENTWISE = "zero.learner.deepspeed.", "zero.learner.optimizer.adamw"
 
 # Settings that may be null although their default is a value; and those under which users may add names of their own
 NULLABLE = (
@@ -133,7 +140,7 @@ OPEN = (
 # Types of settings that are null by default, by the last word of their names; a function is a mapping with `_target_`
 OPTIONAL: dict[str, str] = {
     **dict.fromkeys("context limit tokens max_rows train".split(), "a whole number"),
-    **dict.fromkeys("advantage_clip tolerance epochs cap".split(), "a number"),
+    **dict.fromkeys("advantage_clip tolerance epochs cap lr weight_decay".split(), "a number"),
     **dict.fromkeys(
         "run_dir run name out path folder uri url sweep revision split config id answer_after published model dtype".split(),
         "text",

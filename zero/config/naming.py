@@ -1,6 +1,6 @@
 """The name of a run, and so its folder: its axes, its seed, then every setting that differs from the default.
 
-drgrpo-none-nano_math-nano-s0-optim.lr=0.0001-steps=5. Long values are shortened: a path to its file's name, a structure to
+drgrpo-none-nano_math-nano-s0-optimizer.lr=0.0001-steps=5. Long values are shortened: a path to its file's name, a structure to
 the last word of its target. A name with a shortened value ends in a hash of what was typed, so that runs with different
 settings never share a folder.
 """

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from zero.cpu import packing as packed
 from zero.distributed import World
-from zero.learner.optim import Optim, TrainableModule, of_update
+from zero.learner.optimizer import Optimizer
+from zero.learner.trainable import TrainableModule, update_metrics
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
 
@@ -32,7 +33,7 @@ class ValueModel:
         autocast: bool,
         device: torch.device,
         world: World,
-        optim: Optim,
+        optimizer: Optimizer,
         clip: float | None,
         micro_tokens: int,
     ) -> None:
@@ -47,7 +48,7 @@ class ValueModel:
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
         module = torch.nn.ModuleDict({"body": self.body, "head": self.head})
-        self.trained = TrainableModule(module, optim, total_updates, world, setting="algo.critic.optim")
+        self.trained = TrainableModule(module, optimizer, total_updates, world, setting="algo.critic.optimizer")
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ class ValueModel:
             "critic/loss": sum(sums["loss"] for sums in self.world.gather_dicts({"loss": total})) / tokens,
             "critic/value": float(values.sum()) / tokens,
             "critic/explained_variance": 1 - unexplained / variance if variance > 1e-12 else 0.0,
-            **of_update("critic", norm, rate),
+            **update_metrics("critic", norm, rate),
         }
 
     def _micro_batches(self, batch: Batch) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import dtype as Dtype
 
 from zero.algorithm import Algorithm
 from zero.distributed import World
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.records import Batch, Metrics
 
 
@@ -22,7 +22,7 @@ class LearnerSetup:
     """What a learner is given of a run, whatever its own settings are."""
 
     model: Any  # a causal language model of transformers, in float32
-    optim: Optim
+    optimizer: Optimizer
     temperature: float  # of sampling: log-probabilities are those at it
     total_updates: int
     vocabulary: int

@@ -29,9 +29,9 @@ from zero.learner.deepspeed_setup import check, settings, start
 from zero.learner.deepspeed_shards import MOMENTS, Shards
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
-from zero.learner.optim import of_update, skipped_in_a_row
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
+from zero.learner.trainable import skipped_in_a_row, update_metrics
 from zero.records import Batch, Metrics
 
 
@@ -50,8 +50,8 @@ class DeepSpeedLearner:
         offload_parameters: bool = False,
     ) -> None:
         check(stage, offload_parameters)
-        optim, autocast, device, world = setup.optim, setup.autocast, setup.device, setup.world
-        self.optim, self.total_updates, self.micro_tokens = optim, setup.total_updates, micro_tokens
+        optimizer, autocast, device, world = setup.optimizer, setup.autocast, setup.device, setup.world
+        self.optimizer, self.total_updates, self.micro_tokens = optimizer, setup.total_updates, micro_tokens
         self.device, self.world, self.updates, self.skipped = device, world, 0, 0
         self.dtype = torch.bfloat16 if autocast else torch.float32
         self.adapters = lora.onto(setup.model, setup.seed) if lora else None
@@ -65,8 +65,8 @@ class DeepSpeedLearner:
             for name, p in setup.model.named_parameters()
             if autocast and p.requires_grad and not torch.equal(p, p.bfloat16().float())
         }
-        config = settings(stage, offload_optimizer, offload_parameters, autocast, optim.clip, device)
-        self.engine = start(policy, optim, config, device, world)
+        config = settings(stage, offload_optimizer, offload_parameters, autocast, optimizer.clip, device)
+        self.engine = start(policy, optimizer, config, device, world)
         self.shards = Shards(self.engine, self.model, stage, world)
         if self.adapters and stage == 3:
             self.shards.used_by({layer: self.adapters.used(layer) for layer in self.adapters.layers.values()})
@@ -115,12 +115,12 @@ class DeepSpeedLearner:
                     self.engine.backward(loss * self.world.size)  # DeepSpeed takes the mean over ranks
         metrics = metric_sums.metrics(self.world)
         norm, rate = self._step(bool(learns_N.any()))
-        return metrics | of_update("loss", norm, rate)
+        return metrics | update_metrics("loss", norm, rate)
 
     def _step(self, learned: bool) -> tuple[float, float]:
         """Returns (norm before clipping, learning rate). Without `learned` no step is taken: momentum and weight decay would
         change weights that no row trains."""
-        rate = self.optim.rate(self.updates, self.total_updates)
+        rate = self.optimizer.rate(self.updates, self.total_updates)
         norm = 0.0
         if learned:
             for group in self.engine.optimizer.param_groups:
@@ -130,9 +130,9 @@ class DeepSpeedLearner:
             norm = math.nan if overflow else float(self.engine.get_global_grad_norm())
             if not overflow and not math.isfinite(norm):
                 raise FloatingPointError(
-                    f"the gradient norm of optimizer step {self.updates} is {norm}: lower optim.lr"
+                    f"the gradient norm of optimizer step {self.updates} is {norm}: lower optimizer.lr"
                 )
-            self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, "optim", self.world)
+            self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, "optimizer", self.world)
         self.updates += 1
         return norm, rate
 

@@ -20,7 +20,7 @@ import torch
 
 from zero.distributed import World
 from zero.errors import InputError
-from zero.learner.optim import Optim
+from zero.learner.optimizer import Optimizer
 from zero.paths import pip_install
 
 STAGES = (1, 2, 3)
@@ -61,7 +61,9 @@ def settings(
     }
 
 
-def start(policy: torch.nn.Module, optim: Optim, config: Mapping[str, Any], device: torch.device, world: World) -> Any:
+def start(
+    policy: torch.nn.Module, optimizer: Optimizer, config: Mapping[str, Any], device: torch.device, world: World
+) -> Any:
     """A DeepSpeed engine around the module, its trainable parameters under AdamW."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
     # DeepSpeed calls collectives by deprecated names, of which torch warns at each call.
@@ -74,7 +76,7 @@ def start(policy: torch.nn.Module, optim: Optim, config: Mapping[str, Any], devi
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         # It would be compiled at the start, for a call that is never made here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        adamw = torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+        [adamw] = optimizer.build(parameters)
         engine, *_ = deepspeed.initialize(
             model=policy, model_parameters=parameters, optimizer=adamw, config=dict(config), dist_init_required=False
         )

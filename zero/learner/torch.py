@@ -13,9 +13,9 @@ from zero.algorithm import Algorithm
 from zero.learner import LearnerSetup
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
-from zero.learner.optim import TrainableModule, of_update
 from zero.learner.policy import Policy, prepared
 from zero.learner.token_metrics import MetricSums
+from zero.learner.trainable import TrainableModule, update_metrics
 from zero.records import Batch, Metrics
 
 
@@ -39,7 +39,7 @@ class TorchLearner:
         self.policy = Policy(self.model, setup.temperature, setup.vocabulary, setup.autocast)
         self.plain_head = self.policy.plain_head
         self.trained = TrainableModule(
-            self.model, setup.optim, setup.total_updates, setup.world, rounded=setup.autocast
+            self.model, setup.optimizer, setup.total_updates, setup.world, rounded=setup.autocast
         )
         self.reference_state: dict[str, Tensor] | None = None
         if setup.keep_reference and self.adapters is None:  # with adapters the base model is the initial policy
@@ -79,7 +79,7 @@ class TorchLearner:
             metric_sums.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
         metrics = metric_sums.metrics(self.world)
         norm, rate = self.trained.step()
-        return metrics | of_update("loss", norm, rate)
+        return metrics | update_metrics("loss", norm, rate)
 
     def probe(self, batch: Batch, slopes: Slopes, algorithms: int, *, entropy: bool) -> Probed:
         """What `algorithms` other losses would do to this policy: see zero.learner.gradient_probe.probe. Changes nothing."""

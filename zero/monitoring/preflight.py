@@ -50,25 +50,25 @@ def doubts(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> list[str]:
 
 def settings_doubts(config: Mapping[str, Any], parameters: float) -> list[str]:
     """Warnings about settings that are known to ruin a model of this many parameters, or to change it hardly at all."""
-    fitting, learner, optim = recipes.of_size(parameters), config["learner"], config["optim"]
+    fitting, learner, optimizer = recipes.of_size(parameters), config["learner"], config["optimizer"]
     key, where = ("lora_lr", "the adapters of a model") if "lora" in learner else ("lr", "a model")
     usual, most, size = fitting[key], fitting[f"{key}_max"], f"{where} of {parameters / 1e6:,.4g} M parameters"
     samples = "form" not in config["rollout"]  # supervised learning takes higher rates
     doubts = []
-    if samples and optim["lr"] > most:
+    if samples and optimizer["lr"] > most:
         doubts.append(
-            f"optim.lr={optim['lr']:g} is known to ruin {size}: {usual:g} is usual, above {most:g} it collapses"
+            f"optimizer.lr={optimizer['lr']:g} is known to ruin {size}: {usual:g} is usual, above {most:g} it collapses"
         )
-    elif optim["lr"] < usual / TOO_LOW:
-        doubts.append(f"optim.lr={optim['lr']:g} moves {size} hardly at all: {usual:g} is usual")
+    elif optimizer["lr"] < usual / TOO_LOW:
+        doubts.append(f"optimizer.lr={optimizer['lr']:g} moves {size} hardly at all: {usual:g} is usual")
     updates = config["steps"] * config["updates"] * config["epochs"]
-    if optim["warmup"] >= updates:
+    if optimizer["warmup"] >= updates:
         doubts.append(
-            f"optim.warmup={optim['warmup']} lasts for all {updates} optimizer steps: optim.lr is never reached"
+            f"optimizer.warmup={optimizer['warmup']} lasts for all {updates} optimizer steps: optimizer.lr is never reached"
         )
     critic = config["algo"]["critic"]
-    if critic and "optim" in critic and (rate := critic["optim"]["lr"]) > fitting["critic_lr"] * TOO_LOW:
-        doubts.append(f"algo.critic.optim.lr={rate:g} is far above the usual {fitting['critic_lr']:g} for {size}")
+    if critic and "optimizer" in critic and (rate := critic["optimizer"]["lr"]) > fitting["critic_lr"] * TOO_LOW:
+        doubts.append(f"algo.critic.optimizer.lr={rate:g} is far above the usual {fitting['critic_lr']:g} for {size}")
     assumed = config["model"].get("recipe") or fitting
     if assumed["name"] != fitting["name"]:
         doubts.append(

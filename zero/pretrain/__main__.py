@@ -36,11 +36,13 @@ from zero.files import json_lines, read_json_lines, write_atomically
 from zero.lock import owned
 from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
-from zero.pretrain.model import create, load, make_optimizers
+from zero.pretrain.model import create, load
 from zero.signals import StopSignal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from zero.learner.optimizer import Optimizer
 
 SETTINGS, LOG, CHECKPOINTS, MODEL = "pretrain.yaml", "pretrain.jsonl", "checkpoints", "config.json"
 WEIGHTS, STATE = "weights.safetensors", "state.pt"  # of a checkpoint
@@ -91,6 +93,7 @@ def _train(
     from transformers.utils import logging
 
     from zero import checkpoint
+    from zero.learner.optimizer import is_matrix_of
     from zero.runtime import has_bfloat16, prepare
 
     logging.disable_progress_bar()
@@ -98,9 +101,10 @@ def _train(
     torch.manual_seed(config["seed"])
     model, tokenizer = load(config) if config["model"]["path"] else create(config, sources)
     model.to(device).train()
-    optimizers = make_optimizers(model, config["optimizer"])
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    training = Training(model, optimizers, peaks, stages)
+    is_matrix, optimizer = is_matrix_of(model), configs.instantiate(config["optimizer"], "optimizer")
+    matrices = [p for p in model.parameters() if is_matrix(p)]
+    optimizers = optimizer.build(matrices, others=[p for p in model.parameters() if not is_matrix(p)])
+    training = Training(model, optimizers, stages)
     newest = checkpoint.newest(out / CHECKPOINTS, warn=lambda text: print(text, file=sys.stderr))
     place = training.load(newest[1]) if newest else None
 
@@ -119,7 +123,7 @@ def _train(
     stop.started = True
     try:
         with (out / LOG).open("a") as log:
-            train(training, config, has_bfloat16(device), log, out / CHECKPOINTS, stop)
+            train(training, config, optimizer, has_bfloat16(device), log, out / CHECKPOINTS, stop)
         export(model.to(getattr(torch, config["dtype"])), tokenizer, out)
         print(f"written to {out}: python -m zero.train model=hf model.path={out} trains it further", flush=True)
     except Exception as error:
@@ -135,7 +139,6 @@ class Training:
 
     model: Any
     optimizers: Sequence[Any]
-    peaks: Sequence[Sequence[float]]  # the full learning rates of each optimizer's parameter groups
     stages: Sequence[Stage]
     budgets: Sequence[int] = ()  # tokens of each stage
     batches: Batches = field(init=False)
@@ -191,23 +194,28 @@ class Training:
 
 
 def train(
-    training: Training, config: Mapping[str, Any], autocast: bool, log: Any, checkpoints: Path, stop: StopSignal
+    training: Training,
+    config: Mapping[str, Any],
+    optimizer: Optimizer,
+    autocast: bool,
+    log: Any,
+    checkpoints: Path,
+    stop: StopSignal,
 ) -> None:
     """Minimize the mean cross-entropy (nats a token); one line to `log` and to the screen every log_every steps and at the
     end. Raises Preempted once the state is saved."""
     from zero import checkpoint
+    from zero.learner.optimizer import groups_of
 
     every, began = config["checkpoint"]["every"], time.perf_counter() - training.seconds
     for seen, ids in training.batches:
-        rate = min(1.0, (training.step + 1) / config["warmup"])
-        rate *= max(config["floor"], min(1.0, (1 - seen) / (1 - config["decay_from"])))
-        for optimizer, peak in zip(training.optimizers, training.peaks, strict=True):
-            for group, lr in zip(optimizer.param_groups, peak, strict=True):
-                group["lr"] = lr * rate
+        warm = min(1.0, (training.step + 1) / max(1, optimizer.warmup))
+        for group in groups_of(training.optimizers):
+            group["lr"] = group["initial_lr"] * (warm * optimizer.share(seen))
         try:
             training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
         except FloatingPointError as error:
-            remedy = "lower optimizer.matrices.lr and optimizer.rest.lr, or raise warmup, in another out"
+            remedy = "lower optimizer.lr and optimizer.others.lr, or raise optimizer.warmup, in another out"
             raise Broken(f"step {training.step + 1}: {error}: not finite; nothing of it is kept; {remedy}") from error
         training.step += 1
         training.seconds = time.perf_counter() - began
@@ -238,7 +246,7 @@ def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[s
         micro_loss = mean_loss * len(micro_batch) / len(ids)
         micro_loss.backward()
         loss += micro_loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["clip"]).item()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["optimizer"]["clip"] or math.inf).item()
     if not math.isfinite(loss + norm):  # before the optimizer step, so that the weights stay finite
         raise FloatingPointError(f"loss {loss}, norm of the gradient {norm}")
     for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""The model that zero.pretrain trains, an existing one or a new one with its tokenizer, and the optimizers."""
+"""The model that zero.pretrain trains: an existing one, or a new one with its tokenizer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from zero.config import check as configs
 from zero.errors import InputError
 from zero.pretrain.data import Source
 
@@ -48,12 +47,3 @@ def create(config: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[An
         pad_token_id=tokenizer.pad_token_id,
     )
     return Qwen2ForCausalLM(shape), tokenizer
-
-
-def make_optimizers(model: Any, settings: Mapping[str, Any]) -> list[Any]:
-    """One optimizer for the matrices of the layers, one for embeddings, head, biases and norms."""
-    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
-    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
-    makers = configs.instantiate(settings)
-    return [makers["matrices"](matrices), makers["rest"](others)]

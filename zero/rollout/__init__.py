@@ -22,7 +22,7 @@ class NotFinite(Broken):
         self.version = version
         cause = "a weight of the model, or what becomes of it in this precision, is no number; check model.path"
         if version > 0:
-            cause = "an update drove the weights away: lower optim.lr, and continue from a checkpoint before it"
+            cause = "an update drove the weights away: lower optimizer.lr, and continue from a checkpoint before it"
         super().__init__(f"the model's logits are not finite after {max(version, 0)} steps: {cause}")
 
 

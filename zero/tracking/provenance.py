@@ -2,7 +2,7 @@
 
     {"time": ..., "choices": {"algo": "drgrpo", ...}, "commit": ..., "code": ..., "versions": {"torch": ...}, "host": ...,
      "ranks": 1, "device": "cpu", "processor": ..., "kernels": true, "engine": "NativeEngine", "engine_precision": "float32",
-     "precision": "float32", "after_step": 0, "resume_with": {"optim.lr": 1e-06}}
+     "precision": "float32", "after_step": 0, "resume_with": {"optimizer.lr": 1e-06}}
 
 `resume_with`, only there if this start changed something, holds from after_step on; see zero/run_folder.py. Nothing else in it
 can change a number by itself, so nothing of it belongs to a run's identity.

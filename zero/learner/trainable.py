@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from zero.distributed import World
 from zero.learner import tensor_files as store
+from zero.learner.optimizer import Optimizer, groups_of, is_matrix_of
 from zero.records import Metrics
 
 # Updates skipped in a row for gradients that are not finite, after which the policy counts as lost: fewer may be a batch's fault
@@ -21,28 +21,7 @@ LOST = 8
 BUCKET = 25 * 2**20  # bytes of gradients reduced at once
 
 
-@dataclass(frozen=True)
-class Optim:
-    """AdamW and its schedule; `schedule` maps progress in [0, 1] after the warm-up to a factor in [0, 1]."""
-
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float  # largest norm of the whole gradient; 0 is off
-    warmup: int  # optimizer steps from 0 up to lr, linearly
-    schedule: str  # constant, linear or cosine
-    floor: float  # the schedule ends at this share of lr
-
-    def rate(self, update: int, total: int) -> float:
-        """The learning rate of optimizer step `update` (from 0) of `total`."""
-        if update < self.warmup:
-            return self.lr * (update + 1) / self.warmup
-        progress = (update - self.warmup) / max(1, total - self.warmup)
-        shape = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
-        return self.lr * (self.floor + (1 - self.floor) * shape[self.schedule])
-
-
-def of_update(kind: str, norm: float, rate: float) -> Metrics:
+def update_metrics(kind: str, norm: float, rate: float) -> Metrics:
     """The metrics of one optimizer step, under KIND/. A step whose norm is not finite was skipped."""
     metrics = {f"{kind}/grad_norm": norm, f"{kind}/learning_rate": rate}
     return metrics if math.isfinite(norm) else metrics | {f"{kind}/skipped_updates": 1.0}
@@ -86,7 +65,7 @@ def rounded_at_use(module: torch.nn.Module) -> set[torch.nn.Parameter]:
 
 
 class TrainableModule:
-    """The trainable parameters of a module and their optimizer. Every rank of `world` holds all of them.
+    """The trainable parameters of a module and their optimizers. Every rank of `world` holds all of them.
 
     With `rounded` the module computes with weights rounded to bfloat16. Autocast rounds those of linear layers at each use;
     all others (norms, embeddings) are stored rounded, and AdamW steps float32 copies of them, the masters.
@@ -95,14 +74,14 @@ class TrainableModule:
     def __init__(
         self,
         module: torch.nn.Module,
-        optim: Optim,
+        optimizer: Optimizer,
         total_updates: int,
         world: World,
         rounded: bool = False,
-        setting: str = "optim",
+        setting: str = "optimizer",
     ) -> None:
-        self.setting = setting  # the config key of `optim`
-        self.module, self.optim, self.total_updates, self.world = module, optim, total_updates, world
+        self.setting = setting  # the config key of `optimizer`
+        self.module, self.optimizer, self.total_updates, self.world = module, optimizer, total_updates, world
         self.masters: dict[torch.nn.Parameter, Tensor] = {}
         if rounded:
             at_use = rounded_at_use(module)
@@ -110,12 +89,11 @@ class TrainableModule:
             self.masters = {p: p.detach().clone() for p in others if p.requires_grad}
             for parameter in others:
                 parameter.data.copy_(parameter.data.to(torch.bfloat16))
-        exact = [self.exact(p) for _, p in self.parameters()]
-        # One kernel for the step, without temporaries as large as the parameters. Not on a CPU, where it changes the last bits.
-        self.fused = exact[0].device.type != "cpu"
-        self.optimizer = torch.optim.AdamW(
-            exact, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=self.fused or None
-        )
+        kinds: dict[bool, list[Tensor]] = {True: [], False: []}
+        is_matrix = is_matrix_of(module)
+        for _, parameter in self.parameters():
+            kinds[is_matrix(parameter)].append(self.exact(parameter))
+        self.optimizers = optimizer.build(matrices=kinds[True], others=kinds[False])
         self.updates, self.skipped = 0, 0  # skipped: in a row, up to now
 
     def exact(self, parameter: torch.nn.Parameter) -> Tensor:
@@ -136,23 +114,24 @@ class TrainableModule:
         is not finite; the schedule continues."""
         parameters = [p for _, p in self.parameters()]
         self._share_gradients(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optimizer.clip or math.inf))
         self.skipped = skipped_in_a_row(self.skipped, norm, self.updates, self.setting, self.world)
-        rate = self.optim.rate(self.updates, self.total_updates)
+        rate = self.optimizer.rate(self.updates, self.total_updates)
         if not self.skipped:
-            self._optimizer_step(rate)
+            self._optimizer_step()
         for parameter in parameters:
             parameter.grad = None
         self.updates += 1
         return norm, rate
 
-    def _optimizer_step(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def _optimizer_step(self) -> None:
+        for group in groups_of(self.optimizers):
+            group["lr"] = self.optimizer.rate(self.updates, self.total_updates, group["initial_lr"])
         for parameter, master in self.masters.items():
             master.grad, parameter.grad = parameter.grad, None
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self._round()
 
     def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -179,7 +158,8 @@ class TrainableModule:
         moments = (
             (f"{k}:{moment}", value)
             for k, parameter in self.parameters()
-            for moment, value in self.optimizer.state.get(self.exact(parameter), {}).items()
+            for optimizer in self.optimizers
+            for moment, value in optimizer.state.get(self.exact(parameter), {}).items()
         )
         store.write(path, f"{name}_optimizer", moments)
         (path / f"{name}.json").write_text(json.dumps({"updates": self.updates, "skipped": self.skipped}))
@@ -191,10 +171,13 @@ class TrainableModule:
         for k, value in store.expected(path, name, parameters):
             self.exact(parameters[k]).copy_(value)
         self._round()
-        self.optimizer.state.clear()
+        owners = {p: (o, group) for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
         for key, value in store.read(path, f"{name}_optimizer"):
             k, _, moment = key.rpartition(":")
-            device = value.device if moment == "step" and not self.fused else parameters[k].device
-            self.optimizer.state[self.exact(parameters[k])][moment] = value.to(device)
+            optimizer, group = owners[self.exact(parameters[k])]
+            on_cpu = moment == "step" and not group.get("fused")  # torch counts there
+            optimizer.state[self.exact(parameters[k])][moment] = value if on_cpu else value.to(parameters[k].device)
         counts = json.loads((path / f"{name}.json").read_text())
         self.updates, self.skipped = counts["updates"], counts.get("skipped", 0)
