@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 # A folder, or a file at the top, may import what stands in the rows above its own, wherever the import is written.
 LAYERS = [
-    "paths errors files objective records reflection prose rounds distributed runtime signals statistics",
+    "paths errors files process objective records reflection prose rounds distributed runtime signals statistics",
     "config algorithm checkpoint lock published template",
     "batching questions",
     "cpu grading nano",

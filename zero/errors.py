@@ -8,8 +8,9 @@ from typing import ParamSpec
 
 P = ParamSpec("P")
 
-EXIT_INPUT = 2
+EXIT_FAILED, EXIT_INPUT = 1, 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL
+EXIT_LEASE_LOST = 76
 PASSWORD = re.compile(r"//[^/?#\s]*:[^/?#\s]*@")  # user and password in a URI: never printed
 
 

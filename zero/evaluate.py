@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from zero import run_folder, subjects
 from zero.config import check as configs
 from zero.config import identity
-from zero.config.cli import command_line, failed
-from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
+from zero.config.cli import command_line, errors_reported
+from zero.errors import Preempted
 from zero.files import write_json
 from zero.lock import owned
 from zero.models.load import find
@@ -133,16 +133,11 @@ def progress(stop: StopSignal, label: str, done: int, total: int) -> None:
 def task(config: DictConfig) -> None:
     """One Hydra job."""
     choices, overrides = configs.choices_of_run()
-    try:
+    with errors_reported():
         typed = subjects.typed_keys(overrides)
         named = {k: v for k, v in choices.items() if v != "None" and (config.run is None or k in typed)}
         name = config.name or configs.run_name("evaluate", named, overrides)
         run(subjects.with_run(config, overrides), name, named)
-    except (InputError, Broken) as error:
-        failed(error)
-    except Preempted as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_PREEMPTED)
 
 
 def main() -> None:

@@ -5,12 +5,9 @@ Torch is imported only after the config is known to be good, so --help and error
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from zero import run_folder
 from zero.config import check as configs
 from zero.config import identity
-from zero.config.cli import command_line, failed
-from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
+from zero.config.cli import command_line, errors_reported
+from zero.errors import Preempted
 from zero.lock import owned
 from zero.models.export import export_dtype, export_model
 from zero.models.load import find
 from zero.paths import CONF
+from zero.process import gc_paused
 from zero.question_sets import load_questions, manifest
 from zero.run_folder import Settings
 from zero.signals import LeaseLost, StopSignal
@@ -131,29 +129,14 @@ def train_and_close(
     return outcome
 
 
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Pause garbage collection: what is imported and built at the start stays anyway, and scanning it takes two seconds."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def task(config: DictConfig) -> float | None:
     """One Hydra job. Returns the mean final held-out accuracy, for sweepers that optimise."""
     choices, overrides = configs.choices_of_run()
-    try:
+    outcome: Config = {}
+    with errors_reported():
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         outcome = run(plain, choices, plain["name"] or configs.run_name("train", choices, overrides))
-    except (InputError, Broken) as error:
-        failed(error)
-        return None
-    except Preempted as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_PREEMPTED)
     accuracies = [v for r in outcome.get("evaluation", {}).values() for k, v in r.items() if k.endswith("/accuracy")]
     return sum(accuracies) / len(accuracies) if accuracies else None
 

@@ -51,7 +51,8 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("seed=range(5,1)", "seed=", "no values"),
         ("optimizer.betas=[a,b]", "optimizer.betas.0=a: ", "a number"),
         *((f"{optimizer}.betas={value} algo=ppo", f"{optimizer}.betas=", "two numbers")
-          for optimizer in ("optimizer", "algo.critic.optimizer") for value in ("[0.9]", "[]", "[0.9,0.95,0.99]", "[0.9,1.0]", "[-1,0.9]")),
+          for optimizer in ("optimizer", "algo.critic.optimizer")
+          for value in ("[0.9]", "[]", "[0.9,0.95,0.99]", "[0.9,1.0]", "[-1,0.9]")),
         ("questions=countdown questions.rows.counts=[]", "questions.rows.counts=", "above 0"),
         ("checkpoint=5", "checkpoint=5: ", "checkpoint.every"),
         ("seed=range(0,9999999)", "command line=", "at most"),

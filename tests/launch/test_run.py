@@ -18,6 +18,7 @@ from launch import status, submit
 from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL, reproducible, train_here, weights
+from zero.config import search_path
 
 
 def until(fact: Callable[[], Any], seconds: float = 300) -> Any:
@@ -75,3 +76,43 @@ def test_a_cell_starts_from_the_model_that_another_has_trained(tmp_path: Path) -
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and "3 finished, 0 to start" in again.stdout, again.stdout + again.stderr
     assert report.main([str(folder)]) == 0 and "open-r1, distillation" in (folder / "report.html").read_text()
+
+
+OWN = """# Mine
+defaults: [_base, _self_]
+advantage: {_target_: zero.objective.group_mean, _partial_: true}
+weight: {_target_: zero.objective.token_mean, _partial_: true}
+surrogate: {_target_: zero.objective.clipped, _partial_: true, low: 0.1, high: 0.3}
+min_group: 2
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_ones_own_yaml_goes_on_after_a_kill_without_that_folder(tmp_path: Path) -> None:
+    """Two cells of --config-dir DIR algo=mine; one is killed, DIR is gone, and the cell resumes from what the sweep froze."""
+    own, folder = tmp_path / "conf", tmp_path / "runs" / "sweeps" / "s"
+    (own / "algo").mkdir(parents=True)
+    (own / "algo" / "mine.yaml").write_text(OWN)
+    line = ["algo=mine", "steps=4", *(text for text in SMALL if not text.startswith("steps="))]
+    place_of_run = ["launcher=local", "launcher.at_once=2", "--folder", str(folder)]
+    assert submit.main(["--config-dir", str(own), *line, "seed=0,1", *place_of_run]) == 0
+    first, second = (folder / name for name in files.read_sweep(folder).cells)
+
+    until((first / "checkpoints" / "step_000002").exists)
+    os.kill(files.read_attempts(first)[-1]["pid"], signal.SIGKILL)
+    until(lambda: files.finished(second))
+    (own / "algo" / "mine.yaml").rename(tmp_path / "mine.yaml")
+    search_path.use([])
+    until(lambda: status.main([str(folder), "retry", "--failed"]) == 0 and len(files.read_attempts(first)) == 2)
+    until(lambda: files.finished(first))
+    assert status.main([str(folder)]) == 0
+
+    (tmp_path / "mine.yaml").rename(own / "algo" / "mine.yaml")
+    search_path.use([own])
+    try:
+        train_here(tmp_path / "undisturbed", *line, "seed=0")
+    finally:
+        search_path.use([])
+    assert weights(first) == weights(tmp_path / "undisturbed") != weights(second)
+    assert reproducible(first) == reproducible(tmp_path / "undisturbed")
+    assert "high: 0.3" in (first / "config.yaml").read_text()

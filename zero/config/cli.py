@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -23,11 +24,11 @@ from zero.config.identity import flatten
 from zero.config.naming import check_name
 from zero.config.overrides import doubled, key_of, options_of, parsed, tidied
 from zero.config.suggest import nearest
-from zero.errors import Broken, InputError
+from zero.errors import EXIT_FAILED, EXIT_INPUT, EXIT_LEASE_LOST, EXIT_PREEMPTED, Broken, InputError, Preempted
 from zero.paths import CONF
+from zero.process import leave
 from zero.signals import SECOND_CTRL_C, LeaseLost
 
-EXIT_FAILED, EXIT_INPUT, EXIT_GAVE_WAY = 1, 2, 76
 USABLE = ("hydra.verbose", "hydra.job_logging", "hydra/job_logging")  # the settings of Hydra that have an effect here
 NO_COMPLETION = "cannot complete `python -m`; --help lists all groups and settings"
 
@@ -80,8 +81,8 @@ def _run(name: str, main: Callable[[], None]) -> None:
         raise
     except LeaseLost as error:
         print(f"{error}; nothing more is written here", file=sys.stderr)
-        leave(EXIT_GAVE_WAY)
-        sys.exit(EXIT_GAVE_WAY)
+        leave(EXIT_LEASE_LOST)
+        sys.exit(EXIT_LEASE_LOST)
     except HydraException as error:  # of its own options, such as --config-name
         print(f"error: {explained(name, arguments.overrides, error)}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
@@ -197,6 +198,19 @@ def check_all(name: str, arguments: Namespace) -> None:
         raise InputError("name", names[0], f"is one run's, and this line has {len(every_cell)}; leave it out")
 
 
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Around a Hydra job: an error that its own words explain is one line and the exit code of its kind. In a multirun the
+    other cells run all the same, but for a run that was told to stop."""
+    try:
+        yield
+    except (InputError, Broken) as error:
+        failed(error)
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)
+
+
 def failed(error: InputError | Broken) -> None:
     """Print a job's error in one line, and exit; in a multirun record it and let the other cells run."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -245,15 +259,6 @@ def of_experiment(root: str, arguments: Namespace) -> Namespace:
         raise InputError(experiments.KEY, named[0].name, f"is one of python -m zero.{named[0].root}")
     sys.argv[1:] = [text for text in sys.argv[1:] if text not in typed] + composed[0]
     return readable(root, argument_parser().parse_intermixed_args(), several=False)
-
-
-def leave(code: Any) -> None:
-    """End one of several processes at once, now that all is written: at the interpreter's exit torch's threads sometimes abort,
-    which a launcher would take for a failure."""
-    if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(code, int):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def sweep_launcher(overrides: Sequence[str]) -> Callable[..., int] | None:

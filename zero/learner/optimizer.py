@@ -67,7 +67,7 @@ class Optimizer:
         own = {name: value for name, value in self.others.items() if value is not None}
         groups: list[ParameterGroup] = [{"params": list(matrices)}, {"params": list(others), **own}]
         optimizers = self.make(*groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
-        for group in groups_of(optimizers):
+        for group in parameter_groups(optimizers):
             group["initial_lr"] = group["lr"]
         return optimizers
 
@@ -86,7 +86,7 @@ class Optimizer:
         return self.floor + (1 - self.floor) * shape[self.schedule]
 
 
-def groups_of(optimizers: Sequence[torch.optim.Optimizer]) -> list[ParameterGroup]:
+def parameter_groups(optimizers: Sequence[torch.optim.Optimizer]) -> list[ParameterGroup]:
     """The parameter groups of all of them."""
     return [group for optimizer in optimizers for group in optimizer.param_groups]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zero.distributed import World
 from zero.learner import tensor_files as store
-from zero.learner.optimizer import Optimizer, groups_of, is_matrix_of
+from zero.learner.optimizer import Optimizer, is_matrix_of, parameter_groups
 from zero.records import Metrics
 
 # Updates skipped in a row for gradients that are not finite, after which the policy counts as lost: fewer may be a batch's fault
@@ -125,7 +125,7 @@ class TrainableModule:
         return norm, rate
 
     def _optimizer_step(self) -> None:
-        for group in groups_of(self.optimizers):
+        for group in parameter_groups(self.optimizers):
             group["lr"] = self.optimizer.rate(self.updates, self.total_updates, group["initial_lr"])
         for parameter, master in self.masters.items():
             master.grad, parameter.grad = parameter.grad, None

@@ -30,8 +30,8 @@ from omegaconf import DictConfig, OmegaConf
 from zero import run_folder
 from zero.config import check as configs
 from zero.config import identity
-from zero.config.cli import command_line
-from zero.errors import EXIT_PREEMPTED, Broken, InputError, Preempted
+from zero.config.cli import command_line, errors_reported
+from zero.errors import Broken, InputError, Preempted
 from zero.files import json_lines, read_json_lines, write_atomically
 from zero.lock import owned
 from zero.paths import CONF
@@ -205,12 +205,12 @@ def train(
     """Minimize the mean cross-entropy (nats a token); one line to `log` and to the screen every log_every steps and at the
     end. Raises Preempted once the state is saved."""
     from zero import checkpoint
-    from zero.learner.optimizer import groups_of
+    from zero.learner.optimizer import parameter_groups
 
     every, began = config["checkpoint"]["every"], time.perf_counter() - training.seconds
     for seen, ids in training.batches:
         warm = min(1.0, (training.step + 1) / max(1, optimizer.warmup))
-        for group in groups_of(training.optimizers):
+        for group in parameter_groups(training.optimizers):
             group["lr"] = group["initial_lr"] * (warm * optimizer.share(seen))
         try:
             training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
@@ -321,17 +321,8 @@ def _about_out(out: Path) -> Iterator[None]:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="pretrain")
 def task(config: DictConfig) -> None:
     """One Hydra job."""
-    try:
+    with errors_reported():
         run(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Broken as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Preempted as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_PREEMPTED)
 
 
 def main() -> None:
