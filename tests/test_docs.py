@@ -22,6 +22,7 @@ import yaml
 from analysis import docs
 from tests.analysis.test_runs import make
 from tests.conftest import BASE, ROOT
+from zero.config import limits
 from zero.errors import InputError
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(docs.DOCS.glob("*.md"))
@@ -329,6 +330,23 @@ def test_the_readme_is_short_and_its_lines_are() -> None:
 def test_every_page_can_be_reached_from_the_readme() -> None:
     reached = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall((ROOT / "README.md").read_text())}
     assert set(PAGES[1:]) - reached - {ROOT / "CHANGELOG.md"} == set()
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    """In pages, in comments of conf/ that --help and the pages show, and in messages."""
+    known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    sources = [
+        *PAGES,
+        *(ROOT / "conf").rglob("*.yaml"),
+        *(p for top in ("zero", "launch") for p in (ROOT / top).rglob("*.py")),
+    ]
+    named = {
+        extra
+        for path in sources
+        for match in re.finditer(r"""\.\[([a-z,]+)\]'|pip_install\("(\w+)"\)""", path.read_text(encoding="utf-8"))
+        for extra in (match[1] or match[2]).split(",")
+    } | {extra for _, extra in limits.EXTRAS.values()}
+    assert named <= known and {"vllm", "deepspeed", "auth", "dev"} <= named
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:

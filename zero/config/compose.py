@@ -263,11 +263,13 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
     if key.startswith(limits.OPEN):
         return f"is new; +{key}=VALUE adds it"
     group, _, below = key.partition(".")
-    line = re.compile(rf"^{re.escape(below.partition('.')[0])}:", re.MULTILINE)
+    first = below.partition(".")[0]
+    line = re.compile(rf"^{re.escape(first)}:", re.MULTILINE)
+    elsewhere = bool(first) and group in default_choices(name) and select(known, f"{group}.{first}") is None
     having = [
         o
-        for o in (groups_of(name)[group] if group in default_choices(name) else ())
-        if below and line.search(conf_file(f"{group}/{o}.yaml").read_text())
+        for o in (groups_of(name)[group] if elsewhere else ())
+        if line.search(conf_file(f"{group}/{o}.yaml").read_text())
     ]
     if having:
         names = " and ".join(f"{group}={option}" for option in having[:3])
