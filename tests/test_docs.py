@@ -410,20 +410,20 @@ def test_the_claims_of_analysis_can_be_read() -> None:
     assert len(parse(yaml.safe_load(text)["claims"], name)) == 1
 
 
-def test_the_question_of_ones_own_is_answered(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_files(docs.DOCS / "analysis.md", here)
+def test_the_question_of_ones_own_is_answered(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(docs.DOCS / "analysis.md", workspace)
     for algo in ("grpo", "drgrpo"):
-        make(here / "runs" / f"{algo}-0", algo, 0)
-    assert entry("my_question").main([str(here / "runs")]) == 0
+        make(workspace / "runs" / f"{algo}-0", algo, 0)
+    assert entry("my_question").main([str(workspace / "runs")]) == 0
     assert "drgrpo" in capsys.readouterr().out
-    assert {path.suffix for path in (here / "runs").glob("my_question.*")} == {".svg", ".pdf", ".csv"}
+    assert {path.suffix for path in (workspace / "runs").glob("my_question.*")} == {".svg", ".pdf", ".csv"}
 
 
 @pytest.mark.slow
-def test_the_place_of_ones_own_runs_cells(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_place_of_ones_own_runs_cells(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from launch import status
 
-    write_files(docs.DOCS / "sweeps.md", here)
+    write_files(docs.DOCS / "sweeps.md", workspace)
     line = next(words for words in commands(docs.DOCS / "sweeps.md") if any("my_place" in word for word in words))
     assert entry(line[2]).main([*line[3:], "tracker=jsonl"]) == 0
     deadline = time.monotonic() + 600
