@@ -63,7 +63,8 @@ def build(
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
-    sets[training] = questions = with_room(sets[training], template, tokenizer, sampling, context)
+    questions = with_room(sets[training], template, tokenizer, sampling, context)
+    sets = sets | {training: questions}  # a copy: the run's record of its questions is of the files
     report(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
     report(world, [preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer)])
     parameters = sum(p.numel() for p in model.parameters())

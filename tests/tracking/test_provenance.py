@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 from tests.conftest import BASE, ROOT
 from zero import run_folder
 from zero.config.check import check, instantiate
+from zero.rollout import ModelSpec
 from zero.tracking import provenance
 
 
@@ -63,13 +64,8 @@ def test_the_meaning_of_auto_is_recorded_and_another_engine_later_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = check("train", ["model=hf", f"model.path={BASE}"])["rollout"]
-    engine = instantiate(settings)(
-        config=AutoConfig.from_pretrained(BASE),
-        tokenizer=AutoTokenizer.from_pretrained(BASE),
-        context=64,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-    )
+    config, tokenizer = AutoConfig.from_pretrained(BASE), AutoTokenizer.from_pretrained(BASE)
+    engine = instantiate(settings)(ModelSpec(config, tokenizer, 64, torch.float32, torch.device("cpu")))
     first_start = provenance.start({}, "cpu", 1)
     line = provenance.on_engine(first_start, engine, "bfloat16")
     assert line == "engine   NativeEngine in float32, on cpu; the learner in bfloat16"
