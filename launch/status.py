@@ -41,7 +41,7 @@ from launch.sweep import files, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from launch.sync import count_undelivered
-from zero.errors import InputError, one_line_errors
+from zero.errors import EXIT_INPUT, InputError, one_line_errors
 from zero.files import read_json, replacing, write_atomically
 
 TAIL = 60  # lines of a log
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         print(f"error: {os_error_line(error)}", file=sys.stderr)
-        return files.EXIT_INPUT
+        return EXIT_INPUT
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -25,7 +25,7 @@ from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from zero.config.limits import check_value
-from zero.errors import InputError, one_line_errors
+from zero.errors import EXIT_INPUT, InputError, one_line_errors
 from zero.files import read_json
 from zero.paths import ROOT
 from zero.tracking import provenance
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         print(f"error: {os_error_line(error)}; nothing that was submitted before is lost", file=sys.stderr)
-    return files.EXIT_INPUT
+    return EXIT_INPUT
 
 
 def os_error_line(error: OSError) -> str:
@@ -249,7 +249,7 @@ def choose_tracker(cell: Cell, notes: list[str]) -> tuple[str | None, str | None
     uri = settings.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:  # it is written to sweep.json and to every cell
         check_value("MLFLOW_TRACKING_URI", uri)
-    if "_target_" not in settings or not uri:
+    if settings.get("_target_") != files.MLFLOW or not uri:
         return None, uri
     if not str(uri).startswith(("http://", "https://")):
         return None, str(uri)

@@ -86,7 +86,7 @@ def needs_sync(cell_dir: Path, cell: Cell, status: Status, uri: str) -> bool:
     if cell.root != "train" or not (cell_dir / "metrics.jsonl").exists():
         return False
     link = read_json(cell_dir / LINK)
-    if has_tracker(cell_dir) and status.live:
+    if reports_itself(cell_dir) and status.live:
         return False  # its own process delivers its journal
     if link.get("uri") != without_password(uri):
         return True
@@ -105,10 +105,10 @@ def count_undelivered(folder: Path, sweep: Sweep, statuses: Mapping[str, Status]
     )
 
 
-def has_tracker(cell_dir: Path) -> bool:
-    """Whether the cell reports to a tracking server itself."""
+def reports_itself(cell_dir: Path) -> bool:
+    """Whether the cell reports to an MLflow server itself."""
     config = read_json(cell_dir / files.CELL).get("config") or {}
-    return "_target_" in config.get("tracker", {})
+    return config.get("tracker", {}).get("_target_") == files.MLFLOW
 
 
 def deliver(folder: Path, sweep: Sweep, cell: Cell, status: Status, uri: str) -> None:

@@ -23,7 +23,7 @@ from launch.places import SWEEP_KEYS, Limits
 from launch.places.slurm_script import suggestion
 from launch.sweep import files, states
 from launch.sweep.states import Task
-from zero.errors import InputError, one_line_errors
+from zero.errors import EXIT_PREEMPTED, InputError, one_line_errors
 from zero.files import write_atomically
 from zero.lock import lock
 
@@ -185,7 +185,7 @@ def supervise(
                 running[name] = start_cell(folder, name, settings, device), device
             on_poll()
             time.sleep(POLL)
-    return files.EXIT_PREEMPTED if signals else 0
+    return EXIT_PREEMPTED if signals else 0
 
 
 def surviving_cells(folder: Path, sweep: files.Sweep) -> dict[str, str]:
@@ -227,7 +227,7 @@ def wait_for_end(running: Running, signals: Sequence[int]) -> None:
 def should_restart(cell_dir: Path, code: int, signals: Sequence[int]) -> bool:
     """Whether a cell that ended should start again: it saved because someone asked this process alone to go."""
     by_user = (cell_dir / files.CANCELLED).exists() or files.stopped_by_user(cell_dir)
-    return code in (files.EXIT_PREEMPTED, -signal.SIGTERM) and not signals and not by_user
+    return code in (EXIT_PREEMPTED, -signal.SIGTERM) and not signals and not by_user
 
 
 def is_alive(folder: Path, name: str) -> bool:

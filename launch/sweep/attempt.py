@@ -22,7 +22,7 @@ from typing import Any
 
 from launch.sweep import files, states
 from launch.sweep.process import Process, free_port, is_newer
-from zero.errors import InputError, Preempted, one_line_errors
+from zero.errors import EXIT_FAILED, EXIT_INPUT, EXIT_LEASE_LOST, EXIT_PREEMPTED, InputError, Preempted, one_line_errors
 from zero.files import read_json, write_json
 from zero.signals import LeaseLost
 
@@ -65,7 +65,7 @@ def attempt(cell_dir: Path, cell: files.Cell, process: Process) -> int:
         return code
     lease = take_lease(cell_dir, process) if process.is_main else wait_for_lease(cell_dir, process)
     if lease is None:
-        return files.EXIT_LEASE_LOST
+        return EXIT_LEASE_LOST
     number = int(lease["attempt"])
     log = files.log_path(cell_dir, number)
     print(f"{cell.name}: attempt {number}, rank {process.rank} of {process.world_size}; output in {log}", flush=True)
@@ -75,7 +75,7 @@ def attempt(cell_dir: Path, cell: files.Cell, process: Process) -> int:
     os.environ["ZERO_LEASE"] = f"{cell_dir / files.LEASE}:{process.token}"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     watch_lease(cell_dir, process, number, cell.root)
-    code, line, trace = files.EXIT_FAILED, "", ""
+    code, line, trace = EXIT_FAILED, "", ""
     try:
         refuse_endless_restarts(process)
         back_off(cell_dir, number)
@@ -84,11 +84,11 @@ def attempt(cell_dir: Path, cell: files.Cell, process: Process) -> int:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         line = last_line(log) if code else ""
     except InputError as error:
-        code, line = files.EXIT_INPUT, f"error: {error}"
+        code, line = EXIT_INPUT, f"error: {error}"
     except Preempted as error:
-        code, line = files.EXIT_PREEMPTED, str(error)
+        code, line = EXIT_PREEMPTED, str(error)
     except BaseException as error:
-        code = files.EXIT_LEASE_LOST if isinstance(error, LeaseLost) else files.EXIT_FAILED
+        code = EXIT_LEASE_LOST if isinstance(error, LeaseLost) else EXIT_FAILED
         line, trace = one_line(error), traceback.format_exc()
     record_end(cell_dir, process, number, code, line, trace)
     if process.job:  # all is saved: a normal exit with torch takes seconds of the grace time, and may fail
@@ -103,14 +103,14 @@ def reason_not_to_run(cell_dir: Path, cell: files.Cell, process: Process) -> tup
     if files.finished(cell_dir):
         return "finished before", files.EXIT_FINISHED
     if cell.after and not dependency_finished(cell_dir.parent / cell.after, process):
-        return f"waits for {cell.after}, which has not finished", files.EXIT_INPUT
+        return f"waits for {cell.after}, which has not finished", EXIT_INPUT
     if (cell_dir / files.CANCELLED).exists():
-        return "was cancelled; python -m launch.status SWEEP resume takes it up again", files.EXIT_PREEMPTED
+        return "was cancelled; python -m launch.status SWEEP resume takes it up again", EXIT_PREEMPTED
     if files.stopped_by_user(cell_dir):
-        return "was asked to stop; python -m launch.status SWEEP resume takes it up again", files.EXIT_PREEMPTED
+        return "was asked to stop; python -m launch.status SWEEP resume takes it up again", EXIT_PREEMPTED
     holder = read_json(cell_dir / files.LEASE)
     if is_newer(str(holder.get("token", "")), process.token) or owner_runs_here(cell_dir, holder, process):
-        return f"belongs to a newer copy ({holder['token']} on {holder.get('host')})", files.EXIT_LEASE_LOST
+        return f"belongs to a newer copy ({holder['token']} on {holder.get('host')})", EXIT_LEASE_LOST
     return "", 0
 
 
@@ -192,9 +192,9 @@ def watch_lease(cell_dir: Path, process: Process, number: int, root: str) -> Non
             time.sleep(LEASE_POLL)
             if not files.holds_lease(cell_dir, process.token):
                 print("another copy has taken this cell over; giving way", file=sys.stderr, flush=True)
-                leave(files.EXIT_LEASE_LOST)
+                leave(EXIT_LEASE_LOST)
             if root != TRAINING and (cell_dir / files.STOP).exists():
-                leave(files.EXIT_PREEMPTED)
+                leave(EXIT_PREEMPTED)
 
     def leave(code: int) -> None:
         with suppress(OSError):
@@ -267,11 +267,11 @@ def record_end(cell_dir: Path, process: Process, number: int, code: int, line: s
     first one says why."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only two lines are left to write
     line = line.replace(RERUN_ADVICE, "python -m launch.status SWEEP retry --failed")
-    if trace or code == files.EXIT_PREEMPTED or line.startswith("error: "):
+    if trace or code == EXIT_PREEMPTED or line.startswith("error: "):
         print(trace or line, file=sys.stderr, flush=True)
     try:
         known = read_json(cell_dir / files.ERROR).get("attempt") == number
-        if code in (files.EXIT_FAILED, files.EXIT_INPUT) and not known:
+        if code in (EXIT_FAILED, EXIT_INPUT) and not known:
             files.write_error(cell_dir, number, code, line, trace)
         if process.is_main:
             if not files.stopped_by_user(cell_dir):

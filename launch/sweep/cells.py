@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.sweep.compose import Bases, is_hydra_override
-from launch.sweep.files import Cell, cell_id, default_name
+from launch.sweep.files import MLFLOW, Cell, cell_id, default_name
 from launch.sweep.lines import Request, read_requests, shared_overrides, swept_values
 from zero.config import check as configs
 from zero.config import experiments, identity
@@ -190,7 +190,8 @@ def make_evaluation(cell: Cell, overrides: Sequence[str]) -> Cell:
 
 
 def with_run_dir(cell: Cell, folder: Path, tracker: str | None, sweep_id: str = "") -> Cell:
-    """The cell with its run_dir in the sweep's folder, and the tracker that compute nodes may use (None: the journal only)."""
+    """The cell with its run_dir in the sweep's folder, and the MLflow server that compute nodes may use (None: the journal
+    only). A tracker of another kind stays as it was chosen."""
     if cell.root != TRAINING:  # its overrides name the run that it evaluates, unless that is the cell it waits for
         run = [f"run={folder / cell.after}"] if cell.after else []
         settings = [*run, f"run_dir={folder / cell.name}"]
@@ -198,6 +199,7 @@ def with_run_dir(cell: Cell, folder: Path, tracker: str | None, sweep_id: str = 
     config = dict(cell.config or {}) | {"run_dir": str(folder / cell.name)}
     if cell.model_from:
         config["model"] = dict(config["model"]) | {"path": str(folder / cell.model_from / "model")}
-    names = {"uri": tracker, "sweep": folder.name, "cell": cell_id(sweep_id, cell.name)}
-    config["tracker"] = dict(config["tracker"]) | names if tracker else {}
+    if config["tracker"].get("_target_") in (None, MLFLOW):
+        names = {"uri": tracker, "sweep": folder.name, "cell": cell_id(sweep_id, cell.name)}
+        config["tracker"] = dict(config["tracker"]) | names if tracker else {}
     return replace(cell, config=config)

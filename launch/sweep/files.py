@@ -33,7 +33,8 @@ CELL, ATTEMPTS, LEASE, ERROR, STOP = "cell.yaml", "attempts.jsonl", "lease.json"
 LOG, RESULT = "log", "result.json"
 CANCELLED = "cancelled"  # made by `launch.status cancel`, removed by `resume`
 BY_SIGNAL = "signal"  # first word of a stop file of the batch script's, which stops one attempt only
-EXIT_FINISHED, EXIT_FAILED, EXIT_INPUT, EXIT_PREEMPTED, EXIT_LEASE_LOST = 0, 1, 2, 75, 76
+EXIT_FINISHED = 0  # the other codes of an attempt: zero/errors.py
+MLFLOW = "zero.tracking.mlflow.MlflowTracker"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from launch.sweep import files
 from launch.sweep.files import Cell, Sweep
+from zero.errors import EXIT_PREEMPTED
 from zero.files import json_object, open_regular, read_json
 
 FINISHED, RUNNING, PENDING, PREEMPTED = "finished", "running", "pending", "preempted"
@@ -147,7 +148,7 @@ def infer_state(
         return CANCELLED, False, ""
     if not word and task_id and within_patience and not unended and last.get("job") != task_id:
         return PENDING, True, ""  # just submitted
-    if files.stopped_by_user(cell_dir) and last.get("exit") in (None, files.EXIT_PREEMPTED):
+    if files.stopped_by_user(cell_dir) and last.get("exit") in (None, EXIT_PREEMPTED):
         return STOPPED, False, ""
     if unended or (task_id and last.get("job", "") != task_id):  # its files do not tell: the scheduler alone knows
         return state_of_ended_task(word, bool(last) or bool(task_id), task)

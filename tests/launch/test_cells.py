@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,9 @@ def test_a_cell_runs_in_its_folder_and_opens_no_shared_file(tmp_path: Path) -> N
     assert identity.signature(alone.config) == trained.signature
     served = cells.with_run_dir(trained, folder, "http://host:5000").config
     assert served and served["tracker"]["uri"] == "http://host:5000" and served["tracker"]["sweep"] == "a=b"
+    other = replace(trained, config=trained.config | {"tracker": {"_target_": "my.Tracker"}})  # type: ignore[operator]
+    for server in (None, "http://host:5000"):
+        assert cells.with_run_dir(other, folder, server).config["tracker"] == {"_target_": "my.Tracker"}  # type: ignore[index]
     typed = cells.with_run_dir(evaluated, folder, None).overrides
     assert typed == (f"run='{folder / trained.name}'", f"run_dir='{folder / evaluated.name}'", "step=all")
 

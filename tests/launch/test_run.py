@@ -19,6 +19,7 @@ from launch.sweep import files
 from tests.conftest import ROOT
 from tests.integration.runs import SMALL, reproducible, train_here, weights
 from zero.config import search_path
+from zero.errors import EXIT_PREEMPTED
 
 
 def until(fact: Callable[[], Any], seconds: float = 300) -> Any:
@@ -41,7 +42,7 @@ def test_a_cell_that_is_pre_empted_ends_with_the_same_bits_and_is_evaluated_once
     until((place / "checkpoints" / "step_000002").exists)
     os.kill(files.read_attempts(place)[-1]["pid"], signal.SIGTERM)  # a pre-emption: it saves, and is started again
     until(lambda: len(files.read_attempts(place)) == 2)
-    assert files.read_attempts(place)[0]["exit"] == files.EXIT_PREEMPTED
+    assert files.read_attempts(place)[0]["exit"] == EXIT_PREEMPTED
     until(lambda: (place / "checkpoints" / "step_000006").exists() or files.finished(place))
     # the same line again: nothing runs twice
     assert submit.main([*command, "--evaluate", "benchmarks=nano benchmarks.limit=8"]) == 0

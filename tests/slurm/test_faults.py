@@ -17,6 +17,7 @@ from launch.sweep import files
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts
 from tests.slurm.sweeps import LONG, all_logs, attempts, settings, straight
+from zero.errors import EXIT_LEASE_LOST, EXIT_PREEMPTED
 from zero.files import read_json
 
 pytestmark = pytest.mark.slurm
@@ -44,13 +45,13 @@ def test_a_cell_that_loses_its_node_goes_on_to_the_same_bits(name: str, happened
     assert word == "COMPLETED", all_logs(cell)
     assert len(attempts(cell)) >= 2 and attempts(cell)[-1]["exit"] == 0
     if name in ("warned_by_the_user_signal", "preempted_by_cancel"):
-        assert attempts(cell)[0]["exit"] == files.EXIT_PREEMPTED, all_logs(cell)
+        assert attempts(cell)[0]["exit"] == EXIT_PREEMPTED, all_logs(cell)
     same(cell, undisturbed)
 
 
 def test_a_cell_goes_on_after_its_time_limit(happened: Happened, longer: Path) -> None:
     cell, word = happened["time_limit"].result()
-    assert word == "COMPLETED" and attempts(cell)[0]["exit"] == files.EXIT_PREEMPTED, all_logs(cell)
+    assert word == "COMPLETED" and attempts(cell)[0]["exit"] == EXIT_PREEMPTED, all_logs(cell)
     same(cell, longer)
 
 
@@ -60,7 +61,7 @@ def test_of_two_copies_the_older_gives_way(name: str, happened: Happened, longer
     assert word == "COMPLETED", all_logs(cell)
     first, *_, last = attempts(cell)
     assert first["host"] != last["host"] and last["exit"] == 0
-    assert first.get("exit") == (None if name == "power_cut" else files.EXIT_LEASE_LOST), all_logs(cell)
+    assert first.get("exit") == (None if name == "power_cut" else EXIT_LEASE_LOST), all_logs(cell)
     same(cell, longer)
 
 

@@ -29,6 +29,7 @@ from tests.slurm.users import (
     queued,
     typed,
 )
+from zero.errors import EXIT_INPUT
 
 pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "db", "NODES": "3", "CPUS": "16", "MEM": "16384", "GRACE": "30"}
@@ -49,7 +50,7 @@ def test_bad_input_is_one_line_before_anything_is_done(name: str, lab: Path, hap
     path = {"PATH": str(lab / "nothing")} if name == "no Slurm" else {}
     before = queued(folder.name)
     done = typed(*MULTIRUN, *cell(*words), *launcher_settings(folder, **settings), **path)
-    assert done.code == files.EXIT_INPUT and not done.out, done
+    assert done.code == EXIT_INPUT and not done.out, done
     (only,) = done.err.splitlines()
     assert re.fullmatch(line, only), only
     assert not folder.exists()
