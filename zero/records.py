@@ -57,7 +57,7 @@ class Completion:
     finished: bool  # False exactly when the token budget cut it off
     action_mask: tuple[bool, ...] = ()  # for each id whether the policy sampled it; empty: all of them
     attempts: tuple[str, ...] = ()  # text of each attempt, without a final stop id; empty: a rollout without feedback
-    version: int = -1  # number of updates of the weights that sampled all its tokens; -1: a reference solution
+    version: int = -1  # steps that the weights had learnt from which sampled all its tokens; -1: a reference solution
     # Log of the probability that top-p and top-k kept at each token; empty: all of it, or unknown
     log_normalizers: tuple[float, ...] = ()
 

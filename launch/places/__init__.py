@@ -31,6 +31,10 @@ class Limits:
 class Backend(Protocol):
     """One place to run."""
 
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any]) -> Backend:
+        """The place with these settings of the launcher. InputError if they are not its own."""
+
     @property
     def limits(self) -> Limits: ...
 

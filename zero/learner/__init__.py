@@ -40,7 +40,8 @@ class Learner(Protocol):
     The forward pass uses, to the bit, the weights that `weights` gives to the engines and `export` writes: rounded to
     bfloat16 where it runs in bfloat16. The float32 masters that updates need stay inside.
 
-    Every method is called on every rank, in the same order, and its iterator is exhausted: weights may be sharded."""
+    Every method is called on every rank, in the same order, and its iterator is exhausted: weights may be sharded. For the
+    lens a learner also has `plain_head` and `probe`, as TorchLearner; without them the lens refuses to be chosen."""
 
     dtype: Dtype  # of the forward pass's weights
 
