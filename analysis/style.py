@@ -139,7 +139,7 @@ def svg(drawn: Figure) -> str:
 
 
 def save(drawn: Figure, path: Path) -> list[Path]:
-    """PATH.svg and PATH.pdf, each whole or as it was. OSError passes."""
+    """PATH.svg and PATH.pdf, each whole or as it was. Raises OSError."""
     from matplotlib import rc_context
 
     vector, page = (path.with_name(path.name + end) for end in (".svg", ".pdf"))

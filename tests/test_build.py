@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zero.benchmark import Benchmark
-from zero.build import check_context, precision_doubt, with_room
+from zero.build import check_context, precision_warning, without_overlong_prompts
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.questions import QuestionSet, Rows
@@ -25,18 +25,20 @@ def questions(*texts: str) -> list[Question]:
 def test_training_rows_that_leave_no_full_answer_are_dropped_and_named(tokenizer: Any) -> None:
     train = questions(*(f"what is {i}?" for i in range(30)), "9 " * 80)
     rows = Rows(train, questions("held out " * 100), ("before",))
-    remaining = with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+    remaining = without_overlong_prompts(
+        QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200
+    )
     assert [q.id for q in remaining.rows.train] == [q.id for q in train[:-1]]
     assert remaining.rows.heldout == rows.heldout
     assert remaining.rows.notes == ("before", "dropped 1 rows whose prompts leave less than 100 tokens: q30")
     roomy = QuestionSet("s", rows, check_equal)
-    assert with_room(roomy, TEMPLATE, tokenizer, Sampling(100), context=2000) is roomy
+    assert without_overlong_prompts(roomy, TEMPLATE, tokenizer, Sampling(100), context=2000) is roomy
 
 
 def test_settings_that_fit_too_few_rows_are_refused(tokenizer: Any) -> None:
     rows = Rows(questions(*(f"what is {'9 ' * 80}{i}?" for i in range(9))), ())
     with pytest.raises(InputError, match=r"sampling\.max_tokens=100: .*context of 200 .* for 9 of 9 questions"):
-        with_room(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
+        without_overlong_prompts(QuestionSet("s", rows, check_equal), TEMPLATE, tokenizer, Sampling(100), context=200)
 
 
 def test_settings_that_fit_no_row_are_refused_after_a_few_hundred_rows(tokenizer: Any) -> None:
@@ -49,7 +51,7 @@ def test_settings_that_fit_no_row_are_refused_after_a_few_hundred_rows(tokenizer
 
     rows = Rows(questions(*(f"what is {'9 ' * 80}{i}?" for i in range(3000))), ())
     with pytest.raises(InputError, match="for at least 201 of 3000 questions"):
-        with_room(
+        without_overlong_prompts(
             QuestionSet("s", rows, check_equal),
             Counting("t", TEMPLATE.text, last_boxed),
             tokenizer,
@@ -87,6 +89,6 @@ def test_a_benchmark_keeps_long_questions_unless_nothing_is_left_for_the_answer(
 )
 def test_full_float32_on_a_gpu_is_warned_of(device: str, settings: dict[str, Any], doubted: bool) -> None:
     config = {"learner": {"precision": "float32", "tf32": False} | settings}
-    doubt = precision_doubt(config, torch.device(device))
+    doubt = precision_warning(config, torch.device(device))
     assert (doubt is not None) == doubted
     assert doubt is None or ("learner.precision=bfloat16" in doubt and "learner.tf32=true" in doubt)

@@ -39,9 +39,9 @@ from zero.tracking.terminal import Progress
 from zero.tracking.trackers import Trackers, open_trackers
 
 Config = Mapping[str, Any]
-ALONE = World()
-ENOUGH = 200  # rows that are too long, to know that the settings are wrong
-LONG_ROWS = 0.05  # share of a training set that may be too long for the context
+ONE_PROCESS = World()
+MAX_LONG_ROWS_COUNTED = 200  # rows that are too long, to know that the settings are wrong
+MAX_LONG_SHARE = 0.05  # share of a training set that may be too long for the context
 
 
 def build(
@@ -52,23 +52,23 @@ def build(
     start: provenance.Start,
     template: AnyTemplate,
     reward: Reward,
-    world: World = ALONE,
+    world: World = ONE_PROCESS,
 ) -> Run:
     """Every part of a run, each from its own section of the config; those that need no torch are given."""
     device = runtime.prepare(config["threads"], config["learner"]["tf32"])
-    report(world, machine_notes(config, start, device, world))
+    print_notes(world, machine_notes(config, start, device, world))
     algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
-    questions = with_room(sets[training], template, tokenizer, sampling, context)
+    questions = without_overlong_prompts(sets[training], template, tokenizer, sampling, context)
     sets = sets | {training: questions}  # a copy: the run's record of its questions is of the files
-    report(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
-    report(world, [preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer)])
+    print_notes(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
+    print_notes(world, [preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer)])
     parameters = sum(p.numel() for p in model.parameters())
-    report(world, [f"warning  {doubt}" for doubt in settings_doubts(config, parameters)])
+    print_notes(world, [f"warning  {doubt}" for doubt in settings_doubts(config, parameters)])
     evaluation = config["evaluation"]
     held_out = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make_benchmarks(
@@ -76,7 +76,7 @@ def build(
     )
     grader = Grader(template.extract, questions.check, questions.extract_any, reward)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    report(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
+    print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )
@@ -98,7 +98,7 @@ def build(
         critic=critic,
         lens=make_lens(config, start["choices"].get("algo", ""), learner, tokenizer),
         sync_check=make_sync_check(config, device),
-        model=weights,
+        weights_fingerprint=weights,
         prefetch=Prefetch(world),
         benchmarks=benchmarks,
         trackers=trackers,
@@ -124,13 +124,13 @@ def build_evaluation(
         config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
     )
     first = benchmarks[0].questions.rows.heldout[0]
-    report(ALONE, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
+    print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    report(ALONE, [provenance.on_engine(start, engine)])
+    print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, benchmarks
 
 
-def report(world: World, lines: Sequence[str]) -> None:
+def print_notes(world: World, lines: Sequence[str]) -> None:
     """Lines for the person who started the run, from one rank."""
     if world.is_main:
         for line in lines:
@@ -144,7 +144,7 @@ def machine_notes(config: Config, start: provenance.Start, device: torch.device,
         notes.append(
             f"prompts={config['prompts']}: {world.size} ranks cannot share them evenly; a multiple of {world.size} wastes no time"
         )
-    if doubt := precision_doubt(config, device):
+    if doubt := precision_warning(config, device):
         notes.append(f"warning  {doubt}")
     if device.type == "cpu" and not start.get("kernels", True):
         notes.append(
@@ -236,7 +236,7 @@ def autocasts(config: Config, device: torch.device) -> bool:
     return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
 
 
-def precision_doubt(config: Config, device: torch.device) -> str | None:
+def precision_warning(config: Config, device: torch.device) -> str | None:
     """What a user should know who computes in full float32 on a GPU, as few mean to; None if there is nothing to say."""
     if device.type == "cpu" or autocasts(config, device) or config["learner"]["tf32"]:
         return None
@@ -271,7 +271,7 @@ def make_benchmarks(
     return benchmarks
 
 
-def with_room(
+def without_overlong_prompts(
     questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
 ) -> QuestionSet:
     """The set without the training rows whose prompts leave less than a full answer of the context; noted in its rows.
@@ -284,10 +284,10 @@ def with_room(
     for identity, length in _lengths(questions.rows.train, template, tokenizer, room):
         if length > room:
             long[identity] = length
-        if len(long) > max(ENOUGH, LONG_ROWS * total):  # the rows that are left may take minutes
+        if len(long) > max(MAX_LONG_ROWS_COUNTED, MAX_LONG_SHARE * total):  # the rows that are left may take minutes
             break
-    if len(long) > LONG_ROWS * total:
-        least = "at least " if len(long) > ENOUGH else ""
+    if len(long) > MAX_LONG_SHARE * total:
+        least = "at least " if len(long) > MAX_LONG_ROWS_COUNTED else ""
         remedy = (
             f"with prompts of up to {max(long.values())} tokens it exceeds the context of {context} (model.context) for "
             f"{least}{len(long)} of {total} questions; lower it or choose a model with more"

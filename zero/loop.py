@@ -73,7 +73,7 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
-    model: str = ""  # a fingerprint of the weights that the run started from
+    weights_fingerprint: str = ""  # of the weights that the run started from
     rounds: Rounds = field(default_factory=Rounds)  # rounds of questions used so far
     # Called once with the number of steps done before; -1: a new run, not evaluated yet
     on_start: Callable[[int], None] = lambda done: None

@@ -136,12 +136,12 @@ def whitened(advantage_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8) -> Tensor
     return (advantage_NT - mean) * (variance + eps).rsqrt() * mask_NT
 
 
-def clipped_value_loss(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float | None) -> Tensor:
+def clipped_value_loss(value_NT: Tensor, old_value_NT: Tensor, return_NT: Tensor, clip: float | None) -> Tensor:
     """max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2) / 2 for each token; clip=None: no clipping. [N, T] -> [N, T].
     From the code of [PPO] and [DrGRPO]; the paper of [PPO] has the plain square, eq. 9."""
     loss_NT = (value_NT - return_NT).square()
     if clip is not None:
-        clamped_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip)
+        clamped_NT = old_value_NT + (value_NT - old_value_NT).clamp(-clip, clip)
         loss_NT = torch.maximum(loss_NT, (clamped_NT - return_NT).square())
     return loss_NT / 2
 

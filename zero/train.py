@@ -44,7 +44,7 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
 
     `choices` are the options by group, `name` is the run's. Raises InputError and Preempted.
     """
-    configs.check_solutions(config)
+    configs.check_imitation(config)
     run_dir = Path(config["run_dir"] or Path("runs") / name).absolute()
     configs.refuse_unwritable(run_dir)
     settings, result = run_folder.settings_of(config, run_dir), run_folder.result_of(run_dir)
@@ -105,7 +105,7 @@ def train_and_close(
     from zero.loop import train
 
     if built_run.world.is_main:
-        run_folder.claim(built_run.dir, settings, questions, built_run.model)
+        run_folder.claim(built_run.dir, settings, questions, built_run.weights_fingerprint)
     dtype = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
     outcome["target_steps"] = built_run.steps
     start, all_ranks_stop = time.perf_counter(), True

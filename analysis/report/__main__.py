@@ -32,7 +32,7 @@ LARGEST = 10_000_000  # bytes of a page
 
 
 @dataclass(frozen=True)
-class Question:
+class SectionSpec:
     """What a section of the page answers. `make` gives HTML, or None where the runs hold nothing for it."""
 
     id: str
@@ -48,7 +48,7 @@ class Report:
     failed: list[str] = field(default_factory=list)
 
 
-def questions(request: Request) -> list[Question]:
+def section_specs(request: Request) -> list[SectionSpec]:
     """All sections, in the order of the page: results first. A new question of analysis/ is one line here or in
     analysis/report/figures.py."""
     from analysis.reader.experiments import in_sweeps
@@ -56,20 +56,20 @@ def questions(request: Request) -> list[Question]:
     from analysis.report.samples import samples
 
     if (every := in_sweeps(request.places)) and request.claims is None:
-        return of_experiments(request, every)
+        return specs_of_experiments(request, every)
     return [
-        Question("results", "Results with intervals", lambda runs: figures.results(runs, request)),
-        Question("claims", "Claims", lambda runs: claims.claims(runs, request.claims)),
-        Question("warnings", "Warnings", sections.warnings),
-        *(Question(name, title, make) for name, title, make in figures.questions(request)),
-        Question("samples", "Sample completions", samples),
-        Question("varied", "What was varied", sections.varied),
-        Question("costs", "Costs", sections.costs),
-        Question("environment", "Environment", sections.environment),
+        SectionSpec("results", "Results with intervals", lambda runs: figures.results(runs, request)),
+        SectionSpec("claims", "Claims", lambda runs: claims.claims(runs, request.claims)),
+        SectionSpec("warnings", "Warnings", sections.warnings),
+        *(SectionSpec(name, title, make) for name, title, make in figures.figure_sections(request)),
+        SectionSpec("samples", "Sample completions", samples),
+        SectionSpec("varied", "What was varied", sections.varied),
+        SectionSpec("costs", "Costs", sections.costs),
+        SectionSpec("environment", "Environment", sections.environment),
     ]
 
 
-def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Question]:
+def specs_of_experiments(request: Request, every: Sequence[Experiment]) -> list[SectionSpec]:
     """The sections of a sweep of experiments, whose cells have little in common: each experiment by itself, with verdicts that
     account for the claims of all."""
     from analysis.experiments import verdicts
@@ -85,20 +85,20 @@ def of_experiments(request: Request, every: Sequence[Experiment]) -> list[Questi
         return known[0][name]
 
     return [
-        Question("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
-        Question("warnings", "Warnings", sections.warnings),
+        SectionSpec("claims", "Claims and verdicts", lambda runs: summary(runs, request, every)),
+        SectionSpec("warnings", "Warnings", sections.warnings),
         *(
-            Question(
+            SectionSpec(
                 f"experiment-{one.name}",
                 one.title,
                 partial(experiment, request=request, entry=one, verdicts=verdicts_of),
             )
             for one in every
         ),
-        Question("samples", "Sample completions", samples),
-        Question("varied", "What was varied", sections.varied),
-        Question("costs", "Costs", sections.costs),
-        Question("environment", "Environment", sections.environment),
+        SectionSpec("samples", "Sample completions", samples),
+        SectionSpec("varied", "What was varied", sections.varied),
+        SectionSpec("costs", "Costs", sections.costs),
+        SectionSpec("environment", "Environment", sections.environment),
     ]
 
 
@@ -108,7 +108,7 @@ def report(runs: Runs, request: Request) -> Report:
     from analysis.report.page import Section, page, paragraph
     from analysis.report.sections import lead
 
-    wanted = questions(request)
+    wanted = section_specs(request)
     sections: dict[str, Section] = {}
     finished = Report("")
     for question in sorted(wanted, key=lambda question: question.id == "warnings"):
@@ -131,7 +131,7 @@ def report(runs: Runs, request: Request) -> Report:
 
 
 def write(path: Path, html: str) -> None:
-    """The page, whole or as it was. OSError passes."""
+    """The page, whole or as it was. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html)
 

@@ -38,7 +38,7 @@ REFLECTIONS = 4  # folders of analysis.reflection that are shown
 Entry = tuple[str, str, Callable[["Runs"], Markup | None]]
 
 
-def questions(request: Request) -> list[Entry]:
+def figure_sections(request: Request) -> list[Entry]:
     """(id, title, function of the runs) of every question, in the order of the page. A new one is one line here."""
     by = None if request.by is None else list(request.by)
     return [

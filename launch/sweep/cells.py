@@ -126,7 +126,7 @@ def make_cell(bases: Bases, overrides: Sequence[str]) -> Cell:
             key, value = parsed(text).key_or_group, text.partition("=")[2]
             raise InputError(key, value, "belongs to single runs, not to a sweep")
     config, choices = bases.resolve(overrides)
-    configs.check_solutions(config)
+    configs.check_imitation(config)
     signature = identity.signature(config)
     values = {parsed(text).key_or_group: str(parsed(text).get_value_element_as_str()) for text in overrides}
     axes = {axis: choices[axis] for axis in configs.AXES if axis in choices} | {"seed": str(config["seed"])} | values

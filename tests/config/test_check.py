@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from zero.config.check import cells, check, check_solutions
+from zero.config.check import cells, check, check_imitation
 from zero.errors import InputError
 
 ALGOS, TEMPLATES = ("grpo", "drgrpo"), ("none", "qwen_math", "r1")
@@ -73,10 +73,10 @@ def test_algorithms_that_imitate_need_solutions_and_others_refuse_them(
 ) -> None:
     config = check("train", overrides)
     if message is None:
-        check_solutions(config)
+        check_imitation(config)
         return
     with pytest.raises(InputError, match=message):
-        check_solutions(config)
+        check_imitation(config)
 
 
 def test_lists_may_have_any_length_but_not_other_types() -> None:

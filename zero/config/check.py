@@ -176,7 +176,7 @@ def check_optimizer(optimizer: Mapping[str, Any], learner: Mapping[str, Any]) ->
             raise InputError(f"optimizer.others.{name}", value, remedy)
 
 
-def check_solutions(config: Mapping[str, Any]) -> None:
+def check_imitation(config: Mapping[str, Any]) -> None:
     """InputError if a config to be run imitates every response but samples them, or compares reference solutions, which all
     have the same reward."""
     if "algo" not in config:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from zero.config import experiments, limits, search_path
-from zero.config.check import cells, check, check_solutions, instantiate
+from zero.config.check import cells, check, check_imitation, instantiate
 from zero.config.compose import canonical, defaults, explained, select
 from zero.config.help import help_text
 from zero.config.identity import flatten
@@ -190,7 +190,7 @@ def check_all(name: str, arguments: Namespace) -> None:
         names += [config["name"]] if config.get("name") else []
         if not arguments.cfg:  # to be run here
             limits.check_installed(flatten(config))
-            check_solutions(config)
+            check_imitation(config)
             if (reward := config.get("reward")) not in rewards:
                 instantiate(reward, "reward")  # a function that does not exist is refused before anything is loaded
                 rewards.append(reward)
