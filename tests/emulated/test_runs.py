@@ -134,7 +134,7 @@ def test_pretraining_continues(
         "sequences=4",
         "micro_sequences=2",
         "log_every=1",
-        "warmup=2",
+        "optimizer.warmup=2",
         "corpus=questions",
         "questions=nano_math",
         "questions.rows.train=24",

@@ -22,6 +22,7 @@ from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser_dtype
 from zero.monitoring.sync_check import SyncCheck, SyncMismatch
 from zero.records import Completion, Prompt, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 
 VERSION = 5
@@ -119,7 +120,8 @@ class Remembering(NativeEngine):
 
 def test_a_cache_that_outlived_the_sync(tokenizer: Any) -> None:
     learner = learner_of(moved(4))
-    engine = Remembering(learner.model.config, tokenizer, 256, 64, torch.float32, torch.device("cpu"))
+    spec = ModelSpec(learner.model.config, tokenizer, 256, torch.float32, torch.device("cpu"))
+    engine = Remembering(spec, 64)
     engine.remember(tokenizer, prompts_of(tokenizer))
     engine.sync(learner.weights(), VERSION)
     with pytest.raises(SyncMismatch, match="its prefix cache outlived the sync"):
