@@ -33,7 +33,7 @@ from zero.rollout.server import ServerEngine
 
 pytestmark = pytest.mark.engines
 CPU = torch.device("cpu")
-START_SECONDS = 300  # of the server, on a busy machine
+START_SECONDS = 600  # of the server, on a busy machine
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def undisturbed() -> None:
 
 def test_a_bad_node_is_left_out_and_fails_no_sweep(lab: Path, happened: Happened) -> None:
     words, folder = happened["bad_node"].result(), lab / "bad_node"
-    assert 3 <= words.count("FAILED") <= 6 and words.count("COMPLETED") == 24 - words.count("FAILED"), all_logs(folder)
+    assert 3 <= words.count("FAILED") <= 12 and words.count("COMPLETED") == 24 - words.count("FAILED"), all_logs(folder)
     assert list(slurm_nodes.bad_nodes(folder)) == ["n1"]
     table = typed(*STATUS, folder)
     assert table.code == 1 and "node n1 is left out" in table.out, table
