@@ -158,9 +158,8 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
     first, last = int(rows["step"].min()), int(rows["step"].max())
     if last - first > 10_000_000:
         raise InputError("FOLDER", metric, f"steps from {first} to {last} are no steps of a training run")
-    full = np.full(
-        (len(run_names), last - first + 1), np.nan
-    )  # missing steps are NaN, so that a window spans steps and not lines
+    # missing steps are NaN, so that a window spans steps and not lines
+    full = np.full((len(run_names), last - first + 1), np.nan)
     row = {name: i for i, name in enumerate(run_names)}
     codes = rows["run"].map(row).to_numpy(np.int64)
     full[codes, rows["step"].to_numpy() - first] = rows[metric].to_numpy()

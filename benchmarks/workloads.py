@@ -36,9 +36,8 @@ class Workload:
 WORKLOADS = {
     "W1": Workload("W1", 16, 8, 128, 2e-4),
     "W2": Workload("W2", 8, 8, 64, 1e-5),
-    "W3": Workload(
-        "W3", 8, 8, 256, 1e-9
-    ),  # all but standing still: a real step moves the lengths, each side's elsewhere
+    # all but standing still: a real step moves the lengths, each side's elsewhere
+    "W3": Workload("W3", 8, 8, 256, 1e-9),
     "W4": Workload("W4", 4, 8, 128, 1e-6, steps=1),
 }
 

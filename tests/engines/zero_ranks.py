@@ -20,13 +20,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
-from tests.learner.ranks import CPU, OPTIM, Case, cases, play
+from tests.learner.ranks import OPTIM, Case, cases, play
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import batch_of, make_learner
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.distributed import World
 from zero.errors import InputError
-from zero.learner import Learner, LearnerSetup
+from zero.learner import Learner
 from zero.learner import deepspeed_setup as zero_engine
 from zero.learner.deepspeed import DeepSpeedLearner
 from zero.learner.lora import Lora
@@ -74,17 +75,7 @@ def make(learner_class: Any, world: World, *, family: str = "qwen2", **changes: 
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
-    setup = LearnerSetup(
-        model,
-        OPTIM,
-        temperature=0.8,
-        total_updates=10,
-        vocabulary=500,
-        autocast=False,
-        keep_reference=True,
-        device=CPU,
-        world=world,
-    )
+    setup = setup_of(model, OPTIM, keep_reference=True, world=world)
     return make_learner(learner_class, setup, {"micro_tokens": 60, "gradient_checkpointing": False} | changes)
 
 
@@ -234,16 +225,7 @@ def disturbed() -> list[str]:
     model = AutoModelForCausalLM.from_config(tiny_config("qwen2", 500))
     before = seen()
     learner = DeepSpeedLearner(
-        LearnerSetup(
-            model,
-            OPTIM,
-            temperature=0.8,
-            total_updates=10,
-            vocabulary=500,
-            autocast=False,
-            keep_reference=True,
-            device=CPU,
-        ),
+        setup_of(model, OPTIM, keep_reference=True),
         micro_tokens=60,
         gradient_checkpointing=False,
         stage=3,

@@ -13,10 +13,10 @@ import torch
 from tests.conftest import BASE
 from tests.emulated.accelerator import installed
 from tests.integration.runs import journal, train_here
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import OPTIM, batch_of, gradient
 from tests.rollout.test_native import prompts_of, scored
 from tests.test_algorithm import load as load_algo
-from zero.learner import LearnerSetup
 from zero.learner.torch import TorchLearner
 from zero.models.load import load_model
 from zero.records import Sampling
@@ -58,16 +58,7 @@ def test_the_gradient_is_that_of_the_cpu(device: torch.device) -> None:
 
     def on(place: torch.device, autocast: bool) -> torch.Tensor:
         learner = TorchLearner(
-            LearnerSetup(
-                loaded()[0],
-                OPTIM,
-                temperature=1.0,
-                total_updates=1,
-                vocabulary=500,
-                autocast=autocast,
-                keep_reference=False,
-                device=place,
-            ),
+            setup_of(loaded()[0], OPTIM, temperature=1.0, total_updates=1, autocast=autocast, device=place),
             micro_tokens=100,
             gradient_checkpointing=False,
         )

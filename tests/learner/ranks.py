@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_config
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import groups_of
 from tests.test_algorithm import NAMES
 from tests.test_algorithm import load as load_algo
@@ -22,7 +23,7 @@ from zero.algorithm import Algorithm
 from zero.batching import make_batch, mini_batches, rewards
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
-from zero.learner import Learner, LearnerSetup
+from zero.learner import Learner
 from zero.learner.lora import Lora
 from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
@@ -110,17 +111,7 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
     )
     critic = value_model(algo, model, world, micro_tokens)
     learner = learner_class(
-        LearnerSetup(
-            model,
-            OPTIM,
-            temperature=0.8,
-            total_updates=10,
-            vocabulary=500,
-            autocast=False,
-            keep_reference=algo.needs_reference,
-            device=CPU,
-            world=world,
-        ),
+        setup_of(model, OPTIM, keep_reference=algo.needs_reference, world=world),
         micro_tokens=micro_tokens,
         gradient_checkpointing=False,
         lora=case.lora,

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import BASE
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import OPTIM
 from tests.learner.test_torch import batch_of as tiny_batch
 from tests.learner.test_torch import learner_of as tiny_learner
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
-from zero.learner import LearnerSetup
 from zero.learner.lora import Lora
 from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
@@ -38,15 +38,13 @@ def learner_of(rate: float, lora: bool, mixed: bool, checkpointing: bool = False
     """The shipped model as a published one is stored, in bfloat16; or another."""
     model = model or AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16).float()
     return TorchLearner(
-        LearnerSetup(
+        setup_of(
             model,
             Optimizer(rate, (0.9, 0.95), 0.0, 1.0, 0, "constant", 0.0),
             temperature=1.0,
             total_updates=UPDATES,
             vocabulary=600,
             autocast=mixed,
-            keep_reference=False,
-            device=torch.device("cpu"),
         ),
         micro_tokens=4000,
         gradient_checkpointing=checkpointing,

@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from tests.conftest import tiny_config
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import OPTIM, batch_of, groups_of
 from tests.test_algorithm import load as load_algo
 from zero.batching import make_batch
 from zero.cpu import layers as compiled
-from zero.learner import LearnerSetup
 from zero.learner.policy import Policy
 from zero.learner.torch import TorchLearner
 from zero.records import Batch
@@ -102,15 +102,8 @@ def test_the_largest_tensor_does_not_grow_with_the_group() -> None:
 
     def largest(copies: int, micro_tokens: int) -> int:
         learner = TorchLearner(
-            LearnerSetup(
-                AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)),
-                OPTIM,
-                temperature=1.0,
-                total_updates=1,
-                vocabulary=500,
-                autocast=False,
-                keep_reference=False,
-                device=torch.device("cpu"),
+            setup_of(
+                AutoModelForCausalLM.from_config(tiny_config("qwen2", 500)), OPTIM, temperature=1.0, total_updates=1
             ),
             micro_tokens=micro_tokens,
             gradient_checkpointing=False,

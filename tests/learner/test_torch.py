@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.learner.setups import setup_of
 from tests.test_algorithm import load as load_algo
 from zero.algorithm import Algorithm
 from zero.batching import make_batch, micro_batches, mini_batches, rewards
@@ -25,16 +26,7 @@ OPTIM = Optimizer(1e-3, (0.9, 0.95), 0.0, 0.0, 0, "constant", 0.0)
 
 def learner_of(folder: Path, micro_tokens: int = 10_000, **changes: Any) -> TorchLearner:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    setup = LearnerSetup(
-        model,
-        OPTIM,
-        temperature=0.8,
-        total_updates=10,
-        vocabulary=500,
-        autocast=False,
-        keep_reference=False,
-        device=torch.device("cpu"),
-    )
+    setup = setup_of(model, OPTIM)
     settings = {"micro_tokens": micro_tokens, "gradient_checkpointing": False}
     return make_learner(TorchLearner, setup, settings | changes)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import BASE
+from tests.learner.setups import setup_of
 from tests.learner.test_torch import OPTIM
 from tests.rollout.test_native import engine_of, prompts_of
 from tests.test_algorithm import load as load_algo
 from zero.distributed import World
 from zero.errors import InputError
-from zero.learner import LearnerSetup
 from zero.learner.torch import TorchLearner
 from zero.loop import refuse_coarser_dtype
 from zero.monitoring.sync_check import SyncCheck, SyncMismatch
@@ -40,16 +40,7 @@ def moved(seed: int) -> Any:
 
 def learner_of(model: Any, mixed: bool = False) -> TorchLearner:
     return TorchLearner(
-        LearnerSetup(
-            model,
-            OPTIM,
-            temperature=0.8,
-            total_updates=1,
-            vocabulary=596,
-            autocast=mixed,
-            keep_reference=False,
-            device=torch.device("cpu"),
-        ),
+        setup_of(model, OPTIM, total_updates=1, vocabulary=596, autocast=mixed),
         micro_tokens=1000,
         gradient_checkpointing=False,
     )

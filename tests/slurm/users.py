@@ -136,9 +136,8 @@ def multirun(folder: Path) -> Facts:
     seen["edited"] = typed(*SUBMIT, *line("seed=0,1,2", "optimizer.lr=2e-5", **HOLD))
     seen["jobs edited"] = jobs(folder)
     seen["held"] = queued(folder.name, "PENDING")
-    seen["cancel"] = typed(
-        *STATUS, folder, "cancel", "optimizer.lr=0.00002", "--yes"
-    )  # the same number, written otherwise
+    # the same number, written otherwise
+    seen["cancel"] = typed(*STATUS, folder, "cancel", "optimizer.lr=0.00002", "--yes")
     seen["old after"], seen["states"] = contents(folder, old), states(folder)
     return seen
 

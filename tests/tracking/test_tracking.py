@@ -588,7 +588,7 @@ def test_what_to_type_to_see_the_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert dashboard_command(f"sqlite:///{tmp_path}/runs/mlflow.db") == "make dashboard"
     assert dashboard_command(f"sqlite:///{tmp_path}/x/mlflow.db") == f"python -m launch.dashboard --runs {tmp_path}/x"
     assert "launch.dashboard --uri http://lab:5000" in dashboard_command("http://lab:5000")
-    assert "journal alone" in dashboard_command(None)
+    assert "not in MLflow" in dashboard_command(None)
 
 
 # --- MLflow, out of reach ---

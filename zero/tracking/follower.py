@@ -26,11 +26,8 @@ from zero.tracking import DeliveryError, Tracker, delivered, folder, journal, re
 COMMAND = (sys.executable, "-m", "zero.tracking.follower")
 EVERY = 2.0  # seconds between deliveries
 TICK = 0.1  # seconds between looks at the run
-FIRST_PAUSE, LONGEST_PAUSE, LAST_PAUSE = (
-    1.0,
-    60.0,
-    2.0,
-)  # seconds between attempts on a store that fails; at the end of the run
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts on a store that fails
+LAST_PAUSE = 2.0  # the longest one, once the run has ended
 # A scheduler signals every process of a job; the run saves, closes and so ends its follower
 FOR_THE_RUN = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 

@@ -35,7 +35,7 @@ def artifact_root(uri: str) -> str | None:
 def dashboard_command(uri: str | None) -> str:
     """What shows the runs of a store side by side. `uri`: where a run went to; None: nowhere."""
     if uri is None:
-        return "tracker=mlflow keeps them there; this run kept its journal alone"
+        return "tracker=mlflow brings them there; this run is not in MLflow"
     if not uri.startswith(SQLITE):
         return f"{uri}   (prepared pages: python -m launch.dashboard --uri {uri})"
     runs = Path(uri.removeprefix(SQLITE)).parent

@@ -25,7 +25,7 @@ class View(Protocol):
 
 
 class Trackers:
-    """The journal, whose errors pass; a view and a follower, whose errors cost one line and never the run. Without a journal
+    """The journal, whose errors are raised; a view and a follower, whose errors cost one line and never the run. Without a journal
     nothing is kept: another process keeps it."""
 
     def __init__(self, journal: Journal | None, view: View | None = None, follower: Follower | None = None) -> None:
@@ -40,7 +40,7 @@ class Trackers:
             self._guard(follower, lambda: follower.start())
 
     def metrics(self, values: Metrics, step: int) -> None:
-        """One line of metrics.jsonl. KeyError, ValueError and OSError of the journal pass."""
+        """One line of metrics.jsonl. Raises the journal's KeyError, ValueError and OSError."""
         if self._journal:
             self._journal.append(values, step)
         if view := self._view:
