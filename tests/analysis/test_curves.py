@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -197,7 +196,6 @@ def test_help_is_quick(name: str) -> None:
     heavy = (
         "import sys; print(sorted({'pandas', 'matplotlib', 'numpy', 'torch', 'hydra', 'mlflow'} & set(sys.modules)))"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", f"import atexit; atexit.register(lambda: exec({heavy!r})); {code}"],
         cwd=ROOT,
@@ -205,7 +203,6 @@ def test_help_is_quick(name: str) -> None:
         text=True,
         check=True,
     )
-    assert time.monotonic() - began < 2.0  # alone on a machine: 0.1
     assert done.stdout.endswith("[]\n")
     assert f"python -m analysis.{name}" in done.stdout
 

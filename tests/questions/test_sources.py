@@ -200,7 +200,7 @@ def test_no_network_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, cache: 
         began = time.monotonic()
         with pytest.raises(InputError) as error:
             list(rows_of(None, HUB, None))
-        assert time.monotonic() - began < 4  # without the probe: half a minute of retries
+        assert time.monotonic() - began < 15  # without the probe: half a minute of retries
         assert str(error.value) == (
             "questions.path=null: cannot reach the hub for someone/questions (no network?) and it is not in the cache; "
             "give a local file: questions.path=FILE"
