@@ -83,7 +83,7 @@ def arrange(standard: list[int], link: int | None, report: int) -> None:
 def instructions(level: Level, fork: bool, watch_files: bool) -> bytes:
     """The filter of a process that is number 1 of its namespace, or else has the number that it has now."""
     full = level is Level.FULL
-    return seccomp.Filter(1 if full else os.getpid(), fork, watch_files, socketpair=full).instructions()
+    return seccomp.Filter(1 if full else os.getpid(), fork, watch_files, own_files=full).instructions()
 
 
 def lock(door: Door, limits: Limits, watch_files: bool) -> None:

@@ -37,6 +37,7 @@ _HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # terminal?
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing on somebody's terminal
 _HARMLESS_PRCTLS = (3, 15, 16, 0x53564D41)  # dumpable?, a thread's name, a memory region's name
 _AF_UNIX = 1
+_ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "futimesat", "utimensat")
 _FOR_PROCESSES = ("fork", "vfork", "execve", "execveat", "tkill")
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
@@ -49,13 +50,14 @@ class Filter:
     pid          the only process that it may signal: itself
     fork         make processes, signal them, run further programs
     watch_files  hold each opening of a file, for the supervisor to look at
-    socketpair   sockets that end in itself, as asyncio uses
+    own_files    it has a /tmp of its own. Otherwise what Landlock does not know is refused here: to change the rights and
+                 the times of a file, and sockets that may send letters to strangers, even if they end in itself
     """
 
     pid: int
     fork: bool = False
     watch_files: bool = True
-    socketpair: bool = True
+    own_files: bool = True
 
     def instructions(self) -> bytes:
         """The filter as the kernel takes it."""
@@ -69,8 +71,9 @@ class Filter:
         ]
         for name, number in CHECKED.items():
             code += _when(number, self._checked(name))
-        for number in ALLOWED.values():
-            code += _when(number, [(_RETURN, 0, 0, ALLOW)])
+        for name, number in ALLOWED.items():
+            refused = name in _ATTRIBUTES and not self.own_files
+            code += _when(number, [(_RETURN, 0, 0, NOT_PERMITTED if refused else ALLOW)])
         for kind, names in ATTEMPTS.items():
             for name, number in names.items():
                 allowed = (self.fork and name in _FOR_PROCESSES) or (kind == "files" and not self.watch_files)
@@ -96,7 +99,7 @@ class Filter:
         if name in ("kill", "tgkill"):
             return [(_RETURN, 0, 0, ALLOW)] if self.fork else _one_of(0, [self.pid], NOTIFY)
         if name == "socketpair":
-            return _one_of(0, [_AF_UNIX] if self.socketpair else [], NOTIFY)
+            return _one_of(0, [_AF_UNIX] if self.own_files else [], NOTIFY)
         if name == "ioctl":
             harmless, typing = _any_of(_HARMLESS_IOCTLS, ALLOW), _any_of(_TERMINAL_INPUT, NOTIFY)
             return [*_argument(1), *harmless, *typing, (_RETURN, 0, 0, NO_TERMINAL)]

@@ -60,6 +60,8 @@ class Supervisor:
             if self.openings <= MOST_OPENINGS and self._visible(path, writes):
                 return True
             call = f"{call} {path}" if self.openings <= MOST_OPENINGS else f"{MOST_OPENINGS} times {call}"
+        if call == "clone" and notification.arguments[0] & kernel.ALL_NAMESPACES:
+            kind = "privileges"
         self.attempt, self.call = kind, call[:300]
         return False
 

@@ -16,7 +16,7 @@ from typing import Any
 MOST_ITEMS = 100_000  # of an iterator that may never end
 _LONGEST_NUMBER = 4096  # bits of an integer in decimal: the decimal form of more is refused by Python itself
 _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset, "deque": collections.deque}
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _ITERATORS = (
     map,
     filter,
