@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from zero.sandbox import fork_server, landlock, root, seccomp
 
-MACHINE = ["/etc", "/root", "/usr", "/var", "/home", "/run"]
+MACHINE = ["/etc", "/usr", "/var", "/home", "/run"]
 without = json.loads(sys.argv[2])["without"].split("+")
 if "seccomp" in without:
     seccomp.Filter.instructions = lambda self: struct.pack("HBBI", 0x06, 0, 0, seccomp.ALLOW)  # type: ignore[method-assign]
