@@ -50,22 +50,15 @@ def _exactly(channel: int, length: int) -> bytes:
 
 
 def run(kind: str, task: Task) -> NoReturn:
-    """Never returns, whatever the program does."""
-    _as_if_fresh(task)
+    """Never returns, whatever the program does: this process is a copy of the server, and must not go on as one."""
+    code = UNCAUGHT
     try:
-        if kind == "script":
-            code = _script(task)
-        elif kind == "solution":
-            code = _solution(task)
-        elif kind == "tests":
-            code = tests.run(task)
-        elif kind == "binary":
-            code = _execute(PROGRAM, [PROGRAM, *task.arguments])
-        else:
-            code = _compile(list(task.arguments))
+        _as_if_fresh(task)
+        code = _RUNS[kind](task)
     except BaseException as error:
         code = explain(error)
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 def forget_where_this_is() -> None:
@@ -128,13 +121,14 @@ def explain(error: BaseException) -> int:
     return NO_MEMORY if isinstance(error, MemoryError) else UNCAUGHT
 
 
-def _execute(path: str, arguments: list[str]) -> int:
+def _binary(task: Task) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execve(path, arguments, dict(os.environ))
+    os.execve(PROGRAM, [PROGRAM, *task.arguments], dict(os.environ))
 
 
-def _compile(command: list[str]) -> int:
+def _compile(task: Task) -> int:
     """Run a compiler; the machine code that it has left in PROGRAM goes to standard output."""
+    command = list(task.arguments)
     pid = os.fork()
     if pid == 0:
         os.dup2(2, 1)
@@ -195,3 +189,6 @@ def _answer(request: dict[str, Any], objects: list[Any]) -> dict[str, Any]:
     value = values.encode(target(*arguments, **options), keep)
     after = values.encode([arguments, options], keep)
     return {"value": value} if json.dumps(after) == before else {"value": value, "arguments": after}
+
+
+_RUNS = {"script": _script, "solution": _solution, "tests": tests.run, "binary": _binary, "compile": _compile}

@@ -181,8 +181,6 @@ class Running:
         code = os.waitstatus_to_exitcode(end["status"])
         if code == -signal.SIGKILL and end["cpu_s"] >= _USED_UP * limits.cpu_s:
             return Ending.TIMED_OUT
-        if code == -signal.SIGKILL and process.killed:  # what it sent to its tests was no value
-            return Ending.CRASHED
         if code in (-signal.SIGKILL, NO_MEMORY) or (code < 0 and end["memory_mb"] > _NEARLY * limits.memory_mb):
             return Ending.OUT_OF_MEMORY
         return Ending.FINISHED if code == 0 else Ending.CRASHED
@@ -199,6 +197,9 @@ class Running:
         if last.startswith(tests.BROKEN):
             program.errors = bytearray(last.removeprefix(tests.BROKEN))
             return Ending.BROKEN_TEST, passed
+        if last == tests.GARBLED:
+            program.errors = bytearray(b"what it sent to its tests was no value")
+            return Ending.CRASHED, passed
         if last == tests.GONE:
             ending = self._ending(program)
             return (Ending.EXITED_EARLY if ending is Ending.FINISHED else ending), passed

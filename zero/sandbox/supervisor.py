@@ -14,6 +14,7 @@ _AT_FDCWD = 0xFFFFFF9C
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # What libraries look for by themselves, on any machine, to do without it: nobody's attempt
 _LOOKED_FOR = (
+    os.path.dirname(__file__),  # our own code, whose lines a traceback wants to show
     "/etc/localtime",
     "/etc/ld.so.",
     "/etc/ssl/openssl.cnf",

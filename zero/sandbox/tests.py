@@ -16,7 +16,7 @@ from zero.sandbox import values
 from zero.sandbox.records import Task
 from zero.sandbox.room import LINK
 
-PASS, FAIL, GONE, BROKEN, END = b"pass", b"fail", b"gone", b"broken ", b"end"
+PASS, FAIL, GONE, GARBLED, BROKEN, END = b"pass", b"fail", b"gone", b"garbled", b"broken ", b"end"
 _MOST = 4 << 20  # bytes of one reply
 
 
@@ -30,22 +30,27 @@ class Link:
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._received = descriptor, b""
         self.errors: list[BaseException] = []  # that the program's replies have raised here
-        self.gone = False
+        self.lost = b""  # why there will be no more replies: GONE or GARBLED
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request. Gone if there is none, or none that is of any use."""
         try:
             self._send(json.dumps(request).encode() + b"\n")
             reply = json.loads(self._line())
-        except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
-            self.gone = True
-            raise Gone from error
+        except (OSError, EOFError) as error:
+            raise self.lose(GONE) from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise self.lose(GARBLED) from error
         if not isinstance(reply, dict):
-            self.gone = True
-            raise Gone
+            raise self.lose(GARBLED)
         if "error" in reply:
             raise self._raised(str(reply["error"]), str(reply.get("text", "")))
         return reply
+
+    def lose(self, why: bytes) -> Gone:
+        """Nothing that comes from now on counts."""
+        self.lost = self.lost or why
+        return Gone()
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -55,8 +60,10 @@ class Link:
     def _line(self) -> bytes:
         while b"\n" not in self._received:
             piece = os.read(self._descriptor, 1 << 16)
-            if not piece or len(self._received) > _MOST:
+            if not piece:
                 raise EOFError
+            if len(self._received) > _MOST:
+                raise ValueError
             self._received += piece
         line, _, self._received = self._received.partition(b"\n")
         return line
@@ -109,8 +116,7 @@ class Remote:
         try:
             return values.decode(data, lambda number: Remote(self.__link, int(number)))
         except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
-            self.__link.gone = True
-            raise Gone from error
+            raise self.__link.lose(GARBLED) from error
 
     def __sent(self, value: Any) -> int:
         if isinstance(value, Remote):
@@ -155,11 +161,11 @@ def run(task: Task) -> int:
             namespace[name] = getattr(program, name)
         for test in task.tests:
             verdict = _outcome(test, namespace, link)
-            if link.gone:  # even if the test caught that
+            if link.lost:  # even if the test caught that
                 raise Gone
             os.write(report, verdict + b"\n")
     except Gone:
-        os.write(report, GONE + b"\n")
+        os.write(report, link.lost + b"\n")
     except Exception as error:
         if any(error is raised for raised in link.errors):  # the program lacks a name that every test needs
             os.write(report, b"".join([FAIL + b"\n"] * len(task.tests)))
