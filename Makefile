@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-sandbox check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sandbox benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ CASES ?= ../shared/cases
 check-cases: setup  ## the grader on the pairs of CASES=FOLDER: grader.jsonl with {"answer", "reference", "equal"} a line
 	$(PY) -m tests.data.check_cases $(CASES)
 
+check-sandbox: setup  ## programs that try to get out of the sandbox, in every sandbox that this machine has, as a table (3 minutes)
+	$(PY) -m tests.sandbox.check_sandbox
+
 check-browser: setup  ## the MLflow comparison and the report in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py
 	$(PY) tests/browser/check_report.py
@@ -122,6 +125,9 @@ benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), o
 
 benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
 	$(PY) -m benchmarks.grading $(DATA)
+
+benchmark-sandbox: setup  ## short foreign programs judged per second, and what each costs
+	$(PY) -m benchmarks.sandbox
 
 benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000 cells: seconds, memory, files opened
 	$(PY) -m benchmarks.sweeps
