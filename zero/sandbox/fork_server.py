@@ -234,7 +234,7 @@ def _through_bubblewrap(config: dict[str, Any], control: socket.socket) -> NoRet
     )
     for descriptor in (control.fileno(), config["proc"]):
         os.set_inheritable(descriptor, True)
-    command = [sys.executable, "-S", "-s", "-P", "-B", __file__, str(control.fileno()), json.dumps(config)]
+    command = [sys.executable, "-S", "-s", "-P", "-B", __file__, sys.argv[1], json.dumps(config)]
     os.execv(config["bubblewrap"], [config["bubblewrap"], *options, "--", *command])
 
 

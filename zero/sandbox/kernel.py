@@ -31,7 +31,6 @@ MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_ADDR_NO_RANDOMIZE = 0x0040000
 # Same number everywhere since 2019; the rest differ between architectures.
 _MOUNT_SETATTR = 442
 _CLONE, _PIVOT_ROOT, _CAPSET, _PROCESS_VM_READV = (56, 155, 126, 310) if _X86 else (220, 41, 91, 270)
@@ -132,12 +131,6 @@ def die_with_parent() -> None:
 def readable_by_own_user() -> None:
     """What a change of user took away: /proc/self may be written again, and a parent may read the memory."""
     _prctl("dumpable", _PR_SET_DUMPABLE, 1)
-
-
-def same_addresses() -> None:
-    """No address randomization from the next execve on: what follows addresses, as the order of a set of objects does,
-    is the same in every run."""
-    _LIBC.personality(ctypes.c_ulong(_ADDR_NO_RANDOMIZE))  # a machine that refuses has random addresses, no more
 
 
 def read_text_at(pid: int, address: int, most: int = 4096) -> bytes:
