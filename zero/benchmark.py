@@ -207,6 +207,8 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
     if "tries" in table[0]:  # all rows of a run have them, or none
         numbers["solved"] = fmean(map(solved, table))
         numbers["tries"] = fmean(len(row["tries"]) for row in table)
+    programs = Counter(row["program"] for row in table if "program" in row)
+    numbers |= {f"program/{name.replace(' ', '_')}": count / len(table) for name, count in programs.items()}
     for name, correct in (("length_correct", True), ("length_incorrect", False)):
         lengths = [row["tokens"] for row in table if row["correct"] == correct]
         if lengths:
@@ -237,7 +239,7 @@ def summarize(groups: Sequence[Group]) -> Metrics:
     rewards_PG = [[verdict.reward for verdict in group.verdicts] for group in groups]
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
-    metrics |= {_TRAINING[name]: value for name, value in shared_metrics(table).items()}
+    metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()}
     metrics |= {f"reward/{name}": fmean(row["terms"][name] for row in table) for name in table[0]["terms"]}
     return metrics | {
         "groups/zero_advantage": fmean(len(set(rewards_G)) == 1 for rewards_G in rewards_PG),
@@ -267,6 +269,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "tokens": completion.length,
             "finished": completion.finished,
         }
+        | ({"program": verdict.program} if verdict.program else {})
         | ({"solved": verdict.correct, "tries": list(completion.attempts)} if completion.attempts else {})
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)

@@ -109,6 +109,7 @@ class Verdict:
     answer: str | None  # what the template extracted
     reason: str  # the outcome in words, and why: "wrong", "truncated, no answer", "failed: ValueError"
     terms: Mapping[str, float] = field(default_factory=dict)
+    program: str = ""  # what became of an answer that is a program: zero.sandbox.code_tests.OUTCOMES
 
     @property
     def correct(self) -> bool:

@@ -260,3 +260,27 @@ def last_expression(text: str) -> str | None:
         if runs:
             return runs[-1]
     return None
+
+
+def last_code_block(text: str) -> str | None:
+    """The text of the last fenced block that is closed: three backticks begin a line, and another such line ends it."""
+    block: str | None = None
+    lines: list[str] | None = None
+    for line in text.split("\n"):
+        if not line.lstrip().startswith("```"):
+            if lines is not None:
+                lines.append(line)
+        elif lines is None:
+            lines = []
+        else:
+            block, lines = "\n".join(lines), None
+    return block
+
+
+def code_in_any_form(text: str) -> str | None:
+    """For programs: the last closed block, else the last closed `<answer>...</answer>`, else the whole response, unless
+    it is empty: base models go on where the question ends."""
+    block = last_code_block(text)
+    if block is None:
+        block = _last_tag(text)
+    return block if block is not None else text if text.strip() else None

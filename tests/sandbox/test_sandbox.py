@@ -223,8 +223,10 @@ def test_a_kernel_that_forbids_it_is_refused_in_one_line(forbid: str, level: str
     assert reply in output
     assert output.count("\n") == 1
     if reply != "finished":
-        assert output.startswith(f"error: sandbox.level={level}: this machine forbids")
-        assert ("or accept less: sandbox.level=landlock" in output) == (level == "full" and "Landlock" not in reply)
+        assert output.startswith(f"error: questions.sandbox.level={level}: this machine forbids")
+        assert ("or accept less: questions.sandbox.level=landlock" in output) == (
+            level == "full" and "Landlock" not in reply
+        )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to forbid namespaces for a user of its own")
@@ -232,7 +234,7 @@ def test_no_more_user_namespaces() -> None:
     inner = REFUSED.format(forbid=NO_NAMESPACES)
     command = ["unshare", "-r", "-p", "-f", "--mount-proc", os.path.realpath(sys.executable), "-c", inner, "full"]
     output = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True).stdout
-    assert output.startswith("error: sandbox.level=full: this machine forbids") and "No space left" in output
+    assert output.startswith("error: questions.sandbox.level=full: this machine forbids") and "No space left" in output
 
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
@@ -259,7 +261,7 @@ def test_cpp(sandbox: Sandbox) -> None:
 
 
 def test_cpp_asks_for_a_compiler_and_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"sandbox.level=full"):
+    with pytest.raises(InputError, match=r"questions.sandbox.level=full"):
         Compiler(Level.LANDLOCK)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InputError, match=r"language=cpp: no compiler"):

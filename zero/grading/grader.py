@@ -55,10 +55,16 @@ class Grader:
                 )
                 for c, strict, lenient, answer in zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             ]
-            verdicts = [_verdict(r, terms) for r, terms in zip(responses, self.reward(responses), strict=True)]
+            rewards = zip(responses, self.reward(responses), strict=True)
+            verdicts = [_verdict(r, terms, self._program(r)) for r, terms in rewards]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop
         return groups
+
+    def _program(self, response: Response) -> str:
+        """What became of the answer, if it is a program that the checker has run."""
+        program_outcome = getattr(self.check, "program_outcome", None)
+        return program_outcome(response.answer, response.question) if program_outcome and response.answer else ""
 
     def _outcomes(
         self, pairs_N: Sequence[tuple[Question, str]]
@@ -95,6 +101,6 @@ def _extract(extract: Extract, text: str) -> str | None:
         return None
 
 
-def _verdict(response: Response, terms: dict[str, float]) -> Verdict:
+def _verdict(response: Response, terms: dict[str, float], program: str) -> Verdict:
     reason = str(response.strict) if response.finished else f"truncated, {response.strict}"
-    return Verdict(sum(terms.values()), response.strict, response.lenient, response.answer, reason, terms)
+    return Verdict(sum(terms.values()), response.strict, response.lenient, response.answer, reason, terms, program)

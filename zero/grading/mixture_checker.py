@@ -73,6 +73,12 @@ class Mixed:
                 outcomes[i] = outcome
         return outcomes
 
+    def program_outcome(self, answer: str, question: Question) -> str:
+        """What became of an answer that its source's checker has run as a program; "" if it runs none."""
+        source, inner = split_id(question)
+        program_outcome = getattr(self.sets[source].check, "program_outcome", None)
+        return program_outcome(answer, inner) if program_outcome else ""
+
     def _extract(self, source: str, answer: str) -> str | None:
         if not isinstance(answer, RawResponse):
             return answer

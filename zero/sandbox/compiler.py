@@ -33,7 +33,9 @@ class Compiler:
         if path is None:
             raise InputError("language", "cpp", f"no compiler: none of {', '.join(_NAMES)} is on the path; install one")
         if level is not Level.FULL:
-            raise InputError("language", "cpp", f"a compiler needs files of its own: sandbox.level={Level.FULL}")
+            raise InputError(
+                "language", "cpp", f"a compiler needs files of its own: questions.sandbox.level={Level.FULL}"
+            )
         self._command = (path, "-O2", "-std=c++17", "-o", PROGRAM, _SOURCE)
         self._sandbox = Sandbox(level, workers, compiler=path)
 

@@ -18,7 +18,7 @@ from zero.sandbox import fork_server
 from zero.sandbox.records import Level, Limits
 
 START_S = 60.0  # wall seconds within which a server must have made its root
-KEY = "sandbox.level"
+KEY = "questions.sandbox.level"
 
 
 class Server:

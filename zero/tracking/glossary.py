@@ -23,6 +23,11 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "train/timed_out": ("share", "responses with an answer on which the checker hit its limit of time or memory"),
     "train/failed": ("share", "responses with an answer on which the checker failed: a defect of the checker"),
     "reward/TERM": ("reward", "mean contribution of the reward's term TERM, weight included; the terms add up"),
+    "program/OUTCOME": (
+        "share",
+        "responses whose program ended so: passed, failed, timed_out, out_of_memory, crashed, exited_early, "
+        "too_much_output, broken_test, too_long, forbidden_network, _files, _processes, _privileges; absent in a step without any",
+    ),
     "alarm/reward_hack": ("0 or 1", "1 if the reward has been rising while accuracy has not"),
     "length/mean": ("tokens", "mean length of a response, its stop token counted"),
     "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
@@ -116,6 +121,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "eval/NAME/unparsed": ("share", "benchmark NAME: responses with an answer that the checker cannot read"),
     "eval/NAME/timed_out": ("share", "benchmark NAME: responses with an answer on which the checker hit its limit"),
     "eval/NAME/failed": ("share", "benchmark NAME: responses with an answer on which the checker failed"),
+    "eval/NAME/program/OUTCOME": ("share", "benchmark NAME: responses whose program ended so; see program/OUTCOME"),
     "eval/NAME/length": ("tokens", "benchmark NAME: mean length of a response"),
     "eval/NAME/length_correct": ("tokens", "benchmark NAME: mean length of correct responses; absent without any"),
     "eval/NAME/length_incorrect": ("tokens", "benchmark NAME: mean length of incorrect responses; absent without any"),
@@ -178,4 +184,5 @@ def _entry(name: str) -> str | None:
     pattern = re.sub(r"^lens/[^/]+/", "lens/ALGO/", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
     pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/TERM", pattern)
+    pattern = re.sub(r"^(eval/NAME/|)program/[a-z_]+$", r"\1program/OUTCOME", pattern)
     return pattern if pattern in GLOSSARY else None
