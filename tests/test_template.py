@@ -210,6 +210,7 @@ ANSWERED = {
     "r1_distill_qwen": "Half of 144.\n</think>\n\n" + BOXED,
     "qwen3": BOXED,
     "llama_instruct": BOXED,
+    "code": "Half of 144:\n```python\n%s\n```",
     "few_shot": " Half of 144 is 72. The answer is $\\boxed{%s}$.",
 }
 FREE = {"chat", "simplerl_abel"}  # half a response in free form still holds a number

@@ -134,6 +134,7 @@ def test_every_option_composes(path: Path) -> None:
     root = "evaluate" if option == "rollout=openai" else "train"  # it has no weights to be sent
     extra = {
         "questions=file": ["questions.path=x.jsonl"],
+        "questions=code": ["questions.path=x.jsonl"],
         "questions=hub": ["questions.hub.id=a/b"],
         "rollout=vllm_server": ["rollout.url=http://localhost:1"],
         "rollout=openai": ["rollout.url=http://localhost:1", "rollout.model=x"],
