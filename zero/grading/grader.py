@@ -64,7 +64,11 @@ class Grader:
     def _program(self, response: Response) -> str:
         """What became of the answer, if it is a program that the checker has run."""
         program_outcome = getattr(self.check, "program_outcome", None)
-        return program_outcome(response.answer, response.question) if program_outcome and response.answer else ""
+        return (
+            program_outcome(response.answer, response.question)
+            if program_outcome and response.answer is not None
+            else ""
+        )
 
     def _outcomes(
         self, pairs_N: Sequence[tuple[Question, str]]

@@ -26,6 +26,13 @@ def code_set(
     return QuestionSet(name, table(sandbox=sandbox, **settings), checker, extract_any)
 
 
+def generated_set(
+    name: str, check: Callable[..., Checker], extract_any: Extractor, sandbox: Mapping[str, Any], rows: Rows
+) -> QuestionSet:
+    """A question set of rows that are made and not read."""
+    return QuestionSet(name, rows, check(**sandbox), extract_any)
+
+
 def table(
     sandbox: Mapping[str, Any],
     path: str | None = None,
