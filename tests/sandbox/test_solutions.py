@@ -21,7 +21,7 @@ from zero.sandbox.records import Ending, Limits, Task
 CHEATING = Limits(cpu_s=1, wall_s=4.0)
 
 
-@pytest.mark.parametrize("level", ["sandbox", "landlocked"])
+@pytest.mark.parametrize("level", ["sandbox", pytest.param("landlocked", marks=pytest.mark.slow)])
 def test_no_cheat_passes_a_test(level: str, request: pytest.FixtureRequest) -> None:
     tasks = [Task("solution", source, names=("f",), tests=TESTS) for _, _, source in cheats()]
     executions = request.getfixturevalue(level).run(tasks, CHEATING)

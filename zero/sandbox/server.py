@@ -17,6 +17,7 @@ from zero.errors import InputError
 from zero.sandbox import fork_server
 from zero.sandbox.records import Level, Limits
 
+_INHERITED = ("PATH", "LD_LIBRARY_PATH")  # to find a compiler, bubblewrap, and the interpreter's own library
 START_S = 60.0  # wall seconds within which a server must have made its root
 KEY = "questions.sandbox.level"
 
@@ -33,7 +34,7 @@ class Server:
         self._process = subprocess.Popen(
             [*command, json.dumps(config)],
             pass_fds=[theirs.fileno()],
-            env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)},
+            env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"} | {k: v for k, v in os.environ.items() if k in _INHERITED},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
