@@ -381,7 +381,7 @@ escaped()
 for i in range(4000):
     with open(f"/tmp/{i}", "wb", 0) as f: f.write(bytes(1 << 20))
 escaped()
-## more openings than anybody needs: files
+## more openings than anybody needs: any
 for i in range(10**5): open("/dev/null").close()
 escaped()
 ## print without end: too much output
