@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.data.check_data import BENCHMARKS, references
 from tests.data.grading import swaps
-from zero.grading import SandboxedChecker, check_maths
+from zero.grading import BoundedChecker, check_maths
 from zero.grading.maths import MODES
 from zero.records import Outcome, Question
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
         hostile(pairs, name, checker)
 
 
-def hostile(pairs: Sequence[tuple[str, str, str]], name: str, checker: SandboxedChecker) -> None:
+def hostile(pairs: Sequence[tuple[str, str, str]], name: str, checker: BoundedChecker) -> None:
     """A clean batch, and the same with 5 % hostile answers, each another one."""
     bad = [("hostile", BOMBS[i % len(BOMBS)].format(i), "x+1") for i in range(HOSTILE)]
     mixed = [*pairs[: SIZE - HOSTILE], *bad]
@@ -111,9 +111,7 @@ def rewrite(gold: str) -> str:
     return f"${gold}$" if "$" not in gold else gold
 
 
-def timed(
-    pairs: Sequence[tuple[str, str, str]], checker: SandboxedChecker = check_maths
-) -> tuple[list[Outcome], float]:
+def timed(pairs: Sequence[tuple[str, str, str]], checker: BoundedChecker = check_maths) -> tuple[list[Outcome], float]:
     """Outcomes and wall seconds."""
     answers = [(answer, Question("", (gold,), gold)) for _, answer, gold in pairs]
     began = time.perf_counter()

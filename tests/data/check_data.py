@@ -18,7 +18,7 @@ from tests.conftest import BASE, ROOT
 from tests.data import sets
 from tests.data.grading import _balanced, swaps
 from zero.config.check import check, instantiate
-from zero.grading import SandboxedChecker, check_maths, check_paper_fast, check_paper_slow
+from zero.grading import BoundedChecker, check_maths, check_paper_fast, check_paper_slow
 from zero.questions import QuestionSet
 from zero.records import Outcome, Question
 from zero.template import last_boxed
@@ -79,7 +79,7 @@ def render(folder: Path) -> int:
     return failed
 
 
-def accepted(mode: str, checker: SandboxedChecker, golds: dict[str, list[str]]) -> int:
+def accepted(mode: str, checker: BoundedChecker, golds: dict[str, list[str]]) -> int:
     """Every reference must be accepted out of a box."""
     failed = 0
     for name, answers in golds.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zero.grading.reward import Reward
-from zero.grading.sandbox import check_many
+from zero.grading.worker_pool import check_many
 from zero.questions import Checker, Extractor
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Verdict
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zero.errors import InputError
-from zero.grading.sandbox import Pair, check_many
+from zero.grading.worker_pool import Pair, check_many
 from zero.questions import QuestionSet
 from zero.questions.mixture import Mixture, mixed_rows, split_id
 from zero.records import Outcome, Question

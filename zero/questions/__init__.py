@@ -15,7 +15,7 @@ from zero.template import extract_any
 
 Checker = Callable[[str, Question], bool]
 """(answer, question) -> whether it is right. A checker that cannot read the answer raises ValueError. One that may take long
-on a hostile answer is wrapped in zero.grading.SandboxedChecker, which runs it in a process that can be killed."""
+on a hostile answer is wrapped in zero.grading.BoundedChecker, which runs it in a process that can be killed."""
 Extractor = Callable[[str], str | None]  # response -> an answer in any form, or None
 
 

@@ -5,7 +5,7 @@ Three modes. `strict` is ours: exact, no tolerance, a mathematician's "the same 
 (zero/grading/maths/understand_r1_zero.py), so that published numbers can be compared; its training uses the first, its
 evaluation the second. Select one for a question set by `questions.check._target_=zero.grading.check_paper_slow`.
 
-Algebra runs only in worker processes with limits (zero/grading/sandbox.py); answers that need none are decided here.
+Algebra runs only in worker processes with limits (zero/grading/worker_pool.py); answers that need none are decided here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from zero.errors import InputError
 from zero.grading.maths.exact import exact_equal
-from zero.grading.sandbox import SandboxedChecker
+from zero.grading.worker_pool import BoundedChecker
 from zero.questions.references import reference as out_of_dress
 from zero.records import Outcome, Question
 
@@ -62,9 +62,9 @@ def paper_slow(answer: str, question: Question) -> bool:
     return any(same(answer, reference) for reference in question.answer)
 
 
-check_maths = SandboxedChecker("zero.grading.maths.strict", quick=_exact, preload=("zero.grading.maths.symbolic",))
-check_paper_fast = SandboxedChecker("zero.grading.maths.paper_fast", preload=("zero.grading.maths.understand_r1_zero",))
-check_paper_slow = SandboxedChecker("zero.grading.maths.paper_slow", preload=("zero.grading.maths.understand_r1_zero",))
+check_maths = BoundedChecker("zero.grading.maths.strict", quick=_exact, preload=("zero.grading.maths.symbolic",))
+check_paper_fast = BoundedChecker("zero.grading.maths.paper_fast", preload=("zero.grading.maths.understand_r1_zero",))
+check_paper_slow = BoundedChecker("zero.grading.maths.paper_slow", preload=("zero.grading.maths.understand_r1_zero",))
 MODES = {"strict": check_maths, "paper_fast": check_paper_fast, "paper_slow": check_paper_slow}
 
 

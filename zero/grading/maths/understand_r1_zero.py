@@ -25,7 +25,7 @@ Deliberate departures, none of which touches a legitimate answer:
 - text that sympy's parser would run as Python (strings, attributes, slices, dunder names, ...) is not equal; the
   original runs it, and a model's answer can make it run any program (tests/grading/maths/test_understand_r1_zero.py holds one);
 - an empty or absent reference is never equal, where the original raises;
-- no clock: who calls sets a limit and kills (zero/grading/sandbox.py), where the original has one second for rule 3 and
+- no clock: who calls sets a limit and kills (zero/grading/worker_pool.py), where the original has one second for rule 3 and
   none for the others. Time and memory are not bounded here: call these in worker processes only.
 """
 

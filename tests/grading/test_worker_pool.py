@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from zero.errors import InputError
-from zero.grading.sandbox import SandboxedChecker, check_many, worker_pool
+from zero.grading.worker_pool import BoundedChecker, check_many, worker_pool
 from zero.records import Outcome, Question
 
-CHECK = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5)
+CHECK = BoundedChecker("tests.grading.checkers.check", limit_s=0.5)
 ONE = Question("?", ("1",), "one")
 
 
@@ -65,7 +65,7 @@ def test_what_the_quick_checker_decides_never_reaches_a_worker() -> None:
         checked.append(answer)
         return {"1": True, "2": False}.get(answer)
 
-    check = SandboxedChecker("tests.grading.checkers.check", quick=quick, limit_s=0.5)
+    check = BoundedChecker("tests.grading.checkers.check", quick=quick, limit_s=0.5)
     assert check.many([("1", ONE), ("2", ONE), ("1", ONE), ("3", ONE)]) == [
         Outcome.CORRECT,
         Outcome.WRONG,
@@ -80,7 +80,7 @@ def test_equal_answers_to_different_questions_are_different_checks() -> None:
 
 
 def test_an_idle_worker_that_is_killed_is_replaced() -> None:
-    check = SandboxedChecker("tests.grading.checkers.check", limit_s=0.5, workers=1)
+    check = BoundedChecker("tests.grading.checkers.check", limit_s=0.5, workers=1)
     assert check("1", ONE)
     pool = worker_pool(("tests.grading.checkers",), 1)
     killed = pool._idle[0].pid
@@ -98,7 +98,7 @@ def test_a_worker_writes_no_file(tmp_path: Path) -> None:
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = (
-        "from tests.grading.test_sandbox import CHECK, ONE\nfrom zero.grading.sandbox import worker_pool\n"
+        "from tests.grading.test_worker_pool import CHECK, ONE\nfrom zero.grading.worker_pool import worker_pool\n"
         "CHECK.many([('1', ONE), ('2', ONE)])\npool = worker_pool(('tests.grading.checkers',), 2)\n"
         "print(pool._parent.pid, *(w.pid for w in pool._idle), flush=True)\nimport os; os.kill(os.getpid(), 9)"
     )
@@ -123,14 +123,14 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize("path", ["nowhere.to.be_found", "check", "zero.grading.nothing.check", ""])
 def test_a_checker_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"check\.path"):
-        SandboxedChecker(path)
+        BoundedChecker(path)
 
 
 def test_ones_own_checker_needs_only_be_importable_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_checker.py").write_text("def check(answer, question):\n    return answer in question.answer\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert SandboxedChecker("my_checker.check").many([("1", ONE), ("2", ONE)]) == [Outcome.CORRECT, Outcome.WRONG]
+    assert BoundedChecker("my_checker.check").many([("1", ONE), ("2", ONE)]) == [Outcome.CORRECT, Outcome.WRONG]
 
 
 def test_plain_checkers_give_the_same_outcomes() -> None:

@@ -1,7 +1,7 @@
 """Checks under hard limits of time and memory, in worker processes that are killed and replaced.
 
-A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `SandboxedChecker` and
-never imported here. The kernel enforces limits of CPU seconds and memory (zero/grading/sandbox_worker.py); wall time is only
+A checker that may take long on a hostile answer (anything with algebra) is named by its dotted path in `BoundedChecker` and
+never imported here. The kernel enforces limits of CPU seconds and memory (zero/grading/worker.py); wall time is only
 a backstop. A worker that dies, for any reason, makes its answer a timeout and is replaced in milliseconds.
 """
 
@@ -55,7 +55,7 @@ def _warn(error: str, checker: str) -> None:
 
 
 @dataclass(frozen=True)
-class SandboxedChecker:
+class BoundedChecker:
     """A checker run in worker processes. `path` is the dotted path of an ordinary checker.
 
     quick     a checker for this process that may also return None: undecided, ask the workers
@@ -157,14 +157,14 @@ class Worker:
 
 
 class WorkerPool:
-    """The process that forks workers (zero/grading/sandbox_worker.py), and up to `size` workers."""
+    """The process that forks workers (zero/grading/worker.py), and up to `size` workers."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:
         self._control, worker_end = socket.socketpair()
         # A fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
         python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
         environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
-        command = [sys.executable, "-m", "zero.grading.sandbox_worker", str(worker_end.fileno()), *modules]
+        command = [sys.executable, "-m", "zero.grading.worker", str(worker_end.fileno()), *modules]
         self._parent = subprocess.Popen(command, pass_fds=[worker_end.fileno()], env=environment)
         worker_end.close()
         self._size = size

@@ -1,4 +1,4 @@
-"""python -m zero.grading.sandbox_worker FD MODULE...: a process that imports once, and then forks workers on request.
+"""python -m zero.grading.worker FD MODULE...: a process that imports once, and then forks workers on request.
 
 A forked worker costs milliseconds instead of the second that sympy takes to import, so that one can be lost with every
 hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, an outcome as one line out. The
