@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from zero.sandbox import fork_server, landlock, root, seccomp
+from zero.sandbox import fork_server, landlock, rootfs, seccomp
 
 MACHINE = ["/etc", "/usr", "/var", "/home", "/run"]
 without = json.loads(sys.argv[2])["without"].split("+")
@@ -18,6 +18,6 @@ if "seccomp" in without:
 if "landlock" in without:
     landlock.restrict = lambda *arguments, **options: None  # type: ignore[assignment]
 if "mounts" in without:  # nearly the whole machine lies in the root
-    build = root.build
-    root.build = lambda paths, hidden: build(root._outermost([*MACHINE, *paths]), [])  # type: ignore[assignment]
+    build = rootfs.build
+    rootfs.build = lambda paths, hidden: build(rootfs._outermost([*MACHINE, *paths]), [])  # type: ignore[assignment]
 fork_server.main()

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 
 from zero.errors import InputError
+from zero.sandbox.jail import PROGRAM
 from zero.sandbox.pool import Sandbox
 from zero.sandbox.records import Execution, Level, Limits, Task
-from zero.sandbox.room import PROGRAM
 
 LIMITS = Limits(
     cpu_s=20,
@@ -26,7 +26,7 @@ _SOURCE = f"{PROGRAM}.cpp"
 
 
 class Compiler:
-    """g++ or clang++ behind a door of its own. InputError if there is none, or at a level that lets no program write."""
+    """g++ or clang++ in a sandbox of its own. InputError if there is none, or at a level that lets no program write."""
 
     def __init__(self, level: Level = Level.FULL, workers: int = 2) -> None:
         path = next((path for name in _NAMES if (path := shutil.which(name))), None)

@@ -1,7 +1,7 @@
 """python fork_server.py FD CONFIG: a warm interpreter in the sandbox's root that forks one process for each program.
 
 One message a program on the socket FD: which limits, and the descriptors that the program is to have; one message back when
-it has ended. It never sees a program: the child reads that itself, from its own descriptor, in its own room.
+it has ended. It never sees a program: the child reads that itself, from its own descriptor, in its own jail.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Any, NoReturn
 if __name__ == "__main__":  # run as a file by an interpreter without any search path of ours
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from zero.sandbox import kernel, landlock, program, root, seccomp
-from zero.sandbox.records import Level, Limits
-from zero.sandbox.room import (
+from zero.sandbox import kernel, landlock, program, rootfs, seccomp
+from zero.sandbox.jail import (
     PROGRAM,
-    Door,
+    Jail,
     arrange,
     instructions,
     lock,
-    open_room,
+    open_jail,
     standard_input,
     write_files,
 )
+from zero.sandbox.records import Level, Limits
 from zero.sandbox.supervisor import Supervisor
 
 EXECUTIONS = {"binary": 1}  # programs that a task of this kind becomes
@@ -54,14 +54,14 @@ class Child:
     report: socket.socket
     supervisor: Supervisor
     listener: int = -1
-    error: str = ""  # of its room, before any foreign code ran
+    error: str = ""  # of its jail, before any foreign code ran
 
 
 class ForkServer:
     """Forks, watches attempts, kills on demand, and tells how each child ended."""
 
-    def __init__(self, control: socket.socket, door: Door) -> None:
-        self._control, self._door = control, door
+    def __init__(self, control: socket.socket, jail: Jail) -> None:
+        self._control, self._jail = control, jail
         self._poll = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._children: dict[int, Child] = {}
@@ -112,21 +112,21 @@ class ForkServer:
 
     def _spawn(self, identity: int, kind: str, limits: Limits, descriptors: list[int]) -> None:
         report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        full = self._door.level is Level.FULL
+        full = self._jail.level is Level.FULL
         if full:
             instructions(Level.FULL, limits.fork, kind != "compile")  # kept, for this child and those after it
         pid = kernel.fork_into(kernel.ALL_NAMESPACES) if full else os.fork()
         if pid == 0:
-            _become(self._door, kind, limits, descriptors, theirs)
+            _become(self._jail, kind, limits, descriptors, theirs)
         theirs.close()
-        supervisor = Supervisor(self._door.readable, EXECUTIONS.get(kind, 0))
+        supervisor = Supervisor(self._jail.readable, EXECUTIONS.get(kind, 0))
         child = Child(identity, pid, os.pidfd_open(pid), report, supervisor)
         self._children[identity] = child
         self._watch(child.pidfd, lambda: self._ended(child))
         self._watch(report.fileno(), lambda: self._reported(child))
 
     def _reported(self, child: Child) -> None:
-        """The room is locked and here is its listener, or it could not be made."""
+        """The jail is locked and here is its listener, or it could not be made."""
         data, descriptors, _, _ = socket.recv_fds(child.report, 4096, 1)
         self._forget(child.report.fileno())
         child.report.close()
@@ -165,10 +165,10 @@ class ForkServer:
         self._send(message | ({"error": child.error} if child.error else {}))
 
 
-def _become(door: Door, kind: str, limits: Limits, descriptors: list[int], report: socket.socket) -> NoReturn:
+def _become(jail: Jail, kind: str, limits: Limits, descriptors: list[int], report: socket.socket) -> NoReturn:
     """The child's whole life. `descriptors`: the channel of its request and its errors, its output, and perhaps a link."""
     try:
-        open_room(door, limits, runs_files=kind == "binary")
+        open_jail(jail, limits, runs_files=kind == "binary")
         channel, output, *link = descriptors
         request = program.read_request(channel)
         write_files(request.files)
@@ -177,7 +177,7 @@ def _become(door: Door, kind: str, limits: Limits, descriptors: list[int], repor
             os.chmod(PROGRAM, 0o700)
         standard = [standard_input(request.stdin), output, channel]
         arrange(standard, link[0] if link else None, report.detach())
-        lock(door, limits, watch_files=kind != "compile")
+        lock(jail, limits, watch_files=kind != "compile")
     except BaseException as error:
         text = kernel.describe(error) if isinstance(error, OSError) else repr(error)
         try:
@@ -192,45 +192,45 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     config = json.loads(sys.argv[2])
     try:
-        door = _enter(config, control)
+        jail = _enter(config, control)
         for name in _WARM:
             import_module(name)
         program.forget_where_this_is()
-        _try_a_room(door)
+        _try_jail(jail)
     except OSError as error:
         control.send(json.dumps({"error": kernel.describe(error)}).encode())
         sys.exit(1)
     gc.collect()
     gc.freeze()
-    ForkServer(control, door).serve()
+    ForkServer(control, jail).serve()
 
 
-def _enter(config: dict[str, Any], control: socket.socket) -> Door:
-    """The door to every room, once this process stands where rooms are made. OSError where the kernel forbids it."""
+def _enter(config: dict[str, Any], control: socket.socket) -> Jail:
+    """What every jail shares, once this process stands where jails are made. OSError where the kernel forbids it."""
     level, proc, paths = Level(config["level"]), config.get("proc", -1), config.get("paths")
     if landlock.version() == 0:
         raise OSError(0, "no Landlock")
     if paths is None:
-        paths = root.interpreter_paths()
+        paths = rootfs.interpreter_paths()
         if compiler := config.get("compiler"):
-            paths = sorted({*paths, *root.compiler_paths(compiler)})
+            paths = sorted({*paths, *rootfs.compiler_paths(compiler)})
         if level is Level.FULL:
             proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
             if config.get("bubblewrap"):
                 _through_bubblewrap(config | {"paths": paths, "proc": proc}, control)
-            root.enter(paths, proc, in_parent=control.close)
+            rootfs.enter(paths, proc, in_parent=control.close)
     if level is Level.FULL:
         kernel.drop_capabilities()
         kernel.readable_by_own_user()
     kernel.die_with_parent()
-    return Door(level, root.with_aliases(paths), proc, os.getuid(), os.getgid())
+    return Jail(level, rootfs.with_aliases(paths), proc, os.getuid(), os.getgid())
 
 
 def _through_bubblewrap(config: dict[str, Any], control: socket.socket) -> NoReturn:
     """Become bubblewrap, which makes the root and runs this program again in it."""
     package = Path(__file__).parent
-    options = root.bubblewrap_options(
-        config["paths"], root.hidden_paths(), [str(package.parent / "__init__.py"), str(package)]
+    options = rootfs.bubblewrap_options(
+        config["paths"], rootfs.hidden_paths(), [str(package.parent / "__init__.py"), str(package)]
     )
     for descriptor in (control.fileno(), config["proc"]):
         os.set_inheritable(descriptor, True)
@@ -238,17 +238,17 @@ def _through_bubblewrap(config: dict[str, Any], control: socket.socket) -> NoRet
     os.execv(config["bubblewrap"], [config["bubblewrap"], *options, "--", *command])
 
 
-def _try_a_room(door: Door) -> None:
+def _try_jail(jail: Jail) -> None:
     """One without a program in it. OSError if this kernel lets nobody make one."""
     reading, writing = os.pipe()
-    full = door.level is Level.FULL
+    full = jail.level is Level.FULL
     pid = kernel.fork_into(kernel.ALL_NAMESPACES) if full else os.fork()
     if pid == 0:
         try:
-            open_room(door, Limits(), runs_files=False)
+            open_jail(jail, Limits(), runs_files=False)
             kernel.drop_capabilities()
-            landlock.restrict(door.readable, [])
-            seccomp.install(instructions(door.level, fork=False, watch_files=False))
+            landlock.restrict(jail.readable, [])
+            seccomp.install(instructions(jail.level, fork=False, watch_files=False))
         except OSError as error:
             os.write(writing, kernel.describe(error).encode())
         os._exit(0)

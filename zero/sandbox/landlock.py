@@ -1,6 +1,6 @@
 """Landlock: which files a process may touch, decided by the process itself, for good, without any privilege.
 
-It stands behind the mounts of the room: were a program to find a way out of them, the kernel would still refuse every file
+It stands behind the mounts of the jail: were a program to find a way out of them, the kernel would still refuse every file
 outside of these rules, every mount, every TCP port, and signals and abstract sockets of processes outside.
 """
 

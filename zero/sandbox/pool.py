@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from zero.sandbox.records import Ending, Execution, Level, Limits, Task
-from zero.sandbox.running import Running
 from zero.sandbox.server import Server, start
+from zero.sandbox.task_run import TaskRun
 
 GRACE_S = 10.0  # wall seconds that a fork server may take to kill, before it is killed itself
 
@@ -25,7 +25,7 @@ class Sandbox:
     """Runs tasks, `workers` at once. Starts its fork server with the first task. InputError where the kernel forbids it.
 
     level      Level.FULL, or by explicit choice Level.LANDLOCK
-    bubblewrap whether to have it make the room where it is installed (not as root, who needs no help)
+    bubblewrap whether to have it make the jail where it is installed (not as root, who needs no help)
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Sandbox:
             self._server = None
 
     def run(self, tasks: Sequence[Task], limits: Limits | None = None) -> list[Execution]:
-        """What happened to each, in order. Broken if no room can be made for a program."""
+        """What happened to each, in order. Broken if no jail can be made for a program."""
         limits = limits or Limits()
         with self._lock:
             executions: list[Execution | None] = [self._refused(task, limits) for task in tasks]
@@ -65,7 +65,7 @@ class Sandbox:
     def _round(self, waiting: deque[tuple[int, Task, int]], executions: list[Execution | None], limits: Limits) -> None:
         """Run until all is done or the server dies; what ran then goes back to the queue, once."""
         self._server = server = self._server or start(self._level, self._bubblewrap, self._compiler)
-        active: dict[int, tuple[int, Task, int, Running]] = {}
+        active: dict[int, tuple[int, Task, int, TaskRun]] = {}
         with selectors.DefaultSelector() as selector:
             selector.register(server.control.fileno(), selectors.EVENT_READ)
             try:
@@ -73,7 +73,7 @@ class Sandbox:
                     while waiting and len(active) < self._workers:
                         index, task, tries = waiting.popleft()
                         self._count += 1
-                        running = Running(self._count, task, limits, server, selector)
+                        running = TaskRun(self._count, task, limits, server, selector)
                         active[self._count] = (index, task, tries, running)
                         running.start()
                     self._wait(server, selector, [entry[3] for entry in active.values()])
@@ -94,7 +94,7 @@ class Sandbox:
                     f"the sandbox's fork server died: {error}; another takes over", RuntimeWarning, stacklevel=2
                 )
 
-    def _wait(self, server: Server, selector: selectors.BaseSelector, active: list[Running]) -> None:
+    def _wait(self, server: Server, selector: selectors.BaseSelector, active: list[TaskRun]) -> None:
         """Until something has happened: news of a process, something to read, or a deadline."""
         soonest = min(running.deadline for running in active)
         for key, _ in selector.select(max(0.0, min(soonest - time.monotonic(), 1.0))):

@@ -1,4 +1,4 @@
-"""What runs in a program's room, once it is locked: a script, a solution that its tests call, or machine code."""
+"""What runs in a program's jail, once it is locked: a script, a solution that its tests call, or machine code."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from zero.sandbox import tests, values
+from zero.sandbox.jail import LINK, PROGRAM
 from zero.sandbox.records import Task
-from zero.sandbox.room import LINK, PROGRAM
-from zero.sandbox.root import HOME
+from zero.sandbox.rootfs import HOME
 
 FINISHED, UNCAUGHT, NO_MEMORY = 0, 1, 77  # exit codes
 _MOST_DETAIL = 2000

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from zero.sandbox import kernel, seccomp
-from zero.sandbox.root import DEVICES, HOME
+from zero.sandbox.rootfs import DEVICES, HOME
 from zero.sandbox.syscalls import MEANING
 
 MOST_OPENINGS = 5000  # of files, each of which costs the server some of its time

@@ -1,4 +1,4 @@
-"""The tests' own process: statements about functions of a program that runs elsewhere, in a room of its own.
+"""The tests' own process: statements about functions of a program that runs elsewhere, in a jail of its own.
 
 A name of the program is, here, a `Remote`: calling it sends the arguments as text and gets the value back as text. What is
 expected never leaves this process, and nothing of the program ever enters it but plain data.
@@ -13,8 +13,8 @@ import os
 from typing import Any
 
 from zero.sandbox import values
+from zero.sandbox.jail import LINK
 from zero.sandbox.records import Task
-from zero.sandbox.room import LINK
 
 PASS, FAIL, GONE, GARBLED, BROKEN, END = b"pass", b"fail", b"gone", b"garbled", b"broken ", b"end"
 _MOST = 4 << 20  # bytes of one reply

@@ -1,4 +1,4 @@
-"""One program's own room: what a freshly forked process does to itself before any foreign code runs in it.
+"""One program's own jail: what a freshly forked process does to itself before any foreign code runs in it.
 
 It is process 1 of its namespaces, so that nothing it starts can outlive it. In this order: an identity, an empty /tmp, its
 request, limits, no capabilities, Landlock, the filter of system calls.
@@ -16,7 +16,7 @@ from functools import cache
 
 from zero.sandbox import kernel, landlock, seccomp
 from zero.sandbox.records import Level, Limits
-from zero.sandbox.root import DEVICES, HOME
+from zero.sandbox.rootfs import DEVICES, HOME
 
 PROGRAM = f"{HOME}/program"  # machine code lies here
 INSIDE_ID = 1000  # the user and group that a program sees
@@ -27,8 +27,8 @@ _STACK = 64 * _MB  # deep recursion is ordinary in programs for contests
 
 
 @dataclass(frozen=True)
-class Door:
-    """What a fork server knows of every room that it makes."""
+class Jail:
+    """What a fork server knows of every jail that it makes."""
 
     level: Level
     readable: tuple[str, ...]  # the interpreter and its libraries; a compiler's too
@@ -37,11 +37,11 @@ class Door:
     gid: int
 
 
-def open_room(door: Door, limits: Limits, runs_files: bool) -> None:
+def open_jail(jail: Jail, limits: Limits, runs_files: bool) -> None:
     """An identity without a name in it, and an empty /tmp. This process has just entered new namespaces."""
-    if door.level is not Level.FULL:
+    if jail.level is not Level.FULL:
         return
-    kernel.map_user(door.proc, (INSIDE_ID, door.uid), (INSIDE_ID, door.gid))
+    kernel.map_user(jail.proc, (INSIDE_ID, jail.uid), (INSIDE_ID, jail.gid))
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | (0 if runs_files else kernel.MS_NOEXEC)
     options = f"size={limits.tmp_mb}m,nr_inodes={64 * limits.tmp_mb},mode=700"
     kernel.mount("tmpfs", HOME, "tmpfs", flags, options)
@@ -86,20 +86,20 @@ def instructions(level: Level, fork: bool, watch_files: bool) -> bytes:
     return seccomp.Filter(1 if full else os.getpid(), fork, watch_files, own_files=full).instructions()
 
 
-def lock(door: Door, limits: Limits, watch_files: bool) -> None:
+def lock(jail: Jail, limits: Limits, watch_files: bool) -> None:
     """Limits, no capabilities, Landlock, the filter. After this nothing but foreign code can go wrong."""
     os.setsid()
-    _limit(door, limits)
+    _limit(jail, limits)
     kernel.drop_capabilities()
-    landlock.restrict(door.readable, [HOME] if door.level is Level.FULL else [], DEVICES)
-    listener = seccomp.install(instructions(door.level, limits.fork, watch_files))
+    landlock.restrict(jail.readable, [HOME] if jail.level is Level.FULL else [], DEVICES)
+    listener = seccomp.install(instructions(jail.level, limits.fork, watch_files))
     with socket.socket(fileno=_REPORT) as report:
         seccomp.send_listener(report, listener)
     os.close(listener)
 
 
-def _limit(door: Door, limits: Limits) -> None:
-    full = door.level is Level.FULL
+def _limit(jail: Jail, limits: Limits) -> None:
+    full = jail.level is Level.FULL
     values = {
         resource.RLIMIT_CPU: limits.cpu_s,
         resource.RLIMIT_AS: limits.memory_mb * _MB,

@@ -41,7 +41,7 @@ class Process:
     killed: bool = False  # by us
 
 
-class Running:
+class TaskRun:
     """A task at work. `deadline` is the wall clock's; `done` once every process has ended and has been read."""
 
     def __init__(
@@ -126,11 +126,11 @@ class Running:
             self._kill(process)
 
     def report(self, message: dict[str, Any]) -> None:
-        """A process has ended, perhaps one of this task's. Broken if it never had a room."""
+        """A process has ended, perhaps one of this task's. Broken if it never had a jail."""
         for process in self._processes():
             if process.number == message["id"]:
                 if "error" in message:
-                    raise Broken(f"the sandbox could not make a room for a program: {message['error']}")
+                    raise Broken(f"the sandbox could not make a jail for a program: {message['error']}")
                 process.end = message
                 for descriptor in (process.output, process.channel.fileno()):  # all writers are dead: read what is left
                     while not process.flooded and self._read(process, descriptor):
