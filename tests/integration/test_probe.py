@@ -6,6 +6,8 @@ import resource
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.integration.runs import command, start
 
@@ -39,6 +41,7 @@ def test_it_says_what_the_longest_step_takes_and_keeps_nothing(tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_where_memory_ends_it_names_the_setting(tmp_path: Path) -> None:
     """256 responses of 400 tokens in one pass, with room for the rollout alone. Its address space is 1.4 to
     3.5 GB, depending on the processor; with the update 6 GB."""

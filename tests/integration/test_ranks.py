@@ -80,6 +80,7 @@ def test_ranks_that_are_killed_or_stopped_go_on_to_the_same_bits(how: signal.Sig
     assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     torchrun = [*launcher, *command(tmp_path / "run", *OPTIONS, "steps=1")[1:]]

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.runs import command, journal, reproducible, start, texts, train_here, weights
+from tests.integration.runs import SMALL, journal, reproducible, start, texts, train_here, weights
+from tests.warm import Process
 from zero.errors import InputError
 from zero.loop import Run
 from zero.tracking.glossary import describe
@@ -356,22 +357,12 @@ def test_a_full_disk_during_a_checkpoint_is_one_line_and_keeps_the_last_one(tmp_
 
 
 def test_a_multirun_gives_every_cell_its_own_folder(tmp_path: Path) -> None:
-    from tests.conftest import ROOT
-    from tests.integration.runs import SMALL
-
     small = [*SMALL, "steps=1", "tracker=jsonl"]
-    done = subprocess.run(
-        [*command(Path("x"))[:3], "-m", *small, "algo=grpo,drgrpo", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    words = ["-m", *small, "algo=grpo,drgrpo", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = Process("zero.train", *words, cwd=tmp_path, errors=True).completed(180)
     assert done.returncode == 0, done.stderr
     folders = sorted((tmp_path / "runs").glob("*-none-*"))
-    assert len(folders) == 4
-    assert {tuple(p.name.split("-")[i] for i in (0, 4)) for p in folders} == set(product(ALGOS, ("s0", "s1")))
+    assert [p.name.split("-")[0] for p in folders] == sorted(ALGOS)
     assert all(json.loads((p / "result.json").read_text())["status"] == "finished" for p in folders)
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from launch.sweep import attempt as cells
 from launch.sweep import files
 from launch.sweep.process import PORTS, Process, first_node, free_port, is_newer
-from tests.conftest import ROOT
+from tests import warm
 from tests.integration.runs import SMALL
 from zero.config.check import check
 from zero.config.overrides import plain_value
@@ -119,13 +119,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "launch.sweep.attempt", str(folder), "c", *words],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return warm.Process("launch.sweep.attempt", str(folder), "c", *words, env=env, errors=True).completed()
 
 
 def test_a_cell_runs_once_and_says_so(folder: Path) -> None:

@@ -22,9 +22,10 @@ import pytest
 from launch import dashboard
 from launch.serving import mlflow_server
 from tests.conftest import ROOT
-from tests.synthetic import empty_store, end_run, follower_settings, metrics, start_run
+from tests.synthetic import empty_store, metrics, start_run
 from zero.errors import InputError
-from zero.tracking.trackers import open_trackers
+from zero.tracking.journal import Journal
+from zero.tracking.mlflow import MlflowTracker
 
 AXES = {"template": "qwen_math", "questions": "nano_math", "model": "nano"}
 
@@ -34,11 +35,10 @@ def record(runs: Path, algo: str, seed: int, **axes: str) -> None:
     choices = {"algo": algo} | AXES | axes
     run_dir = runs / f"{algo}-{choices['template']}-s{seed}"
     start_run(run_dir, {"seed": seed, "steps": 3}, choices)
-    trackers = open_trackers({"tracker": follower_settings()}, run_dir, run_dir.name)
-    trackers.rewind(-1)
+    journal = Journal(run_dir)
     for step in range(4):
-        trackers.metrics(metrics(algo, seed, step, 3), step)
-    end_run(trackers, run_dir)
+        journal.append(metrics(algo, seed, step, 3), step)
+    MlflowTracker(run_dir, run_dir.name).deliver("finished")
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,14 @@ import requests
 from tests.conftest import ROOT
 from tests.synthetic import answer, empty_store, end_run, follower_settings, metrics, start_run
 from zero.errors import InputError
+from zero.files import write_json
 from zero.rollout.http import Client, ServerError
 from zero.tracking import DeliveryError, delivered, folder, follower, waiting
 from zero.tracking import journal as journals
 from zero.tracking.follower import follow
 from zero.tracking.glossary import COMBINED_BY, GLOSSARY, combine, describe, markdown
 from zero.tracking.journal import Journal
-from zero.tracking.mlflow import LINK, why
+from zero.tracking.mlflow import LINK, MlflowTracker, why
 from zero.tracking.provenance import package_versions, start
 from zero.tracking.store import absolute, dashboard_command, default_store, without_password
 from zero.tracking.trackers import Trackers, deliver, open_trackers
@@ -93,6 +94,16 @@ def record(run_dir: Path, uri: str, steps: int = STEPS, start: int = 0, patience
         # A resumed run has a later clock
         trackers.metrics(values | {"time/unix": values["time/unix"] + 1000 * start}, step)
     return trackers
+
+
+def deliver_steps(run_dir: Path, uri: str, steps: range, status: str = "finished") -> None:
+    """A run that has made these steps and ended, delivered by this process and not by a follower."""
+    start_run(run_dir, CONFIG, {"algo": "drgrpo"})
+    written = Journal(run_dir)
+    for step in steps:
+        written.append(metrics("drgrpo", 0, step, STEPS), step)
+    write_json(run_dir / "result.json", {"status": status})
+    MlflowTracker(run_dir, run_dir.name, uri).deliver(status)
 
 
 # --- glossary ---
@@ -415,16 +426,16 @@ def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store:
 
 def test_a_deleted_run_is_replaced_by_a_whole_one(tmp_path: Path, store: str) -> None:
     run_dir = tmp_path / "deleted"
-    end_run(record(run_dir, store, steps=10), run_dir, "preempted")
+    deliver_steps(run_dir, store, range(11), "preempted")
     first = run_of(store, run_dir).info.run_id
     client_of(store).delete_run(first)
-    end_run(record(run_dir, store, start=10), run_dir)
+    deliver_steps(run_dir, store, range(11, STEPS + 1))
     second = run_of(store, run_dir).info.run_id
     assert second != first
     assert points_of(store, second) == points_in(run_dir)
     link = json.loads((run_dir / "mlflow.json").read_text())
     (run_dir / "mlflow.json").write_text(json.dumps(link | {"run_id": "0" * 32}))  # an id that this store never had
-    end_run(record(run_dir, store, start=STEPS), run_dir)
+    deliver_steps(run_dir, store, range(0))
     assert run_of(store, run_dir).info.run_id == second  # found by its token
     (run_dir / "mlflow.json").unlink()
     # all was forgotten, and nothing is sent twice
