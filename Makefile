@@ -14,13 +14,14 @@ setup: $(READY)  ## create .venv with everything the demo and the tests need
 
 # An interpreter that the dependencies cannot have is refused before pip looks for versions that do not exist.
 FITS := 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: PYTHON=$(PYTHON): is Python %d.%d; Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
-# $(call install,VENV,ARGUMENTS): pip says what went wrong, and its exit code ends make
+# $(call install,VENV,ARGUMENTS): pip says what went wrong, and its exit code ends make. Most modules are never imported, so that
+# compiling them all would take as long as the rest of the installation: Python compiles what it imports.
 define install
 @$(PYTHON) -c $(FITS)
 $(PYTHON) -m venv $(1)
 $(call pip,$(1),$(2))
 endef
-pip = $(1)/bin/python -m pip install --quiet --progress-bar off --disable-pip-version-check --root-user-action ignore $(2)
+pip = $(1)/bin/python -m pip install --no-compile --quiet --progress-bar off --disable-pip-version-check --root-user-action ignore $(2)
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(call install,$(VENV),-e '.[dev]' -c constraints.txt)
