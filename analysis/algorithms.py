@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from zero.errors import InputError
 from zero.files import read_regular
 from zero.paths import CONF, ROOT
+from zero.tracking.journal import benchmarks
 
 if TYPE_CHECKING:
     from analysis.curves import Curve, Group
@@ -89,7 +90,7 @@ def summary(runs: Runs, group: Group) -> dict[str, Any]:
     """The numbers of one algorithm. Tokens are those of all steps of a run, the mean over runs."""
     from analysis.curves import curve
 
-    benchmark = next(name.split("/")[1] for name in runs.metrics if name.endswith("/accuracy") and name[:5] == "eval/")
+    benchmark = benchmarks(dict.fromkeys(runs.metrics))[0]
     curves = {name: curve(runs, group, f"eval/{benchmark}/{name}") for name in CURVES}
     steps = [int(step) for step in curves["accuracy"].steps_T]
     entry: dict[str, Any] = {"seeds": sorted(map(int, set(group.seeds))), "steps": steps}

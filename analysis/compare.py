@@ -9,14 +9,13 @@ tests: two-sided sign flips. One seed has neither. A run without a partner is na
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.records import Note
+from analysis.reader.records import Note, wanted_of
 from analysis.reader.units import interval, plain, scale, unit_of
 from analysis.stats.pairs import At, Between, Pair, at_of, between_of, by_seed, pairs, series, sides_of, unpaired
 from zero.errors import InputError
@@ -83,7 +82,8 @@ def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """The metrics asked for, in that order. InputError for a plain name that no run has, and if none is left."""
     chosen: dict[str, None] = {}
     for name in metrics:
-        matching = [known for known in there if fnmatch.fnmatchcase(known, name)]
+        wanted = wanted_of([name])
+        matching = [known for known in there if wanted(known)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
             raise InputError("--metrics", name, "no run has it; python -m zero.tracking lists metrics")
         chosen |= dict.fromkeys(matching)

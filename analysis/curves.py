@@ -9,7 +9,6 @@ lines are the runs themselves. Runs of one seed are averaged first: n counts see
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.records import AXES, natural
+from analysis.reader.records import AXES, natural, wanted_of
 from analysis.reader.units import interval, plain, scale, unit_of
 from zero.errors import InputError
 from zero.tracking import palette
@@ -97,7 +96,8 @@ def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
 
     chosen: dict[str, None] = {}
     for name in metrics:
-        matching = [known for known in runs.metrics if fnmatch.fnmatchcase(known, name)]
+        wanted = wanted_of([name])
+        matching = [known for known in runs.metrics if wanted(known)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
             names = dict.fromkeys([*runs.metrics, *(known for known in GLOSSARY if "*" not in known)])
             close = difflib.get_close_matches(name, names, n=3)  # of the runs only what was asked for has been read

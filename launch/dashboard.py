@@ -19,6 +19,7 @@ from launch.serving.mlflow_server import LOOPBACK, login_environment, print_link
 from zero.errors import InputError, one_line_errors
 from zero.tracking.folder import AXES
 from zero.tracking.glossary import GLOSSARY
+from zero.tracking.journal import ACCURACY
 from zero.tracking.mlflow import TABLES
 from zero.tracking.palette import look
 from zero.tracking.store import SQLITE, import_mlflow, without_password
@@ -145,9 +146,10 @@ def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
 
 def view_state(axes: Sequence[str], measured: Sequence[str]) -> dict[str, Any]:
     """What MLflow's chart page restores from a share key: the grouping, and the charts, the most important first."""
-    held_out = [name for name in measured if name.startswith("eval/") and name.endswith("/accuracy")]
+    held_out = [name for name in measured if ACCURACY.fullmatch(name)]
     charts = [CHARTS[0], *held_out, *CHARTS[1:]]
-    families = dict.fromkeys("/".join(name.split("/")[:-1]) for name in [*GLOSSARY, *measured] if "NAME" not in name)
+    known = [name.split("/") for name in [*GLOSSARY, *measured]]
+    families = dict.fromkeys("/".join(words[:-1]) for words in known if not {"NAME", "KIND"} & set(words))
     sections = [MAIN, *sorted(families)]  # MLflow puts charts of other metrics into sections of these names
     sections = [SYSTEM if name == "system" else name for name in sections]
     keys = [{"mode": "param", "groupByData": axis} for axis in axes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from zero.published import figures
 from zero.questions import QuestionSet, Rows
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Sampling, Verdict
 from zero.template import Template, last_boxed
+from zero.tracking import journal
 from zero.tracking.glossary import describe
-from zero.tracking.terminal import benchmark_tables, evaluation_table, steps_table
+from zero.tracking.tables import benchmark_tables, evaluation_table, steps_table
 
 PUBLISHED: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "published.yaml").read_text())["tables"]
 
@@ -73,7 +75,8 @@ def test_every_kind_of_outcome_is_a_number_of_its_own() -> None:
         "train/unparsed": 0.25, "train/timed_out": 0.25, "train/failed": 0.0,
         "reward/correct": 0.225, "reward/form": 0.075,
         "length/mean": 10.0, "length/correct": 4.0, "length/incorrect": 12.0, "length/truncated": 0.5,
-        "reflection/share": 1.0, "groups/zero_advantage": 0.5, "tokens/generated": 40.0, "tokens/prompt": 6.0,
+        "reflection/share": 1.0, "groups/zero_advantage": 0.5, "tokens/zero_advantage": 0.75, "tokens/generated": 40.0,
+        "tokens/prompt": 6.0,
     }  # fmt: skip
     assert metrics == pytest.approx(expected)
     for name in (*metrics, "alarm/reward_hack"):
@@ -87,6 +90,42 @@ def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) 
     assert absent not in metrics
     assert {"length/correct", "length/incorrect"} - {absent} <= metrics.keys()
     assert metrics["train/timed_out"] == 0.0  # a share of all responses exists
+
+
+def test_kinds_and_levels_have_curves_of_their_own_and_none_where_a_step_asks_none() -> None:
+    def asked(right: bool, tokens: int, **meta: Any) -> Group:
+        outcome = Outcome.CORRECT if right else Outcome.WRONG
+        plain = group(verdict(outcome, outcome, right=float(right), form=0.5), lengths=[tokens])
+        return replace(plain, prompt=replace(plain.prompt, question=Question("?", ("2",), "q", meta=meta)))
+
+    groups = [
+        asked(True, 10, kind="cards", level=1), asked(False, 30, kind="cards", level=2),
+        asked(True, 20, kind="chains", level="Level 1"), asked(True, 8, level=3), asked(False, 9, level=[1], kind="two words"),
+    ]  # fmt: skip
+    metrics = summarize(groups)
+    names = [name for name in metrics if name.count("/") > 1]
+    assert {name: metrics[name] for name in names} == {
+        "train/cards/accuracy": 0.5, "length/cards/mean": 20, "reward/cards/mean": 1.0,
+        "train/cards/level_1/accuracy": 1, "length/cards/level_1/mean": 10,
+        "train/cards/level_2/accuracy": 0, "length/cards/level_2/mean": 30,
+        "train/chains/accuracy": 1, "length/chains/mean": 20, "reward/chains/mean": 1.5,
+        "train/chains/level_1/accuracy": 1, "length/chains/level_1/mean": 20,
+        "train/level_3/accuracy": 1, "length/level_3/mean": 8,
+    }  # fmt: skip
+    units = {name: describe(name)[0] for name in names}
+    assert all(
+        units[name] == {"train": "share", "length": "tokens", "reward": "reward"}[name.split("/")[0]] for name in units
+    )
+    assert journal.kinds(metrics) == ["cards", "cards/level_1", "cards/level_2", "chains", "chains/level_1", "level_3"]
+
+    table = rows(groups)
+    result, other = result_from_rows("b", 1, table), result_from_rows("c", 1, [r for r in table if r["level"] == 3])
+    numbers = result.metrics()
+    assert (numbers["eval/b/cards/accuracy"], numbers["eval/b/cards/level_2/length"]) == (0.5, 30)
+    assert all(describe(name) for name in numbers) and journal.benchmarks(numbers) == ["b"]
+    assert not [name for name in macro([result, other]) if "level" in name]  # levels of two sets have nothing in common
+    shown = printed(evaluation_table([("before", numbers), ("after", {"eval/b/accuracy": 1.0})]))
+    assert "cards, level 2" in shown and "50.0 %, 20.0" in shown
 
 
 def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no") -> Group:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from zero.files import append_whole, json_lines
 from zero.grading import Grader
 from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
-from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling
+from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling, in_a_word
 from zero.reflection import reflects
 from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
@@ -41,9 +42,11 @@ class Benchmark:
     n: int
     limit: int | None
     seed: int
+    template: AnyTemplate | None = None  # its own, if its sources have templates or budgets of their own
 
     def prompts(self, template: AnyTemplate, tokenizer: Any) -> list[Prompt]:
         """The prompts, with the same keys at every step of a run: the same random numbers for the same question."""
+        template = self.template or template
         return [template.prompt(q, tokenizer, (EVALUATION, self.seed, i)) for i, q in enumerate(self.subset())]
 
     def subset(self) -> Sequence[Question]:
@@ -150,6 +153,8 @@ def result_from_rows(name: str, n: int, table: Sequence[Row], ks: Sequence[int] 
     shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
     numbers = shared_metrics(table) | {"accuracy_low": low, "accuracy_high": high}
+    for kind, means in by_kind(table).items():
+        numbers |= {f"{kind}/accuracy": means["accuracy"], f"{kind}/length": means["length"]}
     votes_P = [votes(rows_G) for rows_G in questions_PG] if ks else []
     for k in ks:
         numbers[f"pass@{k}"] = fmean(pass_at_k(n, right, k) for right in right_P)
@@ -159,8 +164,13 @@ def result_from_rows(name: str, n: int, table: Sequence[Row], ks: Sequence[int] 
 
 def macro(results: Sequence[Result]) -> Metrics:
     """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval is over the
-    questions of each benchmark."""
-    shared = [key for key in results[0].numbers if all(key in result.numbers for result in results)]
+    questions of each benchmark. Levels are left out: those of two sets have nothing in common."""
+    parts = {part for result in results for part in by_kind(result.rows)}
+    shared = [
+        key
+        for key in results[0].numbers
+        if all(key in result.numbers for result in results) and key.rpartition("/")[0] not in parts
+    ]
     numbers = {key: fmean(result.numbers[key] for result in results) for key in shared}
     numbers["accuracy_low"], numbers["accuracy_high"] = macro_interval([result.shares for result in results])
     return {f"eval/{MACRO}/{key}": value for key, value in numbers.items()}
@@ -216,6 +226,22 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
     return numbers
 
 
+def by_kind(table: Sequence[Row]) -> dict[str, Metrics]:
+    """Mean accuracy, reward and length of the responses to each kind of question and to each level, by name: KIND, level_2, or
+    KIND/level_2 for a level of a kind. A kind or level without responses is absent."""
+    parts: dict[str, list[Row]] = {}
+    for row in table:
+        kind, level = row.get("kind", ""), in_a_word(row.get("level"))
+        for name in (kind, f"{kind}/level_{level}".lstrip("/") if level else ""):
+            if name:
+                parts.setdefault(name, []).append(row)
+    columns = {"accuracy": "correct", "reward": "reward", "length": "tokens"}
+    return {
+        name: {metric: fmean(row[column] for row in parts[name]) for metric, column in columns.items()}
+        for name in sorted(parts)
+    }
+
+
 # Names of the shared metrics in training
 _TRAINING = {
     "accuracy": "train/accuracy",
@@ -240,10 +266,18 @@ def summarize(groups: Sequence[Group]) -> Metrics:
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
     metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()}
-    metrics |= {f"reward/{name}": fmean(row["terms"][name] for row in table) for name in table[0]["terms"]}
+    terms = dict.fromkeys(name for row in table for name in row["terms"])  # sources of a mixture may have their own
+    metrics |= {f"reward/{name}": fmean(row["terms"].get(name, 0.0) for row in table) for name in terms}
+    for kind, means in by_kind(table).items():
+        metrics |= {f"train/{kind}/accuracy": means["accuracy"], f"length/{kind}/mean": means["length"]}
+        if "level_" not in kind:
+            metrics[f"reward/{kind}/mean"] = means["reward"]
+    flat_P = [len(set(rewards_G)) == 1 for rewards_G in rewards_PG]
+    tokens_P = [sum(completion.length for completion in group.completions) for group in groups]
     return metrics | {
-        "groups/zero_advantage": fmean(len(set(rewards_G)) == 1 for rewards_G in rewards_PG),
-        "tokens/generated": float(sum(row["tokens"] for row in table)),
+        "groups/zero_advantage": fmean(flat_P),
+        "tokens/zero_advantage": sum(compress(tokens_P, flat_P)) / max(1, sum(tokens_P)),
+        "tokens/generated": float(sum(tokens_P)),
         "tokens/prompt": float(sum(len(group.prompt.ids) for group in groups)),
     }
 
@@ -269,6 +303,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "tokens": completion.length,
             "finished": completion.finished,
         }
+        | ({"kind": kind} if (kind := group.prompt.question.kind) else {})
         | ({"program": verdict.program} if verdict.program else {})
         | ({"solved": verdict.correct, "tries": list(completion.attempts)} if completion.attempts else {})
         for group in groups

@@ -5,8 +5,9 @@ Letters for axes, here and everywhere: P prompts of a step, G completions of a p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
 
 # The first number of a prompt's key: prompts for different purposes never share random numbers
 TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
+_WORD = re.compile(r"(?:level\s*)?([\w.+-]{1,40})", re.IGNORECASE)
 Metrics = dict[str, float]  # glossary name -> value; see zero/tracking/glossary.py
 
 
@@ -30,6 +32,24 @@ class Question:
     # What the set's checker or an analysis needs, such as level or numbers
     meta: Mapping[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
+
+    @property
+    def kind(self) -> str:
+        """Its source in a mixture, else what its set calls its kind; "" if neither says."""
+        return in_a_word(self.meta.get("kind"))
+
+    @property
+    def level(self) -> str:
+        """Its difficulty, if its set gives one; else ""."""
+        return in_a_word(self.meta.get("level"))
+
+
+def in_a_word(value: Any) -> str:
+    """A kind or a level as a word of a metric's name: "3" of 3 and of "Level 3"; "" of what is no whole number and no word."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return ""
+    word = _WORD.fullmatch(str(value).strip())
+    return word[1] if word else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +101,16 @@ class Prompt:
     ids: tuple[int, ...]
     key: tuple[int, ...]  # (purpose, seed, step, position in the step)
     prefix: Completion | None = None  # the partial response to continue, with which the ids end
+    # Its source's own token budget, if lower than the run's, and stop strings; None: as the run samples
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+
+    def sampling(self, sampling: Sampling) -> Sampling:
+        """How its completions are drawn."""
+        if self.max_tokens is None and self.stop is None:
+            return sampling
+        max_tokens = min(sampling.max_tokens, self.max_tokens or sampling.max_tokens)
+        return replace(sampling, max_tokens=max_tokens, stop=sampling.stop if self.stop is None else self.stop)
 
 
 class Outcome(StrEnum):

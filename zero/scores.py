@@ -11,7 +11,8 @@ from zero.benchmark import Result, macro
 from zero.config import identity
 from zero.paths import CONF
 from zero.published import figures
-from zero.tracking.terminal import benchmark_tables, make_console, steps_table
+from zero.tracking.tables import benchmark_tables, steps_table
+from zero.tracking.terminal import make_console
 
 Config = Mapping[str, Any]
 Results = Mapping[int | None, Sequence[Result]]  # by step of the training run; None: the model itself
@@ -29,6 +30,12 @@ def outcome_of(config: Config, results: Results) -> dict[str, Any]:
     outcome: dict[str, Any] = {"status": "finished", "signature": identity.signature(config)}
     outcome |= list(entries.values())[-1]
     return outcome | ({} if None in entries else {"steps": {str(step): entry for step, entry in entries.items()}})
+
+
+def pass_rates(result: Result) -> dict[str, Any]:
+    """The share of right answers to each question by its id, as zero.questions.pass_rates reads it."""
+    ids = [row["id"] for row in result.rows[:: result.n]]
+    return {"questions": result.name, "n": result.n, "rates": dict(zip(ids, result.shares, strict=True))}
 
 
 def show(config: Config, results: Results, template: str) -> None:

@@ -123,7 +123,14 @@ def natural(text: str) -> tuple[Any, ...]:
 
 
 def wanted_of(metrics: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a metric is one of these names, which may hold * and ?."""
+    """Whether a metric is one of these names, which may hold * and ?. Only a * at the end stands for several words: eval/*/accuracy
+    is of benchmarks and not of their kinds of questions, eval/* is all of them."""
     plain = {name for name in metrics if not set(name) & set("*?[")}
-    patterns = [re.compile(fnmatch.translate(name)) for name in metrics if name not in plain]
-    return lambda name: name in plain or any(pattern.match(name) for pattern in patterns)
+    patterns = [
+        (re.compile(fnmatch.translate(name)), None if name.endswith("*") else name.count("/"))
+        for name in metrics
+        if name not in plain
+    ]
+    return lambda name: (
+        name in plain or any(pattern.match(name) and words in (None, name.count("/")) for pattern, words in patterns)
+    )

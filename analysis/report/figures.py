@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from analysis.reader.benchmarks import evaluations
-from analysis.reader.records import natural
+from analysis.reader.records import natural, wanted_of
 from analysis.reader.units import interval, percent
 from analysis.report.page import drawing, heading, html, paragraph, table
 from zero.errors import InputError
@@ -32,6 +32,10 @@ HEALTH = (
     "train/formatted",
     "loss/clip_fraction",
 )
+# Kinds and levels of questions; of more curves than MOST only the first metrics are drawn
+KINDS = ("train/*/accuracy", "eval/*/*/accuracy", "length/*/mean", "reward/*/mean")
+LEVELS = tuple(name.replace("*/", f"{kind}level_*/") for name in KINDS[:3] for kind in ("", "*/"))
+MOST = 24
 THIN = 40  # runs above which figures do without a line for each, and levels are not read from saved answers
 COMPARISONS = 6
 REFLECTIONS = 4  # folders of analysis.reflection that are shown
@@ -44,6 +48,8 @@ def figure_sections(request: Request) -> list[Entry]:
     return [
         ("curves", "Reward, accuracy and length", lambda runs: curves_of(runs, request, None)),
         ("lengths", "Lengths of correct and incorrect responses", lambda runs: _lengths(runs, request, by)),
+        ("kinds", "Kinds of questions", lambda runs: kinds(runs, request)),
+        ("difficulty", "Levels of difficulty", lambda runs: difficulty(runs, request)),
         ("comparisons", "Comparisons", lambda runs: _comparisons(runs, request)),
         ("templates", "Templates", lambda runs: templates(runs, request, by)),
         ("coverage", "Coverage: pass@k and temperature", lambda runs: coverage_of(runs, request)),
@@ -87,6 +93,30 @@ def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> Ma
     finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
     command = again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
     return finding_html(finding, f"{', '.join(wanted)} against steps", command)
+
+
+def kinds(runs: Runs, request: Request) -> Markup | None:
+    """Accuracy, length and reward of each kind of question, where runs have several."""
+    return _by_kind(runs, request, [[name for name in _like(runs, each) if "/level_" not in name] for each in KINDS])
+
+
+def difficulty(runs: Runs, request: Request) -> Markup | None:
+    """Accuracy and length by level, and what a curriculum makes of it."""
+    levels = [_like(runs, each) for each in LEVELS]
+    return _by_kind(runs, request, [*levels, _like(runs, "curriculum/*")])
+
+
+def _like(runs: Runs, pattern: str) -> list[str]:
+    return list(filter(wanted_of([pattern]), runs.metrics))
+
+
+def _by_kind(runs: Runs, request: Request, families: Sequence[Sequence[str]]) -> Markup | None:
+    """The curves of these metrics, as many families as a figure has room for."""
+    drawn: list[str] = []
+    for family in families:
+        if len(drawn) + len(family) <= MOST:
+            drawn += family
+    return curves_of(runs, request, drawn) if drawn else None
 
 
 def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup | None:

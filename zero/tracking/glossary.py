@@ -22,6 +22,12 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "train/unparsed": ("share", "responses with an answer that the checker cannot read"),
     "train/timed_out": ("share", "responses with an answer on which the checker hit its limit of time or memory"),
     "train/failed": ("share", "responses with an answer on which the checker failed: a defect of the checker"),
+    "train/KIND/accuracy": (
+        "share",
+        "right answers to the questions of KIND: a source of a mixture or a kind that the set names, a level (level_2), or a "
+        "level of a kind (nano_gsm/level_2); absent in a step without any",
+    ),
+    "reward/KIND/mean": ("reward", "mean reward of the responses to the questions of KIND; see train/KIND/accuracy"),
     "reward/TERM": ("reward", "mean contribution of the reward's term TERM, weight included; the terms add up"),
     "program/OUTCOME": (
         "share",
@@ -32,6 +38,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "length/mean": ("tokens", "mean length of a response, its stop token counted"),
     "length/correct": ("tokens", "mean length of correct responses; absent in a step that has none"),
     "length/incorrect": ("tokens", "mean length of incorrect responses; absent in a step that has none"),
+    "length/KIND/mean": ("tokens", "mean length of the responses to the questions of KIND; see train/KIND/accuracy"),
     "length/truncated": ("share", "responses cut off by the token budget"),
     "tries/solved": (
         "share",
@@ -40,6 +47,13 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "tries/mean": ("tries", "mean number of tries of a response; absent in a rollout without feedback"),
     "reflection/share": ("share", "responses that contain a self-reflection, such as 'wait' or 'let me check'"),
     "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
+    "tokens/zero_advantage": ("share", "response tokens in such groups: spent without a gradient"),
+    "curriculum/asked/POOL": (
+        "share",
+        "questions of the step that a curriculum took from POOL: rows by pass rate (below, band, above; hard, normal, easy), "
+        "unseen ones, or rows of a level",
+    ),
+    "curriculum/rows/POOL": ("share", "training rows that are in POOL after the step; see curriculum/asked/POOL"),
     "loss/policy": ("loss", "policy loss: a weighted sum over the tokens of an update; its size means little"),
     "loss/entropy": ("nats/token", "mean entropy of the policy's next-token distribution over response tokens"),
     "loss/kl": ("nats/token", "mean estimated KL divergence from the reference policy; absent without a reference"),
@@ -125,6 +139,11 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "eval/NAME/length": ("tokens", "benchmark NAME: mean length of a response"),
     "eval/NAME/length_correct": ("tokens", "benchmark NAME: mean length of correct responses; absent without any"),
     "eval/NAME/length_incorrect": ("tokens", "benchmark NAME: mean length of incorrect responses; absent without any"),
+    "eval/NAME/KIND/accuracy": (
+        "share",
+        "benchmark NAME: accuracy on its questions of KIND: a source, a kind, a level (level_2), or a level of a kind",
+    ),
+    "eval/NAME/KIND/length": ("tokens", "benchmark NAME: mean length of a response to its questions of KIND"),
     "eval/NAME/truncated": ("share", "benchmark NAME: responses cut off by the token budget"),
     "eval/NAME/reflection": ("share", "benchmark NAME: responses that contain a self-reflection word"),
     "time/rollout": ("s", "wall time of sampling"),
@@ -182,6 +201,10 @@ def _entry(name: str) -> str | None:
         return None if "NAME" in name.split("/") else name
     pattern = re.sub(r"^eval/[^/]+/", "eval/NAME/", name)
     pattern = re.sub(r"^lens/[^/]+/", "lens/ALGO/", pattern)
+    pattern = re.sub(
+        r"^(eval/NAME|train|length|reward)/[^/]+(?:/level_[^/]+)?/(accuracy|length|mean)$", r"\1/KIND/\2", pattern
+    )
+    pattern = re.sub(r"^curriculum/(asked|rows)/[^/]+$", r"curriculum/\1/POOL", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
     pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/TERM", pattern)
     pattern = re.sub(r"^(eval/NAME/|)program/[a-z_]+$", r"\1program/OUTCOME", pattern)

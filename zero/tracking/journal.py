@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from zero.records import Metrics
 from zero.tracking.glossary import describe, sort_key
 
 FILE = "metrics.jsonl"
+ACCURACY = re.compile(r"eval/[^/]+/accuracy")  # of a benchmark; its kinds and levels have one word more
 
 
 class Journal:
@@ -71,7 +73,13 @@ def series(lines: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[
 
 def benchmarks(line: Mapping[str, Any]) -> list[str]:
     """Names of the benchmarks that a line, or any metrics, holds."""
-    return [name.split("/")[1] for name in line if name.startswith("eval/") and name.endswith("/accuracy")]
+    return [name.split("/")[1] for name in line if ACCURACY.fullmatch(name)]
+
+
+def kinds(names: Iterable[str], before: str = "train") -> list[str]:
+    """The kinds and levels of questions that have a metric BEFORE/KIND/accuracy among these names."""
+    matches = (re.fullmatch(rf"{re.escape(before)}/(.+)/accuracy", name) for name in names)
+    return [match[1] for match in matches if match]
 
 
 def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

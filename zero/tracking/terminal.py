@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -22,25 +21,14 @@ from rich.text import Text
 
 from zero.files import read_json_lines
 from zero.records import Metrics
-from zero.statistics import MACRO
 from zero.tracking import journal
+from zero.tracking.tables import box_style, evaluation_line, evaluation_table, sample_answers
 
 LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # without a terminal: a line after this time, or after this share of the steps
 REFRESH_PER_SECOND = 2.0  # the panel is drawn by a thread of its own; a step costs one assignment
 SPARK_WIDTH = 32
 BARS, ASCII_BARS = "".join(chr(0x2581 + i) for i in range(8)), "_.:-=+*#"
 SHARES = {"formatted": "train/formatted", "truncated": "length/truncated", "reflection": "reflection/share"}
-# Rows of an evaluation: label, metric, and whether it is left out where every value is 0
-EVAL = (
-    ("lenient accuracy", "accuracy_lenient", False), ("solved in all tries", "solved", True),
-    ("formatted", "formatted", False), ("unparsed", "unparsed", True),
-    ("timed out", "timed_out", True), ("failed", "failed", True), ("truncated", "truncated", False),
-    ("reflection", "reflection", False),
-)  # fmt: skip
-LENGTHS = (("length, tokens", "length"), ("  correct", "length_correct"), ("  incorrect", "length_incorrect"))
-
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 class Progress:
@@ -78,7 +66,7 @@ class Progress:
             self._print(evaluation_table([("before", values)], self._ascii))
         elif self._live is None:  # the panel has a place for them
             for name in journal.benchmarks(values):
-                self._print(Text(f"evaluation after step {step}: {_evaluation_line(name, values)}"))
+                self._print(Text(f"evaluation after step {step}: {evaluation_line(name, values)}"))
 
     def close(self, status: str) -> None:
         """Leave the terminal as it was; a finished run ends with its report."""
@@ -106,6 +94,8 @@ class Progress:
         last = self._newest()
         parts = [f"step {step}/{self._steps}"]
         parts += [f"{name} {last[f'train/{name}']:.3f}" for name in ("reward", "accuracy") if f"train/{name}" in last]
+        if of_kinds := _kinds(last):
+            parts.append(of_kinds)
         if "length/mean" in last:
             parts.append(f"length {last['length/mean']:.1f}{_split(last)}")
         seconds = self._seconds_per_step()
@@ -134,14 +124,16 @@ class Progress:
                 body.add_row(label, form.format(last[name]), Text(drawn, "cyan"), split)
         shares = [(label, last[name]) for label, name in SHARES.items() if name in last]
         rows: list[Any] = [head, body]
+        if of_kinds := _kinds(last):
+            rows.append(Text(of_kinds, "dim"))
         if shares:
             rows.append(Text("  ".join(f"{label} {value:.0%}" for label, value in shares), "dim"))
         evaluated = next((line for line in reversed(lines) if journal.benchmarks(line)), None)
         if evaluated:
             where = f"after step {evaluated['step']}" if evaluated["step"] else "before training"
             for name in journal.benchmarks(evaluated):
-                rows.append(Text(f"evaluation {where}: {_evaluation_line(name, evaluated)}", "green"))
-        return Panel(Group(*rows), title=Text(self._name), box=_box(self._ascii), expand=False)
+                rows.append(Text(f"evaluation {where}: {evaluation_line(name, evaluated)}", "green"))
+        return Panel(Group(*rows), title=Text(self._name), box=box_style(self._ascii), expand=False)
 
     def _newest(self) -> dict[str, Any]:
         return {name: value for name, value in self._lines[-1].items() if value is not None} if self._lines else {}
@@ -175,107 +167,6 @@ def report(run_dir: Path, console: Console | None = None) -> None:
     console.file.flush()
 
 
-def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bool = False) -> Group:
-    """A table for each benchmark, a column for each (label, metrics) moment; 80 characters are enough for two."""
-    tables = []
-    for name in journal.benchmarks(moments[-1][1]):
-        table = Table(box=_box(plain))
-        table.add_column(Text(f"held-out {name}"))
-        for label, _ in moments:
-            table.add_column(label, justify="right", no_wrap=True)
-        values = [_of_benchmark(name, metrics) for _, metrics in moments]
-        table.add_row("accuracy", *(_share(value.get("accuracy")) for value in values))
-        table.add_row("95 % interval", *(_interval(value) for value in values))
-        for label, key, rare in EVAL:
-            if any(value.get(key) or (value.get(key) is not None and not rare) for value in values):
-                table.add_row(label, *(_share(value.get(key)) for value in values))
-        for label, key in LENGTHS:
-            if any(value.get(key) is not None for value in values):
-                table.add_row(label, *(_tokens(value.get(key)) for value in values))
-        tables.append(table)
-    return Group(*tables)
-
-
-def benchmark_tables(
-    metrics: Mapping[str, Any], n: int, ks: Sequence[int], published: Mapping[str, float], plain: bool = False
-) -> Group:
-    """One model on several benchmarks, a row each, in 100 columns: scores with what is published (shares by benchmark),
-    pass@k and maj@k, the form of the responses, their lengths. `metrics` has the glossary's names."""
-    names = journal.benchmarks(metrics)
-    values = {name: _of_benchmark(name, metrics) for name in names}
-    theirs = [("published", lambda name, v: _share(published.get(name)))] if published else []
-    votes = [
-        (f"{kind}@{k}", lambda name, v, key=f"{kind}@{k}": _share(v.get(key)))
-        for kind in ("pass", "maj")
-        for k in ks
-        if k > 1
-    ]
-    scores = [
-        (f"avg@{n}", lambda name, v: _share(v.get("accuracy"))),
-        ("95 % interval", lambda name, v: _interval(v)),
-        *theirs,
-        ("lenient", lambda name, v: _share(v.get("accuracy_lenient"))),
-    ]
-    rare = [(label, key) for label, key, rare in EVAL if rare and any(v.get(key) for v in values.values())]
-    shares = [("formatted", "formatted"), *rare, ("truncated", "truncated"), ("reflection", "reflection")]
-    form = [(label, lambda name, v, key=key: _share(v.get(key))) for label, key in shares]
-    means = (("mean", "length"), ("correct", "length_correct"), ("incorrect", "length_incorrect"))
-    lengths = [(label, lambda name, v, key=key: _tokens(v.get(key))) for label, key in means]
-    tables = []
-    for title, columns in (
-        ("accuracy", scores), ("of k answers", votes), ("responses", form), ("length, tokens", lengths),
-    ):  # fmt: skip
-        table = Table(box=_box(plain))
-        table.add_column(title, no_wrap=True)
-        for label, _ in columns:
-            table.add_column(label, justify="right")
-        for name in names:
-            if name == MACRO:
-                table.add_section()
-            label = "macro average" if name == MACRO else name
-            table.add_row(Text(label), *(cell(name, values[name]) for _, cell in columns))
-        tables += [table] if columns else []
-    return Group(*tables)
-
-
-def steps_table(steps: Mapping[int, Mapping[str, Any]], plain: bool = False) -> Table:
-    """Accuracy of a run's checkpoints: a row for each step, a column for each benchmark, the interval of the last."""
-    names = journal.benchmarks(next(iter(steps.values())))
-    table = Table(box=_box(plain))
-    table.add_column("step", justify="right")
-    for name in names:
-        table.add_column(Text("macro average" if name == MACRO else name), justify="right")
-    table.add_column("95 % interval", justify="right", no_wrap=True)
-    for step, metrics in steps.items():
-        values = [_of_benchmark(name, metrics) for name in names]
-        table.add_row(str(step), *(_share(value.get("accuracy")) for value in values), _interval(values[-1]))
-    return table
-
-
-def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
-    """The first `count` questions, not chosen ones, with the first answer to each before and after; long texts are cut.
-
-    Rows are those of zero.benchmark.rows; the moments are matched by question.
-    """
-    firsts = [{row["question"]: row for row in reversed(rows)} for rows in (before, after)]
-    questions = [q for q in dict.fromkeys(row["question"] for row in before) if q in firsts[1]][:count]
-    title = "the first held-out question" if len(questions) == 1 else f"the first {len(questions)} held-out questions"
-    parts: list[Any] = [Text(f"{title}, before and after", "bold")]
-    for question in questions:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=9, style="dim")
-        grid.add_column(overflow="fold")
-        grid.add_row("question", _clean(question, encoding))
-        grid.add_row("reference", _clean(str(firsts[0][question]["reference"]), encoding))
-        for label, rows in (("before", firsts[0]), ("after", firsts[1])):
-            row = rows[question]
-            verdict = f"{row['reason']}: answer {row['answer']}, {row['tokens']} tokens"
-            grid.add_row(label, _clean(row["response"], encoding))
-            grid.add_row("", Text("-> ") + _clean(verdict, encoding, "green" if row["correct"] else "red"))
-        parts.append(Panel(grid, box=_box(plain), expand=False))
-    return Group(*parts)
-
-
 def sparkline(values: Sequence[float], width: int, plain: bool = False) -> str:
     """At most `width` characters: means of equal stretches of the series, from its lowest to its highest."""
     if not values:
@@ -295,49 +186,19 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=110)
 
 
+def _kinds(last: Mapping[str, Any]) -> str:
+    """The accuracy of each kind of question, without levels: (nano_gsm 0.412, nano_math 0.300)."""
+    shares = [f"{kind} {last[f'train/{kind}/accuracy']:.3f}" for kind in journal.kinds(last) if "level_" not in kind]
+    return f"({', '.join(shares)})" if shares else ""
+
+
 def _split(last: Mapping[str, Any]) -> str:
     """The lengths of correct and of incorrect responses: what a length bias drives apart."""
     parts = [f"{k} {last[f'length/{k}']:.1f}" for k in ("correct", "incorrect") if f"length/{k}" in last]
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _evaluation_line(name: str, metrics: Mapping[str, Any]) -> str:
-    value = _of_benchmark(name, metrics)
-    length = f", length {value['length']:.1f}" if "length" in value else ""
-    return f"{name} accuracy {_share(value.get('accuracy'))} ({_interval(value)}){length}"
-
-
-def _of_benchmark(name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers, by their names without eval/NAME/; those that are not finite are left out."""
-    start = f"eval/{name}/"
-    return {k.removeprefix(start): v for k, v in metrics.items() if k.startswith(start) and v is not None}
-
-
-def _tokens(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _interval(value: Mapping[str, float]) -> str:
-    low, high = value.get("accuracy_low"), value.get("accuracy_high")
-    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
 def _clock(seconds: float) -> str:
     minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds_left:02d}" if hours else f"{minutes}:{seconds_left:02d}"
-
-
-def _clean(text: str, encoding: str, style: str = "") -> Text:
-    """Model output as one paragraph that cannot move the cursor; a long one loses its middle, as answers come last."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    shown = shown if len(shown) <= 360 else f"{shown[:200]} [... {len(shown) - 340} characters ...] {shown[-140:]}"
-    return Text(shown.encode(encoding, "replace").decode(encoding), style)
-
-
-def _box(plain: bool) -> box.Box:
-    return box.ASCII if plain else box.ROUNDED
