@@ -66,7 +66,7 @@ def longest_prompts(run: Run) -> list[Prompt]:
         run.template.prompt(q, run.tokenizer, (0, run.seed, 0, i))
         for i, q in enumerate(run.questions.batch(0, run.prompts, run.seed))
     ]
-    return [replace(p, ids=tuple(islice(cycle(p.ids), size))) for p in prompts]
+    return [replace(p, ids=tuple(islice(cycle(p.ids), size)), max_tokens=None, stop=None) for p in prompts]
 
 
 def _graded(prompts: Sequence[Prompt], completions_PG: Sequence[Sequence[Completion]]) -> list[Group]:

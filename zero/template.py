@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -114,7 +114,38 @@ class ChatTemplate:
         return text
 
 
-AnyTemplate = Template | ChatTemplate
+@dataclass(frozen=True)
+class SourceTemplates:
+    """The templates of a mixture: those of sources that bring their own, else the run's. `budgets` are the sources' own token
+    budgets; `stops` the stop strings of their templates, with the model's."""
+
+    default: AnyTemplate
+    own: Mapping[str, AnyTemplate]
+    stops: Mapping[str, tuple[str, ...]]
+    budgets: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """Of the run's template."""
+        return self.default.name
+
+    @property
+    def extract(self) -> Extract:
+        """Of the run's template; the grader knows those of the sources."""
+        return self.default.extract
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Of the run's template."""
+        return self.default.stop
+
+    def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
+        """The question as its source asks it."""
+        prompt = self.own.get(question.kind, self.default).prompt(question, tokenizer, key)
+        return replace(prompt, max_tokens=self.budgets.get(question.kind), stop=self.stops.get(question.kind))
+
+
+AnyTemplate = Template | ChatTemplate | SourceTemplates
 
 
 def _check_slot(key: str, text: str) -> None:

@@ -23,7 +23,7 @@ from zero.tracking import provenance
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("vine")
     config = check("train", [*SMALL, "tracker=jsonl", f"run_dir={folder}", "algo=vineppo", "evaluation.every=0"])
-    light = {key: instantiate(config[key]) for key in ("template", "reward")}
+    light = {key: instantiate(config[key]) for key in ("template", "reward", "curriculum")}
     run = build(config, folder, "vine", load_questions(config, folder), provenance.start({}, "cpu", 1), **light)
     run.engine.sync(run.learner.weights(), version=0)
     return run

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zero.benchmark import summarize
+from zero.build import source_templates
 from zero.config import check as configs
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm
@@ -21,8 +23,8 @@ from zero.grading.mixture_checker import mixture_set
 from zero.grading.rewards import correctness
 from zero.questions import QuestionSet, Rows
 from zero.questions.mixture import Mixture
-from zero.records import Completion, Outcome, Prompt, Question
-from zero.template import answer_tag, last_boxed, last_expression
+from zero.records import Completion, Outcome, Prompt, Question, Sampling
+from zero.template import Template, answer_tag, last_boxed, last_expression
 
 
 def questions(name: str, size: int, start: int = 0) -> list[Question]:
@@ -88,7 +90,7 @@ def test_rows_of_all_sources_with_their_names() -> None:
     assert Counter(map(source_of, mixture.rows.train)) == {"a": 4, "b": 4}
     assert len({q.id for q in (*mixture.rows.train, *mixture.rows.heldout)}) == 8 + 12
     first = mixture.rows.train[0]
-    assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "source": "a"})
+    assert (first.id, first.text, first.meta) == ("a/a-0", "a 0?", {"level": 1, "kind": "a"})
     # a fair sample until one is used up
     assert "".join(source_of(q) for q in mixture.rows.heldout) == "aabaaaba" + "bbbb"
     assert list(mixture.rows.notes) == ["a: a note on a", "b: a note on b"]
@@ -206,6 +208,10 @@ def test_a_mixture_may_be_a_source() -> None:
         ({"questions": None}, "questions.sources.a.questions"),
         ({"limit": 0}, "questions.sources.a.limit"),
         ({"limit": 0.5}, "questions.sources.a.limit"),
+        ({"max_tokens": 0}, "questions.sources.a.max_tokens"),
+        ({"template": "r1"}, "questions.sources.a.template"),
+        ({"reward": "accuracy"}, "questions.sources.a.reward"),
+        ({"wieght": 2}, "questions.sources.a.wieght"),
         ({"weight": 0.123456789}, "questions.sources"),
         ({"questions": simple("a", 0, 3)}, "questions.sources.a"),
     ],
@@ -217,10 +223,56 @@ def test_impossible_sources_are_refused(changes: dict[str, Any], key: str) -> No
     assert error.value.key == key
 
 
-@pytest.mark.parametrize("sources", [{}, {"a/b": {"questions": simple("a", 2), "weight": 1.0}}])
-def test_sources_need_names(sources: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["a/b", "", "two words", "level_2", "Level 3", "x" * 41])
+def test_sources_need_names_that_curves_can_bear(name: str) -> None:
+    with pytest.raises(InputError, match=r"questions\.sources=.*one word"):
+        mixture_set("m", {name: {"questions": simple("a", 2), "weight": 1.0}})
     with pytest.raises(InputError, match=r"questions\.sources"):
-        mixture_set("m", sources)
+        mixture_set("m", {})
+
+
+def test_a_source_may_bring_its_own_template_reward_and_budget(tokenizer: Any) -> None:
+    tagged = Template("tags", "Q: {question} <think>", answer_tag, ["</answer>"])
+    shy = Reward({"short": RewardTerm(lambda r: float(r.tokens) / r.budget, 0.5)})
+    own = {"template": tagged, "reward": shy, "max_tokens": 4}
+    mixture = mixture_set(
+        "m", {"a": {"questions": simple("a", 2), "weight": 1} | own, "b": {"questions": simple("b", 2), "weight": 1}}
+    )
+    assert list(mixture.settings) == ["a"]
+    plain = Template("none", "{question}", last_boxed, [])
+    template = source_templates(plain, mixture, {"stop_text": ["END"]})
+    first, second = (template.prompt(mixture.batch(0, 2, 0)[i], tokenizer, (0, i)) for i in (0, 1))
+    assert first.text.startswith("Q: a") and second.text == second.question.text
+    sampling = Sampling(8, stop=("STOP",))
+    assert first.sampling(sampling) == Sampling(4, stop=("</answer>", "END")) and second.sampling(sampling) is sampling
+
+    grader = Grader(
+        last_boxed, mixture.check, mixture.extract_any, Reward({"right": RewardTerm(correctness)}), mixture.settings
+    )
+    texts = [f"so </think> <answer>{first.question.answer[0]}</answer>", f"so \\boxed{{{second.question.answer[0]}}}"]
+    completions = [[Completion((1, 2), (0.0, 0.0), text, True)] for text in texts]
+    groups = grader.grade([first, second], completions, 8)
+    assert [group.verdicts[0].strict for group in groups] == [Outcome.CORRECT, Outcome.CORRECT]
+    assert [dict(group.verdicts[0].terms) for group in groups] == [{"short": 0.25}, {"right": 1.0}]
+    metrics = summarize(groups)  # the terms add up to the reward, though no response has all
+    assert metrics["reward/short"] + metrics["reward/right"] == metrics["train/reward"] == 0.625
+    assert (metrics["reward/a/mean"], metrics["reward/b/mean"]) == (0.25, 1.0)
+
+
+OWN = [
+    "+reward@questions.sources.nano_gsm.reward=oat_zero",
+    "+template@questions.sources.nano_gsm.template=r1",
+    "+questions.sources.nano_gsm.max_tokens=64",
+]
+
+
+def test_a_source_brings_its_own_from_the_command_line() -> None:
+    config = configs.check("train", ["questions=mixture", "sampling.max_tokens=96", *OWN])
+    own = configs.instantiate(config["questions"]).settings["nano_gsm"]
+    assert own.template.name == "r1" and own.max_tokens == 64 and isinstance(own.reward, Reward)
+    assert config["template"]["name"] == "none"  # the run's own choice is another
+    with pytest.raises(InputError, match=r"nano_gsm\.max_tokens=64: is more than sampling\.max_tokens, 32"):
+        configs.check("train", ["questions=mixture", "sampling.max_tokens=32", *OWN])
 
 
 ADDED = ["+questions@questions.sources.easy.questions=nano_asdiv", "+questions.sources.easy.weight=0.5"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,24 @@ def test_a_stop_string_split_over_any_tokens_is_found(tokenizer: Any) -> None:
             ends = [i for i in range(len(ids)) if stop in tokenizer.decode(ids[: i + 1])]
             assert candidates[ids[ends[0]]], (stop, text)
         assert not candidates.all()
+
+
+def test_a_prompt_may_have_its_own_budget_and_stops(tokenizer: Any) -> None:
+    """As if each kind of prompt had been sampled by a call of its own."""
+    engine, prompts = engine_of(load(BASE), tokenizer), prompts_of(tokenizer)
+    usual = Sampling(40, stop_ids=(0,))
+    own = [
+        replace(prompts[0], max_tokens=9),
+        replace(prompts[1], stop=("answer is",)),
+        replace(prompts[2], max_tokens=99),
+    ]
+    short, stopped, large, plain = engine.generate([*own, prompts[3]], 8, usual)
+    whole = engine.generate(prompts, 8, usual)
+    assert [c.ids for c in short] == [c.ids[:9] for c in whole[0]] and not all(c.finished for c in short)
+    assert [c.ids for c in stopped] == [
+        c.ids for c in engine.generate(prompts[1:2], 8, replace(usual, stop=("answer is",)))[0]
+    ]
+    assert ([c.ids for c in large], [c.ids for c in plain]) == ([c.ids for c in whole[2]], [c.ids for c in whole[3]])
 
 
 def test_budget_of_one_token_and_exact_fit(tokenizer: Any) -> None:

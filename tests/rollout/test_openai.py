@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,16 @@ def test_a_request_for_each_sample_holds_the_prompt_as_it_stands(
         min(50, 64 - len(p.ids)) for p in prompts_of(tokenizer, *texts)
     ]
     assert {headers.get("Authorization") for _, _, headers in stub.seen} == {"Bearer secret"}
+
+
+def test_a_prompt_may_have_its_own_budget_and_stops(tokenizer: Any) -> None:
+    first, second = prompts_of(tokenizer, "1 + 1 =", "2 + 2 =")
+    with serving(ONE_MODEL | {"/completions": lambda body: completion("4")}) as stub:
+        prompts = [replace(first, max_tokens=7, stop=("Q:",)), second]
+        [[one], [other]] = engine_of(stub, tokenizer).generate(prompts, 1, Sampling(8, stop=("</a>",)))
+    bodies = {body["prompt"]: (body["max_tokens"], body["stop"]) for body in stub.bodies("/completions")}
+    assert bodies == {first.text: (7, ["Q:"]), second.text: (8, ["</a>"])}
+    assert (one.text, other.text) == ("4Q:", "4</a>")  # the server cut them off
 
 
 @pytest.mark.parametrize(

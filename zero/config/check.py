@@ -140,6 +140,7 @@ def check_together(config: Mapping[str, Any]) -> None:
                 remedy += f"; set it to {off:g}, or take rollout=native"
                 raise InputError(f"sampling.{key}", config["sampling"][key], remedy)
         check_optimizer(config["optimizer"], config["learner"])
+        check_budgets(config["questions"].get("sources"), config["sampling"]["max_tokens"])
     questions = config.get("questions") or {}
     hub = questions.get("hub")
     if hub is not None and not (questions["path"] or hub["id"]):
@@ -161,6 +162,15 @@ def check_together(config: Mapping[str, Any]) -> None:
     for k in config.get("k", ()):
         if k > config["n"] or k < 1:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")
+
+
+def check_budgets(sources: Mapping[str, Any] | None, max_tokens: int) -> None:
+    """InputError for a source of a mixture with a larger token budget than the run's, which is the largest of all."""
+    for name, source in (sources or {}).items():
+        own = source.get("max_tokens") if isinstance(source, Mapping) else None
+        if isinstance(own, int) and own > max_tokens:
+            remedy = f"is more than sampling.max_tokens, {max_tokens}, the largest budget of a run; raise that one too"
+            raise InputError(f"questions.sources.{name}.max_tokens", own, remedy)
 
 
 def check_optimizer(optimizer: Mapping[str, Any], learner: Mapping[str, Any]) -> None:
@@ -282,16 +292,6 @@ def options(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
             option = OmegaConf.create({**config, group: composed[group]})
             resolved[name] = plain(option)[group]
     return resolved
-
-
-def benchmark_set(key: str, config: Any) -> Any:
-    """The question set benchmarks.sets.KEY; its InputErrors name settings by that prefix."""
-    try:
-        return instantiate(config)
-    except InputError as error:
-        prefix = f"benchmarks.sets.{key}"
-        remedy = error.remedy.replace("questions.", f"{prefix}.")
-        raise InputError(error.key.replace("questions", prefix, 1), error.value, remedy) from error
 
 
 def refuse_unwritable(path: Path, key: str = "run_dir") -> None:

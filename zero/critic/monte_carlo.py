@@ -112,7 +112,9 @@ class MonteCarloCritic:
         messages = sum(now < before for before, now in pairwise(action_mask))  # each follows an attempt
         attempts = (*whole.attempts[:messages], "") if whole.attempts else ()  # the last attempt is unfinished
         prefix = Completion(whole.ids[:b], (), "", False, action_mask, attempts)
-        return replace(prompt, ids=prompt.ids + prefix.ids, key=(VALUE, *prompt.key[1:], g, b), prefix=prefix)
+        left = None if prompt.max_tokens is None else prompt.max_tokens - b
+        key = (VALUE, *prompt.key[1:], g, b)
+        return replace(prompt, ids=prompt.ids + prefix.ids, key=key, prefix=prefix, max_tokens=left)
 
     def _joined(self, before: Completion | None, after: Completion) -> Completion:
         assert before is not None

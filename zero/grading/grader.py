@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from zero.grading.reward import Reward
 from zero.grading.worker_pool import check_many
-from zero.questions import Checker, Extractor
+from zero.questions import Checker, Extractor, SourceSettings
 from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Verdict
 
 Extract = Callable[[str], str | None]
+NOTHING_OF_ITS_OWN = SourceSettings()
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,15 @@ class Grader:
     check: Checker
     extract_any: Extractor
     reward: Reward
+    own: Mapping[str, SourceSettings] = field(
+        default_factory=dict
+    )  # of the sources of a mixture, in place of the above
 
     def grade(
         self, prompts: Sequence[Prompt], completions_PG: Sequence[Sequence[Completion]], budget: int
     ) -> list[Group]:
-        """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have.
+        """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have, where the
+        prompt has no lower one of its own.
 
         All answers are checked together, so that a checker with workers keeps all of them busy. With a verifier's feedback
         only the last attempt is graded.
@@ -46,7 +51,7 @@ class Grader:
                     prompt=prompt.text,
                     text=c.final_text,
                     tokens=c.length,
-                    budget=budget,
+                    budget=min(budget, prompt.max_tokens or budget),
                     finished=c.finished,
                     strict=strict,
                     lenient=lenient,
@@ -55,11 +60,19 @@ class Grader:
                 )
                 for c, strict, lenient, answer in zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             ]
-            rewards = zip(responses, self.reward(responses), strict=True)
+            reward = self._settings(prompt.question).reward or self.reward
+            rewards = zip(responses, reward(responses), strict=True)
             verdicts = [_verdict(r, terms, self._program(r)) for r, terms in rewards]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop
         return groups
+
+    def _settings(self, question: Question) -> SourceSettings:
+        return self.own.get(question.kind, NOTHING_OF_ITS_OWN)
+
+    def _extractor(self, question: Question) -> Extract:
+        template = self._settings(question).template
+        return template.extract if template else self.extract
 
     def _program(self, response: Response) -> str:
         """What became of the answer, if it is a program that the checker has run."""
@@ -74,7 +87,7 @@ class Grader:
         self, pairs_N: Sequence[tuple[Question, str]]
     ) -> tuple[list[Outcome], list[Outcome], list[str | None]]:
         """(strict outcomes, lenient outcomes, answers that the template extracted)."""
-        extracted_N = [_extract(self.extract, text) for _, text in pairs_N]
+        extracted_N = [_extract(self._extractor(question), text) for question, text in pairs_N]
         any_form_N = [_extract(self.extract_any, text) for _, text in pairs_N]
         pairs = [
             (answer, question)

@@ -14,7 +14,7 @@ from typing import Any
 
 from zero.errors import InputError
 from zero.grading.worker_pool import Pair, check_many
-from zero.questions import QuestionSet
+from zero.questions import QuestionSet, SourceSettings
 from zero.questions.mixture import Mixture, mixed_rows, split_id
 from zero.records import Outcome, Question
 
@@ -24,17 +24,44 @@ class RawResponse(str):
     be an extracted answer."""
 
 
-def mixture_set(name: str, sources: Mapping[str, Mapping[str, Any]]) -> Mixture:
-    """The mixture of `sources`: name -> {questions: a question set, weight: above 0, limit: most training rows or None}.
+KEYS = ("questions", "weight", "limit", "template", "reward", "max_tokens")  # of a source
+
+
+def mixture_set(name: str, sources: Mapping[str, Mapping[str, Any]], weight_by: str = "rows") -> Mixture:
+    """The mixture of `sources`: name -> {questions: a question set, weight: above 0, limit: most training rows or None, template,
+    reward and max_tokens: its own or None}. The weights are shares of the rows or of the tokens generated.
 
     Raises InputError.
     """
+    if weight_by not in ("rows", "tokens"):
+        raise InputError("questions.weight_by", weight_by, "must be rows or tokens")
+    for source, given in sources.items():
+        for key in given.keys() - set(KEYS):
+            remedy = f"a source has no such setting; it has {', '.join(KEYS)}"
+            raise InputError(f"questions.sources.{source}.{key}", given[key], remedy)
     sets = {source: _required(source, settings, "questions") for source, settings in sources.items()}
     weights = {source: _required(source, settings, "weight") for source, settings in sources.items()}
     rows = mixed_rows(sets, weights, {source: settings.get("limit") for source, settings in sources.items()})
     extractors = [questions.extract_any for questions in sets.values()]
     alike = all(extract is extractors[0] for extract in extractors)
-    return Mixture(name, rows, Mixed(sets), extractors[0] if alike else RawResponse, weights)
+    extract_any = extractors[0] if alike else RawResponse
+    own = {source: _own(source, given) for source, given in sources.items()}
+    own = {source: settings for source, settings in own.items() if settings != SourceSettings()}
+    return Mixture(name, rows, Mixed(sets), extract_any, weights, own, weight_by == "tokens")
+
+
+def _own(source: str, given: Mapping[str, Any]) -> SourceSettings:
+    """What the source brings of its own. Raises InputError."""
+    key, max_tokens = f"questions.sources.{source}", given.get("max_tokens")
+    if max_tokens is not None and not (type(max_tokens) is int and max_tokens >= 1):
+        raise InputError(f"{key}.max_tokens", max_tokens, "must be a whole number above 0, or null for the run's")
+    template, reward = given.get("template"), given.get("reward")
+    if template is not None and not hasattr(template, "prompt"):
+        remedy = f"must be an option of template: +template@{key}.template=NAME"
+        raise InputError(f"{key}.template", template, remedy)
+    if reward is not None and not callable(reward):
+        raise InputError(f"{key}.reward", reward, f"must be an option of reward: +reward@{key}.reward=NAME")
+    return SourceSettings(template, reward, max_tokens)
 
 
 def _required(source: str, settings: Mapping[str, Any], key: str) -> Any:

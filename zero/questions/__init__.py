@@ -7,11 +7,13 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
 from zero.errors import InputError
 from zero.questions import splits
+from zero.questions.history import History
 from zero.records import Question
-from zero.template import extract_any
+from zero.template import AnyTemplate, extract_any
 
 Checker = Callable[[str, Question], bool]
 """(answer, question) -> whether it is right. A checker that cannot read the answer raises ValueError. One that may take long
@@ -48,6 +50,36 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The training rows of a source of a mixture, in the orders in which a run asks them. A set that is no mixture is one source,
+    called ""."""
+
+    name: str
+    rows: Sequence[Question]
+
+    def in_order(self, place: int, seed: int) -> Question:
+        """The row at a place of the run's order: each once in an epoch, in another order every time."""
+        epoch, position = divmod(place, len(self.rows))
+        return self.rows[_shuffled(self.name, len(self.rows), seed, epoch)[position]]
+
+    def shuffled(self, seed: int) -> list[Question]:
+        """All rows in the order of the first epoch."""
+        return [self.rows[i] for i in _shuffled(self.name, len(self.rows), seed, 0)]
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a source of a mixture brings of its own; None: it is asked and rewarded as the run says."""
+
+    template: AnyTemplate | None = None
+    reward: Any = None  # a zero.grading.Reward
+    max_tokens: int | None = None  # a lower token budget than the run's
+
+
+Slot = tuple[str, int]  # the source of a question, and the number of questions that the source gave before it
+
+
+@dataclass(frozen=True)
 class QuestionSet:
     """`rows` are from a loader function, `check` is a function of zero.grading; `extract_any` extracts an answer in any form,
     for the lenient accuracy."""
@@ -56,6 +88,9 @@ class QuestionSet:
     rows: Rows
     check: Checker
     extract_any: Extractor = extract_any
+
+    settings: ClassVar[Mapping[str, SourceSettings]] = {}
+    needs_history: ClassVar[bool] = False  # whether `slots` depends on it
 
     def without(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
         """The set without the training rows that are questions of a test, by the test's name; noted in its rows."""
@@ -67,8 +102,16 @@ class QuestionSet:
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments, every row once per epoch."""
-        size = len(self.rows.train)
-        return [self.rows.train[_shuffled(size, seed, i // size)[i % size]] for i in range(step * n, (step + 1) * n)]
+        return [self.sources[""].in_order(place, seed) for place in range(step * n, (step + 1) * n)]
+
+    @cached_property
+    def sources(self) -> Mapping[str, Source]:
+        """Its one source."""
+        return {"": Source("", self.rows.train)}
+
+    def slots(self, number: int, n: int, history: History) -> list[Slot]:
+        """The sources of the n questions of round `number` of a run."""
+        return [("", place) for place in range(number * n, (number + 1) * n)]
 
 
 def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows:
@@ -91,8 +134,8 @@ def refuse_namesakes(tested: Iterable[QuestionSet]) -> None:
             raise InputError("benchmarks", name, remedy)
 
 
-@lru_cache(maxsize=4)
-def _shuffled(size: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=64)
+def _shuffled(source: str, size: int, seed: int, epoch: int) -> list[int]:
     order = list(range(size))
-    random.Random(f"questions/{seed}/{epoch}").shuffle(order)
+    random.Random("/".join(["questions", str(seed), *filter(None, [source]), str(epoch)])).shuffle(order)
     return order

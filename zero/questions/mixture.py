@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from zero.errors import InputError
-from zero.questions import Checker, Extractor, QuestionSet, Rows, without_tested
-from zero.records import Question
+from zero.questions import Checker, Extractor, QuestionSet, Rows, Slot, Source, SourceSettings, without_tested
+from zero.questions.history import History, SourceRecord
+from zero.records import Question, in_a_word
 
 MARK = "/"  # between the name of a source and its question's own id
 # Most questions after which the order of the sources repeats; only weights of many digits need more
@@ -33,7 +33,9 @@ class Mixture:
     rows: Rows  # of all sources; the held-out ones ordered by the weights too, so that the first few are a fair sample
     check: Checker
     extract_any: Extractor
-    weights: Mapping[str, float]  # source -> share of the training questions, up to a common factor
+    weights: Mapping[str, float]  # source -> share of the training questions, or of their tokens, up to a common factor
+    settings: Mapping[str, SourceSettings] = field(default_factory=dict)
+    by_tokens: bool = False  # the weights are shares of the tokens generated
 
     def without(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
         """The mixture without the training rows that are questions of a test, by the test's name; noted in its rows.
@@ -51,21 +53,47 @@ class Mixture:
         return replace(self, rows=rows)
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
-        """The n training questions of a step (from 0): a pure function of its arguments."""
-        units = _units(self.weights)
-        return [self._question(place, units, seed) for place in range(step * n, (step + 1) * n)]
-
-    def _question(self, place: int, units: tuple[int, ...], seed: int) -> Question:
-        order = _one_period(units)
-        periods, offset = divmod(place, len(order))
-        index, i = order[offset]
-        source, rows = self._train[index]
-        epoch, position = divmod(periods * units[index] + i, len(rows))
-        return rows[_shuffled(source, len(rows), seed, epoch)[position]]
+        """The n training questions of a step (from 0) by rows: a pure function of its arguments."""
+        return [self.sources[source].in_order(place, seed) for source, place in self._slots_by_rows(step, n)]
 
     @cached_property
-    def _train(self) -> list[tuple[str, list[Question]]]:
-        return list(_by_source(self.weights, self.rows.train).items())
+    def sources(self) -> Mapping[str, Source]:
+        """The training rows of each source."""
+        return {name: Source(name, rows) for name, rows in _by_source(self.weights, self.rows.train).items()}
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether `slots` depends on the history."""
+        return self.by_tokens
+
+    def slots(self, number: int, n: int, history: History) -> list[Slot]:
+        """The sources of the n questions of round `number` of a run."""
+        return self._slots_by_tokens(n, history) if self.by_tokens else self._slots_by_rows(number, n)
+
+    def _slots_by_rows(self, number: int, n: int) -> list[Slot]:
+        units, names = _units(self.weights), list(self.weights)
+        order, slots = _one_period(units), list[Slot]()
+        for place in range(number * n, (number + 1) * n):
+            periods, offset = divmod(place, len(order))
+            index, i = order[offset]
+            slots.append((names[index], periods * units[index] + i))
+        return slots
+
+    def _slots_by_tokens(self, n: int, history: History) -> list[Slot]:
+        """Each from the source that is furthest behind its share of tokens, where a question about to be asked counts as many
+        as the source's questions had on average."""
+        records = {name: history.sources.get(name, SourceRecord()) for name in self.weights}
+        asked = {name: record.asked for name, record in records.items()}
+        tokens = {name: float(record.tokens) for name, record in records.items()}
+        known = [record.tokens / record.asked for record in records.values() if record.asked]
+        usual = sum(known) / len(known) if known else 1.0
+        cost = {name: record.tokens / record.asked if record.asked else usual for name, record in records.items()}
+        slots: list[Slot] = []
+        for _ in range(n):
+            name = min(self.weights, key=lambda name: (tokens[name] + cost[name] / 2) / self.weights[name])
+            slots.append((name, asked[name]))
+            asked[name], tokens[name] = asked[name] + 1, tokens[name] + cost[name]
+        return slots
 
 
 def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> Rows:
@@ -90,7 +118,7 @@ def split_id(question: Question) -> tuple[str, Question]:
 
 
 def _with_source(source: str, question: Question) -> Question:
-    return replace(question, id=f"{source}{MARK}{question.id}", meta={**question.meta, "source": source})
+    return replace(question, id=f"{source}{MARK}{question.id}", meta={**question.meta, "kind": source})
 
 
 def _by_source(sources: Mapping[str, object], questions: Sequence[Question]) -> dict[str, list[Question]]:
@@ -106,8 +134,9 @@ def _check(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits
             "questions.sources", "{}", "name at least one source; conf/questions/mixture.yaml is an example"
         )
     for source in sets:
-        if not source or MARK in source:
-            raise InputError("questions.sources", source, f"the name of a source must be text without {MARK}")
+        if not source or in_a_word(source) != source or source.startswith("level_"):
+            remedy = "the name of a source, which its curves bear, must be one word of letters, digits and _ . + -"
+            raise InputError("questions.sources", source, remedy)
         weight, limit = weights[source], limits.get(source)
         if not (type(weight) in (int, float) and math.isfinite(weight) and weight > 0):
             raise InputError(
@@ -168,10 +197,3 @@ def _units(weights: Mapping[str, float]) -> tuple[int, ...]:
     common = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * common) for weight in exact]
     return tuple(number // math.gcd(*whole) for number in whole)
-
-
-@lru_cache(maxsize=64)
-def _shuffled(source: str, size: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(size))
-    random.Random(f"questions/{seed}/{source}/{epoch}").shuffle(order)
-    return order

@@ -133,7 +133,7 @@ class FeedbackEngine:
 
     def _tokens_left(self, prompt: Prompt, episode: Completion, turn: tuple[int, ...], sampling: Sampling) -> int:
         """The token budget of an attempt after the turn."""
-        budget = min(sampling.max_tokens, self.context - len(prompt.ids))
+        budget = min(prompt.sampling(sampling).max_tokens, self.context - len(prompt.ids))
         return budget - len(episode.ids) - len(turn)
 
     def _cut(self, completion: Completion, budget: int) -> Completion:

@@ -50,7 +50,8 @@ class NativeEngine:
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         if not prompts:
             return []
-        budgets = [min(sampling.max_tokens, self.context - len(prompt.ids)) for prompt in prompts]
+        own = [prompt.sampling(sampling) for prompt in prompts]
+        budgets = [min(s.max_tokens, self.context - len(prompt.ids)) for s, prompt in zip(own, prompts, strict=True)]
         if min(budgets) < 1:
             longest = max(len(prompt.ids) for prompt in prompts)
             remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
@@ -59,11 +60,13 @@ class NativeEngine:
             check_ids(prompt.ids, self.vocabulary, self.tokenizer)
         at_once = max(1, self.max_rows // n)
         groups: dict[int, list[Completion]] = {}
-        for budget in sorted(set(budgets), reverse=True):  # nearly always one: sampling.max_tokens
-            indices = [p for p, tokens in enumerate(budgets) if tokens == budget]
+        keys = [(budget, s.stop) for budget, s in zip(budgets, own, strict=True)]
+        for budget, stop in sorted(set(keys), reverse=True):  # nearly always one: the run's
+            indices = [p for p, key in enumerate(keys) if key == (budget, stop)]
             for start in range(0, len(indices), at_once):
                 chunk = indices[start : start + at_once]
-                completions = self._batch([prompts[p] for p in chunk], n, replace(sampling, max_tokens=budget))
+                alike = replace(sampling, max_tokens=budget, stop=stop)
+                completions = self._batch([prompts[p] for p in chunk], n, alike)
                 groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
         return [groups[p] for p in range(len(prompts))]
 

@@ -35,7 +35,7 @@ from zero.rollout.http import (
     address,
     in_parallel,
 )
-from zero.rollout.vllm import completions_of, seed_of, token_budgets
+from zero.rollout.vllm import completion_of, samplings, seed_of
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # temporary errors
 # Of the first request: a wrong url should be reported within seconds
@@ -101,15 +101,15 @@ class OpenAIEngine:
         if sampling.top_k and not (self.vllm or "top_k" in self.extra):
             remedy = "this API has no such field; set it to 0, or name it in rollout.extra if the server knows it"
             raise InputError("sampling.top_k", sampling.top_k, remedy)
-        bodies = [
-            self._body(prompt, budget, i, sampling)
-            for prompt, budget in zip(prompts, token_budgets(prompts, sampling, self.context), strict=True)
+        requests = [
+            (self._body(prompt, i, own), own)
+            for prompt, own in zip(prompts, samplings(prompts, sampling, self.context), strict=True)
             for i in range(n)
         ]
         longest = (self.timeout + CONNECT_SECONDS + LONGEST_PAUSE) * (self.retries + 1)  # of one request, in seconds
         completions = in_parallel(
-            lambda body: self._completion(self._post(body), sampling),
-            bodies,
+            lambda request: self._completion(self._post(request[0]), request[1]),
+            requests,
             self.concurrency,
             limit=longest,
             silence=lambda: ServerError(self.client.url, "says nothing"),
@@ -135,11 +135,11 @@ class OpenAIEngine:
         self.model = self.model or names[0]
         self.vllm = owners == {"vllm"}
 
-    def _body(self, prompt: Prompt, budget: int, sample: int, sampling: Sampling) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, sample: int, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
             "prompt": prompt.text,
-            "max_tokens": budget,
+            "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
@@ -185,7 +185,7 @@ class OpenAIEngine:
             raise ServerError(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
         finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
         if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i <= self.highest_id for i in ids):
-            return completions_of(self.tokenizer, [(ids, [], finished)], sampling, self.version)[0]
+            return completion_of(self.tokenizer, (ids, [], finished), sampling, self.version)
         return self._from_text(text, finished, stop, sampling)
 
     def _from_text(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:

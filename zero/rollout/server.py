@@ -23,7 +23,7 @@ from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import ModelSpec
 from zero.rollout.http import CONNECT_SECONDS, Client, HttpError, RetryPolicy, ServerError, address, in_parallel
-from zero.rollout.vllm import MIN_TEMPERATURE, Sample, completions_of, parameters, seed_of, token_budgets
+from zero.rollout.vllm import MIN_TEMPERATURE, Sample, completion_of, parameters, samplings, seed_of
 from zero.rollout.weight_sync import Server, WeightSender, model_fields
 
 # Repeating a request does not change its completion
@@ -106,8 +106,8 @@ class ServerEngine:
                 raise RuntimeError("the server has no weights of this run: sync comes first")
             version, label = self.version, self.label
             bodies = [
-                {"token_ids": list(prompt.ids), "sampling_params": parameters(sampling, budget, seed_of(prompt.key, i))}
-                for prompt, budget in zip(prompts, token_budgets(prompts, sampling, self.context), strict=True)
+                {"token_ids": list(prompt.ids), "sampling_params": parameters(own, seed_of(prompt.key, i))}
+                for prompt, own in zip(prompts, samplings(prompts, sampling, self.context), strict=True)
                 for i in range(n)
             ]
             samples = in_parallel(
@@ -117,7 +117,10 @@ class ServerEngine:
                 limit=self.timeout + 2 * CONNECT_SECONDS,
                 silence=lambda: ServerError(self.client.url, "says nothing"),
             )
-        completions = completions_of(self.tokenizer, samples, sampling, version)
+        completions = [
+            completion_of(self.tokenizer, sample, prompts[i // n].sampling(sampling), version)
+            for i, sample in enumerate(samples)
+        ]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
     def _post(self, body: dict[str, Any]) -> Any:
@@ -161,7 +164,7 @@ class ServerEngine:
             tokenize = {"prompt": TOKENIZER_CHECK, "add_special_tokens": False}
             server_ids = self.client.post("/tokenize", tokenize, RETRY)["tokens"]
             first = self.tokenizer.encode(TOKENIZER_CHECK, add_special_tokens=False)[:1]
-            request = {"token_ids": first, "sampling_params": parameters(Sampling(1), 1, 0)}
+            request = {"token_ids": first, "sampling_params": parameters(Sampling(1), 0)}
             label = self.client.get("/weight_info", RETRY)["weight_version"]
             self._sample(self.client.post(GENERATE, request, RETRY), request, label)
         except ServerError as error:

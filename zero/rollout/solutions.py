@@ -51,9 +51,10 @@ class GoldEngine:
         pieces = [(values.get(piece, piece), piece in values) for piece in _SLOTS.split(self.form)]
         text = "".join(piece for piece, _ in pieces)
         ids = (*encode_pieces(pieces, self.tokenizer), self.tokenizer.eos_token_id)
-        if len(ids) <= sampling.max_tokens:
+        budget = prompt.sampling(sampling).max_tokens
+        if len(ids) <= budget:
             return Completion(ids, (), text, True)
-        cut = ids[: sampling.max_tokens]
+        cut = ids[:budget]
         return Completion(cut, (), self.tokenizer.decode(cut, clean_up_tokenization_spaces=False), False)
 
     @property

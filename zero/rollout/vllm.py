@@ -12,6 +12,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import chain
 from logging import ERROR, getLogger
@@ -134,8 +135,10 @@ class VllmEngine:
             outputs = self.llm.generate(texts, parameters, use_tqdm=False)
         start = sum(map(len, requests[:rank]))
         outputs_of_rank = [output.outputs[0] for output in outputs[start : start + len(requests[rank])]]
-        samples = [_sample(output, prompts[i // n]) for i, output in enumerate(outputs_of_rank)]
-        completions = completions_of(self.tokenizer, samples, sampling, self.version)
+        completions = [
+            completion_of(self.tokenizer, _sample(output, prompt), prompt.sampling(sampling), self.version)
+            for output, prompt in zip(outputs_of_rank, (p for p in prompts for _ in range(n)), strict=True)
+        ]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
     def _wake(self, *memory: str) -> None:
@@ -247,22 +250,27 @@ def seed_of(key: Sequence[int], sample: int) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def token_budgets(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> list[int]:
-    """The most tokens that each prompt's completions may have. InputError for a prompt that fills the context."""
+def samplings(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> list[Sampling]:
+    """How each prompt's completions are drawn, its budget within the context. InputError for a prompt that fills the context."""
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     if longest >= context:
         remedy = f"a prompt of {longest} tokens leaves no room for an answer; drop that question"
         raise InputError("model.context", context, remedy)
-    return [min(sampling.max_tokens, context - len(prompt.ids)) for prompt in prompts]
+    own = [prompt.sampling(sampling) for prompt in prompts]
+    return [
+        replace(each, max_tokens=min(each.max_tokens, context - len(prompt.ids)))
+        for each, prompt in zip(own, prompts, strict=True)
+    ]
 
 
 Sample = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether it ended before the budget
 
 
-def completions_of(tokenizer: Any, samples: Sequence[Sample], sampling: Sampling, version: int) -> list[Completion]:
-    """Samples of token ids as completions. A stop string ends a response with the token that completes it; later ids are cut,
+def completion_of(tokenizer: Any, sample: Sample, sampling: Sampling, version: int) -> Completion:
+    """A sample of token ids as a completion. A stop string ends a response with the token that completes it; later ids are cut,
     since an incremental detokenizer that holds back half a character finds the stop string late.
     """
+    ids, logprobs, ended = sample
 
     def text(ids: Sequence[int]) -> str:
         without_stop = ids[:-1] if ids and ids[-1] in sampling.stop_ids else ids
@@ -272,16 +280,13 @@ def completions_of(tokenizer: Any, samples: Sequence[Sample], sampling: Sampling
         end = text(ids)
         return any(stop in end for stop in sampling.stop)
 
-    completions = []
-    for ids, logprobs, ended in samples:
-        refuse_infinite(logprobs, version)
-        if sampling.stop and stopped(ids):
-            early = stopped(ids[:-1])
-            end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
-            ids, logprobs, ended = ids[:end], logprobs[:end], True
-        done = ended or ids[-1] in sampling.stop_ids
-        completions.append(Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version))
-    return completions
+    refuse_infinite(logprobs, version)
+    if sampling.stop and stopped(ids):
+        early = stopped(ids[:-1])
+        end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
+        ids, logprobs, ended = ids[:end], logprobs[:end], True
+    done = ended or ids[-1] in sampling.stop_ids
+    return Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version)
 
 
 def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: int) -> list[tuple[dict[str, Any], Any]]:
@@ -295,18 +300,18 @@ def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: in
     return [
         (
             {"prompt_token_ids": list(prompt.ids)},
-            SamplingParams(**parameters(sampling, budget, seed_of(prompt.key, sample))),
+            SamplingParams(**parameters(own, seed_of(prompt.key, sample))),
         )
-        for prompt, budget in zip(prompts, token_budgets(prompts, sampling, context), strict=True)
+        for prompt, own in zip(prompts, samplings(prompts, sampling, context), strict=True)
         for sample in range(n)
     ]
 
 
-def parameters(sampling: Sampling, max_tokens: int, seed: int) -> dict[str, Any]:
+def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
     """vLLM's SamplingParams of one request."""
     return {
         "n": 1,
-        "max_tokens": max_tokens,
+        "max_tokens": sampling.max_tokens,
         "seed": seed,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
