@@ -88,11 +88,13 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     from zero.loop import step
     from zero.question_sets import load_questions
     from zero.questions import QuestionSet, Rows
+    from zero.questions.curriculum import Uniform
+    from zero.questions.sampler import QuestionSampler
     from zero.tracking import provenance
 
-    class InOrder(QuestionSet):
-        def batch(self, step: int, n: int, seed: int) -> list[Any]:
-            return list(self.rows.train[step * n : (step + 1) * n])
+    class InOrder(Uniform):
+        def choose(self, source: Any, places: Any, history: Any, moment: Any) -> list[Any]:
+            return [source.rows[place] for place in places]
 
     world = World.join()
     precision = "bfloat16" if has_bfloat16() else "float32"
@@ -124,7 +126,7 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
                 f"run_dir={home}",
             ],
         )
-        light = {key: instantiate(config[key]) for key in ("template", "reward")}
+        light = {key: instantiate(config[key]) for key in ("template", "reward", "curriculum")}
         place = Path(home)
         run = build(
             config,
@@ -136,7 +138,8 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
             world=world,
         )
         loaded = {q.text: q for rows in (run.questions.rows.train, run.questions.rows.heldout) for q in rows}
-        run = replace(run, questions=InOrder("prompts", Rows([loaded[p] for p in prompts], ()), run.questions.check))
+        questions = QuestionSet("prompts", Rows([loaded[p] for p in prompts], ()), run.questions.check)
+        run = replace(run, questions=questions, sampler=QuestionSampler(questions, InOrder(), run.prompts, run.seed))
         run.engine.sync(run.learner.weights(), version=0)
         spent = Spent()
         run.engine.generate = _timed(run.engine.generate, spent, "generation")  # type: ignore[method-assign]

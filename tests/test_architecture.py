@@ -19,7 +19,7 @@ LAYERS = [
     "models run_folder",
     "rollout pretrain question_sets",
     "critic benchmark monitoring failures",
-    "loop scores subjects",
+    "context loop scores subjects",
     "build memory_probe",
     "evaluate train",
     "launch.sweep analysis.reader analysis.style",

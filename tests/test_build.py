@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from zero.benchmark import Benchmark
-from zero.build import check_context, precision_warning, without_overlong_prompts
+from zero.build import precision_warning
+from zero.context import check_context, without_overlong_prompts
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.questions import QuestionSet, Rows

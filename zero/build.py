@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from zero import run_folder, runtime
 from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, takes_weights, without_facts
+from zero.context import check_context, without_overlong_prompts
 from zero.distributed import World
 from zero.errors import InputError
 from zero.grading import Grader, Reward
@@ -29,19 +29,19 @@ from zero.monitoring.preflight import preflight, settings_doubts
 from zero.monitoring.sync_check import SyncCheck
 from zero.question_sets import as_key
 from zero.questions import QuestionSet
+from zero.questions.curriculum import Curriculum
+from zero.questions.sampler import QuestionSampler
 from zero.records import Question, Sampling
 from zero.rollout import ModelSpec, RolloutEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
-from zero.template import AnyTemplate
+from zero.template import AnyTemplate, SourceTemplates
 from zero.tracking import provenance
 from zero.tracking.terminal import Progress
 from zero.tracking.trackers import Trackers, open_trackers
 
 Config = Mapping[str, Any]
 ONE_PROCESS = World()
-MAX_LONG_ROWS_COUNTED = 200  # rows that are too long, to know that the settings are wrong
-MAX_LONG_SHARE = 0.05  # share of a training set that may be too long for the context
 
 
 def build(
@@ -52,6 +52,7 @@ def build(
     start: provenance.Start,
     template: AnyTemplate,
     reward: Reward,
+    curriculum: Curriculum,
     world: World = ONE_PROCESS,
 ) -> Run:
     """Every part of a run, each from its own section of the config; those that need no torch are given."""
@@ -63,18 +64,22 @@ def build(
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
+    template = source_templates(run_template := template, sets[training], config["model"])
     questions = without_overlong_prompts(sets[training], template, tokenizer, sampling, context)
+    curriculum.check(list(questions.sources.values()))
     sets = sets | {training: questions}  # a copy: the run's record of its questions is of the files
     print_notes(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
-    print_notes(world, [preflight(template.prompt(questions.rows.train[0], tokenizer, (0,)), sampling, tokenizer)])
+    for first in first_of_each_template(questions):
+        prompt = template.prompt(first, tokenizer, (0,))
+        print_notes(world, [preflight(prompt, prompt.sampling(sampling), tokenizer)])
     parameters = sum(p.numel() for p in model.parameters())
     print_notes(world, [f"warning  {doubt}" for doubt in settings_doubts(config, parameters)])
     evaluation = config["evaluation"]
     held_out = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make_benchmarks(
-        config["benchmarks"], template, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
+        config, run_template, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
     )
-    grader = Grader(template.extract, questions.check, questions.extract_any, reward)
+    grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
@@ -89,6 +94,7 @@ def build(
         dir=run_dir,
         template=template,
         questions=questions,
+        sampler=QuestionSampler(questions, curriculum, config["prompts"], config["seed"]),
         algo=algo,
         sampling=sampling,
         tokenizer=tokenizer,
@@ -121,7 +127,7 @@ def build_evaluation(
     model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = make_benchmarks(
-        config["benchmarks"], template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
+        config, template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
     )
     first = benchmarks[0].questions.rows.heldout[0]
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
@@ -166,6 +172,23 @@ def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokeni
         raise InputError("model.stop", "[]", "nothing would ever end a response; name a token that does")
     stop = tuple(dict.fromkeys((*template.stop, *model["stop_text"])))
     return Sampling(**settings, stop=stop, stop_ids=stop_ids)
+
+
+def source_templates(template: AnyTemplate, questions: QuestionSet, model: Config) -> AnyTemplate:
+    """The template that asks the questions of a set: the run's, and those that its sources bring of their own."""
+    if not questions.settings:
+        return template
+    own = {name: settings.template for name, settings in questions.settings.items() if settings.template}
+    stops = {name: tuple(dict.fromkeys((*own[name].stop, *model["stop_text"]))) for name in own}
+    budgets = {name: settings.max_tokens for name, settings in questions.settings.items() if settings.max_tokens}
+    return SourceTemplates(template, own, stops, budgets)
+
+
+def first_of_each_template(questions: QuestionSet) -> list[Question]:
+    """The first training row, and that of each source with a template of its own."""
+    own = [name for name, settings in questions.settings.items() if settings.template]
+    rows = questions.rows.train
+    return [rows[0], *(next(row for row in rows if row.kind == name) for name in own if rows[0].kind != name)]
 
 
 def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
@@ -247,7 +270,7 @@ def precision_warning(config: Config, device: torch.device) -> str | None:
 
 
 def make_benchmarks(
-    settings: Config,
+    config: Config,
     template: AnyTemplate,
     reward: Any,
     sampling: Sampling,
@@ -259,62 +282,14 @@ def make_benchmarks(
 ) -> list[Benchmark]:
     """The question sets of conf/benchmarks; `known` sets (by their config as JSON) are not loaded again."""
     benchmarks = []
-    for config in settings["sets"].values():
-        key = json.dumps(config, sort_keys=True)
-        questions = known[key] if key in known else instantiate(config)
+    for entry in config["benchmarks"]["sets"].values():
+        key = as_key(entry)
+        questions = known[key] if key in known else instantiate(entry)
         if not questions.rows.heldout:
             raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
-        grader = Grader(template.extract, questions.check, questions.extract_any, reward)
-        bench = Benchmark(questions, grader, sampling, n, settings["limit"], seed)
-        check_context(bench, template, tokenizer, context)
+        grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
+        own = source_templates(template, questions, config["model"]) if questions.settings else None
+        bench = Benchmark(questions, grader, sampling, n, config["benchmarks"]["limit"], seed, own)
+        check_context(bench, own or template, tokenizer, context)
         benchmarks.append(bench)
     return benchmarks
-
-
-def without_overlong_prompts(
-    questions: QuestionSet, template: AnyTemplate, tokenizer: Any, sampling: Sampling, context: int
-) -> QuestionSet:
-    """The set without the training rows whose prompts leave less than a full answer of the context; noted in its rows.
-
-    InputError if that is more than one row in twenty: then the settings are wrong, not the rows.
-    """
-    room = context - sampling.max_tokens
-    total = len(questions.rows.train)
-    long: dict[str, int] = {}
-    for identity, length in _lengths(questions.rows.train, template, tokenizer, room):
-        if length > room:
-            long[identity] = length
-        if len(long) > max(MAX_LONG_ROWS_COUNTED, MAX_LONG_SHARE * total):  # the rows that are left may take minutes
-            break
-    if len(long) > MAX_LONG_SHARE * total:
-        least = "at least " if len(long) > MAX_LONG_ROWS_COUNTED else ""
-        remedy = (
-            f"with prompts of up to {max(long.values())} tokens it exceeds the context of {context} (model.context) for "
-            f"{least}{len(long)} of {total} questions; lower it or choose a model with more"
-        )
-        raise InputError("sampling.max_tokens", sampling.max_tokens, remedy)
-    note = f"dropped {len(long)} rows whose prompts leave less than {sampling.max_tokens} tokens: {', '.join(long)}"
-    return questions.dropping(frozenset(long), note) if long else questions
-
-
-def check_context(bench: Benchmark, template: AnyTemplate, tokenizer: Any, context: int) -> None:
-    """Refuse a benchmark with a prompt that leaves no room for an answer; say how many leave less than a full one."""
-    budget = bench.sampling.max_tokens
-    short = 0
-    for identity, length in _lengths(bench.subset(), template, tokenizer, context - budget):
-        if length >= context:
-            remedy = f"a prompt of {length} tokens exceeds the context of {context} (model.context); drop question {identity}"
-            raise InputError("benchmarks", bench.questions.name, remedy)
-        short += length + budget > context
-    if short:
-        print(f"benchmark {bench.questions.name}: {short} prompts leave less than {budget} tokens", file=sys.stderr)
-
-
-def _lengths(rows: Sequence[Question], template: AnyTemplate, tokenizer: Any, room: int) -> Iterator[tuple[str, int]]:
-    """(question, tokens) of the prompts that may have more than `room`: those of more bytes than that."""
-    if not rows:
-        return
-    around = len(template.prompt(replace(rows[0], text="?"), tokenizer, (0,)).ids)  # of the template alone
-    for q in rows:
-        if len(q.text.encode("utf-8", "replace")) + around > room:
-            yield q.id, len(template.prompt(q, tokenizer, (0,)).ids)

@@ -2,6 +2,7 @@
 with the engine, template and grader of training. After a kill the same command continues.
 
 RUN_DIR/completions_NAME.jsonl   every answer, a row each, in the order of the questions
+        pass_rates_NAME.json     the share of right answers to each question, for questions.where.path
         result.json              all numbers, under the glossary's names
         weights.txt              a fingerprint of the weights that gave the answers
 With run=FOLDER the answers of each step's checkpoint are in RUN_DIR/step_NNNNNN/.
@@ -58,12 +59,15 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.runtime import device_name
-    from zero.scores import outcome_of, show
+    from zero.scores import outcome_of, pass_rates, show
 
     start = provenance.start(choices, device_name(), ranks=1)
     try:
         with owned(run_dir), StopSignal("these questions").listening() as stop:
             results = measure(config, run_dir, sets, paths, start, stop, **template_and_reward)
+        for step, results_of_step in results.items():
+            for result in results_of_step:
+                write_json(folder_of(run_dir, step) / f"pass_rates_{result.name}.json", pass_rates(result))
         outcome = outcome_of(config, results)
         write_json(run_dir / run_folder.RESULT, outcome)
     except OSError as error:
@@ -97,7 +101,7 @@ def measure(
     results: dict[int | None, list[Result]] = {}
     stop.started = True
     for step, path in paths.items():
-        folder, label = (run_dir, "") if step is None else (run_dir / f"step_{step:06d}", f"step {step}, ")
+        folder, label = folder_of(run_dir, step), "" if step is None else f"step {step}, "
         folder.mkdir(exist_ok=True)
         digest = hashlib.sha256(str(config["rollout"].get("model")).encode() if remote else b"")
         weights = () if remote else subjects.weights_at(config, model, path)
@@ -117,6 +121,11 @@ def measure(
             for bench in benchmarks
         ]
     return results
+
+
+def folder_of(run_dir: Path, step: int | None) -> Path:
+    """Where the answers of a step's weights are kept; None: of the model itself."""
+    return run_dir if step is None else run_dir / f"step_{step:06d}"
 
 
 def progress(stop: StopSignal, label: str, done: int, total: int) -> None:

@@ -31,10 +31,10 @@ from zero.monitoring.algorithm_lens import AlgorithmLens, compare
 from zero.monitoring.reward_hacking import RewardHackAlarm
 from zero.monitoring.sync_check import SyncCheck
 from zero.questions import QuestionSet
+from zero.questions.sampler import QuestionSampler
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
 from zero.rollout.prefetch import Prefetch
-from zero.rounds import Rounds
 from zero.signals import StopSignal
 from zero.template import AnyTemplate
 from zero.tracking import journal
@@ -49,6 +49,7 @@ class Run:
     dir: Path
     template: AnyTemplate
     questions: QuestionSet
+    sampler: QuestionSampler  # draws each step's questions
     algo: Algorithm
     sampling: Sampling
     tokenizer: Any
@@ -74,7 +75,6 @@ class Run:
     sample_every: int
     sample_groups: int
     weights_fingerprint: str = ""  # of the weights that the run started from
-    rounds: Rounds = field(default_factory=Rounds)  # rounds of questions used so far
     # Called once with the number of steps done before; -1: a new run, not evaluated yet
     on_start: Callable[[int], None] = lambda done: None
 
@@ -84,8 +84,8 @@ class Run:
         if self.critic:
             self.critic.save(path)
         self.prefetch.save(path)
-        if self.algo.resample_rounds and self.world.is_main:
-            self.rounds.save(path)
+        if self.world.is_main:
+            self.sampler.save(path)
 
     def load(self, path: Path, step: int) -> None:
         """Restore the state that `save` wrote after `step` steps."""
@@ -93,7 +93,7 @@ class Run:
         if self.critic:
             self.critic.load(path)
         self.prefetch.load(path)
-        self.rounds.load(path, step)
+        self.sampler.load(path, step)
 
 
 def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
@@ -110,7 +110,8 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     with timer("update"):
         updates = [update(run, mini_batch) for mini_batch in make_mini_batches(run, batch, t)]
     sync(run, t + 1, timer)
-    metrics = summarize(sampled) | combine(updates) | staleness(groups, t) | comparison | timer.metrics()
+    metrics = summarize(sampled) | run.sampler.metrics() | combine(updates) | staleness(groups, t)
+    metrics |= comparison | timer.metrics()
     return groups, metrics | speeds(metrics, learned=int(batch.length_N.sum()) * run.epochs)
 
 
@@ -123,10 +124,12 @@ def rollout_and_grade(run: Run, t: int, timer: StageTimer) -> tuple[list[Group],
             prefetched = run.prefetch.pop(t)
             completions_PG = generate(run, prompts) if prefetched is None else prefetched
         with timer("grade"):
-            sampled += run.world.all_gather(run.grader.grade(prompts, completions_PG, run.sampling.max_tokens))
+            graded = run.world.all_gather(run.grader.grade(prompts, completions_PG, run.sampling.max_tokens))
+        run.sampler.record(graded, t, r)
+        sampled += graded
         if sum(map(has_signal, sampled)) >= run.prompts:
             break
-    run.rounds.end(t, r + 1)
+    run.sampler.end(t, r + 1)
     if not run.algo.resample_rounds:
         return sampled, sampled
     return sorted(sampled, key=has_signal, reverse=True)[: run.prompts], sampled
@@ -165,8 +168,8 @@ def speeds(metrics: Metrics, learned: int) -> Metrics:
 
 
 def make_prompts(run: Run, t: int, r: int) -> list[Prompt]:
-    """The prompts of round r of step t: they depend on the seed, r, t and the rounds used before."""
-    questions = run.questions.batch(run.rounds.number(t, r), run.prompts, run.seed)
+    """The prompts of round r of step t: they depend on the seed, r, t and what was asked before."""
+    questions = run.sampler.draw(t, r)
     keys = [(TRAINING, run.seed, t, r * run.prompts + i) for i in range(run.prompts)]
     return [run.template.prompt(q, run.tokenizer, key) for q, key in zip(questions, keys, strict=True)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from zero import run_folder
 from zero.config import check as configs
 from zero.errors import InputError
-from zero.questions import QuestionSet, refuse_namesakes
+from zero.questions import QuestionSet, Rows, refuse_namesakes
+from zero.questions.pass_rates import split_condition
 from zero.records import Question
 
 
@@ -22,14 +24,15 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     InputError if a set cannot be loaded, nothing is left to train on, or the files have changed since the run started.
     """
     training = as_key(config["questions"])
-    sets = {training: configs.instantiate(config["questions"], "questions")}
-    sets |= {
-        as_key(b): configs.benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets
-    }
+    plain, pass_rates = split_condition(config["questions"])
+    sets = {training: configs.instantiate(plain, "questions")}
+    sets |= {as_key(b): benchmark_set(k, b) for k, b in config["benchmarks"]["sets"].items() if as_key(b) not in sets}
     refuse_namesakes(sets[as_key(b)] for b in config["benchmarks"]["sets"].values())
     tested: dict[str, list[Question]] = {}
     for question_set in sets.values():  # the training set may be a benchmark's too, with other rows
         tested.setdefault(question_set.name, []).extend(question_set.rows.heldout)
+    if pass_rates:
+        sets[training] = pass_rates.of(sets[training])
     had_rows = bool(sets[training].rows.train)
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:
@@ -55,9 +58,28 @@ def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
                 "takes the held-out rows of a question set: name one (questions=...) or a training run (run=FOLDER)"
             )
             raise InputError(f"benchmarks.sets.{name}", "null", remedy)
-    sets = {as_key(entry): configs.benchmark_set(name, entry) for name, entry in entries.items()}
+    sets = {as_key(entry): benchmark_set(name, entry) for name, entry in entries.items()}
+    if config["split"] == "train":
+        sets = {key: with_training_rows_tested(questions) for key, questions in sets.items()}
     refuse_namesakes(sets.values())
     return sets
+
+
+def benchmark_set(key: str, config: Any) -> Any:
+    """The question set benchmarks.sets.KEY; its InputErrors name settings by that prefix."""
+    try:
+        return configs.instantiate(split_condition(config)[0])  # a condition is about training rows
+    except InputError as error:
+        prefix = f"benchmarks.sets.{key}"
+        remedy = error.remedy.replace("questions.", f"{prefix}.")
+        raise InputError(error.key.replace("questions", prefix, 1), error.value, remedy) from error
+
+
+def with_training_rows_tested(questions: QuestionSet) -> QuestionSet:
+    """The set as a benchmark of its training rows."""
+    if not questions.rows.train:
+        raise InputError("split", "train", f"{questions.name} has no training rows: it is a benchmark")
+    return replace(questions, rows=Rows((), questions.rows.train, questions.rows.notes))
 
 
 def manifest(sets: Mapping[str, QuestionSet]) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
     if not settings.current["probe"]:
         run_folder.refuse_without_checkpoints(result, run_dir)
     find(settings.identity["model"])  # a missing model fails here, within seconds
-    template_and_reward = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward")}
+    parts = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward", "curriculum")}
     sets = load_questions(settings.identity, run_dir)
     with owned(configs.writable_folder(run_dir)):
-        outcome = build_and_train(settings, choices, run_dir, name, sets, template_and_reward)
+        outcome = build_and_train(settings, choices, run_dir, name, sets, parts)
     if outcome["status"] == "finished" and is_main:
         where_to_look(run_dir)
     return outcome
@@ -72,7 +72,7 @@ def build_and_train(
     run_dir: Path,
     name: str,
     sets: dict[str, QuestionSet],
-    template_and_reward: Config,
+    parts: Config,
 ) -> dict[str, Any]:
     """The part of `run` that needs torch; this process holds the folder's lock."""
     with gc_paused():  # torch is imported here
@@ -87,7 +87,7 @@ def build_and_train(
     outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopSignal().listening() as stop:
         with gc_paused(), explain_failures(run_dir, settings.current):
-            built_run = build(settings.current, run_dir, name, sets, start, **template_and_reward, world=world)
+            built_run = build(settings.current, run_dir, name, sets, start, **parts, world=world)
             if world.is_main:
                 built_run = replace(built_run, on_start=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:
@@ -137,7 +137,8 @@ def task(config: DictConfig) -> float | None:
     with errors_reported():
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         outcome = run(plain, choices, plain["name"] or configs.run_name("train", choices, overrides))
-    accuracies = [v for r in outcome.get("evaluation", {}).values() for k, v in r.items() if k.endswith("/accuracy")]
+    evaluation = outcome.get("evaluation", {})
+    accuracies = [metrics[f"eval/{name}/accuracy"] for name, metrics in evaluation.items()]
     return sum(accuracies) / len(accuracies) if accuracies else None
 
 

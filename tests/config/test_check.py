@@ -136,6 +136,7 @@ def test_every_option_composes(path: Path) -> None:
         "questions=file": ["questions.path=x.jsonl"],
         "questions=code": ["questions.path=x.jsonl"],
         "questions=hub": ["questions.hub.id=a/b"],
+        "curriculum=levels": ["curriculum.schedule={0: [1]}"],
         "rollout=vllm_server": ["rollout.url=http://localhost:1"],
         "rollout=openai": ["rollout.url=http://localhost:1", "rollout.model=x"],
     }

@@ -24,6 +24,7 @@ from zero.paths import CONF, USER_CONF
 PATHS = ("path", "run_dir", "run", "out", "folder", "dir", "url", "uri")
 OUTPUTS = ("run_dir", "out", "folder", "dir")
 TERMS = "reward.terms."
+CONDITIONS = "questions.where."  # of any question set, whether its file names them or not
 MOST = 100_000  # cells of one line
 
 _ARGUMENT = re.compile(r"(\+{0,2}|~)([^=+~]*)(?:=(.*))?", re.DOTALL)
@@ -58,6 +59,8 @@ def tidy(argument: str, several: bool) -> str:
     if name.startswith(TERMS):
         prefix, key = _reward_term(prefix, key, value)
         name = key
+    if name.startswith(CONDITIONS):
+        prefix = prefix or "++"
     last = name.rpartition(".")[2]
     if last == "stop" or name.startswith("template."):
         value = _LINE_END.sub(lambda match: {"n": "\n", "t": "\t"}[match[1]], value)
