@@ -34,8 +34,11 @@ HEALTH = (
 )
 # Kinds and levels of questions; of more curves than MOST only the first metrics are drawn
 KINDS = ("train/*/accuracy", "eval/*/*/accuracy", "length/*/mean", "reward/*/mean")
-LEVELS = tuple(name.replace("*/", f"{kind}level_*/") for name in KINDS[:3] for kind in ("", "*/"))
-MOST = 24
+LEVELS = (
+    *("train/level_*/accuracy", "train/*/level_*/accuracy", "eval/*/level_*/accuracy", "eval/*/*/level_*/accuracy"),
+    *("length/level_*/mean", "length/*/level_*/mean"),
+)
+MOST = 16
 THIN = 40  # runs above which figures do without a line for each, and levels are not read from saved answers
 COMPARISONS = 6
 REFLECTIONS = 4  # folders of analysis.reflection that are shown

@@ -110,6 +110,25 @@ def test_a_page_has_every_section_and_is_the_same_each_time(tmp_path: Path) -> N
     assert (home / "report.html").read_bytes() == before
 
 
+def test_kinds_and_levels_have_sections_where_runs_know_them(tmp_path: Path) -> None:
+    home = folder_of(tmp_path, seeds=1)
+    more = {
+        "train/cards/accuracy": 0.5,
+        "reward/cards/mean": 0.25,
+        "train/cards/level_2/accuracy": 0.125,
+        "curriculum/rows/band": 1,
+    }
+    for path in home.glob("*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line | more) + "\n" for line in lines))
+    page = page_of(home)
+    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert sections[4:7] == ["lengths", "kinds", "difficulty"]
+    commands = [line for line in page.text.splitlines() if "analysis.curves" in line]
+    assert any("train/cards/accuracy,reward/cards/mean" in line for line in commands)
+    assert any("train/cards/level_2/accuracy,curriculum/rows/band" in line for line in commands)
+
+
 def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
     home = folder_of(tmp_path, seeds=1)
     for name in ("grpo-s0", "drgrpo-s0"):

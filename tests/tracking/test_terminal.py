@@ -118,6 +118,14 @@ def test_a_dumb_terminal_and_a_pipe_get_lines(tmp_path: Path) -> None:
         assert i == 0 or printed.isascii()
 
 
+def test_a_line_has_the_accuracy_of_each_kind_and_not_of_each_level(tmp_path: Path) -> None:
+    console, file = plain_console()
+    view = Progress(tmp_path, "mixed", 1, console)
+    shares = {"train/cards/accuracy": 0.25, "train/chains/accuracy": 1.0, "train/cards/level_2/accuracy": 0.5}
+    view.metrics({"train/accuracy": 0.75, **shares, "length/mean": 9.0}, 1)
+    assert printed_by(file).startswith("step 1/1  accuracy 0.750  (cards 0.250, chains 1.000)  length 9.0")
+
+
 def test_lines_come_by_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
