@@ -126,6 +126,8 @@ def test_kinds_and_levels_have_curves_of_their_own_and_none_where_a_step_asks_no
     assert not [name for name in macro([result, other]) if "level" in name]  # levels of two sets have nothing in common
     shown = printed(evaluation_table([("before", numbers), ("after", {"eval/b/accuracy": 1.0})]))
     assert "cards, level 2" in shown and "50.0 %, 20.0" in shown
+    shown = printed(benchmark_tables(numbers, 1, (1,), {}))
+    assert "by kind and level" in shown and "chains, level 1" in shown
 
 
 def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no") -> Group:

@@ -19,7 +19,11 @@ from tests.integration.runs import start as start_run
 from tests.warm import Process
 
 OPTIONS = ["steps=4", "checkpoint.every=1", "evaluation.every=2", "sampling.max_tokens=32", "optimizer.warmup=1"]
-ALGOS = {"drgrpo": ["algo=drgrpo"], "ppo": ["algo=ppo", "updates=2"], "vineppo": ["algo=vineppo", "prompts=1"]}
+ALGOS = {
+    "drgrpo": ["algo=drgrpo", "curriculum=band"],
+    "ppo": ["algo=ppo", "updates=2"],
+    "vineppo": ["algo=vineppo", "prompts=1"],
+}
 FEW = ["steps=2", "evaluation.every=1"]  # after some steps another order of sums gives another sample
 
 

@@ -47,8 +47,7 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
             if any(value.get(key) is not None for value in values):
                 table.add_row(label, *(_tokens(value.get(key)) for value in values))
         for kind in _kinds(values):
-            label = kind.replace("/level_", ", level ").replace("level_", "level ")
-            table.add_row(Text(f"  {label}"), *(_accuracy_and_length(kind, value) for value in values))
+            table.add_row(Text(f"  {_label(kind)}"), *(_accuracy_and_length(kind, value) for value in values))
         tables.append(table)
     return Group(*tables)
 
@@ -92,7 +91,22 @@ def benchmark_tables(
             label = "macro average" if name == MACRO else name
             table.add_row(Text(label), *(cell(name, values[name]) for _, cell in columns))
         tables += [table] if columns else []
+    if any(_kinds([value]) for value in values.values()):
+        tables.append(_kinds_table(values, plain))
     return Group(*tables)
+
+
+def _kinds_table(values: Mapping[str, Mapping[str, float]], plain: bool) -> Table:
+    """Accuracy and length by kind and level of question, on each benchmark that knows them."""
+    table = Table(box=box_style(plain))
+    table.add_column("by kind and level", no_wrap=True)
+    for label in ("", "accuracy", "length"):
+        table.add_column(label, justify="right" if label else "left")
+    for name, value in values.items():
+        for i, kind in enumerate(_kinds([value])):
+            cells = (_share(value.get(f"{kind}/accuracy")), _tokens(value.get(f"{kind}/length")))
+            table.add_row(Text("" if i else name), _label(kind), *cells)
+    return table
 
 
 def steps_table(steps: Mapping[int, Mapping[str, Any]], plain: bool = False) -> Table:
@@ -148,6 +162,10 @@ def _of_benchmark(name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
 def _kinds(values: Sequence[Mapping[str, float]]) -> list[str]:
     """The kinds and levels that a benchmark has at one of these moments."""
     return list(dict.fromkeys(kind for value in values for kind in journal.kinds((f"eval/{k}" for k in value), "eval")))
+
+
+def _label(kind: str) -> str:
+    return kind.replace("/level_", ", level ").replace("level_", "level ")
 
 
 def _accuracy_and_length(kind: str, value: Mapping[str, float]) -> str:
