@@ -62,6 +62,12 @@ def split_condition(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], PassR
     where = config.get("where")
     if not isinstance(where, Mapping):
         return config, None
+    for key, value in where.items():
+        if key not in SETTINGS and not isinstance(value, list):
+            remedy = (
+                "no such condition: path, low and high are of measured pass rates, COLUMN=[LOW,HIGH] is of a column"
+            )
+            raise InputError(f"{KEY}.{key}", value, remedy)
     given = {key: where[key] for key in SETTINGS if key in where and not isinstance(where[key], list)}
     if not given:
         return config, None
