@@ -105,13 +105,16 @@ def cost_lines(cells: Iterable[files.Cell], gpus: int) -> list[str]:
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
+    from zero.config import search_path
+
     parser = argparse.ArgumentParser("python -m launch.plan", description=(__doc__ or "").split("\n")[0])
     cards = ", ".join(CARDS)
     parser.add_argument("overrides", nargs="*", help="as for python -m zero.train -m")
     parser.add_argument("--node", default="8xA100-40G", help=f"COUNTxCARD (default 8xA100-40G); cards: {cards}")
     parser.add_argument("--mean", type=float, help="tokens of a mean response (default: a third of the budget)")
+    parser.add_argument("--config-dir", metavar="DIR", help="yaml files of your own: DIR/algo/mine.yaml is algo=mine")
     parser.add_argument("--scale", action="store_true", help=f"on {', '.join(map(str, SCALE))} of the node's cards")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(search_path.take(sys.argv[1:] if arguments is None else arguments))
     from launch.sweep.cells import plan
 
     gpus, card = parse_node(options.node)

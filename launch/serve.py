@@ -24,7 +24,7 @@ from launch.serving.mlflow_server import refuse_taken_port
 from launch.sweep.process import Process
 from zero.errors import InputError, one_line_errors
 from zero.models.load import find
-from zero.paths import CONF, pip_install
+from zero.paths import USER_CONF, pip_install
 
 LAUNCHER = ("launcher=", "launcher.", "hydra/launcher=", "hydra.launcher.")
 PORT = 8000
@@ -33,14 +33,17 @@ PORT = 8000
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal, or submit a job that serves. Returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    from zero.config import search_path
+
+    arguments = search_path.take(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
     model, launcher = parse_words(options.words)
     options.model = str(model["path"])
     if job := slurm_settings(launcher):
         from launch.serving import job as serve_job
 
-        return serve_job.run(options, [word for word in arguments if not word.startswith(LAUNCHER)], job)
+        words = [word for word in arguments if not word.startswith(LAUNCHER)]
+        return serve_job.run(options, [*(f"--config-dir={folder}" for folder in USER_CONF), *words], job)
     if options.stop:
         remedy = "ends a server that is a job; one started here ends with Ctrl-C"
         raise InputError("--stop", "launcher=local", remedy)
@@ -73,6 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="127.0.0.1",
         help="address to serve on; on any but this machine's own, anyone may use the server",
     )
+    add("--config-dir", metavar="DIR", help="yaml files of your own: DIR/model/mine.yaml is model=mine")
     add("--port", type=int, help=f"0: any that is free (default: {PORT}; of a job: 0)")
     add("--name", help="what clients call the model (default: MODEL)")
     add("--context", type=int, help="tokens of prompt and response (default: the model's own limit)")
@@ -99,13 +103,14 @@ def parse_words(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The model's settings, with its path and revision, and the launcher's overrides as Hydra wants them."""
     from launch.submit import expand_shorthand
     from zero.config.check import check
+    from zero.config.overrides import options_of
 
     launcher = [expand_shorthand(word) for word in words if word.startswith(LAUNCHER)]
     model_words = [word for word in words if not word.startswith(LAUNCHER)]
     overrides = [word for word in model_words if word.startswith(("model=", "model."))]
     paths = [word for word in model_words if word not in overrides]
     name = overrides[0].removeprefix("model=") if len(overrides) == 1 else ""
-    if ("/" in name or Path(name).is_dir()) and name and not (CONF / "model" / f"{name}.yaml").is_file():
+    if ("/" in name or Path(name).is_dir()) and name and name not in (options_of("model") or ()):
         overrides, paths = [], [*paths, name]
     if len(paths) + bool(overrides) != 1:
         raise InputError("MODEL", " ".join(model_words), "name one model: model=NAME, a folder or a hub id")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from launch import plan as plan_command
+from launch import serve, submit
 from launch.sweep.cells import plan
 from launch.sweep.freeze import freeze
 from zero.config import cli, experiments, search_path
@@ -75,6 +79,24 @@ def test_a_sweep_plans_with_and_freezes_own_options(own: Path, tmp_path: Path) -
     (own / "algo" / "mine.yaml").write_text(ALGO.replace("0.3", "0.4"))
     assert provenance.digest(ROOT) != record["digest"]
     assert provenance.start({"algo": "mine"}, "cpu", 1)["config_dirs"] == [str(own)]
+
+
+@pytest.mark.parametrize("form", ["--config-dir=DIR", "hydra.searchpath=[file://DIR]"])
+@pytest.mark.parametrize("command", [plan_command, submit, serve], ids=lambda module: module.__name__)
+def test_every_other_command_with_overrides_takes_such_a_folder(
+    command: ModuleType, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each gets as far as a wrong setting in the option of that folder."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(
+        "defaults: [recipe: 1b, _self_]\npath: mine\ncontext: many\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert command.main([form.replace("DIR", str(tmp_path / "conf")), "model=mine"]) == 2
+    finally:
+        search_path.use([])
+    assert re.fullmatch(r"error: model\.context.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
