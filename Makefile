@@ -18,6 +18,7 @@ FITS := 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 
 # compiling them all would take as long as the rest of the installation: Python compiles what it imports.
 define install
 @$(PYTHON) -c $(FITS)
+@echo 'installing $(1): 2 GB or more, some minutes without a word'
 $(PYTHON) -m venv $(1)
 $(call pip,$(1),$(2))
 endef
@@ -28,7 +29,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(VENV)/bin/python -c 'import torch, transformers, hydra, mlflow, pytest'
 	touch $(READY)
 
-demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU
+demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU once .venv is there
 	$(PY) -m zero.train algo=drgrpo template=none
 
 # A third worker while two wait for processes and clocks; a worker takes neighbours, which share their fixtures.
@@ -165,5 +166,5 @@ docs: setup  ## write the generated parts of docs/ (settings, options, models, m
 dashboard: setup  ## open the MLflow comparison of all runs
 	$(PY) -m launch.dashboard
 
-clean:  ## remove runs and caches, keep .venv
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove caches, keep .venv and runs
+	rm -rf .pytest_cache .mypy_cache .ruff_cache

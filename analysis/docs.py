@@ -70,7 +70,7 @@ def _settings(node: yaml.MappingNode, prefix: str, lines: Sequence[str]) -> Iter
         name, inner, target = f"{prefix}{key.value}", isinstance(value, yaml.MappingNode), _target(value)
         meaning = "" if node.flow_style else _meaning(key, value, lines, above=i > 0)
         if target or not inner:
-            yield Setting(name, target or _written(value, lines), meaning)
+            yield Setting(f"{name}._target_" if target and inner else name, target or _written(value, lines), meaning)
         elif meaning:
             yield Setting(name, "", meaning)
         if inner:
@@ -87,8 +87,8 @@ def _meaning(key: yaml.Node, value: yaml.Node, lines: Sequence[str], above: bool
     first = number = key.start_mark.line
     while above and first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
-    texts = [line.lstrip("# ") for line in lines[first:number]] + ([behind[1].strip()] if behind else [])
-    return " ".join(texts)
+    texts = ([behind[1].strip()] if behind else []) + [" ".join(line.lstrip("# ") for line in lines[first:number])]
+    return ". ".join(text.removesuffix(".") for text in texts if text)
 
 
 def _target(node: yaml.Node) -> str:

@@ -111,9 +111,11 @@ def to_resubmit(prepared: Prepared, statuses: Mapping[str, Status]) -> list[str]
 
 def report(prepared: Prepared, statuses: Mapping[str, Status]) -> int:
     """Deliver the journals to MLflow, print which cells did not finish, return the exit code."""
-    from launch.sync import sync
+    from launch.sync import count_undelivered, sync
 
     folder, sweep = prepared.folder, prepared.sweep
+    if behind := count_undelivered(folder, sweep, statuses):
+        print(f"bringing the journals of {behind} cells into MLflow", flush=True)
     _, failed = sync(folder, sweep, statuses)
     for name, line in list(failed.items())[:3]:
         print(f"mlflow: {name}: {line}; python -m launch.sync {folder.name} tries again", file=sys.stderr)

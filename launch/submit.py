@@ -1,4 +1,4 @@
-"""python -m launch.submit algo=grpo,drgrpo seed=0,1,2 hydra.launcher.partition=gpu: submit a sweep and return at once.
+"""python -m launch.submit algo=grpo,drgrpo seed=0,1,2 launcher.partition=gpu: submit a sweep and return at once.
 
 The line says what is wanted: the same line again submits only what is missing. Every cell is checked before anything is
 written. `--dry-run` prints what would happen. Exit codes: 0 submitted, 2 bad input.

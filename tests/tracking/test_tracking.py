@@ -125,7 +125,9 @@ def test_glossary_describes_every_name_and_no_other() -> None:
         assert describe(name.replace("NAME", "nano-math 2")) == (unit, meaning)
         assert unit
         assert len(meaning) > 10
-        assert f"| `{name}` | {unit} | {meaning} |" in markdown()
+        row = next(row for row in markdown().splitlines() if row.startswith(f"| `{name}` | "))
+        assert row.replace(r"\|", "|") == f"| `{name}` | {unit} | {meaning} |"
+        assert len(re.findall(r"(?<!\\)\|", row)) == 4, row
     for wrong in (
         "train/rewards",
         "reward",

@@ -191,7 +191,8 @@ def sort_key(name: str) -> tuple[int, str]:
 
 def markdown() -> str:
     """The glossary as a Markdown table."""
-    rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in GLOSSARY.items()]
+    escaped = {name: (unit, meaning.replace("|", r"\|")) for name, (unit, meaning) in GLOSSARY.items()}
+    rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in escaped.items()]
     return "\n".join(["| metric | unit | meaning |", "| --- | --- | --- |", *rows])
 
 

@@ -53,7 +53,8 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
         "host": platform.node(),
         "user": user(),
         "processor": processor(),
-        "kernels": library() is not None,  # the project's own (zero/kernels): without them the last digits are others
+        "kernels": library()
+        is not None,  # the project's own (zero/cpu/kernels): without them the last digits are others
         "device": device,
         "ranks": ranks,
     }
