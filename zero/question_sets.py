@@ -52,6 +52,8 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
 def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
     """The question sets of an evaluation's benchmarks, by config (see `as_key`)."""
     entries = config["benchmarks"]["sets"]
+    if not entries:
+        raise InputError("benchmarks.sets", "{}", "holds no question set to answer; name one: benchmarks=NAME")
     for name, entry in entries.items():
         if entry is None:
             remedy = (

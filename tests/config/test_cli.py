@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from zero.config import cli as command
 from zero.config.check import cells, check
+from zero.config.compose import ROOTS, canonical, groups_of
 from zero.config.overrides import parsed, quoted, tidied
 from zero.errors import InputError
 
@@ -30,7 +31,8 @@ WRONG = {  # command line -> what its one line begins with, and a word that it h
         ("optimizer.others.lrr=1", "optimizer.others.lrr=1: ", "no such setting; did you mean optimizer.others.lr?"),
         ("grpo", "command line=grpo", "algo=grpo?"),
         ("algo=", "algo=: ", "no such option"), ("algo=null", "algo=null: ", "is needed"),
-        ("~algo", "algo=null: ", "is needed"),
+        ("~algo", "algo=null: ", "is needed"), ("benchmarks=[nano,null]", "benchmarks=[nano,null]: ", "no such option"),
+        *((f"threads={value}", f"threads={value}: ", "must be 1 to ") for value in ("0", "-1", "1000000")),
         ("algo=5", "algo=5: ", "no such option"), ("algo=[grpo,dapo]", "algo=", "one option"),
         ("+algo=grpo", "algo=", "exists"),
         ("++algo=grpo", "algo=grpo: ", "exists already"), ("debug=null", "debug=null: ", "leave it out"),
@@ -105,6 +107,18 @@ def test_a_mistake_is_one_line_that_names_the_key(name: str) -> None:
                 check(name, cell)
         text = str(caught.value)
         assert text.startswith(begins) and word in text and "\n" not in text, (line, text)
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_no_option_at_all_is_refused_for_every_group(name: str) -> None:
+    groups = {group: options for group, options in groups_of(name).items() if not group.startswith("hydra")}
+    for group, options in groups.items():
+        for nothing in ("[]", "[null]", "null"):
+            with pytest.raises(InputError) as caught:
+                check(name, canonical(name, [f"{group}={nothing}"]))
+            text = str(caught.value)
+            assert text.startswith(f"{group}={nothing}: ") and "\n" not in text
+            assert "leave it out" in text or text.endswith(f"is needed; there are {', '.join(options)}"), text
 
 
 RIGHT = [  # command line, setting, value
@@ -246,6 +260,16 @@ def test_help_lists_what_the_command_has_and_says_what_settings_are(
     monkeypatch.setattr(sys, "argv", ["train", "--version"])
     command.command_line("train", lambda: None)
     assert capsys.readouterr().out.startswith("r1-zero-suite ")
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]], ids=lambda flags: flags[0])
+def test_a_reader_that_closes_early_ends_the_help_in_silence(flags: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        line = [sys.executable, "-m", "zero.train", *flags]
+        done = subprocess.run(line, cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_bad_cell_of_a_multirun_lets_the_others_run(tmp_path: Path) -> None:

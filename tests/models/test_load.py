@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from launch.cost.shapes import SHAPES
 from tests.conftest import BASE, ROOT
 from tests.gpu.shapes import qwen2_shape
 from tests.hub import COMMIT, serving
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 from zero.models.export import export_dtype, store_as
 from zero.models.load import cached, configured_ends, find, load_model
 
@@ -263,3 +264,12 @@ def test_storing_in_another_dtype_rounds_each_weight_once(tmp_path: Path) -> Non
     size = sum(tensor.numel() * 2 for tensor in loaded.parameters())
     assert json.loads((tmp_path / "model.safetensors.index.json").read_text())["metadata"]["total_size"] == size
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) < 1.1 * size + 4096
+
+
+def test_a_machine_without_threads_is_no_fault_of_the_models_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # in CPython's words, for a limit of processes
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(Broken, match=r"can.t start new thread; .*\(ulimit -u\)"):
+        load_model({"path": str(BASE), "revision": None, "dtype": None, "context": None})

@@ -43,6 +43,10 @@ def command_line(name: str, main: Callable[[], None]) -> None:
         print("stopped; the same command goes on from what was saved", file=sys.stderr)
         leave(SECOND_CTRL_C)
         sys.exit(SECOND_CTRL_C)
+    except BrokenPipeError:
+        if not {"--help", "-h", "--version", "--cfg", "-c", "--info", "-i", "--hydra-help"} & set(sys.argv[1:]):
+            raise  # of a run, which must not end in silence
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # | head: nobody reads the rest
 
 
 def _run(name: str, main: Callable[[], None]) -> None:
@@ -50,13 +54,13 @@ def _run(name: str, main: Callable[[], None]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # show our own traceback instead of Hydra's summary
     try:
         if "--version" in sys.argv[1:]:
-            print(version())
+            print(version(), flush=True)
             return
         sys.argv[1:] = search_path.take(sys.argv[1:])
         arguments = argument_parser().parse_intermixed_args()
         refuse_flags(arguments)
         if arguments.help:
-            print(help_text(name, arguments.overrides))
+            print(help_text(name, arguments.overrides), flush=True)
             return
         launch = sweep_launcher(arguments.overrides)
         arguments = readable(name, arguments, several=arguments.multirun or launch is not None)

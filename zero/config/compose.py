@@ -26,7 +26,7 @@ from zero.config.suggest import nearest, suggestion
 from zero.errors import InputError
 from zero.paths import CONF, ROOT, conf_file
 
-ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # of a composition
+ERRORS = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # of a composition
 ROOTS = ("train", "evaluate", "pretrain")  # the configs of our commands
 MANY = 24  # options that a message lists
 MERGED = "benchmarks"  # the group of which several options may be taken at once
@@ -204,6 +204,8 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
         if override.is_sweep_override():
             raise InputError(group, typed, "several values are a sweep; add -m")
         value = override.value()
+        if isinstance(value, list) and not any(option is not None for option in value):
+            value = None  # no option, as null
         if group.startswith("hydra") or (group not in groups and override.package is None):
             known = {k: v for k, v in groups.items() if k != group}
             hint = suggestion(group, typed, [], known) or _of_another_command(name, group, typed)
@@ -215,7 +217,7 @@ def refuse_no_options(name: str, overrides: Sequence[str]) -> None:
         if isinstance(value, list) and group != MERGED:
             raise InputError(group, typed, f"takes one option; there are {', '.join(options)}")
         for option in value if isinstance(value, list) else [value]:
-            if option is not None and str(option) not in options:
+            if str(option) not in options:
                 where = _instead(group, str(option)) or (nearest(str(option), options) if option != "" else "")
                 listed = ", ".join(options) if len(options) <= MANY else f"{len(options)}, which --help lists"
                 raise InputError(group, typed, f"no such option{where}; there are {listed}")

@@ -6,6 +6,7 @@ torch is imported, and other code builds the same classes with other limits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from math import isfinite
@@ -32,6 +33,8 @@ def one_of(*values: Any) -> Limit:
     return Limit(lambda value: value in values, f"must be {', '.join(most)} or {last}")
 
 
+# More than a machine has any use for; the cells of a sweep are checked where it is submitted, which may have fewer cores.
+MOST_THREADS = max(1024, 4 * (os.cpu_count() or 1))
 POSITIVE = Limit(lambda value: value > 0, "must be above 0")
 NOT_NEGATIVE = Limit(lambda value: value >= 0, "must be 0 or more")
 SHARE = Limit(lambda value: 0 <= value <= 1, "must lie between 0 and 1")
@@ -54,7 +57,10 @@ OPTIMIZER = {
 }
 # Limits of numbers and words, by group. Types are those of the defaults.
 LIMITS: dict[str, Limit] = {
-    **dict.fromkeys("steps prompts group_size updates epochs threads n at_once".split(), POSITIVE),
+    **dict.fromkeys("steps prompts group_size updates epochs n at_once".split(), POSITIVE),
+    "threads": Limit(
+        lambda value: 0 < value <= MOST_THREADS, f"must be 1 to {MOST_THREADS}; 1 is fastest with several runs"
+    ),
     "seed": NOT_NEGATIVE,
     "split": one_of("heldout", "train"),
     **_under("evaluation", every=NOT_NEGATIVE, n=POSITIVE, max_tokens=POSITIVE, temperature=NOT_NEGATIVE),

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.config.check import model_folder
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 from zero.models.generation import ends_of, make_storable
 from zero.models.vocabulary import check_tokenizer
 from zero.paths import CONF
@@ -216,6 +216,9 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     except MemoryError:
         raise
     except Exception as error:  # transformers and its libraries raise many kinds for bad files
+        if "can't start new thread" in str(error):  # of Python's own, which transformers loads weights with
+            remedy = "run less at once, lower threads, or raise the limit of processes (ulimit -u)"
+            raise Broken(f"loading the model: {error}; {remedy}") from error
         raise InputError("model.path", config["path"], _broken(error)) from error
     check_tokenizer(tokenizer, model.config, config["path"])
     if weights:
