@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.records import AXES, natural, wanted_of
+from analysis.reader.records import AXES, EVAL, natural, wanted_of
 from analysis.reader.units import interval, plain, scale, unit_of
 from zero.errors import InputError
 from zero.tracking import palette
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
 
 METRICS = ("train/reward", "eval/*/accuracy", "length/mean", "length/incorrect")
+CHANCE = "eval/*/chance"  # read beside any metrics: the line under accuracies
 COLUMNS = 2
 LINES = 24  # groups that one panel can tell apart; more are in the table
 POINTS = 300  # of a drawn curve: what print can show, and what keeps a file small
@@ -77,17 +78,18 @@ def curves(
     drawn = style.figure(across, -(-len(chosen) // across))
     rows: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
-    every = 1
+    every, guessing = 1, False
     for i, metric in enumerate(chosen):
         by_group = {group.label: curve(runs, group, metric, window) for group in groups}
         every = max(every, panel(drawn.axes[i], by_group, metric, window, seeds))
+        guessing |= style.guessing(drawn.axes[i], chances_of(runs, metric))
         for group in groups:
             rows += list(curve_rows(group, metric, by_group[group.label]))
             shown.append({"group": group.label, "metric": metric, **ends(metric, by_group[group.label])})
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
     style.legend(drawn, {group.label: palette.look(i) for i, group in enumerate(groups[:LINES])})
-    style.caption(drawn, caption(groups, window, seeds, every))
+    style.caption(drawn, caption(groups, window, seeds, every) + "; dotted: what guessing scores" * guessing)
     return Finding(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
 
 
@@ -190,6 +192,16 @@ def panel(
     smoothed = f", running mean over {window} steps" if window > 1 else ""
     style.finish(axis, "step", unit_of(metric) + smoothed, title or metric)
     return every
+
+
+def chances_of(runs: Runs, metric: str) -> list[float]:
+    """What guessing scores where `metric` is an accuracy: on a benchmark, or on training questions of which some are held out."""
+    match = EVAL.match(metric)
+    tested = {match[1]} if match and match[2] in ("accuracy", "accuracy_lenient") else set[str]()
+    if metric in ("train/accuracy", "train/accuracy_lenient"):
+        tested = {run.axes.get("questions", "") for run in runs.runs}
+    columns = [name for name in (f"eval/{name}/chance" for name in sorted(tested)) if name in runs.steps]
+    return [value for name in columns for value in runs.steps[name].dropna().unique().tolist()]
 
 
 def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
@@ -298,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command(
         "curves",
         options,
-        chosen,
+        [*chosen, CHANCE],
         lambda runs: curves(runs, chosen, names(options.by), options.window, not options.no_seeds),
     )
 

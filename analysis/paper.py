@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.cli import Finding, command, common_parser
-from analysis.curves import Group, curve, curve_rows, grouped
+from analysis.curves import Group, chances_of, curve, curve_rows, grouped
 from analysis.reader.experiments import Experiment, in_sweeps
 from analysis.reader.units import unit_of
 from zero.errors import InputError
@@ -78,6 +78,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
             low, high = own.low_T.tolist(), own.high_T.tolist()
             style.line(axis, own.steps_T.tolist(), own.mean_T.tolist(), palette.look(i), label, low, high)
             rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, own)]
+        style.guessing(axis, chances_of(by_panel[panel], panel.metric))
         smoothed = f", mean of {panel.window} steps" if panel.window > 1 else ""
         style.finish(axis, "step", unit_of(panel.metric) + smoothed, panel.title)
         axis.legend(fontsize=7, frameon=False, handlelength=2.4)

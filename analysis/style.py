@@ -66,6 +66,17 @@ def faint(axis: Any, x: Sequence[float], y: Sequence[float], how: Look) -> None:
     axis.plot(x, y, color=how.colour, linewidth=0.7, alpha=0.3, zorder=1)
 
 
+def guessing(axis: Any, chances: Sequence[float]) -> bool:
+    """A dotted line at each accuracy that guessing has, with its value at the right end; whether there is any."""
+    for chance in sorted(set(chances)):
+        axis.axhline(chance, color=GREY, linestyle=":", linewidth=1.4, zorder=0)
+        axis.annotate(
+            f"guessing {100 * chance:.1f} %", (1, chance), (-2, 2), ("axes fraction", "data"), "offset points",
+            ha="right", fontsize=7, color=GREY,
+        )  # fmt: skip
+    return len(chances) > 0
+
+
 def finish(axis: Any, x: str, y: str, title: str = "") -> None:
     """Labels, whole numbers as steps, legend, and "no data" where nothing was drawn."""
     axis.set_xlabel(plain(x), fontsize=9)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from analysis.reader.records import Runs
 
-METRICS = ("eval/*/accuracy*", "eval/*/formatted")
+METRICS = ("eval/*/accuracy*", "eval/*/formatted", "eval/*/chance")
 REFERENCE = "none"
 SAME = 1e-9  # by which the accuracies of runs that start alike may differ
 

@@ -39,6 +39,7 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
     left_out, places = len(places) - PANELS, places[:PANELS]
     looks = palette.looks(sorted({start.template for start in untrained}, key=lambda name: (name != reference, name)))
     trained = bool(((measured["kind"] == "train") & (measured["metric"] == "accuracy")).any())
+    chances = measured[measured["metric"] == "chance"]
     across = 2 if trained else 1  # models that nobody trained have no curves
     drawn = style.figure(across, len(places))
     for i, (model, benchmark) in enumerate(places):
@@ -64,7 +65,9 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
         target = next((start.accuracy for start in place_starts if start.template == reference), None)
         if target is not None:
             against.axhline(target, color=palette.GREY, linewidth=1, linestyle="dashed")
-        style.finish(against, "step", "accuracy", "training; dashed: the reference before it")
+        levels = chances[chances["benchmark"] == benchmark]["value"].unique().tolist()
+        dotted = ", dotted: what guessing scores" if style.guessing(against, levels) else ""
+        style.finish(against, "step", "accuracy", f"training; dashed: the reference before it{dotted}")
     style.legend(drawn, {name or "unknown": how for name, how in looks.items()})
     more = f"; {left_out} more are in the table alone" if left_out > 0 else ""
     style.caption(

@@ -196,6 +196,25 @@ def test_a_benchmark_from_its_rows() -> None:
     )
 
 
+def test_guessing_stands_beside_the_accuracy_of_a_benchmark_where_it_is_known() -> None:
+    table = [row("4", True), row("5"), row("6", True), row("7", True)]
+    result = result_from_rows("b", 2, table, chances_P=[0.5, 0.0])
+    assert (result.numbers["chance"], result.numbers["chance_p"]) == (0.25, 0.0)  # at most 2 of these are guessed
+    both = [result, result_from_rows("c", 2, table, chances_P=[0.5, 0.5])]
+    assert both[1].numbers["chance_p"] == pytest.approx(5 / 16)
+    assert macro(both)["eval/macro/chance"] == 0.375 and "eval/macro/chance_p" not in macro(both)
+    numbers = both[1].metrics()
+    assert all(describe(name) for name in numbers)
+    assert (
+        "guessing" in (shown := printed(evaluation_table([("before", numbers)]), width=80))
+        and "50.0 % (p 0.31)" in shown
+    )
+    assert "50.0 % (p 0.31)" in printed(benchmark_tables(numbers, 2, (), {}))
+    without = result_from_rows("b", 2, table)
+    assert not {"chance", "chance_p"} & without.numbers.keys()
+    assert "guessing" not in printed(evaluation_table([("before", without.metrics())]))
+
+
 @pytest.mark.parametrize(
     ("answers", "classes", "silent"),
     [

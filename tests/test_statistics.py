@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, product
+from math import comb, prod
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zero.statistics import macro_interval, maj_at_k, mean_interval, pass_at_k, ratio_interval
+from zero.statistics import at_least, macro_interval, maj_at_k, mean_interval, pass_at_k, ratio_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
@@ -89,6 +90,25 @@ def test_maj_at_k_by_hand(classes: list[tuple[int, float]], silent: int, k: int,
 def test_maj_at_k_refuses_what_has_no_meaning(classes: list[tuple[int, float]], silent: int, k: int) -> None:
     with pytest.raises(ValueError):
         maj_at_k(classes, silent, k)
+
+
+@pytest.mark.parametrize("chances", [[0.1, 0.5, 0.5, 0.9], [0.0, 1.0, 0.3], [1.0, 1.0], [0.25]])
+def test_at_least_is_the_share_of_outcomes_with_so_many_right(chances: list[float]) -> None:
+    outcomes = list(product([False, True], repeat=len(chances)))
+    weights = [prod(p if hit else 1 - p for p, hit in zip(chances, outcome, strict=True)) for outcome in outcomes]
+    for right in range(len(chances) + 2):
+        expected = sum(weight for weight, outcome in zip(weights, outcomes, strict=True) if sum(outcome) >= right)
+        assert at_least(right, chances) == pytest.approx(expected, abs=1e-15)
+
+
+def test_at_least_of_equal_chances_is_the_binomial_tail_and_small_tails_keep_their_digits() -> None:
+    assert at_least(3, [0.25, 0.25], n=4) == pytest.approx(
+        sum(comb(8, k) * 0.25**k * 0.75 ** (8 - k) for k in range(3, 9))
+    )
+    assert at_least(200, [0.5] * 200) == pytest.approx(0.5**200, rel=1e-9)
+    assert at_least(0, [0.0, 0.2]) == 1.0 and at_least(1, [0.0]) == 0.0 and at_least(0, []) == 1.0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        at_least(1, [1.5])
 
 
 def test_the_macro_interval_weighs_every_benchmark_alike() -> None:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from statistics import fmean
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from zero.errors import InputError
 from zero.files import append_whole, json_lines
 from zero.grading import Grader
+from zero.grading.chance import chances
 from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
 from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling, in_a_word
 from zero.reflection import reflects
-from zero.statistics import MACRO, macro_interval, maj_at_k, mean_interval, pass_at_k
+from zero.statistics import MACRO, at_least, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
 
 if TYPE_CHECKING:  # measuring saved rows needs no torch
@@ -52,6 +54,11 @@ class Benchmark:
     def subset(self) -> Sequence[Question]:
         """The questions that are asked: the first `limit` held-out ones."""
         return self.questions.rows.heldout[: self.limit]
+
+    @cached_property
+    def chances(self) -> list[float] | None:
+        """What guessing scores on each question that is asked (zero.grading.chance); None: it is not known of all."""
+        return chances(self.subset())
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def evaluate(
     with engine.awake():
         table = rows(_answer_and_grade(bench, world.shard(prompts) if world else prompts, engine))
     table = world.all_gather(table) if world else table
-    return result_from_rows(bench.questions.name, bench.n, table, ks)
+    return result_from_rows(bench.questions.name, bench.n, table, ks, bench.chances)
 
 
 def evaluate_in_parts(
@@ -117,7 +124,7 @@ def evaluate_in_parts(
                 append_whole(path, "".join(json.dumps(row) + "\n" for row in new_rows).encode())
                 table += new_rows
                 on_progress(len(table) // bench.n, len(prompts))
-    return result_from_rows(bench.questions.name, bench.n, table, ks)
+    return result_from_rows(bench.questions.name, bench.n, table, ks, bench.chances)
 
 
 def _answer_and_grade(bench: Benchmark, prompts: Sequence[Prompt], engine: RolloutEngine) -> list[Group]:
@@ -146,13 +153,17 @@ def _saved_rows(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> lis
     return table
 
 
-def result_from_rows(name: str, n: int, table: Sequence[Row], ks: Sequence[int] = ()) -> Result:
-    """The numbers of a benchmark from its rows: n for each question, in order."""
+def result_from_rows(
+    name: str, n: int, table: Sequence[Row], ks: Sequence[int] = (), chances_P: Sequence[float] | None = None
+) -> Result:
+    """The numbers of a benchmark from its rows: n for each question, in order; beside what guessing scores on each, if given."""
     questions_PG = [table[i : i + n] for i in range(0, len(table), n)]
     right_P = [sum(row["correct"] for row in rows_G) for rows_G in questions_PG]
     shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
     numbers = shared_metrics(table) | {"accuracy_low": low, "accuracy_high": high}
+    if chances_P:
+        numbers |= {"chance": fmean(chances_P), "chance_p": at_least(sum(right_P), chances_P, n)}
     for kind, means in by_kind(table).items():
         numbers |= {f"{kind}/accuracy": means["accuracy"], f"{kind}/length": means["length"]}
     votes_P = [votes(rows_G) for rows_G in questions_PG] if ks else []
@@ -164,12 +175,14 @@ def result_from_rows(name: str, n: int, table: Sequence[Row], ks: Sequence[int] 
 
 def macro(results: Sequence[Result]) -> Metrics:
     """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval is over the
-    questions of each benchmark. Levels are left out: those of two sets have nothing in common."""
+    questions of each benchmark. p-values are left out, and levels: those of two sets have nothing in common."""
     parts = {part for result in results for part in by_kind(result.rows)}
     shared = [
         key
         for key in results[0].numbers
-        if all(key in result.numbers for result in results) and key.rpartition("/")[0] not in parts
+        if all(key in result.numbers for result in results)
+        and key.rpartition("/")[0] not in parts
+        and key != "chance_p"
     ]
     numbers = {key: fmean(result.numbers[key] for result in results) for key in shared}
     numbers["accuracy_low"], numbers["accuracy_high"] = macro_interval([result.shares for result in results])

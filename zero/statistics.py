@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -47,6 +48,19 @@ def maj_at_k(classes: Sequence[tuple[int, float]], silent: int, k: int) -> float
         for i, (_, right) in enumerate(classes)
         if right > 0
     )
+
+
+def at_least(right: int, chances_P: Sequence[float], n: int = 1) -> float:
+    """Chance of `right` or more right answers, from n to each question that are right by themselves with the question's chance:
+    the upper tail of a Poisson binomial distribution, exact. ValueError for chances beyond 0 and 1.
+    """
+    if not all(0 <= chance <= 1 for chance in chances_P):
+        raise ValueError("chances lie between 0 and 1")
+    distribution = np.ones(1)  # entry x: the chance of x right answers to the questions so far
+    for chance, questions in sorted(Counter(chances_P).items()):
+        if chance > 0:
+            distribution = np.convolve(distribution, _binomial(n * questions, chance))
+    return float(min(1.0, distribution[max(0, right) :].sum()))
 
 
 def _wins(others: Sequence[int], count: int, silent: int, k: int) -> float:

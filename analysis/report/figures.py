@@ -227,7 +227,8 @@ def results(runs: Runs, request: Request) -> Markup | None:
     explanation = (
         "Accuracy, mean over seeds; runs of one seed are averaged first. Intervals at 95 %: of several seeds Student's t over "
         "seeds, which speaks of other seeds and not of other questions; of one Wilson's over its questions, which says nothing "
-        "about other seeds."
+        "about other seeds. Guessing: random expressions of the given numbers, or random choices; p, at the first measurement: the "
+        "chance that it is right at least as often."
     )
     return table(rows) + paragraph(explanation, quiet=True)
 
@@ -262,7 +263,19 @@ def _rows(label: str, every: Any, measured: Any) -> Iterator[dict[str, Any]]:
                 row[f"interval, {end}"] = f"{interval(mean.low, mean.high, '%')} %, seeds"
             else:
                 row[f"interval, {end}"] = _over_questions(every, values)
-        yield row | {"n": mean.n}
+        yield row | {"n": mean.n} | _guesses(every, next(iter(ends.values())))
+
+
+def _guesses(every: Any, values: Any) -> dict[str, str]:
+    """What guessing scores, and how likely it is then to be right as often as the runs at their first measurement, rows of
+    `values`. Nothing where it is not known."""
+    here = every.merge(values[["run", "benchmark", "step"]], on=["run", "benchmark", "step"])
+    chances, p = (sorted(set(here[here["metric"] == name]["value"].tolist())) for name in ("chance", "chance_p"))
+    between = {
+        "guessing": [percent(chance) for chance in chances],
+        "p against guessing": [f"{one:.2g}" for one in p],
+    }
+    return {name: " to ".join(dict.fromkeys((texts[0], texts[-1]))) for name, texts in between.items() if texts}
 
 
 def _over_questions(every: Any, one: Any) -> str:

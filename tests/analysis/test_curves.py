@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -75,6 +76,33 @@ def test_smoothing_spans_steps_not_lines_and_is_stated(tmp_path: Path) -> None:
     drawing = svg(answer.figure)
     assert "reward, running mean over 3 steps" in drawing
     assert "no smoothing" in svg(curves(read(run), ["train/reward"]).figure)
+
+
+def test_guessing_is_a_dotted_line_under_an_accuracy_for_which_it_is_known(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = make(tmp_path / f"s{seed}", "grpo", seed, steps=2, questions={"name": "nano_countdown"})
+        lines = [
+            {
+                "step": s,
+                "train/accuracy": 0.1,
+                "eval/b/accuracy": 0.1 + s / 9,
+                "eval/b/chance": 0.0625,
+                "eval/b/chance_p": 0.5,
+            }
+            | {"eval/other/accuracy": 0.3, "eval/nano_math/accuracy": 0.3, "eval/nano_math/chance": 0.04}
+            for s in (0, 2)
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = read(tmp_path)
+    answer = curves(runs, ["eval/b/accuracy", "eval/other/accuracy", "train/accuracy", "eval/b/chance"])
+    known, unknown, training, _ = answer.figure.axes
+    assert [line.get_ydata()[0] for line in known.lines if line.get_linestyle() == ":"] == [0.0625]
+    assert [text.get_text() for text in known.texts] == ["guessing 6.2 %"] and not unknown.texts
+    assert [text.get_text() for text in training.texts] == ["guessing 4.0 %"], "of the held-out rows of its questions"
+    assert "dotted: what guessing scores" in svg(answer.figure).replace("\n", " ")
+    assert "dotted" not in svg(curves(runs, ["eval/other/accuracy"]).figure)
+    assert curves_module.main([str(tmp_path), "--metrics", "eval/b/accuracy", "--out", str(tmp_path)]) == 0
+    assert "guessing 6.2 %" in (tmp_path / "curves.svg").read_text(), "the line is read beside any metrics"
 
 
 def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path) -> None:

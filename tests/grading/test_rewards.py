@@ -162,12 +162,44 @@ def test_arithmetic_is_read_exactly(answer: str, close: float, points: float) ->
     assert r.general_points(make_response(answer=answer)) == points
 
 
-def test_right_is_as_close_as_can_be_and_a_target_is_needed() -> None:
-    assert r.closeness(make_response(strict=RIGHT, answer="$8\\div(3-8\\div3)$")) == 1
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("3*8+3-8", 1.0), ("8/(3-3)+8", 1.0), ("8*3", 0.0), ("8*3+8", 0.5), ("3+3+8", 0.5), ("3+3+8+8+8", 2 / 5),
+        ("3+8+3+8+1+2", 4 / 6), ("1+2+4", 0.0), ("24", 0.0), ("3, 3, 8, 8", 0.0), ("words", 0.0), ("", 0.0), ("((", 0.0),
+        ("3+8=3+8", 0.0), ("9" * 499, 0.0), ("+".join(map(str, range(100))), 0.0),
+    ],
+)  # fmt: skip
+def test_numbers_overlap(answer: str, share: float) -> None:
+    """Of 3, 3, 8, 8: a number counts where it is used as often as it is given, and numbers beyond them thin it out."""
+    assert r.numbers_overlap(make_response(answer=answer)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("term", [r.closeness, r.numbers_overlap])
+def test_right_is_worth_one_and_a_target_is_needed(term: Term) -> None:
+    assert term(make_response(strict=RIGHT, answer="$8\\div(3-8\\div3)$")) == 1
     plain = Question("", ("24",), "q")
-    with pytest.raises(ValueError, match="target"):
-        r.closeness(make_response(question=plain))
-    assert r.general_points(make_response(question=plain)) == -1  # no cards, so no wrong numbers
+    for outcome in (RIGHT, WRONG):
+        with pytest.raises(ValueError, match="target"):
+            term(make_response(question=plain, strict=outcome))
+
+
+def test_closeness_falls_with_the_distance_and_stays_below_one_while_the_answer_is_wrong() -> None:
+    def close(answer: str, target: int = 24) -> float:
+        game = Question("", (str(target),), "q", meta={"numbers": [1, 2, 3], "target": target})
+        return r.closeness(make_response(answer=answer, question=game))
+
+    by_distance = [close(answer) for answer in ("(1+2)*3", "2*3+1", "1+2+3", "1*2+3", "3-2-1", "1-2-3")]
+    assert by_distance == pytest.approx([9 / 24, 7 / 24, 6 / 24, 5 / 24, 0.0, 0.0])
+    assert by_distance == sorted(by_distance, reverse=True)
+    assert close("1-2-3", -5) == pytest.approx(1 - 1 / 5) and close("1-2*3", 0) == 0.0
+    # a right value with a false claim is as far off as the claim; one outcome of the checker is not questioned here
+    assert close("1+2+3 = 8", 6) == pytest.approx(1 - 2 / 6) and close("1+2+3 = 6", 8) == pytest.approx(1 - 2 / 8)
+    assert 0.9999 < close("1+2+3", 6) < 1.0
+
+
+def test_without_cards_no_numbers_are_wrong() -> None:
+    assert r.general_points(make_response(question=Question("", ("24",), "q"))) == -1
 
 
 @pytest.mark.parametrize(
@@ -216,7 +248,7 @@ def test_truncation_costs() -> None:
 
 TERMS: list[tuple[Term, float, float]] = [
     (r.correctness, 0, 1), (r.lenient_correctness, 0, 1), (r.has_answer, 0, 1), (r.boxed_present, 0, 1),
-    (r.integer, 0, 1), (r.closeness, 0, 1), (r.general_points, -3, 5), (STRICT, 0, 1), (LOOSE, 0, 1),
+    (r.integer, 0, 1), (r.closeness, 0, 1), (r.numbers_overlap, 0, 1), (r.general_points, -3, 5), (STRICT, 0, 1), (LOOSE, 0, 1),
     (r.arithmetic_format, 0, 1), (r.tags_in_order, 0, 1), (r.tag_count, 0, 1), (r.xml_count, 0, 0.5),
     (r.reasoning_steps, 0, 1), (rl.repetition_penalty, -1, 0), (rl.cosine_length, -0.5, 1), (rl.length, -0.5, 0.5),
     (rl.soft_overlong, -1, 0), (rl.truncation_penalty, -1, 0),
@@ -265,7 +297,7 @@ MOST = {  # a full response, what it is worth if it is right, and what if it is 
     "accuracy": (BOXED, 1, 0), "tinyzero": (FULL, 1, 0.1), "oat_zero": (FULL, 1, 0.1), "mini_r1": (FULL, 2, 1),
     "nano_aha": (FULL, 2, 1), "gsm8k_xml": (FULL.replace("think", "reasoning"), 4, 2), "simplerl": (BOXED, 1, -0.5),
     "orz": (FULL, 1, 0), "open_r1": (FULL, 3, 2), "general_points": (FULL, 5, -2), "dapo_overlong": (BOXED, 1, -1),
-    "weighted": (BOXED, 1.1, 0.1),
+    "weighted": (BOXED, 1.1, 0.1), "closeness": (FULL, 1, 0), "numbers_overlap": (FULL, 1, 0),
 }  # fmt: skip
 PAYS_FOR_FORM = {"mini_r1", "nano_aha", "gsm8k_xml", "simplerl", "open_r1"}  # even to a cut response: see their yaml
 
@@ -279,7 +311,17 @@ def worth(reward: Reward, *responses: Response) -> list[float]:
 
 
 def test_every_preset_is_in_the_table() -> None:
-    assert {path.stem for path in (ROOT / "conf" / "reward").glob("*.yaml")} == set(MOST)
+    programs = {"code", "code_binary"}  # these need tests and a sandbox: tests/grading/test_code.py
+    assert {path.stem for path in (ROOT / "conf" / "reward").glob("*.yaml")} == set(MOST) | programs
+
+
+@pytest.mark.parametrize("name", ["closeness", "numbers_overlap"])
+def test_partial_credit_is_at_most_half(name: str) -> None:
+    reward = preset(name)
+    answers = ("8*3+8-3", "8+8+3+3", "8*3", "(8-3)*3+8 = 24", "no", "8*3*(8-3)*9")
+    credits = worth(reward, *(make_response(FULL, answer=answer) for answer in answers))
+    assert all(0 <= credit <= 0.5 for credit in credits) and credits[0] > 0.35 and credits[4] == 0
+    assert worth(reward, make_response(FULL, RIGHT, answer="8/(3-8/3)")) == [1.0]
 
 
 @pytest.mark.parametrize("name", MOST)

@@ -98,3 +98,13 @@ def test_the_labels_of_two_scales_have_the_colours_of_their_lines() -> None:
     for axis in (norm, clipped):
         assert axis.yaxis.label.get_color() == axis.lines[0].get_color() in palette.COLOURS
     assert norm.lines[0].get_color() != clipped.lines[0].get_color()
+
+
+def test_guessing_is_a_line_under_the_accuracy_of_its_benchmark() -> None:
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    lines = [{"step": step, "eval/a/accuracy": 0.2, "eval/a/chance": 0.0625, "eval/b/accuracy": 0.1} for step in (0, 5)]
+    curves_png._reward(axis, lines)
+    assert "guessing, a (6.2%)" in (names := axis.get_legend_handles_labels()[1])
+    assert not any("guessing, b" in name for name in names)

@@ -12,6 +12,7 @@ executed. Whether an answer is right is not decided here: the Response holds the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from fractions import Fraction
 
 from zero.grading.countdown import Expression, read_expression
@@ -20,6 +21,7 @@ from zero.records import Outcome, Question, Response
 _INTEGER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)")
 _PLAIN_ARITHMETIC = re.compile(r"[0-9+*/().\s-]+")
 _STEP = re.compile(r"\bStep [0-9]{1,4}:|^[0-9]{1,4}\.(?![0-9])|^[-*] |\b(?:First|Second|Next|Finally),", re.MULTILINE)
+_BELOW_ONE = 1 - 2**-53  # the largest float below 1
 
 
 # The answer
@@ -65,20 +67,46 @@ def integer(response: Response) -> float:
 
 
 def closeness(response: Response) -> float:
-    """Partial credit on Countdown, in [0, 1]: 1 - |value - target| / max(1, |target|), at least 0, by exact arithmetic.
+    """Partial credit for a number near the target: 1 if the answer is right, else 1 - distance / max(1, |target|), at least 0
+    and always below 1, by exact arithmetic.
 
-    0 unless the answer is an expression of the given numbers, each once; 1 if it is right. TinyZero's branches paid for
-    overlapping numbers instead, which a list of them earns. ValueError for a question without numbers and a target.
+    The distance is that of the value, or of the number that the answer claims after a `=` if that is farther off. 0 unless
+    the answer is an expression of the given numbers, each once. ValueError for a question without numbers and a target.
     """
+    numbers, target = _task(response)
     if response.correct:
         return 1.0
+    expression = _expression(response.answer)
+    if expression is None or expression.value is None or expression.numbers != numbers:
+        return 0.0
+    claimed = target if expression.claimed is None else expression.claimed
+    distance = max(abs(expression.value - target), Fraction(abs(claimed - target)))
+    return min(float(max(Fraction(0), 1 - distance / max(1, abs(target)))), _BELOW_ONE)
+
+
+def numbers_overlap(response: Response) -> float:
+    """Partial credit for the right numbers: 1 if the answer is right, else the share of the given numbers that it uses exactly
+    as often as they are given, of all that are given or, if it uses more than that, of all that it uses.
+
+    0 unless the answer is an expression: the branches of TinyZero paid for a list of the numbers, too. ValueError for a
+    question without numbers and a target.
+    """
+    numbers, _ = _task(response)
+    if response.correct:
+        return 1.0
+    expression = _expression(response.answer)
+    if expression is None:
+        return 0.0
+    given, used = Counter(numbers), Counter(expression.numbers)
+    matching = sum(count for number, count in given.items() if used[number] == count)
+    return matching / max(len(numbers), len(expression.numbers))
+
+
+def _task(response: Response) -> tuple[tuple[int, ...], int]:
     task = _numbers_and_target(response.question)
     if task is None:
         raise ValueError("questions must have numbers and a target in meta, as those of questions=countdown have")
-    (numbers, target), expression = task, _expression(response.answer)
-    if expression is None or expression.value is None or expression.numbers != numbers:
-        return 0.0
-    return float(max(Fraction(0), 1 - abs(expression.value - target) / max(1, abs(target))))
+    return task
 
 
 def general_points(

@@ -59,7 +59,8 @@ def draw(run_dir: Path) -> Path:
 
 
 def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
-    """Training reward and accuracy (one line if they are the same), held-out accuracy with its interval."""
+    """Training reward and accuracy (one line if they are the same), held-out accuracy with its interval and what guessing
+    scores."""
     reward, accuracy = (journal.series(lines, name) for name in ("train/reward", "train/accuracy"))
     if reward != accuracy:
         _line(axis, *reward, "training reward", look(1))
@@ -71,6 +72,11 @@ def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
         ends = {side: dict(zip(*journal.series(lines, f"eval/{name}/accuracy_{side}"), strict=True)) for side in SIDES}
         below = [max(0.0, value - ends["low"].get(step, value)) for step, value in zip(steps, values, strict=True)]
         above = [max(0.0, ends["high"].get(step, value) - value) for step, value in zip(steps, values, strict=True)]
+        if chance := journal.series(lines, f"eval/{name}/chance")[1]:
+            axis.axhline(
+                chance[-1], color=look(i).colour, linestyle=(0, (1, 4)), linewidth=1.4, zorder=1,
+                label=f"guessing, {name} ({chance[-1]:.1%})",
+            )  # fmt: skip
         axis.errorbar(
             steps, values, yerr=[below, above], marker=look(i).marker, linestyle=look(i).dashes, markersize=4,
             linewidth=1.2, capsize=3, zorder=3, color=look(i).colour, label=f"held-out accuracy, {name} (95 %)",

@@ -123,6 +123,15 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "eval/NAME/accuracy": ("share", "benchmark NAME: strict accuracy, mean over n answers to each question: avg@n"),
     "eval/NAME/accuracy_low": ("share", "lower end of its 95 % interval over questions (Wilson)"),
     "eval/NAME/accuracy_high": ("share", "upper end of its 95 % interval over questions (Wilson)"),
+    "eval/NAME/chance": (
+        "share",
+        "benchmark NAME: accuracy of guessing, by random expressions of the given numbers (Countdown, cards) or random choices; "
+        "absent for other questions",
+    ),
+    "eval/NAME/chance_p": (
+        "probability",
+        "benchmark NAME: that guessing gives at least as many right answers, at most 0.025: better than guessing",
+    ),
     "eval/NAME/accuracy_lenient": ("share", "benchmark NAME: accuracy of answers in whatever form they were found"),
     "eval/NAME/solved": (
         "share",

@@ -40,6 +40,8 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
         values = [_of_benchmark(name, metrics) for _, metrics in moments]
         table.add_row("accuracy", *(_share(value.get("accuracy")) for value in values))
         table.add_row("95 % interval", *(_interval(value) for value in values))
+        if any("chance" in value for value in values):
+            table.add_row("guessing", *(_guessing(value) for value in values))
         for label, key, rare in EVAL:
             if any(value.get(key) or (value.get(key) is not None and not rare) for value in values):
                 table.add_row(label, *(_share(value.get(key)) for value in values))
@@ -66,9 +68,11 @@ def benchmark_tables(
         for k in ks
         if k > 1
     ]
+    guesses = [("guessing", lambda name, v: _guessing(v))] if any("chance" in v for v in values.values()) else []
     scores = [
         (f"avg@{n}", lambda name, v: _share(v.get("accuracy"))),
         ("95 % interval", lambda name, v: _interval(v)),
+        *guesses,
         *theirs,
         ("lenient", lambda name, v: _share(v.get("accuracy_lenient"))),
     ]
@@ -180,6 +184,10 @@ def _tokens(value: float | None) -> str:
 def _interval(value: Mapping[str, float]) -> str:
     low, high = value.get("accuracy_low"), value.get("accuracy_high")
     return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def _guessing(value: Mapping[str, float]) -> str:
+    return _share(value.get("chance")) + (f" (p {value['chance_p']:.2g})" if "chance_p" in value else "")
 
 
 def _share(value: float | None) -> str:
