@@ -132,7 +132,7 @@ def test_glossary_describes_every_name_and_no_other() -> None:
         "train/rewards",
         "reward",
         "eval/NAME/accuracy",
-        "eval/x/y/accuracy",
+        "eval/x/y/z/accuracy",
         "eval/accuracy",
         "eval/x/speed",
         "",
