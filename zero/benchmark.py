@@ -142,7 +142,9 @@ def _saved_rows(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> lis
             break
         prompt = prompts[len(table) // n] if len(table) < n * len(prompts) else None
         if prompt is None or (row.get("id"), row.get("prompt")) != (prompt.question.id, prompt.text):
-            remedy = f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another run_dir"
+            remedy = (
+                f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another name or run_dir"
+            )
             raise InputError("run_dir", path.parent, remedy)
         table.append(row)
     if len(table) < n * len(prompts):

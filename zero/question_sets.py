@@ -44,7 +44,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     if stored is not None and stored != manifest(sets):
         old, new = ([m["training"], *m["tested"]] for m in (stored, manifest(sets)))
         changed = [b["name"] for a, b in zip_longest(old, new, fillvalue={"name": "?"}) if a != b]
-        remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another run_dir"
+        remedy = f"its question files have changed since ({', '.join(changed)}); restore them or choose another name or run_dir"
         raise InputError("run_dir", run_dir, remedy)
     return sets
 

@@ -244,7 +244,9 @@ def refuse_other_model(run_dir: Path, path: str, digest: str) -> None:
     """InputError if the run started from another model than that of this fingerprint; passes if none was stored."""
     stored = run_dir / WEIGHTS
     if stored.exists() and stored.read_text().strip() != digest:
-        remedy = f"its model has changed since the run began in {run_dir}; restore it, or choose another run_dir"
+        remedy = (
+            f"its model has changed since the run began in {run_dir}; restore it, or choose another name or run_dir"
+        )
         raise InputError("model.path", path, remedy)
 
 
@@ -261,7 +263,7 @@ def refuse_other_weights(folder: Path, digest: str) -> None:
     if not path.exists():
         write_atomically(path, digest)
     elif path.read_text() != digest:
-        remedy = "holds answers of other weights under the same name; choose another run_dir or remove it"
+        remedy = "holds answers of other weights under the same name; choose another name or run_dir or remove it"
         raise InputError("run_dir", folder, remedy)
 
 
@@ -303,6 +305,6 @@ def read_yaml(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
             raise ValueError(f"it has no {', '.join(keys)}" if keys else "it holds no settings")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())[:120]
-        remedy = f"its {path.name} is damaged ({reason}); restore it, or choose another run_dir"
+        remedy = f"its {path.name} is damaged ({reason}); restore it, or choose another name or run_dir"
         raise InputError("run_dir", path.parent, remedy) from error
     return {str(key): value for key, value in stored.items()}

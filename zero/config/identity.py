@@ -63,7 +63,9 @@ def refuse_if_different(stored: Mapping[str, Any], config: Mapping[str, Any], ru
     if changed:
         left_out = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         listed = "; ".join(changed[:NAMED]) + left_out
-        remedy = f"holds a run with other settings ({listed}); choose another run_dir or the same settings{more}"
+        remedy = (
+            f"holds a run with other settings ({listed}); choose another name or run_dir or the same settings{more}"
+        )
         raise InputError("run_dir", run_dir, remedy)
 
 

@@ -94,7 +94,7 @@ def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         elif whole and record["step"] <= whole[-1][1]["step"]:
             problem = "steps do not ascend"
         if record is None or problem:
-            remedy = f"line {i + 1} of {FILE} is damaged ({problem}); repair it or use another run_dir"
+            remedy = f"line {i + 1} of {FILE} is damaged ({problem}); repair it or use another name or run_dir"
             raise InputError("run_dir", path.parent, remedy)
         whole.append((line, record))
     return whole
