@@ -58,7 +58,7 @@ def build(
     """Every part of a run, each from its own section of the config; those that need no torch are given."""
     device = runtime.prepare(config["threads"], config["learner"]["tf32"])
     print_notes(world, machine_notes(config, start, device, world))
-    algo, optimizer = instantiate(config["algo"]), instantiate(config["optimizer"])
+    algo, optimizer = instantiate(config["algo"], "algo"), instantiate(config["optimizer"], "optimizer")
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
@@ -222,7 +222,7 @@ def make_learner(
         world=world,
         seed=config["seed"],
     )
-    return instantiate(settings)(setup)
+    return instantiate(settings, "learner")(setup)
 
 
 def make_critic(config: Config, algo: Any, device: torch.device, world: World, **more: Any) -> Any:

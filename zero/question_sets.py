@@ -69,10 +69,12 @@ def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
 
 def benchmark_set(key: str, config: Any) -> Any:
     """The question set benchmarks.sets.KEY; its InputErrors name settings by that prefix."""
+    prefix = f"benchmarks.sets.{key}"
     try:
-        return configs.instantiate(split_condition(config)[0])  # a condition is about training rows
+        return configs.instantiate(split_condition(config)[0], prefix)  # a condition is about training rows
     except InputError as error:
-        prefix = f"benchmarks.sets.{key}"
+        if error.key.startswith(prefix):
+            raise
         remedy = error.remedy.replace("questions.", f"{prefix}.")
         raise InputError(error.key.replace("questions", prefix, 1), error.value, remedy) from error
 

@@ -30,6 +30,7 @@ from zero.config.compose import (
     refuse_no_options,
     select,
 )
+from zero.config.functions import check_partials
 from zero.config.identity import flatten
 from zero.config.naming import AXES, run_name
 from zero.config.overrides import (
@@ -241,6 +242,7 @@ def instantiate(config: Any, key: str = "") -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as build
 
+    check_partials(config, key)
     getLogger("hydra.utils").setLevel(CRITICAL)  # it logs the errors that it raises
     try:
         return build(_plain_functions(config), _convert_="all")
@@ -256,10 +258,10 @@ def instantiate(config: Any, key: str = "") -> Any:
         where = ".".join(word for word in (key, place[1] if place else "") if word) or "config"
         if lost:
             remedy = "nothing of that name can be imported; give the dotted path of a function or class"
-            raise InputError(where, lost[1] or lost[2], remedy) from None
+            raise InputError(f"{where}._target_", lost[1] or lost[2], remedy) from None
         if uncallable := re.search(r"(?:Expected a callable target, got '.*'|non-callable) of type '(\w+)'", text):
             target = _target(config, place[1] if place else "")
-            raise InputError(where, target, f"is no function but of type {uncallable[1]}") from None
+            raise InputError(f"{where}._target_", target, f"is no function but of type {uncallable[1]}") from None
         if isinstance(error.__cause__, TypeError) and _WRONG_CALL.search(str(error.__cause__)):
             hint = "; add _partial_: true if it is a function to be called later" if "missing" in text else ""
             raise InputError(where, _target(config, place[1] if place else ""), f"{error.__cause__}{hint}") from None

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from zero.config import experiments, limits, search_path
+from zero.config import experiments, functions, limits, search_path
 from zero.config.check import cells, check, check_imitation, instantiate
 from zero.config.compose import canonical, defaults, explained, select
 from zero.config.help import help_text
@@ -195,6 +195,10 @@ def check_all(name: str, arguments: Namespace) -> None:
         if not arguments.cfg:  # to be run here
             limits.check_installed(flatten(config))
             check_imitation(config)
+            functions.check_importable(config)
+            # An engine and a learner get other settings than these: zero/build.py
+            later = {key: node for key, node in config.items() if key not in ("rollout", "learner")}
+            functions.check_partials(later, ours=False)
             if (reward := config.get("reward")) not in rewards:
                 instantiate(reward, "reward")  # a function that does not exist is refused before anything is loaded
                 rewards.append(reward)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import pkgutil
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from zero.config.functions import function_at, line_of
 from zero.errors import InputError
 from zero.records import Outcome, Response
 
@@ -68,7 +67,7 @@ class Reward:
         try:
             value = term.weight * float(term.function(response))
         except Exception as error:
-            problem = f"raised {type(error).__name__}{_line_of(error)}: {error}"
+            problem = f"raised {type(error).__name__}{line_of(error)}: {error}"
             raise self._error(name, term, problem, response) from error
         if not math.isfinite(value):
             raise self._error(name, term, f"gave {value}", response)
@@ -92,24 +91,9 @@ def make_reward(terms: Mapping[str, Mapping[str, Any]], truncated: str = "incorr
 def _term(key: str, settings: Mapping[str, Any]) -> RewardTerm:
     path, weight = str(settings["function"]), settings.get("weight", 1.0)
     arguments = {name: value for name, value in settings.items() if name not in ("function", "weight")}
-    function = _function_at(path, f"{key}.function")
+    function = function_at(path, f"{key}.function")
     _check_arguments(function, path, arguments, key)
     return RewardTerm(partial(function, **arguments) if arguments else function, weight)
-
-
-def _function_at(path: str, key: str) -> Callable[..., float]:
-    """The function of a dotted path. InputError if there is none, or if importing its module fails."""
-    try:
-        function = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        remedy = f"nothing of that name can be imported ({error}){_nearest_name(path)}"
-        raise InputError(key, path, f"{remedy}; give the dotted path of a function") from error
-    except Exception as error:  # of any kind, from the user's own module
-        problem = f"its module cannot be imported: {type(error).__name__}{_line_of(error)}: {error}"
-        raise InputError(key, path, problem) from error
-    if not callable(function):
-        raise InputError(key, path, f"is no function but of type {type(function).__name__}")
-    return function
 
 
 def _check_arguments(function: Callable[..., float], path: str, arguments: Mapping[str, Any], key: str) -> None:
@@ -130,20 +114,3 @@ def _check_arguments(function: Callable[..., float], path: str, arguments: Mappi
         raise InputError(
             f"{key}.function", path, f"{error}; it is called with a response and {key}.NAME=VALUE"
         ) from error
-
-
-def _nearest_name(path: str) -> str:
-    """'; did you mean ...' with the closest name in the module of a dotted path, or ''."""
-    module, _, name = path.rpartition(".")
-    try:
-        names = [known for known in dir(pkgutil.resolve_name(module)) if not known.startswith("_")]
-    except (ImportError, AttributeError, ValueError):
-        return ""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {module}.{close[0]}?" if close else ""
-
-
-def _line_of(error: Exception) -> str:
-    """' at FILE:LINE' of the last frame outside libraries, or ''."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if "site-packages" not in frame.filename]
-    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

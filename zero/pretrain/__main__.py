@@ -60,7 +60,10 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             print(f"finished: {out}")
             return last_entry(out)
         settings = config["corpus"]["stages"]
-        sources = {name: configs.instantiate(stage["documents"]) for name, stage in settings.items()}
+        sources = {
+            name: configs.instantiate(stage["documents"], f"corpus.stages.{name}.documents")
+            for name, stage in settings.items()
+        }
         stages = [make_stage(name, settings[name], source, config["seed"]) for name, source in sources.items()]
         for note in (note for stage in stages for note in stage.notes):
             print(note, file=sys.stderr)
