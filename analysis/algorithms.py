@@ -9,7 +9,6 @@ numbers of their algorithm; an algorithm without runs keeps those that were meas
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero.errors import InputError
+from zero.errors import ArgumentParser, InputError
 from zero.files import read_regular
 from zero.paths import CONF, ROOT
 from zero.tracking.journal import benchmarks
@@ -148,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input."""
     from analysis.cli import exit_code
 
-    parser = argparse.ArgumentParser(prog="python -m analysis.algorithms", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m analysis.algorithms", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("places", nargs="+", metavar="FOLDER", help="the sweep that experiment=algorithms has made")
     parser.add_argument("--out", type=Path, default=PAGE, help="folder of the page (default: docs)")
     options = parser.parse_args(arguments)

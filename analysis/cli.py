@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import style
-from zero.errors import Broken, InputError
+from zero.errors import ArgumentParser, Broken, InputError
 from zero.files import replacing
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Finding:
 
 def common_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """The arguments that all questions have."""
-    shared = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
+    shared = ArgumentParser(prog=f"python -m analysis.{name}", description=(doc or "").split("\n")[0])
     shared.add_argument(
         "places", nargs="+", metavar="FOLDER", help="runs, folders of runs, sweeps, or MLflow stores' uris"
     )
@@ -55,13 +55,13 @@ def command(
     `exit_code`."""
 
     def work() -> None:
+        from analysis.reader.experiments import cells_of
         from analysis.reader.runs import read
 
+        cells = cells_of(options.places, options.experiment) if options.experiment else None
         runs = read(options.places, metrics)
-        if options.experiment:
-            from analysis.reader.experiments import only
-
-            runs = only(options.places, options.experiment, runs)
+        if cells is not None:
+            runs = runs.restricted_to(cells)
         finding = ask(runs)
         folder = output_folder(options)
         files = style.save(finding.figure, folder / name)

@@ -9,7 +9,6 @@ of conf/*.yaml, from zero/tracking/glossary.py or from docstrings. Edit those. d
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from zero.config.overrides import options_of
+from zero.errors import ArgumentParser
 from zero.paths import CONF, ROOT
 from zero.tracking.glossary import markdown as glossary
 
@@ -224,7 +224,7 @@ def pages() -> dict[Path, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 if something is stale and was only to be checked."""
-    parser = argparse.ArgumentParser("python -m analysis.docs", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m analysis.docs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say which pages are stale")
     options_given = parser.parse_args(arguments)
     wanted = pages() | {DOCS / ALGORITHMS: algorithms()}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
-from analysis.cli import Finding, command, common_parser
-from analysis.reader.experiments import Experiment, in_sweeps
+from analysis.cli import Finding, command, common_parser, exit_code
+from analysis.reader.experiments import Experiment, in_sweeps, refuse_unknown
 from analysis.reader.units import interval, plain
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
@@ -198,6 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     every, only = in_sweeps(options.places), options.experiment
+    if only is not None and (code := exit_code(lambda: refuse_unknown(only, every))):
+        return code
     options.experiment = None  # a verdict accounts for the claims of all experiments, whichever is shown
 
     def ask(runs: Runs) -> Finding:

@@ -8,7 +8,6 @@ It knows what our own output uses: colours, bold and dim, the cursor going up, l
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
 from pathlib import Path
+
+from zero.errors import ArgumentParser
 
 COLOURS = {31: "#c0392b", 32: "#1e7b45", 33: "#8a6d00", 34: "#2257a5", 35: "#8e44ad", 36: "#0b7285"}  # on white
 INK, DIM, PAPER, FRAME = "#24292f", "#6e7781", "#ffffff", "#d0d7de"
@@ -112,7 +113,7 @@ def _texts(line: Sequence[Cell], y: float) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 if a file cannot be read or written."""
-    parser = argparse.ArgumentParser("python -m analysis.terminal", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m analysis.terminal", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("recorded", type=Path, help="what `script` wrote")
     parser.add_argument("picture", type=Path, help="the .svg to write")
     parser.add_argument("--last", type=int, help="only so many lines of the end")

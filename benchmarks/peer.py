@@ -11,7 +11,6 @@ ratios with baseline.json and fails if one fell by more than 15 %; `--write` wri
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.workloads import WORKLOADS, Workload, make, read
+from zero.errors import ArgumentParser
 
 BASELINE = Path(__file__).parent / "baseline.json"
 FALL = 0.15
@@ -129,7 +129,7 @@ def regressions(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.peer", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m benchmarks.peer", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trl", help="the interpreter of an environment with trl")
     parser.add_argument("--workloads", default="W1,W2,W3,W4", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--pairs", type=int, default=5)

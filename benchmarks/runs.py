@@ -5,7 +5,6 @@ Writes some 600 MB to a temporary folder and removes them. `--runs`, `--steps` a
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
@@ -18,6 +17,7 @@ import yaml
 
 from tests.synthetic import metrics
 from zero.config.check import check
+from zero.errors import ArgumentParser
 
 METRICS = 40
 READ = """
@@ -60,7 +60,7 @@ def write(home: Path, runs: int, steps: int, slow: bool) -> int:
 
 def main() -> None:
     """Prints one line for a cold process, one for the same again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.runs", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m benchmarks.runs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--slow", action="store_true", help="every tenth journal is damaged, and read line by line")

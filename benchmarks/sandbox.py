@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import statistics
@@ -14,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from zero.errors import ArgumentParser
 from zero.sandbox.pool import Sandbox
 from zero.sandbox.records import Ending, Execution, Level, Task
 
@@ -84,7 +84,7 @@ def cold(programs: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sandbox", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m benchmarks.sandbox", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--programs", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--level", type=Level, default=Level.FULL, choices=list(Level))

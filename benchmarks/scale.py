@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.workloads import WORKLOADS, Workload, make
+from zero.errors import ArgumentParser
 
 TOKENS = (1024, 4096, 16384, 65536, 262144)  # generated in a step; the update has the prompts' too
 ALIKE = 16384  # tokens of the step that several processes share
@@ -58,7 +59,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 def main(arguments: Sequence[str]) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser("python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tokens", type=counts, default=TOKENS, help="of a step, such as 1024,4096")
     parser.add_argument("--processes", type=counts, default=(1, 2), help="to share a step, such as 1,2")
     options = parser.parse_args(arguments)

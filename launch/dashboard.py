@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.serving.mlflow_server import LOOPBACK, login_environment, print_links, refuse_taken_port, serve, shown_name
-from zero.errors import InputError, one_line_errors
+from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.tracking.folder import AXES
 from zero.tracking.glossary import GLOSSARY
 from zero.tracking.journal import ACCURACY
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m launch.dashboard", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.dashboard", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--runs", type=Path, default=Path("runs"), help="folder that holds the runs (default: runs)")
     add("--host", default="127.0.0.1", help="address to serve on; without --login whoever can reach it can use it")

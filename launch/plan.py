@@ -9,7 +9,7 @@ Exit code: 0 if every cell fits, 1 if not, 2 for bad input.
 
 from __future__ import annotations
 
-import argparse
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from launch.cost.formulas import CARDS, Card, CellCost, cell_cost, parse_node
 from launch.cost.shapes import SHAPES, Shape
 from launch.sweep import files
-from zero.errors import InputError, one_line_errors
+from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.monitoring.preflight import settings_doubts
 from zero.tracking.text_table import as_text
 
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
     from zero.config import search_path
 
-    parser = argparse.ArgumentParser("python -m launch.plan", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.plan", description=(__doc__ or "").split("\n")[0])
     cards = ", ".join(CARDS)
     parser.add_argument("overrides", nargs="*", help="as for python -m zero.train -m")
     parser.add_argument("--node", default="8xA100-40G", help=f"COUNTxCARD (default 8xA100-40G); cards: {cards}")
@@ -117,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(search_path.take(sys.argv[1:] if arguments is None else arguments))
     from launch.sweep.cells import plan
 
+    if options.mean is not None and not 0 < options.mean < math.inf:
+        raise InputError("--mean", options.mean, "must be a number of tokens above 0")
     gpus, card = parse_node(options.node)
     cells = distinct_cells(plan(options.overrides).cells.values())
     if not cells:

@@ -22,7 +22,7 @@ from typing import Any
 from launch.serving import server as serving
 from launch.serving.mlflow_server import refuse_taken_port
 from launch.sweep.process import Process
-from zero.errors import InputError, one_line_errors
+from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.models.load import find
 from zero.paths import USER_CONF, pip_install
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m launch.serve", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.serve", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add(
         "words",

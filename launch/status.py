@@ -41,7 +41,7 @@ from launch.sweep import files, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from launch.sync import count_undelivered
-from zero.errors import EXIT_INPUT, InputError, one_line_errors
+from zero.errors import EXIT_INPUT, ArgumentParser, InputError, one_line_errors
 from zero.files import read_json, replacing, write_atomically
 
 TAIL = 60  # lines of a log
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; the command may be left out before a pattern."""
     text = __doc__ or ""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "python -m launch.status", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -25,7 +25,7 @@ from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
 from zero.config.limits import check_value
-from zero.errors import EXIT_INPUT, InputError, one_line_errors
+from zero.errors import EXIT_INPUT, ArgumentParser, InputError, one_line_errors
 from zero.files import read_json
 from zero.paths import ROOT
 from zero.tracking import provenance
@@ -103,7 +103,7 @@ def dry_run_lines(prepared: Prepared) -> list[str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m launch.submit", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.submit", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("overrides", nargs="*", help="as for python -m zero.train -m; launcher.KEY=VALUE for the launcher's settings")
     add("--dry-run", action="store_true", help="print what would be submitted, write the sbatch files, submit nothing")

@@ -8,7 +8,6 @@ SQLite file itself.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from launch.sweep import files, states
 from launch.sweep.files import Cell, Sweep
 from launch.sweep.states import Status
-from zero.errors import one_line_errors
+from zero.errors import ArgumentParser, one_line_errors
 from zero.files import read_json
 from zero.lock import lock
 from zero.tracking import DeliveryError
@@ -33,7 +32,7 @@ MLFLOW_STATUS = {
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver. Exit codes: 0 all delivered, 1 a cell could not be, 2 bad input."""
-    parser = argparse.ArgumentParser("python -m launch.sync", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.sync", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", help="folder of the sweep, or its name in runs/sweeps")
     parser.add_argument(
         "--uri", help="sqlite:///FILE or http://HOST:PORT (default: the sweep's, else mlflow.db beside the runs)"

@@ -1,10 +1,11 @@
 """Errors that end a program with one line instead of a traceback."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 P = ParamSpec("P")
 
@@ -37,6 +38,15 @@ def one_line_errors(command: Callable[P, int]) -> Callable[P, int]:
             return EXIT_INPUT
 
     return run
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line, and exit."""
+        line = " ".join(f"error: {message}; {self.prog} --help lists all arguments".split())
+        self.exit(EXIT_INPUT, f"{line}\n")
 
 
 class Broken(RuntimeError):

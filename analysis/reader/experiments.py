@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.reader.folders import SWEEP
-from analysis.reader.records import Runs
 from zero.config.experiments import KEY, NANO, SIZE, changes, key_of
 from zero.errors import InputError
 from zero.files import read_json
@@ -99,9 +98,15 @@ def corrected(name: str, claims: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(map(now, claims))
 
 
-def only(places: Sequence[Path | str], name: str, runs: Runs) -> Runs:
-    """The runs of one experiment. InputError if no place has it."""
-    every = {experiment.name: experiment for experiment in in_sweeps(places)}
-    if name not in every:
-        raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(every) or 'none'}")
-    return runs.restricted_to(every[name].cells)
+def cells_of(places: Sequence[Path | str], name: str) -> tuple[str, ...]:
+    """The cells of one experiment. InputError if no place has it."""
+    every = in_sweeps(places)
+    refuse_unknown(name, every)
+    return next(experiment.cells for experiment in every if experiment.name == name)
+
+
+def refuse_unknown(name: str, every: Sequence[Experiment]) -> None:
+    """InputError for a name that none of the experiments has."""
+    names = [experiment.name for experiment in every]
+    if name not in names:
+        raise InputError("--experiment", name, f"is none of these sweeps; there are {', '.join(names) or 'none'}")

@@ -6,7 +6,6 @@ is killed; asked to stop (Ctrl-C, SIGTERM), it asks its cells to save first. The
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from launch.places import SWEEP_KEYS, Limits
 from launch.places.slurm_script import suggestion
 from launch.sweep import files, states
 from launch.sweep.states import Task
-from zero.errors import EXIT_PREEMPTED, InputError, one_line_errors
+from zero.errors import EXIT_PREEMPTED, ArgumentParser, InputError, one_line_errors
 from zero.files import write_atomically
 from zero.lock import lock
 
@@ -36,7 +35,7 @@ POLL = 0.2  # seconds between two looks at the processes
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cells; 0 once none is left, 75 if asked to stop before."""
-    parser = argparse.ArgumentParser("python -m launch.places.local", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.places.local", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     parser.add_argument("names", type=Path, help="file with the names of cells, one a line")
     options = parser.parse_args(arguments)

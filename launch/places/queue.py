@@ -6,7 +6,6 @@ cell twice. A batch script whose cell has ended calls `python -m launch.places.q
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from launch.places import Backend, backend_of
 from launch.sweep import files, states
 from launch.sweep.files import Sweep
 from launch.sweep.states import Status
-from zero.errors import InputError, one_line_errors
+from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.files import read_json, write_json
 from zero.lock import Held, lock
 
@@ -31,7 +30,7 @@ MISSING = (states.PENDING, states.WAITING, states.PREEMPTED, states.LOST)  # wha
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit what waits. Returns 0, also if another process is doing it, or 2 for bad input."""
-    parser = argparse.ArgumentParser("python -m launch.places.queue", description="Submit cells that wait for room.")
+    parser = ArgumentParser("python -m launch.places.queue", description="Submit cells that wait for room.")
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     folder = parser.parse_args(arguments).sweep.absolute()
     try:

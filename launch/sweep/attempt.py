@@ -6,7 +6,6 @@ cell's log and error.json), 2 bad input, 75 pre-empted and saved, or not to be r
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -22,7 +21,16 @@ from typing import Any
 
 from launch.sweep import files, states
 from launch.sweep.process import Process, free_port, is_newer
-from zero.errors import EXIT_FAILED, EXIT_INPUT, EXIT_LEASE_LOST, EXIT_PREEMPTED, InputError, Preempted, one_line_errors
+from zero.errors import (
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_LEASE_LOST,
+    EXIT_PREEMPTED,
+    ArgumentParser,
+    InputError,
+    Preempted,
+    one_line_errors,
+)
 from zero.files import read_json, write_json
 from zero.signals import LeaseLost
 
@@ -43,7 +51,7 @@ TRAINING = "train"  # the root whose loop reads stop file and lease at the end o
 @one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one attempt; the exit code."""
-    parser = argparse.ArgumentParser("python -m launch.sweep.attempt", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser("python -m launch.sweep.attempt", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep")
     parser.add_argument("cell", help="name of the cell")
     parser.add_argument("--ended", type=int, metavar="CODE", help="note that this attempt's processes died of CODE")
