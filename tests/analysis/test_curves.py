@@ -20,6 +20,8 @@ from analysis.curves import Curve, curves, ends, grouped, select
 from analysis.reader.records import Runs
 from analysis.reader.runs import read
 from analysis.reader.units import interval
+from analysis.report.figures import results
+from analysis.report.page import Request
 from analysis.stats.intervals import band, over_seeds
 from analysis.style import caption, figure, finish, legend, line, svg
 from tests.analysis.test_runs import make
@@ -103,6 +105,20 @@ def test_guessing_is_a_dotted_line_under_an_accuracy_for_which_it_is_known(tmp_p
     assert "dotted" not in svg(curves(runs, ["eval/other/accuracy"]).figure)
     assert curves_module.main([str(tmp_path), "--metrics", "eval/b/accuracy", "--out", str(tmp_path)]) == 0
     assert "guessing 6.2 %" in (tmp_path / "curves.svg").read_text(), "the line is read beside any metrics"
+
+
+def test_the_report_sets_guessing_beside_the_results_with_p_at_the_first_measurement(tmp_path: Path) -> None:
+    for seed, p in ((0, 0.93), (1, 0.5)):
+        run = make(tmp_path / f"s{seed}", "grpo", seed, steps=2)
+        known = {"eval/b/chance": 0.0625, "eval/other/accuracy": 0.1}
+        lines = [
+            {"step": 0, "eval/b/accuracy": 0.04, "eval/b/chance_p": p, **known},
+            {"step": 2, "eval/b/accuracy": 0.17, "eval/b/chance_p": 1e-5, **known},
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = str(results(read(tmp_path), Request((str(tmp_path),))))
+    assert "p against guessing" in page and ">6.2 %</td>" in page and ">0.5 to 0.93</td>" in page
+    assert "1e-05" not in page
 
 
 def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path) -> None:
