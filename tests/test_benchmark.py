@@ -93,14 +93,15 @@ def test_a_mean_over_no_responses_is_absent_not_zero(outcome: str, absent: str) 
 
 
 def test_kinds_and_levels_have_curves_of_their_own_and_none_where_a_step_asks_none() -> None:
-    def asked(right: bool, tokens: int, **meta: Any) -> Group:
+    def answered(right: bool, tokens: int, **meta: Any) -> Group:
         outcome = Outcome.CORRECT if right else Outcome.WRONG
         plain = group(verdict(outcome, outcome, right=float(right), form=0.5), lengths=[tokens])
         return replace(plain, prompt=replace(plain.prompt, question=Question("?", ("2",), "q", meta=meta)))
 
     groups = [
-        asked(True, 10, kind="cards", level=1), asked(False, 30, kind="cards", level=2),
-        asked(True, 20, kind="chains", level="Level 1"), asked(True, 8, level=3), asked(False, 9, level=[1], kind="two words"),
+        answered(True, 10, kind="cards", level=1), answered(False, 30, kind="cards", level=2),
+        answered(True, 20, kind="chains", level="Level 1"), answered(True, 8, level=3),
+        answered(False, 9, level=[1], kind="two words"),
     ]  # fmt: skip
     metrics = summarize(groups)
     names = [name for name in metrics if name.count("/") > 1]

@@ -178,12 +178,12 @@ def result_from_rows(
 def macro(results: Sequence[Result]) -> Metrics:
     """The plain mean over benchmarks of every number that all of them have, under eval/macro/; the interval is over the
     questions of each benchmark. p-values are left out, and levels: those of two sets have nothing in common."""
-    parts = {part for result in results for part in by_kind(result.rows)}
+    kinds = {kind for result in results for kind in by_kind(result.rows)}
     shared = [
         key
         for key in results[0].numbers
         if all(key in result.numbers for result in results)
-        and key.rpartition("/")[0] not in parts
+        and key.rpartition("/")[0] not in kinds
         and key != "chance_p"
     ]
     numbers = {key: fmean(result.numbers[key] for result in results) for key in shared}
@@ -244,16 +244,16 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
 def by_kind(table: Sequence[Row]) -> dict[str, Metrics]:
     """Mean accuracy, reward and length of the responses to each kind of question and to each level, by name: KIND, level_2, or
     KIND/level_2 for a level of a kind. A kind or level without responses is absent."""
-    parts: dict[str, list[Row]] = {}
+    rows_by_kind: dict[str, list[Row]] = {}
     for row in table:
         kind, level = row.get("kind", ""), in_a_word(row.get("level"))
         for name in (kind, f"{kind}/level_{level}".lstrip("/") if level else ""):
             if name:
-                parts.setdefault(name, []).append(row)
+                rows_by_kind.setdefault(name, []).append(row)
     columns = {"accuracy": "correct", "reward": "reward", "length": "tokens"}
     return {
-        name: {metric: fmean(row[column] for row in parts[name]) for metric, column in columns.items()}
-        for name in sorted(parts)
+        name: {metric: fmean(row[column] for row in rows_by_kind[name]) for metric, column in columns.items()}
+        for name in sorted(rows_by_kind)
     }
 
 

@@ -32,7 +32,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     for question_set in sets.values():  # the training set may be a benchmark's too, with other rows
         tested.setdefault(question_set.name, []).extend(question_set.rows.heldout)
     if pass_rates:
-        sets[training] = pass_rates.of(sets[training])
+        sets[training] = pass_rates.select(sets[training])
     had_rows = bool(sets[training].rows.train)
     sets[training] = questions = sets[training].without(tested)
     if not questions.rows.train:

@@ -57,10 +57,10 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
     if not settings.current["probe"]:
         run_folder.refuse_without_checkpoints(result, run_dir)
     find(settings.identity["model"])  # a missing model fails here, within seconds
-    parts = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward", "curriculum")}
+    components = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward", "curriculum")}
     sets = load_questions(settings.identity, run_dir)
     with owned(configs.writable_folder(run_dir)):
-        outcome = build_and_train(settings, choices, run_dir, name, sets, parts)
+        outcome = build_and_train(settings, choices, run_dir, name, sets, components)
     if outcome["status"] == "finished" and is_main:
         where_to_look(run_dir)
     return outcome
@@ -72,7 +72,7 @@ def build_and_train(
     run_dir: Path,
     name: str,
     sets: dict[str, QuestionSet],
-    parts: Config,
+    components: Config,
 ) -> dict[str, Any]:
     """The part of `run` that needs torch; this process holds the folder's lock."""
     with gc_paused():  # torch is imported here
@@ -87,7 +87,7 @@ def build_and_train(
     outcome: dict[str, Any] = {"status": "failed", "name": name, "signature": identity.signature(settings.identity)}
     with StopSignal().listening() as stop:
         with gc_paused(), explain_failures(run_dir, settings.current):
-            built_run = build(settings.current, run_dir, name, sets, start, **parts, world=world)
+            built_run = build(settings.current, run_dir, name, sets, start, **components, world=world)
             if world.is_main:
                 built_run = replace(built_run, on_start=partial(run_folder.begin, run_dir, start, settings))
         if not settings.current["probe"]:

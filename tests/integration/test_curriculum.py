@@ -59,7 +59,7 @@ def test_a_killed_run_asks_what_an_uninterrupted_one_asks(own: list[str], tmp_pa
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
     lines = journal(tmp_path / "whole")
-    assert lines[-1]["curriculum/asked/unseen"] < 1 == lines[1]["curriculum/asked/unseen"]
+    assert lines[-1]["curriculum/drawn/unseen"] < 1 == lines[1]["curriculum/drawn/unseen"]
     assert sum(value for name, value in lines[-1].items() if name.startswith("curriculum/rows/")) == pytest.approx(1)
     kinds = [
         {name.split("/")[1] for name in line if name.startswith("reward/") and name.endswith("/mean")} for line in lines
@@ -94,5 +94,5 @@ def test_training_rows_are_measured_and_then_chosen(tmp_path: Path) -> None:
     few = ["steps=2", "evaluation.every=0", "samples.every=1", "sampling.max_tokens=32", "benchmarks.limit=4"]
     train_here(tmp_path / "run", *rows, *where, *few)
     files = sorted((tmp_path / "run" / "completions").glob("step_*.jsonl"))
-    asked = {json.loads(line)["id"] for file in files for line in file.read_text().splitlines()}
-    assert asked and asked <= wanted
+    drawn = {json.loads(line)["id"] for file in files for line in file.read_text().splitlines()}
+    assert drawn and drawn <= wanted

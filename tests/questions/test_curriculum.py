@@ -36,12 +36,12 @@ CURRICULA: dict[str, Curriculum] = {
 }
 
 
-def answered(question: Question, right: int, of: int = 4, tokens: int = 5) -> Group:
+def answered(question: Question, right: int, answers: int = 4, tokens: int = 5) -> Group:
     """A graded group with so many right answers."""
-    outcomes = [Outcome.CORRECT] * right + [Outcome.WRONG] * (of - right)
+    outcomes = [Outcome.CORRECT] * right + [Outcome.WRONG] * (answers - right)
     verdicts = [Verdict(float(o is Outcome.CORRECT), o, o, None, str(o)) for o in outcomes]
     completion = Completion((1,) * tokens, (0.0,) * tokens, "", True)
-    return Group(Prompt(question, "", (1,), (0,)), (completion,) * of, tuple(verdicts))
+    return Group(Prompt(question, "", (1,), (0,)), (completion,) * answers, tuple(verdicts))
 
 
 def luck(question: Question, number: int) -> int:
@@ -116,10 +116,10 @@ def drawn(curriculum: Curriculum, history: History, n: int = 200, rows: int = 40
     return Counter(curriculum.pool(question, history) for question in chosen)
 
 
-def history_of(right: dict[int, int], of: int = 4) -> History:
+def history_of(right: dict[int, int]) -> History:
     history = History(0.5)
     for number, count in right.items():
-        history.record([answered(simple("q", 40).rows.train[number], count, of)], number)
+        history.record([answered(simple("q", 40).rows.train[number], count)], number)
     return history
 
 
@@ -181,8 +181,8 @@ def test_curves_say_where_rows_are_and_where_questions_came_from() -> None:
     sampler.end(0, 1)
     assert sampler.metrics() == {
         "curriculum/rows/above": 0.025, "curriculum/rows/band": 0.05, "curriculum/rows/below": 0.025,
-        "curriculum/rows/unseen": 0.9, "curriculum/asked/above": 0, "curriculum/asked/band": 0,
-        "curriculum/asked/below": 0, "curriculum/asked/unseen": 1,
+        "curriculum/rows/unseen": 0.9, "curriculum/drawn/above": 0, "curriculum/drawn/band": 0,
+        "curriculum/drawn/below": 0, "curriculum/drawn/unseen": 1,
     }  # fmt: skip
 
 
@@ -195,8 +195,8 @@ def test_weights_by_tokens_are_shares_of_the_tokens() -> None:
         sampler.end(step, 1)
     spent = {name: record.tokens for name, record in sampler.history.sources.items()}
     assert spent["a"] / sum(spent.values()) == pytest.approx(2 / 3, abs=0.02)
-    asked = [row.asked for row in sampler.history.rows.values()]
-    assert max(asked) - min(asked) > 1 and len(asked) == 24  # each source in epochs of its own
+    draws = [row.draws for row in sampler.history.rows.values()]
+    assert max(draws) - min(draws) > 1 and len(draws) == 24  # each source in epochs of its own
 
 
 @pytest.mark.parametrize(

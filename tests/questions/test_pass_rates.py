@@ -24,14 +24,14 @@ def written(path: Path, rates: dict[str, float], name: str = "q") -> str:
 
 def test_rows_within_the_range_stay_and_the_others_are_counted(tmp_path: Path) -> None:
     path = written(tmp_path / "rates.json", {f"q-{i}": i / 10 for i in range(11)})
-    kept = PassRates(path, 0.2, 0.4).of(simple("q", 14, 3))
-    assert [row.id for row in kept.rows.train] == ["q-2", "q-3", "q-4"] and len(kept.rows.heldout) == 3
+    remaining = PassRates(path, 0.2, 0.4).select(simple("q", 14, 3))
+    assert [row.id for row in remaining.rows.train] == ["q-2", "q-3", "q-4"] and len(remaining.rows.heldout) == 3
     note = "left out 8 rows whose pass rates are not from 0.2 to 0.4, and 3 rows that rates.json does not know"
-    assert kept.rows.notes[-1] == note
+    assert remaining.rows.notes[-1] == note
     everything = simple("q", 11)
-    assert PassRates(path).of(everything) is everything
+    assert PassRates(path).select(everything) is everything
     mixed = PassRates(written(tmp_path / "m.json", {f"{s}/{s}-{i}": i / 10 for s in "ab" for i in range(10)}), 0.5)
-    assert len(mixed.of(mix({"a": 1, "b": 1})).rows.train) == 10  # a source keeps its share of the questions
+    assert len(mixed.select(mix({"a": 1, "b": 1})).rows.train) == 10  # a source keeps its share of the questions
 
 
 def test_a_run_is_of_the_rows_that_stay(tmp_path: Path) -> None:

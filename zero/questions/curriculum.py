@@ -75,16 +75,16 @@ def draw(questions: DrawnFrom, curriculum: Curriculum, history: History, moment:
     return [next(chosen[source]) for source, _ in slots]
 
 
-def pool_metrics(questions: DrawnFrom, curriculum: Curriculum, history: History, asked: Sequence[str]) -> Metrics:
-    """The share of the training rows that are in each pool, and of the step's questions that were `asked` from it."""
-    if not any(asked):
+def pool_metrics(questions: DrawnFrom, curriculum: Curriculum, history: History, drawn_pools: Sequence[str]) -> Metrics:
+    """The share of the training rows that are in each pool, and of the step's questions that were drawn from it."""
+    if not any(drawn_pools):
         return {}
     rows = [question for source in questions.sources.values() for question in source.rows]
-    shares = {"rows": Counter(curriculum.pool(question, history) for question in rows), "asked": Counter(asked)}
+    shares = {"rows": Counter(curriculum.pool(question, history) for question in rows), "drawn": Counter(drawn_pools)}
     return {
         f"curriculum/{what}/{pool}": count[pool] / count.total()
         for what, count in shares.items()
-        for pool in sorted({*curriculum.pools, *shares["rows"], *shares["asked"]})
+        for pool in sorted({*curriculum.pools, *shares["rows"], *shares["drawn"]})
     }
 
 

@@ -18,10 +18,10 @@ FILE = "history.json"
 
 @dataclass
 class RowRecord:
-    """How often a row was asked, in which round last, and its answers: all of them, and those that were right. With a
+    """How often a row was drawn, in which round last, and its answers: all of them, and those that were right. With a
     `memory` below 1 older answers count less."""
 
-    asked: int = 0
+    draws: int = 0
     last: int = -1
     answers: float = 0.0
     right: float = 0.0
@@ -31,7 +31,7 @@ class RowRecord:
 class SourceRecord:
     """Questions asked of a source, and the tokens of their answers."""
 
-    asked: int = 0
+    questions: int = 0
     tokens: int = 0
 
 
@@ -49,11 +49,11 @@ class History:
         for group in groups:
             question = group.prompt.question
             row = self.rows.setdefault(question.id, RowRecord())
-            row.asked, row.last = row.asked + 1, number
+            row.draws, row.last = row.draws + 1, number
             row.answers = self.memory * row.answers + len(group.verdicts)
             row.right = self.memory * row.right + sum(verdict.correct for verdict in group.verdicts)
             source = self.sources.setdefault(question.kind, SourceRecord())
-            source.asked += 1
+            source.questions += 1
             source.tokens += sum(completion.length for completion in group.completions)
 
     def pass_rate(self, row: str) -> float | None:

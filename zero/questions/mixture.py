@@ -83,16 +83,18 @@ class Mixture:
         """Each from the source that is furthest behind its share of tokens, where a question about to be asked counts as many
         as the source's questions had on average."""
         records = {name: history.sources.get(name, SourceRecord()) for name in self.weights}
-        asked = {name: record.asked for name, record in records.items()}
+        counts = {name: record.questions for name, record in records.items()}
         tokens = {name: float(record.tokens) for name, record in records.items()}
-        known = [record.tokens / record.asked for record in records.values() if record.asked]
+        known = [record.tokens / record.questions for record in records.values() if record.questions]
         usual = sum(known) / len(known) if known else 1.0
-        cost = {name: record.tokens / record.asked if record.asked else usual for name, record in records.items()}
+        cost = {
+            name: record.tokens / record.questions if record.questions else usual for name, record in records.items()
+        }
         slots: list[Slot] = []
         for _ in range(n):
             name = min(self.weights, key=lambda name: (tokens[name] + cost[name] / 2) / self.weights[name])
-            slots.append((name, asked[name]))
-            asked[name], tokens[name] = asked[name] + 1, tokens[name] + cost[name]
+            slots.append((name, counts[name]))
+            counts[name], tokens[name] = counts[name] + 1, tokens[name] + cost[name]
         return slots
 
 

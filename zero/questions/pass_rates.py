@@ -34,7 +34,7 @@ class PassRates:
         if self.low > self.high:
             raise InputError(f"{KEY}.low", self.low, f"is above {KEY}.high, which is {self.high}")
 
-    def of(self, questions: QuestionSet) -> QuestionSet:
+    def select(self, questions: QuestionSet) -> QuestionSet:
         """The set without the training rows of other pass rates; noted in its rows. Raises InputError."""
         name, rates = read(self.path)
         train = questions.rows.train

@@ -48,12 +48,12 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "reflection/share": ("share", "responses that contain a self-reflection, such as 'wait' or 'let me check'"),
     "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
     "tokens/zero_advantage": ("share", "response tokens in such groups: spent without a gradient"),
-    "curriculum/asked/POOL": (
+    "curriculum/drawn/POOL": (
         "share",
         "questions of the step that a curriculum took from POOL: rows by pass rate (below, band, above; hard, normal, easy), "
         "unseen ones, or rows of a level",
     ),
-    "curriculum/rows/POOL": ("share", "training rows that are in POOL after the step; see curriculum/asked/POOL"),
+    "curriculum/rows/POOL": ("share", "training rows that are in POOL after the step; see curriculum/drawn/POOL"),
     "loss/policy": ("loss", "policy loss: a weighted sum over the tokens of an update; its size means little"),
     "loss/entropy": ("nats/token", "mean entropy of the policy's next-token distribution over response tokens"),
     "loss/kl": ("nats/token", "mean estimated KL divergence from the reference policy; absent without a reference"),
@@ -214,7 +214,7 @@ def _entry(name: str) -> str | None:
     pattern = re.sub(
         r"^(eval/NAME|train|length|reward)/[^/]+(?:/level_[^/]+)?/(accuracy|length|mean)$", r"\1/KIND/\2", pattern
     )
-    pattern = re.sub(r"^curriculum/(asked|rows)/[^/]+$", r"curriculum/\1/POOL", pattern)
+    pattern = re.sub(r"^curriculum/(drawn|rows)/[^/]+$", r"curriculum/\1/POOL", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
     pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/TERM", pattern)
     pattern = re.sub(r"^(eval/NAME/|)program/[a-z_]+$", r"\1program/OUTCOME", pattern)
