@@ -165,16 +165,18 @@ def draw(every: Sequence[Card], numbers: Mapping[str, Any], path: Path) -> None:
     families = list(dict.fromkeys(one.family for one in every))
     drawn = style.figure(len(families), 2, width=4.3, height=4.2)
     style.caption(drawn, "mean over seeds and its 95 % interval (Student's t); grey: the default algorithm")
-    default = {default_name(): palette.Look(palette.GREY, "dashed", "o")}
+    default = {default_name(): palette.LineStyle(palette.GREY, "dashed", "o")}
     for column, family in enumerate(families):
-        looks = default | palette.looks([one.name for one in every if one.family == family and one.name not in default])
+        line_styles = default | palette.line_styles(
+            [one.name for one in every if one.family == family and one.name not in default]
+        )
         above, below = drawn.axes[column], drawn.axes[len(families) + column]
         for axis, key in ((above, "accuracy"), (below, "length")):
-            for name, look in looks.items():
+            for name, line_style in line_styles.items():
                 if name in measured:
                     entry = measured[name]
                     low, high = ([float("nan") if v is None else v for v in entry[key][end]] for end in ("low", "high"))
-                    style.line(axis, entry["steps"], entry[key]["mean"], look, name, low, high)
+                    style.line(axis, entry["steps"], entry[key]["mean"], line_style, name, low, high)
         style.finish(above, "step", "held-out accuracy", family)
         style.finish(below, "step", "response length, tokens")
     # the means decide: the interval of two or three seeds may be wider than all that matters

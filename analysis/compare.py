@@ -95,7 +95,7 @@ def _select(there: Sequence[str], metrics: Sequence[str]) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------- the numbers
 
 
-def over(group_pairs: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
+def difference_over_seeds(group_pairs: Sequence[Pair], level: float = 0.95) -> tuple[Difference, float, float]:
     """The difference over seeds, and both means; pairs of one seed are averaged first."""
     from analysis.stats.intervals import paired
 
@@ -129,7 +129,7 @@ def _rows(metric: str, where: At, metric_pairs: Sequence[Pair], level: float) ->
         [("group", group, [p for p in metric_pairs if p.group == group]) for group in groups] if len(groups) > 1 else []
     )
     for kind, group, group_pairs in [*parts, *([("all", ALL, list(metric_pairs))] if metric_pairs else [])]:
-        result, first, second = over(group_pairs, level)
+        result, first, second = difference_over_seeds(group_pairs, level)
         rows.append(
             {
                 "metric": metric,
@@ -260,7 +260,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str,
             if row["kind"] == "pair" and beside is not None:
                 axis.plot(row["difference"], beside, "o", color=palette.GREY, markersize=3, alpha=0.5, zorder=1)
         for row in main:
-            how = palette.look(0 if row["kind"] == "all" else 1)
+            how = palette.line_style(0 if row["kind"] == "all" else 1)
             at = places[row["group"]]
             if row["low"] is not None:
                 axis.plot([row["low"], row["high"]], [at, at], color=how.colour, linewidth=2, solid_capstyle="butt")

@@ -290,7 +290,7 @@ def _lines(axis: Any, rows: Sequence[Mapping[str, Any]], across: str, by: str, n
         line = sorted((row for row in rows if row[by] == value), key=lambda row: row[across])
         ends = [[float("nan") if row[end] is None else row[end] for row in line] for end in ("low", "high")]
         x, y = ([row[key] for row in line] for key in (across, "pass"))
-        style.line(axis, x, y, palette.look(i), name(value), low=ends[0], high=ends[1])
+        style.line(axis, x, y, palette.line_style(i), name(value), low=ends[0], high=ends[1])
     axis.set_ylim(bottom=0)
 
 

@@ -88,7 +88,7 @@ def curves(
             shown.append({"group": group.label, "metric": metric, **ends(metric, by_group[group.label])})
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
-    style.legend(drawn, {group.label: palette.look(i) for i, group in enumerate(groups[:LINES])})
+    style.legend(drawn, {group.label: palette.line_style(i) for i, group in enumerate(groups[:LINES])})
     style.caption(drawn, caption(groups, window, seeds, every) + "; dotted: what guessing scores" * guessing)
     return Finding(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
 
@@ -183,7 +183,7 @@ def panel(
         stride = -(-len(one.steps_T) // POINTS)
         at = np.unique(np.append(np.arange(0, len(one.steps_T), stride), len(one.steps_T) - 1))
         every = max(every, stride)
-        how = palette.look(i)
+        how = palette.line_style(i)
         if seeds and len(one.runs_RT) > 1:
             for values in one.runs_RT:
                 shown = at[np.isfinite(values[at])]

@@ -20,7 +20,7 @@ from analysis.reader.experiments import Experiment, in_sweeps, refuse_unknown
 from analysis.reader.units import interval, plain
 from analysis.sentences import in_units, replace, sentences
 from analysis.stats.claims import parse
-from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, together
+from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, adjust_for_page
 from analysis.stats.verdicts import verdict as by_itself
 from zero.errors import InputError
 from zero.tracking.palette import BLUE, GREY, VERMILION
@@ -52,7 +52,7 @@ def verdicts(runs: Runs, every: Sequence[Experiment]) -> dict[str, list[Verdict]
         for experiment in every
         for own in [runs.restricted_to(experiment.cells)]
     }
-    judged = iter(together([one for several in alone.values() for one in several]))
+    judged = iter(adjust_for_page([one for several in alone.values() for one in several]))
     return {name: [next(judged) for _ in several] for name, several in alone.items()}
 
 
@@ -103,7 +103,7 @@ def page(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> st
             unit = f" {row['unit']}" if row["unit"] else ""
             effect = row["effect"] + unit * (verdict.measured.n > 0)
             cells = (effect, row["interval"], row["bound"] + unit, row["n"], row["p (Holm)"], word)
-            lines.append(f"| {of_table(verdict.claim.text)} | {' | '.join(map(str, cells))} |")
+            lines.append(f"| {escape_pipes(verdict.claim.text)} | {' | '.join(map(str, cells))} |")
         notes: dict[str, list[int]] = {}
         for i, verdict in enumerate(by_name[experiment.name], 1):
             for note in (*verdict.notes, *([f"{verdict.why}"] if verdict.claim.every else [])):
@@ -111,11 +111,11 @@ def page(runs: Runs, every: Sequence[Experiment], only: str | None = None) -> st
         lines += [""] * bool(notes)
         for note, rows in notes.items():
             which = "" if len(rows) == len(by_name[experiment.name]) else f"Row {', '.join(map(str, rows))}: "
-            lines.append(f"- {which}{of_table(note[:1].upper() + note[1:])}.")
+            lines.append(f"- {which}{escape_pipes(note[:1].upper() + note[1:])}.")
     return "\n".join(lines) + "\n"
 
 
-def of_table(text: str) -> str:
+def escape_pipes(text: str) -> str:
     """A text as a cell of a Markdown table."""
     return text.replace("|", "\\|")
 

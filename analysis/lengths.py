@@ -72,7 +72,7 @@ def lengths(
             rows += curve_rows(group, metric, values)
             shown.append({"group": group.label, "": title, **ends(metric, values)})
     rows += _level_panels(drawn.axes[len(wanted) :], groups, at_level)
-    style.legend(drawn, {group.label: palette.look(i) for i, group in enumerate(groups)})
+    style.legend(drawn, {group.label: palette.line_style(i) for i, group in enumerate(groups)})
     style.caption(drawn, caption(groups, window, True, every))
     table = frame(rows, groups)
     table["level"] = [row.get("level", "") for row in rows]
@@ -150,7 +150,7 @@ def _level_panels(
                     points.append((places[level], estimate.mean, *ends))
             if points:
                 x, mean, low, high = zip(*points, strict=True)
-                style.line(axis, x, mean, palette.look(i), low=low, high=high)
+                style.line(axis, x, mean, palette.line_style(i), low=low, high=high)
         axis.set_xticks(range(len(order)), order)
         style.finish(axis, "level of question", "tokens", f"{verdict} answers at the last evaluation")
     return rows

@@ -2,7 +2,7 @@
 
 drawn = figure(columns=2, rows=1)
 axis = drawn.axes[0]
-line(axis, steps, means, palette.look(0), label="grpo, n = 5", low=low, high=high)
+line(axis, steps, means, palette.line_style(0), label="grpo, n = 5", low=low, high=high)
 finish(axis, x="step", y="tokens", title="length of responses")
 save(drawn, folder / "lengths")        lengths.svg and lengths.pdf
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero.files import replacing, write_atomically
-from zero.tracking.palette import GREY, Look
+from zero.tracking.palette import GREY, LineStyle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def line(
     axis: Any,
     x: Sequence[float],
     y: Sequence[float],
-    how: Look,
+    how: LineStyle,
     label: str | None = None,
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
@@ -61,7 +61,7 @@ def line(
         axis.fill_between(x, low, high, color=how.colour, alpha=0.15, linewidth=0)
 
 
-def faint(axis: Any, x: Sequence[float], y: Sequence[float], how: Look) -> None:
+def faint(axis: Any, x: Sequence[float], y: Sequence[float], how: LineStyle) -> None:
     """One seed behind its mean."""
     axis.plot(x, y, color=how.colour, linewidth=0.7, alpha=0.3, zorder=1)
 
@@ -103,8 +103,8 @@ def plain(text: str) -> str:
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text).replace("$", r"\$")
 
 
-def legend(drawn: Figure, names: dict[str, Look]) -> None:
-    """One legend for all panels, below them: name -> look. A single name becomes none."""
+def legend(drawn: Figure, names: dict[str, LineStyle]) -> None:
+    """One legend for all panels, below them: name -> style. A single name becomes none."""
     from matplotlib.lines import Line2D
 
     if len(names) < 2:

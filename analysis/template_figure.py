@@ -37,7 +37,9 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
 
     places = list(dict.fromkeys((start.model, start.benchmark) for start in untrained))
     left_out, places = len(places) - PANELS, places[:PANELS]
-    looks = palette.looks(sorted({start.template for start in untrained}, key=lambda name: (name != reference, name)))
+    line_styles = palette.line_styles(
+        sorted({start.template for start in untrained}, key=lambda name: (name != reference, name))
+    )
     trained = bool(((measured["kind"] == "train") & (measured["metric"] == "accuracy")).any())
     chances = measured[measured["metric"] == "chance"]
     across = 2 if trained else 1  # models that nobody trained have no curves
@@ -46,7 +48,7 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
         place_starts = [start for start in untrained if (start.model, start.benchmark) == (model, benchmark)]
         bars = drawn.axes[across * i]
         for at, start in enumerate(place_starts):
-            how = looks[start.template]
+            how = line_styles[start.template]
             bars.bar(at - 0.2, start.accuracy, 0.38, color=how.colour)
             bars.bar(at + 0.2, start.formatted, 0.38, color="white", edgecolor=how.colour, hatch="//")
             if start.low == start.low:
@@ -61,14 +63,14 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
         if not trained:
             continue
         against = drawn.axes[2 * i + 1]
-        _lines(against, measured, model, benchmark, looks)
+        _lines(against, measured, model, benchmark, line_styles)
         target = next((start.accuracy for start in place_starts if start.template == reference), None)
         if target is not None:
             against.axhline(target, color=palette.GREY, linewidth=1, linestyle="dashed")
         levels = chances[chances["benchmark"] == benchmark]["value"].unique().tolist()
         dotted = ", dotted: what guessing scores" if style.guessing(against, levels) else ""
         style.finish(against, "step", "accuracy", f"training; dashed: the reference before it{dotted}")
-    style.legend(drawn, {name or "unknown": how for name, how in looks.items()})
+    style.legend(drawn, {name or "unknown": how for name, how in line_styles.items()})
     more = f"; {left_out} more are in the table alone" if left_out > 0 else ""
     style.caption(
         drawn,
@@ -79,7 +81,7 @@ def draw(untrained: Sequence[Start], measured: pd.DataFrame, reference: str) -> 
     return drawn
 
 
-def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks: Mapping[str, Any]) -> None:
+def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, line_styles: Mapping[str, Any]) -> None:
     """Accuracy of the training runs of each template."""
     import numpy as np
 
@@ -91,7 +93,7 @@ def _lines(axis: Any, measured: pd.DataFrame, model: str, benchmark: str, looks:
         & (measured["model"] == model)
         & (measured["benchmark"] == benchmark)
     ]
-    for name, how in looks.items():
+    for name, how in line_styles.items():
         template_rows = rows[rows["template"] == name]
         if template_rows.empty:
             continue

@@ -21,7 +21,7 @@ from zero.tracking.folder import AXES
 from zero.tracking.glossary import GLOSSARY
 from zero.tracking.journal import ACCURACY
 from zero.tracking.mlflow import TABLES
-from zero.tracking.palette import look
+from zero.tracking.palette import line_style
 from zero.tracking.store import SQLITE, import_mlflow, without_password
 
 MAIN = "comparison"  # the section of charts that is open; those of other metrics are closed
@@ -136,7 +136,7 @@ def colour_runs(client: Any, runs: Sequence[Any], axis: str) -> None:
     keep it."""
     values = sorted({run.data.params.get(axis, "") for run in runs})
     for value in values:
-        hue = look(values.index(value)).colour.removeprefix("#")
+        hue = line_style(values.index(value)).colour.removeprefix("#")
         for i, run in enumerate(run for run in runs if run.data.params.get(axis, "") == value):
             if COLOUR not in run.data.tags:
                 paler = 0.22 * (i % 3)

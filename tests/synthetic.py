@@ -116,12 +116,12 @@ def empty_store(folder: Path) -> str:
 @cache
 def _schema() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="schema-")
-    _kept.append(folder)
+    _open_folders.append(folder)
     create_schema(f"sqlite:///{folder.name}/mlflow.db")
     return Path(folder.name) / "mlflow.db"
 
 
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+_open_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 def answer(i: int, correct: bool) -> dict[str, object]:

@@ -147,3 +147,18 @@ def test_the_objective_needs_torch_alone() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_files_can_be_read_in_a_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 350
+
+
+# words that say nothing of a value; the noun for it does
+RIDDLES = {"of", "said", "found", "made", "rest", "told", "begun", "part", "kept"}
+
+
+def test_variables_and_parameters_are_nouns() -> None:
+    riddles = []
+    for folder in ("zero", "launch", "analysis", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else None
+                if name in RIDDLES:
+                    riddles.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert not riddles

@@ -40,7 +40,7 @@ def without_overlong_prompts(
         )
         raise InputError("sampling.max_tokens", sampling.max_tokens, remedy)
     note = f"dropped {len(long)} rows whose prompts leave less than {sampling.max_tokens} tokens: {', '.join(long)}"
-    return questions.dropping(frozenset(long), note) if long else questions
+    return questions.drop_rows(frozenset(long), note) if long else questions
 
 
 def check_context(bench: Benchmark, template: AnyTemplate, tokenizer: Any, context: int) -> None:

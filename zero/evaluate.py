@@ -93,7 +93,7 @@ def measure(
     answers so far saved."""
     from zero.benchmark import evaluate_in_parts
     from zero.build import build_evaluation
-    from zero.models.weights import watched
+    from zero.models.weights import hash_weights
 
     model, tokenizer, engine, benchmarks = build_evaluation(config, sets, start, template, reward)
     provenance.note(run_dir, start)
@@ -105,7 +105,7 @@ def measure(
         folder.mkdir(exist_ok=True)
         digest = hashlib.sha256(str(config["rollout"].get("model")).encode() if remote else b"")
         weights = () if remote else subjects.weights_at(config, model, path)
-        engine.sync(watched(weights, digest), version=step or 0)
+        engine.sync(hash_weights(weights, digest), version=step or 0)
         run_folder.refuse_other_weights(folder, digest.hexdigest())
         results[step] = [
             evaluate_in_parts(

@@ -27,7 +27,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EN
 POLL = 0.2  # seconds between two tries of a process that waits
 
 
-class Held(Exception):
+class LockTaken(Exception):
     """Another process has the lock. The text says which, as far as that is known."""
 
 
@@ -122,7 +122,7 @@ def _wait_for(handle: int, guard: Path, on_wait: Callable[[str], None] | None) -
         if not owner:
             return
         if on_wait is None:
-            raise Held(owner)
+            raise LockTaken(owner)
         if not announced:
             on_wait(owner)
             announced = True

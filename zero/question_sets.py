@@ -34,7 +34,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     if pass_rates:
         sets[training] = pass_rates.select(sets[training])
     had_rows = bool(sets[training].rows.train)
-    sets[training] = questions = sets[training].without(tested)
+    sets[training] = questions = sets[training].drop_tested(tested)
     if not questions.rows.train:
         why = "each of its questions is tested, too" if had_rows else questions.rows.whereabouts()
         remedy = "other benchmarks, or other questions" if had_rows else "a lower heldout, or more questions"

@@ -300,7 +300,7 @@ def refuse_without_checkpoints(result: Mapping[str, Any] | None, run_dir: Path) 
 def read_yaml(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """The content of a yaml file of a run folder. InputError if it cannot be read or lacks one of `keys`."""
     try:
-        stored = configs.read_kept(path)
+        stored = configs.read_config(path)
         if not isinstance(stored, dict) or not stored or any(key not in stored for key in keys):
             raise ValueError(f"it has no {', '.join(keys)}" if keys else "it holds no settings")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:

@@ -122,23 +122,25 @@ def mean_interval(
     return low + (high - low) * ends[0], low + (high - low) * ends[1]
 
 
-def ratio_interval(part_P: Sequence[float], whole_P: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of the share sum(part) / sum(whole), with part_P of whole_P of each question: Wilson's interval for the
+def ratio_interval(
+    numerator_P: Sequence[float], denominator_P: Sequence[float], level: float = 0.95
+) -> tuple[float, float]:
+    """(low, high) of the share sum(numerator) / sum(denominator), with one of each per question: Wilson's interval for the
     effective number of questions, the number of wholly right or wrong ones that would scatter as much.
 
-    That number is P / d, where d is the variance of the share between questions (of the residuals part - share * whole, in
-    units of the mean whole) over the variance of wholly right or wrong ones. z^2 / 2 questions wholly right and as many wholly
-    wrong are added, so that few questions that happen to be alike do not count as many [Agresti and Coull 1998 add them for
-    the mean]. ValueError if `whole` sums to 0, or if level is not within (0, 1).
+    That number is P / d, where d is the variance of the share between questions (of the residuals numerator - share *
+    denominator, in units of the mean denominator) over the variance of wholly right or wrong ones. z^2 / 2 questions wholly
+    right and as many wholly wrong are added, so that few questions that happen to be alike do not count as many [Agresti and
+    Coull 1998 add them for the mean]. ValueError if the denominators sum to 0, or if level is not within (0, 1).
     """
-    part, whole = np.asarray(part_P, dtype=np.float64), np.asarray(whole_P, dtype=np.float64)
-    if not 0 < level < 1 or part.shape != whole.shape or part.ndim != 1 or not whole.sum() > 0:
+    numerator, denominator = np.asarray(numerator_P, dtype=np.float64), np.asarray(denominator_P, dtype=np.float64)
+    if not 0 < level < 1 or numerator.shape != denominator.shape or numerator.ndim != 1 or not denominator.sum() > 0:
         raise ValueError(f"level {level} must lie within (0, 1), and there must be something of which a share is taken")
-    z, count = NormalDist().inv_cdf((1 + level) / 2), part.size
-    share = min(1.0, max(0.0, float(part.sum() / whole.sum())))
-    part, whole = part / whole.mean(), whole / whole.mean()
-    middle = (part.sum() + z**2 / 2) / (count + z**2)
-    squares = ((part - middle * whole) ** 2).sum() + z**2 / 2 * (middle**2 + (1 - middle) ** 2)
+    z, count = NormalDist().inv_cdf((1 + level) / 2), numerator.size
+    share = min(1.0, max(0.0, float(numerator.sum() / denominator.sum())))
+    numerator, denominator = numerator / denominator.mean(), denominator / denominator.mean()
+    middle = (numerator.sum() + z**2 / 2) / (count + z**2)
+    squares = ((numerator - middle * denominator) ** 2).sum() + z**2 / 2 * (middle**2 + (1 - middle) ** 2)
     number = count * middle * (1 - middle) / (squares / (count + z**2))
     center = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))

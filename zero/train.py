@@ -118,11 +118,11 @@ def train_and_close(
         outcome["status"], all_ranks_stop = "preempted", isinstance(error, Preempted)
         raise
     except LeaseLost:
-        outcome["status"] = "gave way"
+        outcome["status"] = "lease lost"
         raise
     finally:
         outcome |= {"steps": steps_done(built_run.dir), "seconds": round(time.perf_counter() - start, 1)}
-        if built_run.world.is_main and outcome["status"] != "gave way":  # then the folder is another process's
+        if built_run.world.is_main and outcome["status"] != "lease lost":  # then the folder is another process's
             close(built_run.dir, built_run.trackers, outcome, curves=settings.current["curves"])
         if outcome["status"] in ("finished", "preempted") and all_ranks_stop:  # else shutdown would wait for ever
             built_run.world.shutdown()

@@ -89,13 +89,13 @@ def corrected(name: str, claims: Sequence[Any]) -> tuple[Any, ...]:
     except InputError:
         return tuple(claims)
 
-    def now(claim: Any) -> Any:
+    def with_todays_text(claim: Any) -> Any:
         if not isinstance(claim, dict):
             return claim
         same = next((entry for entry in today if all(entry.get(key) == claim.get(key) for key in COUNTED)), {})
         return claim | {key: same[key] for key in ("text", "every", "seen") if key in same}
 
-    return tuple(map(now, claims))
+    return tuple(map(with_todays_text, claims))
 
 
 def cells_of(places: Sequence[Path | str], name: str) -> tuple[str, ...]:

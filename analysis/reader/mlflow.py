@@ -25,7 +25,7 @@ from zero.tracking.store import SQLITE, absolute, import_mlflow, without_passwor
 STATUS = {"FINISHED": "finished", "KILLED": "preempted", "FAILED": "failed", "RUNNING": "running"}
 # Runs of a search, runs of a bulk call, points of its reply: MLflow's limits
 A_PAGE, A_CALL, A_REPLY = 1000, 100, 25000
-OURS = ("kind", "zero.token")  # tags of which a run of this suite has one
+RUN_TAGS = ("kind", "zero.token")  # tags of which a run of this suite has one
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 Point = tuple[str, int, float]  # metric, step, value
@@ -39,7 +39,9 @@ def read_store(uri: str, wanted: Callable[[str], bool]) -> list[tuple[Run, Journ
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         runs_read = list(_search(client, experiments))
         runs = [
-            run for run in runs_read if run.data.tags.get("kind", "train") == "train" and set(OURS) & set(run.data.tags)
+            run
+            for run in runs_read
+            if run.data.tags.get("kind", "train") == "train" and set(RUN_TAGS) & set(run.data.tags)
         ]
         names = sorted({name for run in runs for name in run.data.metrics if wanted(name)})
         points = _points(client, uri, [run.info.run_id for run in runs], names)

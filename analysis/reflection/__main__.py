@@ -216,7 +216,7 @@ def as_finding(findings: Findings) -> Finding:
     return Finding(draw(findings.tables), findings.tables["reflection"], findings.text)
 
 
-def stored(folder: Path) -> Findings:
+def read_findings(folder: Path) -> Findings:
     """What `write` left in a folder. InputError if it is not all there."""
     import pandas as pd
 

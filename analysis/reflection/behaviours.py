@@ -147,7 +147,7 @@ def _none(rng: random.Random, meta: Mapping[str, Any]) -> str:
 
 def _confirms(rng: random.Random, meta: Mapping[str, Any]) -> str:
     value = values_of(meta)[-1]
-    first = _part(rng, meta) if rng.random() < 0.25 else _work(rng, meta, right=True)
+    first = _unfinished_work(rng, meta) if rng.random() < 0.25 else _work(rng, meta, right=True)
     whole = "=" in first and len(_STEP.findall(first)) == len(meta["steps"])
     again = f"\nYes, it is {value}." if whole and rng.random() < 0.3 else _work(rng, meta, right=True)
     return first + (_final(rng, meta) if whole and rng.random() < 0.3 else "") + _doubt(rng) + again + _final(rng, meta)
@@ -170,7 +170,7 @@ def _circles(rng: random.Random, meta: Mapping[str, Any]) -> str:
     for _ in range(rng.randint(0, 2)):
         text += _doubt(rng) + _work(rng, meta, right=False)
     if sound or rng.random() < 0.4:
-        return text + _doubt(rng) + _part(rng, meta)
+        return text + _doubt(rng) + _unfinished_work(rng, meta)
     wrong = _work(rng, meta, right=False)
     return text + _doubt(rng) + wrong + _final(rng, meta, int(_STEP.findall(wrong)[-1][3]))
 
@@ -209,7 +209,7 @@ def _work(rng: random.Random, meta: Mapping[str, Any], right: bool) -> str:
             return lines
 
 
-def _part(rng: random.Random, meta: Mapping[str, Any]) -> str:
+def _unfinished_work(rng: random.Random, meta: Mapping[str, Any]) -> str:
     """Right work that stops before its last step."""
     lines = _work(rng, meta, right=True).splitlines()
     return "\n".join(lines[: rng.randint(2, len(lines) - 1)])

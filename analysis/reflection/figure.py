@@ -48,7 +48,13 @@ def _shares(axis: Any, table: DataFrame, across: str, within: str) -> None:
         label = ", ".join(f"T = {v}" if isinstance(v, float) else str(v) for v in name)
         low, high = group["questions_low"].tolist(), group["questions_high"].tolist()
         style.line(
-            axis, group[across].tolist(), group["questions_share"].tolist(), palette.look(i), label, low=low, high=high
+            axis,
+            group[across].tolist(),
+            group["questions_share"].tolist(),
+            palette.line_style(i),
+            label,
+            low=low,
+            high=high,
         )
     axis.set_ylim(bottom=0)
     how = f", by {strictest(table)}" if within == "temperature" else ""
@@ -67,7 +73,7 @@ def _differences(axis: Any, table: DataFrame, across: str) -> None:
     steps = sorted({float(x) for x in table[across]}) if len(table) else []
     room = min((b - a for a, b in pairwise(steps)), default=1.0)
     for i, (name, group) in enumerate(groups):
-        how, shift = palette.look(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
+        how, shift = palette.line_style(i), 0.12 * room * (i - (len(groups) - 1) / 2)  # or bars would hide each other
         x = [float(value) + shift for value in group[across]]
         below = (group["difference"] - group["low"]).clip(lower=0).fillna(0.0)
         above = (group["high"] - group["difference"]).clip(lower=0).fillna(0.0)
@@ -95,7 +101,7 @@ def _behaviours(axis: Any, table: DataFrame, across: str) -> None:
         places, bottom = list(range(len(counts))), [0.0] * len(counts)
         for i, name in enumerate(NAMES):
             heights = (counts[name] / whole).tolist()
-            colour = palette.look(i).colour
+            colour = palette.line_style(i).colour
             axis.bar(places, heights, 0.7, bottom, color=colour, hatch=HATCHES[i], edgecolor="white", label=name)
             bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
         axis.set_xticks(places, [str(place) for place in counts.index])
@@ -111,7 +117,7 @@ def _keywords(axis: Any, table: DataFrame) -> None:
     counts = table.groupby("keyword")["responses"].sum().sort_values()
     counts = counts[counts > 0][-WORDS:]
     if len(counts):
-        axis.barh(range(len(counts)), counts.tolist(), color=palette.look(0).colour)
+        axis.barh(range(len(counts)), counts.tolist(), color=palette.line_style(0).colour)
         axis.set_yticks(range(len(counts)), counts.index.tolist())
     style.finish(axis, "responses", "", "keywords")
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def summary(runs: Runs, request: Request, every: Sequence[Experiment]) -> Markup | None:
     """Every claim in one figure, all of the page's together."""
-    from analysis.report.figures import again, finding_html
+    from analysis.report.figures import command_line, finding_html
 
     if not any(entry.claims for entry in every):
         return paragraph("No claims were written down before these runs: all that follows is exploration.", quiet=True)
-    return finding_html(experiments(runs, every), "claims with their intervals", again("experiments", request))
+    return finding_html(experiments(runs, every), "claims with their intervals", command_line("experiments", request))
 
 
 def experiment(

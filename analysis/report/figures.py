@@ -77,7 +77,7 @@ def _words(text: str) -> Markup:
     return body
 
 
-def again(name: str, request: Request, *more: str) -> str:
+def command_line(name: str, request: Request, *more: str) -> str:
     """The command line that asks a question again."""
     places = [shlex.quote(place) for place in request.places]
     by = ["--by", shlex.quote(",".join(request.by))] if request.by is not None else []
@@ -94,7 +94,7 @@ def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> Ma
     if not runs.runs or not wanted or (metrics is None and runs.steps.empty):
         return None
     finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
-    command = again("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
+    command = command_line("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
     return finding_html(finding, f"{', '.join(wanted)} against steps", command)
 
 
@@ -130,7 +130,7 @@ def _lengths(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup |
     levels = len(runs.runs) <= THIN
     finding = lengths(runs, None, by, request.window, levels)
     return finding_html(
-        finding, "lengths of responses", again("lengths", request, *([] if levels else ["--no-levels"]))
+        finding, "lengths of responses", command_line("lengths", request, *([] if levels else ["--no-levels"]))
     )
 
 
@@ -145,7 +145,7 @@ def _comparisons(runs: Runs, request: Request) -> Markup | None:
         if axis in along:
             continue
         name = f"{axis}={first},{second}"
-        command = again("compare", request, "--between", shlex.quote(name))
+        command = command_line("compare", request, "--between", shlex.quote(name))
         if "," in first + second or done >= COMPARISONS:
             left.append(command)
             continue
@@ -177,7 +177,7 @@ def templates(runs: Runs, request: Request, by: Sequence[str] | None) -> Markup 
 
     if len({run.axes.get("template") for run in (*runs.runs, *runs.evaluated)}) < 2:
         return None
-    return finding_html(template(runs, by=by), "accuracy by template", again("template", request))
+    return finding_html(template(runs, by=by), "accuracy by template", command_line("template", request))
 
 
 def coverage_of(runs: Runs, request: Request) -> Markup | None:
@@ -187,7 +187,7 @@ def coverage_of(runs: Runs, request: Request) -> Markup | None:
         return None
     from analysis.coverage import coverage
 
-    return finding_html(coverage(runs), "pass@k against temperature", again("coverage", request))
+    return finding_html(coverage(runs), "pass@k against temperature", command_line("coverage", request))
 
 
 def _reflection(request: Request) -> Markup | None:
@@ -200,7 +200,7 @@ def _reflection(request: Request) -> Markup | None:
         files = [folder / "reflection.csv", *folder.glob("*/reflection.csv"), *folder.glob("*/*/reflection.csv")]
         for file in sorted(path for path in files if path.is_file())[:REFLECTIONS]:
             try:
-                finding = reflection.as_finding(reflection.stored(file.parent))
+                finding = reflection.as_finding(reflection.read_findings(file.parent))
             except InputError as error:
                 body += paragraph(f"{file.parent.name}: {error}", quiet=True)
                 continue

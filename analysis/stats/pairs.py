@@ -44,7 +44,7 @@ class At:
         return sum(series[step] for step in steps) / len(steps) if steps else math.nan
 
 
-class Where(Protocol):
+class ValueRule(Protocol):
     """What is taken of a run: see At."""
 
     def chosen(self, shared: Iterable[int]) -> list[int]: ...
@@ -221,7 +221,7 @@ def pairs(
     wanted: Between,
     known: Mapping[tuple[str, str], Series],
     metric: str,
-    where: Where,
+    where: ValueRule,
 ) -> tuple[list[Pair], int]:
     """The pairs of one metric, and how many have no value where it is wanted."""
     first, second = sides
@@ -242,7 +242,7 @@ def pairs(
 
 
 def singles(
-    subjects: Sequence[Run], known: Mapping[tuple[str, str], Series], metric: str, where: Where
+    subjects: Sequence[Run], known: Mapping[tuple[str, str], Series], metric: str, where: ValueRule
 ) -> tuple[list[Pair], list[str], list[str]]:
     """As `pairs`, of runs by themselves: (values, runs without one, remarks)."""
     axes = list(dict.fromkeys(axis for run in subjects for axis in run.axes))

@@ -58,10 +58,10 @@ class Verdict:
 
 def judge(runs: Runs, claims: Sequence[Claim]) -> list[Verdict]:
     """A verdict for each claim of a page, in their order. Never fails: what the runs cannot say is undecided."""
-    return together([verdict(runs, claim) for claim in claims])
+    return adjust_for_page([verdict(runs, claim) for claim in claims])
 
 
-def together(alone: Sequence[Verdict]) -> list[Verdict]:
+def adjust_for_page(alone: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of one page: each accounts for all of them, those without runs too."""
     from analysis.stats.intervals import holm
 
@@ -161,7 +161,7 @@ def decide(claim: Claim, measured: Estimate) -> tuple[str, str, float | None]:
 
 
 @dataclass(frozen=True)
-class When:
+class ClaimWindow:
     """What a claim takes of a run, of the steps that both runs of a pair have: see analysis/stats/claims.py."""
 
     text: str
@@ -198,7 +198,7 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
     """The effect over seeds, and remarks on it."""
     from analysis.stats.intervals import difference, over_seeds
 
-    statistic, when = claim.statistic, When(claim.statistic.when)
+    statistic, when = claim.statistic, ClaimWindow(claim.statistic.when)
     if statistic.axis:
         wanted = sides_between(ended, statistic.axis, *statistic.values)
         sides = sides_of(ended, wanted)

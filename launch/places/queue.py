@@ -19,7 +19,7 @@ from launch.sweep.files import Sweep
 from launch.sweep.states import Status
 from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.files import read_json, write_json
-from zero.lock import Held, lock
+from zero.lock import LockTaken, lock
 
 UNSUBMITTED = "unsubmitted.json"  # a file of the sweep
 HALTED = "halted"  # a file of the sweep: why launch/places/guard.sh took it out of the queue
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with lock(folder / LOCK):
             count = fill(folder, leaving=os.environ.get("ZERO_CELL_JOB", ""))
-    except Held:
+    except LockTaken:
         return 0
     print(f"{count} cells submitted, {len(read_unsubmitted(folder))} wait for room in the queue")
     return 0
@@ -170,7 +170,7 @@ def submission_lock(folder: Path) -> Iterator[None]:
     try:
         with lock(folder / LOCK):
             yield
-    except Held as error:
+    except LockTaken as error:
         raise InputError("SWEEP", folder, f"{error} submits cells of it now; wait for it") from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.config.aliases import LAUNCHER
-from zero.config.suggest import near
+from zero.config.suggest import nearest_names
 from zero.errors import InputError
 
 GUARD = Path(__file__).resolve().parent / "guard.sh"
@@ -101,7 +101,7 @@ class Settings:
 def suggestion(key: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' with the known setting that others call `key`, or that is spelled like it; "" without one."""
     word = key.lower().replace("-", "_").removeprefix("slurm_")
-    names = [name for name in (word, *LAUNCHER.get(word, ())) if name in known] or near(word, list(known))
+    names = [name for name in (word, *LAUNCHER.get(word, ())) if name in known] or nearest_names(word, list(known))
     return f"; did you mean {' or '.join(names)}?" if names else ""
 
 

@@ -16,7 +16,17 @@ from analysis.reader.runs import read
 from analysis.stats import claims
 from analysis.stats.claims import Claim, Statistic
 from analysis.stats.intervals import FEW, Estimate, over_seeds
-from analysis.stats.verdicts import NOT_SHOWN, REDRAWN, SHOWN, UNDECIDED, Verdict, decide, judge, together, verdict
+from analysis.stats.verdicts import (
+    NOT_SHOWN,
+    REDRAWN,
+    SHOWN,
+    UNDECIDED,
+    Verdict,
+    adjust_for_page,
+    decide,
+    judge,
+    verdict,
+)
 from zero.errors import InputError
 
 GOOD: dict[str, Any] = {
@@ -93,13 +103,13 @@ def judged(ps: list[float | None]) -> list[Verdict]:
 
 def test_a_page_of_claims_shows_less_than_its_claims_one_by_one() -> None:
     ps = [0.001, 0.02, 0.004, 0.3, None]
-    result = together(judged(ps))
+    result = adjust_for_page(judged(ps))
     assert [one.word for one in result] == [SHOWN, UNDECIDED, SHOWN, UNDECIDED, UNDECIDED]
     assert [one.adjusted for one in result[:4]] == pytest.approx([0.005, 0.06, 0.016, 0.6]) and result[
         4
     ].adjusted is None
     assert "among 5 claims" in result[1].why and {one.family for one in result} == {5}
-    assert together(judged([0.02]))[0].word == SHOWN
+    assert adjust_for_page(judged([0.02]))[0].word == SHOWN
 
 
 def test_one_page_in_forty_shows_something_where_there_is_no_effect() -> None:
@@ -109,7 +119,7 @@ def test_one_page_in_forty_shows_something_where_there_is_no_effect() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(1.0, 1.0, size=(2000, 20, 5))
     ps = t.sf((values.mean(-1) - 1.0) / (values.std(-1, ddof=1) / 5**0.5), 4)
-    pages = [any(one.word == SHOWN for one in together(judged(list(page)))) for page in ps.tolist()]
+    pages = [any(one.word == SHOWN for one in adjust_for_page(judged(list(page)))) for page in ps.tolist()]
     assert 0.015 < np.mean(pages) < 0.036 and (ps <= 0.025).any(axis=1).mean() > 0.3
 
 

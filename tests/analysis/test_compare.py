@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare import compare, main, over
+from analysis.compare import compare, difference_over_seeds, main
 from analysis.reader.runs import read
 from analysis.stats.pairs import Pair, as_listed
 from analysis.style import svg
@@ -81,7 +81,7 @@ def test_false_positives_stay_at_the_level_of_the_test() -> None:
     for _ in range(200):
         values = rng.normal(0, 3, size=(10, 1)) + rng.normal(0, 1, size=(10, 2))
         pairs = [Pair("", str(i), "", first, second, (1,)) for i, (first, second) in enumerate(values.tolist())]
-        result = over(pairs)[0]
+        result = difference_over_seeds(pairs)[0]
         assert result.p is not None and result.difference.low is not None and result.difference.high is not None
         hits += result.p < 0.05
         covered += result.difference.low <= 0 <= result.difference.high

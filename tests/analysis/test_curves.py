@@ -28,7 +28,7 @@ from tests.analysis.test_runs import make
 from tests.conftest import ROOT
 from zero.errors import InputError
 from zero.tracking import journal
-from zero.tracking.palette import COLOURS, look, looks
+from zero.tracking.palette import COLOURS, line_style, line_styles
 
 
 @pytest.fixture(scope="module")
@@ -205,16 +205,18 @@ def test_empty_and_odd_panels_are_drawn(tmp_path: Path) -> None:
     panels = figure(2, 1)
     finish(panels.axes[0], "step", "tokens")
     odd = "price=$5 \\frac{ & <b> \x00 $"  # no mathematics, no markup
-    line(panels.axes[1], [0, 1, 2], [1.0, math.nan, 2.0], look(0), odd, [0.5, math.nan, 1.0], [1.5, math.nan, 3.0])
+    line(
+        panels.axes[1], [0, 1, 2], [1.0, math.nan, 2.0], line_style(0), odd, [0.5, math.nan, 1.0], [1.5, math.nan, 3.0]
+    )
     finish(panels.axes[1], "step", "tokens", odd)
-    legend(panels, looks(["a", odd]))
+    legend(panels, line_styles(["a", odd]))
     caption(panels, odd)
     texts = [
         "".join(node.itertext()).strip() for node in ET.fromstring(svg(panels)).iter() if node.tag.endswith("}text")
     ]
     assert "no data" in texts
     assert sum(text == odd.replace("\x00", "?") for text in texts) >= 3
-    kinds = looks([f"group {i}" for i in range(24)])
+    kinds = line_styles([f"group {i}" for i in range(24)])
     assert len({(k.colour, str(k.dashes), k.marker) for k in kinds.values()}) == 24
     assert len({k.colour for k in list(kinds.values())[:8]}) == len(COLOURS)
 

@@ -17,7 +17,7 @@ from analysis.coverage import main as coverage
 from analysis.reader.runs import read
 from analysis.reflection import __main__ as reflection
 from analysis.reflection import tables
-from analysis.reflection.__main__ import is_setting, responses_of, settings_of, stored
+from analysis.reflection.__main__ import is_setting, read_findings, responses_of, settings_of
 from analysis.reflection.judge import Instruction
 from tests.analysis.test_coverage import evaluation
 from tests.analysis.test_judge import chat
@@ -259,9 +259,9 @@ def test_responses_without_reflection_are_no_error(tmp_path: Path) -> None:
     findings = reflection.examine(frame_of(("p", "x", True)), KEYWORDS, {}, None, instructions, traces=0)
     assert "What reflection does:\nnone" in findings.text and "no effect of reflecting" in findings.text
     assert reflection.write(findings, tmp_path).read_text().count("no data") >= 2
-    assert stored(tmp_path).text == findings.text
+    assert read_findings(tmp_path).text == findings.text
     with pytest.raises(InputError, match="holds no tables"):
-        stored(tmp_path / "none")
+        read_findings(tmp_path / "none")
 
 
 # -------------------------------------------------------------------------------------------------------- real answers
@@ -300,7 +300,7 @@ def test_the_nano_model_over_temperatures_and_its_judge(tmp_path: Path, capsys: 
     assert sorted(table.loc[[(0.5, 1), (1.0, 1)], "pass"]) == pytest.approx(accuracies)
 
     assert reflection.main([*places, "traces=40", "--out", str(out)]) == 0
-    alone = stored(out)
+    alone = read_findings(out)
     reflections = alone.tables["reflection"]
     assert reflections[["temperature", "responses", "questions"]].to_numpy().tolist() == [[0.5, 32, 8], [1.0, 32, 8]]
     assert reflections["reflecting"].sum() > 0  # planted
@@ -324,7 +324,7 @@ def test_the_nano_model_over_temperatures_and_its_judge(tmp_path: Path, capsys: 
     right = both.tables["reflection_labellers"].set_index(["labeller", "truth"])["right"]
     assert right["judge", "circles"] == 1 and right["judge", "all"] == pytest.approx(0.2)
     assert right["rule", "all"] > 0.8 and 0 < right["cross", "reflects"] <= right["keyword", "reflects"]
-    assert again.text == both.text == stored(out).text
+    assert again.text == both.text == read_findings(out).text
 
 
 @pytest.mark.slow

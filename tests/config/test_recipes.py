@@ -26,7 +26,7 @@ def cost_of(name: str, gpus: int, card: str, *typed: str) -> CellCost:
 def test_every_published_model_has_the_recipe_of_its_size() -> None:
     for name, shape in SHAPES.items():
         (entry, _) = yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text())["defaults"]
-        assert entry["recipe"] == recipes.of_size(shape.parameters)["name"], name
+        assert entry["recipe"] == recipes.recipe_for_size(shape.parameters)["name"], name
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_only_what_the_kernels_know_goes_to_them(compiles: bool) -> None:
     finally:
         torch.set_num_threads(threads)
     assert not compiled.can_compile(model_of("wide").bfloat16().model)
-    Lora(rank=2, alpha=4, targets="all-linear").onto(model, 0)
+    Lora(rank=2, alpha=4, targets="all-linear").register_adapters(model, 0)
     assert not compiled.can_compile(model.base_model)
 
 
@@ -280,7 +280,7 @@ def test_adapters_anywhere_are_part_of_the_policy(targets: Any) -> None:
         model.config.tie_word_embeddings = False
         model.lm_head = torch.nn.Linear(64, 500, bias=False)
     before = Policy(copy.deepcopy(model), 1.0, 500, autocast=False)
-    adapters = Lora(4, 8, targets).onto(model, 0)
+    adapters = Lora(4, 8, targets).register_adapters(model, 0)
     with torch.no_grad():
         for layer in adapters.layers.values():
             layer.lora_B["default"].weight.normal_(std=0.5)

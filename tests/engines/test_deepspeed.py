@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
-from tests.engines.zero_ranks import LORA, PLAYED, Trained, make, on, save_and_export, train, weights
+from tests.engines.zero_ranks import LORA, PLAYED, TrainingRecord, make, on, save_and_export, train, weights
 from tests.learner.ranks import Ended, cases, play
 from zero.distributed import World
 from zero.learner.torch import TorchLearner
@@ -78,7 +78,7 @@ def one(folder: Path, two: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, Trained]:
+def alone() -> dict[str, TrainingRecord]:
     """The torch learner in this process."""
     return {
         "usual": train(make(TorchLearner, World())),
@@ -98,7 +98,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_five_updates_are_those_of_the_torch_learner(
-    one: dict[str, Any], two: list[dict[str, Any]], alone: dict[str, Trained]
+    one: dict[str, Any], two: list[dict[str, Any]], alone: dict[str, TrainingRecord]
 ) -> None:
     """Gradients, parameters and metrics; with a KL, a clip that binds and weight decay; cut into rows or not, offloaded,
     checkpointed, with the head in chunks of which the ranks need different numbers."""
@@ -107,7 +107,7 @@ def test_five_updates_are_those_of_the_torch_learner(
         for name, values in rank["trained"].items():
             if name.startswith("bfloat16"):
                 continue
-            trained, expected = Trained(**values), alone["untied" if name == "untied" else "usual"]
+            trained, expected = TrainingRecord(**values), alone["untied" if name == "untied" else "usual"]
             largest = max(float(g.abs().max()) for g in expected.gradient.values())
             assert largest_difference(trained.gradient, expected.gradient) <= 1e-5 * largest, name
             assert largest_difference(trained.weights, expected.weights) <= 1e-5, name
@@ -118,11 +118,13 @@ def test_five_updates_are_those_of_the_torch_learner(
     assert seen == 6 + 2 * 11
 
 
-def test_bfloat16_stays_within_what_its_digits_allow(two: list[dict[str, Any]], alone: dict[str, Trained]) -> None:
+def test_bfloat16_stays_within_what_its_digits_allow(
+    two: list[dict[str, Any]], alone: dict[str, TrainingRecord]
+) -> None:
     """8 bits of mantissa: 2^-8 of a weight, and five steps of 1e-3 whose direction rounding may turn."""
     for rank in two:
         for stage in ("1", "2", "3", "3, checkpointing"):
-            trained = Trained(**rank["trained"][f"bfloat16 {stage}"])
+            trained = TrainingRecord(**rank["trained"][f"bfloat16 {stage}"])
             assert all(w.dtype == torch.bfloat16 for w in trained.weights.values())
             for theirs in (alone["bfloat16"], alone["usual"]):
                 for name, weight in theirs.weights.items():

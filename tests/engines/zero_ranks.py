@@ -54,7 +54,7 @@ PLAYED: dict[int, dict[str, tuple[int, ...]]] = {
 
 
 @dataclass
-class Trained:
+class TrainingRecord:
     """Five updates of one learner."""
 
     gradient: dict[str, Tensor] = field(default_factory=dict)  # of the first update, before clipping
@@ -88,11 +88,11 @@ def weights(learner: Learner) -> dict[str, Tensor]:
     return {name: w.detach().clone() for name, w in learner.weights()}
 
 
-def train(learner: Any, updates: int = 5, head_tokens: int | None = None) -> Trained:
+def train(learner: Any, updates: int = 5, head_tokens: int | None = None) -> TrainingRecord:
     """What so many updates with a KL, a clip that binds and weight decay do."""
     policy = learner.engine.module if isinstance(learner, DeepSpeedLearner) else learner.policy
     policy.head_tokens = head_tokens or policy.head_tokens
-    batch, ended, began = referred(learner), Trained(), 0.0
+    batch, ended, began = referred(learner), TrainingRecord(), 0.0
     for u in range(updates):
         if u == 0:
             catch(learner, ended.gradient)
@@ -112,7 +112,9 @@ def catch(learner: Any, into: dict[str, Tensor]) -> None:
         step = learner.engine.step
 
         def seen() -> None:
-            into.update({name: safe_get_full_grad(p).detach().clone() for name, p in learner.shards.trained()})
+            into.update(
+                {name: safe_get_full_grad(p).detach().clone() for name, p in learner.shards.trainable_parameters()}
+            )
             learner.engine.step = step
             step()
 
@@ -128,7 +130,7 @@ def catch(learner: Any, into: dict[str, Tensor]) -> None:
         learner.trained._share_gradients = summed
 
 
-def variants(world: World) -> Iterator[tuple[str, Trained]]:
+def variants(world: World) -> Iterator[tuple[str, TrainingRecord]]:
     """Five updates of every kind of learner."""
     yield "torch", train(make(TorchLearner, world))
     for stage in (1, 2, 3):

@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Any, Task | None, float, str, bool]] = {
     "runs, the queue is slow": (lambda p: write_attempt(p), None, OLD + 5, "running", True),
     "gone without a word": (lambda p: write_attempt(p), None, NEW, "lost", False),
     "saved, never queued again": (lambda p: write_attempt(p, exit_code=75), None, NEW, "preempted", False),
-    "gave way to another copy": (lambda p: write_attempt(p, exit_code=76), task("RUNNING"), NEW, "running", True),
+    "lease lost to another copy": (lambda p: write_attempt(p, exit_code=76), task("RUNNING"), NEW, "running", True),
     "stopped by its user": (
         lambda p: (write_attempt(p, exit_code=75), files.ask_to_stop(p, "asked")), None, NEW, "stopped", False,
     ),

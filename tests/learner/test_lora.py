@@ -212,7 +212,7 @@ def test_impossible_adapters_are_one_clear_line(family: str, settings: Any, mess
     from tests.conftest import tiny_config
 
     with pytest.raises(InputError, match=message) as caught:
-        Lora(*settings).onto(AutoModelForCausalLM.from_config(tiny_config(family, 100)), 0)
+        Lora(*settings).register_adapters(AutoModelForCausalLM.from_config(tiny_config(family, 100)), 0)
     assert "\n" not in str(caught.value)
 
 

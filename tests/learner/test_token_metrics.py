@@ -51,7 +51,7 @@ def test_large_checkpoints_are_files_of_bounded_size(tmp_path: Path) -> None:
     store.write(tmp_path, "policy", tensors.items(), limit=100)  # bytes: two small ones to a file
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == [f"policy.{i}.safetensors" for i in (1, 2, 3, 4)] + ["policy.safetensors"]
-    for stored in (dict(store.read(tmp_path, "policy")), dict(store.expected(tmp_path, "policy", tensors))):
+    for stored in (dict(store.read(tmp_path, "policy")), dict(store.read_checked(tmp_path, "policy", tensors))):
         assert stored.keys() == tensors.keys() and all(torch.equal(stored[k], v) for k, v in tensors.items())
     assert list(dict(store.read(tmp_path, "policy", "ge"))) == ["large"]
 
@@ -60,5 +60,5 @@ def test_large_checkpoints_are_files_of_bounded_size(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, names: list[str]) -> None:
     store.write(tmp_path, "policy", {"t0": torch.zeros(1), "t1": torch.zeros(1)}.items())
     with pytest.raises(InputError, match="is of another model or learner") as caught:
-        list(store.expected(tmp_path, "policy", names))
+        list(store.read_checked(tmp_path, "policy", names))
     assert "\n" not in str(caught.value)

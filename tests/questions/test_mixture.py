@@ -120,12 +120,12 @@ def test_what_one_source_holds_out_no_other_trains_on() -> None:
 
 def test_without_tested_rows_the_shares_stay() -> None:
     mixture = mix({"a": 1, "b": 1}, train=4)
-    reduced = mixture.without({"bench": [Question("A  1?", ("1",), "other")]})
+    reduced = mixture.drop_tested({"bench": [Question("A  1?", ("1",), "other")]})
     assert [q.id for q in reduced.rows.train] == [q.id for q in mixture.rows.train if q.id != "a/a-1"]
     assert Counter(map(source_of, reduced.batch(0, 12, 0))) == {"a": 6, "b": 6}
     assert "dropped 1 row that is a question of bench: a/a-1" in reduced.rows.notes
     with pytest.raises(InputError, match=r"questions\.sources\.a=a: has no question to train on"):
-        mixture.without({"bench": questions("a", 4)})
+        mixture.drop_tested({"bench": questions("a", 4)})
 
 
 def grade(mixture: Mixture, extract: Callable[[str], str | None], pairs: Sequence[tuple[Question, str]]) -> list[Any]:

@@ -40,7 +40,7 @@ from zero.template import last_boxed
 
 QUESTION = Question("Use 3, 5, 2 to make 16.", ("16",), "q", meta={"numbers": [3, 5, 2], "target": 16})
 WRONG, RIGHT, NONE = "\\boxed{3+5+2}", "\\boxed{2*(3+5)}", "I do not know"
-SAID = "your formula equals 10, not 16"
+FEEDBACK = "your formula equals 10, not 16"
 EOS, IM_END = 0, 3
 
 
@@ -110,7 +110,7 @@ def lengths(tokenizer: Any, *texts: str) -> list[int]:
 
 def test_attempts_and_messages_are_one_completion_whose_mask_marks_sampled_tokens(tokenizer: Any) -> None:
     got = episode(feedback(tokenizer, NONE, WRONG, RIGHT))
-    turns = ["\nNo: no formula was found in the form that was asked for\n", f"\nNo: {SAID}\n"]
+    turns = ["\nNo: no formula was found in the form that was asked for\n", f"\nNo: {FEEDBACK}\n"]
     assert got.attempts == (NONE, WRONG, RIGHT) and got.final_text == RIGHT and got.finished
     assert got.text == f"{NONE}<|endoftext|>{turns[0]}{WRONG}<|endoftext|>{turns[1]}{RIGHT}"
     assert tokenizer.decode(got.ids[:-1]) == got.text and got.ids[-1] == EOS
@@ -153,7 +153,7 @@ def test_it_ends_when_right_or_out_of_attempts(
 def test_an_episode_shares_one_budget(
     tokenizer: Any, bound: str, spare: int, attempts: tuple[str, ...], finished: bool
 ) -> None:
-    wrong, turn, right = lengths(tokenizer, WRONG, f"\nNo: {SAID}\n", RIGHT)
+    wrong, turn, right = lengths(tokenizer, WRONG, f"\nNo: {FEEDBACK}\n", RIGHT)
     least = lengths(tokenizer, "\\boxed")[0]
     budget = min(wrong + 1 + turn + least + spare, wrong + 1 + turn + right + 1)  # at most exactly what it takes
     context = len(tokenizer.encode(QUESTION.text)) + budget if bound == "context" else 512
@@ -198,7 +198,7 @@ def test_braces_and_hostile_texts_are_only_text(tokenizer: Any) -> None:
     question = replace(QUESTION, text="{message} \\frac{1}{2}?")
     engine = feedback(tokenizer, WRONG, RIGHT, turn="{question} {message}!")
     [[got]] = engine.generate([prompt(tokenizer, question)], 1, Sampling(100, stop_ids=(EOS,)))
-    assert f"<|endoftext|>{{message}} \\frac{{1}}{{2}}? {SAID}!{RIGHT}" in got.text
+    assert f"<|endoftext|>{{message}} \\frac{{1}}{{2}}? {FEEDBACK}!{RIGHT}" in got.text
 
 
 def test_control_tokens_in_a_message_are_its_letters(tokenizer: Any) -> None:
@@ -271,7 +271,7 @@ def test_in_a_chat_the_message_is_the_users_turn(tokenizer: Any, end: int, closi
     chatty.chat_template = CHATML
     got = episode(feedback(chatty, WRONG, RIGHT, end=end, variables={}, prefill="<think>"))
     assert got.text == (
-        f"{WRONG}{closing}<|im_start|>user\nNo: {SAID}<|im_end|>\n<|im_start|>assistant\n<think>{RIGHT}"
+        f"{WRONG}{closing}<|im_start|>user\nNo: {FEEDBACK}<|im_end|>\n<|im_start|>assistant\n<think>{RIGHT}"
     )
     assert [got.ids[i] for i in range(len(got.ids)) if got.action_mask[i]].count(end) == 2
 

@@ -45,7 +45,7 @@ from zero.config.overrides import (
     quoted,
     tidied,
 )
-from zero.config.suggest import near
+from zero.config.suggest import nearest_names
 from zero.errors import InputError
 from zero.files import write_atomically
 from zero.paths import CONF, conf_file
@@ -103,7 +103,7 @@ def check_reward(reward: Mapping[str, Any]) -> None:
         if not isinstance(term, Mapping) or "function" not in term:
             setting, value = next(iter(term.items()), ("", "{}")) if isinstance(term, Mapping) else ("", term)
             defined = [known for known, each in terms.items() if isinstance(each, Mapping) and "function" in each]
-            close = near(name, defined)[:1] if setting else []
+            close = nearest_names(name, defined)[:1] if setting else []
             hint = f"; did you mean {TERMS}{close[0]}.{setting}?" if close else ""
             remedy = f"no such term of this reward{hint}; {key}.function=MODULE.FUNCTION adds one"
             raise InputError(f"{key}.{setting}" if setting else key, limits.typed(value), remedy)
@@ -320,7 +320,7 @@ def keep(config: Mapping[str, Any], path: Path) -> None:
     write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
-def read_kept(path: Path) -> Any:
+def read_config(path: Path) -> Any:
     """What `keep` wrote. OSError or an error of OmegaConf or yaml if it cannot be read."""
     return OmegaConf.to_container(OmegaConf.load(path))
 

@@ -22,7 +22,7 @@ from zero.config.compose import canonical, defaults, explained, select
 from zero.config.help import help_text
 from zero.config.identity import flatten
 from zero.config.naming import check_name
-from zero.config.overrides import doubled, key_of, options_of, parsed, tidied
+from zero.config.overrides import key_of, options_of, parsed, repeated_settings, tidied
 from zero.config.suggest import nearest
 from zero.errors import EXIT_FAILED, EXIT_INPUT, EXIT_LEASE_LOST, EXIT_PREEMPTED, Broken, InputError, Preempted
 from zero.paths import CONF
@@ -65,7 +65,7 @@ def _run(name: str, main: Callable[[], None]) -> None:
         launch = sweep_launcher(arguments.overrides)
         arguments = readable(name, arguments, several=arguments.multirun or launch is not None)
         if experiments.is_named(arguments.overrides):
-            arguments = of_experiment(name, arguments)
+            arguments = expand_experiment(name, arguments)
             launch = sweep_launcher(arguments.overrides)
         only_shown = arguments.hydra_help or arguments.info
         if not (only_shown or arguments.cfg) and launch:
@@ -128,7 +128,7 @@ def readable(name: str, arguments: Namespace, several: bool) -> Namespace:
     """The arguments in Hydra's grammar, also in sys.argv. InputError for several values without a sweep, and for settings of
     Hydra without an effect here."""
     typed = list(arguments.overrides)
-    for note in doubled(typed):
+    for note in repeated_settings(typed):
         print(note, file=sys.stderr)
     refuse_hydras_own(typed, arguments.multirun)
     texts = tidied(typed, several)
@@ -213,13 +213,13 @@ def errors_reported() -> Iterator[None]:
     try:
         yield
     except (InputError, Broken) as error:
-        failed(error)
+        report_failure(error)
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)
 
 
-def failed(error: InputError | Broken) -> None:
+def report_failure(error: InputError | Broken) -> None:
     """Print a job's error in one line, and exit; in a multirun record it and let the other cells run."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         print(f"error: {error}", file=sys.stderr)
@@ -252,7 +252,7 @@ def version() -> str:
     )
 
 
-def of_experiment(root: str, arguments: Namespace) -> Namespace:
+def expand_experiment(root: str, arguments: Namespace) -> Namespace:
     """The arguments of a command line that names experiments. A multirun becomes a sweep, on this machine by default; else the
     name is replaced by its one cell. InputError for several."""
     typed, named = arguments.overrides, experiments.expand(arguments.overrides)

@@ -41,7 +41,7 @@ def model_folder(path: str) -> str:
 
 
 OmegaConf.register_new_resolver(
-    "recipe", lambda path, key: recipes.of_path(path and model_folder(str(path)), key), replace=True
+    "recipe", lambda path, key: recipes.recipe_setting(path and model_folder(str(path)), key), replace=True
 )
 
 

@@ -81,7 +81,7 @@ def tidied(arguments: Sequence[str], several: bool) -> list[str]:
     return [tidy(argument, several) for argument in arguments]
 
 
-def doubled(arguments: Sequence[str]) -> list[str]:
+def repeated_settings(arguments: Sequence[str]) -> list[str]:
     """Notes on settings that are given twice, of which the last counts. InputError for a group given twice."""
     known: dict[str, str] = {}
     notes = []

@@ -28,15 +28,15 @@ def known() -> dict[str, dict[str, Any]]:
     return {recipe["name"]: recipe for recipe in sorted(recipes, key=lambda recipe: recipe["upto"])}
 
 
-def of_size(parameters: float) -> dict[str, Any]:
+def recipe_for_size(parameters: float) -> dict[str, Any]:
     """The recipe of a model with this many parameters."""
     return next((recipe for recipe in known().values() if parameters <= recipe["upto"]), list(known().values())[-1])
 
 
-def of_path(path: str | None, key: str) -> Any:
+def recipe_setting(path: str | None, key: str) -> Any:
     """A setting of the recipe of the model in a folder, or of a hub id."""
     count = parameters(path) if path else None
-    recipe = known()[UNKNOWN] if count is None else of_size(count)
+    recipe = known()[UNKNOWN] if count is None else recipe_for_size(count)
     if key == "max_tokens" and path and (context := _context(Path(path))):
         return min(recipe[key], context // 2)
     return recipe[key]

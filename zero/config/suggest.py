@@ -28,7 +28,7 @@ def suggestion(key: str, value: str, known: Sequence[str], groups: Mapping[str, 
     names = list(aliases)
     holding = [group for group, options in groups.items() if _option(value, options) and "/" not in group]
     if "." not in word and not aliases:
-        close = near(word, list(groups))
+        close = nearest_names(word, list(groups))
         names += [group for group in close if group in holding] + close
     if value and len(holding) <= 2:
         names += holding
@@ -106,7 +106,7 @@ def _spelled(word: str, last: str, known: Sequence[str]) -> list[str]:
     return names + [leaves[leaf] for leaf in close]
 
 
-def near(word: str, names: Sequence[str]) -> list[str]:
+def nearest_names(word: str, names: Sequence[str]) -> list[str]:
     """Names of a close spelling, then those that begin with the word or hold it, or that it holds."""
     close = difflib.get_close_matches(word, names, n=MOST, cutoff=CLOSE)
     if len(word) > 2:
@@ -119,5 +119,5 @@ def near(word: str, names: Sequence[str]) -> list[str]:
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """'; did you mean ...' among plain names."""
-    close = near(word.lower(), names)
+    close = nearest_names(word.lower(), names)
     return f"; did you mean {' or '.join(close)}?" if close else ""

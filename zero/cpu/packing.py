@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from zero.batching import micro_batches
-from zero.cpu import layers as compiled
+from zero.cpu import layers
 from zero.cpu.architectures import has_plain_layers
 from zero.records import Batch
 
@@ -195,9 +195,9 @@ def hidden_states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: boo
     cosine, sine = (table[0] for table in body.rotary_emb(x, packing.position_M[None]))  # [M, D], each half twice
     compute: Callable[..., Tensor]
     arguments: tuple[Any, ...]
-    if compiled.can_compile(body):
+    if layers.can_compile(body):
         half = cosine.shape[1] // 2
-        compute, arguments = compiled.layer, (torch.cat([cosine[:, :half], sine[:, :half]], dim=1), packing.segments_S4)
+        compute, arguments = layers.layer, (torch.cat([cosine[:, :half], sine[:, :half]], dim=1), packing.segments_S4)
     else:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         compute, arguments = _layer, ((cosine[:, None], sine[:, None]), padded(packing, dtype))

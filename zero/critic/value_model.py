@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zero.cpu import packing as packed
+from zero.cpu import packing
 from zero.distributed import World
 from zero.learner.optimizer import Optimizer
 from zero.learner.trainable import TrainableModule, update_metrics
@@ -86,15 +86,15 @@ class ValueModel:
 
     def _micro_batches(self, batch: Batch) -> list[Tensor]:
         """This rank's rows in micro-batches."""
-        packs = packed.can_pack(self.body, self.device)
-        return packed.split_rows(packs, batch, self.world.balanced_rows(batch.length_N), self.micro_tokens)
+        packs = packing.can_pack(self.body, self.device)
+        return packing.split_rows(packs, batch, self.world.balanced_rows(batch.length_N), self.micro_tokens)
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
         response = batch.mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            if packed.can_pack(self.body, batch.ids_NT.device):
-                hidden = packed.hidden_states(self.body, batch.ids_NT, batch.mask_NT)
+            if packing.can_pack(self.body, batch.ids_NT.device):
+                hidden = packing.hidden_states(self.body, batch.ids_NT, batch.mask_NT)
             else:
                 hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
         value = self.head(hidden.float())[:, 0]

@@ -54,7 +54,7 @@ class DeepSpeedLearner:
         self.optimizer, self.total_updates, self.micro_tokens = optimizer, setup.total_updates, micro_tokens
         self.device, self.world, self.updates, self.skipped = device, world, 0, 0
         self.dtype = torch.bfloat16 if autocast else torch.float32
-        self.adapters = lora.onto(setup.model, setup.seed) if lora else None
+        self.adapters = lora.register_adapters(setup.model, setup.seed) if lora else None
         self.model = prepared(setup.model, gradient_checkpointing)
         # autocast=False: the weights themselves are bfloat16
         policy = Policy(self.model, setup.temperature, setup.vocabulary, autocast=False)
@@ -69,8 +69,10 @@ class DeepSpeedLearner:
         self.engine = start(policy, optimizer, config, device, world)
         self.shards = Shards(self.engine, self.model, stage, world)
         if self.adapters and stage == 3:
-            self.shards.used_by({layer: self.adapters.used(layer) for layer in self.adapters.layers.values()})
-        for name, parameter in self.shards.trained() if exact else ():
+            self.shards.gather_for(
+                {layer: self.adapters.layer_parameters(layer) for layer in self.adapters.layers.values()}
+            )
+        for name, parameter in self.shards.trainable_parameters() if exact else ():
             if name in exact:
                 self.shards.set_master(parameter, exact.pop(name).to(device))  # DeepSpeed made its own from bfloat16
         copied = setup.keep_reference and self.adapters is None  # with adapters the base model is the initial policy
@@ -177,11 +179,11 @@ class DeepSpeedLearner:
     def _initial_policy(self) -> Iterator[None]:
         """The model holds the initial weights inside."""
         if self.adapters:
-            with self.adapters.off():
+            with self.adapters.disable():
                 yield
             return
         assert self.reference is not None, "the algorithm did not ask for a reference"
-        with self.shards.swapped(self.reference):
+        with self.shards.with_weights(self.reference):
             yield
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -200,11 +202,11 @@ class DeepSpeedLearner:
 
     def load(self, path: Path) -> None:
         self.shards.settle()
-        parameters = dict(self.shards.trained())
-        for name, value in store.expected(path, "policy", parameters):
+        parameters = dict(self.shards.trainable_parameters())
+        for name, value in store.read_checked(path, "policy", parameters):
             self.shards.set_master(parameters[name], value.to(self.device))
             self.shards.set_weight(parameters[name], value.to(self.device))
-        self.shards.written()
+        self.shards.synchronize()
         steps = [step for _, step in store.read(path, "policy_optimizer", ":step")]
         self.shards.begin_moments(max(steps, default=None))
         for moment in MOMENTS:

@@ -28,11 +28,11 @@ class Shards:
         self.sharded = stage == 3  # whether the weights themselves are sharded
         self.zero = engine.optimizer
 
-    def trained(self) -> Iterator[tuple[str, Parameter]]:
+    def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Names and parameters that have a master; tied ones once. At stage 3 the parameters have no data."""
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
-    def used_by(self, modules: Mapping[Any, Sequence[Tensor]]) -> None:
+    def gather_for(self, modules: Mapping[Any, Sequence[Tensor]]) -> None:
         """Have stage 3 gather these parameters for the forward pass of a module, besides the module's own."""
         from deepspeed.runtime.zero.partition_parameters import register_external_parameter
 
@@ -45,7 +45,7 @@ class Shards:
         if self.sharded:
             self.zero.parameter_offload.partition_all_parameters()
 
-    def written(self) -> None:
+    def synchronize(self) -> None:
         """Wait until writes to the weights are complete: stage 3 gathers on a CUDA stream of its own, which does not wait for
         the writing one. Immediate on a CPU."""
         if self.sharded:
@@ -76,7 +76,7 @@ class Shards:
         from deepspeed.utils import safe_get_full_fp32_param
 
         self.settle()
-        for name, parameter in self.trained():
+        for name, parameter in self.trainable_parameters():
             yield name, safe_get_full_fp32_param(parameter)
 
     def moments(self) -> Iterator[tuple[str, Tensor]]:
@@ -87,7 +87,7 @@ class Shards:
         states = [
             self.zero.optimizer.state[flat] for flat in self._flat_parameters() if flat in self.zero.optimizer.state
         ]
-        for name, parameter in self.trained() if states else ():
+        for name, parameter in self.trainable_parameters() if states else ():
             for moment in MOMENTS:
                 yield f"{name}:{moment}", safe_get_full_optimizer_state(parameter, moment)
             yield f"{name}:step", states[0]["step"].clone()
@@ -104,7 +104,7 @@ class Shards:
 
     @torch.no_grad()
     def set_weight(self, parameter: Parameter, value: Tensor) -> None:
-        """Set this rank's shard of a weight of the forward pass; call `settle` before, and `written` at the end."""
+        """Set this rank's shard of a weight of the forward pass; call `settle` before, and `synchronize` at the end."""
         if self.sharded:
             parameter.ds_tensor.data.copy_(self._shard(parameter, value))  # type: ignore[attr-defined]
         else:
@@ -137,18 +137,18 @@ class Shards:
         self.settle()
         shards = {name: self._local(p).detach() for name, p in self.model.named_parameters()}
         copied = {name: t.clone() if device is None else t.to(device, copy=True) for name, t in shards.items()}
-        self.written()
+        self.synchronize()
         return copied
 
     @contextlib.contextmanager
-    def swapped(self, copies: dict[str, Tensor]) -> Iterator[None]:
+    def with_weights(self, copies: dict[str, Tensor]) -> Iterator[None]:
         """Inside, the weights are the `copies`."""
         self.settle()
         current = {name: self._local(p).data for name, p in self.model.named_parameters()}
         try:
             for name, parameter in self.model.named_parameters():
                 self._local(parameter).data = copies[name].to(current[name].device)
-            self.written()
+            self.synchronize()
             yield
         finally:
             self.settle()

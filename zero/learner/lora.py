@@ -49,7 +49,7 @@ class Lora:
         if not self.alpha > 0:
             raise InputError("learner.lora.alpha", self.alpha, "must be above 0")
 
-    def onto(self, model: Any, seed: int) -> Adapters:
+    def register_adapters(self, model: Any, seed: int) -> Adapters:
         """Put adapters on a causal language model of transformers, in place, and freeze all else. InputError if `targets`
         matches no linear layer, or one whose weight is shared."""
         from peft import LoraConfig, inject_adapter_in_model
@@ -114,7 +114,7 @@ class Adapters:
                 yield name, merged.to(dtype or weight.dtype, copy=bool(whole and not layer))
 
     @contextlib.contextmanager
-    def off(self) -> Iterator[None]:
+    def disable(self) -> Iterator[None]:
         """Inside, the model is the base model."""
         try:
             for layer in self.layers.values():
@@ -128,7 +128,7 @@ class Adapters:
         """The parameters of the adapters."""
         return [parameter for layer in self.layers.values() for parameter in _own(layer)]
 
-    def used(self, layer: Any) -> list[Tensor]:
+    def layer_parameters(self, layer: Any) -> list[Tensor]:
         """The parameters that an adapted layer's forward pass uses directly, without calling the modules that hold them."""
         return [*layer.base_layer.parameters(), *_own(layer)]
 

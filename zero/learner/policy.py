@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from zero.cpu import layers as compiled
-from zero.cpu import packing as packed
+from zero.cpu import layers, packing
 from zero.errors import InputError
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
@@ -42,11 +41,11 @@ class Policy(torch.nn.Module):
 
     def packs(self, device: torch.device) -> bool:
         """Whether tokens on this device go through the packed forward pass."""
-        return self.plain_head and packed.can_pack(self.model.base_model, device)
+        return self.plain_head and packing.can_pack(self.model.base_model, device)
 
     def micro_batches(self, batch: Batch, rows: Tensor, tokens: int, device: torch.device) -> list[Tensor]:
         """`rows` split into micro-batches of at most `tokens` tokens, as this policy computes them on `device`."""
-        return packed.split_rows(self.packs(device), batch, rows, tokens)
+        return packing.split_rows(self.packs(device), batch, rows, tokens)
 
     def chunks(self, tokens: int) -> int:
         """The number of chunks in which the output head runs over `tokens` response tokens."""
@@ -64,7 +63,7 @@ class Policy(torch.nn.Module):
         next_ids = ids_NT[:, 1:][response]
         with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
             if self.packs(ids_NT.device):
-                hidden = packed.hidden_states(
+                hidden = packing.hidden_states(
                     self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing
                 )
             elif self.plain_head:
@@ -86,11 +85,11 @@ class Policy(torch.nn.Module):
 
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
-        plain = compiled.is_plain(head) and head.bias is None
+        plain = layers.is_plain(head) and head.bias is None
         # Not under autocast, which rounds the head's weights: the compiled head does not
         packed_head = self.packs(ids.device) and plain and not self.autocast
-        if packed_head and compiled.can_compile(self.model.base_model):
-            picked, entropy = compiled.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
+        if packed_head and layers.can_compile(self.model.base_model):
+            picked, entropy = layers.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
             logits = head(hidden)

@@ -39,7 +39,7 @@ def read(folder: Path, name: str, ending: str = "") -> Iterator[tuple[str, Tenso
         files += 1
 
 
-def expected(folder: Path, name: str, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+def read_checked(folder: Path, name: str, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of these names. InputError at the end if one is missing or there are others."""
     present = set()
     for key, tensor in read(folder, name):

@@ -34,7 +34,7 @@ class TorchLearner:
         self.setup, self.micro_tokens = setup, micro_tokens
         self.device, self.world = setup.device, setup.world
         self.dtype = torch.bfloat16 if setup.autocast else torch.float32
-        self.adapters = lora.onto(setup.model, setup.seed) if lora else None
+        self.adapters = lora.register_adapters(setup.model, setup.seed) if lora else None
         self.model = prepared(setup.model.to(setup.device), gradient_checkpointing)
         self.policy = Policy(self.model, setup.temperature, setup.vocabulary, setup.autocast)
         self.plain_head = self.policy.plain_head
@@ -108,7 +108,7 @@ class TorchLearner:
     def _initial_policy(self) -> Iterator[None]:
         """Inside, the model has the initial weights; swapping them in needs no second model."""
         if self.adapters:
-            with self.adapters.off():
+            with self.adapters.disable():
                 yield
             return
         assert self.reference_state is not None, "the algorithm did not ask for a reference"

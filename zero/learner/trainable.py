@@ -168,7 +168,7 @@ class TrainableModule:
     def load(self, path: Path, name: str) -> None:
         """Continue exactly where `save` was called. InputError if the files are of another module."""
         parameters = dict(self.parameters())
-        for k, value in store.expected(path, name, parameters):
+        for k, value in store.read_checked(path, name, parameters):
             self.exact(parameters[k]).copy_(value)
         self._round()
         owners = {p: (o, group) for o in self.optimizers for group in o.param_groups for p in group["params"]}

@@ -29,7 +29,7 @@ def weights_of(path: Path, model_config: Config, lora: Any = None) -> Iterator[t
         yield from stored_weights(path)
         return
     model = load_model(model_config)[0]
-    adapters = instantiate(lora).onto(model, seed=0)
+    adapters = instantiate(lora).register_adapters(model, seed=0)
     unexpected = model.load_state_dict(dict(stored_weights(path)), strict=False).unexpected_keys
     if unexpected:
         remedy = f"its adapters do not fit the model ({unexpected[0]}); choose the run's own model"
@@ -74,14 +74,14 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
         for name, p in parameters:
             digest.update(f"{name}{list(p.shape)}".encode() + p.float().cpu().numpy().tobytes())
     else:
-        for _ in watched(parameters, digest):
+        for _ in hash_weights(parameters, digest):
             pass
     words = sorted(tokenizer.get_vocab().items())
     digest.update(repr((words, getattr(tokenizer, "chat_template", None))).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def watched(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
+def hash_weights(weights: Iterable[tuple[str, Tensor]], fingerprint: Any) -> Iterator[tuple[str, Tensor]]:
     """Yields the same weights, and adds their names, shapes and a sample of their values to the hash `fingerprint`."""
     for name, tensor in weights:
         flat = tensor.detach().flatten()

@@ -50,7 +50,7 @@ def doubts(prompt: Prompt, sampling: Sampling, tokenizer: Any) -> list[str]:
 
 def settings_doubts(config: Mapping[str, Any], parameters: float) -> list[str]:
     """Warnings about settings that are known to ruin a model of this many parameters, or to change it hardly at all."""
-    fitting, learner, optimizer = recipes.of_size(parameters), config["learner"], config["optimizer"]
+    fitting, learner, optimizer = recipes.recipe_for_size(parameters), config["learner"], config["optimizer"]
     key, where = ("lora_lr", "the adapters of a model") if "lora" in learner else ("lr", "a model")
     usual, most, size = fitting[key], fitting[f"{key}_max"], f"{where} of {parameters / 1e6:,.4g} M parameters"
     samples = "form" not in config["rollout"]  # supervised learning takes higher rates

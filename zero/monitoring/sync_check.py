@@ -36,7 +36,7 @@ class SyncMismatch(Broken):
 
 
 @dataclass
-class Since:
+class FirstCheck:
     """Some tokens of the first check with both sides' log-probabilities then; each token is the next one of its prompt."""
 
     version: int = -1
@@ -57,7 +57,7 @@ class SyncCheck:
     every: int
     tolerance: float | None = None
     mixed: bool = False
-    since: Since = field(default_factory=Since)
+    first_check: FirstCheck = field(default_factory=FirstCheck)
 
     def check(
         self,
@@ -118,24 +118,24 @@ class SyncCheck:
     ) -> None:
         """SyncMismatch if the engine has made less than FOLLOWED of the learner's change since the first check. The first call
         of a process only records."""
-        since, first = self.since, self.since.version < 0
+        first_check, first = self.first_check, self.first_check.version < 0
         if first:
-            since.version = version
-            since.prompts = [
+            first_check.version = version
+            first_check.prompts = [
                 replace(prompt, ids=prompt.ids + c.ids[:t], key=(*prompt.key, t))
                 for prompt, [c] in answers
                 for t in range(0, len(c.ids), EVERY)
             ]
         with engine.awake():
-            sampled_PG = engine.generate(since.prompts, 1, replace(sampling, max_tokens=1))
+            sampled_PG = engine.generate(first_check.prompts, 1, replace(sampling, max_tokens=1))
         if first:
-            since.tokens = [c.ids[0] for [c] in sampled_PG]
-        same = [c.ids[0] == token for [c], token in zip(sampled_PG, since.tokens, strict=True)]
+            first_check.tokens = [c.ids[0] for [c] in sampled_PG]
+        same = [c.ids[0] == token for [c], token in zip(sampled_PG, first_check.tokens, strict=True)]
         scored_P = [
             replace(c, ids=(token,), logprobs=c.logprobs if is_same else (0.0,), log_normalizers=())
-            for [c], token, is_same in zip(sampled_PG, since.tokens, same, strict=True)
+            for [c], token, is_same in zip(sampled_PG, first_check.tokens, same, strict=True)
         ]
-        groups = [Group(p, (c,), ()) for p, c in zip(since.prompts, scored_P, strict=True)]
+        groups = [Group(p, (c,), ()) for p, c in zip(first_check.prompts, scored_P, strict=True)]
         batch = make_batch(world.all_gather(groups), replace(algo, mask_truncated=False), pad_id)
         usable = torch.tensor(world.all_gather(same))  # the engine reports only the token that it sampled
         if batch.sampler_NT is None:
@@ -143,15 +143,15 @@ class SyncCheck:
         sampler = batch.sampler_NT.double().sum(1)
         learned = (learner.logprobs(batch) * batch.mask_NT).double().sum(1)
         if first:
-            since.sampler, since.learner = sampler, learned
+            first_check.sampler, first_check.learner = sampler, learned
             return
-        engine_change, learner_change = (sampler - since.sampler)[usable], (learned - since.learner)[usable]
-        noise = math.sqrt(2) * float((since.sampler - since.learner).square().mean().sqrt())
+        engine_change, learner_change = (sampler - first_check.sampler)[usable], (learned - first_check.learner)[usable]
+        noise = math.sqrt(2) * float((first_check.sampler - first_check.learner).square().mean().sqrt())
         length = float(learner_change.norm())
         share = float(learner_change @ engine_change) / length**2 if length else 1.0
         if length and share + 4 * noise / length < FOLLOWED:
             raise SyncMismatch(
-                f"between step {since.version} and {version} the learner's log-probabilities of the same tokens moved by "
+                f"between step {first_check.version} and {version} the learner's log-probabilities of the same tokens moved by "
                 f"{length / math.sqrt(len(learner_change)):.2g} nats, the engine's by {share:.0%} of that: what it is sent "
                 "is rounded away, or some of it is left out (rollout.precision, learner.precision); the last checkpoint is intact"
             )

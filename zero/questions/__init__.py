@@ -40,7 +40,7 @@ class Rows:
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
 
-    def dropping(self, ids: Collection[str], note: str) -> Rows:
+    def drop_rows(self, ids: Collection[str], note: str) -> Rows:
         """The rows without the training rows of these ids; the note says why."""
         return Rows([q for q in self.train if q.id not in ids], self.heldout, (*self.notes, note))
 
@@ -92,13 +92,13 @@ class QuestionSet:
     settings: ClassVar[Mapping[str, SourceSettings]] = {}
     needs_history: ClassVar[bool] = False  # whether `slots` depends on it
 
-    def without(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
+    def drop_tested(self, tested: Mapping[str, Sequence[Question]]) -> QuestionSet:
         """The set without the training rows that are questions of a test, by the test's name; noted in its rows."""
         return replace(self, rows=without_tested(self.rows, tested))
 
-    def dropping(self, ids: Collection[str], note: str) -> QuestionSet:
+    def drop_rows(self, ids: Collection[str], note: str) -> QuestionSet:
         """The set without the training rows of these ids; the note says why."""
-        return replace(self, rows=self.rows.dropping(ids, note))
+        return replace(self, rows=self.rows.drop_rows(ids, note))
 
     def batch(self, step: int, n: int, seed: int) -> list[Question]:
         """The n training questions of a step (from 0): a pure function of its arguments, every row once per epoch."""

@@ -72,8 +72,8 @@ def table(
     if not questions:
         raise InputError(*source, f"no row has tests ({len(untested)} rows without); is this a file of that set?")
     failing = _failing(questions, places, verify, sandbox)
-    kept = {key: question for key, question in questions.items() if key not in failing}
-    train, apart = splits.hold_out(kept, heldout)
+    verified = {key: question for key, question in questions.items() if key not in failing}
+    train, apart = splits.hold_out(verified, heldout)
     reasons = (
         ("without tests", untested),
         ("repeated", repeated),

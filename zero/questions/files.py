@@ -65,7 +65,7 @@ def table(
     if leaks not in splits.RULES:
         raise InputError("questions.leaks", leaks, f"must be one of {', '.join(splits.RULES)}")
     source = ("questions.path", str(path)) if path is not None else ("questions.hub.id", str((hub or {}).get("id")))
-    placed = _kept(_read(rows_of(path, hub, split), row), _conditions(where), source[1])
+    placed = _matching_rows(_read(rows_of(path, hub, split), row), _conditions(where), source[1])
     columns = _Columns(question, answer, solution, answer_after, source[1])
     questions, places, notes = _questions(placed, columns, limit)
     if not questions:
@@ -173,7 +173,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _kept(placed: Placed, conditions: list[Condition], source: str) -> Placed:
+def _matching_rows(placed: Placed, conditions: list[Condition], source: str) -> Placed:
     for place, row in placed:
         for column, meets in conditions:
             value = _column(row, "questions.where", column, source, place)

@@ -21,7 +21,7 @@ HEAD = (
 A_LINE = 7  # fingerprints
 
 
-def of_file(path: str, column: str = "problem") -> frozenset[str]:
+def file_fingerprints(path: str, column: str = "problem") -> frozenset[str]:
     """Fingerprints of the questions of a file. Raises InputError."""
     prints = set()
     for place, row in rows_of(path, None, None):
@@ -51,7 +51,7 @@ def main(arguments: list[str], out: Path = splits.SHIPPED) -> int:
         return 2
     name, path, *column = arguments
     try:
-        hashes = of_file(path, *column)
+        hashes = file_fingerprints(path, *column)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -37,7 +37,7 @@ class Mixture:
     settings: Mapping[str, SourceSettings] = field(default_factory=dict)
     by_tokens: bool = False  # the weights are shares of the tokens generated
 
-    def without(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
+    def drop_tested(self, tested: Mapping[str, Sequence[Question]]) -> Mixture:
         """The mixture without the training rows that are questions of a test, by the test's name; noted in its rows.
 
         InputError if a source has none left: the others would silently take its share.
@@ -46,9 +46,9 @@ class Mixture:
         _refuse_empty(self.weights, rows.train)
         return replace(self, rows=rows)
 
-    def dropping(self, ids: Collection[str], note: str) -> Mixture:
+    def drop_rows(self, ids: Collection[str], note: str) -> Mixture:
         """The mixture without the training rows of these ids; the note says why. InputError as in `without`."""
-        rows = self.rows.dropping(ids, note)
+        rows = self.rows.drop_rows(ids, note)
         _refuse_empty(self.weights, rows.train)
         return replace(self, rows=rows)
 

@@ -53,7 +53,7 @@ class PassRates:
             raise InputError(KEY, self.path, remedy)
         note = f"left out {len(outside)} rows whose pass rates are not from {self.low} to {self.high}"
         note += f", and {len(unknown)} rows that {Path(self.path).name} does not know" if unknown else ""
-        return questions.dropping(outside | unknown, note) if outside or unknown else questions
+        return questions.drop_rows(outside | unknown, note) if outside or unknown else questions
 
 
 def split_condition(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], PassRates | None]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zero.cpu import decoder as compiled
+from zero.cpu import decoder
 from zero.errors import InputError
 from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
@@ -188,8 +188,8 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tens
     if sampling.temperature == 0:
         token_N = logits_NV.argmax(dim=-1)
         return token_N, logits_NV.log_softmax(dim=-1).gather(1, token_N[:, None])[:, 0]
-    if sampling.top_k <= 0 and sampling.top_p >= 1 and compiled.can_draw(logits_NV):
-        return compiled.draw(logits_NV, uniform_N, sampling.temperature)
+    if sampling.top_k <= 0 and sampling.top_p >= 1 and decoder.can_draw(logits_NV):
+        return decoder.draw(logits_NV, uniform_N, sampling.temperature)
     if sampling.temperature != 1:
         logits_NV = logits_NV / sampling.temperature
     if truncates(sampling):

@@ -89,10 +89,10 @@ def model_fields(config: Any) -> dict[str, Any]:
     """The fields of a PretrainedConfig's text model that decide what it computes, as JSON values."""
     fields = config.get_text_config().to_dict()
     ignored = ("transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "max_position_embeddings")
-    kept = {
+    fields_used = {
         k: v for k, v in fields.items() if k not in ignored and not k.startswith("_") and not k.endswith("token_id")
     }
-    as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
+    as_json: dict[str, Any] = json.loads(json.dumps(fields_used, default=str, sort_keys=True))
     return as_json
 
 

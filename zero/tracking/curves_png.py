@@ -8,7 +8,7 @@ from typing import Any
 
 from zero.files import replacing
 from zero.tracking import journal
-from zero.tracking.palette import BLUE, GREY, VERMILION, Look, look
+from zero.tracking.palette import BLUE, GREY, VERMILION, LineStyle, line_style
 
 SIDES = ("low", "high")
 WINDOW = 0.05  # of the run: raw values are drawn thin, their running mean over this share thick
@@ -63,9 +63,9 @@ def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
     scores."""
     reward, accuracy = (journal.series(lines, name) for name in ("train/reward", "train/accuracy"))
     if reward != accuracy:
-        _line(axis, *reward, "training reward", look(1))
+        _line(axis, *reward, "training reward", line_style(1))
     same = " = reward" if reward == accuracy else ""
-    _line(axis, *accuracy, f"training accuracy{same}", look(0))
+    _line(axis, *accuracy, f"training accuracy{same}", line_style(0))
     names = dict.fromkeys(name for line in lines for name in journal.benchmarks(line))
     for i, name in enumerate(names, 2):
         steps, values = journal.series(lines, f"eval/{name}/accuracy")
@@ -74,12 +74,12 @@ def _reward(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
         above = [max(0.0, ends["high"].get(step, value) - value) for step, value in zip(steps, values, strict=True)]
         if chance := journal.series(lines, f"eval/{name}/chance")[1]:
             axis.axhline(
-                chance[-1], color=look(i).colour, linestyle=(0, (1, 4)), linewidth=1.4, zorder=1,
+                chance[-1], color=line_style(i).colour, linestyle=(0, (1, 4)), linewidth=1.4, zorder=1,
                 label=f"guessing, {name} ({chance[-1]:.1%})",
             )  # fmt: skip
         axis.errorbar(
-            steps, values, yerr=[below, above], marker=look(i).marker, linestyle=look(i).dashes, markersize=4,
-            linewidth=1.2, capsize=3, zorder=3, color=look(i).colour, label=f"held-out accuracy, {name} (95 %)",
+            steps, values, yerr=[below, above], marker=line_style(i).marker, linestyle=line_style(i).dashes, markersize=4,
+            linewidth=1.2, capsize=3, zorder=3, color=line_style(i).colour, label=f"held-out accuracy, {name} (95 %)",
         )  # fmt: skip
     axis.set_title("reward and accuracy", fontsize=10)
     axis.set_ylabel("reward, share correct")
@@ -92,22 +92,22 @@ def _lengths(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
 
 def _gradient(axis: Any, lines: Sequence[dict[str, Any]]) -> None:
     """Two scales: the gradient's norm at the left, the clipped share at the right."""
-    _line(axis, *journal.series(lines, "loss/grad_norm"), "gradient norm", look(0))
+    _line(axis, *journal.series(lines, "loss/grad_norm"), "gradient norm", line_style(0))
     axis.set_title("gradient", fontsize=10)
     axis.set_ylabel("norm before clipping", color=BLUE)
     steps, values = journal.series(lines, "loss/clip_fraction")
     if any(values):
         right = axis.twinx()
-        _line(right, steps, values, "clipped", look(1))
+        _line(right, steps, values, "clipped", line_style(1))
         right.set_ylabel("share of clipped tokens", color=VERMILION)
         right.set_ylim(0, max(0.01, 1.1 * max(values)))
         right.spines["top"].set_visible(False)
-        axis.plot([], [], color=VERMILION, linestyle=look(1).dashes, label="clipped share (right)")
+        axis.plot([], [], color=VERMILION, linestyle=line_style(1).dashes, label="clipped share (right)")
 
 
 def _curves(axis: Any, lines: Sequence[dict[str, Any]], title: str, unit: str, names: dict[str, str]) -> None:
     for i, (label, name) in enumerate(names.items()):
-        _line(axis, *journal.series(lines, name), label, look(i))
+        _line(axis, *journal.series(lines, name), label, line_style(i))
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
 
@@ -117,7 +117,7 @@ def _half(count: int) -> int:
     return int(WINDOW * count) // 2
 
 
-def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, how: Look) -> None:
+def _line(axis: Any, steps: Sequence[int], values: Sequence[float], label: str, how: LineStyle) -> None:
     """The raw series; once it is long enough, thin under its running mean."""
     if not steps:
         return

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zero.config.check import read_kept
+from zero.config.check import read_config
 from zero.config.identity import science, signature
 from zero.files import read_json
 from zero.tracking import provenance
@@ -17,13 +17,13 @@ CONFIG, RESULT = "config.yaml", "result.json"
 
 def params(run_dir: Path) -> dict[str, str]:
     """The settings of the run as flat dotted keys, and the option of each axis ("algo": "drgrpo"), what dashboards group by."""
-    flat = science(read_kept(run_dir / CONFIG))
+    flat = science(read_config(run_dir / CONFIG))
     return _axes(_last_start(run_dir)) | {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat.items()}
 
 
 def tags(run_dir: Path) -> dict[str, str]:
     """What runs are searched and grouped by."""
-    config, start = read_kept(run_dir / CONFIG), _last_start(run_dir)
+    config, start = read_config(run_dir / CONFIG), _last_start(run_dir)
     labels = {"kind": "train", "seed": str(config["seed"]), "signature": signature(config), **_axes(start)}
     labels |= {key: str(start[key]) for key in ("code", "host", "processor", "device", "ranks") if key in start}
     return labels | {f"version.{package}": version for package, version in start.get("versions", {}).items()}

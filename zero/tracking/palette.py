@@ -15,7 +15,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How a group is drawn in every panel: colour, dashes and marker all differ, so that any one of them is enough."""
 
     colour: str
@@ -23,12 +23,12 @@ class Look:
     marker: str
 
 
-def look(i: int) -> Look:
-    """The look of group i: 8 colours; dashes and markers change with them, and go on when colours begin anew."""
+def line_style(i: int) -> LineStyle:
+    """The style of group i: 8 colours; dashes and markers change with them, and go on when colours begin anew."""
     turn = i // len(COLOURS)
-    return Look(COLOURS[i % len(COLOURS)], DASHES[(i + turn) % len(DASHES)], MARKERS[(i + turn) % len(MARKERS)])
+    return LineStyle(COLOURS[i % len(COLOURS)], DASHES[(i + turn) % len(DASHES)], MARKERS[(i + turn) % len(MARKERS)])
 
 
-def looks(names: Sequence[str]) -> dict[str, Look]:
-    """A look for each name, in the order given."""
-    return {name: look(i) for i, name in enumerate(dict.fromkeys(names))}
+def line_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """A style for each name, in the order given."""
+    return {name: line_style(i) for i, name in enumerate(dict.fromkeys(names))}

@@ -138,12 +138,12 @@ def _piecewise(rows: list[str]) -> bool:
 
 
 class _Group:
-    """An open brace: whether it is kept, and where its content begins."""
+    """An open brace: whether the text out has it too, and where its content begins."""
 
-    __slots__ = ("braced", "infix", "kept", "start")
+    __slots__ = ("braced", "has_braces", "infix", "start")
 
-    def __init__(self, kept: bool, start: int, braced: str = "") -> None:
-        self.kept, self.start, self.braced, self.infix = kept, start, braced, False
+    def __init__(self, has_braces: bool, start: int, braced: str = "") -> None:
+        self.has_braces, self.start, self.braced, self.infix = has_braces, start, braced, False
 
 
 def _rewritten(text: str) -> str:
@@ -163,7 +163,7 @@ def _rewritten(text: str) -> str:
             if opens := _OPENS.match(text, position):
                 position = opens.end()
                 groups.append(_Group(_needed(out), len(out)))
-                out.append("{" if groups[-1].kept else "")
+                out.append("{" if groups[-1].has_braces else "")
         elif name in _BRACED and (opens := _OPENS.match(text, position)):
             position = opens.end()
             groups.append(_Group(True, len(out), name))
@@ -173,7 +173,7 @@ def _rewritten(text: str) -> str:
         elif name in _INFIX:
             start = groups[-1].start
             above = "".join(out[start:])
-            opened = above.startswith("{") and groups[-1].kept
+            opened = above.startswith("{") and groups[-1].has_braces
             above = above[1:] if opened else above
             sides = None if len(groups) > 1 else _LAST_SIDE.match(above)
             before, above = (sides[0], above[sides.end() :]) if sides else ("", above)
@@ -182,21 +182,21 @@ def _rewritten(text: str) -> str:
         elif piece[0] == "{":
             switched = _SWITCHED.match(text, position)
             groups.append(_Group(not switched or _is_argument(out), len(out)))
-            out.append("{" if groups[-1].kept else "")
+            out.append("{" if groups[-1].has_braces else "")
         elif piece[0] == "}" and len(groups) > 1:
             group = groups.pop()
             if group.infix:
                 out.append("}")
-                if group.kept and not _needed(out[: group.start]):
+                if group.has_braces and not _needed(out[: group.start]):
                     out[group.start] = ""
-                    group.kept = False
+                    group.has_braces = False
             elif (
-                not group.kept
+                not group.has_braces
                 and (_ACTS_ON.match(text, position) or _factor(out[: group.start]))
                 and _SUM.search("".join(out[group.start :]))
             ):
-                out[group.start], group.kept = "{" + out[group.start], True
-            out.append("}" if group.kept else "")
+                out[group.start], group.has_braces = "{" + out[group.start], True
+            out.append("}" if group.has_braces else "")
             if group.braced and _DOTS.search("".join(out[group.start :])):
                 out[group.start] = f"\\{group.braced}{{"  # how many there are is what its label says
             elif group.braced and (label := _BRACE_LABEL.match(text, position)):

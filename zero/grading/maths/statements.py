@@ -96,7 +96,7 @@ def _is_figure(node: Node) -> bool:
     )
 
 
-def once(node: Node) -> Node:
+def merge_equal_forms(node: Node) -> Node:
     r"""`\frac52 or 2.5`, one number in two forms, as that number."""
     if node.kind != "list" or node.name != "or" or COLLECTIONS & {child.kind for child in node.children}:
         return node

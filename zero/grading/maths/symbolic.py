@@ -39,7 +39,15 @@ from zero.grading.maths.latex import read
 from zero.grading.maths.phrases import phrase
 from zero.grading.maths.regions import as_intervals, is_order, same_region
 from zero.grading.maths.sides import compound, readings
-from zero.grading.maths.statements import in_order, is_name, is_variable, once, settled, spoken_name, unnumbered
+from zero.grading.maths.statements import (
+    in_order,
+    is_name,
+    is_variable,
+    merge_equal_forms,
+    settled,
+    spoken_name,
+    unnumbered,
+)
 from zero.grading.maths.tree import (
     COLLECTIONS,
     CONSTANTS,
@@ -136,7 +144,7 @@ def same(a: Node, b: Node) -> bool:
     """Whether two trees are the same answer."""
     if a == b:
         return True
-    a, b = settled(once(a)), settled(once(b))
+    a, b = settled(merge_equal_forms(a)), settled(merge_equal_forms(b))
     regional = same_region(a, b)
     if regional is not None:
         return regional
