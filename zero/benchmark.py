@@ -24,6 +24,7 @@ from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
 from zero.questions import QuestionSet
 from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling, in_a_word
 from zero.reflection import reflects
+from zero.sandbox.code_tests import ATTEMPTS, OUTCOMES
 from zero.statistics import MACRO, at_least, macro_interval, maj_at_k, mean_interval, pass_at_k
 from zero.template import AnyTemplate
 
@@ -233,7 +234,9 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
         numbers["solved"] = fmean(map(solved, table))
         numbers["tries"] = fmean(len(row["tries"]) for row in table)
     programs = Counter(row["program"] for row in table if "program" in row)
-    numbers |= {f"program/{name.replace(' ', '_')}": count / len(table) for name, count in programs.items()}
+    if programs:  # then a zero is a fact, too
+        numbers |= {f"program/{name.replace(' ', '_')}": programs[name] / len(table) for name in OUTCOMES}
+        numbers["program/forbidden"] = sum(numbers[f"program/forbidden_{kind}"] for kind in ATTEMPTS)
     for name, correct in (("length_correct", True), ("length_incorrect", False)):
         lengths = [row["tokens"] for row in table if row["correct"] == correct]
         if lengths:

@@ -2,7 +2,7 @@
 
 Loads each file with its option (tests/data/sets.py holds what must come out), renders every template on real rows, and
 puts every reference answer through the graders as they run in training: in a box it must be accepted, and with one letter
-or digit replaced by the next it must not.
+or digit replaced by the next it must not. Of sets of programs, those that are there: reference solutions must pass their tests.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from zero.records import Outcome, Question
 from zero.template import last_boxed
 
 BENCHMARKS = ("aime24_30", "amc_83", "amc23_40_qwen", "math500", "minerva_272", "olympiad_bench_675", "gsm8k_test_1319")
+PROGRAMS = {"humaneval": 1000, "mbpp": 1000, "apps": 100, "taco": 100, "verifiable_coding": 100, "livecodebench": 0}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     for mode, checker in (("strict", check_maths), ("paper_fast", check_paper_fast), ("paper_slow", check_paper_slow)):
         failed += accepted(mode, checker, golds)
     failed += swapped(golds)
+    failed += solved(folder)
     print("check-data: " + (f"{failed} failed" if failed else "all is well"))
     return min(failed, 1)
 
@@ -105,6 +107,24 @@ def swapped(golds: dict[str, list[str]]) -> int:
             f"swaps      {name:20} {len(pairs)} in {seconds:.1f} s, {late} timed out, {len(wrong)} accepted {wrong[:5] or ''}"
         )
         failed += len(wrong)
+    return failed
+
+
+def solved(folder: Path) -> int:
+    """Every reference solution of HumanEval and MBPP, and some of the larger sets, must pass its own tests in the sandbox."""
+    failed = 0
+    for name, most in PROGRAMS.items():
+        for path in sorted(folder.glob(f"*/{name}*.json*")):
+            overrides = [f"questions={name}", f"questions.path={path.resolve()}", f"questions.verify={most}"]
+            began = time.perf_counter()
+            questions: QuestionSet = instantiate(check("train", overrides)["questions"], "questions")
+            lost = [note for note in questions.rows.notes if "own solution fails" in note]
+            rows = len(questions.rows.train) + len(questions.rows.heldout)
+            seconds = time.perf_counter() - began
+            print(
+                f"programs   {path.name:20} {rows} rows, solutions of at most {most} run in {seconds:.1f} s {lost or ''}"
+            )
+            failed += len(lost)
     return failed
 
 

@@ -60,12 +60,31 @@ def test_programs_become_outcomes_rewards_and_curves() -> None:
         == metrics["train/accuracy"]
         == pytest.approx(1 / n)
     )
+    assert metrics["program/forbidden"] == pytest.approx(2 / n)
+    assert metrics["program/broken_test"] == metrics["program/hardcoded"] == 0  # a zero is a fact, too
     assert metrics["reward/tests"] == pytest.approx(sum(share for _, share, _ in PROGRAMS.values()) / n)
     assert all(describe(name) for name in metrics)
 
 
+@pytest.mark.parametrize(
+    ("program", "outcome"),
+    [
+        ("f = {1: 1, 2: 4}.__getitem__", "hardcoded"),
+        ("def f(x): return 2 * x - 1 if x < 2 else 4", "hardcoded"),
+        ("f = {1: 1, 2: 4, 3: 9}.__getitem__", "failed"),
+        ("def f(x): return x", "failed"),
+        ("def f(x): return x * x", "passed"),
+        ("def f(x):\n    while x > 2: pass\n    return x * x", "timed out"),
+    ],
+)
+def test_hardcoded_is_what_passes_the_shown_tests_alone(program: str, outcome: str) -> None:
+    tests = CodeTests(tests=tuple(f"assert f({x}) == {x * x}" for x in range(1, 5)), names=("f",), shown=2)
+    [result] = CHECK.results([(program, Question("?", (tests.to_text(),), "squares"))])
+    assert result.outcome == outcome
+
+
 def test_every_outcome_has_a_curve() -> None:
-    for outcome in OUTCOMES:
+    for outcome in (*OUTCOMES, "forbidden"):
         assert describe(f"program/{outcome.replace(' ', '_')}") == describe("program/OUTCOME")
         assert describe(f"eval/mbpp/program/{outcome.replace(' ', '_')}")
 

@@ -27,7 +27,14 @@ from zero.models.export import export_dtype, store_as
 from zero.models.load import cached, configured_ends, find, load_model
 
 FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
-OWN = ("hf", "nano", "nano_plain", "nano_domain", "nano_search")  # a model of the user's, and the embedded ones
+OWN = (
+    "hf",
+    "nano",
+    "nano_plain",
+    "nano_domain",
+    "nano_search",
+    "nano_code",
+)  # a model of the user's, and the embedded ones
 DEEPSEEK = "<\uff5cend\u2581of\u2581sentence\uff5c>"  # U+FF5C and U+2581
 ENDS = {  # how the option's name begins -> the tokens that may end a response
     "deepseek": {DEEPSEEK},

@@ -21,28 +21,35 @@ from zero.evaluate import run
 
 FOLDER = Path(__file__).parents[2] / "zero/nano"
 # folder -> conf/model
-MODELS = {"base": "nano", "plain": "nano_plain", "domain": "nano_domain", "search": "nano_search"}
+MODELS = {"base": "nano", "plain": "nano_plain", "domain": "nano_domain", "search": "nano_search", "code": "nano_code"}
 BASE = FOLDER / "base"
-TEMPLATES = ("none", "qwen_math", "r1")
-SETS = ("nano_math", "nano_gsm", "nano_asdiv", "nano_countdown")
+TEMPLATES = {"code": ("none",)}  # folder -> those of its card, if not these:
+EVERY_TEMPLATE = ("none", "qwen_math", "r1")
+BENCHMARKS = {"code": ("nano", "nano_code")}  # folder -> conf/benchmarks, if not nano alone
 SAMPLINGS = {"default": "temperature 1", "greedy": "greedy"}  # conf/sampling -> words
 SEED = 0
+KEYS = ("accuracy", "reflection", "length", "truncated")
 FEW = 96  # questions of each set that a test answers
 TABLE = re.compile(r"<!-- table -->\n(.*)<!-- end of table -->", re.DOTALL)
+PROGRAMS = re.compile(r"<!-- programs -->\n(.*)<!-- end of programs -->", re.DOTALL)
 
 
 def measure(name: str, template: str, sampling: str, *more: str) -> dict[str, dict[str, float]]:
-    """Set -> accuracy, reflection, length, truncated, questions: `zero.evaluate` with the default budget, or `more`."""
-    with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"model={MODELS[name]}", f"template={template}", f"sampling={sampling}", f"seed={SEED}"]
-        overrides += [f"run_dir={folder}", *more]
-        measured = run(configs.check("evaluate", overrides), "card", {})["evaluation"]
-    keys = ("accuracy", "reflection", "length", "truncated")
-    return {
-        name: {key: round(measured[name][f"eval/{name}/{key}"], 4) for key in keys}
-        | {"questions": measured[name]["questions"]}
-        for name in SETS
-    }
+    """Set -> accuracy, reflection, length, truncated, questions: `zero.evaluate` with the default budget, or `more`. Of
+    programs also the shares of what became of them, as far as there were any."""
+    results: dict[str, dict[str, float]] = {}
+    for benchmark in BENCHMARKS.get(name, ("nano",)):
+        with tempfile.TemporaryDirectory() as folder:
+            overrides = [f"model={MODELS[name]}", f"template={template}", f"sampling={sampling}", f"seed={SEED}"]
+            overrides += [f"benchmarks={benchmark}", f"run_dir={folder}", *more]
+            measured = run(configs.check("evaluate", overrides), "card", {})["evaluation"]
+        for questions, numbers in measured.items():
+            if questions == "macro":
+                continue
+            values = {key.removeprefix(f"eval/{questions}/"): value for key, value in numbers.items()}
+            keys = [key for key in values if key in KEYS or (key.startswith("program/") and values[key])]
+            results[questions] = {key: round(values[key], 4) for key in keys} | {"questions": values["questions"]}
+    return results
 
 
 def table(card: dict[str, Any]) -> str:
@@ -51,8 +58,8 @@ def table(card: dict[str, Any]) -> str:
         "| template | questions | n | accuracy T=1 | accuracy greedy | reflection | tokens | truncated |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for template in TEMPLATES:
-        for name in SETS:
+    for template in card["results"]:
+        for name in card["results"][template]["greedy"]:
             sampled, greedy = (card["results"][template][sampling][name] for sampling in SAMPLINGS)
             numbers = f"{sampled['accuracy']:.3f} | {greedy['accuracy']:.3f} | {sampled['reflection']:.2f}"
             numbers += f" | {sampled['length']:.0f} | {sampled['truncated']:.2f}"
@@ -60,12 +67,26 @@ def table(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def programs(card: dict[str, Any]) -> str:
+    """What became of the programs without a template, in Markdown; "" for a model that was asked for none."""
+    results = [card["results"]["none"][sampling].get("nano_code", {}) for sampling in SAMPLINGS]
+    names = sorted({key for numbers in results for key in numbers if key.startswith("program/")})
+    lines = ["| what became of its programs | share T=1 | share greedy |", "| --- | --- | --- |"]
+    for name in sorted(names, key=lambda name: -results[0].get(name, 0)):
+        lines.append(
+            f"| {name.removeprefix('program/')} | " + " | ".join(f"{r.get(name, 0):.3f}" for r in results) + " |"
+        )
+    return "\n".join(lines) + "\n" if names else ""
+
+
 def write_card(name: str) -> None:
-    card = {"seed": SEED, "results": {t: {s: measure(name, t, s) for s in SAMPLINGS} for t in TEMPLATES}}
+    templates = TEMPLATES.get(name, EVERY_TEMPLATE)
+    card = {"seed": SEED, "results": {t: {s: measure(name, t, s) for s in SAMPLINGS} for t in templates}}
     (FOLDER / name / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     readme = FOLDER / name / "README.md"
     text = f"<!-- table -->\n{table(card)}<!-- end of table -->"
-    readme.write_text(TABLE.sub(lambda _: text, readme.read_text()))
+    outcomes = f"<!-- programs -->\n{programs(card)}<!-- end of programs -->"
+    readme.write_text(PROGRAMS.sub(lambda _: outcomes, TABLE.sub(lambda _: text, readme.read_text())))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -74,6 +95,8 @@ def test_the_readme_shows_the_card(name: str) -> None:
     match = TABLE.search((FOLDER / name / "README.md").read_text())
     assert match
     assert match.group(1) == table(card)
+    outcomes = PROGRAMS.search((FOLDER / name / "README.md").read_text())
+    assert (outcomes.group(1) if outcomes else "") == programs(card)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +104,7 @@ def test_the_readme_shows_the_card(name: str) -> None:
     [
         ("base", "none", "default"), ("base", "none", "greedy"), ("base", "qwen_math", "default"), ("base", "r1", "default"),
         ("plain", "none", "default"), ("domain", "none", "default"), ("search", "none", "default"),
+        ("code", "none", "default"),
     ],
 )  # fmt: skip
 def test_the_weights_have_the_numbers_of_the_card(base: str, template: str, sampling: str) -> None:

@@ -84,6 +84,21 @@ def test_published_rows_run(read: code.Reader, raw: dict[str, Any], solution: st
     assert other.share == 0 and other.outcome == "failed"
     assert broken.share == 0 and broken.outcome == "crashed" and "SyntaxError" in broken.detail
     assert len(right.passed) == len(tests.tests) or len(tests.cases)
+    assert tests.shown == (read is code_rows.livecodebench)  # which tells its public tests from the others
+
+
+def test_a_helper_of_the_prompt_is_there_for_the_tests() -> None:
+    helper = "def twice(n):\n    return 2 * n\n\n\n"
+    test = "def check(candidate):\n    assert candidate([1, 2]) == twice(3) // 2\n"
+    row = code_rows.humaneval(HUMANEVAL | {"prompt": helper + HUMANEVAL["prompt"], "test": test})
+    tests = row["tests"]
+    assert tests.names == ("add", "twice")
+    body = HUMANEVAL["canonical_solution"]
+    whole = "def add(numbers): return sum(numbers)"
+    results = runner().run(
+        [(row["solution"], tests), (body, tests), (whole, tests), ("def add(numbers): return 0", tests)]
+    )
+    assert [result.outcome for result in results] == [PASSED, PASSED, PASSED, "failed"]
 
 
 def _file(tmp_path: Path, *rows: dict[str, Any]) -> str:

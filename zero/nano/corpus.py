@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zero.errors import InputError
+from zero.nano import program_answers, programs
 from zero.nano.world import DRAWS, ITEMS, NAMES, apply, formulas, is_heldout
 from zero.records import Question
 
@@ -51,7 +52,7 @@ TALK = (
 class Mix:
     """The composition of the corpus. Shares within a mapping are relative; the others are probabilities."""
 
-    sets: Mapping[str, float]  # question set -> share
+    sets: Mapping[str, float]  # question set (keys of SETS) -> share
     styles: Mapping[str, float]  # style of a chain's answer (keys of STYLES) -> share
     formats: Mapping[str, float]  # document format (keys of FORMATS) -> share
     slip: float  # per step of sloppy work
@@ -62,14 +63,23 @@ class Mix:
     end: float  # that the end of a document is marked
     talk: float  # share of documents that are small talk
     compare: float = 0.0  # that the tries of a Countdown search are held against the target in words
+    programs: Mapping[str, float] = field(default_factory=dict)  # style of a program (program_answers.STYLES) -> share
 
 
 def documents(mix: Mix, seed: int) -> Iterator[Document]:
     """Endless documents, determined by the arguments. InputError for unknown names in the mix."""
-    for key, known in (("sets", DRAWS), ("styles", STYLES), ("formats", FORMATS)):
+    choices: dict[str, Mapping[str, object]] = {
+        "sets": SETS,
+        "styles": STYLES,
+        "formats": FORMATS,
+        "programs": program_answers.STYLES,
+    }
+    for key, known in choices.items():
         for name in getattr(mix, key):
             if name not in known:
                 raise InputError(f"corpus.{key}", name, f"choose from {', '.join(known)}")
+    if not mix.programs and any(SETS[name] is programs.draw for name in mix.sets):
+        raise InputError("corpus.programs", "{}", f"give shares of {', '.join(program_answers.STYLES)}")
     return _documents(mix, random.Random(f"zero.nano.corpus/{seed}"))
 
 
@@ -78,7 +88,7 @@ def _documents(mix: Mix, rng: random.Random) -> Iterator[Document]:
         if rng.random() < mix.talk:
             yield _small_talk(rng), True
             continue
-        question = DRAWS[_pick(rng, mix.sets)](rng)
+        question = SETS[_pick(rng, mix.sets)](rng)
         if is_heldout(question):
             continue
         text, ended = FORMATS[_pick(rng, mix.formats)](rng, question, mix), rng.random() < mix.end
@@ -87,6 +97,8 @@ def _documents(mix: Mix, rng: random.Random) -> Iterator[Document]:
 
 def answer(rng: random.Random, question: Question, mix: Mix) -> str:
     """An answer as the corpus gives it: lines, the last one with the result."""
+    if "program" in question.meta:
+        return program_answers.answer(rng, question, mix.programs, mix.slip)
     if "numbers" in question.meta:
         return _countdown_answer(rng, question, mix).strip()
     text = STYLES[_pick(rng, mix.styles)](rng, question, mix)
@@ -122,7 +134,7 @@ def _chat(rng: random.Random, question: Question, mix: Mix) -> str:
 
 def _box(text: str) -> str:
     start = text.find("\\boxed{")
-    return text[start : text.find("}", start) + 1] if start >= 0 else text
+    return text[start : text.rfind("}") + 1] if start >= 0 else text
 
 
 def _careful(rng: random.Random, question: Question, _mix: Mix) -> str:
@@ -201,6 +213,7 @@ def _pick(rng: random.Random, shares: Mapping[str, float]) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
 
 
+SETS: dict[str, Callable[[random.Random], Question]] = {**DRAWS, "code": programs.draw}
 Style = Callable[[random.Random, Question, Mix], str]
 STYLES: dict[str, Style] = {
     "careful": _careful,

@@ -60,17 +60,21 @@ def _drawn(train: int, heldout: int, levels: tuple[int, ...], seed: int) -> Rows
     return Rows(train=list(questions[False].values()), heldout=list(questions[True].values()))
 
 
-def draw(rng: random.Random, level: int) -> Question:
-    """One question of a level."""
-    expression = rng.choice(FORMS[level]).format(a=rng.randint(2, 9), b=rng.randint(1, 9))
+def draw(rng: random.Random, level: int | None = None) -> Question:
+    """One question of a level; None: of any."""
+    level = level or rng.choice(list(FORMS))
+    form = rng.choice(FORMS[level])
+    expression = form.format(a=rng.randint(2, 9), b=rng.randint(1, 9))
     inputs = rng.sample(range(1, LARGEST_INPUT + 1), 2 * EXAMPLES)
     pairs = [(x, _value(expression, x)) for x in inputs]
     shown = ", ".join(f"f({x}) = {y}" for x, y in pairs[:EXAMPLES])
     text = f"{shown}. What is f(x)?"
-    tests = CodeTests(tests=tuple(f"assert f({x}) == {y}" for x, y in pairs), names=("f",), before=BEFORE)
+    statements = tuple(f"assert f({x}) == {y}" for x, y in pairs)
+    tests = CodeTests(tests=statements, names=("f",), before=BEFORE, shown=EXAMPLES)
     identity = "programs-" + hashlib.sha256(text.encode()).hexdigest()[:16]
     solution = f"The answer is \\boxed{{{expression}}}."
-    return Question(text, (tests.to_text(),), identity, solution, {"level": level, "program": expression})
+    meta = {"level": level, "program": expression, "form": form, "examples": pairs[:EXAMPLES]}
+    return Question(text, (tests.to_text(),), identity, solution, meta)
 
 
 def _value(expression: str, x: int) -> int:

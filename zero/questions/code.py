@@ -6,6 +6,7 @@ The tests are the reference answer, as text: they are part of a set's digest, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from zero.errors import InputError
@@ -109,9 +110,7 @@ def _own(raw: Row) -> Row:
 
 
 def _first(tests: CodeTests, most: int) -> CodeTests:
-    return CodeTests(
-        tests.language, tests.tests[:most], tests.names, tests.setup, tests.before, tests.cases[:most], tests.checker
-    )
+    return replace(tests, tests=tests.tests[:most], cases=tests.cases[:most])
 
 
 def _failing(

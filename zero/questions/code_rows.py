@@ -12,6 +12,7 @@ import io
 import json
 import pickle
 import zlib
+from dataclasses import replace
 from typing import Any
 
 from zero.questions.sources import Row
@@ -33,7 +34,9 @@ def humaneval(row: Row) -> Row:
     """openai/openai_humaneval: {prompt, canonical_solution, test: a function check(candidate), entry_point}. One test, as
     the published numbers count; a response may be the rest of the prompt's function or a program of its own."""
     name = row["entry_point"]
-    tests = CodeTests(tests=(f"check({name})",), names=(name,), setup=row["test"], before=row["prompt"])
+    # a few tests also call a helper that the prompt defines
+    names = dict.fromkeys((name, *_called((row["test"], f"{name}()"), row["prompt"])))
+    tests = CodeTests(tests=(f"check({name})",), names=tuple(names), setup=row["test"], before=row["prompt"])
     return {"problem": row["prompt"], "tests": tests, "solution": row["prompt"] + row["canonical_solution"]}
 
 
@@ -54,7 +57,8 @@ def apps(row: Row) -> Row | None:
 
 def livecodebench(row: Row) -> Row | None:
     """livecodebench/code_generation_lite: {question_content, starter_code, public_test_cases, private_test_cases, metadata}."""
-    cases = [*_json(row["public_test_cases"]), *_private(row.get("private_test_cases") or "[]")]
+    public = _json(row["public_test_cases"])
+    cases = [*public, *_private(row.get("private_test_cases") or "[]")]
     if not cases:
         return None
     starter = str(row.get("starter_code") or "")
@@ -65,6 +69,7 @@ def livecodebench(row: Row) -> Row | None:
         name = _json(row["metadata"])["func_name"]
         inputs = [[json.loads(line) for line in case["input"].splitlines() if line.strip()] for case in cases]
         tests = _function_tests(name, inputs, [json.loads(case["output"]) for case in cases], starter)
+    tests = replace(tests, shown=len(public))
     return {"problem": problem, "tests": tests, "solution": [], "level": row.get("difficulty"),
             "date": str(row.get("contest_date") or "")}  # fmt: skip
 

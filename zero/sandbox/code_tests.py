@@ -14,10 +14,12 @@ from zero.sandbox.compiler import Compiler
 from zero.sandbox.pool import Sandbox
 from zero.sandbox.records import Ending, Execution, Level, Limits, Task
 
-PASSED, FAILED = "passed", "failed"  # what an outcome is beside the endings of zero.sandbox.records
+# What an outcome is beside the endings of zero.sandbox.records. Hardcoded: it passes every test that its question shows and
+# none of the others, as a table of the examples does
+PASSED, FAILED, HARDCODED = "passed", "failed", "hardcoded"
 ATTEMPTS = ("network", "files", "processes", "privileges")
 _ENDINGS = [str(ending) for ending in Ending if ending not in (Ending.FINISHED, Ending.FORBIDDEN)]
-OUTCOMES = (PASSED, FAILED, *_ENDINGS, *(f"{Ending.FORBIDDEN} {kind}" for kind in ATTEMPTS))
+OUTCOMES = (PASSED, FAILED, HARDCODED, *_ENDINGS, *(f"{Ending.FORBIDDEN} {kind}" for kind in ATTEMPTS))
 LANGUAGES = ("python", "cpp")
 REMEMBERED = 1 << 16  # results kept, so that siblings that write the same program run it once
 
@@ -30,6 +32,7 @@ class CodeTests:
     before   a text that precedes a program which does not define every name itself: HumanEval's prompt
     cases    (standard input, expected output)
     checker  a Python program called with the paths of input, expected output and output; it prints a score up to 1 or 100
+    shown    so many of them, the first ones, stand in the question; 0: none, or nobody knows
     """
 
     language: str = "python"
@@ -39,6 +42,7 @@ class CodeTests:
     before: str = ""
     cases: tuple[tuple[str, str], ...] = ()
     checker: str = ""
+    shown: int = 0
 
     def to_text(self) -> str:
         """As the reference answer of a question: the same text for the same tests."""
@@ -111,7 +115,7 @@ class CodeRunner:
         results = []
         for (source, tests), place in zip(programs, places, strict=True):
             if place:
-                results.append(_result([executions[i] for i in place], [verdicts[i] for i in place]))
+                results.append(_result(tests, [executions[i] for i in place], [verdicts[i] for i in place]))
             else:
                 results.append(_not_compiled(tests, binaries[source]))
         return results
@@ -174,7 +178,7 @@ def _score(execution: Execution) -> float:
     return score / 100 if score > 1 else score
 
 
-def _result(executions: Sequence[Execution], verdicts: Sequence[tuple[bool, ...]]) -> CodeResult:
+def _result(tests: CodeTests, executions: Sequence[Execution], verdicts: Sequence[tuple[bool, ...]]) -> CodeResult:
     """Of one program: passed if every test is; else what first went wrong."""
     passed = tuple(one for verdict in verdicts for one in verdict)
     cpu_s = sum(execution.cpu_s for execution in executions)
@@ -185,6 +189,10 @@ def _result(executions: Sequence[Execution], verdicts: Sequence[tuple[bool, ...]
             return CodeResult(f"{Ending.FORBIDDEN} {execution.attempt}", none, execution.call, cpu_s)
     if all(passed):
         return CodeResult(PASSED, passed, "", cpu_s)
+    # one that is too slow for the hidden tests is no table of the shown ones
+    quick = all(execution.ending in (Ending.FINISHED, Ending.CRASHED) for execution in executions)
+    if 0 < tests.shown < len(passed) and all(passed[: tests.shown]) and not any(passed[tests.shown :]) and quick:
+        return CodeResult(HARDCODED, passed, "", cpu_s)
     for execution in executions:
         if execution.ending is not Ending.FINISHED:
             return CodeResult(str(execution.ending), passed, execution.detail, cpu_s)

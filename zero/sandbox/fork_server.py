@@ -29,6 +29,7 @@ from zero.sandbox.jail import (
     instructions,
     lock,
     open_jail,
+    restrict_files,
     standard_input,
     write_files,
 )
@@ -115,7 +116,7 @@ class ForkServer:
         full = self._jail.level is Level.FULL
         if full:
             instructions(Level.FULL, limits.fork, kind != "compile")  # kept, for this child and those after it
-        pid = kernel.fork_into(kernel.ALL_NAMESPACES) if full else os.fork()
+        pid = kernel.fork_into(kernel.OWN_NAMESPACES if full else 0)
         if pid == 0:
             _become(self._jail, kind, limits, descriptors, theirs)
         theirs.close()
@@ -176,6 +177,7 @@ def _become(jail: Jail, kind: str, limits: Limits, descriptors: list[int], repor
             write_files({os.path.basename(PROGRAM): request.binary})
             os.chmod(PROGRAM, 0o700)
         standard = [standard_input(request.stdin), output, channel]
+        restrict_files(jail)
         arrange(standard, link[0] if link else None, report.detach())
         lock(jail, limits, watch_files=kind != "compile")
     except BaseException as error:
@@ -223,7 +225,9 @@ def _enter(config: dict[str, Any], control: socket.socket) -> Jail:
         kernel.drop_capabilities()
         kernel.readable_by_own_user()
     kernel.die_with_parent()
-    return Jail(level, rootfs.with_aliases(paths), proc, os.getuid(), os.getgid())
+    readable = rootfs.with_aliases(paths)
+    rules = landlock.rules(readable, landlock.READ) + landlock.rules(rootfs.DEVICES, landlock.USE_DEVICE)
+    return Jail(level, readable, rules, proc, os.getuid(), os.getgid())
 
 
 def _through_bubblewrap(config: dict[str, Any], control: socket.socket) -> NoReturn:
@@ -242,12 +246,11 @@ def _try_jail(jail: Jail) -> None:
     """One without a program in it. OSError if this kernel lets nobody make one."""
     reading, writing = os.pipe()
     full = jail.level is Level.FULL
-    pid = kernel.fork_into(kernel.ALL_NAMESPACES) if full else os.fork()
+    pid = kernel.fork_into(kernel.OWN_NAMESPACES if full else 0)
     if pid == 0:
         try:
             open_jail(jail, Limits(), runs_files=False)
-            kernel.drop_capabilities()
-            landlock.restrict(jail.readable, [])
+            restrict_files(jail)
             seccomp.install(instructions(jail.level, fork=False, watch_files=False))
         except OSError as error:
             os.write(writing, kernel.describe(error).encode())

@@ -1,7 +1,7 @@
 """One program's own jail: what a freshly forked process does to itself before any foreign code runs in it.
 
 It is process 1 of its namespaces, so that nothing it starts can outlive it. In this order: an identity, an empty /tmp, its
-request, limits, no capabilities, Landlock, the filter of system calls.
+request, no capabilities, Landlock, limits, the filter of system calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 
 from zero.sandbox import kernel, landlock, seccomp
 from zero.sandbox.records import Level, Limits
-from zero.sandbox.rootfs import DEVICES, HOME
+from zero.sandbox.rootfs import HOME
 
 PROGRAM = f"{HOME}/program"  # machine code lies here
 INSIDE_ID = 1000  # the user and group that a program sees
@@ -32,6 +32,7 @@ class Jail:
 
     level: Level
     readable: tuple[str, ...]  # the interpreter and its libraries; a compiler's too
+    rules: tuple[landlock.Rule, ...]  # of Landlock: they and the devices
     proc: int  # a descriptor of /proc, where a process writes down who it is
     uid: int  # of the server
     gid: int
@@ -86,12 +87,16 @@ def instructions(level: Level, fork: bool, watch_files: bool) -> bytes:
     return seccomp.Filter(1 if full else os.getpid(), fork, watch_files, own_files=full).instructions()
 
 
+def restrict_files(jail: Jail) -> None:
+    """No capabilities, and no file beyond those of the jail. The server's descriptors, by which it names them, are still open."""
+    kernel.drop_capabilities()
+    landlock.restrict(jail.rules, [HOME] if jail.level is Level.FULL else [])
+
+
 def lock(jail: Jail, limits: Limits, watch_files: bool) -> None:
-    """Limits, no capabilities, Landlock, the filter. After this nothing but foreign code can go wrong."""
+    """Limits and the filter. After this nothing but foreign code can go wrong."""
     os.setsid()
     _limit(jail, limits)
-    kernel.drop_capabilities()
-    landlock.restrict(jail.readable, [HOME] if jail.level is Level.FULL else [], DEVICES)
     listener = seccomp.install(instructions(jail.level, limits.fork, watch_files))
     with socket.socket(fileno=_REPORT) as report:
         seccomp.send_listener(report, listener)

@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 
 from zero.sandbox.kernel import system_call
 
@@ -26,7 +27,10 @@ _TCP_RIGHTS, _SCOPES = 0b11, 0b11  # bind and connect (version 4); abstract sock
 READ = _EXECUTE | _READ_FILE | _READ_DIR
 USE_DEVICE = _READ_FILE | _WRITE_FILE | _TRUNCATE
 
+Rule = tuple[int, int]  # a descriptor of a file or of a folder, and the rights on it and below it
 
+
+@cache
 def version() -> int:
     """Of this kernel's Landlock; 0 where there is none."""
     with suppress(OSError):
@@ -34,39 +38,38 @@ def version() -> int:
     return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str] = ()) -> None:
-    """From now on this process reads and runs files below `readable`, does what it likes below `writable`, reads and
-    writes `devices`, and touches nothing else. Paths that do not exist are passed over. Needs no_new_privileges."""
+def rules(paths: Iterable[str], rights: int) -> tuple[Rule, ...]:
+    """The rights below each path, as `restrict` takes them: opened once, for every process. Paths that do not exist are passed
+    over."""
+    made = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            made.append((place, rights if os.path.isdir(path) else rights & ~_READ_DIR))
+    return tuple(made)
+
+
+def restrict(allowed: Iterable[Rule], writable: Iterable[str]) -> None:
+    """From now on this process does what the rules allow, what it likes below `writable`, and touches nothing else. Needs
+    no_new_privileges."""
     known = version()
     every = _FILE_RIGHTS[min(known, 5)]
     attributes = struct.pack("QQQ", every, _TCP_RIGHTS if known >= 4 else 0, _SCOPES if known >= 6 else 0)
     size = 24 if known >= 6 else 16 if known >= 4 else 8
     ruleset = system_call("landlock", _CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
+    own = rules(writable, every & ~_IOCTL_DEV)
     try:
-        for paths, rights in ((readable, READ), (writable, every & ~_IOCTL_DEV), (devices, USE_DEVICE)):
-            for path in paths:
-                _add(ruleset, path, rights & every)
+        for place, rights in (*allowed, *own):
+            rule = struct.pack("=Qi", rights & every, place)
+            system_call(
+                "landlock rule",
+                _ADD_RULE,
+                ctypes.c_int(ruleset),
+                ctypes.c_int(_RULE_PATH_BENEATH),
+                rule,
+                ctypes.c_uint(0),
+            )
         system_call("landlock_restrict_self", _RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:
-        os.close(ruleset)
-
-
-def _add(ruleset: int, path: str, rights: int) -> None:
-    try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        if not os.path.isdir(path):
-            rights &= ~_READ_DIR
-        rule = struct.pack("=Qi", rights, place)
-        system_call(
-            f"landlock rule {path}",
-            _ADD_RULE,
-            ctypes.c_int(ruleset),
-            ctypes.c_int(_RULE_PATH_BENEATH),
-            rule,
-            ctypes.c_uint(0),
-        )
-    finally:
-        os.close(place)
+        for descriptor in (ruleset, *(place for place, _ in own)):
+            os.close(descriptor)

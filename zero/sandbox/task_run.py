@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -76,7 +75,7 @@ class TaskRun:
         request = replace(request, source="") if kind == "tests" else request
         process = Process(number, channel, output)
         with suppress(OSError):  # it died first; the server will say of what
-            channel.sendall(frame(pickle.dumps(request)))
+            channel.sendall(frame(request))
         channel.setblocking(False)
         os.set_blocking(output, False)
         for descriptor in (channel.fileno(), output):

@@ -31,8 +31,9 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "reward/TERM": ("reward", "mean contribution of the reward's term TERM, weight included; the terms add up"),
     "program/OUTCOME": (
         "share",
-        "responses whose program ended so: passed, failed, timed_out, out_of_memory, crashed, exited_early, "
-        "too_much_output, broken_test, too_long, forbidden_network, _files, _processes, _privileges; absent in a step without any",
+        "responses whose program ended so: passed, failed, hardcoded (it passes every test that the question shows and none "
+        "that it hides), timed_out, out_of_memory, crashed, exited_early, too_much_output, broken_test, too_long, "
+        "forbidden_network, _files, _processes, _privileges, and forbidden, their sum; absent where no answer is a program",
     ),
     "alarm/reward_hack": ("0 or 1", "1 if the reward has been rising while accuracy has not"),
     "length/mean": ("tokens", "mean length of a response, its stop token counted"),
