@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from zero.config.overrides import options_of
-from zero.errors import ArgumentParser
+from zero.errors import ArgumentParser, InputError, one_line_errors
 from zero.paths import CONF, ROOT
 from zero.tracking.glossary import markdown as glossary
 
@@ -222,11 +222,16 @@ def pages() -> dict[Path, str]:
     return {path: fill_blocks(text) for path, text in texts.items() if BLOCK.search(text)}
 
 
+@one_line_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 if something is stale and was only to be checked."""
     parser = ArgumentParser("python -m analysis.docs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say which pages are stale")
     options_given = parser.parse_args(arguments)
+    if not DOCS.is_dir():
+        raise InputError(
+            "docs", DOCS, "no such folder; the documentation is a part of the repository, not of the package"
+        )
     wanted = pages() | {DOCS / ALGORITHMS: algorithms()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:

@@ -598,7 +598,9 @@ def test_a_finished_run_waits_as_long_as_something_arrives(
 
 def test_what_to_type_to_see_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert dashboard_command(f"sqlite:///{tmp_path}/runs/mlflow.db") == "make dashboard"
+    assert dashboard_command(f"sqlite:///{tmp_path}/runs/mlflow.db") == "python -m launch.dashboard"  # no Makefile
+    monkeypatch.chdir(ROOT)
+    assert dashboard_command(f"sqlite:///{ROOT}/runs/mlflow.db") == "make dashboard"
     assert dashboard_command(f"sqlite:///{tmp_path}/x/mlflow.db") == f"python -m launch.dashboard --runs {tmp_path}/x"
     assert "launch.dashboard --uri http://lab:5000" in dashboard_command("http://lab:5000")
     assert "not in MLflow" in dashboard_command(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.lock import lock
+from zero.paths import ROOT
 
 SQLITE = "sqlite:///"
 
@@ -39,7 +40,9 @@ def dashboard_command(uri: str | None) -> str:
     if not uri.startswith(SQLITE):
         return f"{uri}   (prepared pages: python -m launch.dashboard --uri {uri})"
     runs = Path(uri.removeprefix(SQLITE)).parent
-    return "make dashboard" if runs == Path.cwd() / "runs" else f"python -m launch.dashboard --runs {runs}"
+    if runs != Path.cwd() / "runs":
+        return f"python -m launch.dashboard --runs {runs}"
+    return "make dashboard" if Path.cwd() == ROOT and (ROOT / "Makefile").is_file() else "python -m launch.dashboard"
 
 
 def without_password(uri: str) -> str:
