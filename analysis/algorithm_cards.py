@@ -82,7 +82,7 @@ def slots(algo: Mapping[str, Any]) -> list[str]:
 
 
 def function(slot: str, config: Mapping[str, Any], raw: Any) -> Function:
-    """A function with the arguments that its yaml gives it. One that stands in a yaml of its own is shown as that says."""
+    """A function with the arguments that its yaml gives it: the algorithm's own file, or the function's if it has one."""
     target = config["_target_"]
     own = raw if isinstance(raw, dict) else option_of(slot, target)
     given = {key: value for key, value in own.items() if not key.startswith("_") and key != "defaults"}

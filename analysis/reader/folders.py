@@ -122,7 +122,7 @@ def _wanted(cell: Path) -> bool:
 
 @lru_cache(maxsize=8)
 def _unwanted(sweep: Path, modified: float) -> frozenset[str]:
-    """The cells for which neither the newest line nor an experiment asks; read once for all of them."""
+    """The cells that neither the sweep's newest command line nor an experiment wants. Cached: all cells share one file."""
     record = read_json(sweep)
     cells, experiments = record.get("cells"), record.get("experiments")
     entries = experiments.values() if isinstance(experiments, dict) else ()

@@ -77,7 +77,7 @@ def read(places: Sequence[Path | str] | Path | str, metrics: Sequence[str] | Non
     trained_journals = [journals[i] for i in training]
     for run, journal in zip(trained, trained_journals, strict=True):
         notes += [Note(run.name, text) for text in (*journal.notes, *_unfinished(run, journal))]
-    notes += _uneven(trained, trained_journals)
+    notes += _uneven(trained_journals)
     return Runs(trained, _frame(trained, trained_journals), notes, evaluated, tuple(map(str, given)))
 
 
@@ -226,9 +226,8 @@ def _differing(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], typed: Se
             continue
         rulers = [[run.axes.get(axis, "") for run in runs] for axis in AXES[:5]] if group in OF_AXES else []
         rulers.append([str(own.get(f"{group}._target_")) for own in flat])
-        if (
-            key == MODEL_PATH
-        ):  # a run that starts from what another has trained has a folder of its own there, by its seed
+        # a run that starts from what another has trained has a folder of its own there, by its seed
+        if key == MODEL_PATH:
             models = [run.axes["model"] for run in runs]
             rulers.append([f"{model}/{i}" if "+" in model else model for i, model in enumerate(models)])
         if "_target_" in key or any(_follows(values, ruler) for ruler in rulers):
@@ -301,7 +300,7 @@ def _unfinished(run: Run, journal: Journal) -> Iterable[str]:
         yield f"holds {last} of {planned} steps"
 
 
-def _uneven(runs: Sequence[Run], journals: Sequence[Journal]) -> list[Note]:
+def _uneven(journals: Sequence[Journal]) -> list[Note]:
     """A note if the runs have different numbers of steps: means over seeds then rest on fewer runs at the end."""
     lasts = [int(journal.steps[-1]) if len(journal.steps) else 0 for journal in journals]
     counts = Counter(lasts).most_common()

@@ -105,7 +105,7 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
         return Verdict(claim, UNDECIDED, over_seeds([]), f"no run has {statistic.metric}", tuple(notes))
     if _is_redrawn(ended):
         notes.append(REDRAWN)
-    notes += _different_ends(runs, ended, known, statistic.metric, statistic.when)
+    notes += _different_ends(ended, known, statistic.metric, statistic.when)
     if claim.every is None:
         measured, remarks = _measured(ended, claim, known)
         word, why, p = decide(claim, measured)
@@ -244,7 +244,7 @@ def _is_redrawn(ended: Sequence[Run]) -> bool:
     return all(run.kind == EVALUATE for run in ended) and len(models) == len({model for model, *_ in models}) > 0
 
 
-def _different_ends(runs: Runs, ended: Sequence[Run], known: Any, metric: str, when: str) -> list[str]:
+def _different_ends(ended: Sequence[Run], known: Any, metric: str, when: str) -> list[str]:
     """The runs whose last value is not of their last step: it was not finite there, or was not measured."""
     if not when.startswith(("last", "change")) or when.startswith("change from"):
         return []

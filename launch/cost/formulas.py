@@ -70,12 +70,12 @@ class CellCost:
 
     @property
     def seconds(self) -> float:
-        """Of one step."""
+        """Seconds of one step."""
         return self.sampling + self.tail + self.training + self.links
 
     @property
     def hours(self) -> float:
-        """Of the whole cell, without evaluation."""
+        """Hours of the whole cell, without evaluation."""
         return self.steps * self.seconds / 3600
 
 

@@ -31,8 +31,8 @@ from launch.places.slurm_script import Settings
 if TYPE_CHECKING:
     import submitit
 
-# of the environment: which Slurm to ask, and as whom; the other variables with these prefixes belong to a job that this process
-# may run in
+# Environment variables passed on to Slurm's programs: its configuration and the user's token. The others with these prefixes
+# describe the job that this process may run in
 KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 DROPPED_PREFIXES = ("SLURM_", "ZERO_", "SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 # sbatch's variables take precedence over the batch file, so that those of options that the file sets, or that are the sweep's,

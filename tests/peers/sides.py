@@ -211,9 +211,8 @@ def their_steps(trainer: Any, case: Case) -> tuple[dict[str, Sums], list[Tensor]
         shift(trainer.model, case.move, seed=2)
     completions = [tuple(completion) for completion in trainer._generate(None)[1]]
     rows = []
-    for micro_batch in trainer._buffered_inputs[
-        :first
-    ]:  # shuffled: found again by their tokens, which no two rows share
+    # shuffled: found again by their tokens, which no two rows share
+    for micro_batch in trainer._buffered_inputs[:first]:
         ids = [tuple(row) for row in micro_batch["completion_ids"].tolist()]
         rows.append(torch.tensor([next(n for n, c in enumerate(completions) if row[: len(c)] == c) for row in ids]))
     return sums_by_policy, rows

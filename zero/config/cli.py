@@ -208,8 +208,8 @@ def check_all(name: str, arguments: Namespace) -> None:
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
-    """Around a Hydra job: an error that its own words explain is one line and the exit code of its kind. In a multirun the
-    other cells run all the same, but for a run that was told to stop."""
+    """Around a Hydra job: InputError and Broken become one line and an exit code. In a multirun the other cells still run,
+    unless the run was told to stop."""
     try:
         yield
     except (InputError, Broken) as error:

@@ -73,7 +73,7 @@ def tidy(argument: str, several: bool) -> str:
     if not _parses(f"{prefix}{key}={value}"):
         value = ",".join(_readable(prefix + key, piece) for piece in (pieces(value) if several else [value]))
     text = f"{prefix}{key}={value}"
-    return _without_glob(text, key, name) if _CALL.fullmatch(value) else text
+    return _without_glob(text, name) if _CALL.fullmatch(value) else text
 
 
 def tidied(arguments: Sequence[str], several: bool) -> list[str]:
@@ -254,7 +254,7 @@ def _reward_term(prefix: str, key: str, value: str) -> tuple[str, str]:
     return "++" if prefix != "~" else prefix, f"{key}.function" if short else key
 
 
-def _without_glob(text: str, key: str, name: str) -> str:
+def _without_glob(text: str, name: str) -> str:
     """The override with glob(...) replaced by the matching options; other functions stay."""
     value = parsed(text).value()
     if not isinstance(value, Glob):

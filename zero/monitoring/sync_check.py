@@ -98,7 +98,7 @@ class SyncCheck:
         if gap > limit or outdated or not gap < float("inf"):
             raise SyncMismatch(
                 f"after {version} steps engine and learner disagree by {gap:.2g} nats a token (sync_check.tolerance "
-                f"{limit:g}): {_cause(outdated, version, known_gap, new_gap, limit, coarse)}; nothing was learned from it, "
+                f"{limit:g}): {_cause(outdated, known_gap, new_gap, limit, coarse)}; nothing was learned from it, "
                 "the last checkpoint is intact"
             )
         answers = list(zip(probes, completions_PG, strict=True))
@@ -157,7 +157,7 @@ class SyncCheck:
             )
 
 
-def _cause(outdated: Sequence[int], version: int, known: float, new: float, limit: float, coarse: bool) -> str:
+def _cause(outdated: Sequence[int], known: float, new: float, limit: float, coarse: bool) -> str:
     """The likely cause, from the mean gaps of prompts that were sampled from before and of new ones."""
     if outdated:
         return f"the engine still has the weights of step {outdated[0]}, so its sync did not take place"

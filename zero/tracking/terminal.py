@@ -69,7 +69,7 @@ class Progress:
                 self._print(Text(f"evaluation after step {step}: {evaluation_line(name, values)}"))
 
     def close(self, status: str) -> None:
-        """Leave the terminal as it was; a finished run ends with its report."""
+        """Restore the terminal; after a finished run, print its report."""
         if self._live is not None:
             self._live.stop()
             self._live = None

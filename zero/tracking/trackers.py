@@ -73,7 +73,7 @@ def open_trackers(config: Mapping[str, Any], run_dir: Path, name: str, view: Vie
 
 
 def open_follower(config: Mapping[str, Any], run_dir: Path, name: str) -> Follower | None:
-    """None: the config names no tracker, or one that cannot be made, which is said."""
+    """A follower for the tracker of the config; None without one, or, with a warning, if it cannot be opened."""
     if "_target_" not in config["tracker"]:
         return None
     try:

@@ -25,7 +25,7 @@ from zero.grading.maths.values import Number, Point, draw, floating, value
 DIGITS = 60  # beyond those of the longest literal
 NEEDED = 4  # points with a value, of a formula with letters
 FEW = 8  # with fewer among the first points, more are searched
-ENOUGH = 16  # of those that are searched for
+ENOUGH = 16  # points with a value, at which a search ends
 HOPELESS = 24  # points without a value, after which none is expected
 _WHOLE = {"()gcd", "()lcm", "()mod"}  # functions that make a formula one of integers
 _ROUNDING = {"()\\lfloor", "()\\lceil"}  # those that make it one of integers for these letters alone
@@ -180,7 +180,7 @@ def _small(k: int, name: str, alone: bool) -> Fraction:
 
 
 def _real(k: int, name: str) -> Fraction:
-    """A number with a fractional part, mostly."""
+    """A random number, usually not an integer."""
     below = (1, 2, 4, 128)[draw(f"{k}/{name}/below", 0, 3)]
     return Fraction(draw(f"{k}/{name}", -40 * below, 40 * below), below)
 

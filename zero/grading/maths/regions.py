@@ -48,7 +48,7 @@ ALL, NONE = Region((), (True,)), Region((), (False,))
 
 
 class NoRegion(ValueError):
-    """The node is no region with numbers for its ends."""
+    """The node is not a region whose ends are numbers."""
 
 
 def same_region(a: Node, b: Node) -> bool | None:

@@ -209,7 +209,7 @@ def spread(node: Node) -> Node:
 
 
 def in_order(a: Node, b: Node) -> tuple[Node, Node]:
-    """x=1, y=2 beside values without names: in the order of the names, which for x_1 and x_2 is none."""
+    """Of x=1, y=2 against values without names: both as values, ordered by name; numbered names such as x_1, x_2 fix no order."""
     for one, other, turned in ((a, b, False), (b, a, True)):
         values = {} if tells(other) else values_by_name(one)
         if not values or len(other.children) != len(values) or other.kind not in ("tuple", "list"):
