@@ -41,12 +41,12 @@ def version() -> int:
 def rules(paths: Iterable[str], rights: int) -> tuple[Rule, ...]:
     """The rights below each path, as `restrict` takes them: opened once, for every process. Paths that do not exist are passed
     over."""
-    made = []
+    opened = []
     for path in paths:
         with suppress(FileNotFoundError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            made.append((place, rights if os.path.isdir(path) else rights & ~_READ_DIR))
-    return tuple(made)
+            opened.append((place, rights if os.path.isdir(path) else rights & ~_READ_DIR))
+    return tuple(opened)
 
 
 def restrict(allowed: Iterable[Rule], writable: Iterable[str]) -> None:
