@@ -16,9 +16,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from launch.places import backend_class
 from launch.serving import server as serving
 from launch.serving.mlflow_server import refuse_taken_port
 from launch.sweep.process import Process
@@ -39,11 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     model, launcher = parse_words(options.words)
     options.model = str(model["path"])
-    if job := slurm_settings(launcher):
-        from launch.serving import job as serve_job
-
+    if job := job_settings(launcher):
+        run = resolve_name(backend_class(job).server or "")
         words = [word for word in arguments if not word.startswith(LAUNCHER)]
-        return serve_job.run(options, [*(f"--config-dir={folder}" for folder in USER_CONF), *words], job)
+        return int(run(options, [*(f"--config-dir={folder}" for folder in USER_CONF), *words], job))
     if options.stop:
         remedy = "ends a server that is a job; one started here ends with Ctrl-C"
         raise InputError("--stop", "launcher=local", remedy)
@@ -118,7 +119,7 @@ def parse_words(words: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     return model, launcher
 
 
-def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
+def job_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The settings of the job; None: serve here, as also inside a job."""
     from launch.sweep.compose import launcher_settings
 
@@ -126,7 +127,7 @@ def slurm_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
     if not overrides and not slurm:
         return None
     settings = launcher_settings(overrides, default="slurm" if slurm else "local")
-    if settings["backend"] == "launch.places.slurm.Slurm":
+    if backend_class(settings).server:
         return settings
     for text in overrides:
         key, _, value = text.partition("=")

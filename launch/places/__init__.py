@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from launch.sweep.states import Task
 from zero.errors import InputError
@@ -46,6 +46,9 @@ class Backend(Protocol):
     def has_queue(self) -> bool:
         """Whether each cell is a task with an id, JOB_TASK, which a cell that waits for it must name."""
 
+    # path of the function that runs a model server there as a job, as launch.serving.job.run does; None: there are no such jobs
+    server: ClassVar[str | None]
+
     def check(self, folder: Path, count: int) -> None:
         """InputError if so many cells cannot run there; changes nothing."""
 
@@ -66,13 +69,18 @@ class Backend(Protocol):
         """End these cells, of which `tasks` are in the queue."""
 
 
-def backend_of(settings: Mapping[str, Any]) -> Backend:
-    """The place that the launcher's settings name. InputError if they are not its own."""
+def backend_class(settings: Mapping[str, Any]) -> type[Backend]:
+    """The class of the place that the launcher's settings name. InputError if there is none."""
     path = str(settings.get("backend") or "launch.places.local.Local")
     module, _, name = path.rpartition(".")
     try:
-        make = getattr(importlib.import_module(module), name).parse
+        named: type[Backend] = getattr(importlib.import_module(module), name)
+        _ = named.parse
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError("hydra.launcher.backend", path, "must be the path of a launch.places.Backend") from error
-    backend: Backend = make({key: value for key, value in settings.items() if key not in SWEEP_KEYS})
-    return backend
+    return named
+
+
+def backend_of(settings: Mapping[str, Any]) -> Backend:
+    """The place that the launcher's settings name. InputError if they are not its own."""
+    return backend_class(settings).parse({key: value for key, value in settings.items() if key not in SWEEP_KEYS})

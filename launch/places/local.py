@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from launch.places import SWEEP_KEYS, Limits
 from launch.places.slurm_script import suggestion
@@ -52,6 +52,7 @@ class Local:
     settings: Mapping[str, Any]
     available: bool = True
     has_queue: bool = False
+    server: ClassVar[str | None] = None
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Local:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from launch.places import Limits, slurm_checks, slurm_jobs, slurm_nodes, submitit_executor
 from launch.places.slurm_jobs import Unreachable
@@ -22,6 +22,7 @@ class Slurm:
 
     settings: Settings
     has_queue: bool = True
+    server: ClassVar[str | None] = "launch.serving.job.run"
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Slurm:

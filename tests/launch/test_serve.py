@@ -190,3 +190,10 @@ def test_nodes_meet_at_the_address_that_the_first_writes(tmp_path: Path) -> None
     first, second = (serving.multi_node_flags(options, process) for process in places)
     assert first["node-rank"] == 0 and second == first | {"node-rank": 1} and first["nnodes"] == 2
     assert serving.multi_node_flags(options, Process()) == {}
+
+
+def test_a_place_of_ones_own_runs_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from launch.places.local import Local\nclass Queue(Local): server = 'my_queue.run'\n"
+    (tmp_path / "my_queue.py").write_text(text + "def run(options, words, settings): return len(words)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert serve.main([str(BASE), "--port=0", "launcher=local", "launcher.backend=my_queue.Queue"]) == 2

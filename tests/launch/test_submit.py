@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -44,6 +44,7 @@ class Cluster:
     limits: Limits = field(default_factory=Limits)
     available: bool = True
     has_queue: bool = True
+    server: ClassVar[str | None] = None
 
     def check(self, folder: Path, count: int) -> None:
         if self.refuses:
