@@ -473,10 +473,10 @@ block:         # of it
 """)
     assert [(s.key, s.value, s.meaning) for s in docs.settings_of(path)] == [
         ("rate", "1.0e-3", "a step"),
-        ("flow", "", "Above it both"),
+        ("flow", "", "both. Above it"),
         ("flow.one", "1", ""),
         ("flow.two", '"# no comment"', ""),
-        ("make", "c.d", ""),
+        ("make._target_", "c.d", ""),
         ("block", "", "of it"),
         ("block.deep", "null", ""),
     ]

@@ -46,14 +46,15 @@ def start(run_dir: Path, *overrides: str, errors: bool = False, **environment: s
     return Process(*command(run_dir, *overrides)[2:], env=os.environ | environment, errors=errors)
 
 
-def killed(run_dir: Path, step: int, *overrides: str) -> None:
-    """A run in its own process, killed as soon as it has the checkpoint of `step`."""
+def killed(run_dir: Path, step: int, *overrides: str) -> int:
+    """A run in its own process, killed as soon as it has the checkpoint of `step`. Returns its pid."""
     child = start(run_dir, *overrides)
     while not (run_dir / "checkpoints" / f"step_{step:06d}").exists():
         assert child.poll() is None, child.communicate()[0]
         time.sleep(0.01)
     child.kill()
     child.communicate()
+    return child.pid
 
 
 def journal(run_dir: Path) -> list[dict[str, Any]]:

@@ -126,10 +126,9 @@ def test_no_heldout_program_is_in_the_shipped_corpus_and_habits_have_their_share
 def test_a_run_on_programs_survives_a_kill_and_leaves_nobody_behind(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_here(whole, *CODE)
-    before = set(survivors())  # the sandbox of this process
-    killed(cut, 2, *CODE)
+    trainer = killed(cut, 2, *CODE)
     end = time.monotonic() + 60
-    while set(survivors()) - before:
+    while survivors(trainer):
         assert time.monotonic() < end, "a process of the sandbox has outlived its trainer"
         time.sleep(0.05)
     train_here(cut, *CODE)

@@ -164,14 +164,13 @@ Sandbox().run([Task("script", "import os\\nos.fork()\\nwhile True: pass")] * 2, 
 
 
 def test_everything_dies_with_a_killed_trainer() -> None:
-    before = set(survivors())
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     trainer = subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE, env=environment)
     assert trainer.stdout is not None and trainer.stdout.readline() == b"ready\n"
-    _wait(lambda: len(set(survivors()) - before) >= 6)  # the server, what waits for it, two programs, their children
+    _wait(lambda: len(survivors(trainer.pid)) >= 6)  # the server, what waits for it, two programs, their children
     trainer.kill()
     trainer.wait()
-    _wait(lambda: set(survivors()) <= before)
+    _wait(lambda: not survivors(trainer.pid))
 
 
 def _wait(until: object) -> None:

@@ -10,8 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import zero
 from zero.errors import InputError
 
 OWN = "zero."  # our functions name their arguments as the table below does; a user's may be called anything
@@ -104,6 +106,11 @@ def _may_hold(module: str, name: str) -> bool:
 
 
 def _is_module(path: str) -> bool:
+    if path.startswith(
+        OWN
+    ):  # by its file, since looking a module up imports the packages around it, and torch with some
+        file = Path(zero.__file__).parent.joinpath(*path.split(".")[1:])
+        return file.is_dir() or file.with_suffix(".py").is_file()
     try:
         return bool(path) and find_spec(path) is not None
     except ModuleNotFoundError:

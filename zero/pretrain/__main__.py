@@ -318,7 +318,7 @@ def _about_out(out: Path) -> Iterator[None]:
     except InputError as error:
         if error.key != "run_dir":
             raise
-        raise InputError("out", out, error.remedy.replace("run_dir", "out")) from error
+        raise InputError("out", out, error.remedy.replace("name or run_dir", "out")) from error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="pretrain")

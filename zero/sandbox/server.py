@@ -32,7 +32,7 @@ class Server:
         interpreter = os.path.realpath(sys.executable)
         command = [interpreter, "-S", "-s", "-P", "-B", str(Path(fork_server.__file__)), str(theirs.fileno())]
         self._process = subprocess.Popen(
-            [*command, json.dumps(config)],
+            [*command, json.dumps(config | {"owner": os.getpid()})],  # so that `ps` tells whose it is
             pass_fds=[theirs.fileno()],
             env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"} | {k: v for k, v in os.environ.items() if k in _INHERITED},
             stdin=subprocess.DEVNULL,
