@@ -60,6 +60,8 @@ ROWS: dict[str, Any] = {
     "countdown_tinyzero": lambda i: {"target": 3 * i + 5, "nums": [i, 2 * i, 5]},
     "distilled": lambda i: {"problem": f"What is {i} + {i}?", "answer": str(2 * i), "generations": [f"\\boxed{{{2 * i}}}"],
                             "correctness_math_verify": [True]},
+    "verifiable_coding": lambda i: {"problem": f"Read a number, print twice its value: {i}", "verification_info": {
+        "language": "python", "test_cases": [{"input": f"{i}", "output": f"{2 * i}"}]}},
     "": lambda i: {"problem": f"What is {i} + {i}?", "answer": str(2 * i), "level": 4, "solution": f"It is \\boxed{{{2 * i}}}."},
 }  # fmt: skip
 # Lines that name a published model; what remains trains the embedded model, which other tests do.
