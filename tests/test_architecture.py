@@ -146,7 +146,7 @@ def test_the_objective_needs_torch_alone() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_files_can_be_read_in_a_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(path.read_text().splitlines()) <= (150 if path.name in ("train.py", "evaluate.py") else 350)
 
 
 # words that say nothing of a value; the noun for it does

@@ -59,15 +59,13 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
 
     from zero.checkpoint import disk_is_full, no_space
     from zero.runtime import device_name
-    from zero.scores import outcome_of, pass_rates, show
+    from zero.scores import outcome_of, show, write_pass_rates
 
     start = provenance.start(choices, device_name(), ranks=1)
     try:
         with owned(run_dir), StopSignal("these questions").listening() as stop:
             results = measure(config, run_dir, sets, paths, start, stop, **template_and_reward)
-        for step, results_of_step in results.items():
-            for result in results_of_step:
-                write_json(folder_of(run_dir, step) / f"pass_rates_{result.name}.json", pass_rates(result))
+        write_pass_rates(run_dir, results)
         outcome = outcome_of(config, results)
         write_json(run_dir / run_folder.RESULT, outcome)
     except OSError as error:
@@ -101,7 +99,7 @@ def measure(
     results: dict[int | None, list[Result]] = {}
     stop.started = True
     for step, path in paths.items():
-        folder, label = folder_of(run_dir, step), "" if step is None else f"step {step}, "
+        folder, label = run_folder.answers_folder(run_dir, step), "" if step is None else f"step {step}, "
         folder.mkdir(exist_ok=True)
         digest = hashlib.sha256(str(config["rollout"].get("model")).encode() if remote else b"")
         weights = () if remote else subjects.weights_at(config, model, path)
@@ -123,19 +121,13 @@ def measure(
     return results
 
 
-def folder_of(run_dir: Path, step: int | None) -> Path:
-    """Where the answers of a step's weights are kept; None: of the model itself."""
-    return run_dir if step is None else run_dir / f"step_{step:06d}"
-
-
 def progress(stop: StopSignal, label: str, done: int, total: int) -> None:
     """Print one progress line, unless all is done. Raises Preempted after a stop request."""
+    count = f"{done} of {total} questions"
     if stop:
-        raise Preempted(
-            f"{stop.received} after {label}, {done} of {total} questions: saved; the same command continues"
-        )
+        raise Preempted(f"{stop.received} after {label}, {count}: saved; the same command continues")
     if done < total:
-        print(f"{label}: {done} of {total} questions", file=sys.stderr, flush=True)
+        print(f"{label}: {count}", file=sys.stderr, flush=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")

@@ -257,6 +257,11 @@ def claim(run_dir: Path, settings: Settings, questions: Mapping[str, Any], diges
     (run_dir / WEIGHTS).write_text(digest + "\n")
 
 
+def answers_folder(run_dir: Path, step: int | None) -> Path:
+    """Where the answers of the weights after a step are kept; None: of the model itself."""
+    return run_dir if step is None else run_dir / f"step_{step:06d}"
+
+
 def refuse_other_weights(folder: Path, digest: str) -> None:
     """InputError if the answers in an evaluation's folder are those of other weights, such as a model trained further."""
     path = folder / WEIGHTS

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from zero.benchmark import Result, macro
 from zero.config import identity
+from zero.files import write_json
 from zero.paths import CONF
 from zero.published import figures
+from zero.run_folder import answers_folder
 from zero.tracking.tables import benchmark_tables, steps_table
 from zero.tracking.terminal import make_console
 
@@ -32,10 +35,13 @@ def outcome_of(config: Config, results: Results) -> dict[str, Any]:
     return outcome | ({} if None in entries else {"steps": {str(step): entry for step, entry in entries.items()}})
 
 
-def pass_rates(result: Result) -> dict[str, Any]:
-    """The share of right answers to each question by its id, as zero.questions.pass_rates reads it."""
-    ids = [row["id"] for row in result.rows[:: result.n]]
-    return {"questions": result.name, "n": result.n, "rates": dict(zip(ids, result.shares, strict=True))}
+def write_pass_rates(run_dir: Path, results: Results) -> None:
+    """The share of right answers to each question by its id, beside the answers, as zero.questions.pass_rates reads it."""
+    for step, results_of_step in results.items():
+        for r in results_of_step:
+            ids = [row["id"] for row in r.rows[:: r.n]]
+            content = {"questions": r.name, "n": r.n, "rates": dict(zip(ids, r.shares, strict=True))}
+            write_json(answers_folder(run_dir, step) / f"pass_rates_{r.name}.json", content)
 
 
 def show(config: Config, results: Results, template: str) -> None:

@@ -137,8 +137,7 @@ def task(config: DictConfig) -> float | None:
     with errors_reported():
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         outcome = run(plain, choices, plain["name"] or configs.run_name("train", choices, overrides))
-    evaluation = outcome.get("evaluation", {})
-    accuracies = [metrics[f"eval/{name}/accuracy"] for name, metrics in evaluation.items()]
+    accuracies = [metrics[f"eval/{name}/accuracy"] for name, metrics in outcome.get("evaluation", {}).items()]
     return sum(accuracies) / len(accuracies) if accuracies else None
 
 

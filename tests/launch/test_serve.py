@@ -46,7 +46,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*arguments: Any, **settings: Any) -> None:
         raise AssertionError("vLLM was started")
 
-    monkeypatch.setattr(serving.subprocess, "Popen", started)
+    monkeypatch.setattr(serving, "subprocess", SimpleNamespace(Popen=started))
 
 
 def test_bad_input_is_one_line(vllm: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -194,6 +194,6 @@ def test_nodes_meet_at_the_address_that_the_first_writes(tmp_path: Path) -> None
 
 def test_a_place_of_ones_own_runs_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "from launch.places.local import Local\nclass Queue(Local): server = 'my_queue.run'\n"
-    (tmp_path / "my_queue.py").write_text(text + "def run(options, words, settings): return len(words)\n")
+    (tmp_path / "my_queue.py").write_text(text + "def run(options, words, settings): return 40 + len(words)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert serve.main([str(BASE), "--port=0", "launcher=local", "launcher.backend=my_queue.Queue"]) == 2
+    assert serve.main([str(BASE), "--port=0", "launcher=local", "launcher.backend=my_queue.Queue"]) == 42

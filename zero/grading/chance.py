@@ -81,9 +81,8 @@ def exact(numbers: Numbers, target: int) -> float:
 def _joined_to(a: Fraction, target: Fraction, others: Mapping[Fraction, int]) -> int:
     """In how many ways an operator joins the value `a`, on either side, to an expression counted by its value b in `others`, so
     that the target comes out."""
-    count = (
-        2 * others.get(target - a, 0) + others.get(a - target, 0) + others.get(target + a, 0)
-    )  # + of both, a - b, b - a
+    # + of both, a - b, b - a
+    count = 2 * others.get(target - a, 0) + others.get(a - target, 0) + others.get(target + a, 0)
     if a == 0:  # 0 * b, b * 0 and 0 / b
         return count + (3 * sum(others.values()) - others.get(a, 0) if target == 0 else 0)
     count += 2 * others.get(target / a, 0) + others.get(target * a, 0)  # * of both, b / a

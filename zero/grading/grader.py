@@ -27,9 +27,8 @@ class Grader:
     check: Checker
     extract_any: Extractor
     reward: Reward
-    own: Mapping[str, SourceSettings] = field(
-        default_factory=dict
-    )  # of the sources of a mixture, in place of the above
+    # Of the sources of a mixture, in place of the above
+    own: Mapping[str, SourceSettings] = field(default_factory=dict)
 
     def grade(
         self, prompts: Sequence[Prompt], completions_PG: Sequence[Sequence[Completion]], budget: int

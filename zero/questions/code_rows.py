@@ -26,8 +26,11 @@ def mbpp(row: Row) -> Row:
     text = row.get("prompt") or row["text"]
     shown = "\n".join(tests)
     problem = f"{text}\n\nYour code should pass these tests:\n\n{shown}"  # the set's own words
-    return {"problem": problem, "tests": CodeTests(tests=tests, names=_called(tests, row["code"]), setup=setup),
-            "solution": row["code"]}  # fmt: skip
+    return {
+        "problem": problem,
+        "tests": CodeTests(tests=tests, names=_called(tests, row["code"]), setup=setup),
+        "solution": row["code"],
+    }
 
 
 def humaneval(row: Row) -> Row:
@@ -48,9 +51,11 @@ def apps(row: Row) -> Row | None:
         return None
     solutions = row.get("solutions") or []
     solutions = json.loads(solutions) if isinstance(solutions, str) else list(solutions)
-    tests = _function_tests(spec["fn_name"], spec["inputs"], spec["outputs"], str(row.get("starter_code") or "")) if (
-        spec.get("fn_name")) else CodeTests(cases=_cases(spec["inputs"], spec["outputs"]))  # fmt: skip
-    starter = row.get("starter_code")
+    inputs, outputs, starter = spec["inputs"], spec["outputs"], str(row.get("starter_code") or "")
+    if spec.get("fn_name"):
+        tests = _function_tests(spec["fn_name"], inputs, outputs, starter)
+    else:
+        tests = CodeTests(cases=_cases(inputs, outputs))
     problem = row["question"] + (f"\n\n{starter}" if starter else "")
     return {"problem": problem, "tests": tests, "solution": solutions, "level": row.get("difficulty")}
 
@@ -70,8 +75,13 @@ def livecodebench(row: Row) -> Row | None:
         inputs = [[json.loads(line) for line in case["input"].splitlines() if line.strip()] for case in cases]
         tests = _function_tests(name, inputs, [json.loads(case["output"]) for case in cases], starter)
     tests = replace(tests, shown=len(public))
-    return {"problem": problem, "tests": tests, "solution": [], "level": row.get("difficulty"),
-            "date": str(row.get("contest_date") or "")}  # fmt: skip
+    return {
+        "problem": problem,
+        "tests": tests,
+        "solution": [],
+        "level": row.get("difficulty"),
+        "date": str(row.get("contest_date") or ""),
+    }
 
 
 def verifiable_coding(row: Row) -> Row | None:
