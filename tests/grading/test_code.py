@@ -153,3 +153,20 @@ def test_extractors_are_total(text: str) -> None:
 def test_no_text_is_taken_for_tests(data: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         CodeTests.from_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"level": "ful"}, "questions.sandbox.level=ful: must be full or landlock"),
+        ({"workers": 0}, "questions.sandbox.workers=0: must be above 0"),
+        ({"cpu_s": 0}, "questions.sandbox.cpu_s=0: must be above 0"),
+        ({"wall_s": -1.0}, "questions.sandbox.wall_s=-1.0: must be above 0"),
+        ({"memory_mb": "much"}, "questions.sandbox.memory_mb=much: must be a number"),
+        ({"cpu": 1}, "questions.sandbox.cpu=1: no such setting; there are level, workers, cpu_s, "),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_any_program(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError) as error:
+        CodeChecker(**settings)
+    assert str(error.value).startswith(line)

@@ -20,7 +20,7 @@ class CodeChecker:
     workers, and limits as in zero.sandbox.records.Limits."""
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = settings
+        self._runner = runner(**settings)
 
     def __call__(self, answer: str, question: Question) -> bool:
         """One program. TimeoutError as a plain checker would raise it."""
@@ -37,7 +37,7 @@ class CodeChecker:
 
     def results(self, pairs: Sequence[tuple[str, Question]]) -> list[CodeResult]:
         """Which tests each passed, and what became of it."""
-        results = runner(**self._settings).run([(answer, tests_of(question)) for answer, question in pairs])
+        results = self._runner.run([(answer, tests_of(question)) for answer, question in pairs])
         for (answer, question), result in zip(pairs, results, strict=True):
             _remember(answer, question, result)
         return results

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from zero.errors import InputError
 from zero.sandbox.compiler import Compiler
 from zero.sandbox.pool import Sandbox
 from zero.sandbox.records import Ending, Execution, Level, Limits, Task
@@ -20,6 +21,7 @@ PASSED, FAILED, HARDCODED = "passed", "failed", "hardcoded"
 ATTEMPTS = ("network", "files", "processes", "privileges")
 _ENDINGS = [str(ending) for ending in Ending if ending not in (Ending.FINISHED, Ending.FORBIDDEN)]
 OUTCOMES = (PASSED, FAILED, HARDCODED, *_ENDINGS, *(f"{Ending.FORBIDDEN} {kind}" for kind in ATTEMPTS))
+SETTINGS = "questions.sandbox"  # of the config
 LANGUAGES = ("python", "cpp")
 REMEMBERED = 1 << 16  # results kept, so that siblings that write the same program run it once
 
@@ -235,5 +237,19 @@ def _same_word(word: str, expected: str, tolerance: float) -> bool:
 
 @cache
 def runner(level: str = "full", workers: int = 2, **limits: Any) -> CodeRunner:
-    """The runner of these settings: one for question sets, checkers and rewards of a run, with one memory."""
+    """The runner of these settings: one for question sets, checkers and rewards of a run, with one memory. Raises InputError."""
+    if level not in list(Level):
+        raise InputError(f"{SETTINGS}.level", level, f"must be {' or '.join(Level)}")
+    names = [limit.name for limit in fields(Limits)]
+    for key, value in {"workers": workers, **limits}.items():
+        if key not in ("workers", *names):
+            raise InputError(
+                f"{SETTINGS}.{key}", value, f"no such setting; there are level, workers, {', '.join(names)}"
+            )
+        if isinstance(value, bool) != (key == "fork") or not isinstance(value, int | float):
+            raise InputError(
+                f"{SETTINGS}.{key}", value, "must be true or false" if key == "fork" else "must be a number"
+            )
+        if key != "fork" and value <= 0:
+            raise InputError(f"{SETTINGS}.{key}", value, "must be above 0")
     return CodeRunner(Level(level), workers, Limits(**limits))
