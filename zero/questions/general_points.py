@@ -58,6 +58,7 @@ def rows(
     heldout: int | None = None,
     seed: int = 0,
     text: str = TEXT,
+    solution: str = "{formula}",
 ) -> Rows:
     """Distinct solvable hands under one rule; the same cards in another order are the same hand.
 
@@ -66,8 +67,9 @@ def rows(
     train, heldout  hands of each split, None for all there are. A multiset of values with its target is in one split only, for good
     seed            which hands are taken, and their order
     text            the question, with {cards} (a list in brackets) or {hand} (with commas alone), {target} and {faces}
+    solution        the text of a solution, with {formula}
 
-    The same arguments give the same rows on every machine. The solution is one formula; meta holds numbers, target, cards
+    The same arguments give the same rows on every machine. The solution holds one formula; meta holds numbers, target, cards
     and level (how many cards). Raises InputError.
     """
     _check(faces, cards, target, text)
@@ -81,7 +83,7 @@ def rows(
     for hand, goal in deals:
         split = is_heldout(_values(hand, faces), goal)
         if len(questions[split]) < most[split]:
-            questions[split] += _questions(hand, faces, goal, text, seed)
+            questions[split] += _questions(hand, faces, goal, text, seed, solution)
         if all(len(questions[split]) == most[split] for split in questions):
             break
     for key, count, solvable in (("train", train, len(questions[False])), ("heldout", heldout, len(questions[True]))):
@@ -133,10 +135,12 @@ def _values(hand: Hand, faces: str) -> Hand:
     return hand if faces == "rank" else tuple(min(rank, 10) for rank in hand)
 
 
-def _questions(hand: Hand, faces: str, target: int, text: str, seed: int) -> Iterator[Question]:
+def _questions(
+    hand: Hand, faces: str, target: int, text: str, seed: int, solution: str = "{formula}"
+) -> Iterator[Question]:
     """The question of a hand, if it can be solved."""
-    solution = solve(_values(hand, faces), target)
-    if solution is None:
+    formula = solve(_values(hand, faces), target)
+    if formula is None:
         return
     digest = _digest(f"{hand} {faces} {target}")
     shown = list(hand)
@@ -149,7 +153,9 @@ def _questions(hand: Hand, faces: str, target: int, text: str, seed: int) -> Ite
         .replace("{faces}", FACES[faces])
     )
     meta = {"numbers": numbers, "target": target, "cards": labels, "level": len(labels)}
-    yield Question(wording, (str(target),), f"general_points-{digest[:16]}", solution, meta)
+    yield Question(
+        wording, (str(target),), f"general_points-{digest[:16]}", solution.replace("{formula}", formula), meta
+    )
 
 
 def _digest(text: str) -> str:
