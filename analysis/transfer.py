@@ -4,8 +4,9 @@ python -m analysis.transfer FOLDER... [--experiment transfer] [--mixture NAME]
 
 FOLDER holds runs from one base model on single question sets (specialists) and on a mixture of them, each tested on all of these
 sets: experiment=transfer. A cell of the matrix is what training on the row's questions adds to the accuracy on the column's,
-mean over seeds with its 95 % interval (Student's t). All runs are compared at equal tokens: each at its last evaluation within
-the tokens that every run has generated. Claims (CLAIMS) are judged as those of experiments are, all of this page together.
+mean over seeds with its 95 % interval (Student's t). All runs are compared at equal tokens, those of the run that generated
+fewest: a run's accuracy there lies on the line between its evaluations around it. Claims (CLAIMS) are judged as those of
+experiments are, all of this page together.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from analysis.reader.records import Run, Runs
     from analysis.stats.intervals import Estimate
 
+ENDED = ("finished", "unknown")  # states of runs that count; an MLflow store may know none
 TOKENS, ACCURACY = "tokens/generated", "eval/*/accuracy"
-UNEVEN = 0.9  # share of the common tokens below which a run's last evaluation within them is worth a note
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
 
 Gains = Mapping[str, Mapping[str, Mapping[str, float]]]  # trained on -> tested on -> seed -> gain
@@ -57,8 +58,8 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Matrix:
-    """Gains over the untrained model. `kinds`: question sets that are trained on and tested; `tokens` of each run as compared, by
-    what it was trained on."""
+    """Gains over the untrained model. `kinds`: question sets that are trained on and tested; `tokens` that each run generated in
+    all, by what it was trained on; `budget`: those at which they are compared."""
 
     kinds: tuple[str, ...]
     mixture: str | None
@@ -94,9 +95,8 @@ def transfer(runs: Runs, mixture: str | None = None) -> Finding:
     ]
     shown.insert(0, {"trained on": "untrained"} | {kind: percent(matrix.base[kind]) for kind in matrix.kinds})
     claims = [f"{v.word}: {v.claim.text}: {_measured(v)}. {v.why}" for v in verdicts]
-    tokens = [f"tokens generated, as compared (at most {matrix.budget:.0f}): " + ", ".join(
-        f"{trained} {fmean(values):.0f}" for trained, values in matrix.tokens.items()
-    )]  # fmt: skip
+    generated = ", ".join(f"{trained} {fmean(values):.0f}" for trained, values in matrix.tokens.items())
+    tokens = [f"compared at {matrix.budget:.0f} generated tokens; generated in all, mean of runs: {generated}"]
     text = [as_text(shown), "gains in points of accuracy; * on the diagonal", *tokens, *matrix.notes, *claims, RATES]
     return Finding(draw(matrix, verdicts), pd.DataFrame(rows), "\n".join(text))
 
@@ -106,6 +106,8 @@ def transfer(runs: Runs, mixture: str | None = None) -> Finding:
 
 def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
     """The runs' gains at equal tokens. `mixture`: its questions' name; None: those trained on that are no benchmark."""
+    import numpy as np
+
     benchmarks = [match[1] for name in runs.metrics if (match := EVAL.match(name)) and match[2] == "accuracy"]
     trained = list(dict.fromkeys(run.axes.get("questions", "") for run in runs.runs))
     kinds = tuple(name for name in benchmarks if name in trained and name != mixture)
@@ -119,33 +121,30 @@ def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
         raise InputError("--mixture", mixture or "null", f"name one of the questions trained on: {', '.join(trained)}")
     mixture = mixture or (others[0] if others else None)
     ended, notes = _comparable(runs, kinds, mixture)
+    rows = [name for name in (*kinds, mixture) if name]
     journals = {run.name: _journal(runs, run) for run in ended}
-    totals = {name: float(steps[TOKENS].sum()) for name, steps in journals.items() if TOKENS in steps}
-    budget = min((total for total in totals.values() if total), default=math.inf)
-    gains: dict[str, dict[str, dict[str, float]]] = {name: {} for name in (*kinds, mixture) if name}
-    tokens: dict[str, list[float]] = {name: [] for name in gains}
+    used = {name: _tokens(steps) for name, steps in journals.items()}
+    budget = min((float(spent.iloc[-1]) for spent in used.values() if len(spent)), default=math.nan)
+    gains: dict[str, dict[str, dict[str, float]]] = {name: {} for name in rows}
+    tokens: dict[str, list[float]] = {name: [] for name in rows}
     before: dict[str, list[float]] = {kind: [] for kind in kinds}
     for run in ended:
         name, seed, steps = run.axes["questions"], run.axes.get("seed", ""), journals[run.name]
-        used = steps[TOKENS].fillna(0.0).cumsum() if TOKENS in steps else steps["step"] * 0.0
-        within = steps[(used <= budget) & steps[f"eval/{kinds[0]}/accuracy"].notna()]
-        if len(within) < 2:
-            notes.append(f"{run.name} left out: no evaluation after training within {budget:.0f} tokens")
-            continue
-        tokens[name].append(float(used[within.index[-1]]))
-        if tokens[name][-1] < UNEVEN * budget:
-            notes.append(f"{run.name}: its last evaluation within {budget:.0f} tokens is at {tokens[name][-1]:.0f}")
+        tokens[name].append(float(used[run.name].iloc[-1]))
         for kind in kinds:
-            accuracy = within[f"eval/{kind}/accuracy"].tolist()
-            before[kind].append(accuracy[0])
-            gains[name].setdefault(kind, {})[seed] = accuracy[-1] - accuracy[0]
+            accuracy = steps[f"eval/{kind}/accuracy"].dropna()
+            if len(accuracy) > 1:
+                before[kind].append(float(accuracy.iloc[0]))
+                there = float(np.interp(budget, used[run.name][accuracy.index], accuracy))
+                gains[name].setdefault(kind, {})[seed] = there - before[kind][-1]
     base = {kind: fmean(values) if values else math.nan for kind, values in before.items()}
     return Matrix(kinds, mixture, gains, base, {k: v for k, v in tokens.items() if v}, budget, tuple(notes))
 
 
 def _comparable(runs: Runs, kinds: Sequence[str], mixture: str | None) -> tuple[list[Run], list[str]]:
-    """The specialists' runs and those on the mixture by the same algorithm, and a note on others: the supervised starts of an
-    experiment are runs on the mixture, too. InputError for two runs on the same questions with the same seed."""
+    """The specialists' finished runs and those on the mixture by the same algorithm, and notes on others and on cells without
+    one: the supervised starts of an experiment are runs on the mixture, too. InputError for two runs on the same questions
+    with the same seed."""
     algorithms = {run.axes.get("algo") for run in runs.runs if run.axes.get("questions") in kinds}
     trained = [run for run in runs.runs if run.axes.get("questions") in (*kinds, mixture)]
     others = [run for run in trained if run.axes.get("algo") not in algorithms]
@@ -158,7 +157,18 @@ def _comparable(runs: Runs, kinds: Sequence[str], mixture: str | None) -> tuple[
                 raise InputError("FOLDER", run.name, remedy)
     names = ", ".join(dict.fromkeys(run.axes.get("algo", "") for run in others))
     notes = [f"runs left out, {len(others)}: by {names}, which no specialist was trained by"] if others else []
-    return list(by_cell.values()), notes
+    ended = {cell: run for cell, run in by_cell.items() if run.status in ENDED}
+    seeds = sorted({seed for _, seed in by_cell})
+    expected = [(name, seed) for name in (*kinds, mixture) if name for seed in seeds]
+    absent = [f"{name} {seed}" for name, seed in expected if (name, seed) not in ended]
+    if absent:
+        notes.append(f"{len(absent)} of {len(expected)} cells have no finished run: {', '.join(absent)}")
+    return list(ended.values()), notes
+
+
+def _tokens(steps: pd.DataFrame) -> pd.Series:
+    """Tokens generated up to each line of a journal."""
+    return steps[TOKENS].fillna(0.0).cumsum() if TOKENS in steps else steps["step"] * 0.0
 
 
 def _journal(runs: Runs, run: Run) -> pd.DataFrame:

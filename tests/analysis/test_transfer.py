@@ -72,15 +72,24 @@ def test_runs_are_compared_at_equal_tokens(tmp_path: Path) -> None:
             write(tmp_path, questions, seed, tokens=200 if questions == "chains" else 100)
     matrix = read_matrix(read(tmp_path))
     assert matrix.budget == 400
-    assert matrix.tokens == {"chains": [400.0] * 2, "cards": [400.0] * 2, "code": [400.0] * 2, "all": [400.0] * 2}
+    assert matrix.tokens == {"chains": [800.0] * 2, "cards": [400.0] * 2, "code": [400.0] * 2, "all": [400.0] * 2}
     assert matrix.cell("chains", "chains").mean == pytest.approx((0.30 - 0.006) / 2), "half of its steps are within"
     write(tmp_path, "all", 7, tokens=10, algo="sft")
     started = read_matrix(read(tmp_path))
     assert started.budget == 400 and started.cell("all", "code").n == 2, "a supervised start is no row"
     assert started.notes == ("runs left out, 1: by sft, which no specialist was trained by",)
-    write(tmp_path, "code", 2, tokens=500)
+    write(tmp_path, "code", 2, tokens=75)
     matrix = read_matrix(read(tmp_path))
-    assert any("code-2 left out" in note for note in matrix.notes)
+    gain = (GAIN["cards"][1] - 0.004 * 1.5) * 300 / 400
+    assert matrix.budget == 300 and matrix.cell("cards", "cards").mean == pytest.approx(gain), "between its evaluations"
+    assert matrix.notes[-1] == "3 of 12 cells have no finished run: cards 2, chains 2, all 2"
+    result = tmp_path / "code-2" / "result.json"
+    result.write_text(json.dumps({"status": "preempted", "steps": 2}))
+    matrix = read_matrix(read(tmp_path))
+    assert (
+        matrix.budget == 400
+        and matrix.notes[-1] == "4 of 12 cells have no finished run: cards 2, chains 2, code 2, all 2"
+    )
     assert {verdict.word for verdict in judge(matrix)} == {UNDECIDED}, "two seeds decide nothing"
 
 
@@ -93,7 +102,7 @@ def test_the_command_draws_the_matrix_with_its_diagonal(
     assert (
         "30.0 (" in text
         and ")*" in text
-        and "tokens generated, as compared (at most 400): cards 400, chains 400" in text
+        and "compared at 400 generated tokens; generated in all, mean of runs: cards 400, chains 400" in text
     )
     drawing = (tmp_path / "transfer.svg").read_text()
     assert "+30.0" in drawing and "before 10.0 %" in drawing and "framed" in drawing.replace("\n", " ")
