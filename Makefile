@@ -32,7 +32,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU once .venv is there
 	$(PY) -m zero.train algo=drgrpo template=none
 
-# A third worker while two wait for processes and clocks; a worker takes neighbours, which share their fixtures.
+# A third worker while two wait for processes and clocks; a worker takes neighbours, which share their fixtures. WORKERS= for one.
 WORKERS := -n 3 --dist worksteal
 test: setup  ## all tests but the slow ones
 	$(PY) -m pytest $(WORKERS) -m 'not slow and not gpu and not engines and not slurm'
@@ -40,15 +40,23 @@ test: setup  ## all tests but the slow ones
 test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
 	$(PY) -m pytest $(WORKERS) -m 'slow and not gpu and not engines and not slurm'
 
+# $(call layer,VENV,ARGUMENTS): an environment on top of .venv, for what must not come into it: pip adds what .venv lacks.
+define layer
+$(PYTHON) -m venv $(1)
+$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(1)/lib/python3.*/site-packages)/below.pth
+$(call pip,$(1),$(2))
+endef
+
 ENGINES := .venv-engines
-$(ENGINES)/.ready: tests/engines/requirements.txt
-	$(call install,$(ENGINES),--no-deps -r $<)
+$(ENGINES)/.ready: tests/engines/requirements.txt $(READY)
+	$(call layer,$(ENGINES),--no-deps -r $<)
 	DS_BUILD_OPS=0 $(call pip,$(ENGINES),--no-deps --no-build-isolation deepspeed==0.19.8)
 	$(ENGINES)/bin/python -c 'import vllm, deepspeed, pytest'
 	touch $@
 
-test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own (.venv-engines, 3.5 GB)
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -n 2 --dist loadfile -m 'engines and not gpu' tests/engines tests/gpu
+test-engines: WORKERS := -n 2 --dist loadfile
+test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own on top of .venv (.venv-engines, 1.3 GB)
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest $(WORKERS) -m 'engines and not gpu' tests/engines tests/gpu
 
 cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db NET=loopback|netns)
 	tests/slurm/cluster/up.sh
@@ -99,12 +107,12 @@ check-browser: setup  ## the MLflow comparison and the report in a real browser 
 	$(PY) tests/browser/check_report.py
 
 TRL := .venv-trl
-$(TRL)/.ready: constraints.txt
-	$(call install,$(TRL),trl==1.16.0 torch==2.13.0 hydra-core==1.3.8 -c constraints.txt)
+$(TRL)/.ready: constraints.txt $(READY)
+	$(call layer,$(TRL),trl==1.16.0 -c constraints.txt)
 	$(TRL)/bin/python -c 'import trl, torch, hydra'
 	touch $@
 
-check-trl: $(TRL)/.ready  ## our losses and gradients against TRL's own code, in an environment of its own (.venv-trl, 1.4 GB)
+check-trl: $(TRL)/.ready  ## our losses and gradients against TRL's own code, in an environment of its own on top of .venv (.venv-trl)
 	OMP_NUM_THREADS=1 $(TRL)/bin/python -m tests.peers.check_trl
 
 NANO_BASES := runs/nano-bases

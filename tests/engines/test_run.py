@@ -19,16 +19,17 @@ from tests.integration.runs import journal, reproducible, start, weights
 pytestmark = pytest.mark.engines
 
 RUN = [
-    "steps=20",
-    "evaluation.every=20",
-    "checkpoint.every=20",
-    "samples.every=20",
-    "benchmarks.limit=64",
+    "steps=12",
+    "optimizer.lr=6e-4",  # three times the usual: it learns within these steps
+    "evaluation.every=12",
+    "checkpoint.every=12",
+    "samples.every=12",
+    "benchmarks.limit=16",
     "tracker=jsonl",
     "curves=false",
 ]
 REAL = ["rollout=vllm", "learner=deepspeed", "learner.stage=2", "debug=sync"]
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 
 
 def train(run_dir: Path, *overrides: str, processes: int = 1) -> list[dict[str, float]]:
@@ -51,17 +52,17 @@ def test_two_processes_of_vllm_and_deepspeed_learn_what_the_native_run_learns(tm
     native = [train(tmp_path / f"native_{seed}", f"seed={seed}") for seed in SEEDS]
 
     def late(lines: list[dict[str, float]]) -> float:
-        return fmean(line["train/reward"] for line in lines[-10:])
+        return fmean(line["train/reward"] for line in lines[-6:])
 
     curves, ours = [late(lines) for lines in native], late(real)
-    # three seeds tell little about their spread: means of 10 steps of 128 responses at a rate of 0.2 to 0.4 spread by 0.02
-    assert abs(ours - fmean(curves)) < 4 * 0.02, (ours, curves)
-    assert ours > real[1]["train/reward"] + 0.05, "it did not learn"
+    # two seeds tell little about their spread: 0.31 and 0.37 were seen, after 0.12 and 0.13 at the first step
+    assert abs(ours - fmean(curves)) < 0.12, (ours, curves)
+    assert ours > real[1]["train/reward"] + 0.1, "it did not learn"
     for line in real[1:]:
         assert line["mismatch/canary"] < 1e-4 and line["mismatch/logprob_gap_max"] < 1e-3, line["step"]
         assert line["mismatch/k3"] < 1e-6 and line["mismatch/beyond_2x"] == 0 and line["mismatch/staleness"] == 0
     assert {*real[1]} == {*native[0][1]} | {"mismatch/canary"}
-    print("reward of steps 11 to 20: native", [round(c, 3) for c in curves], "vLLM and DeepSpeed", round(ours, 3))
+    print("reward of steps 7 to 12: native", [round(c, 3) for c in curves], "vLLM and DeepSpeed", round(ours, 3))
 
 
 def test_a_run_whose_server_dies_stops_at_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_a_cell_starts_from_the_model_that_another_has_trained(tmp_path: Path) -
     """experiment=open_r1 as a user types it, from SFT to GRPO to the report; its first evaluation is the other's last."""
     folder = tmp_path / "runs" / "sweeps" / "s"
     few = [text for text in SMALL if not text.startswith(("group_size", "checkpoint", "samples"))]
-    line = ["experiment=open_r1", "seed=0", *few, "steps=2", "evaluation.every=2", f"hydra.launcher.folder={folder}"]
-    command = [sys.executable, "-m", "zero.train", "-m", *line]
+    line = ["experiment=open_r1", "seed=0", *few, "steps=2", "evaluation.every=2", "tracker=jsonl"]
+    command = [sys.executable, "-m", "zero.train", "-m", *line, f"hydra.launcher.folder={folder}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     cells = files.read_sweep(folder).cells

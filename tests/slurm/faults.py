@@ -59,8 +59,11 @@ def preempted_by_cancel(folder: Path) -> tuple[Path, str]:
 
 
 def time_limit(folder: Path) -> tuple[Path, str]:
-    """Warned when Slurm first checks the time limit, every 30 s; the second attempt has enough time."""
-    cell, task = one(folder, "steps=150", timeout_min=1, signal_delay_s=40)
+    """Warned when Slurm first checks the time limit, every 30 s; the second attempt has enough time.
+
+    A minute and more lies between the warning and the limit: beside all other cells the evaluation before step 0 takes long.
+    """
+    cell, task = one(folder, "steps=150", timeout_min=2, signal_delay_s=100)
     until(lambda: len(attempts(cell)) > 1, what=lambda: all_logs(folder))
     subprocess.run(["scontrol", "update", f"JobId={task}", "TimeLimit=30"], check=True)
     return cell, ended(task, folder)
