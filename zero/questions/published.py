@@ -7,6 +7,7 @@ so that converted copies need no other yaml.
 
 from __future__ import annotations
 
+import random
 import re
 
 from zero.questions.sources import Row
@@ -75,3 +76,19 @@ def distilled(row: Row) -> Row | None:
         return None
     row["answer"] = row.get("answer") or boxed_or_last_number(row["solution"][0])
     return row if row["answer"] else None
+
+
+def gpqa(row: Row) -> Row | None:
+    """GPQA: {Question, Correct Answer, Incorrect Answer 1 to 3}, as a question with four lettered options. Their order is drawn
+    by the question's text, so that it is the same in every run. None where two options are the same text."""
+    if "problem" in row:
+        return row
+    question, right = str(row["Question"]).strip(), str(row["Correct Answer"]).strip()
+    options = [right, *(str(row[f"Incorrect Answer {i}"]).strip() for i in (1, 2, 3))]
+    if len(set(options)) < len(options):
+        return None
+    random.Random(f"gpqa/{question}").shuffle(options)
+    lines = [f"{letter}) {option}" for letter, option in zip("ABCD", options, strict=True)]
+    problem = "\n".join([question, "", *lines, "", "Answer with the letter of the right option."])
+    others: Row = {name: row[name] for name in ("Record ID", "High-level domain", "Subdomain") if name in row}
+    return {**others, "problem": problem, "answer": "ABCD"[options.index(right)], "choices": options}
