@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-sandbox check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sandbox benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-sandbox check-gym check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sandbox benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,12 +32,18 @@ $(READY): pyproject.toml setup.py constraints.txt
 demo: setup  ## the main job: Dr. GRPO makes the embedded base model a better reasoner, 3 minutes on a CPU once .venv is there
 	$(PY) -m zero.train algo=drgrpo template=none
 
+# An extra of its own: what it needs compiles C, and the demo shall not
+GYM := $(VENV)/.gym
+$(GYM): $(READY)
+	$(call pip,$(VENV),-e '.[gym]' -c constraints.txt) || { echo 'error: reasoning-gym needs pycosat, which compiles C: install a C compiler and the headers of Python'; exit 1; }
+	touch $@
+
 # A third worker while two wait for processes and clocks; a worker takes neighbours, which share their fixtures. WORKERS= for one.
 WORKERS := -n 3 --dist worksteal
-test: setup  ## all tests but the slow ones
+test: $(GYM)  ## all tests but the slow ones
 	$(PY) -m pytest $(WORKERS) -m 'not slow and not gpu and not engines and not slurm'
 
-test-slow: setup  ## minutes each: kill -9 at ten random moments and what else is marked slow
+test-slow: $(GYM)  ## minutes each: kill -9 at ten random moments and what else is marked slow
 	$(PY) -m pytest $(WORKERS) -m 'slow and not gpu and not engines and not slurm'
 
 # $(call layer,VENV,ARGUMENTS): an environment on top of .venv, for what must not come into it: pip adds what .venv lacks.
@@ -101,6 +107,9 @@ check-cases: setup  ## the grader on the pairs of CASES=FOLDER: grader.jsonl wit
 
 check-sandbox: setup  ## programs that try to get out of the sandbox, in every sandbox that this machine has, as a table (3 minutes)
 	$(PY) -m tests.sandbox.check_sandbox
+
+check-gym: $(GYM)  ## every set of reasoning-gym: rows, and its scorer on 1,000 hostile answers, as the table of docs/gym.md
+	$(PY) -m tests.grading.check_gym && $(PY) -m analysis.docs
 
 check-browser: setup  ## the MLflow comparison and the report in a real browser (Debian: installs chromium)
 	$(PY) tests/browser/check_dashboard.py

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -186,12 +187,40 @@ def experiments(_: str) -> str:
     return table(("`experiment=`", "in a sentence", "claims", "cost"), rows)
 
 
+def gym(_: str) -> str:
+    """The sets of reasoning-gym, from the numbers that make check-gym keeps beside the page."""
+    path = DOCS / "gym.json"
+    sets = json.loads(path.read_text(encoding="utf-8"))["sets"].values() if path.exists() else ()
+    rows = [
+        (
+            f"`{each['set']}`",
+            each["category"],
+            str(each["question"]),
+            str(each["answer"]),
+            f"{each['row_ms']:g}",
+            f"{each['honest']}/{each['answered']}" if each["answered"] else "none given",
+            _held(each),
+        )
+        for each in sets
+    ]
+    return table(("set", "kind", "question", "answer", "ms a row", "own answers right", "hostile answers"), rows)
+
+
+def _held(each: Mapping[str, Any]) -> str:
+    """Whether a scorer held, and the outcomes that are not simply wrong answers."""
+    outcomes = [
+        f"{count} {name}" for name, count in each["hostile"].items() if name in ("failed", "timeout", "unparsed")
+    ]
+    return ", ".join(["NOT HELD" if each["executed"] or each["accepted"] else "held", *outcomes])
+
+
 BLOCKS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "options": options,
     "models": models,
     "recipes": recipes,
     "experiments": experiments,
+    "gym": gym,
     "metrics": lambda _: glossary(),
 }
 

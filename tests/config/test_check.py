@@ -135,6 +135,7 @@ def test_every_option_composes(path: Path) -> None:
     extra = {
         "questions=file": ["questions.path=x.jsonl"],
         "questions=code": ["questions.path=x.jsonl"],
+        "questions=gym": ["questions.gym.name=dice"],
         "questions=hub": ["questions.hub.id=a/b"],
         "curriculum=levels": ["curriculum.schedule={0: [1]}"],
         "rollout=vllm_server": ["rollout.url=http://localhost:1"],

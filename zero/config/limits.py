@@ -144,6 +144,7 @@ OPEN = (
     "questions.hub.",
     "curriculum.schedule",
     "curriculum.pools.",
+    "questions.gym.config.",
     "corpus.stages.",
     "rollout.extra",
     "template.variables.",
@@ -160,11 +161,13 @@ OPTIONAL: dict[str, str] = {
     **dict.fromkeys("where columns variables".split(), "a mapping"),
 }
 EITHER = ("targets", "target", "heldout", "train")  # last words of settings that may be of several types
+EITHER_ENDS = (".gym.name",)  # and the ends of others
 
 # Components that need a package which is no dependency of ours: the package, and our extra that installs it
 EXTRAS = {
     "zero.rollout.vllm.": ("vllm", "vllm"),
     "zero.learner.deepspeed.": ("deepspeed", "deepspeed"),
+    "zero.grading.gym.": ("reasoning_gym", "gym"),
 }
 
 
@@ -252,7 +255,7 @@ TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def _of_any_type(key: str) -> bool:
-    return key.rpartition(".")[2] in EITHER
+    return key.rpartition(".")[2] in EITHER or key.endswith(EITHER_ENDS)
 
 
 def typed(value: Any) -> str:

@@ -25,6 +25,7 @@ PATHS = ("path", "run_dir", "run", "out", "folder", "dir", "url", "uri")
 OUTPUTS = ("run_dir", "out", "folder", "dir")
 TERMS = "reward.terms."
 CONDITIONS = "questions.where."  # of any question set, whether its file names them or not
+GYM_CONFIG = ".gym.config."  # within the names of settings that another library defines: each is new to us
 MOST = 100_000  # cells of one line
 
 _ARGUMENT = re.compile(r"(\+{0,2}|~)([^=+~]*)(?:=(.*))?", re.DOTALL)
@@ -59,7 +60,7 @@ def tidy(argument: str, several: bool) -> str:
     if name.startswith(TERMS):
         prefix, key = _reward_term(prefix, key, value)
         name = key
-    if name.startswith(CONDITIONS):
+    if name.startswith(CONDITIONS) or GYM_CONFIG in name:
         prefix = prefix or "++"
     last = name.rpartition(".")[2]
     if last == "stop" or name.startswith("template."):

@@ -1,7 +1,7 @@
 """python -m zero.grading.worker FD MODULE...: a process that imports once, and then forks workers on request.
 
 A forked worker costs milliseconds instead of the second that sympy takes to import, so that one can be lost with every
-hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, an outcome as one line out. The
+hostile answer. Each serves one socket: a pickled (path, answer, question, limit_s) in, "outcome|score|error" as one line out. The
 kernel enforces its limits: a CPU timer whose signal kills, a ceiling of memory, and no writes to disk.
 """
 
@@ -60,22 +60,25 @@ def serve(stream: Any) -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_PROF, limit_s)  # CPU seconds: a busy machine changes no verdict
-        outcome = judge(path, answer, question)
+        outcome, score, error = judge(path, answer, question)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        reply(stream, outcome)
+        reply(stream, f"{outcome}|{score!r}|{error}")
 
 
-def judge(path: str, answer: str, question: Any) -> str:
-    """The outcome of one check; for a failure followed by a colon and the error."""
+def judge(path: str, answer: str, question: Any) -> tuple[Outcome, float, str]:
+    """The outcome of one check, its score in [0, 1], and the error of a failure. A checker that returns a float has scored the
+    answer, which is right from 1 on; of any other value the truth counts."""
     try:
         module, _, function = path.rpartition(".")
-        return Outcome.CORRECT if getattr(import_module(module), function)(answer, question) else Outcome.WRONG
+        verdict = getattr(import_module(module), function)(answer, question)
+        score = min(1.0, max(0.0, float(verdict))) if isinstance(verdict, float) else float(bool(verdict))
+        return (Outcome.CORRECT if score >= 1 else Outcome.WRONG), score, ""
     except ValueError:
-        return Outcome.UNPARSED
+        return Outcome.UNPARSED, 0.0, ""
     except (MemoryError, RecursionError, TimeoutError):
-        return Outcome.TIMEOUT
+        return Outcome.TIMEOUT, 0.0, ""
     except Exception as error:
-        return f"{Outcome.FAILED}:{type(error).__name__}: {error}"
+        return Outcome.FAILED, 0.0, f"{type(error).__name__}: {error}"
 
 
 def reply(stream: BinaryIO, text: str) -> None:

@@ -23,12 +23,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from zero.errors import InputError
 from zero.questions import Checker
 from zero.records import Outcome, Question
 
 Pair = tuple[str, Question]
+
+
+class Checked(NamedTuple):
+    """The result of one check in a worker."""
+
+    outcome: Outcome
+    score: float = 0.0  # in [0, 1]; 1 if it is right
+
+
+RIGHT = Checked(Outcome.CORRECT, 1.0)
+
+
 BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even a sleeping worker is killed
 
 
@@ -92,18 +105,22 @@ class BoundedChecker:
 
     def many(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """The outcome of each pair. Equal answers to a question are checked once."""
+        return [checked.outcome for checked in self.scored(pairs)]
+
+    def scored(self, pairs: Sequence[Pair]) -> list[Checked]:
+        """As `many`, with the scores of a checker that gives some."""
         keys = [(answer, question.id, question.answer) for answer, question in pairs]
-        known: dict[object, Outcome | None] = {}
+        known: dict[object, Checked | None] = {}
         for key, (answer, question) in zip(keys, pairs, strict=True):
             if key not in known:
                 verdict = self.quick(answer, question) if self.quick else None
-                known[key] = None if verdict is None else Outcome.CORRECT if verdict else Outcome.WRONG
+                known[key] = None if verdict is None else RIGHT if verdict else Checked(Outcome.WRONG)
         undecided = {key: pair for key, pair in zip(keys, pairs, strict=True) if known[key] is None}
         if undecided:
             modules = (self.path.rpartition(".")[0], *self.preload)
             pool = worker_pool(modules, self.workers)
             known |= dict(zip(undecided, pool.check(self.path, list(undecided.values()), self.limit_s), strict=True))
-        return [outcome for key in keys if (outcome := known[key]) is not None]
+        return [checked for key in keys if (checked := known[key]) is not None]
 
 
 @lru_cache(maxsize=8)
@@ -178,9 +195,9 @@ class WorkerPool:
         self._control.close()
         self._parent.wait()
 
-    def check(self, path: str, pairs: Sequence[Pair], limit_s: float) -> list[Outcome]:
-        """Outcomes in the order of the pairs."""
-        outcomes = [Outcome.TIMEOUT] * len(pairs)
+    def check(self, path: str, pairs: Sequence[Pair], limit_s: float) -> list[Checked]:
+        """Results in the order of the pairs."""
+        results = [Checked(Outcome.TIMEOUT)] * len(pairs)
         waiting = deque(enumerate(pairs))
         with selectors.DefaultSelector() as selector:
             busy: dict[int, Worker] = {}
@@ -196,8 +213,8 @@ class WorkerPool:
                 for fd in [fd for fd, w in busy.items() if fd in ready or w.deadline <= time.monotonic()]:
                     worker = busy.pop(fd)
                     selector.unregister(worker.socket)
-                    outcomes[worker.task] = self._finish(worker, fd in ready, path)
-        return outcomes
+                    results[worker.task] = self._finish(worker, fd in ready, path)
+        return results
 
     def _idle_worker(self) -> Worker:
         while self._idle:
@@ -210,16 +227,16 @@ class WorkerPool:
         except (OSError, EOFError) as error:
             raise RuntimeError(f"no worker for grading could start ({error}); its own error stands above") from error
 
-    def _finish(self, worker: Worker, ready: bool, path: str) -> Outcome:
-        """The outcome of a worker's task; the worker becomes idle, or is ended if it did not reply."""
+    def _finish(self, worker: Worker, ready: bool, path: str) -> Checked:
+        """The result of a worker's task; the worker becomes idle, or is ended if it did not reply."""
         try:
-            name, _, detail = worker.receive().partition(":") if ready else ("", "", "")
+            outcome, score, error = worker.receive().split("|", 2) if ready else ("", "", "")
         except (OSError, EOFError):
-            name, detail = "", ""
-        if not name:
+            outcome = score = error = ""
+        if not outcome:
             worker.end()
-            return Outcome.TIMEOUT
+            return Checked(Outcome.TIMEOUT)
         self._idle.append(worker)
-        if detail:
-            _warn(detail, path)
-        return Outcome(name)
+        if error:
+            _warn(error, path)
+        return Checked(Outcome(outcome), float(score))

@@ -1,0 +1,141 @@
+"""Question sets of reasoning-gym (an extra, `gym`): which rows, drawn by zero/questions/gym_generator.py in another process.
+
+The rows are those of `reasoning_gym.create_dataset(NAME, seed=SEED, size=500, ...)`, and then of the seeds that follow, without
+repetitions. They are the same on every machine and whatever PYTHONHASHSEED is, which six of the package's sets are not. A row's
+id is a hash of all that its scorer reads, so that a set's digest, which a run keeps, covers it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from zero.errors import InputError
+from zero.questions import Rows
+from zero.records import Question
+
+ROW_S = 60.0  # CPU seconds within which a generator must draw a row
+VERSION = "0.1.25"  # of the package: pyproject.toml demands it exactly, since another draws other rows
+
+
+def gym_rows(
+    name: str | Sequence[str], config: Mapping[str, Any], level: int | None, train: int, heldout: int, seed: int
+) -> dict[str, Rows]:
+    """The rows of each set that `name` names: at most `train` and `heldout` distinct questions, fewer where there are no more.
+
+    config  the set's own difficulty settings; where `name` is a list, those of each set by its name
+    level   of each set's own curriculum, below the settings of `config`; None: the package's defaults
+    seed    of the rows, as the package has it
+
+    Raises InputError.
+    """
+    return _drawn(json.dumps(request_for(name, config, level, train, heldout, seed)))
+
+
+def request_for(
+    name: str | Sequence[str], config: Mapping[str, Any], level: int | None, train: int, heldout: int, seed: int
+) -> dict[str, Any]:
+    """What the generator is asked for `gym_rows`. InputError for what needs no generator to be refused."""
+    several = not isinstance(name, str)
+    names = [name] if isinstance(name, str) else list(name)
+    if not names or not all(isinstance(each, str) and each for each in names):
+        raise InputError("questions.gym.name", name, "must name a set, or several: questions.gym.name=[a,b]")
+    if len(set(names)) < len(names):
+        raise InputError("questions.gym.name", _listed(names), "names a set twice; name each once")
+    for key, count in (("train", train), ("heldout", heldout)):
+        if count < 0 or not train + heldout:
+            raise InputError(f"questions.gym.{key}", count, "must be 0 or more, and one of the two above 0")
+    if not 0 <= seed < 2**31:
+        raise InputError("questions.gym.seed", seed, "must lie between 0 and 2147483647, for NumPy")
+    configs = {each: config.get(each) or {} for each in names} if several else {names[0]: config}
+    for each, settings in (config if several else configs).items():
+        if each not in names:
+            remedy = f"names none of the sets; with several, the settings of a set are config.SET.KEY: {_listed(names)}"
+            raise InputError(f"questions.gym.config.{each}", json.dumps(settings), remedy)
+        if not isinstance(settings, Mapping):
+            raise InputError(config_key(each, several), settings, "must be a mapping of the set's settings")
+    sets = [{"name": each, "config": configs[each], "level": level} for each in names]
+    return {"sets": sets, "several": several, "train": train, "heldout": heldout, "seed": seed}
+
+
+def config_key(name: str, several: bool) -> str:
+    """The setting that holds a set's own settings."""
+    return f"questions.gym.config.{name}" if several else "questions.gym.config"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{','.join(names)}]"
+
+
+@lru_cache(maxsize=8)  # the cells of a multirun share theirs
+def _drawn(request: str) -> dict[str, Rows]:
+    """The rows of a request to the generator. InputError if it refuses, is killed or dies."""
+    python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
+    environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
+    command = [sys.executable, "-m", "zero.questions.gym_generator"]
+    with (
+        TemporaryFile() as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
+        ) as process,
+    ):
+        try:
+            rows = collected(json.loads(request), _replies(process, request, errors))
+            process.wait()
+        finally:
+            process.kill()  # nothing, once it has ended
+    return rows
+
+
+def collected(request: Mapping[str, Any], replies: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
+    """The rows of each set of a request, from what the generator sends. InputError if that is an error."""
+    sets = {each["name"]: each for each in request["sets"]}
+    train: dict[str, list[Question]] = {name: [] for name in sets}
+    heldout: dict[str, list[Question]] = {name: [] for name in sets}
+    notes: dict[str, list[str]] = {name: [] for name in sets}
+    name = next(iter(sets))  # at work
+    for row in replies:
+        if "error" in row:
+            raise InputError(*row["error"])
+        if "died" in row:
+            raise InputError("questions.gym.name", name, f"{row['died']}, after {len(train[name])} rows{row['remedy']}")
+        name = row["set"]
+        if "note" in row:
+            notes[name].append(row["note"])
+        elif "question" in row:
+            (heldout if row["heldout"] else train)[name].append(question_of(row, sets[name]))
+    return {name: Rows(train[name], heldout[name], tuple(notes[name])) for name in sets}
+
+
+def _replies(process: subprocess.Popen[str], request: str, errors: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """What the generator sends until it ends, and at last why it died, if it did."""
+    assert process.stdin and process.stdout
+    with suppress(BrokenPipeError):  # it died; its status says of what
+        process.stdin.write(request)
+        process.stdin.close()
+    for line in process.stdout:
+        if line.endswith("\n"):  # else it was killed while it wrote
+            yield json.loads(line)
+    status = process.wait()
+    if status == -signal.SIGPROF:
+        died = f"drew no row for {ROW_S:.0f} CPU seconds"
+        yield {"died": died, "remedy": "; give it easier settings, or leave it out"}
+    elif status:
+        errors.seek(0)
+        last_words = errors.read().decode(errors="replace").strip().splitlines()
+        yield {"died": f"its generator died ({last_words[-1] if last_words else f'status {status}'})", "remedy": ""}
+
+
+def question_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> Question:
+    """A row that the generator sent, for {name, config, level}."""
+    meta = {"gym": settings["name"], "config": settings["config"], "level": settings["level"], "entry": row["entry"]}
+    identity = f"{settings['name']}-{row['id']}"
+    return Question(row["question"], (row["answer"],), identity, row["answer"], meta)
