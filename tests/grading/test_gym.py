@@ -37,7 +37,7 @@ def questions_of(name: str, count: int = 3) -> list[Question]:
 def questions() -> dict[str, list[Question]]:
     questions = {name: questions_of(name) for name in (*EXECUTING, *MENDED, "propositional_logic", "boxnet", "jugs")}
     # some references are integrals that sympy left as they are: the generator's sin and cos are unknown functions
-    clean = [q for q in questions_of("intermediate_integration", 12) if "Integral" not in q.answer[0]]
+    clean = [q for q in questions_of("intermediate_integration", 5) if "Integral" not in q.answer[0]]
     return questions | {"intermediate_integration": clean}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +40,17 @@ GYM = [
 
 def test_rows_that_have_changed_since_a_run_began_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by another version of the package: other rows under the same settings."""
+    from zero.questions.gym_generator import rows
+
     config = check("train", [*GYM, f"run_dir={tmp_path}"])
+    request = gym.request_for(**config["questions"]["gym"])
+    drawn = gym.collected(request, rows(request))
+    monkeypatch.setattr(gym, "_drawn", lambda request: drawn)
     stored = manifest(load_questions(config, tmp_path))
     (tmp_path / run_folder.QUESTIONS).write_text(yaml.safe_dump(stored))
     load_questions(config, tmp_path)
-    drawn = gym._drawn(json.dumps(gym.request_for(**config["questions"]["gym"])))
-    other = {
-        name: replace(rows, train=[*rows.train[:-1], replace(rows.train[-1], id="x")]) for name, rows in drawn.items()
-    }
-    monkeypatch.setattr(gym, "_drawn", lambda request: other)
+    for name, each in drawn.items():
+        drawn[name] = replace(each, train=[*each.train[:-1], replace(each.train[-1], id="x")])
     with pytest.raises(InputError, match="question files have changed since"):
         load_questions(config, tmp_path)
 
