@@ -108,6 +108,8 @@ def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
     """The runs' gains at equal tokens. `mixture`: its questions' name; None: those trained on that are no benchmark."""
     import numpy as np
 
+    from zero.statistics import MACRO
+
     benchmarks = [match[1] for name in runs.metrics if (match := EVAL.match(name)) and match[2] == "accuracy"]
     trained = list(dict.fromkeys(run.axes.get("questions", "") for run in runs.runs))
     kinds = tuple(name for name in benchmarks if name in trained and name != mixture)
@@ -121,6 +123,8 @@ def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
         raise InputError("--mixture", mixture or "null", f"name one of the questions trained on: {', '.join(trained)}")
     mixture = mixture or (others[0] if others else None)
     ended, notes = _comparable(runs, kinds, mixture)
+    if untrained := [name for name in benchmarks if name not in (*kinds, MACRO)]:
+        notes.append(f"not in the matrix, tested on but by no specialist trained on: {', '.join(untrained)}")
     rows = [name for name in (*kinds, mixture) if name]
     journals = {run.name: _journal(runs, run) for run in ended}
     used = {name: _tokens(steps) for name, steps in journals.items()}

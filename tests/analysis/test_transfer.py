@@ -124,6 +124,7 @@ def test_without_two_kinds_there_is_nothing_to_transfer(tmp_path: Path, folder: 
     for seed in range(5):
         write(tmp_path, "cards", seed)
     verdicts = judge(read_matrix(read(tmp_path)))
+    assert "by no specialist trained on: code" in transfer(read(tmp_path)).text
     assert verdicts[0].measured.n == 0 and verdicts[0].word == UNDECIDED and NOT_SHOWN not in {v.word for v in verdicts}
     write(again := tmp_path / "again", "chains", 0)
     with pytest.raises(InputError, match=r"same seed as .*chains-0"):

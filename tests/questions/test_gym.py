@@ -211,3 +211,17 @@ def test_by_its_yaml_one_set_or_a_mixture(monkeypatch: pytest.MonkeyPatch) -> No
     assert questions.name == "leg_counting" and len(questions.rows.train) == 8
     with pytest.raises(InputError, match=r"questions\.gym\.name=.*is required"):
         check("train", ["questions=gym"])
+
+
+def test_a_solution_takes_the_form_that_supervised_steps_shall_teach() -> None:
+    settings = ["questions=gym", "questions.gym.name=gcd", "questions.gym.train=2", "questions.gym.heldout=1"]
+    boxed = "The answer is \\boxed{{answer}}."
+    plain, worded = (
+        instantiate(check("train", [*settings, *form])["questions"]) for form in ([], [f"questions.solution='{boxed}'"])
+    )
+    for question, same in zip(worded.rows.train, plain.rows.train, strict=True):
+        assert (
+            question.solution == f"The answer is \\boxed{{{question.answer[0]}}}." and same.solution == same.answer[0]
+        )
+    with pytest.raises(InputError, match=r"must hold \{answer\}"):
+        instantiate(check("train", [*settings, "questions.solution=42"])["questions"])

@@ -8,33 +8,56 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from zero.errors import InputError
 from zero.grading.mixture_checker import mixture_set
 from zero.grading.worker_pool import BoundedChecker, Checked, Pair
-from zero.questions import Extractor, QuestionSet
+from zero.questions import Extractor, QuestionSet, Rows
 from zero.questions.gym import gym_rows
 from zero.questions.mixture import MARK, Mixture
 from zero.records import Outcome, Question, Response
 
+ANSWER = "{answer}"  # in the text of a solution
 REMEMBERED = 1 << 16  # scores kept for the rewards of the same step
 MODULE = "zero.grading.gym_scorer"
 
 
 def gym_set(
-    name: str | None, gym: Mapping[str, Any], check: Mapping[str, Any], extract_any: Extractor
+    name: str | None,
+    gym: Mapping[str, Any],
+    check: Mapping[str, Any],
+    extract_any: Extractor,
+    solution: str = "{answer}",
 ) -> QuestionSet | Mixture:
     """The set that gym["name"] names, or a mixture of several in equal shares, each a source of its own. `gym` holds the
     arguments of zero.questions.gym.gym_rows, `check` those of GymChecker; `name` is by default the set's, or "gym".
+    `solution`: the text of a solution for supervised steps, with {answer} where the package's answer belongs.
 
     Raises InputError.
     """
     checker = GymChecker(**check)
-    sets = {key: QuestionSet(key, rows, checker, extract_any) for key, rows in gym_rows(**gym).items()}
+    if ANSWER not in solution:
+        raise InputError("questions.solution", solution, f"must hold {ANSWER}")
+    sets = {
+        key: QuestionSet(key, _solved(rows, solution), checker, extract_any) for key, rows in gym_rows(**gym).items()
+    }
     if not isinstance(gym["name"], str):
         return mixture_set(name or "gym", {key: {"questions": each, "weight": 1} for key, each in sets.items()})
     (only,) = sets.values()
     return QuestionSet(name or only.name, only.rows, checker, extract_any)
+
+
+def _solved(rows: Rows, solution: str) -> Rows:
+    """The rows with their solutions, which are the package's answers, in that form."""
+    if solution == ANSWER:
+        return rows
+    train, heldout = (
+        [replace(question, solution=solution.replace(ANSWER, question.solution)) for question in split]
+        for split in (rows.train, rows.heldout)
+    )
+    return replace(rows, train=train, heldout=heldout)
 
 
 class GymChecker:
