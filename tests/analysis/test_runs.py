@@ -382,6 +382,7 @@ def sent(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+@pytest.mark.slow
 def test_a_store_gives_the_same_table(folder: Path, sent: str) -> None:
     runs = same(folder, sent)
     assert runs.run("grpo-1").path is None

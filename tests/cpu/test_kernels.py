@@ -49,6 +49,7 @@ def test_another_compiler_or_processor_has_its_own(own_cache: Path, monkeypatch:
     assert len(list(own_cache.rglob("*.so"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def test_processes_that_build_at_once_do_not_disturb_each_other(own_cache: Path) -> None:
     code = "from zero.cpu import kernels; assert kernels.library() is not None"

@@ -13,6 +13,7 @@ from zero.config.check import check
 from zero.train import run
 
 
+@pytest.mark.slow
 def test_dynamic_sampling_replaces_groups_without_signal_and_survives_a_kill(tmp_path: Path) -> None:
     options = ["algo=dapo", "group_size=2", "prompts=6", "steps=4", "checkpoint.every=1", "sampling.max_tokens=32"]
     train_here(tmp_path / "straight", *options)

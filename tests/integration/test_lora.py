@@ -23,6 +23,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_survives_a_kill_to_the_same_bits(tmp_path: Path) -> None:
     options = [*OPTIONS, "algo=grpo", "algo.beta=0.05", "updates=2"]
     train_here(tmp_path / "straight", *options)

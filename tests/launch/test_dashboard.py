@@ -70,6 +70,7 @@ def states_of(runs: Path) -> dict[str, Any]:
     return views
 
 
+@pytest.mark.slow
 def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dashboard.main(["--runs", str(runs), "--port", "5123", "--print-link"]) == 0
     printed = capsys.readouterr().out
@@ -89,6 +90,7 @@ def test_links_lead_to_views_that_exist(runs: Path, capsys: pytest.CaptureFixtur
         assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == set(visible)
 
 
+@pytest.mark.slow
 def test_runs_get_a_hue_for_each_algorithm_unless_a_user_chose_one(runs: Path) -> None:
     client = client_of(runs)
     chosen = client.search_runs(["1"])[0].info.run_id
@@ -100,6 +102,7 @@ def test_runs_get_a_hue_for_each_algorithm_unless_a_user_chose_one(runs: Path) -
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours.values())
 
 
+@pytest.mark.slow
 def test_every_axis_that_varies_has_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs"
     empty_store(folder)
@@ -116,6 +119,7 @@ def test_every_axis_that_varies_has_a_comparison(tmp_path: Path, capsys: pytest.
     assert [key["groupByData"] for key in keys] == ["algo", "template"]
 
 
+@pytest.mark.slow
 def test_impossible_settings_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -166,6 +170,7 @@ def test_an_ipv6_address_is_accepted() -> None:
     mlflow_server.refuse_taken_port("::1", port)
 
 
+@pytest.mark.slow
 def test_every_page_of_runs_is_prepared(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "PAGE", 3)
     client = client_of(runs)
@@ -238,6 +243,7 @@ def test_without_a_password_nothing_is_shown(runs: Path) -> None:
     assert password not in (runs / "mlflow-users.ini").read_text()
 
 
+@pytest.mark.slow
 def test_a_login_needs_its_app_and_an_open_address_is_warned_of(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_flat_runs_with_all_points_and_tags_and_twice_is_once(tmp_path: Path) ->
     assert [points for _, points in later] == [points for _, points in delivered]
 
 
+@pytest.mark.slow
 def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, 1)
     place = folder / "a-s0"
@@ -118,6 +119,7 @@ def test_a_running_cell_is_brought_up_to_date_and_ends_later(tmp_path: Path) -> 
     assert run.info.status == "FINISHED" and sorted(points) == list(range(9))
 
 
+@pytest.mark.slow
 def test_a_cell_that_runs_anew_takes_the_place_of_its_deleted_run(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, 2)
     assert deliver(folder) == (2, {})

@@ -40,6 +40,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, E
             child.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_are_one_process(name: str, ranks: list[dict[str, Ended]]) -> None:
     alone, (first, second) = play(CASES[name], World()), (rank[name] for rank in ranks)
@@ -64,6 +65,7 @@ def test_two_ranks_are_one_process(name: str, ranks: list[dict[str, Ended]]) -> 
     assert max(float(o.abs().max()) for o in differences.values()) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_cases_are_what_they_are_called(ranks: list[dict[str, Ended]]) -> None:
     first, second = ranks
     assert all(

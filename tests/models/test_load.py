@@ -199,6 +199,7 @@ def test_each_way_not_to_get_a_model_is_one_line_in_seconds(tmp_path: Path) -> N
     assert "HF_HUB_OFFLINE is set, and the cache of this machine has no copy; where there is a network:" in line
 
 
+@pytest.mark.slow
 def test_a_model_comes_from_the_hub_then_from_the_cache(tmp_path: Path) -> None:
     model, tokenizer, _ = load_model({"path": str(BASE), "context": None})
     mass = sum(p.double().abs().sum().item() for p in model.parameters())

@@ -27,6 +27,7 @@ def identity(question: Any) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(question.meta["numbers"])), question.meta["target"]
 
 
+@pytest.mark.slow
 def test_the_shipped_set(shipped: QuestionSet) -> None:
     train, heldout = shipped.rows.train, shipped.rows.heldout
     assert (len(train), len(heldout)) == (8192, 256)

@@ -401,6 +401,7 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
         assert (artifacts / name).read_text() == (run_dir / name).read_text()
 
 
+@pytest.mark.slow
 def test_runs_one_after_another_in_one_process(tmp_path: Path, store: str) -> None:
     for name in ("first", "second"):
         end_run(record(tmp_path / name, store), tmp_path / name, "preempted")
@@ -426,6 +427,7 @@ def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store:
     assert points_of(store, first.run_id) == points_in(run_dir)
 
 
+@pytest.mark.slow
 def test_a_deleted_run_is_replaced_by_a_whole_one(tmp_path: Path, store: str) -> None:
     run_dir = tmp_path / "deleted"
     deliver_steps(run_dir, store, range(11), "preempted")
