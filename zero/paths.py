@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,11 @@ PROJECT = "r1-zero-suite"
 ROOT = Path(__file__).resolve().parent.parent  # absolute: a relative path depends on how the program was started
 CONF = next((place for place in (ROOT / "conf", ROOT / "zero" / "conf") if place.is_dir()), ROOT / "conf")
 USER_CONF: list[Path] = []  # a user's own folders of yaml files, laid out like conf/: zero/config/search_path.py
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what is quicker to read than to make anew. RuntimeError for an account without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PROJECT
 
 
 def conf_file(name: str) -> Path:

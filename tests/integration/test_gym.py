@@ -45,7 +45,7 @@ def test_rows_that_have_changed_since_a_run_began_are_refused(tmp_path: Path, mo
     config = check("train", [*GYM, f"run_dir={tmp_path}"])
     request = gym.request_for(**config["questions"]["gym"])
     drawn = gym.collected(request, rows(request))
-    monkeypatch.setattr(gym, "_drawn", lambda request: drawn)
+    monkeypatch.setattr(gym, "_rows", lambda request: drawn)
     stored = manifest(load_questions(config, tmp_path))
     (tmp_path / run_folder.QUESTIONS).write_text(yaml.safe_dump(stored))
     load_questions(config, tmp_path)

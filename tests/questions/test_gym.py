@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.conftest import ROOT
 from zero.config.check import check, instantiate
 from zero.errors import InputError
 from zero.grading.gym import GymChecker
-from zero.questions import Rows, gym
+from zero.questions import Rows, gym, row_cache
 from zero.questions.gym import gym_rows, request_for
 from zero.questions.mixture import Mixture
 from zero.records import Outcome
@@ -30,9 +31,10 @@ SAMPLE = (
 UNANSWERED = {"boxnet", "rush_hour"}  # the package has no answer of its own to them
 DIGESTS = """
 import json, sys
-from zero.questions.gym import gym_rows, request_for
+from zero.questions.gym import collected, draw, request_for
 names = json.load(sys.stdin)
-rows = gym_rows(names, {}, None, 2, 0, 0)
+request = request_for(names, {}, None, 2, 0, 0)
+rows = collected(request, draw(request))
 print(json.dumps({name: rows[name].digest for name in names}))
 """
 
@@ -62,7 +64,8 @@ def test_all_sets_are_frozen_and_score_their_own_answers() -> None:
     """The digests that every machine must find, and the package's scorers on its own reference answers."""
     frozen = json.loads(FROZEN.read_text())
     assert len(frozen) == 105
-    rows = gym_rows(list(frozen), {}, None, 2, 0, 0)
+    request = request_for(list(frozen), {}, None, 2, 0, 0)
+    rows = gym.collected(request, gym.draw(request))
     assert {name: each.digest for name, each in rows.items()} == frozen
     answered = [q for each in rows.values() for q in each.train if q.answer[0] and "Integral" not in q.answer[0]]
     outcomes = GymChecker().many([(q.answer[0], q) for q in answered])
@@ -125,10 +128,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": ["dice", "ab"], "config": {"dice": 3}}, "questions.gym.config.dice=3: must be a mapping"),
     ({"name": "dice", "config": {"seed": 3}}, "questions.gym.config.seed=3: is no difficulty"),
     ({"name": "leg_counting", "config": {"max_animals": "many"}}, "max_animals=many: must be of the kind of its default, 10"),
+    ({"name": "basic_arithmetic", "config": {"operators": "+"}}, r"operators=\+: must be a list"),
     ({"name": "leg_counting", "config": {"min_animals": 9, "max_animals": 2}}, "leg_counting refuses it .*max_animals.*=2"),
     ({"name": "chain_sum", "level": 99}, "questions.gym.level=99: chain_sum has levels 0 to "),
     ({"name": "acre", "level": 1}, "questions.gym.level=1: acre has no levels"),
     ({"name": "dice", "train": -1}, "questions.gym.train=-1"),
+    ({"name": "dice", "train": 10**9}, "questions.gym.train=1000000000: must lie between 0 and 1000000"),
     ({"name": "dice", "seed": -1}, "questions.gym.seed=-1"),
 ]  # fmt: skip
 
@@ -191,24 +196,42 @@ def test_rows_that_cannot_be_drawn_are_counted_and_none_at_all_is_one_line(monke
         rows_of("dice")
 
 
-def test_by_its_yaml_one_set_or_a_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_its_yaml_one_set_or_a_mixture_and_a_set_is_drawn_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A single set comes from the cache that the mixture has filled; without the cache, or with a damaged one, it is drawn."""
+    monkeypatch.setattr(row_cache, "cache_folder", lambda: tmp_path / "cache")
     rows = ["questions=gym", "questions.gym.train=8", "questions.gym.heldout=2"]
-    several = ["questions.gym.name=[leg_counting,chain_sum]", "questions.gym.config.chain_sum.max_terms=3"]
+    several = ["questions.gym.name=[leg_counting,chain_sum]", "questions.gym.config.leg_counting.max_animals=4"]
     mixture = instantiate(check("train", [*rows, *several])["questions"])
     assert isinstance(mixture, Mixture) and mixture.name == "gym"
     assert [q.kind for q in mixture.batch(0, 4, 0)] == ["leg_counting", "chain_sum"] * 2
+
+    drawn_sets = []
+
+    def in_this_process(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        from zero.questions.gym_generator import rows
+
+        drawn_sets.append([each["name"] for each in request["sets"]])
+        return rows(request)
+
+    monkeypatch.setattr(gym, "draw", in_this_process)  # a process was started above
     config = check("train", [*rows, "questions.gym.name=leg_counting", "questions.gym.config.max_animals=4"])
     assert config["questions"]["gym"]["config"] == {"max_animals": 4}
-
-    def in_this_process(text: str) -> dict[str, Rows]:
-        from zero.questions import gym_generator
-
-        request = json.loads(text)
-        return gym.collected(request, gym_generator.rows(request))
-
-    monkeypatch.setattr(gym, "_drawn", in_this_process)  # one process has been started above
-    questions = instantiate(config["questions"])
-    assert questions.name == "leg_counting" and len(questions.rows.train) == 8
+    first = instantiate(config["questions"])
+    assert first.name == "leg_counting" and len(first.rows.train) == 8 and drawn_sets == []
+    request = request_for(**config["questions"]["gym"])
+    file = tmp_path / "cache" / gym.cache_file(request["sets"][0], request)
+    for damage in (lambda: file.write_bytes(file.read_bytes()[:-9]), file.unlink, lambda: None):
+        damage()
+        gym._rows.cache_clear()
+        assert instantiate(config["questions"]).rows.digest == first.rows.digest
+    assert drawn_sets == [["leg_counting"]] * 2
+    monkeypatch.setattr(row_cache, "cache_folder", lambda: file / "no folder")
+    gym._rows.cache_clear()
+    assert instantiate(config["questions"]).rows.digest == first.rows.digest and len(drawn_sets) == 3
+    other = request | {"train": 9}
+    assert gym.cache_file(request["sets"][0], other) != file.name
     with pytest.raises(InputError, match=r"questions\.gym\.name=.*is required"):
         check("train", ["questions=gym"])
 

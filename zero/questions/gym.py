@@ -7,22 +7,28 @@ id is a hash of all that its scorer reads, so that a set's digest, which a run k
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 from zero.errors import InputError
-from zero.questions import Rows
+from zero.questions import Rows, row_cache
 from zero.records import Question
 
 ROW_S = 60.0  # CPU seconds within which a generator must draw a row
+REPORT_S = 20.0  # seconds between two lines about rows that take long to draw
+MOST = 1_000_000  # rows of a set: they are held in memory
 VERSION = "0.1.25"  # of the package: pyproject.toml demands it exactly, since another draws other rows
 
 
@@ -37,7 +43,7 @@ def gym_rows(
 
     Raises InputError.
     """
-    return _drawn(json.dumps(request_for(name, config, level, train, heldout, seed)))
+    return _rows(json.dumps(request_for(name, config, level, train, heldout, seed)))
 
 
 def request_for(
@@ -51,8 +57,10 @@ def request_for(
     if len(set(names)) < len(names):
         raise InputError("questions.gym.name", _listed(names), "names a set twice; name each once")
     for key, count in (("train", train), ("heldout", heldout)):
-        if count < 0 or not train + heldout:
-            raise InputError(f"questions.gym.{key}", count, "must be 0 or more, and one of the two above 0")
+        if not 0 <= count <= MOST or not train + heldout:
+            raise InputError(
+                f"questions.gym.{key}", count, f"must lie between 0 and {MOST}, and one of the two above 0"
+            )
     if not 0 <= seed < 2**31:
         raise InputError("questions.gym.seed", seed, "must lie between 0 and 2147483647, for NumPy")
     configs = {each: config.get(each) or {} for each in names} if several else {names[0]: config}
@@ -76,8 +84,41 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=8)  # the cells of a multirun share theirs
-def _drawn(request: str) -> dict[str, Rows]:
-    """The rows of a request to the generator. InputError if it refuses, is killed or dies."""
+def _rows(request: str) -> dict[str, Rows]:
+    """The rows of a request, from the cache as far as it has them. InputError if the generator refuses, is killed or dies."""
+    return collected(json.loads(request), _from_cache_or_generator(json.loads(request)))
+
+
+def _from_cache_or_generator(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What the generator sends for a request. A set that it has finished is kept, whatever becomes of the others."""
+    files = {each["name"]: cache_file(each, request) for each in request["sets"]}
+    missing = []
+    for each in request["sets"]:
+        stored = row_cache.load(files[each["name"]])
+        if stored is None:
+            missing.append(each)
+        else:
+            yield from stored
+    rows: list[Mapping[str, Any]] = []
+    for row in draw({**request, "sets": missing}) if missing else ():
+        yield row
+        rows.append(row)
+        if row.get("end"):
+            row_cache.store(files[row["set"]], rows)
+            rows = []
+
+
+def cache_file(each: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """The name of a set's rows in the cache: a hash of all that decides them."""
+    sources = [Path(__file__).with_name(name).read_text() for name in ("gym_generator.py", "splits.py")]
+    versions = [version(package) for package in ("reasoning-gym", "numpy", "sympy")]
+    counts = [request[key] for key in ("train", "heldout", "seed")]
+    key = json.dumps([each, counts, versions, sys.version_info[:2], sources], sort_keys=True)
+    return f"gym-{each['name']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
+
+
+def draw(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a generator, a process of its own, sends for a request, and at last why it died, if it did."""
     python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
     environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
     command = [sys.executable, "-m", "zero.questions.gym_generator"]
@@ -88,11 +129,21 @@ def _drawn(request: str) -> dict[str, Rows]:
         ) as process,
     ):
         try:
-            rows = collected(json.loads(request), _replies(process, request, errors))
+            yield from _reporting(_replies(process, json.dumps(request), errors))
             process.wait()
         finally:
             process.kill()  # nothing, once it has ended
-    return rows
+
+
+def _reporting(replies: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same, with a line for the user now and then where it takes long."""
+    count, spoken = 0, time.monotonic()
+    for row in replies:
+        yield row
+        count = count + 1 if "question" in row else 0
+        if time.monotonic() - spoken > REPORT_S:
+            spoken = time.monotonic()
+            print(f"{row.get('set')}: {count} rows drawn", file=sys.stderr, flush=True)
 
 
 def collected(request: Mapping[str, Any], replies: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
@@ -106,7 +157,8 @@ def collected(request: Mapping[str, Any], replies: Iterable[Mapping[str, Any]]) 
         if "error" in row:
             raise InputError(*row["error"])
         if "died" in row:
-            raise InputError("questions.gym.name", name, f"{row['died']}, after {len(train[name])} rows{row['remedy']}")
+            rows = len(train[name]) + len(heldout[name])
+            raise InputError("questions.gym.name", name, f"{row['died']}, after {rows} rows{row['remedy']}")
         name = row["set"]
         if "note" in row:
             notes[name].append(row["note"])

@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def rows(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for each in sets:
         _check_name(each["name"])
     for each in sets:
-        make(each, 0, request["several"])
+        with _time_limit():
+            make(each, 0, request["several"])
     for each in sets:
         yield {"set": each["name"]}
         yield from _rows_of_set(each, request)
@@ -95,6 +97,8 @@ def make(each: Mapping[str, Any], seed: int, several: bool = False, size: int = 
         default = getattr(base, setting)
         if isinstance(default, _SCALARS) and not _fits(value, default):
             raise InputError(f"{key}.{setting}", value, f"must be of the kind of its default, {default}")
+        if isinstance(default, list | tuple) and not isinstance(value, list | tuple):
+            raise InputError(f"{key}.{setting}", value, f"must be a list, as its default is: {key}.{setting}=[a,b]")
         config[setting] = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
     _reseed(name, seed, "set")
     try:
@@ -134,7 +138,8 @@ def _rows_of_set(each: Mapping[str, Any], request: Mapping[str, Any]) -> Iterato
         if misses >= PATIENCE or not any(wanted.values()):
             break
         if index % CHUNK == 0:
-            dataset = make(each, seed + index, request["several"])
+            with _time_limit():
+                dataset = make(each, seed + index, request["several"])
         misses += 1
         entry, problem = _entry(dataset, name, seed, index)
         if problem:
@@ -151,19 +156,27 @@ def _rows_of_set(each: Mapping[str, Any], request: Mapping[str, Any]) -> Iterato
         raise InputError(config_key(name, request["several"]), json.dumps(each["config"]), remedy)
     if failures:
         yield {"set": name, "note": f"{failures} rows could not be drawn, the first for {first}"}
+    yield {"set": name, "end": True}
 
 
 def _entry(dataset: Any, name: str, seed: int, index: int) -> tuple[dict[str, Any], str]:
     """Row `index` as the package has it, or why it could not be drawn."""
     _reseed(name, seed, index)
-    signal.setitimer(signal.ITIMER_PROF, ROW_S)
     try:
-        entry = dataset[index % CHUNK]
+        with _time_limit():
+            return dataset[index % CHUNK], ""
     except Exception as error:  # of every kind: "failed to generate a valid expression"
         return {}, f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """The kernel kills this process if what is inside takes over ROW_S CPU seconds."""
+    signal.setitimer(signal.ITIMER_PROF, ROW_S)
+    try:
+        yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return entry, ""
 
 
 def _reseed(name: str, seed: int, place: int | str) -> None:

@@ -18,6 +18,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from zero.paths import cache_folder
+
 HERE = Path(__file__).parent
 OPTIONS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC"]
 
@@ -34,7 +36,7 @@ def library() -> ctypes.CDLL | None:
     except OSError:  # a container may have no process left
         return None
     key = "\0".join([*(path.read_text() for path in sources), version, _processor(), *OPTIONS])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1-zero-suite"
+    home = cache_folder()
     built = home / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     try:
         if not built.exists():
