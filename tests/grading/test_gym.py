@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.grading import gym_hostile
+from zero.errors import InputError
 from zero.grading import Grader, make_reward
 from zero.grading.gym import GymChecker, score
 from zero.questions.gym import collected, request_for
@@ -182,5 +183,5 @@ def test_partial_credit_is_a_reward_term_and_no_right_answer(questions: dict[str
 def test_the_score_of_another_question_set_is_an_error() -> None:
     from zero.records import Response
 
-    with pytest.raises(ValueError, match="questions=gym"):
+    with pytest.raises(InputError, match="questions=gym"):
         score(Response(Question("?", ("1",), "x"), "", "1", 1, 1, True, Outcome.WRONG, Outcome.WRONG, "1"))

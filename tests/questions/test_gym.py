@@ -130,10 +130,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "leg_counting", "config": {"max_animals": "many"}}, "max_animals=many: must be of the kind of its default, 10"),
     ({"name": "basic_arithmetic", "config": {"operators": "+"}}, r"operators=\+: must be a list"),
     ({"name": "leg_counting", "config": {"min_animals": 9, "max_animals": 2}}, "leg_counting refuses it .*max_animals.*=2"),
+    ({"name": 3}, "questions.gym.name=3: must name a set"),
+    ({"name": "dice", "train": None}, "questions.gym.train=None: must be a whole number"),
+    ({"name": "dice", "train": 8.5}, "questions.gym.train=8.5: must be a whole number"),
+    ({"name": "chain_sum", "level": "x"}, "questions.gym.level=x: must be a whole number"),
     ({"name": "chain_sum", "level": 99}, "questions.gym.level=99: chain_sum has levels 0 to "),
     ({"name": "acre", "level": 1}, "questions.gym.level=1: acre has no levels"),
     ({"name": "dice", "train": -1}, "questions.gym.train=-1"),
-    ({"name": "dice", "train": 10**9}, "questions.gym.train=1000000000: must lie between 0 and 1000000"),
+    ({"name": "dice", "train": 10**9}, "questions.gym.train=1000000000: must be a whole number from 0 to 1000000"),
     ({"name": "dice", "seed": -1}, "questions.gym.seed=-1"),
 ]  # fmt: skip
 

@@ -64,7 +64,10 @@ class GymChecker:
     """A checker for all sets of the package. `limit_s`: CPU seconds for one answer; `workers`: processes."""
 
     def __init__(self, limit_s: float = 5.0, workers: int = 2) -> None:
-        self._bounded = BoundedChecker(f"{MODULE}.score", limit_s=limit_s, workers=workers)
+        try:
+            self._bounded = BoundedChecker(f"{MODULE}.score", limit_s=limit_s, workers=workers)
+        except InputError as error:
+            raise InputError(f"questions.{error.key}", error.value, error.remedy) from error
 
     def __call__(self, answer: str, question: Question) -> bool:
         """One answer, as an ordinary checker."""
@@ -99,6 +102,5 @@ def score(response: Response) -> float:
     try:
         return _SCORES[_key(response.answer, response.question)]
     except KeyError:
-        raise ValueError(
-            "no answer that a scorer of reasoning-gym has seen; questions must be of questions=gym"
-        ) from None
+        remedy = "an answer that no scorer of reasoning-gym has seen; its questions must be those of questions=gym"
+        raise InputError("reward", "gym", remedy) from None

@@ -42,6 +42,7 @@ class Checked(NamedTuple):
 RIGHT = Checked(Outcome.CORRECT, 1.0)
 
 
+MOST_WORKERS = 512
 BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even a sleeping worker is killed
 
 
@@ -91,8 +92,12 @@ class BoundedChecker:
             exists = False
         if not exists:
             raise InputError("check.path", self.path, "no such module; give the dotted path of an importable function")
-        if not self.limit_s > 0 or self.workers < 1:
-            raise InputError("check.limit_s", self.limit_s, "must be above 0, with at least one of check.workers")
+        if not self.limit_s > 0:
+            raise InputError("check.limit_s", self.limit_s, "must be above 0")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise InputError(
+                "check.workers", self.workers, f"must lie between 1 and {MOST_WORKERS}; one for each core is enough"
+            )
 
     def __call__(self, answer: str, question: Question) -> bool:
         """Check one answer. Raises TimeoutError and ValueError as a checker in this process would."""

@@ -50,17 +50,23 @@ def request_for(
     name: str | Sequence[str], config: Mapping[str, Any], level: int | None, train: int, heldout: int, seed: int
 ) -> dict[str, Any]:
     """What the generator is asked for `gym_rows`. InputError for what needs no generator to be refused."""
-    several = not isinstance(name, str)
-    names = [name] if isinstance(name, str) else list(name)
+    several = isinstance(name, Sequence) and not isinstance(name, str)
+    names: list[Any] = list(name) if several else [name]
     if not names or not all(isinstance(each, str) and each for each in names):
         raise InputError("questions.gym.name", name, "must name a set, or several: questions.gym.name=[a,b]")
     if len(set(names)) < len(names):
         raise InputError("questions.gym.name", _listed(names), "names a set twice; name each once")
     for key, count in (("train", train), ("heldout", heldout)):
-        if not 0 <= count <= MOST or not train + heldout:
+        if type(count) is not int or not 0 <= count <= MOST or (train, heldout) == (0, 0):
             raise InputError(
-                f"questions.gym.{key}", count, f"must lie between 0 and {MOST}, and one of the two above 0"
+                f"questions.gym.{key}",
+                count,
+                f"must be a whole number from 0 to {MOST}; train and heldout must not both be 0",
             )
+    if level is not None and type(level) is not int:
+        raise InputError(
+            "questions.gym.level", level, "must be a whole number, 0 the easiest; null: the package's defaults"
+        )
     if not 0 <= seed < 2**31:
         raise InputError("questions.gym.seed", seed, "must lie between 0 and 2147483647, for NumPy")
     configs = {each: config.get(each) or {} for each in names} if several else {names[0]: config}
