@@ -85,7 +85,7 @@ def coverage(
 def no_evaluation(runs: Runs) -> InputError:
     """What to say of folders without an evaluation, with the command that makes one."""
     path = next((run.path for run in runs.runs if run.path), None)
-    subject = f"run={shlex.quote(str(path))} step=all" if path else "model=MODEL"
+    subject = f"run={shlex.quote(str(path))} step=all" if path else "model=MODEL sampling=default"
     remedy = f"python -m zero.evaluate {subject} n=8 run_dir=NEW_FOLDER makes one"
     return InputError("FOLDER", " ".join(runs.places), f"holds no evaluation; {remedy}")
 

@@ -38,7 +38,7 @@ SETTINGS = {
     "sampling": ("sampling/default",),
     "rollout": tuple(f"rollout/{name}" for name in ("native", "vllm", "vllm_server", "openai", "feedback", "gold")),
     "learner": tuple(f"learner/{name}" for name in ("torch", "lora", "deepspeed", "deepspeed_lora")),
-    "questions": ("questions/file", "questions/hub"),
+    "questions": ("questions/file", "questions/hub", "questions/code"),
     "curriculum": ("curriculum/band", "curriculum/pools", "curriculum/levels"),
     "template": ("template/chat",),
     "model": ("model/hf", "model/recipe/1b"),

@@ -104,6 +104,10 @@ def check(config: Config) -> None:
         raise InputError(
             "run", config["run"], "its weights cannot be sent to this rollout; it answers with its server's own"
         )
+    if config["n"] > 1 and config["sampling"]["temperature"] == 0:
+        raise InputError(
+            "n", config["n"], "at temperature 0 all answers to a question are the same; add sampling=default, or n=1"
+        )
     for k in config["k"]:
         if not 1 <= k <= config["n"]:
             raise InputError("k", k, f"pass@k needs 1 <= k <= n; n is {config['n']}")

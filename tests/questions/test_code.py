@@ -138,6 +138,10 @@ def test_own_form_and_cpp(tmp_path: Path) -> None:
     assert questions.check(solution, question)
     assert not questions.check("int main() {}", question)
     assert not questions.check("int main( {}", question)
+    plain = {"tests": ["assert one() == 1", "assert two() == 2"]}  # an object, and without the names of what it calls
+    solution = "def one(): return 1\ndef two(): return 2 * one()\ndef three(): return 3"
+    questions = _set("code", _file(tmp_path, {"problem": "One, two.", "tests": plain, "solution": solution}), "questions.heldout=1.0")
+    assert CodeTests.from_text(questions.rows.heldout[0].answer[0]).names == ("one", "two")
 
 
 BAD = [
@@ -153,7 +157,10 @@ BAD = [
      "the private tests hold more than text: builtins.print"),
     ("code", [{"problem": "?", "tests": json.dumps({"cases": [["", ""]], "language": "cobol"})}],
      "language cobol is none of python, cpp"),
-    ("code", [{"problem": "?", "tests": "[]"}], "cannot read line 1 (ValueError: no tests)"),
+    ("code", [{"problem": "?", "tests": "[]"}], "cannot read line 1 (ValueError: no tests: they are an object"),
+    ("code", [{"problem": "?", "tests": {"assertions": []}}], "(ValueError: no tests: assertions is none of language, tests"),
+    ("code", [{"problem": "?", "tests": {"tests": "assert f(1)"}}], "(ValueError: `tests` must be a list)"),
+    ("code", [{"problem": "?", "tests": {"tests": ["assert f(1)"]}}], "(ValueError: the tests call nothing that the code defines); a row is"),
     ("code", [{"problem": "\ud800", "tests": json.dumps({"cases": [["", ""]]})}], "cannot read line 1 (UnicodeEncodeError"),
 ]  # fmt: skip
 

@@ -228,6 +228,24 @@ def test_a_kernel_that_forbids_it_is_refused_in_one_line(forbid: str, level: str
         )
 
 
+REFUSED_SET = """
+from zero.config.check import check, instantiate
+from zero.errors import InputError
+{forbid}
+try:
+    instantiate(check("train", ["questions=nano_code"])["questions"], "questions")
+except InputError as error:
+    print(f"error: {{error}}")
+"""
+
+
+def test_a_set_of_programs_is_refused_when_it_is_loaded() -> None:
+    """Before a model is: its rows have nothing to run at load."""
+    forbid = WITHOUT_CALL.format(number=UNSHARE, error=1, flags=0)
+    output = run(["-c", REFUSED_SET.format(forbid=forbid)], as_nobody=False)
+    assert output.startswith("error: questions.sandbox.level=full: this machine forbids") and output.count("\n") == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to forbid namespaces for a user of its own")
 def test_no_more_user_namespaces() -> None:
     inner = REFUSED.format(forbid=NO_NAMESPACES)

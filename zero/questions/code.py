@@ -5,12 +5,14 @@ The tests are the reference answer, as text: they are part of a set's digest, an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from zero.errors import InputError
 from zero.questions import Checker, Extractor, QuestionSet, Rows, splits
+from zero.questions.code_rows import names_called
 from zero.questions.sources import Row, rows_of
 from zero.records import Question
 from zero.sandbox.code_tests import LANGUAGES, PASSED, CodeTests, runner
@@ -23,6 +25,7 @@ def code_set(
     name: str, check: Checker, extract_any: Extractor, sandbox: Mapping[str, Any], **settings: Any
 ) -> QuestionSet:
     """A question set of one table of programming questions; `settings` are the arguments of `table`."""
+    runner(**sandbox).probe()
     checker = check(**sandbox) if isinstance(check, type) else check
     return QuestionSet(name, table(sandbox=sandbox, **settings), checker, extract_any)
 
@@ -31,6 +34,7 @@ def generated_set(
     name: str, check: Callable[..., Checker], extract_any: Extractor, sandbox: Mapping[str, Any], rows: Rows
 ) -> QuestionSet:
     """A question set of rows that are made and not read."""
+    runner(**sandbox).probe()
     return QuestionSet(name, rows, check(**sandbox), extract_any)
 
 
@@ -48,7 +52,7 @@ def table(
     """Rows with tests; those without are left out, and named.
 
     path, hub, split  where the rows lie; see zero.questions.sources.rows_of
-    row               a function of each raw row; null: {problem, tests: as CodeTests.to_text, solution}
+    row               a function of each raw row; null: {problem, tests, solution}, see _own
     heldout, limit    as in zero.questions.files.table
     verify            so many rows' own solutions are run at load, those of the smallest ids; 0: none. A row whose own solution
                       fails is left out and named; where more than one in twenty fail, that is an error
@@ -93,9 +97,12 @@ def _question(raw: Row, read: Reader | None, place: str, most_tests: int) -> Que
         text = str(row["problem"]).strip()
         (text + tests.to_text()).encode()
     except (ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
-        name = getattr(read, "__name__", "the row function")
-        remedy = f"cannot read {place} ({type(error).__name__}: {error}); is this a file of that set?"
-        raise InputError("questions.row", name, remedy) from error
+        if read is None:
+            name, remedy = "null", "a row is {problem, tests, solution}, as in docs/extend.md, Programs"
+        else:
+            name, remedy = getattr(read, "__name__", "the row function"), "is this a file of that set?"
+        reason = f"cannot read {place} ({type(error).__name__}: {error})"
+        raise InputError("questions.row", name, f"{reason}; {remedy}") from error
     if tests.language not in LANGUAGES:
         raise InputError("questions.row", place, f"language {tests.language} is none of {', '.join(LANGUAGES)}")
     solutions = row.get("solution") or []
@@ -105,8 +112,14 @@ def _question(raw: Row, read: Reader | None, place: str, most_tests: int) -> Que
 
 
 def _own(raw: Row) -> Row:
-    """The suite's own form."""
-    return {**raw, "tests": CodeTests.from_text(raw["tests"])}
+    """The suite's own form, its tests an object or JSON. Missing `names` are what the tests call and the solution defines."""
+    given = raw["tests"]
+    tests = CodeTests.from_text(given if isinstance(given, str) else json.dumps(given))
+    if tests.tests and not tests.names:
+        solutions = raw.get("solution") or []
+        solution = solutions if isinstance(solutions, str) else next(iter(solutions), "")
+        tests = replace(tests, names=names_called(tests.tests, solution))
+    return {**raw, "tests": tests}
 
 
 def _first(tests: CodeTests, most: int) -> CodeTests:

@@ -28,7 +28,7 @@ def mbpp(row: Row) -> Row:
     problem = f"{text}\n\nYour code should pass these tests:\n\n{shown}"  # the set's own words
     return {
         "problem": problem,
-        "tests": CodeTests(tests=tests, names=_called(tests, row["code"]), setup=setup),
+        "tests": CodeTests(tests=tests, names=names_called(tests, row["code"]), setup=setup),
         "solution": row["code"],
     }
 
@@ -38,7 +38,7 @@ def humaneval(row: Row) -> Row:
     the published numbers count; a response may be the rest of the prompt's function or a program of its own."""
     name = row["entry_point"]
     # a few tests also call a helper that the prompt defines
-    names = dict.fromkeys((name, *_called((row["test"], f"{name}()"), row["prompt"])))
+    names = dict.fromkeys((name, *names_called((row["test"], f"{name}()"), row["prompt"])))
     tests = CodeTests(tests=(f"check({name})",), names=tuple(names), setup=row["test"], before=row["prompt"])
     return {"problem": row["prompt"], "tests": tests, "solution": row["prompt"] + row["canonical_solution"]}
 
@@ -126,7 +126,7 @@ def codeforces(row: Row) -> Row | None:
     }
 
 
-def _called(tests: tuple[str, ...], code: str) -> tuple[str, ...]:
+def names_called(tests: tuple[str, ...], code: str) -> tuple[str, ...]:
     """The names that the reference solution defines and the tests use."""
     nodes = ast.parse(code).body
     defined = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]

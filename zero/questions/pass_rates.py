@@ -1,4 +1,4 @@
-"""Training rows chosen by a measured pass rate: `python -m zero.evaluate split=train n=8` writes pass_rates_NAME.json, and
+"""Training rows chosen by a measured pass rate: `python -m zero.evaluate split=train sampling=default n=8` writes pass_rates_NAME.json, and
 questions.where.path=FILE questions.where.low=0.1 questions.where.high=0.9 keeps the rows within.
 
 {"questions": "nano_math", "n": 8, "rates": {ID: 0.375, ...}}
@@ -43,7 +43,7 @@ class PassRates:
             remedy = (
                 f"holds pass rates of {name} and knows none of the {len(train)} training rows of {questions.name}; "
             )
-            remedy += "measure these: python -m zero.evaluate benchmarks=heldout split=train n=8 questions=..."
+            remedy += "measure these: python -m zero.evaluate benchmarks=heldout split=train sampling=default n=8 questions=..."
             raise InputError(f"{KEY}.path", self.path, remedy)
         outside = {row.id for row in train if row.id not in unknown and not self.low <= rates[row.id] <= self.high}
         if len(outside) + len(unknown) == len(train):
@@ -88,5 +88,5 @@ def read(path: str) -> tuple[str, dict[str, float]]:
     except OSError as error:
         raise InputError(f"{KEY}.path", path, f"cannot be read ({error.strerror})") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        remedy = "is no file of pass rates; python -m zero.evaluate split=train n=8 writes pass_rates_NAME.json"
+        remedy = "is no file of pass rates; python -m zero.evaluate split=train sampling=default n=8 writes pass_rates_NAME.json"
         raise InputError(f"{KEY}.path", path, remedy) from error

@@ -56,13 +56,15 @@ class CodeTests:
     def from_text(cls, text: str) -> CodeTests:
         """ValueError if the text is none of to_text."""
         content = json.loads(text)
-        known = {f.name for f in fields(cls)}
-        if (
-            not isinstance(content, dict)
-            or not content.keys() <= known
-            or not (content.get("tests") or content.get("cases"))
-        ):
-            raise ValueError("no tests")
+        known = [f.name for f in fields(cls)]
+        if not isinstance(content, dict):
+            raise ValueError("no tests: they are an object with `tests` or `cases`")
+        if unknown := [key for key in content if key not in known]:
+            raise ValueError(f"no tests: {unknown[0]} is none of {', '.join(known)}")
+        if not (content.get("tests") or content.get("cases")):
+            raise ValueError("no tests: neither `tests` nor `cases`")
+        if texts := [key for key in ("tests", "names", "cases") if isinstance(content.get(key), str)]:
+            raise ValueError(f"`{texts[0]}` must be a list")
         lists = {key: tuple(content[key]) for key in ("tests", "names") if key in content}
         cases = tuple((str(given), str(expected)) for given, expected in content.get("cases", ()))
         return cls(**content | lists | {"cases": cases})
@@ -91,6 +93,10 @@ class CodeRunner:
         self._sandbox = Sandbox(level, workers)
         self._compiler: Compiler | None = None
         self._known: OrderedDict[tuple[str, CodeTests], CodeResult] = OrderedDict()
+
+    def probe(self) -> None:
+        """InputError where this machine cannot run them: when a set is loaded, not when the first answer is graded."""
+        self._sandbox.run([Task("script", "")], self._limits)
 
     def run(self, programs: Sequence[tuple[str, CodeTests]]) -> list[CodeResult]:
         """The result of each, in order. InputError where this machine cannot run them."""

@@ -96,7 +96,7 @@ def refusal(level: Level, error: str) -> str:
         remedy = (
             "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
             "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined), or accept less: "
-            f"{KEY}=landlock has no namespaces and no memory of its own"
+            f"{KEY}=landlock (of a benchmark: benchmarks.sets.NAME.sandbox.level) has no namespaces and no memory of its own"
         )
     else:
         remedy = "this kernel can hold no foreign program"
