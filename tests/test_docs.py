@@ -24,6 +24,7 @@ from tests.analysis.test_runs import make
 from tests.conftest import BASE, ROOT
 from zero.config import limits
 from zero.errors import InputError
+from zero.sandbox.code_tests import CodeTests
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(docs.DOCS.glob("*.md"))
 EXTEND = docs.DOCS / "extend.md"
@@ -372,7 +373,10 @@ def test_blocks_are_valid_in_their_language(page: Path) -> None:
     for _, text in blocks(page, "yaml"):
         assert yaml.safe_load(text)
     for _, text in blocks(page, "jsonl"):
-        assert all({"problem", "answer"} <= json.loads(line).keys() for line in text.splitlines())
+        for row in map(json.loads, text.splitlines()):
+            assert {"problem", "answer"} <= row.keys() or (
+                row["problem"] and CodeTests.from_text(json.dumps(row["tests"]))
+            )
 
 
 def option(path: str, text: str) -> Any:

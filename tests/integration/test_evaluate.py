@@ -170,7 +170,10 @@ def test_typed_settings_take_precedence_over_those_of_the_run(trained: Path) -> 
         (["benchmarks=heldout"], r"benchmarks.sets.heldout=null: .* name one \(questions=...\)"),
         (["at_once=0"], "at_once=0: must be above 0"),
         (["run={run}", "n=1", "k=[2]"], "k=2: pass@k needs"),
-        (["n=2", "sampling=greedy"], "n=2: at temperature 0 all answers to a question are the same; add sampling=default"),
+        (
+            ["n=2", "sampling=greedy"],
+            "n=2: at temperature 0 all answers to a question are the same; add sampling=default",
+        ),
         (["benchmarks.sets.nano_gsm.name=nano_math"], "benchmarks=nano_math: names a benchmark twice"),
     ],
 )

@@ -140,7 +140,9 @@ def test_own_form_and_cpp(tmp_path: Path) -> None:
     assert not questions.check("int main( {}", question)
     plain = {"tests": ["assert one() == 1", "assert two() == 2"]}  # an object, and without the names of what it calls
     solution = "def one(): return 1\ndef two(): return 2 * one()\ndef three(): return 3"
-    questions = _set("code", _file(tmp_path, {"problem": "One, two.", "tests": plain, "solution": solution}), "questions.heldout=1.0")
+    questions = _set(
+        "code", _file(tmp_path, {"problem": "One, two.", "tests": plain, "solution": solution}), "questions.heldout=1.0"
+    )
     assert CodeTests.from_text(questions.rows.heldout[0].answer[0]).names == ("one", "two")
 
 
