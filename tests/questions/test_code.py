@@ -162,7 +162,8 @@ BAD = [
     ("code", [{"problem": "?", "tests": "[]"}], "cannot read line 1 (ValueError: no tests: they are an object"),
     ("code", [{"problem": "?", "tests": {"assertions": []}}], "(ValueError: no tests: assertions is none of language, tests"),
     ("code", [{"problem": "?", "tests": {"tests": "assert f(1)"}}], "(ValueError: `tests` must be a list)"),
-    ("code", [{"problem": "?", "tests": {"tests": ["assert f(1)"]}}], "(ValueError: the tests call nothing that the code defines); a row is"),
+    ("code", [{"problem": "?", "tests": {"tests": ["assert f(1)"]}}],
+     "(ValueError: the tests call nothing that the code defines); a row is"),
     ("code", [{"problem": "\ud800", "tests": json.dumps({"cases": [["", ""]]})}], "cannot read line 1 (UnicodeEncodeError"),
 ]  # fmt: skip
 

@@ -242,7 +242,8 @@ except InputError as error:
 def test_a_set_of_programs_is_refused_when_it_is_loaded() -> None:
     """Before a model is: its rows have nothing to run at load."""
     forbid = WITHOUT_CALL.format(number=UNSHARE, error=1, flags=0)
-    output = run(["-c", REFUSED_SET.format(forbid=forbid)], as_nobody=False)
+    command = [sys.executable, "-c", REFUSED_SET.format(forbid=forbid)]
+    output = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True).stdout
     assert output.startswith("error: questions.sandbox.level=full: this machine forbids") and output.count("\n") == 1
 
 

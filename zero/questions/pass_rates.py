@@ -1,5 +1,5 @@
-"""Training rows chosen by a measured pass rate: `python -m zero.evaluate split=train sampling=default n=8` writes pass_rates_NAME.json, and
-questions.where.path=FILE questions.where.low=0.1 questions.where.high=0.9 keeps the rows within.
+"""Training rows chosen by a measured pass rate: `python -m zero.evaluate split=train sampling=default n=8` writes
+pass_rates_NAME.json, and questions.where.path=FILE questions.where.low=0.1 questions.where.high=0.9 keeps the rows within.
 
 {"questions": "nano_math", "n": 8, "rates": {ID: 0.375, ...}}
 """
