@@ -156,7 +156,7 @@ benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 	$(PY) -m benchmarks.runs
 
-paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (1 h 47 min on two cores without code_rewards and partial_credit), then figure, verdicts and report
+paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (2 h 22 min on two cores), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
 	$(PY) -m analysis.experiments runs/sweeps/paper --page runs/sweeps/paper/PAPER.md
 	$(PY) -m analysis.paper runs/sweeps/paper

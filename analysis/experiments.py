@@ -18,7 +18,7 @@ from analysis import style
 from analysis.cli import Finding, command, common_parser, exit_code
 from analysis.reader.experiments import Experiment, in_sweeps, refuse_unknown
 from analysis.reader.units import interval, plain
-from analysis.sentences import in_units, replace, sentences
+from analysis.sentences import in_units, replace, sentences, write
 from analysis.stats.claims import parse
 from analysis.stats.verdicts import NOT_SHOWN, RATES, SHOWN, UNDECIDED, Verdict, adjust_for_page
 from analysis.stats.verdicts import verdict as by_itself
@@ -35,8 +35,8 @@ ROW, FRAME, WIDTH = 0.62, 0.7, 10.4  # inches: height of a claim and of what sur
 PAGE = f"""\
 # What the experiments showed in the embedded world
 
-Made by `make paper`, then `python -m analysis.experiments runs/sweeps/paper --page analysis/PAPER.md`. A heading is what the
-source reports; a row is what was tested. Each claim was written down before the runs that count for it: statistic, direction,
+Made by `python -m analysis.experiments FOLDER... --page FILE.md`; `make paper` runs all experiments. A heading is what the source
+reports; a row is what was tested. Each claim was written down before the runs that count for it: statistic, direction,
 smallest effect that counts; seeds that had been looked at before are left out, and named.
 {textwrap.fill(RATES, 128)}
 **What these models lack, and what they can build on, was planted in their corpora (zero/nano): this shows mechanisms and is no
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def ask(runs: Runs) -> Finding:
         answer = experiments(runs, every, only)
         if options.page:
-            options.page.write_text(page(runs, every, only))
+            write(options.page, "--page", page(runs, every, only))
         if options.readme:
             replace(options.readme, sentences(every, verdicts(runs, every)))
         return answer

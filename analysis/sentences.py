@@ -61,4 +61,12 @@ def replace(path: Path, text: str) -> None:
     _, end, after = after_begin.partition(END)
     if not begin or not end:
         raise InputError("--readme", path, f"must hold a line {BEGIN} and, below it, a line {END}")
-    write_atomically(path, f"{before}{BEGIN}\n{text}\n{END}{after}")
+    write(path, "--readme", f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def write(path: Path, option: str, text: str) -> None:
+    """Write a page. InputError names the option whose file cannot be written."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise InputError(option, path, f"cannot be written ({error.strerror}); choose another file") from None

@@ -132,6 +132,8 @@ def test_all_claims_are_one_figure_and_one_table(
     assert "## starts: Step 0\n" in written and "lengths" not in written and "was planted" in written
     assert "| r1 is better | 20.0 points | 20.0 to 20.0 | 0 points | 5 | 0 | shown |" in written
     assert "\n1 shown, 0 not shown" in capsys.readouterr().out
+    assert main([str(sweep), "--out", str(tmp_path), "--page", str(tmp_path / "P.md" / "P.md")]) == 2
+    assert capsys.readouterr().err.startswith("error: --page=") and not (tmp_path / "P.md" / "P.md").exists()
     assert curves([str(sweep), "--experiment", "lengths", "--metrics", "length/mean", "--out", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert "drgrpo" in output and "r1" not in output
