@@ -206,6 +206,8 @@ def test_weights_by_tokens_are_shares_of_the_tokens() -> None:
         ("curriculum=band curriculum.high=1.5", r"curriculum\.high=1\.5: must lie between 0 and 1"),
         ("curriculum=band curriculum.unseen=2", r"curriculum\.unseen=2\.0: must lie between 0 and 1"),
         ("curriculum=pools curriculum.pools.easy.up_to=0.5", r"curriculum\.pools=hard up to 0\.0.*must ascend"),
+        ("curriculum=pools +curriculum.pools.x=1", r"curriculum\.pools\.x=1: must be \{up_to: NUMBER, weight: NUMBER\}"),
+        ("curriculum=pools +curriculum.pools.easy.wieght=1", r"curriculum\.pools\.easy=.*must be \{up_to"),
         ("curriculum=pools curriculum.pools.hard.weight=-1", r"curriculum\.pools\.hard\.weight=-1\.0: must be 0 or more"),
         ("curriculum=levels", r"curriculum\.schedule=None: must map steps to lists of levels"),
         ("curriculum=levels curriculum.schedule={5:[1]}", r"curriculum\.schedule=.*must say which levels the run begins with"),

@@ -59,6 +59,7 @@ def test_a_run_is_of_the_rows_that_stay(tmp_path: Path) -> None:
         ({"path": "other.json"}, r"holds pass rates of other and knows none of the 20 training rows of nano_math"),
         ({"path": "broken.json"}, r"questions\.where\.path=broken\.json: is no file of pass rates"),
         ({"pth": "rates.json"}, r"questions\.where\.pth=rates\.json: no such condition: path, low and high"),
+        ({"level": "[1,2]"}, r"questions\.where=\{'level': \[1, 2\]\}: these questions have no columns"),
         ({"path": None}, r"questions\.where\.path=None: is required"),
     ],
 )

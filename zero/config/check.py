@@ -262,6 +262,12 @@ def instantiate(config: Any, key: str = "") -> Any:
         if uncallable := re.search(r"(?:Expected a callable target, got '.*'|non-callable) of type '(\w+)'", text):
             target = _target(config, place[1] if place else "")
             raise InputError(f"{where}._target_", target, f"is no function but of type {uncallable[1]}") from None
+        if isinstance(error.__cause__, TypeError) and "unexpected keyword argument 'where'" in text.replace("\\'", "'"):
+            given = select(config, f"{place[1]}.where" if place else "where")
+            remedy = (
+                "these questions have no columns to choose rows by; path, low and high are of questions.where alone"
+            )
+            raise InputError(f"{where}.where", given, remedy) from None
         if isinstance(error.__cause__, TypeError) and _WRONG_CALL.search(str(error.__cause__)):
             hint = "; add _partial_: true if it is a function to be called later" if "missing" in text else ""
             raise InputError(where, _target(config, place[1] if place else ""), f"{error.__cause__}{hint}") from None

@@ -201,6 +201,10 @@ UNSEEN = "unseen"
 def make_pools(pools: Mapping[str, Mapping[str, float]], unseen: float, memory: float) -> Pools:
     """Pools from the settings of conf/curriculum/pools.yaml. Raises InputError."""
     _check_memory(memory)
+    for name, settings in pools.items():
+        numbers = isinstance(settings, Mapping) and all(type(value) in (int, float) for value in settings.values())
+        if not numbers or set(settings) != {"up_to", "weight"}:
+            raise InputError(f"curriculum.pools.{name}", settings, "must be {up_to: NUMBER, weight: NUMBER}")
     ends = [settings["up_to"] for settings in pools.values()]
     if not ends or sorted(set(ends)) != ends or ends[-1] != 1 or ends[0] < 0:
         shown = ", ".join(f"{name} up to {end}" for name, end in zip(pools, ends, strict=True))
