@@ -162,7 +162,7 @@ def test_no_text_is_taken_for_tests(data: Any) -> None:
         ({"workers": 0}, "questions.sandbox.workers=0: must be above 0"),
         ({"cpu_s": 0}, "questions.sandbox.cpu_s=0: must be above 0"),
         ({"wall_s": -1.0}, "questions.sandbox.wall_s=-1.0: must be above 0"),
-        ({"memory_mb": "much"}, "questions.sandbox.memory_mb=much: must be a number"),
+        ({"memory_mb": "much"}, "questions.sandbox.memory_mb=much: must be a whole number"),
         ({"cpu": 1}, "questions.sandbox.cpu=1: no such setting; there are level, workers, cpu_s, "),
     ],
 )

@@ -161,9 +161,18 @@ BAD = [
      "language cobol is none of python, cpp"),
     ("code", [{"problem": "?", "tests": "[]"}], "cannot read line 1 (ValueError: no tests: they are an object"),
     ("code", [{"problem": "?", "tests": {"assertions": []}}], "(ValueError: no tests: assertions is none of language, tests"),
-    ("code", [{"problem": "?", "tests": {"tests": "assert f(1)"}}], "(ValueError: `tests` must be a list)"),
+    ("code", [{"problem": "?", "tests": {"tests": "assert f(1)"}}], "(ValueError: `tests` must be a list of texts)"),
     ("code", [{"problem": "?", "tests": {"tests": ["assert f(1)"]}}],
      "(ValueError: the tests call nothing that the code defines); a row is"),
+    ("code", [{"problem": "?", "tests": {"cases": [["", ""]], "checker": 5}}], "`checker` must be a text"),
+    ("code", [{"problem": "?", "tests": {"cases": [["", ""]], "shown": "1"}}], "`shown` must be a whole number"),
+    ("code", [{"problem": "?", "tests": {"cases": ["12"]}}], "`cases` must be a list of pairs"),
+    ("code", [{"problem": "?", "tests": {"cases": [["\ud800", ""]]}}], "UnicodeEncodeError"),
+    ("code", [{"problem": None, "tests": {"cases": [["", ""]]}}], "the problem is no text"),
+    ("code", [{"problem": "?", "tests": {"cases": [["", ""]]}, "solution": 5}], "TypeError"),
+    ("code", [{"problem": "?", "tests": None}], "no row has tests (1 rows without)"),
+    ("livecodebench", [LIVECODEBENCH | {"private_test_cases": base64.b64encode(zlib.compress(b"x")).decode()}],
+     "the private tests cannot be read"),
     ("code", [{"problem": "\ud800", "tests": json.dumps({"cases": [["", ""]]})}], "cannot read line 1 (UnicodeEncodeError"),
 ]  # fmt: skip
 
@@ -177,8 +186,36 @@ def test_a_bad_row_is_one_line(tmp_path: Path, name: str, rows: list[dict[str, A
     assert "\n" not in str(error.value)
 
 
+def test_a_few_rows_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    rows = [APPS | {"question": f"Add, way {i}."} for i in range(30)]
+    huge = '{"fn_name": "f", "inputs": [[1%s]], "outputs": [1]}' % ("0" * 5000)  # more digits than Python reads
+    bad = APPS | {"question": "?", "input_output": huge}
+    questions = _set("apps", _file(tmp_path, *rows, bad), "questions.verify=0")
+    assert "left out 1 that cannot be read: line 31 (cannot read line 31 (ValueError" in questions.rows.notes[0]
+    with pytest.raises(InputError, match="cannot read line 31"):
+        _set("apps", _file(tmp_path, *rows, bad, bad | {"question": "??"}), "questions.verify=0")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "limit=0",
+        "verify=-1",
+        "most_tests=0",
+        "+sandbox.tmp_mb=0.5",
+        "+sandbox.open_files=3",
+        "sandbox.memory_mb=9000000000000",
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_line(tmp_path: Path, words: str) -> None:
+    plus, word = "+" * words.startswith("+"), words.lstrip("+")
+    row = {"problem": "?", "tests": {"cases": [["", ""]]}, "solution": "pass"}
+    with pytest.raises(InputError, match=f"questions.{word.partition('=')[0]}=.*must be"):
+        _set("code", _file(tmp_path, row), f"{plus}questions.{word}")
+
+
 def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    row = {"problem": "?", "tests": json.dumps({"cases": [["", ""]], "language": "cpp"}), "solution": "int main() {}"}
+    row = {"problem": "?", "tests": json.dumps({"cases": [["", ""]], "language": "cpp"})}  # no solution to verify
     with pytest.raises(InputError, match="language=cpp: no compiler"):
         _set("code", _file(tmp_path, row), "questions.sandbox.cpu_s=3")

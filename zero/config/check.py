@@ -46,7 +46,7 @@ from zero.config.overrides import (
     tidied,
 )
 from zero.config.suggest import nearest_names
-from zero.errors import InputError
+from zero.errors import Broken, InputError
 from zero.files import write_atomically
 from zero.paths import CONF, conf_file
 
@@ -249,7 +249,7 @@ def instantiate(config: Any, key: str = "") -> Any:
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, InputError):
+            if isinstance(cause, InputError | Broken):
                 raise cause from None
             cause = cause.__cause__
         text = str(error)

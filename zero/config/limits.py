@@ -142,6 +142,7 @@ OPEN = (
     "questions.sources.",
     "questions.where",
     "questions.hub.",
+    "questions.sandbox.",
     "curriculum.schedule",
     "curriculum.pools.",
     "questions.gym.config.",

@@ -174,5 +174,8 @@ def _private(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        packed = zlib.decompress(base64.b64decode(value))
-    return json.loads(_TextOnly(io.BytesIO(packed)).load())
+        pass
+    try:
+        return json.loads(_TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(value)))).load())
+    except Exception as error:  # broken pickles raise what they like
+        raise ValueError(f"the private tests cannot be read ({error})") from error

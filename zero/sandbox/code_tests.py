@@ -23,6 +23,8 @@ _ENDINGS = [str(ending) for ending in Ending if ending not in (Ending.FINISHED, 
 OUTCOMES = (PASSED, FAILED, HARDCODED, *_ENDINGS, *(f"{Ending.FORBIDDEN} {kind}" for kind in ATTEMPTS))
 SETTINGS = "questions.sandbox"  # of the config
 LANGUAGES = ("python", "cpp")
+MOST = 10**9  # of any limit: above it the kernel's own numbers overflow
+LEAST_FILES = 16  # that a process opens before its program does
 REMEMBERED = 1 << 16  # results kept, so that siblings that write the same program run it once
 
 
@@ -56,18 +58,35 @@ class CodeTests:
     def from_text(cls, text: str) -> CodeTests:
         """ValueError if the text is none of to_text."""
         content = json.loads(text)
-        known = [f.name for f in fields(cls)]
+        defaults = {f.name: f.default for f in fields(cls)}
         if not isinstance(content, dict):
             raise ValueError("no tests: they are an object with `tests` or `cases`")
-        if unknown := [key for key in content if key not in known]:
-            raise ValueError(f"no tests: {unknown[0]} is none of {', '.join(known)}")
+        if unknown := [key for key in content if key not in defaults]:
+            raise ValueError(f"no tests: {unknown[0]} is none of {', '.join(defaults)}")
         if not (content.get("tests") or content.get("cases")):
             raise ValueError("no tests: neither `tests` nor `cases`")
-        if texts := [key for key in ("tests", "names", "cases") if isinstance(content.get(key), str)]:
-            raise ValueError(f"`{texts[0]}` must be a list")
+        for key, value in content.items():
+            _check_type(key, value, defaults[key])
+        if content.get("tests") and content.get("cases"):
+            raise ValueError("either `tests` or `cases`, not both")
+        if content.get("tests") and content.get("language", "python") != "python":
+            raise ValueError("`tests` call functions of Python; other languages have `cases`")
         lists = {key: tuple(content[key]) for key in ("tests", "names") if key in content}
         cases = tuple((str(given), str(expected)) for given, expected in content.get("cases", ()))
         return cls(**content | lists | {"cases": cases})
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    """ValueError if an entry of tests is not of its type."""
+    if key == "cases":
+        pairs = isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+        if not (pairs and all(isinstance(text, str | int | float) for pair in value for text in pair)):
+            raise ValueError("`cases` must be a list of pairs of texts")
+    elif isinstance(default, tuple):
+        if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+            raise ValueError(f"`{key}` must be a list of texts")
+    elif type(value) is not type(default):
+        raise ValueError(f"`{key}` must be a {'text' if isinstance(default, str) else 'whole number'}")
 
 
 @dataclass(frozen=True)
@@ -128,12 +147,16 @@ class CodeRunner:
                 results.append(_not_compiled(tests, binaries[source]))
         return results
 
+    def require_compiler(self) -> Compiler:
+        """What compiles C++. InputError where there is none."""
+        self._compiler = self._compiler or Compiler(self._level, self._workers, self._limits.source_kb)
+        return self._compiler
+
     def _compiled(self, sources: Sequence[str]) -> dict[str, Execution]:
         if not sources:
             return {}
-        self._compiler = self._compiler or Compiler(self._level, self._workers)
         distinct = list(dict.fromkeys(sources))
-        return dict(zip(distinct, self._compiler.compile(distinct), strict=True))
+        return dict(zip(distinct, self.require_compiler().compile(distinct), strict=True))
 
     def _verdicts(
         self, wanted: Sequence[CodeTests], places: Sequence[range], executions: Sequence[Execution]
@@ -172,7 +195,8 @@ def _defines_all(source: str, names: Sequence[str]) -> bool:
 
 
 def _check(tests: CodeTests, case: tuple[str, str], output: bytes) -> Task:
-    texts = {"input.txt": case[0].encode(), "expected.txt": case[1].encode(), "output.txt": output}
+    given, expected = (text.encode(errors="replace") for text in case)
+    texts = {"input.txt": given, "expected.txt": expected, "output.txt": output}
     return Task("script", tests.checker, arguments=tuple(texts), files=texts)
 
 
@@ -209,6 +233,8 @@ def _result(tests: CodeTests, executions: Sequence[Execution], verdicts: Sequenc
 
 def _not_compiled(tests: CodeTests, compiled: Execution) -> CodeResult:
     none = (False,) * (len(tests.tests) or len(tests.cases))
+    if compiled.ending is Ending.TOO_LONG:
+        return CodeResult(str(Ending.TOO_LONG), none, compiled.detail)
     return CodeResult(str(Ending.CRASHED), none, f"does not compile: {compiled.detail[-300:]}")
 
 
@@ -252,10 +278,12 @@ def runner(level: str = "full", workers: int = 2, **limits: Any) -> CodeRunner:
             raise InputError(
                 f"{SETTINGS}.{key}", value, f"no such setting; there are level, workers, {', '.join(names)}"
             )
-        if isinstance(value, bool) != (key == "fork") or not isinstance(value, int | float):
-            raise InputError(
-                f"{SETTINGS}.{key}", value, "must be true or false" if key == "fork" else "must be a number"
-            )
-        if key != "fork" and value <= 0:
-            raise InputError(f"{SETTINGS}.{key}", value, "must be above 0")
+        kind = {"fork": bool, "wall_s": float}.get(key, int)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            words = {bool: "true or false", float: "a number", int: "a whole number"}[kind]
+            raise InputError(f"{SETTINGS}.{key}", value, f"must be {words}")
+        if kind is not bool and not 0 < value <= MOST:
+            raise InputError(f"{SETTINGS}.{key}", value, f"must be above 0 and at most {MOST}")
+        if key == "open_files" and value < LEAST_FILES:
+            raise InputError(f"{SETTINGS}.{key}", value, f"must be {LEAST_FILES} or more")
     return CodeRunner(Level(level), workers, Limits(**limits))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 from zero.errors import InputError
 from zero.sandbox.jail import PROGRAM
@@ -28,7 +29,7 @@ _SOURCE = f"{PROGRAM}.cpp"
 class Compiler:
     """g++ or clang++ in a sandbox of its own. InputError if there is none, or at a level that lets no program write."""
 
-    def __init__(self, level: Level = Level.FULL, workers: int = 2) -> None:
+    def __init__(self, level: Level = Level.FULL, workers: int = 2, source_kb: int = LIMITS.source_kb) -> None:
         path = next((path for name in _NAMES if (path := shutil.which(name))), None)
         if path is None:
             raise InputError("language", "cpp", f"no compiler: none of {', '.join(_NAMES)} is on the path; install one")
@@ -38,6 +39,7 @@ class Compiler:
             )
         self._command = (path, "-O2", "-std=c++17", "-o", PROGRAM, _SOURCE)
         self._sandbox = Sandbox(level, workers, compiler=path)
+        self._limits = replace(LIMITS, source_kb=source_kb)
 
     def compile(self, sources: Sequence[str]) -> list[Execution]:
         """Of each source its machine code, as the output; or the compiler's errors as the detail of a crash."""
@@ -46,7 +48,7 @@ class Compiler:
             Task("compile", arguments=self._command, files={name: source.encode(errors="replace")})
             for source in sources
         ]
-        return self._sandbox.run(tasks, LIMITS)
+        return self._sandbox.run(tasks, self._limits)
 
     def close(self) -> None:
         """End every process."""

@@ -18,6 +18,7 @@ from zero.sandbox.records import Ending, Execution, Level, Limits, Task
 from zero.sandbox.server import Server, start
 from zero.sandbox.task_run import TaskRun
 
+_FOLDER = 1 << 16  # bytes of /tmp for the folder itself, and for the last pages of its files
 GRACE_S = 10.0  # wall seconds that a fork server may take to kill, before it is killed itself
 
 
@@ -58,8 +59,13 @@ class Sandbox:
             size = len(task.source.encode())
         except UnicodeEncodeError:
             return Execution(Ending.CRASHED, detail="SyntaxError: the program is no valid UTF-8")
+        files = sum(map(len, task.files.values()))
+        if task.kind == "compile":
+            size += files
         if size > limits.source_kb * 1024:
             return Execution(Ending.TOO_LONG, detail=f"the program has {size} bytes, over {limits.source_kb} KB")
+        if self._level is Level.FULL and files + len(task.binary) > (limits.tmp_mb << 20) - _FOLDER:
+            return Execution(Ending.TOO_LONG, detail=f"it does not fit into /tmp, which has {limits.tmp_mb} MB")
         return None
 
     def _round(self, waiting: deque[tuple[int, Task, int]], executions: list[Execution | None], limits: Limits) -> None:

@@ -128,7 +128,7 @@ class TaskRun:
         """A process has ended, perhaps one of this task's. Broken if it never had a jail."""
         for process in self._processes():
             if process.number == message["id"]:
-                if "error" in message:
+                if "error" in message and not (process.killed and "status" in message):
                     raise Broken(f"the sandbox could not make a jail for a program: {message['error']}")
                 process.end = message
                 for descriptor in (process.output, process.channel.fileno()):  # all writers are dead: read what is left
