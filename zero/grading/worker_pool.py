@@ -44,6 +44,9 @@ RIGHT = Checked(Outcome.CORRECT, 1.0)
 
 MOST_WORKERS = 512
 BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even a sleeping worker is killed
+# The first worker waits for its parent's imports: seconds, but minutes on a busy machine or a cold network folder. One that
+# dies meanwhile is noticed at once.
+START_S = 600.0
 
 
 def check_many(check: Checker, pairs: Sequence[Pair]) -> list[Outcome]:
@@ -140,7 +143,7 @@ class Worker:
         self.socket, worker_end = socket.socketpair()
         socket.send_fds(control, [b"w"], [worker_end.fileno()])
         worker_end.close()
-        self.pid = int(self._line(60.0))
+        self.pid = int(self._line(START_S))
         self.task, self.deadline = -1, 0.0
 
     def send(self, task: int, request: bytes, limit_s: float) -> None:
