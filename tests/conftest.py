@@ -15,10 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "zero" / "nano" / "base"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # the process that only hands out tests
     import torch
+    import transformers.utils
 
     torch.set_num_threads(1)
+    # As zero.models.load does: no scikit-learn, which takes seconds to import
+    transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
 
 
 @pytest.fixture(scope="session")

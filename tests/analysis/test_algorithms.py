@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,13 @@ from zero.errors import InputError
 from zero.tracking.journal import Journal
 
 NAMES = page.algorithms()
-CARDS = {card.name: card for card in pages.cards(NAMES)}
 COMMITTED = json.loads((ROOT / "docs" / "algorithms.json").read_text())
+
+
+@cache
+def cards() -> dict[str, pages.Card]:
+    """By algorithm. Not at import: a worker collects this file whatever it runs of it, and composing all takes seconds."""
+    return {card.name: card for card in pages.cards(NAMES)}
 
 
 def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 2e-4, values: float = 0.0) -> None:
@@ -56,7 +62,7 @@ def finished_run(runs: Path, algo: str, seed: int, accuracy: float, lr: float = 
 
 
 def test_the_page_is_what_yaml_docstrings_and_numbers_give_now() -> None:
-    text = markdown(list(CARDS.values()), COMMITTED, page.OWN)
+    text = markdown(list(cards().values()), COMMITTED, page.OWN)
     assert text == (ROOT / "docs" / "algorithms.md").read_text(), "run: python -m analysis.docs"
     assert page.as_json(COMMITTED) == (ROOT / "docs" / "algorithms.json").read_text()
 
@@ -65,7 +71,7 @@ def test_the_page_is_what_yaml_docstrings_and_numbers_give_now() -> None:
 def test_every_algorithm_has_a_section_with_its_functions_and_sources(name: str) -> None:
     text = (ROOT / "docs" / "algorithms.md").read_text()
     (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##)", text, flags=re.DOTALL | re.MULTILINE)
-    card = CARDS[name]
+    card = cards()[name]
     assert card.header in section
     assert {"advantage", "weight", "surrogate"} <= card.calls.keys()
     for function in card.functions:
@@ -93,7 +99,7 @@ def test_every_algorithm_has_a_section_with_its_functions_and_sources(name: str)
 def test_a_card_says_what_the_yaml_says(
     name: str, slot: str, call: str, family: str, extras: dict[str, str], papers: tuple[str, ...]
 ) -> None:
-    card = CARDS[name]
+    card = cards()[name]
     assert card.calls[slot] == call
     assert card.family.startswith(family)
     assert {key: value for key, value, _ in card.extras} == extras
@@ -166,7 +172,7 @@ def test_the_figure_shows_every_measured_algorithm_in_both_rows(
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     for numbers in ({"algorithms": dict.fromkeys(NAMES, entry)}, {}):
-        draw(list(CARDS.values()), numbers, tmp_path / "figure.png")
+        draw(list(cards().values()), numbers, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     for row in (0, 1):
         columns = len(figures[0].axes) // 2
