@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -436,6 +437,14 @@ def test_a_reply_that_was_cut_is_asked_for_in_halves(monkeypatch: pytest.MonkeyP
     assert requests == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
 
 
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 def test_a_server_gives_the_same_table(folder: Path, sent: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -456,11 +465,9 @@ def test_a_server_gives_the_same_table(folder: Path, sent: str, tmp_path: Path) 
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        deadline = time.monotonic() + 400  # on a busy machine the imports alone take a minute and more
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.3)
         same(folder, f"http://127.0.0.1:{port}")
     finally:
