@@ -252,7 +252,7 @@ def test_a_login_needs_its_app_and_an_open_address_is_warned_of(
     assert "--login asks who they are" in capsys.readouterr().err
     assert dashboard.main(["--runs", str(runs), "--port", "0"]) == 0 and not capsys.readouterr().err
     monkeypatch.delenv("MLFLOW_AUTH_ADMIN_PASSWORD", raising=False)
-    (runs / "mlflow-users.ini").unlink(missing_ok=True)  # another test may have logged in
+    (runs / "mlflow-users.db").unlink(missing_ok=True)  # another test may have logged in
     password = mlflow_server.login_environment(dashboard.find_store(runs))["MLFLOW_AUTH_ADMIN_PASSWORD"]
     assert len(password) >= 12 and f"user admin, password {password};" in capsys.readouterr().out
     monkeypatch.setattr(mlflow_server, "find_spec", lambda name: None)
