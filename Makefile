@@ -61,7 +61,7 @@ $(ENGINES)/.ready: tests/engines/requirements.txt $(READY)
 	touch $@
 
 test-engines: WORKERS := -n 2 --dist loadfile
-test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own on top of .venv (.venv-engines, 1.3 GB)
+test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own on top of .venv (.venv-engines, 1.2 GB)
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest $(WORKERS) -m 'engines and not gpu' tests/engines tests/gpu
 
 cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db NET=loopback|netns)
@@ -156,7 +156,7 @@ benchmark-sweep: setup  ## planning and watching sweeps of 100, 1,000 and 10,000
 benchmark-runs: setup  ## reading 500 runs of 1,000 steps and 40 metrics
 	$(PY) -m benchmarks.runs
 
-paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (2 h 22 min on two cores), then figure, verdicts and report
+paper: setup  ## all experiments in their embedded size, 5 seeds, resumable (some 2 h 20 min on two cores: 1 h 47 min and, measured apart, 35 min), then figure, verdicts and report
 	$(PY) -m zero.train -m experiment=all hydra.launcher.name=paper
 	$(PY) -m analysis.experiments runs/sweeps/paper --page runs/sweeps/paper/PAPER.md
 	$(PY) -m analysis.paper runs/sweeps/paper
