@@ -160,6 +160,7 @@ def test_a_cell_may_start_from_the_model_of_another(tmp_path: Path) -> None:
     [
         (["experiment=fig6"], "experiment=fig6: no such experiment; did you mean fig6_length?"),
         (["experiment=fig6_length", "size=large"], "size=large: must be one of nano, paper"),
+        (["experiment=transfer", "size=paper"], "size=paper: experiment=transfer has no such size: leave out size="),
         (["experiment=fig6_length", "algo=grpoo"], "algo=grpoo: no such option; did you mean"),
     ],
 )

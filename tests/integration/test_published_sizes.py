@@ -67,7 +67,7 @@ ROWS: dict[str, Any] = {
 # Lines that name a published model; what remains trains the embedded model, which other tests do.
 LINES = [
     (experiment.name, line)
-    for experiment in (experiments.read(name, "paper") for name in experiments.known())
+    for experiment in (experiments.read(name, "paper") for name in experiments.with_claims())
     if experiment.root == "train"
     for line in experiment.lines
     if any(experiments.key_of(text) == "model" for text in line.overrides)

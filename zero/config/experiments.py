@@ -115,6 +115,10 @@ def read(name: str, size: str = NANO) -> Experiment:
         raise InputError(KEY, path, f"is not as zero/config/experiments.py describes ({error})") from error
     if unknown or root not in ROOTS:
         raise InputError(KEY, path, f"has an unknown key or root ({', '.join(unknown) or root})")
+    if size != NANO and size not in stored:
+        raise InputError(
+            SIZE, size, f"{KEY}={name} has no such size: leave out {SIZE}=, or write {size}: into {path.name}"
+        )
     claims = tuple(stored.get("claims") or ()) if size == NANO else ()
     return Experiment(name, size, title, root, lines, tuple(stored.get("figures") or ()), claims)
 
