@@ -15,7 +15,7 @@ LAYERS = [
     "config algorithm checkpoint lock published template sandbox",
     "batching questions",
     "cpu grading nano",
-    "learner tracking",
+    "learner tracking environments",
     "models run_folder",
     "rollout pretrain question_sets",
     "critic benchmark monitoring failures",
