@@ -407,6 +407,7 @@ def test_the_options_of_extend_can_be_made(workspace: Path) -> None:
     }
     assert set(options["conf/reward/brief.yaml"].terms) == {"correct", "brief"}
     assert options["conf/algo/median.yaml"].advantage.__name__ == "group_median"
+    assert list(options["conf/environment/shop.yaml"]["make"].tools) == ["price", "put"]
 
 
 def test_the_claims_of_analysis_can_be_read() -> None:
@@ -437,6 +438,22 @@ def test_the_place_of_ones_own_runs_cells(workspace: Path, capsys: pytest.Captur
         assert time.monotonic() < deadline
         assert status.main(["behind"]) == 0
         time.sleep(1)
+
+
+def test_the_tools_of_extend_are_called(workspace: Path) -> None:
+    from zero.environments.tools import ToolEnvironment
+    from zero.records import Question
+
+    write_files(EXTEND, workspace)
+    [episode] = [text for name, text in blocks(EXTEND, "python") if "ToolEnvironment" in text and not name]
+    exec(compile(episode, EXTEND.name, "exec"), {})
+    make = yaml.safe_load(dict(blocks(EXTEND, "yaml"))["conf/environment/shop.yaml"])["make"]
+    assert make.pop("_target_") == f"{ToolEnvironment.__module__}.{ToolEnvironment.__name__}"
+    shop = ToolEnvironment(**make)
+    shop.reset(Question("?", ("1",), "q"), 0)
+    put = '<tool_call>{"name": "put", "arguments": {"item": "pen"}}</tool_call>'
+    results = [str(shop.step(put).observation).splitlines()[1] for _ in range(3)]
+    assert results == ["pen", "pen, pen", "error: ValueError: the basket is full"]
 
 
 def test_python_examples_run() -> None:
