@@ -46,7 +46,7 @@ class Python:
 
     name = "python"
 
-    def __init__(self, level: str = "full", cpu_s: int = 4, memory_mb: int = 256, wall_s: float = 20.0) -> None:
+    def __init__(self, level: str = "full", cpu_s: int = 2, memory_mb: int = 256, wall_s: float = 20.0) -> None:
         if level not in list(Level):
             raise InputError(f"{KEY}.level", level, f"must be {' or '.join(Level)}")
         for key, value, least, most in (
