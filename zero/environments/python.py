@@ -38,7 +38,7 @@ class Python:
     level      full, or landlock where the kernel forbids namespaces (docs/sandbox.md); with landlock no files can be written
     cpu_s      CPU seconds of all calls of an episode together
     memory_mb  of address space
-    wall_s     a backstop for calls that sleep
+    wall_s     a backstop for calls that wait; time.sleep takes none
 
     The same calls give the same results in every process: the clock and os.urandom are not the machine's (python_driver.py),
     and addresses of objects are not shown. InputError for settings out of range, and where this machine can run no foreign program.
