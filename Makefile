@@ -144,8 +144,9 @@ benchmark: setup  ## whole steps, rollout and update beside plain torch: tokens 
 benchmark-scale: setup  ## steps of 1,000 to 256,000 tokens (seconds, memory), one and two processes (13 minutes)
 	$(PY) -m benchmarks.scale
 
-benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER)
-	$(PY) -m benchmarks.grading $(DATA)
+ANSWERS ?= 1024
+benchmark-grading: setup  ## answers graded per second, and every verdict that differs from math-verify's (DATA=FOLDER ANSWERS=1024)
+	$(PY) -m benchmarks.grading $(DATA) --answers $(ANSWERS)
 
 benchmark-sandbox: setup  ## short foreign programs judged per second, and what each costs
 	$(PY) -m benchmarks.sandbox

@@ -8,6 +8,7 @@ cost must stay within 1.3 x the clean batch plus their limits divided by the wor
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import time
@@ -20,7 +21,7 @@ from zero.grading import BoundedChecker, check_maths
 from zero.grading.maths import MODES
 from zero.records import Outcome, Question
 
-SIZE, HOSTILE = 1024, 51
+SIZE, HOSTILE = 1024, 0.05  # answers, and the share of hostile ones in the last part
 OWN = r"""7 -12 3.5 \frac{3}{4} \frac{2}{3} 2\sqrt{5} \frac{\sqrt{3}}{2} x^2+2x+1 (x-1)(x+3) \frac{\pi}{6} (3,\frac{\pi}{2})
 [0,\infty) (-\infty,2)\cup(3,\infty) 1,234 3+4i \begin{pmatrix}1\\2\end{pmatrix} 2^{10} \frac{1}{x+1} 60^\circ
 101_2 e^{2x} 5! \binom{5}{2} \{1,2,3\} y=2x+1 \log_2{3} 0.125 12\% \$5.00 \text{Even} \frac{a}{b}
@@ -45,8 +46,11 @@ BOMBS = (
 
 def main(arguments: Sequence[str]) -> None:
     """Print the figures."""
-    golds = sorted(set(_golds(Path(arguments[0]) if arguments else None)))
-    pairs = make_pairs(golds)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="FOLDER with eval/*.jsonl")
+    parser.add_argument("--answers", type=int, default=SIZE)
+    typed = parser.parse_args(arguments)
+    pairs = make_pairs(sorted(set(_golds(typed.data))), typed.answers)
     check_maths.many([("x+1", Question("", ("1+x",), ""))])  # workers are started once, not per batch
     ours, seconds = timed(pairs)
     verify, alone = math_verify(pairs)
@@ -76,24 +80,25 @@ def main(arguments: Sequence[str]) -> None:
 
 def hostile(pairs: Sequence[tuple[str, str, str]], name: str, checker: BoundedChecker) -> None:
     """A clean batch, and the same with 5 % hostile answers, each another one."""
-    bad = [("hostile", BOMBS[i % len(BOMBS)].format(i), "x+1") for i in range(HOSTILE)]
-    mixed = [*pairs[: SIZE - HOSTILE], *bad]
+    count = int(HOSTILE * len(pairs))
+    bad = [("hostile", BOMBS[i % len(BOMBS)].format(i), "x+1") for i in range(count)]
+    mixed = [*pairs[: len(pairs) - count], *bad]
     random.Random(0).shuffle(mixed)
     clean = min(timed(pairs, checker)[1] for _ in range(2))
     outcomes, seconds = timed(mixed, checker)
     late = sum(outcome is Outcome.TIMEOUT for outcome in outcomes)
-    bound = 1.3 * clean + HOSTILE * checker.limit_s / checker.workers
+    bound = 1.3 * clean + count * checker.limit_s / checker.workers
     print(
-        f"{name}: clean {clean:.2f} s; with {HOSTILE} hostile {seconds:.2f} s, {late} hit their limit of "
+        f"{name}: clean {clean:.2f} s; with {count} hostile {seconds:.2f} s, {late} hit their limit of "
         f"{checker.limit_s} s; 1.3 x clean + the limits / {checker.workers} workers = {bound:.2f} s"
     )
 
 
-def make_pairs(golds: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(kind, answer, reference), SIZE of them."""
+def make_pairs(golds: Sequence[str], size: int) -> list[tuple[str, str, str]]:
+    """(kind, answer, reference), `size` of them."""
     rng = random.Random(0)
     pairs: list[tuple[str, str, str]] = []
-    while len(pairs) < SIZE:
+    while len(pairs) < size:
         gold = rng.choice(golds)
         altered = list(swaps(gold))
         pairs.append(("same", gold, gold))
@@ -101,7 +106,7 @@ def make_pairs(golds: Sequence[str]) -> list[tuple[str, str, str]]:
         pairs.append(("other", rng.choice(golds), gold))
         if altered:
             pairs.append(("altered", rng.choice(altered), gold))
-    return pairs[:SIZE]
+    return pairs[:size]
 
 
 def rewrite(gold: str) -> str:
