@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 LAYERS = [
     "paths errors files process objective records reflection prose rounds distributed runtime signals statistics",
     "config algorithm checkpoint lock published template sandbox",
-    "batching questions",
+    "batching questions worker_process",
     "cpu grading nano",
     "learner tracking environments",
     "models run_folder",
@@ -62,6 +62,8 @@ CONFINED = {
     "math_verify": {"zero.grading.maths.understand_r1_zero"},
     "pylatexenc": {"zero.grading.maths.understand_r1_zero"},
     "mpmath": {"zero.grading.maths.formula", "zero.grading.maths.values", "zero.grading.maths.symbolic"},
+    "textarena": {"zero.environments.textarena"},
+    "verifiers": {"zero.environments.verifiers"},
     "datasets": {"zero.questions.sources"},
     "pyarrow": {"zero.questions.sources", "analysis.reader.journals"},
     "matplotlib": {"zero.tracking.curves_png", "analysis"},

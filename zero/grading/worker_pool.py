@@ -7,19 +7,12 @@ a backstop. A worker that dies, for any reason, makes its answer a timeout and i
 
 from __future__ import annotations
 
-import atexit
-import os
 import pickle
 import selectors
-import signal
-import socket
-import subprocess
-import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -28,6 +21,7 @@ from typing import NamedTuple
 from zero.errors import InputError
 from zero.questions import Checker
 from zero.records import Outcome, Question
+from zero.worker_process import WarmProcess, Worker
 
 Pair = tuple[str, Question]
 
@@ -44,9 +38,6 @@ RIGHT = Checked(Outcome.CORRECT, 1.0)
 
 MOST_WORKERS = 512
 BACKSTOP_S = 30.0  # wall seconds beyond five times the limit, after which even a sleeping worker is killed
-# The first worker waits for its parent's imports: seconds, but minutes on a busy machine or a cold network folder. One that
-# dies meanwhile is noticed at once.
-START_S = 600.0
 
 
 def check_many(check: Checker, pairs: Sequence[Pair]) -> list[Outcome]:
@@ -136,72 +127,13 @@ def worker_pool(modules: tuple[str, ...], size: int) -> WorkerPool:
     return WorkerPool(modules, size)
 
 
-class Worker:
-    """One process, its current task and that task's deadline."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self.socket, worker_end = socket.socketpair()
-        socket.send_fds(control, [b"w"], [worker_end.fileno()])
-        worker_end.close()
-        self.pid = int(self._line(START_S))
-        self.task, self.deadline = -1, 0.0
-
-    def send(self, task: int, request: bytes, limit_s: float) -> None:
-        self.task, self.deadline = task, time.monotonic() + 5 * limit_s + BACKSTOP_S
-        self.socket.settimeout(BACKSTOP_S)
-        self.socket.sendall(request)
-
-    def alive(self) -> bool:
-        """Whether an idle worker is still there; the kernel may have killed it for memory."""
-        self.socket.settimeout(0)
-        try:
-            return bool(self.socket.recv(1, socket.MSG_PEEK))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-    def receive(self) -> str:
-        """The reply, once the socket is readable. OSError or EOFError if the worker died."""
-        return self._line(BACKSTOP_S)
-
-    def _line(self, timeout: float) -> str:
-        self.socket.settimeout(timeout)
-        received = b""
-        while not received.endswith(b"\n"):
-            chunk = self.socket.recv(4096)
-            if not chunk:
-                raise EOFError("the worker is gone")
-            received += chunk
-        return received.decode().rstrip("\n")
-
-    def end(self) -> None:
-        self.socket.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-
 class WorkerPool:
-    """The process that forks workers (zero/grading/worker.py), and up to `size` workers."""
+    """Up to `size` workers (zero/grading/worker.py), and the process that forks them."""
 
     def __init__(self, modules: Sequence[str], size: int) -> None:
-        self._control, worker_end = socket.socketpair()
-        # A fixed hash seed: sympy's choices follow the order of sets, and verdicts must not depend on chance
-        python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # the same modules as here
-        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
-        command = [sys.executable, "-m", "zero.grading.worker", str(worker_end.fileno()), *modules]
-        self._parent = subprocess.Popen(command, pass_fds=[worker_end.fileno()], env=environment)
-        worker_end.close()
+        self._parent = WarmProcess("zero.grading.worker.serve", modules)
         self._size = size
         self._idle: list[Worker] = []
-        atexit.register(self.close)  # if this process is killed, they end when their sockets close
-
-    def close(self) -> None:
-        """End every process."""
-        for worker in self._idle:
-            worker.end()
-        self._control.close()
-        self._parent.wait()
 
     def check(self, path: str, pairs: Sequence[Pair], limit_s: float) -> list[Checked]:
         """Results in the order of the pairs."""
@@ -213,7 +145,8 @@ class WorkerPool:
                 while waiting and len(busy) < self._size:
                     task, (answer, question) = waiting.popleft()
                     worker = self._idle_worker()
-                    worker.send(task, pickle.dumps((path, answer, question, limit_s)), limit_s)
+                    request = pickle.dumps((path, answer, question, limit_s))
+                    worker.send(task, request, 5 * limit_s + BACKSTOP_S)
                     busy[worker.socket.fileno()] = worker
                     selector.register(worker.socket, selectors.EVENT_READ)
                 soonest = min(worker.deadline for worker in busy.values())
@@ -231,7 +164,7 @@ class WorkerPool:
                 return worker
             worker.end()
         try:
-            return Worker(self._control)
+            return self._parent.fork()
         except (OSError, EOFError) as error:
             raise RuntimeError(f"no worker for grading could start ({error}); its own error stands above") from error
 
@@ -239,7 +172,7 @@ class WorkerPool:
         """The result of a worker's task; the worker becomes idle, or is ended if it did not reply."""
         try:
             outcome, score, error = worker.receive().split("|", 2) if ready else ("", "", "")
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):
             outcome = score = error = ""
         if not outcome:
             worker.end()
