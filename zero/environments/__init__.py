@@ -12,7 +12,7 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -158,7 +158,7 @@ def _observation(value: Any) -> Observation:
         if not isinstance(value.images, tuple) or not all(isinstance(image, str) for image in value.images):
             raise NotAStep("the images of an observation are no tuple of texts")
         return Observation(_text(value.text), _truth(value.fresh, "fresh"), value.images)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+    if isinstance(value, list | tuple) and value:
         contents = [message.get("content") if isinstance(message, Mapping) else None for message in value]
         return Observation("\n".join(map(_text, contents)))
     return Observation(_text(value))
