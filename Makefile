@@ -5,7 +5,7 @@ PY     := OMP_NUM_THREADS=1 $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-sandbox check-gym check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sandbox benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
+.PHONY: help setup demo test test-slow test-gpu lint types check check-real check-data check-cases check-sandbox check-gym check-environments check-browser check-trl test-engines cluster cluster-down test-slurm nano-bases benchmark benchmark-grading benchmark-sandbox benchmark-sweep benchmark-runs benchmark-scale benchmark-peer benchmark-check paper paper-quick algorithms docs dashboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -123,6 +123,15 @@ $(TRL)/.ready: constraints.txt $(READY)
 
 check-trl: $(TRL)/.ready  ## our losses and gradients against TRL's own code, in an environment of its own on top of .venv (.venv-trl)
 	OMP_NUM_THREADS=1 $(TRL)/bin/python -m tests.peers.check_trl
+
+ENVIRONMENTS := .venv-environments
+$(ENVIRONMENTS)/.ready: constraints.txt pyproject.toml $(READY)
+	$(call layer,$(ENVIRONMENTS),textarena==0.7.4 verifiers==0.4.0 -c constraints.txt)
+	$(ENVIRONMENTS)/bin/python -c 'import textarena, verifiers.v1, pytest'
+	touch $@
+
+check-environments: $(ENVIRONMENTS)/.ready  ## environments of TextArena and verifiers, the real packages, in an environment of their own on top of .venv (.venv-environments)
+	OMP_NUM_THREADS=1 $(ENVIRONMENTS)/bin/python -m pytest tests/environments/test_adapters.py
 
 NANO_BASES := runs/nano-bases
 nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano-bases (an hour), compare with the shipped ones
