@@ -150,9 +150,9 @@ def test_an_environment_that_misbehaves_before_any_text() -> None:
     assert play([episode(HOSTILE, "raise", "text")])[0].status is Status.FAILED
 
 
-def test_one_that_sleeps_ends_by_the_wall_clock() -> None:
+def test_one_that_sleeps_ends_by_the_wall_clock_and_those_behind_it_go_on() -> None:
     environment = spec("Hostile", wall_s=0.5, workers=1)
-    play([episode(environment, "other")])
+    play([episode(environment, name) for name in ("a", "other")])
     replies = play([episode(environment, "a", "sleep"), episode(environment, "other", "on")])
     assert replies[0].error == "took over 0.5 s of wall time for a turn (environment.wall_s)"
     assert [reply.status for reply in replies] == [Status.TIMED_OUT, Status.OK]
