@@ -16,7 +16,7 @@ from typing import Any
 from launch.places import slurm_jobs
 from launch.sweep import files
 from launch.sweep.states import Task
-from tests.slurm.sweeps import LONG, all_logs, attempts, ended, make, reached, state, step, submit, until
+from tests.slurm.sweeps import LAST, LONG, all_logs, attempts, ended, make, reached, state, step, submit, until
 from zero.files import read_json
 
 NODES = 12
@@ -43,9 +43,10 @@ def preempted(folder: Path, partition: str, node: int) -> tuple[Path, str]:
     """A job of a higher tier wants the whole node while the cell runs."""
     cell, task = one(folder, partition=partition, nodelist=f"n{node}")
     reached(cell, 3)
-    subprocess.run(
-        ["sbatch", "-p", "gpu", "-w", f"n{node}", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 5"], check=True
-    )
+    with slowed(cell, task):
+        subprocess.run(
+            ["sbatch", "-p", "gpu", "-w", f"n{node}", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 5"], check=True
+        )
     return cell, ended(task, folder)
 
 
@@ -66,10 +67,10 @@ def time_limit(folder: Path) -> tuple[Path, str]:
 
     A minute and more lies between the warning and the limit: beside all other cells the evaluation before step 0 takes long.
     """
-    cell, task = one(folder, "steps=150", timeout_min=2, signal_delay_s=100)
+    cell, task = one(folder, timeout_min=2, signal_delay_s=100)
     reached(cell, 3)
-    with slowed(cell):
-        until(lambda: len(attempts(cell)) > 1, what=lambda: all_logs(folder))
+    with slowed(cell, task):
+        pass  # Slurm warns it
     subprocess.run(["scontrol", "update", f"JobId={task}", "TimeLimit=30"], check=True)
     return cell, ended(task, folder)
 
@@ -77,14 +78,16 @@ def time_limit(folder: Path) -> tuple[Path, str]:
 def requeued_by_hand(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder)
     reached(cell, 3)
-    slurm_jobs.call_per_job(["scontrol", "requeue"], [task])
+    with slowed(cell, task):
+        slurm_jobs.call_per_job(["scontrol", "requeue"], [task])
     return cell, ended(task, folder)
 
 
 def cancelled_while_running(folder: Path) -> tuple[Path, str]:
     cell, task = one(folder)
     reached(cell, 3)
-    slurm_jobs.cancel([task])
+    with slowed(cell, task):
+        slurm_jobs.cancel([task])
     word = ended(task, folder)
     time.sleep(8)  # a batch script that requeued it would have by now
     return cell, word if state(task) == word else f"{word}, then {state(task)}"
@@ -141,7 +144,8 @@ def full_disk(folder: Path) -> tuple[Path, str, str]:
 def stopped_by_the_user(folder: Path) -> tuple[Path, list[str]]:
     cell, task = one(folder)
     reached(cell, 3)
-    files.ask_to_stop(cell, "by hand")
+    with slowed(cell, task):
+        files.ask_to_stop(cell, "by hand")
     words = [ended(task, folder)]
     (task,) = submit(folder, [cell.name], **only(1))
     words.append(ended(task, folder))
@@ -201,12 +205,11 @@ def node_fault(
     folder: Path, nodes: Sequence[int], fault: Callable[[str], None], mend: Callable[[str], None]
 ) -> tuple[Path, str]:
     """The node that the cell runs on fails in some way; another node is free."""
-    cell, task = one(folder, "steps=150", **only(*nodes))
+    cell, task = one(folder, **only(*nodes))
     reached(cell, 3)
     node = slurm_jobs.snapshot([task])[task].node
-    with slowed(cell):
+    with slowed(cell, task):
         fault(node)
-        until(lambda: len(attempts(cell)) > 1 or state(task) == "COMPLETED", 600, what=lambda: all_logs(folder))
     word = ended(task, folder, 600)
     if len(open_ends(cell)) > 1:
         until(lambda: len(open_ends(cell)) <= 1, 60, what=lambda: all_logs(folder))
@@ -215,15 +218,16 @@ def node_fault(
 
 
 @contextmanager
-def slowed(cell: Path) -> Iterator[None]:
-    """The cell's process runs a tenth of the time: on a fast machine it would be done before Slurm misses its node."""
+def slowed(cell: Path, task: str) -> Iterator[None]:
+    """Until the cell has been started again, or has ended, its process runs a twentieth of the time: else it would be done before
+    Slurm does anything on a fast machine."""
     pid, over = attempts(cell)[-1]["pid"], threading.Event()
 
     def hold_back() -> None:
         with suppress(ProcessLookupError):
             while not over.is_set():
                 os.kill(pid, signal.SIGSTOP)
-                time.sleep(0.9)
+                time.sleep(1.9)
                 os.kill(pid, signal.SIGCONT)
                 over.wait(0.1)
 
@@ -231,6 +235,7 @@ def slowed(cell: Path) -> Iterator[None]:
     thread.start()
     try:
         yield
+        until(lambda: len(attempts(cell)) > 1 or state(task) in LAST, 600, what=lambda: all_logs(cell))
     finally:
         over.set()
         thread.join()

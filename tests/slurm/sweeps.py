@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 from tests.integration.runs import SMALL
 
 TINY = {"timeout_min": 10, "mem_gb": 1.5, "shared": True, "signal_delay_s": 20, "requeues": 8}
+LAST = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
 LONG = ["steps=60", "checkpoint.every=5", "evaluation.every=0", "benchmarks.limit=4"]
 
 
@@ -68,8 +69,7 @@ def state(task: str) -> str:
 
 def ended(task: str, folder: Path, limit: float = 480.0) -> str:
     """Slurm's last state of a task."""
-    last = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
-    return str(until(lambda: (s := state(task)) in last and s, limit, what=lambda: all_logs(folder)))
+    return str(until(lambda: (s := state(task)) in LAST and s, limit, what=lambda: all_logs(folder)))
 
 
 def step(place: Path) -> int:

@@ -16,19 +16,13 @@ from launch.places import slurm_jobs
 from launch.sweep import files
 from tests.integration.runs import journal, reproducible, texts, weights
 from tests.slurm.faults import NODES, SCENARIOS, restarts
-from tests.slurm.sweeps import LONG, all_logs, attempts, settings, straight
+from tests.slurm.sweeps import all_logs, attempts, settings
 from zero.errors import EXIT_LEASE_LOST, EXIT_PREEMPTED
 from zero.files import read_json
 
 pytestmark = pytest.mark.slurm
 CLUSTER = {"ACCT": "none", "NET": "netns", "NODES": str(NODES), "CPUS": "16", "MEM": "16384", "GRACE": "30"}
 Happened = dict[str, Future[Any]]
-
-
-@pytest.fixture(scope="module")
-def longer(lab: Path, happened: Happened) -> Path:
-    """The undisturbed run of the cells that have more steps than LONG, made while the scenarios wait."""
-    return straight(lab / "straight150", [*LONG, "steps=150"])
 
 
 def same(cell: Path, other: Path) -> None:
@@ -49,20 +43,20 @@ def test_a_cell_that_loses_its_node_goes_on_to_the_same_bits(name: str, happened
     same(cell, undisturbed)
 
 
-def test_a_cell_goes_on_after_its_time_limit(happened: Happened, longer: Path) -> None:
+def test_a_cell_goes_on_after_its_time_limit(happened: Happened, undisturbed: Path) -> None:
     cell, word = happened["time_limit"].result()
     assert word == "COMPLETED" and attempts(cell)[0]["exit"] == EXIT_PREEMPTED, all_logs(cell)
-    same(cell, longer)
+    same(cell, undisturbed)
 
 
 @pytest.mark.parametrize("name", ["power_cut", "network_cut", "slurmd_dies"])
-def test_of_two_copies_the_older_gives_way(name: str, happened: Happened, longer: Path) -> None:
+def test_of_two_copies_the_older_gives_way(name: str, happened: Happened, undisturbed: Path) -> None:
     cell, word = happened[name].result()
     assert word == "COMPLETED", all_logs(cell)
     first, *_, last = attempts(cell)
     assert first["host"] != last["host"] and last["exit"] == 0
     assert first.get("exit") == (None if name == "power_cut" else EXIT_LEASE_LOST), all_logs(cell)
-    same(cell, longer)
+    same(cell, undisturbed)
 
 
 def test_a_cancelled_cell_stays_cancelled(happened: Happened) -> None:
