@@ -43,8 +43,9 @@ WORKERS := -n 3 --dist worksteal
 test: $(GYM)  ## all tests but the slow ones
 	$(PY) -m pytest $(WORKERS) -m 'not slow and not gpu and not engines and not slurm'
 
-test-slow: $(GYM)  ## minutes each: kill -9 at ten random moments and what else is marked slow
-	$(PY) -m pytest $(WORKERS) -m 'slow and not gpu and not engines and not slurm'
+PART := 1/1
+test-slow: $(GYM)  ## minutes each: kill -9 at ten random moments and what else is marked slow (PART=2/3: the second third of the files)
+	$(PY) -m pytest $(WORKERS) --part $(PART) -m 'slow and not gpu and not engines and not slurm'
 
 # $(call layer,VENV,ARGUMENTS): an environment on top of .venv, for what must not come into it: pip adds what .venv lacks.
 define layer
@@ -61,8 +62,8 @@ $(ENGINES)/.ready: tests/engines/requirements.txt $(READY)
 	touch $@
 
 test-engines: WORKERS := -n 2 --dist loadfile
-test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own on top of .venv (.venv-engines, 1.2 GB)
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest $(WORKERS) -m 'engines and not gpu' tests/engines tests/gpu
+test-engines: $(ENGINES)/.ready  ## the real vLLM and the real DeepSpeed on the CPU, in an environment of their own on top of .venv (.venv-engines, 1.2 GB; PART=)
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest $(WORKERS) --part $(PART) -m 'engines and not gpu' tests/engines tests/gpu
 
 cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db NET=loopback|netns)
 	tests/slurm/cluster/up.sh
@@ -70,9 +71,9 @@ cluster:  ## a real Slurm on this machine (as root, Debian; NODES= ACCT=none|db 
 cluster-down:  ## take it down
 	tests/slurm/cluster/down.sh
 
-test-slurm: setup  ## everything that can go wrong on a cluster, on a real Slurm (as root, else skipped; 15 minutes)
+test-slurm: setup  ## everything that can go wrong on a cluster, on a real Slurm (as root, else skipped; 15 minutes; PART=)
 	[ "$$(id -u)" != 0 ] || $(MAKE) $(ENGINES)/.ready
-	$(PY) -m pytest -p no:xdist -rs -m slurm tests/slurm
+	$(PY) -m pytest -p no:xdist -rs --part $(PART) -m slurm tests/slurm
 
 test-gpu: setup  ## what needs a CUDA device; PYTHON_GPU=PATH for an interpreter that has torch, transformers and the rest already
 	$(or $(PYTHON_GPU),$(PY)) -m pytest -m gpu

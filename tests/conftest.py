@@ -6,6 +6,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "zero" / "nano" / "base"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", default="1/1", metavar="K/N", help="the K-th of N parts of the chosen tests, by file")
+
+
+@pytest.hookimpl(trylast=True)  # after -m has chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = part(items, config.getoption("--part"))
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def part(items: Sequence[Any], which: str) -> list[Any]:
+    """The K-th of N parts of the tests, "K/N": every N-th of their files, in alphabetical order."""
+    number, parts = map(int, which.split("/"))
+    files = sorted({item.path for item in items})
+    return [item for item in items if files.index(item.path) % parts == number - 1]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, part
 
 # A folder, or a file at the top, may import what stands in the rows above its own, wherever the import is written.
 LAYERS = [
@@ -165,3 +166,11 @@ def test_variables_and_parameters_are_nouns() -> None:
                 if name in RIDDLES:
                     riddles.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
     assert not riddles
+
+
+def test_parts_of_the_tests_are_all_of_them_once() -> None:
+    items = [SimpleNamespace(path=Path(name), number=i) for i, name in enumerate("bacabdcae")]
+    parts = [part(items, f"{k}/3") for k in (1, 2, 3)]
+    assert sorted(item.number for chosen in parts for item in chosen) == list(range(len(items)))
+    assert [{item.path.name for item in chosen} for chosen in parts] == [{"a", "d"}, {"b", "e"}, {"c"}]
+    assert part(items, "1/1") == items
