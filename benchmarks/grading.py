@@ -8,7 +8,6 @@ cost must stay within 1.3 x the clean batch plus their limits divided by the wor
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from tests.data.check_data import BENCHMARKS, references
 from tests.data.grading import swaps
+from zero.errors import ArgumentParser
 from zero.grading import BoundedChecker, check_maths
 from zero.grading.maths import MODES
 from zero.records import Outcome, Question
@@ -46,7 +46,7 @@ BOMBS = (
 
 def main(arguments: Sequence[str]) -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(prog="python -m benchmarks.grading", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, nargs="?", help="FOLDER with eval/*.jsonl")
     parser.add_argument("--answers", type=int, default=SIZE)
     typed = parser.parse_args(arguments)
