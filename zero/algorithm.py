@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from zero.objective import whitened
 from zero.records import Batch
@@ -32,6 +33,8 @@ class Algorithm:
     correction: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # old, sampler, mask [N, T] -> factor [N, T]
     # Advantages of single tokens (see with_advantages); None: one advantage for all tokens of a response
     estimator: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    # Advantages of an episode's turns, from their rewards [P, G, K] and which were taken; None: a turn has its episode's
+    turn_advantage: Callable[[Tensor, Tensor], Tensor] | None = None
     critic: Callable[..., Any] | None = None  # makes the zero.critic.Critic that the estimator asks for
     whiten: bool = False  # scale advantages to mean 0 and variance 1 over the step's response tokens
     advantage_clip: float | None = None  # clip advantages to +- this
@@ -56,36 +59,64 @@ class Algorithm:
         """Whether batches must carry the learner's log-probabilities even for a first update."""
         return self.beta != 0 and self.kl_in == REWARD
 
-    def with_advantages(self, batch: Batch, rewards_PG: Tensor, values: tuple[Tensor, Tensor] | None = None) -> Batch:
+    def with_advantages(
+        self,
+        batch: Batch,
+        rewards_PG: Tensor,
+        values: tuple[Tensor, Tensor] | None = None,
+        turns: tuple[Tensor, Tensor] | None = None,
+    ) -> Batch:
         """The batch with the advantage of every response token, from a whole step's P x G rewards.
 
-        Without an `estimator`, all tokens of a response have the response's advantage. With one, that advantage is the reward
-        of the response's last token, and the estimator turns token rewards and a critic's `values` = (value_NT, step_start_NT)
-        into token advantages. A KL in the reward is subtracted from the response's reward, or with an estimator from each
-        token's.
+        Without an `estimator`, all tokens of a response have the response's advantage; with `turn_advantage` those of a turn
+        have the turn's, from `turns` = (rewards_PGK, taken_PGK) of episodes. With an estimator, that advantage is the reward
+        of the response's last token, in episodes each turn's reward that of its last token, and the estimator turns token
+        rewards and a critic's `values` = (value_NT, step_start_NT) into token advantages. A KL in the reward is subtracted
+        from the response's reward, or with an estimator from each token's, with `turn_advantage` from each turn's.
         """
         mask_NT = batch.mask_NT
         penalty_NT = mask_NT * 0
         if self.needs_old:
             assert batch.old_NT is not None and batch.reference_NT is not None
             penalty_NT = self.beta * self.kl(batch.old_NT, batch.reference_NT) * mask_NT
-        if self.estimator is None:
-            rewards_PG = rewards_PG - penalty_NT.sum(dim=1).reshape(rewards_PG.shape)
-            advantage_NT = self.advantage(rewards_PG).flatten().to(mask_NT.dtype)[:, None] * mask_NT
-            return_NT = value_NT = None
-        else:
+        return_NT = value_NT = None
+        if self.estimator is not None:
             assert values is not None, "this algorithm needs a critic"
             value_NT, step_start_NT = values
-            reward_NT = -penalty_NT
-            last_N1 = batch.length_N[:, None] - 1
-            reward_NT = reward_NT.scatter_add(1, last_N1, self.advantage(rewards_PG).to(mask_NT.dtype).reshape(-1, 1))
+            reward_NT = self._token_rewards(batch, rewards_PG, turns) - penalty_NT
             advantage_NT = self.estimator(reward_NT, value_NT, step_start_NT, mask_NT)
             return_NT = (advantage_NT + value_NT) * mask_NT
+        elif self.turn_advantage is not None and turns is not None:
+            advantage_NT = self._turn_advantages(batch, *turns, penalty_NT)
+        else:
+            rewards_PG = rewards_PG - penalty_NT.sum(dim=1).reshape(rewards_PG.shape)
+            advantage_NT = self.advantage(rewards_PG).flatten().to(mask_NT.dtype)[:, None] * mask_NT
         if self.whiten:
             advantage_NT = whitened(advantage_NT, mask_NT)
         if self.advantage_clip is not None:
             advantage_NT = advantage_NT.clamp(-self.advantage_clip, self.advantage_clip)
         return replace(batch, advantage_NT=advantage_NT, value_NT=value_NT, return_NT=return_NT)
+
+    def _token_rewards(self, batch: Batch, rewards_PG: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+        """The advantage of a response at its last token; of an episode what its turns earned, at their last tokens, and at the
+        last of all how its advantage differs from its reward. [N, T]"""
+        advantage_PG = self.advantage(rewards_PG)
+        reward_NT, last_N1 = batch.mask_NT * 0, batch.length_N[:, None] - 1
+        if turns is not None:
+            assert batch.turn_NT is not None
+            next_turn_NT = pad(batch.turn_NT[:, 1:], (0, 1), value=-1)
+            ends_NT = (batch.turn_NT >= 0) & (batch.turn_NT != next_turn_NT)
+            reward_NT = _by_turn(turns[0].to(reward_NT.dtype), batch.turn_NT) * ends_NT
+            advantage_PG = advantage_PG - rewards_PG
+        return reward_NT.scatter_add(1, last_N1, advantage_PG.to(reward_NT.dtype).reshape(-1, 1))
+
+    def _turn_advantages(self, batch: Batch, rewards_PGK: Tensor, taken_PGK: Tensor, penalty_NT: Tensor) -> Tensor:
+        """Every token has the advantage of its turn. [N, T]"""
+        assert self.turn_advantage is not None and batch.turn_NT is not None
+        penalty_NK = rewards_PGK.new_zeros(rewards_PGK.flatten(0, 1).shape)
+        penalty_NK.scatter_add_(1, batch.turn_NT.clamp(min=0), penalty_NT.to(penalty_NK.dtype))
+        advantage_PGK = self.turn_advantage(rewards_PGK - penalty_NK.view_as(rewards_PGK), taken_PGK)
+        return _by_turn(advantage_PGK.to(batch.mask_NT.dtype), batch.turn_NT) * batch.mask_NT
 
     def trained_rows(self, batch: Batch) -> Tensor:
         """Bool [N]: the responses whose loss has a gradient at all."""
@@ -117,3 +148,8 @@ class Algorithm:
                 per_token_NT = per_token_NT + self.beta * kl_NT
             sums["loss/kl"] = (kl_NT.detach() * batch.mask_NT).sum()
         return (batch.weight_NT * per_token_NT).sum(), sums
+
+
+def _by_turn(values_PGK: Tensor, turn_NT: Tensor) -> Tensor:
+    """Values of turns at the tokens of each, [N, T]; anything at other tokens."""
+    return values_PGK.flatten(0, 1).gather(1, turn_NT.clamp(min=0))

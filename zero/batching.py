@@ -31,18 +31,48 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
         sampler_NT[n, start:end] = torch.tensor(completion.logprobs or (0.0,)) + torch.tensor(
             completion.log_normalizers or (0.0,)
         )
-    return Batch(
+    batch = Batch(
         ids_NT=ids_NT,
         mask_NT=mask_NT,
         weight_NT=algo.weight(mask_NT),
         sampler_NT=sampler_NT if all(c.logprobs for c in completions_N) else None,
         length_N=length_N,
     )
+    return _with_turns(batch, groups) if any(c.turns for c in completions_N) else batch
+
+
+def _with_turns(batch: Batch, groups: Sequence[Group]) -> Batch:
+    """The batch with the turn of each token, and where contexts begin."""
+    turn_NT = torch.full(batch.ids_NT.shape, -1)
+    fresh_NT = torch.zeros(batch.ids_NT.shape, dtype=torch.bool)
+    pairs_N = ((len(group.prompt.ids), completion) for group in groups for completion in group.completions)
+    for n, (start, completion) in enumerate(pairs_N):
+        for k, turn in enumerate(completion.turns):
+            turn_NT[n, start + turn.start : start + turn.end] = k
+        for first in completion.context_starts:
+            fresh_NT[n, start + first] = True
+    return replace(batch, turn_NT=turn_NT, fresh_NT=fresh_NT if fresh_NT.any() else None)
 
 
 def rewards(groups: Sequence[Group]) -> Tensor:
     """[P, G], float64."""
     return torch.tensor([[v.reward for v in group.verdicts] for group in groups], dtype=torch.float64)
+
+
+def turn_rewards(groups: Sequence[Group]) -> tuple[Tensor, Tensor] | None:
+    """(rewards_PGK, taken_PGK): the reward of each turn of each episode, float64, and whether there was that turn. None outside
+    environments."""
+    most = max(len(verdict.turn_rewards) for group in groups for verdict in group.verdicts)
+    if not most:
+        return None
+    shape = (len(groups), len(groups[0].verdicts), most)
+    rewards_PGK, taken_PGK = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.bool)
+    for p, group in enumerate(groups):
+        for g, verdict in enumerate(group.verdicts):
+            taken = len(verdict.turn_rewards)
+            rewards_PGK[p, g, :taken] = torch.tensor(verdict.turn_rewards, dtype=torch.float64)
+            taken_PGK[p, g, :taken] = True
+    return rewards_PGK, taken_PGK
 
 
 def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: tuple[int, ...]) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from zero import checkpoint
 from zero.algorithm import Algorithm
-from zero.batching import make_batch, mini_batches, rewards
+from zero.batching import make_batch, mini_batches, rewards, turn_rewards
 from zero.benchmark import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.critic import Critic
 from zero.distributed import World
@@ -191,7 +191,7 @@ def score_batch(run: Run, groups: Sequence[Group]) -> Batch:
     if run.algo.needs_old:
         batch = replace(batch, old_NT=run.learner.logprobs(batch))
     values = run.critic.values(groups, batch) if run.critic else None
-    return run.algo.with_advantages(batch, rewards(groups), values)
+    return run.algo.with_advantages(batch, rewards(groups), values, turn_rewards(groups))
 
 
 def make_mini_batches(run: Run, batch: Batch, t: int) -> list[Batch]:

@@ -8,7 +8,7 @@ an estimator if a critic gives each token its own advantage. The loss is always
 so that averaging is data: `weight` is computed once per optimizer step over all its responses, and a sum does not change
 when it is split into micro-batches or over processes.
 
-Axes: P prompts, G completions of a prompt, N = P x G responses, T tokens.
+Axes: P prompts, G completions of a prompt, N = P x G responses, T tokens, K turns of an episode.
 
 Sources
     [GRPO]    Shao et al. 2024, DeepSeekMath, arXiv 2402.03300
@@ -94,6 +94,35 @@ def above_threshold(rewards_PG: Tensor, above: float) -> Tensor:
 def ones(rewards_PG: Tensor) -> Tensor:
     """A_i = 1 whatever the reward: with `log_likelihood` on reference solutions, supervised learning."""
     return torch.ones_like(rewards_PG)
+
+
+# -------------------------------------- advantages of an episode's turns: rewards, whether taken [P, G, K] -> [P, G, K]
+
+
+def turn_return(rewards_PGK: Tensor, taken_PGK: Tensor, gamma: float = 1.0) -> Tensor:
+    """A_ik = sum over l >= k of gamma^(l - k) r_il: what an episode earns from turn k on, without a baseline. [W92]"""
+    return_PGK = torch.zeros_like(rewards_PGK)
+    next_PG = torch.zeros_like(rewards_PGK[:, :, 0])
+    for k in reversed(range(rewards_PGK.shape[2])):
+        return_PGK[:, :, k] = next_PG = rewards_PGK[:, :, k] + gamma * next_PG
+    return return_PGK.masked_fill(~taken_PGK, 0.0)
+
+
+def turn_group_mean(rewards_PGK: Tensor, taken_PGK: Tensor, gamma: float = 1.0) -> Tensor:
+    """A_ik = R_ik - mean_j R_jk, with R of `turn_return`, over the siblings j that took turn k: `group_mean` for each turn, and
+    equal to it for episodes of one turn. A turn that no sibling shares has advantage 0; G >= 2."""
+    return_PGK = turn_return(rewards_PGK, taken_PGK, gamma)
+    count_P1K = taken_PGK.sum(dim=1, keepdim=True)
+    centred_PGK = return_PGK - return_PGK.sum(dim=1, keepdim=True) / count_P1K.clamp(min=1)
+    highest_P1K = return_PGK.masked_fill(~taken_PGK, -torch.inf).amax(dim=1, keepdim=True)
+    lowest_P1K = return_PGK.masked_fill(~taken_PGK, torch.inf).amin(dim=1, keepdim=True)
+    return centred_PGK.masked_fill(~taken_PGK | (highest_P1K == lowest_P1K), 0.0)
+
+
+def turn_leave_one_out(rewards_PGK: Tensor, taken_PGK: Tensor, gamma: float = 1.0) -> Tensor:
+    """A_ik = R_ik - mean of R_jk over the other siblings that took turn k: `leave_one_out` for each turn; G >= 2."""
+    count_P1K = taken_PGK.sum(dim=1, keepdim=True).to(rewards_PGK.dtype)
+    return turn_group_mean(rewards_PGK, taken_PGK, gamma) * (count_P1K / (count_P1K - 1).clamp(min=1))
 
 
 def _all_equal(rewards_PG: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # graders and question sets use these records without loading torch
@@ -65,10 +66,33 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What the policy said at one time in an episode, and what the environment gave for it. Its tokens are start to end of the
+    episode's ids; those between the turn before and this one are the environment's."""
+
+    text: str  # without a final stop id
+    start: int
+    end: int
+    reward: float = 0.0
+    kind: str = ""  # what the environment calls this turn, for a curve: "invalid_action"
+    fresh: bool = False  # the environment's tokens before it are a whole new prompt: it saw nothing of the turns before
+
+
+class Ending(StrEnum):
+    """How an episode ended. All but DONE cut it off."""
+
+    DONE = "done"  # the environment said so
+    TURNS = "out of turns"  # it went on, but no more turns were allowed
+    TOKENS = "out of tokens"  # the token budget cut a turn, or had too few left for another
+    CONTEXT = "out of context"  # the next observation left no room in the model's context
+    FAILED = "failed"  # the environment raised, hung, ran out of memory or returned nonsense
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled response. `logprobs` are the sampler's, of the distribution it sampled from (natural log).
 
-    Where a verifier gives feedback it is a whole episode: several attempts with the environment's tokens between them.
+    In an environment it is a whole episode: the policy's turns with the environment's tokens between them.
     """
 
     ids: tuple[int, ...]  # with a final stop id
@@ -76,7 +100,9 @@ class Completion:
     text: str  # the ids decoded, without a final stop id
     finished: bool  # False exactly when the token budget cut it off
     action_mask: tuple[bool, ...] = ()  # for each id whether the policy sampled it; empty: all of them
-    attempts: tuple[str, ...] = ()  # text of each attempt, without a final stop id; empty: a rollout without feedback
+    turns: tuple[Turn, ...] = ()  # empty: a single answer, outside any environment
+    ending: Ending | None = None  # None: outside any environment
+    success: bool | None = None  # whether the environment's task is solved; None: the answer is checked as any other
     version: int = -1  # steps that the weights had learnt from which sampled all its tokens; -1: a reference solution
     # Log of the probability that top-p and top-k kept at each token; empty: all of it, or unknown
     log_normalizers: tuple[float, ...] = ()
@@ -88,8 +114,13 @@ class Completion:
 
     @property
     def final_text(self) -> str:
-        """The text that is graded: the last attempt alone."""
-        return self.attempts[-1] if self.attempts else self.text
+        """The text that is graded: the last turn alone."""
+        return self.turns[-1].text if self.turns else self.text
+
+    @property
+    def context_starts(self) -> list[int]:
+        """The tokens that begin a context of their own, before which nothing is seen, but for the first one."""
+        return [before.end for before, turn in pairwise(self.turns) if turn.fresh]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +171,7 @@ class Verdict:
     reason: str  # the outcome in words, and why: "wrong", "truncated, no answer", "failed: ValueError"
     terms: Mapping[str, float] = field(default_factory=dict)
     program: str = ""  # what became of an answer that is a program: zero.sandbox.code_tests.OUTCOMES
+    turn_rewards: tuple[float, ...] = ()  # the reward by turns of an episode; they add up
 
     @property
     def correct(self) -> bool:
@@ -159,15 +191,15 @@ class Response:
 
     question: Question
     prompt: str  # exact text before the response, with any tag that the template opened
-    text: str  # with a verifier's feedback that of the last attempt; so are all other fields but `tokens`
-    tokens: int  # that the policy sampled, over all attempts
+    text: str  # in an environment that of the last turn; so are all other fields but `tokens`
+    tokens: int  # that the policy sampled, over all turns
     budget: int  # the token budget
     finished: bool
     strict: Outcome
     lenient: Outcome
     answer: str | None
     siblings: Sequence[Response] = ()  # every response to the same prompt, this one among them
-    attempts: int = 1
+    turns: tuple[Turn, ...] = ()  # of an episode
 
     @property
     def correct(self) -> bool:
@@ -208,6 +240,11 @@ class Batch:
     value_NT: Tensor | None = None  # a critic's estimate of the reward from token t on
     return_NT: Tensor | None = None  # the target of a learned critic
     advantage_NT: Tensor | None = None  # 0 outside the response; needed by the policy's loss
+    turn_NT: Tensor | None = (
+        None  # int64, the turn of each token that the policy sampled in an episode, from 0; -1 elsewhere
+    )
+    # bool, the first token of a context that does not see the tokens before it; None: a row is one context
+    fresh_NT: Tensor | None = None
 
     def rows(self, index: Tensor) -> Batch:
         """The given rows, cut to the longest among them."""

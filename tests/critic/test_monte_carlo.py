@@ -95,7 +95,9 @@ def test_the_whole_response_is_graded_within_its_own_budget(run: Run) -> None:
     depths = [len(p.ids) - len(prompt.ids) for p, _ in requests]
     assert depths == [0, *range(4, len(first), 4)]  # the second response is over before its second step
     assert all(p.ids == prompt.ids + first[:b] for (p, _), b in zip(requests, depths, strict=True))
-    assert all(s.max_tokens == run.sampling.max_tokens - b for (_, s), b in zip(requests, depths, strict=True))
+    assert all(
+        p.sampling(s).max_tokens == run.sampling.max_tokens - b for (p, s), b in zip(requests, depths, strict=True)
+    )
     keys = [p.key for p, _ in requests]
     assert len(set(keys)) == len(keys) and all(key[0] == VALUE for key in keys)
     assert {budget for _, budget in judged} == {run.sampling.max_tokens}

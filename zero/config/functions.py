@@ -24,6 +24,7 @@ CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "surrogate": (("logprob_NT", "old_NT", "advantage_NT", "mask_NT"), ()),
     "kl": (("logprob_NT", "reference_NT"), ()),
     "correction": (("old_NT", "sampler_NT", "mask_NT"), ()),
+    "turn_advantage": (("rewards_PGK", "taken_PGK"), ()),
     "estimator": (("reward_NT", "value_NT", "step_start_NT", "mask_NT"), ()),
     "make": (("matrices", "others"), ("lr", "betas", "weight_decay")),
     "extract": (("text",), ()),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -67,13 +66,13 @@ class MonteCarloCritic:
         return value_NT, step_start_NT
 
     def step_starts(self, ids: Sequence[int], action_mask: Sequence[bool] = ()) -> list[int]:
-        """The first tokens of a response's steps; every attempt begins one."""
+        """The first tokens of a response's steps; every turn begins one."""
         starts = [0]
         for b in range(1, len(ids)):
             if action_mask and not action_mask[b]:
                 continue  # a token of the environment
-            new_attempt = bool(action_mask) and not action_mask[b - 1]
-            if new_attempt or (b - starts[-1] >= self.every and self._may_end_step(ids[b - 1])):
+            new_turn = bool(action_mask) and not action_mask[b - 1]
+            if new_turn or (b - starts[-1] >= self.every and self._may_end_step(ids[b - 1])):
                 starts.append(b)
         return starts
 
@@ -94,27 +93,28 @@ class MonteCarloCritic:
         for depth in depths:
             at_depth = [state for state in states if state[2] == depth]
             prompts = [self._prompt(groups[p], g, b) for p, g, b in at_depth]
-            budget = replace(sampling, max_tokens=sampling.max_tokens - depth)
             with engine.awake():
-                sampled = engine.generate(prompts, self.samples, budget)
+                sampled = engine.generate(prompts, self.samples, sampling)
             self.tokens += sum(len(c.ids) for c_K in sampled for c in c_K)
             whole = [[self._joined(p.prefix, c) for c in c_K] for p, c_K in zip(prompts, sampled, strict=True)]
             group_prompts = [groups[p].prompt for p, _, _ in at_depth]
             graded = self.grader.grade(group_prompts, whole, sampling.max_tokens)
-            for state, group in zip(at_depth, graded, strict=True):
-                values[state] = fmean(verdict.reward for verdict in group.verdicts)
+            for state, prompt, group in zip(at_depth, prompts, graded, strict=True):
+                over = (
+                    len(prompt.prefix.turns[:-1]) if prompt.prefix else 0
+                )  # turns whose rewards are no part of the value
+                values[state] = fmean(v.reward - sum(v.turn_rewards[:over]) for v in group.verdicts)
         return values
 
     def _prompt(self, group: Group, g: int, b: int) -> Prompt:
         """The prompt continued by the first b tokens of response g, with random numbers of its own."""
         prompt, whole = group.prompt, group.completions[g]
-        action_mask = whole.action_mask[:b]
-        messages = sum(now < before for before, now in pairwise(action_mask))  # each follows an attempt
-        attempts = (*whole.attempts[:messages], "") if whole.attempts else ()  # the last attempt is unfinished
-        prefix = Completion(whole.ids[:b], (), "", False, action_mask, attempts)
-        left = None if prompt.max_tokens is None else prompt.max_tokens - b
-        key = (VALUE, *prompt.key[1:], g, b)
-        return replace(prompt, ids=prompt.ids + prefix.ids, key=key, prefix=prefix, max_tokens=left)
+        turns = tuple(turn for turn in whole.turns if turn.start <= b)  # the last one is unfinished
+        prefix = Completion(whole.ids[:b], (), "", False, whole.action_mask[:b], turns)
+        left = min(self.sampling.max_tokens, prompt.max_tokens or self.sampling.max_tokens) - prefix.length
+        start = max((first for first in whole.context_starts if first <= b), default=None)
+        ids = (*prompt.ids, *prefix.ids) if start is None else prefix.ids[start:]
+        return replace(prompt, ids=ids, key=(VALUE, *prompt.key[1:], g, b), prefix=prefix, max_tokens=left)
 
     def _joined(self, before: Completion | None, after: Completion) -> Completion:
         assert before is not None
@@ -124,7 +124,7 @@ class MonteCarloCritic:
         action_mask: tuple[bool, ...] = ()
         if before.action_mask or after.action_mask:
             action_mask = tuple(flag for c in (before, after) for flag in c.action_mask or (True,) * len(c.ids))
-        return Completion(ids, (), text, after.finished, action_mask, after.attempts)
+        return replace(after, ids=ids, logprobs=(), text=text, action_mask=action_mask, log_normalizers=())
 
     def update(self, batch: Batch) -> Metrics:
         """Learns nothing; reports the tokens sampled for the values."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from zero.cpu import packing
 from zero.distributed import World
+from zero.errors import InputError
+from zero.learner.contexts import by_context
 from zero.learner.optimizer import Optimizer
 from zero.learner.trainable import TrainableModule, update_metrics
 from zero.objective import clipped_value_loss
@@ -23,7 +27,8 @@ from zero.records import Batch, Group, Metrics
 
 
 class ValueModel:
-    """A Critic. `clip` is how far a value may move in one step before its loss stops falling; null: no limit."""
+    """A Critic. `clip` is how far a value may move in one step before its loss stops falling; null: no limit. `steps`: each
+    "token" is a step of a response, or each "turn" of an episode, whose value is that of its first token."""
 
     def __init__(
         self,
@@ -36,8 +41,11 @@ class ValueModel:
         optimizer: Optimizer,
         clip: float | None,
         micro_tokens: int,
+        steps: str = "token",
     ) -> None:
-        self.clip, self.micro_tokens, self.autocast = clip, micro_tokens, autocast
+        if steps not in ("token", "turn"):
+            raise InputError("algo.critic.steps", steps, "must be token or turn")
+        self.clip, self.micro_tokens, self.autocast, self.steps = clip, micro_tokens, autocast, steps
         self.device, self.world = device, world
         self.body = copy.deepcopy(model.base_model).to(self.device).eval()  # no dropout, as in the policy
         head = model.get_output_embeddings()  # its input may be a projection of the hidden states
@@ -52,18 +60,28 @@ class ValueModel:
 
     @torch.no_grad()
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Every token of a response is a step of its own."""
         value_NT = torch.zeros_like(batch.mask_NT)
         for rows in self._micro_batches(batch):
             micro_batch = batch.rows(rows)
             value_NT[rows, : micro_batch.ids_NT.shape[1]] = self._forward(micro_batch.to(self.device)).cpu()
         self.world.all_reduce_([value_NT])
-        return value_NT, batch.mask_NT.bool()
+        return value_NT, self._step_starts(batch)
+
+    def _step_starts(self, batch: Batch) -> Tensor:
+        """The first token of each step, bool [N, T]: every response token, or the first one of each turn."""
+        response_NT = batch.mask_NT.bool()
+        if self.steps == "token":
+            return response_NT
+        turn_NT = response_NT.long() - 1 if batch.turn_NT is None else batch.turn_NT
+        return response_NT & (turn_NT != pad(turn_NT[:, :-1], (1, 0), value=-1))
 
     def update(self, batch: Batch) -> Metrics:
-        assert batch.value_NT is not None and batch.return_NT is not None
+        if self.steps == "turn":  # values of other tokens are never used
+            starts_NT = self._step_starts(batch).to(batch.mask_NT.dtype)
+            batch = replace(batch, mask_NT=starts_NT, weight_NT=starts_NT / starts_NT.sum().clamp(min=1))
         tokens = float(batch.mask_NT.sum().clamp(min=1))
         total = 0.0
+        assert batch.value_NT is not None and batch.return_NT is not None
         for rows in self._micro_batches(batch):
             micro_batch = batch.rows(rows).to(self.device)
             assert micro_batch.value_NT is not None and micro_batch.return_NT is not None
@@ -91,15 +109,19 @@ class ValueModel:
 
     def _forward(self, batch: Batch) -> Tensor:
         """Values [N, T] of the states before response tokens, 0 elsewhere: the state before token t ends with token t - 1."""
-        response = batch.mask_NT[:, 1:].bool()
+        (value_NT,) = by_context(self._values, batch)
+        return value_NT
+
+    def _values(self, ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor]:
+        response = mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            if packing.can_pack(self.body, batch.ids_NT.device):
-                hidden = packing.hidden_states(self.body, batch.ids_NT, batch.mask_NT)
+            if packing.can_pack(self.body, ids_NT.device):
+                hidden = packing.hidden_states(self.body, ids_NT, mask_NT)
             else:
-                hidden = self.body(input_ids=batch.ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
+                hidden = self.body(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
         value = self.head(hidden.float())[:, 0]
         zeros = torch.zeros(response.shape, device=self.device)
-        return torch.nn.functional.pad(zeros.masked_scatter(response, value), (1, 0))
+        return (pad(zeros.masked_scatter(response, value), (1, 0)),)
 
     def save(self, path: Path) -> None:
         self.trained.save(path, "critic")

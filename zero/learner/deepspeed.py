@@ -25,6 +25,7 @@ from zero.distributed import World
 from zero.errors import InputError
 from zero.learner import LearnerSetup
 from zero.learner import tensor_files as store
+from zero.learner.contexts import by_context
 from zero.learner.deepspeed_setup import check, settings, start
 from zero.learner.deepspeed_shards import MOMENTS, Shards
 from zero.learner.gradient_probe import Probed, Slopes, probe
@@ -90,9 +91,8 @@ class DeepSpeedLearner:
                         self._empty_pass(chunks)
                         continue
                     micro_batch = batch.rows(rows).to(self.device)
-                    out_NT[rows, : micro_batch.ids_NT.shape[1]] = self.engine(
-                        micro_batch.ids_NT, micro_batch.mask_NT, False, chunks
-                    )[0].cpu()
+                    logprob_NT, _ = self._forward(micro_batch, False, chunks)
+                    out_NT[rows, : micro_batch.ids_NT.shape[1]] = logprob_NT.cpu()
         self.world.all_reduce_([out_NT])  # every rank has the rows of all
         return out_NT
 
@@ -107,9 +107,7 @@ class DeepSpeedLearner:
                         loss = self._empty_pass(chunks)
                     else:
                         micro_batch = batch.rows(rows).to(self.device)
-                        logprob_NT, entropy_NT = self.engine(
-                            micro_batch.ids_NT, micro_batch.mask_NT, algo.entropy != 0, chunks
-                        )
+                        logprob_NT, entropy_NT = self._forward(micro_batch, algo.entropy != 0, chunks)
                         loss, sums = algo.loss(logprob_NT, micro_batch, entropy_NT)
                         metric_sums.add(micro_batch, logprob_NT, entropy_NT, loss, sums)
                 if learns:
@@ -118,6 +116,11 @@ class DeepSpeedLearner:
         metrics = metric_sums.metrics(self.world)
         norm, rate = self._step(bool(learns_N.any()))
         return metrics | update_metrics("loss", norm, rate)
+
+    def _forward(self, batch: Batch, entropy_gradient: bool, chunks: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
+        logprob_NT, entropy_NT = by_context(lambda ids, mask: self.engine(ids, mask, entropy_gradient, chunks), batch)
+        return logprob_NT, entropy_NT
 
     def _step(self, learned: bool) -> tuple[float, float]:
         """Returns (norm before clipping, learning rate). Without `learned` no step is taken: momentum and weight decay would

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zero.algorithm import Algorithm
 from zero.learner import LearnerSetup
+from zero.learner.contexts import by_context
 from zero.learner.gradient_probe import Probed, Slopes, probe
 from zero.learner.lora import Lora
 from zero.learner.policy import Policy, prepared
@@ -99,10 +100,10 @@ class TorchLearner:
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
-        outputs: tuple[Tensor, Tensor] = self.policy(
-            batch.ids_NT.to(self.device), batch.mask_NT.to(self.device), entropy_gradient
+        logprob_NT, entropy_NT = by_context(
+            lambda ids, mask: self.policy(ids, mask, entropy_gradient), batch.to(self.device)
         )
-        return outputs
+        return logprob_NT, entropy_NT
 
     @contextlib.contextmanager
     def _initial_policy(self) -> Iterator[None]:
