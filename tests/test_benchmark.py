@@ -31,7 +31,7 @@ from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm
 from zero.published import figures
 from zero.questions import QuestionSet, Rows
-from zero.records import Completion, Group, Outcome, Prompt, Question, Response, Sampling, Verdict
+from zero.records import Completion, Ending, Group, Outcome, Prompt, Question, Response, Sampling, Turn, Verdict
 from zero.template import Template, last_boxed
 from zero.tracking import journal
 from zero.tracking.glossary import describe
@@ -132,13 +132,16 @@ def test_kinds_and_levels_have_curves_of_their_own_and_none_where_a_step_asks_no
 
 
 def episodes(*tries_and_outcomes: tuple[int, Outcome], attempt_text: str = "no") -> Group:
-    """Each with so many attempts of 3 sampled tokens; between them the environment says to double-check."""
+    """Each with so many tries of 3 sampled tokens; between them the environment says to double-check."""
     prompt = Prompt(Question("1 + 1?", ("2",), "q"), "1 + 1?", (1, 2, 3), (0, 0))
     completions, verdicts = [], []
     for attempts, outcome in tries_and_outcomes:
         own = (*(True, True, True, False) * (attempts - 1), True, True, True)
         text = " Double-check! ".join([attempt_text] * attempts)
-        completions.append(Completion((5,) * len(own), (-0.1,) * len(own), text, True, own, (attempt_text,) * attempts))
+        kinds = ["wrong"] * (attempts - 1) + [str(outcome)]
+        turns = tuple(Turn(attempt_text, 4 * k, 4 * k + 3, kind=kind) for k, kind in enumerate(kinds))
+        ids = (5,) * len(own)
+        completions.append(Completion(ids, (-0.1,) * len(own), text, True, own, turns, Ending.DONE))
         verdicts.append(verdict(outcome, outcome, right=float(outcome is Outcome.CORRECT)))
     return Group(prompt, tuple(completions), tuple(verdicts))
 
@@ -157,13 +160,28 @@ def test_accuracy_is_that_of_first_attempts_and_what_feedback_solves_is_another_
     single = summarize([episodes((1, yes))])  # also where no response happens to have a second attempt
     assert (single["tries/solved"], single["tries/mean"]) == (1.0, 1.0)
     plain = summarize([group(verdict(yes, yes, right=1.0), lengths=[3])])
-    assert not [name for name in plain if name.startswith("tries/")]
+    assert not [name for name in plain if name.startswith(("tries/", "episode/", "turn"))]
+
+
+def test_what_happened_turn_by_turn() -> None:
+    group = episodes((1, Outcome.CORRECT), (3, Outcome.WRONG))
+    first, second = group.completions
+    paid = tuple(replace(turn, reward=float(k)) for k, turn in enumerate(second.turns))
+    cut = replace(second, turns=paid, ending=Ending.TOKENS)
+    metrics = summarize([replace(group, completions=(first, cut))])
+    expected = {
+        "episode/turns": 2.0, "episode/observed": 1.0, "episode/done": 0.5, "episode/out_of_tokens": 0.5,
+        "episode/failed": 0.0, "turns/correct": 0.25, "turns/wrong": 0.75, "turn/1/alive": 1.0, "turn/2/alive": 0.5,
+        "turn/3/reward": 2.0, "turn/3/positive": 1.0, "turn/1/positive": 0.0, "turn/2/length": 3.0,
+    }  # fmt: skip
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert "turn/4/alive" not in metrics and all(describe(name) for name in metrics)
 
 
 def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:
     yes, no = Outcome.CORRECT, Outcome.WRONG
     saved = [json.loads(json.dumps(row)) for row in rows([episodes((1, yes), (2, yes)), episodes((2, no), (3, yes))])]
-    assert [(r["correct"], r["solved"], len(r["tries"])) for r in saved] == [
+    assert [(r["correct"], r["solved"], len(r["turns"])) for r in saved] == [
         (True, True, 1),
         (False, True, 2),
         (False, False, 2),

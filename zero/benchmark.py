@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from zero.episode_metrics import episode_metrics, episode_row, policy_texts, tried_again, try_metrics
 from zero.errors import InputError
 from zero.files import append_whole, json_lines
 from zero.grading import Grader
@@ -165,6 +166,9 @@ def result_from_rows(
     shares_P = [right / n for right in right_P]
     low, high = mean_interval(shares_P)
     numbers = shared_metrics(table) | {"accuracy_low": low, "accuracy_high": high}
+    if "turns" in table[0]:
+        numbers["turns"] = fmean(len(row["turns"]) for row in table)
+        numbers["reward"] = fmean(row["reward"] for row in table)
     if chances_P:
         numbers |= {"chance": fmean(chances_P), "chance_p": at_least(sum(right_P), chances_P, n)}
     for kind, means in by_kind(table).items():
@@ -210,14 +214,14 @@ def _vote(answer: str) -> str:
 
 
 def solved(row: Row) -> bool:
-    """Whether the row's answer is right: that of the last attempt, where a verifier gives feedback."""
+    """Whether the row's answer is right: that of the last turn, in an environment."""
     return bool(row.get("solved", row["correct"]))
 
 
 def shared_metrics(table: Sequence[Row]) -> Metrics:
     """The metrics that training and benchmarks share. A mean over no responses is left out, never zero.
 
-    Where a verifier gives feedback, accuracy is that of first attempts; all else about answers is that of last ones.
+    Where a question may be tried again, accuracy is that of first tries; all else about answers is that of last turns.
     """
     numbers = {
         "accuracy": fmean(row["correct"] for row in table),
@@ -227,12 +231,10 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
         "timed_out": fmean(row["outcome"] == Outcome.TIMEOUT for row in table),
         "failed": fmean(row["outcome"] == Outcome.FAILED for row in table),
         "truncated": fmean(not row["finished"] for row in table),
-        "reflection": fmean(any(map(reflects, row.get("tries", [row["response"]]))) for row in table),
+        "reflection": fmean(any(map(reflects, policy_texts(row))) for row in table),
         "length": fmean(row["tokens"] for row in table),
     }
-    if "tries" in table[0]:  # all rows of a run have them, or none
-        numbers["solved"] = fmean(map(solved, table))
-        numbers["tries"] = fmean(len(row["tries"]) for row in table)
+    numbers |= try_metrics(table)
     programs = Counter(row["program"] for row in table if "program" in row)
     if programs:  # then a zero is a fact, too
         numbers |= {f"program/{name.replace(' ', '_')}": programs[name] / len(table) for name in OUTCOMES}
@@ -283,7 +285,9 @@ def summarize(groups: Sequence[Group]) -> Metrics:
     rewards_PG = [[verdict.reward for verdict in group.verdicts] for group in groups]
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
-    metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()}
+    metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()} | episode_metrics(
+        table
+    )
     terms = dict.fromkeys(name for row in table for name in row["terms"])  # sources of a mixture may have their own
     metrics |= {f"reward/{name}": fmean(row["terms"].get(name, 0.0) for row in table) for name in terms}
     for kind, means in by_kind(table).items():
@@ -301,8 +305,8 @@ def summarize(groups: Sequence[Group]) -> Metrics:
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
-    """Completions as flat rows of JSON values. `correct` is about the first attempt; a rollout with a verifier's feedback
-    adds `solved`, about the last one, and the texts of all attempts as `tries`."""
+    """Completions as rows of JSON values. Episodes have their `turns`, too, and `solved`, about the last one; `correct` is about
+    the first try, where a question may be tried again."""
     return [
         {
             "id": group.prompt.question.id,
@@ -312,7 +316,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "prompt": group.prompt.text,
             "response": completion.text,
             "answer": verdict.answer,
-            "correct": verdict.correct and len(completion.attempts) <= 1,
+            "correct": verdict.correct and not tried_again(completion),
             "outcome": str(verdict.strict),
             "lenient": str(verdict.lenient),
             "reward": verdict.reward,
@@ -323,7 +327,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
         }
         | ({"kind": kind} if (kind := group.prompt.question.kind) else {})
         | ({"program": verdict.program} if verdict.program else {})
-        | ({"solved": verdict.correct, "tries": list(completion.attempts)} if completion.attempts else {})
+        | ({"solved": verdict.correct} | episode_row(completion) if completion.turns else {})
         for group in groups
         for completion, verdict in zip(group.completions, group.verdicts, strict=True)
     ]

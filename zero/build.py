@@ -16,6 +16,7 @@ from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, takes_weights, without_facts
 from zero.context import check_context, without_overlong_prompts
 from zero.distributed import World
+from zero.environments.settings import EpisodeSettings
 from zero.errors import InputError
 from zero.grading import Grader, Reward
 from zero.learner import LearnerSetup
@@ -33,6 +34,7 @@ from zero.questions.curriculum import Curriculum
 from zero.questions.sampler import QuestionSampler
 from zero.records import Question, Sampling
 from zero.rollout import ModelSpec, RolloutEngine
+from zero.rollout.episodes import EpisodeEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
 from zero.template import AnyTemplate, SourceTemplates
@@ -53,6 +55,7 @@ def build(
     template: AnyTemplate,
     reward: Reward,
     curriculum: Curriculum,
+    environment: EpisodeSettings | None = None,
     world: World = ONE_PROCESS,
 ) -> Run:
     """Every part of a run, each from its own section of the config; those that need no torch are given."""
@@ -62,6 +65,7 @@ def build(
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
+    template = environment.listing_tools(template, tokenizer) if environment else template
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     training = as_key(config["questions"])
     template = source_templates(run_template := template, sets[training], config["model"])
@@ -81,6 +85,9 @@ def build(
     )
     grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    if environment:
+        environment.refuse_others([questions.rows.train[0], *(bench.subset()[0] for bench in benchmarks)])
+        engine = EpisodeEngine(engine, environment, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
@@ -119,12 +126,18 @@ def build(
 
 
 def build_evaluation(
-    config: Config, sets: dict[str, QuestionSet], start: provenance.Start, template: AnyTemplate, reward: Reward
+    config: Config,
+    sets: dict[str, QuestionSet],
+    start: provenance.Start,
+    template: AnyTemplate,
+    reward: Reward,
+    environment: EpisodeSettings | None,
 ) -> tuple[Any, Any, RolloutEngine, list[Benchmark]]:
     """(model, tokenizer, engine, benchmarks) of an evaluation. The model comes without weights if the engine is a server that
     answers with its own."""
     device = runtime.prepare(config["threads"])
     model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
+    template = environment.listing_tools(template, tokenizer) if environment else template
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = make_benchmarks(
         config, template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
@@ -132,8 +145,11 @@ def build_evaluation(
     first = benchmarks[0].questions.rows.heldout[0]
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    if environment:
+        environment.refuse_others([bench.subset()[0] for bench in benchmarks])
+        engine = EpisodeEngine(engine, environment, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
-    return model, tokenizer, engine, benchmarks
+    return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]
 
 
 def print_notes(world: World, lines: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
         identity.refuse_if_different(stored, new, run_dir)
     subjects.check(config)
     find(config["model"])
-    template_and_reward = {key: configs.instantiate(config[key], key) for key in ("template", "reward")}
+    components = {key: configs.instantiate(config[key], key) for key in ("template", "reward", "environment")}
     sets, paths = load_benchmarks(config), subjects.paths_of(config)
     configs.writable_folder(run_dir)
     configs.keep(config, config_file)
@@ -64,7 +64,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
     start = provenance.start(choices, device_name(), ranks=1)
     try:
         with owned(run_dir), StopSignal("these questions").listening() as stop:
-            results = measure(config, run_dir, sets, paths, start, stop, **template_and_reward)
+            results = measure(config, run_dir, sets, paths, start, stop, **components)
         write_pass_rates(run_dir, results)
         outcome = outcome_of(config, results)
         write_json(run_dir / run_folder.RESULT, outcome)
@@ -72,7 +72,7 @@ def run(config: Config, name: str, choices: Mapping[str, str]) -> dict[str, Any]
         if disk_is_full(error):
             raise no_space(run_dir, "its answers") from error
         raise
-    show(config, results, template_and_reward["template"].name)
+    show(config, results, components["template"].name)
     print(f"written to {run_dir}")
     return outcome
 
@@ -84,8 +84,7 @@ def measure(
     paths: Mapping[int | None, Path | None],
     start: provenance.Start,
     stop: StopSignal,
-    template: Any,
-    reward: Any,
+    **components: Any,
 ) -> dict[int | None, list[Result]]:
     """The results of every benchmark, by step (None: the model itself). Raises Preempted after a stop request, with all
     answers so far saved."""
@@ -93,7 +92,7 @@ def measure(
     from zero.build import build_evaluation
     from zero.models.weights import hash_weights
 
-    model, tokenizer, engine, benchmarks = build_evaluation(config, sets, start, template, reward)
+    model, tokenizer, engine, benchmarks = build_evaluation(config, sets, start, **components)
     provenance.note(run_dir, start)
     remote = not configs.takes_weights(config["rollout"])  # the server answers with its own model
     results: dict[int | None, list[Result]] = {}
@@ -108,7 +107,7 @@ def measure(
         results[step] = [
             evaluate_in_parts(
                 bench,
-                template,
+                components["template"],
                 tokenizer,
                 engine,
                 config["k"],

@@ -57,7 +57,7 @@ def run(config: Config, choices: Mapping[str, str], name: str) -> dict[str, Any]
     if not settings.current["probe"]:
         run_folder.refuse_without_checkpoints(result, run_dir)
     find(settings.identity["model"])  # a missing model fails here, within seconds
-    components = {key: configs.instantiate(settings.identity[key], key) for key in ("template", "reward", "curriculum")}
+    components = {key: configs.instantiate(settings.identity[key], key) for key in configs.LIGHT}
     sets = load_questions(settings.identity, run_dir)
     with owned(configs.writable_folder(run_dir)):
         outcome = build_and_train(settings, choices, run_dir, name, sets, components)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.reader.records import Note
 from analysis.style import save
+from zero.episode_metrics import policy_texts
 from zero.errors import InputError
 from zero.files import read_regular
 from zero.paths import CONF
@@ -145,9 +146,9 @@ def _rows(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
 
 def response_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the tables need of a saved answer. LookupError, TypeError or ValueError if it is not there."""
-    attempts = row.get("tries") or [row["response"]]
+    texts = policy_texts(row)
     response: dict[str, Any] = {key: str(row[key]) for key in ("id", "question", "reference", "outcome")}
-    response |= {"text": "\n".join(map(str, attempts)), "correct": bool(row["correct"]), "tokens": int(row["tokens"])}
+    response |= {"text": "\n".join(texts), "correct": bool(row["correct"]), "tokens": int(row["tokens"])}
     return response | {"finished": bool(row["finished"])}
 
 

@@ -101,7 +101,8 @@ def test_a_users_function_is_checked_before_the_program_starts(
 
 def test_every_role_of_the_table_is_a_key_of_the_config() -> None:
     correction = "algo.correction={_target_: zero.objective.token_correction, _partial_: true, cap: 2.0}"
-    config: Any = check("train", ["algo=ppo", correction, "questions=gsm8k"])
+    turns = "algo.turn_advantage={_target_: zero.objective.turn_group_mean, _partial_: true}"
+    config: Any = check("train", ["algo=ppo", correction, turns, "questions=gsm8k"])
     generated = check("train", ["questions=countdown"])
     sections = [config[section] for section in ("algo", "optimizer", "template", "questions")]
     sections.append(generated["questions"])

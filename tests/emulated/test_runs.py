@@ -50,7 +50,7 @@ RUNS: dict[str, list[str]] = {
     "vineppo": ["algo=vineppo", "algo.critic.every=4", "prompts=1"],
     "sft on solutions": ["algo=sft", "rollout=gold", "group_size=1"],
     "lora in bfloat16": ["learner=lora", "algo=grpo", *KL, "learner.precision=bfloat16"],
-    "several attempts": ["questions=nano_countdown", "rollout=feedback", "sampling.max_tokens=40", "algo=ppo"],
+    "several attempts": ["questions=nano_countdown", "environment=tries", "sampling.max_tokens=40", "algo=ppo"],
     "layers without a fast path": ["model=hf", "algo=grpo", *KL, "learner.gradient_checkpointing=true"],
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer
 from tests.conftest import BASE
 from tests.environments.episodes import play
 from zero.config.check import check, instantiate
+from zero.config.functions import function_at
 from zero.environments.guess_number import GuessNumber
 from zero.environments.maze import Maze
 from zero.environments.navigation import Navigation
@@ -38,6 +40,23 @@ def test_every_row_is_solved_in_its_environment(environment: type[Any], question
         steps = play(environment(), row, row.meta["solution_turns"])
         assert steps[-1].success and row.level == str(row.meta["level"])
         assert loaded.check(row.answer[0], row)
+
+
+@pytest.mark.parametrize("name", ["navigation", "tries", "guess_number", "maze"])
+def test_the_shipped_environments_are_their_classes_defaults(name: str) -> None:
+    """So that what the other tests play is what a run plays; only what an answer is depends on the run."""
+    make = dict(check("train", [f"environment={name}"])["environment"]["make"])
+    factory = function_at(make.pop("_target_"), "environment.make._target_")
+    defaults = {key: p.default for key, p in inspect.signature(factory).parameters.items() if p.default is not p.empty}
+    assert {key: value for key, value in make.items() if key in defaults} == defaults
+    assert make.keys() - defaults.keys() <= {"explain", "extract"}
+    factory(**make)
+
+
+def test_an_episode_of_the_shipped_navigation_has_enough_turns() -> None:
+    """Two tries at every point of the longest route."""
+    longest = max(len(row.meta["rail"]) for row in questions_of("navigation").rows.train)
+    assert check("train", ["environment=navigation"])["environment"]["turns"] > 2 * longest == 2 * 16
 
 
 def test_the_embedded_sets_are_few_tokens() -> None:

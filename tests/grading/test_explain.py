@@ -89,5 +89,5 @@ def test_an_answer_is_right_exactly_where_the_checker_says_so(
 
 
 def test_another_kind_of_question_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^rollout\.explain=.*question q has no numbers and target"):
+    with pytest.raises(InputError, match=r"^environment\.make\.explain=.*question q has no numbers and target"):
         explain("4", Question("2+2", ("4",), "q"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zero.grading import Grader, Reward, RewardTerm, check_equal
+from zero.grading.rewards import correctness, episode_return
 from zero.questions import Checker
-from zero.records import Completion, Outcome, Prompt, Question, Response, Verdict
+from zero.records import Completion, Ending, Outcome, Prompt, Question, Response, Turn, Verdict
 from zero.template import extract_any, last_boxed
 
 QUESTION = Question("1+1", ("2",), "q")
@@ -65,7 +68,7 @@ def test_reward_terms_see_the_whole_response() -> None:
     one(grader(), responded("\\boxed{2}"))
     seen = SEEN[-1]
     assert (seen.question, seen.prompt, seen.text, seen.tokens, seen.budget) == (QUESTION, "1+1", "\\boxed{2}", 2, 9)
-    assert (seen.finished, seen.answer, seen.strict, seen.attempts) == (True, "2", Outcome.CORRECT, 1)
+    assert (seen.finished, seen.answer, seen.strict, seen.turns) == (True, "2", Outcome.CORRECT, ())
 
 
 def test_only_the_last_attempt_of_an_episode_is_graded() -> None:
@@ -73,13 +76,30 @@ def test_only_the_last_attempt_of_an_episode_is_graded() -> None:
     SEEN.clear()
     own = (True, False, True)
 
-    def episode(*attempts: str) -> Completion:
-        return Completion((1, 2, 3), (0.0,) * 3, "\\boxed{2} ".join(attempts), True, own, attempts)
+    def episode(*tries: str) -> Completion:
+        turns = tuple(Turn(text, k, k + 1) for k, text in enumerate(tries))
+        return Completion((1, 2, 3), (0.0,) * 3, "\\boxed{2} ".join(tries), True, own, turns)
 
     texts = [("\\boxed{3}", "\\boxed{2}"), ("\\boxed{3}", "dunno"), ("\\boxed{2}", "\\boxed{3}"), ("\\boxed{2}",)]
-    [group] = grader().grade([PROMPT], [[episode(*attempts) for attempts in texts]], budget=9)
+    [group] = grader().grade([PROMPT], [[episode(*tries) for tries in texts]], budget=9)
     assert [(v.reward, v.answer) for v in group.verdicts] == [(1.1, "2"), (0.0, None), (0.1, "3"), (1.1, "2")]
-    assert [(r.text, r.tokens, r.attempts) for r in SEEN] == [(attempts[-1], 2, len(attempts)) for attempts in texts]
+    assert [(r.text, r.tokens, len(r.turns)) for r in SEEN] == [(tries[-1], 2, len(tries)) for tries in texts]
+
+
+def test_an_environment_says_what_is_solved_and_what_each_turn_earns() -> None:
+    reward = Reward({"environment": RewardTerm(episode_return, 0.5), "right": RewardTerm(correctness)})
+    turns = (Turn("a", 0, 1, reward=-1.0), Turn("\\boxed{3}", 1, 2, reward=3.0))
+    solved = Completion((1, 2), (0.0, 0.0), "a", True, turns=turns, ending=Ending.DONE, success=True)
+    [group] = grader(reward=reward).grade([PROMPT], [[solved, replace(solved, success=False)]], budget=9)
+    assert [(v.strict, v.lenient, v.reward) for v in group.verdicts] == [
+        (Outcome.CORRECT, Outcome.CORRECT, 2.0),
+        (Outcome.WRONG, Outcome.WRONG, 1.0),
+    ]
+    assert [v.turn_rewards for v in group.verdicts] == [(-0.5, 2.5), (-0.5, 1.5)], (
+        "other terms are earned by the last turn"
+    )
+    [plain] = grader().grade([PROMPT], [[responded("\\boxed{2}")]], budget=9)
+    assert plain.verdicts[0].turn_rewards == ()
 
 
 def test_strictly_right_is_leniently_right_too() -> None:

@@ -63,6 +63,7 @@ __all__ = [
     "run_name",
     "tidied",
 ]
+LIGHT = ("template", "reward", "curriculum", "environment")  # parts of a run that need no torch
 _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|takes .* positional|multiple values for")
 
 
@@ -133,6 +134,9 @@ def check_together(config: Mapping[str, Any]) -> None:
         if config["rollout"].get("staleness") and config["algo"]["resample_rounds"]:
             remedy = "this algorithm resamples after grading, so no step ahead; algo.resample_rounds=0, or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
+        if config["lens"]["every"] and config["environment"]["make"]:
+            remedy = "compares algorithms on single answers, not on the turns of an environment; lens=none"
+            raise InputError("lens.every", config["lens"]["every"], remedy)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
         for key, off in (("top_p", 1.0), ("top_k", 0)):
@@ -277,6 +281,8 @@ def instantiate(config: Any, key: str = "") -> Any:
 def _plain_functions(config: Any) -> Any:
     """The config with get_method in place of each partial without settings, which would check its target at every call."""
     if isinstance(config, Mapping):
+        if config.get("_recursive_") is False:
+            return config
         if config.keys() == {"_target_", "_partial_"} and config["_partial_"] is True:
             return {"_target_": "hydra.utils.get_method", "path": config["_target_"]}
         return {key: _plain_functions(value) for key, value in config.items()}

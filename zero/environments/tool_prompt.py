@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zero.environments.tool_calls import CLOSE, OPEN, RESULT_CLOSE, RESULT_OPEN, results_of
 from zero.errors import InputError
+from zero.template import SLOT, AnyTemplate, SourceTemplates, Template
 
 _TURN, _RESULT, _TOOL = "THE-TURN", "THE-RESULT-{}-", "the_tool_of_a_try"
 _TRIED = {"name": _TOOL, "description": "a try", "parameters": {"type": "object", "properties": {}}}
@@ -35,6 +37,29 @@ def tools_block(schemas: Sequence[Mapping[str, Any]], calls_per_turn: int = 1) -
         f'{OPEN}\n{{"name": "NAME", "arguments": {{"ARGUMENT": "VALUE"}}}}\n{CLOSE}\n'
         "When you need no more calls, answer without one."
     )
+
+
+def with_tools(
+    template: AnyTemplate,
+    schemas: Sequence[Mapping[str, Any]],
+    calls_per_turn: int,
+    stop: Sequence[str],
+    tokenizer: Any,
+) -> AnyTemplate:
+    """A template that lists the tools, in the words of the model's chat template or in a block before the question (of a chat: in
+    the system turn), and whose responses end with `stop`, too."""
+    if isinstance(template, SourceTemplates):
+        own = {name: with_tools(one, schemas, calls_per_turn, stop, tokenizer) for name, one in template.own.items()}
+        stops = {name: (*texts, *stop) for name, texts in template.stops.items()}
+        default = with_tools(template.default, schemas, calls_per_turn, stop, tokenizer)
+        return replace(template, default=default, own=own, stops=stops)
+    stops_here = (*template.stop, *stop)
+    block = tools_block(schemas, calls_per_turn)
+    if isinstance(template, Template):
+        return replace(template, text=template.text.replace(SLOT, f"{block}\n\n{SLOT}", 1), stop=stops_here)
+    if takes_tools(tokenizer, template.variables):
+        return replace(template, variables={**template.variables, "tools": list(schemas)}, stop=stops_here)
+    return replace(template, system=f"{template.system}\n\n{block}".lstrip(), stop=stops_here)
 
 
 def results_turn(tokenizer: Any, observation: str, variables: Mapping[str, Any]) -> list[tuple[str, bool]]:

@@ -99,7 +99,7 @@ class ToolEnvironment:
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not (isfinite(cost) and cost >= 0):
             raise InputError("environment.make.cost", cost, "must be 0 or a number above it")
         self.tools = load_tools(tools)
-        self._max_calls, self._calls_per_turn = max_calls, calls_per_turn
+        self._max_calls, self.calls_per_turn = max_calls, calls_per_turn
         self._cost, self._most_result = float(cost), most_result
         self._left = max_calls
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -112,7 +112,7 @@ class ToolEnvironment:
     @property
     def stop(self) -> tuple[str, ...]:
         """Stop strings of a turn: where one call ends it, the policy need not go on and invent the result."""
-        return (CLOSE,) if self._calls_per_turn == 1 else ()
+        return (CLOSE,) if self.calls_per_turn == 1 else ()
 
     def reset(self, row: Question, seed: int) -> str:
         """The question. Nothing is drawn: the seed is not used."""
@@ -122,7 +122,7 @@ class ToolEnvironment:
 
     def step(self, text: str) -> Step:
         """Run the calls of the text; without any it is the answer."""
-        calls = read_calls(text, self._calls_per_turn)
+        calls = read_calls(text, self.calls_per_turn)
         if not calls:
             return Step("", 0.0, done=True, kind=ANSWER)
         if self._left == 0:

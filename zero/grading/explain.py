@@ -31,7 +31,7 @@ def explain(answer: str | None, question: Question) -> str | None:
     """
     if "numbers" not in question.meta or "target" not in question.meta:
         remedy = f"question {question.id} has no numbers and target; give a function for this question set"
-        raise InputError("rollout.explain", "zero.grading.explain.explain", remedy)
+        raise InputError("environment.make.explain", "zero.grading.explain.explain", remedy)
     if answer is None:
         return "no formula was found in the form that was asked for"
     try:

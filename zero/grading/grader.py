@@ -36,11 +36,11 @@ class Grader:
         """The verdicts of every prompt's completions, in order; `budget` is the most tokens a completion may have, where the
         prompt has no lower one of its own.
 
-        All answers are checked together, so that a checker with workers keeps all of them busy. With a verifier's feedback
-        only the last attempt is graded.
+        All answers are checked together, so that a checker with workers keeps all of them busy. Of an episode the last turn is
+        graded, unless the environment says whether its task is solved.
         """
         pairs_N = [(p.question, c) for p, c_G in zip(prompts, completions_PG, strict=True) for c in c_G]
-        strict_N, lenient_N, answer_N = self._outcomes([(q, c.final_text) for q, c in pairs_N])
+        strict_N, lenient_N, answer_N = self._outcomes(pairs_N)
         groups, start = [], 0
         for prompt, completions in zip(prompts, completions_PG, strict=True):
             n = slice(start, start + len(completions))
@@ -55,13 +55,13 @@ class Grader:
                     strict=strict,
                     lenient=lenient,
                     answer=answer,
-                    attempts=max(1, len(c.attempts)),
+                    turns=c.turns,
                 )
                 for c, strict, lenient, answer in zip(completions, strict_N[n], lenient_N[n], answer_N[n], strict=True)
             ]
             reward = self._settings(prompt.question).reward or self.reward
             rewards = zip(responses, reward(responses), strict=True)
-            verdicts = [_verdict(r, terms, self._program(r)) for r, terms in rewards]
+            verdicts = [_verdict(r, terms, self._program(r), reward.turn_rewards(r, terms)) for r, terms in rewards]
             groups.append(Group(prompt, tuple(completions), tuple(verdicts)))
             start = n.stop
         return groups
@@ -83,11 +83,15 @@ class Grader:
         )
 
     def _outcomes(
-        self, pairs_N: Sequence[tuple[Question, str]]
+        self, pairs_N: Sequence[tuple[Question, Completion]]
     ) -> tuple[list[Outcome], list[Outcome], list[str | None]]:
         """(strict outcomes, lenient outcomes, answers that the template extracted)."""
-        extracted_N = [_extract(self._extractor(question), text) for question, text in pairs_N]
-        any_form_N = [_extract(self.extract_any, text) for _, text in pairs_N]
+        judged_N = [c.success for _, c in pairs_N]
+        if any(success is not None for success in judged_N):  # all of a run, or none
+            outcome_N = [Outcome.CORRECT if success else Outcome.WRONG for success in judged_N]
+            return outcome_N, outcome_N, [c.final_text for _, c in pairs_N]
+        extracted_N = [_extract(self._extractor(question), c.final_text) for question, c in pairs_N]
+        any_form_N = [_extract(self.extract_any, c.final_text) for _, c in pairs_N]
         pairs = [
             (answer, question)
             for (question, _), answers in zip(pairs_N, zip(extracted_N, any_form_N, strict=True), strict=True)
@@ -117,6 +121,8 @@ def _extract(extract: Extract, text: str) -> str | None:
         return None
 
 
-def _verdict(response: Response, terms: dict[str, float], program: str) -> Verdict:
+def _verdict(response: Response, terms: dict[str, float], program: str, turn_rewards: tuple[float, ...]) -> Verdict:
     reason = str(response.strict) if response.finished else f"truncated, {response.strict}"
-    return Verdict(sum(terms.values()), response.strict, response.lenient, response.answer, reason, terms, program)
+    return Verdict(
+        sum(terms.values()), response.strict, response.lenient, response.answer, reason, terms, program, turn_rewards
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from zero.config.functions import function_at, line_of
 from zero.errors import InputError
+from zero.grading.rewards import episode_return
 from zero.records import Outcome, Response
 
 # Any function of one response, which also holds its siblings; see rewards.py
@@ -56,6 +57,16 @@ class Reward:
         siblings = tuple(self._ruled(response) for response in responses_G)
         with_siblings_G = [replace(response, siblings=siblings) for response in siblings]
         return [{name: self._value(name, term, r) for name, term in self.terms.items()} for r in with_siblings_G]
+
+    def turn_rewards(self, response: Response, terms: Mapping[str, float]) -> tuple[float, ...]:
+        """The reward by turns: of each what the environment gave for it, by the weight of `episode_return`; all other terms are
+        earned by the last one. Empty outside environments."""
+        if not response.turns:
+            return ()
+        weight = sum(term.weight for term in self.terms.values() if term.function is episode_return)
+        earned = [weight * turn.reward for turn in response.turns]
+        earned[-1] += sum(terms.values()) - sum(earned)
+        return tuple(earned)
 
     def _ruled(self, response: Response) -> Response:
         """The response under the rule for truncated ones."""

@@ -24,6 +24,14 @@ _STEP = re.compile(r"\bStep [0-9]{1,4}:|^[0-9]{1,4}\.(?![0-9])|^[-*] |\b(?:First
 _BELOW_ONE = 1 - 2**-53  # the largest float below 1
 
 
+# The environment
+
+
+def episode_return(response: Response) -> float:
+    """The sum of what the environment gave for the turns; 0 outside environments. Each turn earns its own."""
+    return sum(turn.reward for turn in response.turns)
+
+
 # The answer
 
 

@@ -49,9 +49,13 @@ class RolloutEngine(Protocol):
     exactly on truncation; the same (prompt.key, sample) under the same weights gives the same completion; `version` is
     that of the last `sync`, for all tokens of a completion."""
 
-    dtype: torch.dtype | None  # of its weights; None: not known yet
     staleness: int  # 1: a step's samples are generated before the previous step's update; 0: after it
     own_devices: bool  # not the learner's: may generate in another thread while the learner updates
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of its weights; None: not known yet."""
+        ...
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """n completions for each prompt, in order. A completion that reaches the end of the model's context is cut there,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from statistics import fmean
 
-from zero.records import Metrics
+from zero.records import Ending, Metrics
 
+ENDINGS = [ending.replace(" ", "_") for ending in Ending]
 # "step" is one policy iteration: sample, grade, update. "Response" is what the model wrote after the prompt.
 # A benchmark named "macro" is the plain mean over benchmarks.
 GLOSSARY: dict[str, tuple[str, str]] = {
@@ -41,11 +42,26 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "length/incorrect": ("tokens", "mean length of incorrect responses; absent in a step that has none"),
     "length/KIND/mean": ("tokens", "mean length of the responses to the questions of KIND; see train/KIND/accuracy"),
     "length/truncated": ("share", "responses cut off by the token budget"),
-    "tries/solved": (
-        "share",
-        "responses whose last try is right, with a verifier's feedback; accuracy is the first try's",
+    "tries/solved": ("share", "responses whose last try is right, in environment=tries; accuracy is the first try's"),
+    "tries/mean": ("tries", "mean number of tries of a response, in environment=tries"),
+    "episode/turns": (
+        "turns",
+        "mean number of turns of an episode; as all below to turn/K/length only in an environment",
     ),
-    "tries/mean": ("tries", "mean number of tries of a response; absent in a rollout without feedback"),
+    "episode/observed": ("tokens", "mean number of the environment's tokens in an episode, without the first prompt"),
+    "episode/ENDING": (
+        "share",
+        "episodes that ended so: done (the environment said so), out_of_turns, out_of_tokens, out_of_context (no room for the "
+        "next observation), failed (the environment raised, hung or returned nonsense)",
+    ),
+    "turns/KIND": (
+        "share",
+        "turns that the environment calls KIND, such as invalid_action; absent in a step without any",
+    ),
+    "turn/K/alive": ("share", "episodes that have a turn K, counted from 1, to 10"),
+    "turn/K/reward": ("reward", "mean reward of the episodes' turn K"),
+    "turn/K/positive": ("share", "of the episodes' turns K, those that earned more than 0"),
+    "turn/K/length": ("tokens", "mean length of the episodes' turn K"),
     "reflection/share": ("share", "responses that contain a self-reflection, such as 'wait' or 'let me check'"),
     "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
     "tokens/zero_advantage": ("share", "response tokens in such groups: spent without a gradient"),
@@ -134,11 +150,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
         "benchmark NAME: that guessing gives at least as many right answers, at most 0.025: better than guessing",
     ),
     "eval/NAME/accuracy_lenient": ("share", "benchmark NAME: accuracy of answers in whatever form they were found"),
-    "eval/NAME/solved": (
-        "share",
-        "benchmark NAME: answers right in one of a response's tries with a verifier's feedback",
-    ),
-    "eval/NAME/tries": ("tries", "benchmark NAME: mean number of tries of a response; absent without feedback"),
+    "eval/NAME/solved": ("share", "benchmark NAME: answers right in one of a response's tries, in environment=tries"),
+    "eval/NAME/tries": ("tries", "benchmark NAME: mean number of tries of a response, in environment=tries"),
+    "eval/NAME/turns": ("turns", "benchmark NAME: mean number of turns of an episode; only in an environment"),
+    "eval/NAME/reward": ("reward", "benchmark NAME: mean reward of an episode; only in an environment"),
     "eval/NAME/pass@K": ("share", "benchmark NAME: chance that one of K answers to a question is right"),
     "eval/NAME/maj@K": ("share", "benchmark NAME: chance that the majority of K answers to a question is right"),
     "eval/NAME/formatted": ("share", "benchmark NAME: responses in which the template found an answer"),
@@ -217,6 +232,9 @@ def _entry(name: str) -> str | None:
     )
     pattern = re.sub(r"^curriculum/(drawn|rows)/[^/]+$", r"curriculum/\1/POOL", pattern)
     pattern = re.sub(r"@[0-9]+$", "@K", pattern)
+    pattern = re.sub(r"^turn/[0-9]+/", "turn/K/", pattern)
+    pattern = re.sub(rf"^episode/({'|'.join(ENDINGS)})$", "episode/ENDING", pattern)
+    pattern = re.sub(r"^turns/[\w.+-]+$", "turns/KIND", pattern)
     pattern = re.sub(r"^reward/[^\W\d]\w*$", "reward/TERM", pattern)
     pattern = re.sub(r"^(eval/NAME/|)program/[a-z_]+$", r"\1program/OUTCOME", pattern)
     return pattern if pattern in GLOSSARY else None

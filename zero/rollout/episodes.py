@@ -1,0 +1,307 @@
+"""Episodes: the policy and an environment in turns, over any engine.
+
+An episode is one Completion: the policy's turns and, between them, the environment's tokens; `action_mask` tells them apart. An
+observation goes on from all that was said, as the user's next turn, or is a whole new prompt (`fresh`), after which the policy
+sees nothing of what was before. What the policy wrote is never tokenized again. `sampling.max_tokens` is what the policy may
+say in an episode, and the model's context holds each prompt with all that follows it.
+
+The turns of all episodes are sampled together, round by round. The first is to the bit what the inner engine samples without
+an environment, if `turn_tokens` does not cut it; later ones have random numbers that depend on the prompt's key, the sample and
+the turn alone. (Keys of different length, four parts or more, do not collide: see numpy's SeedSequence.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero.environments import Observation, Reply
+from zero.environments.live import Transcript
+from zero.environments.pool import play
+from zero.environments.settings import SLOT, EpisodeSettings
+from zero.environments.tool_calls import RESULT_CLOSE, RESULT_OPEN
+from zero.environments.tool_prompt import results_turn
+from zero.errors import InputError
+from zero.records import Completion, Ending, Prompt, Sampling, Turn
+from zero.rollout import RolloutEngine
+from zero.template import AnyTemplate, ChatTemplate, SourceTemplates, encode_pieces
+
+_MARK = "THE-ANSWER"
+
+
+@dataclass
+class _Episode:
+    """An episode that goes on. Tokens before `ids` are the prompt's, and those of a prefix that it continues."""
+
+    prompt: Prompt
+    sample: int
+    context: tuple[int, ...]  # what the policy sees
+    offset: int  # tokens of the prefix
+    earlier: tuple[Turn, ...] = ()  # turns of the prefix that are over
+    unfinished: tuple[int, ...] = ()  # tokens of the turn that the prefix begins
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    normalizers: list[float] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    spoken: int = 0  # tokens that the policy has sampled; the budget of a prompt with a prefix is for the rest
+    finished: bool = True  # whether the last turn ended by itself
+    stopped: bool = False  # by a stop token
+    version: int = -1
+    known: bool = True  # whether the engine reports log-probabilities
+    observation: Observation | None = None  # what the policy reads next
+    ending: Ending | None = None
+    success: bool | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the next turn."""
+        return len(self.earlier) + len(self.turns)
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(turn.text for turn in (*self.earlier, *self.turns))
+
+
+class EpisodeEngine:
+    """A RolloutEngine whose completions are episodes in an environment, in training and in evaluation.
+
+    engine    samples the turns
+    settings  of the environment, and of when episodes end
+    template  of the run: a fresh observation stands where its question goes
+    context   tokens of a prompt and all that goes on from it
+    """
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        settings: EpisodeSettings,
+        template: AnyTemplate,
+        tokenizer: Any,
+        context: int,
+    ) -> None:
+        self.engine, self.settings, self.template = engine, settings, template
+        self.tokenizer, self.context = tokenizer, context
+        self.staleness, self.own_devices = engine.staleness, engine.own_devices
+        self.chat_turns: dict[str, str] = {}  # by template
+        templates = template.own.values() if isinstance(template, SourceTemplates) else (template,)
+        for one in templates:  # InputError for a chat format that has no such turn, before anything is sampled
+            self._pieces(f"{RESULT_OPEN}\n{RESULT_CLOSE}", one)
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
+        """n episodes for each prompt; for a prompt with a prefix the rest of the episode, with all its turns."""
+        first_PG = self.engine.generate(prompts, n, self._with_budget(sampling, sampling.max_tokens))
+        episodes = [
+            self._begin(prompt, g, completion, sampling)
+            for prompt, completions in zip(prompts, first_PG, strict=True)
+            for g, completion in enumerate(completions)
+        ]
+        for number in range(1, self.settings.turns + 1):
+            playing = [e for e in episodes if e.ending is None and e.number == number]
+            for episode, reply in zip(playing, play([self._transcript(e) for e in playing]), strict=True):
+                self._receive(episode, reply)
+            if number == self.settings.turns:
+                break
+            asked = [(episode, self._request(episode)) for episode in playing if episode.ending is None]
+            asked = [(episode, request) for episode, request in asked if self._has_room(episode, request, sampling)]
+            requests = [request for _, request in asked]
+            budgets = [self._budget(episode, sampling) for episode, _ in asked]
+            # Also without a request: the engine may span ranks that have some
+            sampled = self.engine.generate(requests, 1, replace(sampling, max_tokens=max(budgets, default=1)))
+            for (episode, request), budget, [completion] in zip(asked, budgets, sampled, strict=True):
+                self._add(episode, request, self._cut(completion, budget), sampling)
+        completions = [self._completion(episode, sampling) for episode in episodes]
+        return [completions[p * n : (p + 1) * n] for p in range(len(prompts))]
+
+    def _begin(self, prompt: Prompt, sample: int, first: Completion, sampling: Sampling) -> _Episode:
+        """The episode with its first completion, which ends the last turn of a prompt's prefix, if there is one."""
+        episode = _Episode(prompt, sample, prompt.ids, 0)
+        if prompt.prefix is not None:
+            before = prompt.prefix
+            start = before.turns[-1].start if before.turns else 0
+            episode.offset, episode.unfinished = len(before.ids), before.ids[start:]
+            episode.earlier = before.turns[:-1]
+        self._extend(episode, first, sampling, start=episode.offset - len(episode.unfinished))
+        return episode
+
+    def _extend(self, episode: _Episode, completion: Completion, sampling: Sampling, start: int) -> None:
+        """Add a turn that begins at token `start` of the whole episode."""
+        episode.ids += completion.ids
+        episode.logprobs += completion.logprobs
+        episode.normalizers += completion.log_normalizers or (0.0,) * len(completion.ids)
+        episode.sampled += (True,) * len(completion.ids)
+        episode.context += completion.ids
+        episode.spoken += len(completion.ids)
+        episode.finished, episode.version = completion.finished, completion.version
+        episode.known = episode.known and bool(completion.logprobs)
+        fresh = episode.observation is not None and episode.observation.fresh
+        ids = (*episode.unfinished, *completion.ids)
+        episode.stopped = ids[-1] in sampling.stop_ids
+        text = self._text(ids[:-1] if episode.stopped else ids) if episode.unfinished else completion.text
+        episode.unfinished, episode.observation = (), None
+        episode.turns.append(Turn(text, start, episode.offset + len(episode.ids), fresh=fresh))
+
+    def _transcript(self, episode: _Episode) -> Transcript:
+        """Siblings have one seed: what an environment draws depends on the prompt's key and on what was said."""
+        prompt = episode.prompt
+        seed = int.from_bytes(hashlib.sha256(repr(prompt.key).encode()).digest()[:4])
+        return Transcript(self.settings.spec, prompt.question, seed, episode.texts())
+
+    def _receive(self, episode: _Episode, reply: Reply) -> None:
+        """What the environment gives for the last turn: its reward, and the next observation or the end."""
+        step = reply.step
+        if step is None:
+            warning = f"environment.make: {reply.status}: {reply.error}; such episodes end there"
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+            episode.turns[-1] = replace(episode.turns[-1], kind=reply.status)
+            episode.ending, episode.success = Ending.FAILED, None if self.settings.checked else False
+            return
+        episode.turns[-1] = replace(episode.turns[-1], reward=step.reward, kind=step.kind)
+        if not self.settings.checked:
+            episode.success = step.done and (step.reward > 0 if step.success is None else step.success)
+        seen = step.observation
+        episode.observation = seen if isinstance(seen, Observation) else Observation(seen)
+        if step.done:
+            episode.ending = Ending.DONE
+        elif episode.number >= self.settings.turns:
+            episode.ending = Ending.TURNS
+
+    def _has_room(self, episode: _Episode, request: Prompt, sampling: Sampling) -> bool:
+        """Whether there is room for another turn; if not, the episode ends."""
+        if self._left(episode, sampling) < self.settings.least:
+            episode.ending = Ending.TOKENS
+        elif self.context - len(request.ids) < self.settings.least:
+            episode.ending = Ending.CONTEXT
+        return episode.ending is None
+
+    def _request(self, episode: _Episode) -> Prompt:
+        """The prompt of the next turn."""
+        observation, prompt = episode.observation, episode.prompt
+        assert observation is not None
+        key = (*prompt.key, episode.sample, episode.number)
+        question = prompt.question
+        solutions = question.meta.get("solution_turns") or ()
+        if episode.number < len(solutions):  # for an engine of reference solutions
+            question = replace(question, solution=solutions[episode.number], more=())
+        if observation.fresh:
+            ids = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key).ids
+        else:
+            ids = (*episode.context, *self._observed(episode, observation.text))
+        return replace(prompt, question=question, ids=ids, key=key, prefix=None)
+
+    def _observed(self, episode: _Episode, text: str) -> tuple[int, ...]:
+        """The tokens of an observation that goes on from what was said."""
+        template = self.template
+        if isinstance(template, SourceTemplates):
+            template = template.own.get(episode.prompt.question.kind, template.default)
+        (first, is_data), *others = self._pieces(text, template)
+        if episode.stopped:  # the chat format closes the turn, which the policy has done itself
+            first = first.removeprefix(self._text(episode.context[-1:]))
+        return encode_pieces([(first, is_data), *others], self.tokenizer)
+
+    def _pieces(self, text: str, template: AnyTemplate) -> list[tuple[str, bool]]:
+        """An observation and what stands around it, as pieces (text, is_data)."""
+        if not isinstance(template, ChatTemplate):
+            return _filled(self.settings.say, text)
+        if self.settings.tools:
+            pieces = results_turn(self.tokenizer, text, template.variables)
+        else:
+            pieces = _filled(self._chat_turn(template), text)
+        return [*pieces, (template.prefill, False)]
+
+    def _chat_turn(self, template: ChatTemplate) -> str:
+        """`say` as the user's turn in the model's chat format, with {observation}."""
+        if template.name not in self.chat_turns:
+            self.chat_turns[template.name] = chat_turn(self.tokenizer, self.settings.say, template.variables)
+        return self.chat_turns[template.name]
+
+    def _add(self, episode: _Episode, request: Prompt, completion: Completion, sampling: Sampling) -> None:
+        """The environment's tokens, and the turn that follows them."""
+        assert episode.observation is not None
+        observed = request.ids if episode.observation.fresh else request.ids[len(episode.context) :]
+        episode.ids += observed
+        episode.logprobs += [0.0] * len(observed)
+        episode.normalizers += [0.0] * len(observed)
+        episode.sampled += [False] * len(observed)
+        episode.context = request.ids
+        self._extend(episode, completion, sampling, start=episode.offset + len(episode.ids))
+
+    def _completion(self, episode: _Episode, sampling: Sampling) -> Completion:
+        ids = tuple(episode.ids)
+        text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
+        return Completion(
+            ids,
+            tuple(episode.logprobs) if episode.known else (),
+            text,
+            episode.finished,
+            action_mask=() if all(episode.sampled) else tuple(episode.sampled),
+            turns=(*episode.earlier, *episode.turns),
+            ending=episode.ending,
+            success=episode.success,
+            version=episode.version,
+            log_normalizers=tuple(episode.normalizers) if any(episode.normalizers) else (),
+        )
+
+    def _left(self, episode: _Episode, sampling: Sampling) -> int:
+        """Tokens that the policy may still say."""
+        return episode.prompt.sampling(sampling).max_tokens - episode.spoken
+
+    def _budget(self, episode: _Episode, sampling: Sampling) -> int:
+        """Tokens of the next turn, at most."""
+        return self._with_budget(sampling, self._left(episode, sampling)).max_tokens
+
+    def _with_budget(self, sampling: Sampling, left: int) -> Sampling:
+        return replace(sampling, max_tokens=min(left, self.settings.turn_tokens or left))
+
+    def _cut(self, completion: Completion, budget: int) -> Completion:
+        """The completion as if it had been sampled with a budget of `budget` tokens."""
+        if len(completion.ids) <= budget:
+            return completion
+        ids = completion.ids[:budget]
+        logprobs, normalizers = completion.logprobs[:budget], completion.log_normalizers[:budget]
+        return replace(
+            completion, ids=ids, logprobs=logprobs, log_normalizers=normalizers, text=self._text(ids), finished=False
+        )
+
+    @property
+    def dtype(self) -> torch.dtype | None:  # a server's is known after its first answer
+        return self.engine.dtype
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self.engine.sync(weights, version)
+
+    def awake(self, last: bool = False) -> AbstractContextManager[None]:
+        return self.engine.awake(last)
+
+
+def _filled(say: str, text: str) -> list[tuple[str, bool]]:
+    """`say` with the text in its place, in pieces."""
+    return [(text if piece == SLOT else piece, piece == SLOT) for piece in re.split(f"({re.escape(SLOT)})", say)]
+
+
+def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:
+    """The text between two turns of the assistant in the model's chat format: the end of the first, `turn` without outer
+    white space as the user's, the beginning of the second. InputError if the format changes the text of turns."""
+    content = turn.strip()
+    turns = [("user", "?"), ("assistant", _MARK), ("user", content)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    remedy = "the model's chat format has no such conversation; choose a template of plain text"
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
+    except Exception as error:  # the template is a program from elsewhere
+        raise InputError("environment.say", turn, f"{remedy} ({type(error).__name__}: {error})") from error
+    after: str = text.rpartition(_MARK)[2]
+    if _MARK not in text or content not in after:
+        raise InputError("environment.say", turn, remedy)
+    return after
