@@ -103,6 +103,7 @@ world.part_ways()
 """
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_a_checkpoint_or_say_that_they_cannot(tmp_path: Path) -> None:
     """Two nodes: a folder that both see, one that only the second has written, one in which they differ."""
     a, b, shared = (tmp_path / name / "checkpoints" for name in ("a", "b", "shared"))

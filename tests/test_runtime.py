@@ -22,6 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+@pytest.mark.slow
 def test_freed_memory_is_used_again_without_asking_the_system() -> None:
     def faults(how: str) -> int:
         return int(

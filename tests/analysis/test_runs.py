@@ -394,6 +394,7 @@ def test_a_store_gives_the_same_table(folder: Path, sent: str) -> None:
     assert set(read([sent], ["train/reward"]).metrics) == {"train/reward"}
 
 
+@pytest.mark.slow
 def test_other_databases_are_asked_in_bulk(folder: Path, sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "SQLITE", "not this one")  # the path taken for every other database
     same(folder, sent)

@@ -376,6 +376,7 @@ def wait_for_step(run_dir: Path, step: int) -> None:
     raise TimeoutError(f"{run_dir} did not reach step {step}")
 
 
+@pytest.mark.slow
 def test_mlflow_follows_the_run_and_an_absent_server_gets_everything_later(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

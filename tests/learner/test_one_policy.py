@@ -126,6 +126,7 @@ def test_engines_get_weights_that_bfloat16_holds_exactly(lora: bool) -> None:
     assert any(not torch.equal(exact, exact.bfloat16().float()) for exact in finer)
 
 
+@pytest.mark.slow
 def test_rounded_weights_resume_to_the_same_bits(tmp_path: Any) -> None:
     straight, resumed, batch = learner_of(1e-4, False, True), learner_of(1e-4, False, True), batch_of()
     for _ in range(2):

@@ -413,6 +413,7 @@ def test_runs_one_after_another_in_one_process(tmp_path: Path, store: str) -> No
         assert points_of(store, run.info.run_id) == points_in(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_stays_one_run_and_one_point_a_step(tmp_path: Path, store: str) -> None:
     run_dir = tmp_path / "resumed"
     end_run(record(run_dir, store, steps=12), run_dir, "failed")
@@ -556,6 +557,7 @@ def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Pa
     assert len({run_of(uri, tmp_path / f"run{i}").info.run_id for i in range(count)}) == count
 
 
+@pytest.mark.slow
 def test_an_experiment_in_the_trash_is_reported_at_once(
     tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -629,6 +631,7 @@ def test_a_server_that_never_answers_costs_the_loop_nothing(tmp_path: Path, capf
     assert (waiting(link), delivered(link)) == (STEPS + 1, False)
 
 
+@pytest.mark.slow
 def test_signals_of_a_job_do_not_end_the_follower_and_its_death_is_reported(
     tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
