@@ -407,7 +407,8 @@ def test_the_options_of_extend_can_be_made(workspace: Path) -> None:
     }
     assert set(options["conf/reward/brief.yaml"].terms) == {"correct", "brief"}
     assert options["conf/algo/median.yaml"].advantage.__name__ == "group_median"
-    assert list(options["conf/environment/shop.yaml"]["make"].tools) == ["price", "put"]
+    shop = options["conf/environment/shop.yaml"]
+    assert [tool["function"]["name"] for tool in shop.tools] == ["price", "put"] and shop.checked and shop.spec.isolated
 
 
 def test_the_claims_of_analysis_can_be_read() -> None:

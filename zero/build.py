@@ -65,11 +65,13 @@ def build(
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
-    template = environment.listing_tools(template, tokenizer) if environment else template
-    sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
+    run_template = environment.listing_tools(template, tokenizer) if environment else template
+    sampling = make_sampling(config["sampling"], config["model"], run_template, tokenizer)
     training = as_key(config["questions"])
-    template = source_templates(run_template := template, sets[training], config["model"])
-    questions = without_overlong_prompts(sets[training], template, tokenizer, sampling, context)
+    template = source_templates(template, sets[training], config["model"])
+    template = environment.listing_tools(template, tokenizer) if environment else template
+    first_turn = environment.first_turn(sampling) if environment else sampling
+    questions = without_overlong_prompts(sets[training], template, tokenizer, first_turn, context)
     curriculum.check(list(questions.sources.values()))
     sets = sets | {training: questions}  # a copy: the run's record of its questions is of the files
     print_notes(world, [f"questions {questions.name}: {note}" for note in questions.rows.notes])
@@ -86,7 +88,7 @@ def build(
     grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
     if environment:
-        environment.refuse_others([questions.rows.train[0], *(bench.subset()[0] for bench in benchmarks)])
+        environment.refuse_others([*questions.rows.train, *(row for bench in benchmarks for row in bench.subset())])
         engine = EpisodeEngine(engine, environment, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
@@ -146,7 +148,7 @@ def build_evaluation(
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
     if environment:
-        environment.refuse_others([bench.subset()[0] for bench in benchmarks])
+        environment.refuse_others([row for bench in benchmarks for row in bench.subset()])
         engine = EpisodeEngine(engine, environment, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]

@@ -34,7 +34,7 @@ def policy_texts(row: Mapping[str, Any]) -> list[str]:
 
 def tried_again(completion: Completion) -> bool:
     """Whether the first try at a question that may be tried again was wrong."""
-    return len(completion.turns) > 1 and completion.turns[0].kind in TRIES
+    return completion.success is None and len(completion.turns) > 1 and completion.turns[0].kind in TRIES
 
 
 def try_metrics(table: Sequence[Mapping[str, Any]]) -> Metrics:

@@ -34,6 +34,7 @@ from zero.questions import QuestionSet
 from zero.questions.sampler import QuestionSampler
 from zero.records import TRAINING, Batch, Completion, Group, Metrics, Prompt, Sampling
 from zero.rollout import RolloutEngine
+from zero.rollout.episodes import without_environment
 from zero.rollout.prefetch import Prefetch
 from zero.signals import StopSignal
 from zero.template import AnyTemplate
@@ -287,8 +288,8 @@ def refuse_coarser_dtype(engine: RolloutEngine, learner: Learner) -> None:
 
 def check_sync(run: Run, prompts: Sequence[Prompt], version: int) -> float:
     """How far the engine is from the learner right after a weight sync, in nats; raises SyncMismatch if it is too far."""
-    pad = run.tokenizer.pad_token_id or 0
-    return run.sync_check.check(run.engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
+    pad, engine = run.tokenizer.pad_token_id or 0, without_environment(run.engine)
+    return run.sync_check.check(engine, run.learner, run.algo, prompts, run.sampling, pad, run.world, version)
 
 
 def staleness(groups: Sequence[Group], t: int) -> Metrics:

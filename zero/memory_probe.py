@@ -18,6 +18,7 @@ import torch
 from zero.errors import InputError
 from zero.loop import Run, score_batch, update
 from zero.records import Completion, Group, Outcome, Prompt, Verdict
+from zero.rollout.episodes import EpisodeEngine, without_environment
 
 CANDIDATES = 64  # questions with the longest texts, which are tokenized to find the longest prompt
 LESS_ROLLOUT = "lower rollout.max_rows or the engine's share of memory (rollout.memory), or take rollout=vllm_server"
@@ -44,11 +45,14 @@ def longest_step(run: Run, report: Callable[[str], None]) -> None:
     budget = replace(run.sampling, stop=(), stop_ids=())
     prompts = longest_prompts(run)
     size, responses = len(prompts[0].ids), run.prompts * run.group_size
+    engine = without_environment(run.engine)
+    if isinstance(run.engine, EpisodeEngine):  # an episode may fill the context with the environment's words
+        budget = replace(budget, max_tokens=run.engine.context - size)
     report(f"longest prompt {size} tokens, {responses} responses of {budget.max_tokens}, {run.world.size} ranks")
     with _measured("rollout", device, report, LESS_ROLLOUT):
-        run.engine.sync(run.learner.weights(), version=0)
-        with run.engine.awake():
-            completions_PG = run.engine.generate(run.world.shard(prompts), run.group_size, budget)
+        engine.sync(run.learner.weights(), version=0)
+        with engine.awake():
+            completions_PG = engine.generate(run.world.shard(prompts), run.group_size, budget)
     groups = run.world.all_gather(_graded(run.world.shard(prompts), completions_PG))
     with _measured("scores of old and initial policy, critic", device, report, LESS_UPDATE):
         batch = score_batch(run, groups)

@@ -29,16 +29,15 @@ def with_run(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         nested = {key: OmegaConf.select(config, key) for key in typed if "." in key}
         OmegaConf.set_struct(config, False)
         evaluation = stored["evaluation"]
-        groups = ("model", "template", "questions", "benchmarks", "reward", "rollout", "seed")
+        groups = ("model", "template", "questions", "benchmarks", "reward", "rollout", "environment", "seed")
         sampling = stored["sampling"] | {key: evaluation[key] for key in ("temperature", "max_tokens")}
         settings_of_run = {key: stored[key] for key in groups} | {"sampling": sampling, "n": evaluation["n"]}
         for key, value in settings_of_run.items():
             if key not in typed:
                 config[key] = value
-        if "template" in typed and "rollout" not in typed and "extract" in config.rollout:
-            # The stored values are the run's template's: interpolations are resolved in a stored config
-            for key, default in (("extract", None), ("variables", None), ("prefill", "")):
-                config.rollout[key] = OmegaConf.select(config, f"template.{key}", default=default)
+        if "template" in typed and "environment" not in typed and "extract" in (config.environment.make or {}):
+            # The stored value is the run's template's: interpolations are resolved in a stored config
+            config.environment.make.extract = OmegaConf.select(config, "template.extract")
         for key, value in nested.items():  # typed settings within a group that is now the run's
             OmegaConf.update(config, key, value)
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

@@ -102,10 +102,11 @@ def test_a_users_function_is_checked_before_the_program_starts(
 def test_every_role_of_the_table_is_a_key_of_the_config() -> None:
     correction = "algo.correction={_target_: zero.objective.token_correction, _partial_: true, cap: 2.0}"
     turns = "algo.turn_advantage={_target_: zero.objective.turn_group_mean, _partial_: true}"
-    config: Any = check("train", ["algo=ppo", correction, turns, "questions=gsm8k"])
+    config: Any = check("train", ["algo=ppo", correction, "questions=gsm8k"])
     generated = check("train", ["questions=countdown"])
+    episodes = check("train", ["environment=navigation", turns])
     sections = [config[section] for section in ("algo", "optimizer", "template", "questions")]
-    sections.append(generated["questions"])
+    sections += [generated["questions"], episodes["algo"]]
     assert {role for role in CALLS for section in sections if section.get(role)} == CALLS.keys()
     for section in sections:
         check_partials({role: section[role] for role in CALLS if section.get(role)})

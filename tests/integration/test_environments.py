@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.runs import journal, reproducible, start, texts, train_here, weights
+from tests.integration.test_evaluate import evaluate_here
 from zero.environments import Observation, Step
 from zero.environments.navigation import Navigation
 from zero.errors import InputError
@@ -126,9 +127,27 @@ def test_what_an_environment_does_wrong_is_a_curve_and_the_run_goes_on(tmp_path:
     assert last["episode/out_of_turns"] + last["episode/out_of_tokens"] > 0
 
 
+def test_a_run_is_measured_in_its_environment(tmp_path: Path) -> None:
+    """Its own last evaluation again, and another environment typed."""
+    train_here(tmp_path / "run", *NAVIGATION, *TINY, "steps=1", "evaluation.every=1")
+    trained = journal(tmp_path / "run")[-1]
+    again = evaluate_here(tmp_path / "again", f"run={tmp_path / 'run'}")["evaluation"]["nano_navigation"]
+    shared = {name: value for name, value in again.items() if name in trained}
+    assert shared == {name: trained[name] for name in shared} and "eval/nano_navigation/turns" in shared
+    few = ["environment=navigation", "environment.turns=2", "benchmarks.limit=4", "sampling.max_tokens=24"]
+    other = evaluate_here(tmp_path / "base", *few)["evaluation"]["nano_navigation"]
+    assert 1 <= other["eval/nano_navigation/turns"] <= 2
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        (["environment=navigation", "environment.make.tires=2"], r"environment\.make.*tires"),
+        (["algo.turn_advantage=zero.objective.turn_group_mean"], r"algo\.turn_advantage=.*must be null or a function"),
+        (["algo.turn_advantage={_target_: zero.objective.turn_return}"], "choose one of environment="),
+        (["environment=navigation", "environment.turn_tokens=1.5"], r"environment\.turn_tokens=1\.5"),
+        (["environment=navigation", "environment.isolated=maybe"], r"environment\.isolated=maybe"),
+        (["environment=maze", "environment.make.turns=2"], r"environment\.make=.*Maze: cannot begin with question"),
         (
             ["environment=navigation", "questions=nano_math"],
             r"environment\.make=.*Navigation: cannot begin with question",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,10 @@ from zero.environments.settings import EpisodeSettings
 from zero.environments.spec import EnvironmentSpec, environment_spec
 from zero.errors import InputError
 from zero.records import TRAINING, VALUE, Completion, Ending, Prompt, Question, Sampling
+from zero.rollout import ModelSpec
 from zero.rollout.episodes import EpisodeEngine
+from zero.rollout.prefetch import load_completion
+from zero.rollout.solutions import GoldEngine
 from zero.template import ChatTemplate, Template, last_boxed
 
 EOS, IM_END = 0, 3
@@ -77,7 +82,7 @@ def counter(**settings: Any) -> EnvironmentSpec:
     return environment_spec({"_target_": f"{__name__}.Counter", **settings}, isolated=False)
 
 
-def engine(tokenizer: Any, *texts: str, inner: Script | None = None, **settings: Any) -> EpisodeEngine:
+def engine(tokenizer: Any, *texts: str, inner: Any = None, **settings: Any) -> EpisodeEngine:
     script = inner or Script(tokenizer, lambda sample, turn: texts[turn])
     defaults: dict[str, Any] = dict(
         spec=counter(), turns=5, turn_tokens=None, least=2, say="\n({observation})\n", checked=False
@@ -128,6 +133,7 @@ def test_an_episode_goes_on_from_what_was_said(tokenizer: Any) -> None:
             "each turn sees all that was said, to the token"
         )
         assert request.key == (start.key if turn == 0 else (*start.key, 0, turn))
+        assert tokenizer.decode(request.ids) == request.text, "for a server that takes texts"
 
 
 def test_a_fresh_context_forgets_what_was_said(tokenizer: Any) -> None:
@@ -138,7 +144,7 @@ def test_a_fresh_context_forgets_what_was_said(tokenizer: Any) -> None:
     assert got.context_starts == [got.turns[0].end, got.turns[1].end]
     for turn, [request] in enumerate([prompts for prompts, _, _ in made.engine.calls if prompts]):  # type: ignore[attr-defined]
         text = "How far?" if turn == 0 else f"turn {turn} over"
-        assert tokenizer.decode(request.ids) == f"Q: {text} A:"
+        assert tokenizer.decode(request.ids) == request.text == f"Q: {text} A:"
         if turn:
             assert got.ids[got.turns[turn - 1].end : got.turns[turn].start] == request.ids
 
@@ -165,7 +171,7 @@ def test_endings(tokenizer: Any) -> None:
     assert (got.ending, len(got.turns), got.success) == (Ending.TURNS, 3, False)
     turn = len(tokenizer.encode("go")) + 1
     got = episode(engine(tokenizer, "go", "go", "go", least=2), budget=2 * turn + 1)
-    assert (got.ending, len(got.turns), got.finished) == (Ending.TOKENS, 2, True)
+    assert (got.ending, len(got.turns), got.finished) == (Ending.TOKENS, 2, False)
     got = episode(engine(tokenizer, "go", "go " * 50, least=2), budget=2 * turn + 1)
     assert (got.ending, len(got.turns), got.finished, got.length) == (Ending.TOKENS, 2, False, 2 * turn + 1)
     start = len(prompt(tokenizer).ids)
@@ -251,3 +257,20 @@ def test_the_rest_of_an_episode_after_a_prefix(tokenizer: Any) -> None:
         3.0,
     ]
     assert after.turns[2].end == len(before.ids) + len(after.ids)
+
+
+def test_a_completion_comes_back_from_a_checkpoint_as_it_was(tokenizer: Any) -> None:
+    """Samples drawn a step ahead are part of it."""
+    got = episode(engine(tokenizer, "go", "stop", spec=counter(fresh=True)))
+    assert load_completion(json.loads(json.dumps(asdict(got)))) == got
+
+
+def test_reference_turns_end_where_there_is_none_or_one_is_cut(tokenizer: Any) -> None:
+    question = replace(QUESTION, solution="a", meta={"solution_turns": ["a", "b"]})
+    inner = partial(GoldEngine, engine=lambda spec: None, form="{solution}")
+    gold = inner(ModelSpec(None, tokenizer, 512, torch.float32, torch.device("cpu")))
+    asked = [prompt(tokenizer, question=question)]
+    with pytest.raises(InputError, match="has no solution"):
+        engine(tokenizer, inner=gold).generate(asked, 1, Sampling(300, stop_ids=(EOS,)))
+    [[got]] = engine(tokenizer, inner=gold, turn_tokens=1).generate(asked, 1, Sampling(300, stop_ids=(EOS,)))
+    assert (len(got.turns), got.ending, got.logprobs) == (1, Ending.TOKENS, ())

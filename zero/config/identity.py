@@ -25,11 +25,14 @@ PLACE = (
     "resume_with",
     "gpu_share",
 )
-# Where the server of an engine over HTTP is, and how it is reached
-PLACES = tuple(
-    f"{engine}.{key}"
-    for engine in ("rollout", "rollout.engine")
-    for key in ("url", "folder", "transport", "timeout", "concurrency", "key_env", "retries")
+# Where the server of an engine over HTTP is, and how it is reached; how many processes share the work
+PLACES = (
+    *(
+        f"{engine}.{key}"
+        for engine in ("rollout", "rollout.engine")
+        for key in ("url", "folder", "transport", "timeout", "concurrency", "key_env", "retries")
+    ),
+    "environment.workers",
 )
 
 SOURCE = "model.recipe."  # only the source of other settings' defaults, which are compared themselves

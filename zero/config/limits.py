@@ -74,6 +74,7 @@ LIMITS: dict[str, Limit] = {
     **_under("model", context=POSITIVE, dtype=FLOATS),
     **_under("reward", truncated=one_of("incorrect", "grade")),
     **_under("environment", turns=POSITIVE, turn_tokens=POSITIVE, least=POSITIVE),
+    **_under("environment.make", attempts=POSITIVE, turns=POSITIVE, tries=POSITIVE),
     **_under("sampling", max_tokens=POSITIVE, temperature=NOT_NEGATIVE, top_k=NOT_NEGATIVE, top_p=SHARE_ABOVE_0),
     **_under("algo", beta=NOT_NEGATIVE, kl_in=one_of("loss", "reward"), entropy=NOT_NEGATIVE),
     **_under("algo", advantage_clip=POSITIVE, resample_rounds=NOT_NEGATIVE),
@@ -118,6 +119,7 @@ LISTS: dict[str, Limit] = {
 # Advantages that ignore the reward; those that are 0 if all rewards are equal, besides those of algorithms with a `min_group`;
 # the engine whose responses are reference solutions
 IMITATING, COMPARING = ("zero.objective.ones",), ("zero.objective.batch_whitened",)
+COMPARING_TURNS = ("zero.objective.turn_group_mean", "zero.objective.turn_leave_one_out")
 SOLUTIONS = "zero.rollout.solutions.GoldEngine"
 # Learners that cut all parameters into flat pieces, and the one optimizer that does not mind
 CUTTING, ELEMENTWISE = "zero.learner.deepspeed.", "zero.learner.optimizer.adamw"
@@ -139,6 +141,7 @@ NULLABLE = (
 OPEN = (
     "algo.correction",
     "algo.surrogate.",
+    "environment.make.",
     "reward.terms.",
     "benchmarks.sets.",
     "questions.sources.",
@@ -154,13 +157,13 @@ OPEN = (
 )
 # Types of settings that are null by default, by the last word of their names; a function is a mapping with `_target_`
 OPTIONAL: dict[str, str] = {
-    **dict.fromkeys("context limit tokens max_rows train".split(), "a whole number"),
+    **dict.fromkeys("context limit tokens max_rows train turn_tokens".split(), "a whole number"),
     **dict.fromkeys("advantage_clip tolerance epochs cap lr weight_decay".split(), "a number"),
     **dict.fromkeys(
         "run_dir run name out path folder uri url sweep revision split config id answer_after published model dtype".split(),
         "text",
     ),
-    **dict.fromkeys("correction estimator critic row lora".split(), "a function"),
+    **dict.fromkeys("correction estimator turn_advantage critic row lora".split(), "a function"),
     **dict.fromkeys("where columns variables".split(), "a mapping"),
 }
 EITHER = ("targets", "target", "heldout", "train")  # last words of settings that may be of several types
@@ -252,6 +255,22 @@ def check_installed(flat: Mapping[str, Any]) -> None:
             if key.endswith("_target_") and str(target).startswith(prefix) and find_spec(package) is None:
                 group = key.removesuffix("._target_")
                 raise InputError(group, extra, f"{package} is not installed: {pip_install(extra)}")
+
+
+def check_turn_credit(config: Mapping[str, Any]) -> None:
+    """InputError for a credit of turns where there are none, or where nothing would come of it."""
+    algo, key = config["algo"], "algo.turn_advantage"
+    if algo["turn_advantage"] is None:
+        return
+    name = str(algo["turn_advantage"].get("_target_", ""))
+    if not config["environment"]["make"]:
+        raise InputError(
+            key, name, "gives credit to the turns of episodes; choose one of environment=..., or leave it out"
+        )
+    if algo["estimator"]:
+        raise InputError(key, name, "this algorithm has an estimator, which gives the credit; leave one of them out")
+    if config["group_size"] == 1 and name in COMPARING_TURNS:
+        raise InputError("group_size", 1, f"{key} compares siblings; it must be at least 2")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -95,7 +95,7 @@ class MonteCarloCritic:
             prompts = [self._prompt(groups[p], g, b) for p, g, b in at_depth]
             with engine.awake():
                 sampled = engine.generate(prompts, self.samples, sampling)
-            self.tokens += sum(len(c.ids) for c_K in sampled for c in c_K)
+            self.tokens += sum(c.length for c_K in sampled for c in c_K)
             whole = [[self._joined(p.prefix, c) for c in c_K] for p, c_K in zip(prompts, sampled, strict=True)]
             group_prompts = [groups[p].prompt for p, _, _ in at_depth]
             graded = self.grader.grade(group_prompts, whole, sampling.max_tokens)

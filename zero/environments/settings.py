@@ -15,7 +15,7 @@ from zero.environments.spec import EnvironmentSpec, environment_spec
 from zero.environments.tool_prompt import with_tools
 from zero.environments.tools import ToolEnvironment
 from zero.errors import InputError
-from zero.records import Question
+from zero.records import Question, Sampling
 from zero.template import AnyTemplate
 
 SLOT = "{observation}"
@@ -49,7 +49,8 @@ class EpisodeSettings:
             raise InputError("environment.say", self.say, f"must hold {SLOT}, where the environment's words go")
 
     def refuse_others(self, rows: Sequence[Question]) -> None:
-        """InputError for a row with which no episode of this environment can begin."""
+        """InputError for a row with which no episode of this environment can begin: one of each kind and level is tried."""
+        rows = list({(row.kind, row.level): row for row in reversed(rows)}.values())
         for row, reply in zip(rows, play([Transcript(self.spec, row, 0) for row in rows]), strict=True):
             problem = reply.error
             if reply.step is not None:
@@ -59,6 +60,10 @@ class EpisodeSettings:
             if problem:
                 remedy = f"cannot begin with question {row.id} ({problem}); choose questions of this environment"
                 raise InputError("environment.make", self.spec.path, remedy)
+
+    def first_turn(self, sampling: Sampling) -> Sampling:
+        """How the first turn is sampled: what a prompt must leave room for."""
+        return replace(sampling, max_tokens=min(sampling.max_tokens, self.turn_tokens or sampling.max_tokens))
 
     def listing_tools(self, template: AnyTemplate, tokenizer: Any) -> AnyTemplate:
         """The template with the tools that the policy may call in its prompt."""

@@ -72,6 +72,8 @@ def environment_spec(
     Raises InputError for a factory that cannot be imported, lacks its package or does not take its settings, and for limits
     that cannot work.
     """
+    if not isinstance(isolated, bool | None):
+        raise InputError("environment.isolated", isolated, "must be true, false or null")
     numbers = dict(
         cpu_s=cpu_s, wall_s=wall_s, memory_mb=memory_mb, observation_chars=observation_chars, workers=workers
     )

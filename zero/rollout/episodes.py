@@ -30,7 +30,7 @@ from zero.environments.settings import SLOT, EpisodeSettings
 from zero.environments.tool_calls import RESULT_CLOSE, RESULT_OPEN
 from zero.environments.tool_prompt import results_turn
 from zero.errors import InputError
-from zero.records import Completion, Ending, Prompt, Sampling, Turn
+from zero.records import TRAINING, VALUE, Completion, Ending, Prompt, Sampling, Turn
 from zero.rollout import RolloutEngine
 from zero.template import AnyTemplate, ChatTemplate, SourceTemplates, encode_pieces
 
@@ -43,7 +43,8 @@ class _Episode:
 
     prompt: Prompt
     sample: int
-    context: tuple[int, ...]  # what the policy sees
+    context: tuple[int, ...]  # what the policy sees, and its text
+    text: str
     offset: int  # tokens of the prefix
     earlier: tuple[Turn, ...] = ()  # turns of the prefix that are over
     unfinished: tuple[int, ...] = ()  # tokens of the turn that the prefix begins
@@ -122,13 +123,15 @@ class EpisodeEngine:
 
     def _begin(self, prompt: Prompt, sample: int, first: Completion, sampling: Sampling) -> _Episode:
         """The episode with its first completion, which ends the last turn of a prompt's prefix, if there is one."""
-        episode = _Episode(prompt, sample, prompt.ids, 0)
+        episode = _Episode(prompt, sample, prompt.ids, prompt.text, 0)
         if prompt.prefix is not None:
             before = prompt.prefix
             start = before.turns[-1].start if before.turns else 0
             episode.offset, episode.unfinished = len(before.ids), before.ids[start:]
             episode.earlier = before.turns[:-1]
         self._extend(episode, first, sampling, start=episode.offset - len(episode.unfinished))
+        if prompt.prefix is not None and prompt.prefix.turns:
+            episode.turns[0] = replace(episode.turns[0], fresh=prompt.prefix.turns[-1].fresh)
         return episode
 
     def _extend(self, episode: _Episode, completion: Completion, sampling: Sampling, start: int) -> None:
@@ -138,20 +141,25 @@ class EpisodeEngine:
         episode.normalizers += completion.log_normalizers or (0.0,) * len(completion.ids)
         episode.sampled += (True,) * len(completion.ids)
         episode.context += completion.ids
+        episode.text += completion.text
         episode.spoken += len(completion.ids)
         episode.finished, episode.version = completion.finished, completion.version
         episode.known = episode.known and bool(completion.logprobs)
         fresh = episode.observation is not None and episode.observation.fresh
         ids = (*episode.unfinished, *completion.ids)
         episode.stopped = ids[-1] in sampling.stop_ids
+        if episode.stopped:
+            episode.text += self._text(ids[-1:])
         text = self._text(ids[:-1] if episode.stopped else ids) if episode.unfinished else completion.text
         episode.unfinished, episode.observation = (), None
         episode.turns.append(Turn(text, start, episode.offset + len(episode.ids), fresh=fresh))
 
     def _transcript(self, episode: _Episode) -> Transcript:
-        """Siblings have one seed: what an environment draws depends on the prompt's key and on what was said."""
+        """Siblings have one seed: what an environment draws depends on the prompt's key and on what was said. So has a critic
+        that samples on from the middle of a training episode."""
         prompt = episode.prompt
-        seed = int.from_bytes(hashlib.sha256(repr(prompt.key).encode()).digest()[:4])
+        key = (TRAINING, *prompt.key[1:4]) if prompt.key[0] == VALUE else prompt.key
+        seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4])
         return Transcript(self.settings.spec, prompt.question, seed, episode.texts())
 
     def _receive(self, episode: _Episode, reply: Reply) -> None:
@@ -170,6 +178,10 @@ class EpisodeEngine:
         episode.observation = seen if isinstance(seen, Observation) else Observation(seen)
         if step.done:
             episode.ending = Ending.DONE
+        elif (
+            not episode.known and not episode.finished
+        ):  # a reference turn that was cut: the next one does not follow it
+            episode.ending = Ending.TOKENS
         elif episode.number >= self.settings.turns:
             episode.ending = Ending.TURNS
 
@@ -188,23 +200,26 @@ class EpisodeEngine:
         key = (*prompt.key, episode.sample, episode.number)
         question = prompt.question
         solutions = question.meta.get("solution_turns") or ()
-        if episode.number < len(solutions):  # for an engine of reference solutions
-            question = replace(question, solution=solutions[episode.number], more=())
+        if solutions:  # for an engine of reference solutions, which refuses a turn without one
+            solution = solutions[episode.number] if episode.number < len(solutions) else ""
+            question = replace(question, solution=solution, more=())
         if observation.fresh:
-            ids = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key).ids
-        else:
-            ids = (*episode.context, *self._observed(episode, observation.text))
-        return replace(prompt, question=question, ids=ids, key=key, prefix=None)
+            new = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key)
+            return replace(new, question=question, key=key, max_tokens=prompt.max_tokens, stop=prompt.stop)
+        pieces = self._observed(episode, observation.text)
+        ids = (*episode.context, *encode_pieces(pieces, self.tokenizer))
+        text = episode.text + "".join(piece for piece, _ in pieces)
+        return replace(prompt, question=question, text=text, ids=ids, key=key, prefix=None)
 
-    def _observed(self, episode: _Episode, text: str) -> tuple[int, ...]:
-        """The tokens of an observation that goes on from what was said."""
+    def _observed(self, episode: _Episode, text: str) -> list[tuple[str, bool]]:
+        """An observation that goes on from what was said, in pieces."""
         template = self.template
         if isinstance(template, SourceTemplates):
             template = template.own.get(episode.prompt.question.kind, template.default)
         (first, is_data), *others = self._pieces(text, template)
         if episode.stopped:  # the chat format closes the turn, which the policy has done itself
             first = first.removeprefix(self._text(episode.context[-1:]))
-        return encode_pieces([(first, is_data), *others], self.tokenizer)
+        return [(first, is_data), *others]
 
     def _pieces(self, text: str, template: AnyTemplate) -> list[tuple[str, bool]]:
         """An observation and what stands around it, as pieces (text, is_data)."""
@@ -230,7 +245,7 @@ class EpisodeEngine:
         episode.logprobs += [0.0] * len(observed)
         episode.normalizers += [0.0] * len(observed)
         episode.sampled += [False] * len(observed)
-        episode.context = request.ids
+        episode.context, episode.text = request.ids, request.text
         self._extend(episode, completion, sampling, start=episode.offset + len(episode.ids))
 
     def _completion(self, episode: _Episode, sampling: Sampling) -> Completion:
@@ -240,7 +255,7 @@ class EpisodeEngine:
             ids,
             tuple(episode.logprobs) if episode.known else (),
             text,
-            episode.finished,
+            self._is_finished(episode),
             action_mask=() if all(episode.sampled) else tuple(episode.sampled),
             turns=(*episode.earlier, *episode.turns),
             ending=episode.ending,
@@ -248,6 +263,11 @@ class EpisodeEngine:
             version=episode.version,
             log_normalizers=tuple(episode.normalizers) if any(episode.normalizers) else (),
         )
+
+    def _is_finished(self, episode: _Episode) -> bool:
+        """Whether no budget cut the episode off. Where the environment judges, a turn that is cut is a turn."""
+        cut_off = episode.ending in (Ending.TOKENS, Ending.CONTEXT)
+        return not cut_off and (episode.finished or not self.settings.checked)
 
     def _left(self, episode: _Episode, sampling: Sampling) -> int:
         """Tokens that the policy may still say."""
@@ -283,6 +303,11 @@ class EpisodeEngine:
 
     def awake(self, last: bool = False) -> AbstractContextManager[None]:
         return self.engine.awake(last)
+
+
+def without_environment(engine: RolloutEngine) -> RolloutEngine:
+    """The engine that samples single answers: that of the turns, of an engine that plays episodes."""
+    return engine.engine if isinstance(engine, EpisodeEngine) else engine
 
 
 def _filled(say: str, text: str) -> list[tuple[str, bool]]:

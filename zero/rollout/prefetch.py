@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zero.distributed import World
-from zero.records import Completion
+from zero.records import Completion, Ending, Turn
 
 Completions = list[list[Completion]]  # [P][G], of this rank's prompts
 FILE = "prefetch.json"
@@ -75,4 +75,6 @@ def completed(completions_PG: Completions) -> Future[Completions]:
 def load_completion(saved: dict[str, Any]) -> Completion:
     # JSON has lists for tuples
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    fields["turns"] = tuple(Turn(**turn) for turn in fields["turns"])
+    fields["ending"] = fields["ending"] and Ending(fields["ending"])
     return Completion(**fields)
