@@ -82,7 +82,7 @@ def test_the_clock_moves_by_sleep_alone() -> None:
     assert python("(d - t[1]).days, time.gmtime(0).tm_year, time.strftime('%Y', time.gmtime(0))") == "(1, 1970, '1970')"
     assert python("asyncio.run(asyncio.sleep(0.01, 7))") == "7"
     assert failure(python, "time.sleep(-1)").startswith("error: ValueError")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
 
 
 def test_an_error_is_a_line_and_keeps_what_was_done_before_it() -> None:
@@ -150,10 +150,10 @@ def test_a_call_that_forges_its_end_loses_its_session() -> None:
 
 
 def test_threads_end_with_their_call() -> None:
-    python = Python(wall_s=10)
+    python = Python(wall_s=120)
     began = time.monotonic()
     assert python("import threading\nthreading.Thread(target=threading.Event().wait).start()\n5") == "5"
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
 
 
 def test_nothing_outside_is_reached() -> None:

@@ -55,7 +55,7 @@ def test_hostile_answers_cost_their_limit_divided_by_the_workers_and_equal_ones_
     outcomes = CHECK.many([(f"hang {i % 4}", ONE) for i in range(64)])
     spent = time.perf_counter() - began
     assert set(outcomes) == {Outcome.TIMEOUT}
-    assert 0.9 < spent < 8.0  # 4 x 0.5 CPU seconds over 2 workers, on a machine that may be busy
+    assert 0.9 < spent < 14.0  # 4 x 0.5 CPU seconds over 2 workers, on a machine that may be busy; one by one it is 16
 
 
 def test_what_the_quick_checker_decides_never_reaches_a_worker() -> None:
