@@ -87,9 +87,8 @@ def build(
     )
     grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    if environment:
-        environment.refuse_others([*questions.rows.train, *(row for bench in benchmarks for row in bench.subset())])
-        engine = EpisodeEngine(engine, environment, template, tokenizer, context)
+    asked = [*questions.rows.train, *(row for bench in benchmarks for row in bench.subset())]
+    engine = with_episodes(engine, environment, asked, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
@@ -147,9 +146,8 @@ def build_evaluation(
     first = benchmarks[0].questions.rows.heldout[0]
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    if environment:
-        environment.refuse_others([row for bench in benchmarks for row in bench.subset()])
-        engine = EpisodeEngine(engine, environment, template, tokenizer, context)
+    asked = [row for bench in benchmarks for row in bench.subset()]
+    engine = with_episodes(engine, environment, asked, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]
 
@@ -213,6 +211,21 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
     """The rollout engine; it receives weights by `sync`, never from disk."""
     spec = ModelSpec(model.config, tokenizer, context, torch.float32, device)
     return instantiate(without_facts(settings), "rollout")(spec)
+
+
+def with_episodes(
+    engine: RolloutEngine,
+    environment: EpisodeSettings | None,
+    asked: Sequence[Question],
+    template: AnyTemplate,
+    tokenizer: Any,
+    context: int,
+) -> RolloutEngine:
+    """The engine, or one that plays episodes with it in an environment, which must be able to begin with what is asked."""
+    if environment is None:
+        return engine
+    environment.refuse_others(asked)
+    return EpisodeEngine(engine, environment, template, tokenizer, context)
 
 
 def make_sync_check(config: Config, device: torch.device) -> SyncCheck:

@@ -1,4 +1,4 @@
-"""Episodes: the policy and an environment in turns, over any engine.
+"""Episodes: the policy and an environment in turns, over an engine that samples single answers.
 
 An episode is one Completion: the policy's turns and, between them, the environment's tokens; `action_mask` tells them apart. An
 observation goes on from all that was said, as the user's next turn, or is a whole new prompt (`fresh`), after which the policy
