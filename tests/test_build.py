@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from zero.benchmark import Benchmark
-from zero.build import precision_warning
+from zero.build import asking_template, make_benchmarks, precision_warning, with_episodes
+from zero.config.check import check, instantiate
 from zero.context import check_context, without_overlong_prompts
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm, check_equal
 from zero.questions import QuestionSet, Rows
 from zero.records import Prompt, Question, Sampling
-from zero.template import Template, last_boxed
+from zero.rollout.episodes import EpisodeEngine
+from zero.template import SourceTemplates, Template, joined, last_boxed
 
 TEMPLATE = Template("t", "Q: {question}\nA:", last_boxed)
 
@@ -93,3 +97,45 @@ def test_full_float32_on_a_gpu_is_warned_of(device: str, settings: dict[str, Any
     doubt = precision_warning(config, torch.device(device))
     assert (doubt is not None) == doubted
     assert doubt is None or ("learner.precision=bfloat16" in doubt and "learner.tf32=true" in doubt)
+
+
+BENCHMARK = [
+    "benchmarks.limit=8",
+    "+questions@benchmarks.sets.mix=mixture",
+    "+template@benchmarks.sets.mix.sources.nano_gsm.template=r1",
+]
+
+
+def test_a_benchmark_that_brings_a_template_lists_the_tools_in_it(tokenizer: Any) -> None:
+    """And an episode of its questions goes on as it began."""
+    config = check("train", ["environment=calculator", "questions=nano_math", *BENCHMARK])
+    template, environment, reward = (instantiate(config[key], key) for key in ("template", "environment", "reward"))
+    asking = partial(asking_template, template, config["model"], environment, tokenizer)
+    bench = make_benchmarks(config, asking, reward, Sampling(64), 1, 0, {}, tokenizer, 4096)[-1]
+    assert bench.template is not None
+    prompts = {prompt.question.kind: prompt for prompt in bench.prompts(asking(), tokenizer)}
+    assert prompts["nano_gsm"].text.endswith("<think>") and not prompts["nano_math"].text.endswith("<think>")
+    for prompt in prompts.values():
+        assert '"name": "calculate"' in prompt.text and "</tool_call>" in (*(prompt.stop or asking().stop),)
+    engine = with_episodes(AnyEngine(), environment, (), [bench], asking(), tokenizer, 4096)
+    assert isinstance(engine, EpisodeEngine) and isinstance(engine.template, SourceTemplates)
+    assert engine.template.own["nano_gsm"].name == "r1"
+
+
+class AnyEngine:
+    """An engine that is not asked."""
+
+    staleness, own_devices = 0, False
+
+
+def test_templates_of_sources_are_joined_unless_they_differ() -> None:
+    plain, tagged = TEMPLATE, Template("r1", "{question} <think>", last_boxed)
+    one = SourceTemplates(plain, {"a": plain}, {}, {})
+    other = SourceTemplates(plain, {"b": tagged}, {}, {})
+    assert joined(plain, None, "k") is joined(plain, plain, "k") is plain and joined(plain, one, "k") is one
+    both = joined(one, other, "k")
+    assert isinstance(both, SourceTemplates) and both.own == {"a": plain, "b": tagged}
+    again = SourceTemplates(plain, {"a": replace(plain, extract=lambda text: None)}, {}, {})
+    assert joined(one, again, "k")
+    with pytest.raises(InputError, match=r"benchmarks=a: sources of this name have two templates"):
+        joined(one, SourceTemplates(plain, {"a": tagged}, {}, {}), "benchmarks")

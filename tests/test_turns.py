@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zero import objective
 from zero.algorithm import Algorithm
-from zero.batching import make_batch, rewards, turn_rewards
+from zero.batching import has_signal, make_batch, rewards, turn_rewards
+from zero.benchmark import summarize
 from zero.records import Completion, Group, Outcome, Prompt, Question, Turn, Verdict
 
 GAMMA = 0.9
@@ -190,3 +191,26 @@ def test_a_batch_knows_turns_and_contexts() -> None:
         assert batch.fresh_NT[n].nonzero()[:, 0].tolist() == begins
     plain = [replace(g, completions=tuple(replace(c, turns=()) for c in g.completions)) for g in groups]
     assert make_batch(plain, algorithm(), 0).turn_NT is None
+
+
+def test_equal_returns_of_different_turns_teach_where_turns_have_credit() -> None:
+    """Dynamic sampling and the share of groups without advantage look at what the algorithm uses."""
+    group = next(group for group in episodes(5, most=2) if len(group.completions[0].turns) == 2)
+    earned = ((1.0, 0.0), (0.0, 1.0), (0.0, 1.0), (1.0, 0.0))
+    two = group.completions[0]
+    verdicts = [Verdict(1.0, Outcome.WRONG, Outcome.WRONG, None, "", turn_rewards=pair) for pair in earned]
+    group = replace(group, completions=(two,) * 4, verdicts=tuple(verdicts))
+    whole, turns = algorithm(), algorithm(turn_advantage=objective.turn_group_mean)
+    assert (has_signal(group, whole), has_signal(group, turns)) == (False, True)
+    known = turn_rewards([group])
+    for algo in (whole, turns):
+        trained = algo.with_advantages(make_batch([group], algo, 0), rewards([group]), turns=known)
+        assert bool(algo.trained_rows(trained).any()) == has_signal(group, algo)
+    shares = [summarize([group], [has_signal(group, algo)]) for algo in (whole, turns)]
+    assert [share["groups/zero_advantage"] for share in shares] == [1.0, 0.0]
+    assert [share["tokens/zero_advantage"] for share in shares] == [1.0, 0.0]
+    alike = replace(group, verdicts=(verdicts[0],) * 4)
+    assert not has_signal(alike, turns)
+    assert has_signal(alike, algorithm(turn_advantage=objective.turn_return)), "without a comparison a reward is enough"
+    single = replace(group, verdicts=tuple(replace(v, turn_rewards=()) for v in verdicts))
+    assert not has_signal(single, turns), "outside environments the rewards count"

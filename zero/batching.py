@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -75,6 +76,14 @@ def turn_rewards(groups: Sequence[Group]) -> tuple[Tensor, Tensor] | None:
     return rewards_PGK, taken_PGK
 
 
+def has_signal(group: Group, algo: Algorithm) -> bool:
+    """Whether the group teaches anything: its rewards differ, or with `turn_advantage` an advantage of a turn is not zero."""
+    turns = turn_rewards([group])
+    if algo.turn_advantage is None or turns is None:
+        return group.rewards_differ
+    return bool((algo.turn_advantage(*turns) != 0).any())
+
+
 def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: tuple[int, ...]) -> Iterator[Batch]:
     """One batch for each optimizer step of a training step: `updates` equal parts of the rows, `epochs` times, each with
     weights of its own.
@@ -93,17 +102,30 @@ def mini_batches(batch: Batch, algo: Algorithm, updates: int, epochs: int, key: 
             yield replace(chosen, weight_NT=algo.weight(chosen.mask_NT))
 
 
-def micro_batches(length_N: Tensor, rows: Tensor, tokens: int) -> list[Tensor]:
-    """Split `rows` into micro-batches of at most `tokens` padded tokens (at least one row each), longest rows first.
+def contexts(batch: Batch) -> list[list[int]]:
+    """For each row where its contexts begin, and after them its end: [0, length] of a row that is one context."""
+    ends = [[length] for length in batch.length_N.tolist()]
+    if batch.fresh_NT is None:
+        return [[0, *end] for end in ends]
+    return [[0, *row.nonzero()[:, 0].tolist(), *end] for row, end in zip(batch.fresh_NT.cpu(), ends, strict=True)]
+
+
+def micro_batches(batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
+    """Split `rows` into micro-batches of at most `tokens` padded tokens (at least one row each), those with the longest
+    contexts first: each context of a row is a row of the forward pass (zero.learner.contexts).
 
     Rows of similar length are together, so there is little padding; the longest come first, so running out of memory
     shows at once.
     """
-    order = rows[torch.sort(length_N[rows], descending=True, stable=True).indices]
-    batches: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        count = max(1, tokens // int(length_N[order[start]]))
-        batches.append(order[start : start + count])
-        start += count
-    return batches
+    bounds_N = contexts(batch)
+    width_N = torch.tensor([max(end - start for start, end in pairwise(bounds)) for bounds in bounds_N])
+    batches: list[list[Tensor]] = []
+    width = count = 0  # of the contexts of the last micro-batch
+    for row in rows[torch.sort(width_N[rows], descending=True, stable=True).indices]:
+        own = len(bounds_N[int(row)]) - 1
+        if not batches or (count + own) * width > tokens:
+            batches.append([])
+            width, count = int(width_N[row]), 0
+        batches[-1].append(row)
+        count += own
+    return [torch.stack(chosen) for chosen in batches]

@@ -280,9 +280,9 @@ _TRAINING = {
 }
 
 
-def summarize(groups: Sequence[Group]) -> Metrics:
-    """The metrics of a training step's completions."""
-    rewards_PG = [[verdict.reward for verdict in group.verdicts] for group in groups]
+def summarize(groups: Sequence[Group], has_signal_P: Sequence[bool] | None = None) -> Metrics:
+    """The metrics of a training step's completions. `has_signal_P`: which groups teach anything; None: those with rewards that
+    differ."""
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
     metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()} | episode_metrics(
@@ -294,7 +294,8 @@ def summarize(groups: Sequence[Group]) -> Metrics:
         metrics |= {f"train/{kind}/accuracy": means["accuracy"], f"length/{kind}/mean": means["length"]}
         if "level_" not in kind:
             metrics[f"reward/{kind}/mean"] = means["reward"]
-    flat_P = [len(set(rewards_G)) == 1 for rewards_G in rewards_PG]
+    signals_P = [group.rewards_differ for group in groups] if has_signal_P is None else has_signal_P
+    flat_P = [not has_signal for has_signal in signals_P]
     tokens_P = [sum(completion.length for completion in group.completions) for group in groups]
     return metrics | {
         "groups/zero_advantage": fmean(flat_P),

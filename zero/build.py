@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from zero.rollout import ModelSpec, RolloutEngine
 from zero.rollout.episodes import EpisodeEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
-from zero.template import AnyTemplate, SourceTemplates
+from zero.template import AnyTemplate, SourceTemplates, joined
 from zero.tracking import provenance
 from zero.tracking.terminal import Progress
 from zero.tracking.trackers import Trackers, open_trackers
@@ -65,11 +66,10 @@ def build(
     model, tokenizer, context = load_model(config["model"])
     weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
-    run_template = environment.listing_tools(template, tokenizer) if environment else template
-    sampling = make_sampling(config["sampling"], config["model"], run_template, tokenizer)
     training = as_key(config["questions"])
-    template = source_templates(template, sets[training], config["model"])
-    template = environment.listing_tools(template, tokenizer) if environment else template
+    asking = partial(asking_template, template, config["model"], environment, tokenizer)
+    sampling = make_sampling(config["sampling"], config["model"], asking(), tokenizer)
+    template = asking(questions=sets[training])
     first_turn = environment.first_turn(sampling) if environment else sampling
     questions = without_overlong_prompts(sets[training], template, tokenizer, first_turn, context)
     curriculum.check(list(questions.sources.values()))
@@ -83,12 +83,11 @@ def build(
     evaluation = config["evaluation"]
     held_out = replace(sampling, temperature=evaluation["temperature"], max_tokens=evaluation["max_tokens"])
     benchmarks = make_benchmarks(
-        config, run_template, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
+        config, asking, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
     )
     grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    asked = [*questions.rows.train, *(row for bench in benchmarks for row in bench.subset())]
-    engine = with_episodes(engine, environment, asked, template, tokenizer, context)
+    engine = with_episodes(engine, environment, questions.rows.train, benchmarks, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
@@ -138,16 +137,16 @@ def build_evaluation(
     answers with its own."""
     device = runtime.prepare(config["threads"])
     model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
-    template = environment.listing_tools(template, tokenizer) if environment else template
+    asking = partial(asking_template, template, config["model"], environment, tokenizer)
+    template = asking()
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = make_benchmarks(
-        config, template, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
+        config, asking, reward, sampling, config["n"], config["seed"], sets, tokenizer, context
     )
     first = benchmarks[0].questions.rows.heldout[0]
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
-    asked = [row for bench in benchmarks for row in bench.subset()]
-    engine = with_episodes(engine, environment, asked, template, tokenizer, context)
+    engine = with_episodes(engine, environment, (), benchmarks, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]
 
@@ -200,6 +199,18 @@ def source_templates(template: AnyTemplate, questions: QuestionSet, model: Confi
     return SourceTemplates(template, own, stops, budgets)
 
 
+def asking_template(
+    template: AnyTemplate,
+    model: Config,
+    environment: EpisodeSettings | None,
+    tokenizer: Any,
+    questions: QuestionSet | None = None,
+) -> AnyTemplate:
+    """The run's template, or that of a set with the templates of its sources, with the environment's tools in their prompts."""
+    template = template if questions is None else source_templates(template, questions, model)
+    return environment.listing_tools(template, tokenizer) if environment else template
+
+
 def first_of_each_template(questions: QuestionSet) -> list[Question]:
     """The first training row, and that of each source with a template of its own."""
     own = [name for name, settings in questions.settings.items() if settings.template]
@@ -216,15 +227,18 @@ def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, devi
 def with_episodes(
     engine: RolloutEngine,
     environment: EpisodeSettings | None,
-    asked: Sequence[Question],
+    training: Sequence[Question],
+    benchmarks: Sequence[Benchmark],
     template: AnyTemplate,
     tokenizer: Any,
     context: int,
 ) -> RolloutEngine:
-    """The engine, or one that plays episodes with it in an environment, which must be able to begin with what is asked."""
+    """The engine, or one that plays episodes with it in an environment, which must be able to begin with all that is asked."""
     if environment is None:
         return engine
-    environment.refuse_others(asked)
+    environment.refuse_others([*training, *(row for bench in benchmarks for row in bench.subset())])
+    for bench in benchmarks:
+        template = joined(template, bench.template, "benchmarks")
     return EpisodeEngine(engine, environment, template, tokenizer, context)
 
 
@@ -302,7 +316,7 @@ def precision_warning(config: Config, device: torch.device) -> str | None:
 
 def make_benchmarks(
     config: Config,
-    template: AnyTemplate,
+    asking: Callable[..., AnyTemplate],
     reward: Any,
     sampling: Sampling,
     n: int,
@@ -318,9 +332,10 @@ def make_benchmarks(
         questions = known[key] if key in known else instantiate(entry)
         if not questions.rows.heldout:
             raise InputError("benchmarks", questions.name, "holds out no question; raise its heldout or choose another")
+        template = asking(questions=questions)
         grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
-        own = source_templates(template, questions, config["model"]) if questions.settings else None
+        own = template if questions.settings else None
         bench = Benchmark(questions, grader, sampling, n, config["benchmarks"]["limit"], seed, own)
-        check_context(bench, own or template, tokenizer, context)
+        check_context(bench, template, tokenizer, context)
         benchmarks.append(bench)
     return benchmarks

@@ -18,7 +18,7 @@ from typing import Any
 
 from zero import checkpoint
 from zero.algorithm import Algorithm
-from zero.batching import make_batch, mini_batches, rewards, turn_rewards
+from zero.batching import has_signal, make_batch, mini_batches, rewards, turn_rewards
 from zero.benchmark import Benchmark, Result, evaluate, macro, rows, summarize
 from zero.critic import Critic
 from zero.distributed import World
@@ -111,7 +111,8 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
     with timer("update"):
         updates = [update(run, mini_batch) for mini_batch in make_mini_batches(run, batch, t)]
     sync(run, t + 1, timer)
-    metrics = summarize(sampled) | run.sampler.metrics() | combine(updates) | staleness(groups, t)
+    metrics = summarize(sampled, [has_signal(group, run.algo) for group in sampled])
+    metrics |= run.sampler.metrics() | combine(updates) | staleness(groups, t)
     metrics |= comparison | timer.metrics()
     return groups, metrics | speeds(metrics, learned=int(batch.length_N.sum()) * run.epochs)
 
@@ -128,12 +129,12 @@ def rollout_and_grade(run: Run, t: int, timer: StageTimer) -> tuple[list[Group],
             graded = run.world.all_gather(run.grader.grade(prompts, completions_PG, run.sampling.max_tokens))
         run.sampler.record(graded, t, r)
         sampled += graded
-        if sum(map(has_signal, sampled)) >= run.prompts:
+        if sum(has_signal(group, run.algo) for group in sampled) >= run.prompts:
             break
     run.sampler.end(t, r + 1)
     if not run.algo.resample_rounds:
         return sampled, sampled
-    return sorted(sampled, key=has_signal, reverse=True)[: run.prompts], sampled
+    return sorted(sampled, key=lambda group: has_signal(group, run.algo), reverse=True)[: run.prompts], sampled
 
 
 def request_next(run: Run, t: int, timer: StageTimer) -> None:
@@ -208,11 +209,6 @@ def update(run: Run, mini_batch: Batch) -> Metrics:
     """One optimizer step of the policy, and of the critic if it learns."""
     metrics = run.learner.update(mini_batch, run.algo)
     return metrics | run.critic.update(mini_batch) if run.critic else metrics
-
-
-def has_signal(group: Group) -> bool:
-    """Whether the group's rewards differ: else its advantages are all zero."""
-    return len({verdict.reward for verdict in group.verdicts}) > 1
 
 
 def train(run: Run, stop: StopSignal) -> list[Result]:

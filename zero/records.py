@@ -220,6 +220,11 @@ class Group:
     completions: tuple[Completion, ...]
     verdicts: tuple[Verdict, ...]
 
+    @property
+    def rewards_differ(self) -> bool:
+        """Whether its siblings have more than one reward."""
+        return len({verdict.reward for verdict in self.verdicts}) > 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

@@ -148,6 +148,20 @@ class SourceTemplates:
 AnyTemplate = Template | ChatTemplate | SourceTemplates
 
 
+def joined(template: AnyTemplate, other: AnyTemplate | None, key: str) -> AnyTemplate:
+    """A template that also knows the sources of another set. InputError on `key` for a source that the two ask differently."""
+    if not isinstance(other, SourceTemplates):
+        return template
+    if not isinstance(template, SourceTemplates):
+        return other
+    for name in template.own.keys() & other.own.keys():
+        one, two = (vars(known.own[name]) | {"extract": None} for known in (template, other))
+        if one != two:
+            remedy = "sources of this name have two templates, and an environment goes on in one; rename one of them"
+            raise InputError(key, name, remedy)
+    return replace(template, own={**template.own, **other.own})
+
+
 def _check_slot(key: str, text: str) -> None:
     if SLOT not in text:
         raise InputError(key, text, f"must hold {SLOT}, where the question goes")

@@ -156,7 +156,6 @@ def test_a_run_is_measured_in_its_environment(tmp_path: Path) -> None:
         (["environment=navigation", "environment.cpu_s=0"], r"environment\.cpu_s=0"),
         (["environment=nowhere"], "environment=nowhere: no such option"),
         ([*NAVIGATION, "algo=ppo", "algo.critic.steps=word"], r"algo\.critic\.steps=word: must be token or turn"),
-        ([*NAVIGATION, "lens=every10"], r"lens\.every=10: compares algorithms on single answers"),
     ],
 )
 def test_impossible_settings_are_one_line(options: list[str], line: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from zero.paths import CONF
 from zero.tracking.glossary import describe
 
 LENS = ["lens.every=2"]
+TURNS = "algo.turn_advantage={_target_: zero.objective.turn_group_mean, _partial_: true}"
 
 
 def without_lens(run_dir: Path) -> list[dict[str, float]]:
@@ -27,8 +28,9 @@ def without_lens(run_dir: Path) -> list[dict[str, float]]:
         ("steps=3", "algo=ppo", "prompts=2"),
         ("steps=2", "algo=grpo", "updates=2", "epochs=2", "algo.beta=0.05", "algo.entropy=0.001"),
         ("steps=2", "algo=sft", "rollout=gold", "group_size=1", "prompts=8"),
+        ("steps=2", "environment=navigation", "environment.turn_tokens=8", "sampling.max_tokens=24", TURNS),
     ],
-    ids=lambda options: "-".join(options),
+    ids=lambda options: options[1],
 )
 def test_a_run_with_the_lens_is_the_same_run(options: tuple[str, ...], tmp_path: Path) -> None:
     train_here(tmp_path / "plain", *options)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.learner.test_torch import learner_of
 from tests.test_turns import algorithm, episodes
-from zero.batching import make_batch
-from zero.learner.contexts import by_context
+from zero.batching import make_batch, micro_batches, rewards
+from zero.learner.contexts import by_context, context_rows
 from zero.learner.policy import Policy, prepared
 from zero.records import Batch
 
@@ -47,6 +48,48 @@ def test_each_context_is_scored_alone(tiny_folder: Path, batch: Batch) -> None:
     total.backward()
     for ours, plain in zip(gradient, (p.grad for p in model.parameters() if p.grad is not None), strict=True):
         torch.testing.assert_close(ours, plain, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [60, 120])
+def test_a_micro_batch_forwards_no_more_tokens_than_it_may(tokens: int, batch: Batch) -> None:
+    """Counted as rows of contexts, padded to the longest: an episode of many contexts is many rows."""
+    parts = micro_batches(batch, torch.arange(len(batch.length_N)), tokens)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(batch.length_N)))
+    forwarded = [context_rows(batch.rows(rows))[0].numel() for rows in parts]
+    assert all(size <= tokens for size, rows in zip(forwarded, parts, strict=True) if len(rows) > 1)
+    assert max(forwarded) > tokens / 2 and len(parts) > 1, "nor far fewer"
+    widths = [context_rows(batch.rows(rows))[0].shape[1] for rows in parts]
+    assert widths == sorted(widths, reverse=True), "the longest first"
+
+
+def test_the_cut_into_micro_batches_changes_no_result(tiny_folder: Path) -> None:
+    """Of the learner and of the lens' probe, with the padded forward pass and with the packed one."""
+    groups = episodes(4)
+    algo = algorithm()
+    batch = algo.with_advantages(make_batch(groups, algo, 7), rewards(groups))
+    whole, cut = (learner_of(tiny_folder, micro_tokens) for micro_tokens in (10_000, 60))
+    torch.testing.assert_close(cut.logprobs(batch), whole.logprobs(batch), atol=2e-5, rtol=1e-4)
+    slopes = batch.mask_NT[None] * torch.tensor([1.0, -0.5])[:, None, None]
+    probed = [
+        learner.probe(batch, lambda rows, logp, h: (slopes[:, rows, : logp.shape[1]], None), 2, entropy=False)
+        for learner in (whole, cut)
+    ]
+    torch.testing.assert_close(probed[0].gradient_AHH, probed[1].gradient_AHH, atol=1e-4, rtol=1e-4)
+    metrics = [learner.update(batch, algo) for learner in (whole, cut)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-6)
+
+
+def test_the_probe_sees_each_context_alone(tiny_folder: Path) -> None:
+    """As if every context were a response of its own."""
+    batch = make_batch(episodes(4), algorithm(), 7)
+    learner = learner_of(tiny_folder)
+    ids_RL, mask_RL = context_rows(batch)
+    length_R = (ids_RL != 0).sum(dim=1)
+    alone = Batch(ids_RL, mask_RL, mask_RL, length_R)
+    ones = lambda rows, logp, h: ((logp != 0).float()[None], None)  # noqa: E731
+    together, apart = (learner.probe(each, ones, 1, entropy=False) for each in (batch, alone))
+    torch.testing.assert_close(together.gradient_AHH, apart.gradient_AHH, atol=1e-4, rtol=1e-4)
+    assert float(together.push_AN.sum()) == float(apart.push_AN.sum()) == float(batch.mask_NT.sum())
 
 
 def test_without_fresh_contexts_nothing_changes(batch: Batch) -> None:

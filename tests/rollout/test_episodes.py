@@ -259,6 +259,23 @@ def test_the_rest_of_an_episode_after_a_prefix(tokenizer: Any) -> None:
     assert after.turns[2].end == len(before.ids) + len(after.ids)
 
 
+def test_a_turn_that_is_continued_has_what_its_beginning_has_left(tokenizer: Any) -> None:
+    """Of `turn_tokens`; a turn that begins has all of them."""
+    whole = episode(engine(tokenizer, "go", "go on and on", "stop", turn_tokens=5))
+    start, turn = prompt(tokenizer), whole.turns[1]
+    for begun in (0, 2):
+        cut = turn.start + begun
+        unfinished = replace(turn, text="", end=cut)
+        before = Completion(whole.ids[:cut], (), "", False, whole.action_mask[:cut], (whole.turns[0], unfinished))
+        asked = replace(start, ids=start.ids + before.ids, key=(VALUE, 7, 0, 0, 0, cut), prefix=before, max_tokens=99)
+        made = engine(tokenizer, inner=Script(tokenizer, lambda sample, turn: "go on and on and on"), turn_tokens=5)
+        [[after]] = made.generate([asked], 1, Sampling(200, stop_ids=(EOS,)))
+        spans = [turn.end - turn.start for turn in after.turns[1:]]
+        assert spans == [5] * len(spans) and after.turns[1].start == turn.start
+        assert after.ids[: 5 - begun] == tuple(tokenizer.encode("go on and on and on"))[: 5 - begun]
+        assert sum(after.action_mask) == sum(spans) - begun and len(after.logprobs) == len(after.ids)
+
+
 def test_a_completion_comes_back_from_a_checkpoint_as_it_was(tokenizer: Any) -> None:
     """Samples drawn a step ahead are part of it."""
     got = episode(engine(tokenizer, "go", "stop", spec=counter(fresh=True)))

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from transformers import AutoConfig, AutoTokenizer
 
 from tests.conftest import BASE, ROOT
 from zero import run_folder
-from zero.config.check import check, instantiate
+from zero.config.check import check, instantiate, without_facts
 from zero.rollout import ModelSpec
+from zero.rollout.episodes import EpisodeEngine
 from zero.tracking import provenance
 
 
@@ -58,6 +60,18 @@ def test_a_frozen_copy_knows_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert before == provenance.digest(tmp_path) and len(before) == 16
     (tmp_path / "zero" / "a.py").write_text("a = 2")
     assert provenance.code_digest() != before
+
+
+def test_the_engine_that_samples_is_recorded_however_many_are_around_it(tokenizer: Any) -> None:
+    settings = check("train", ["rollout=gold", "algo=sft", "environment=guess_number"])
+    spec = ModelSpec(AutoConfig.from_pretrained(BASE), tokenizer, 64, torch.float32, torch.device("cpu"))
+    gold = instantiate(without_facts(settings["rollout"]))(spec)
+    environment, template = (instantiate(settings[key]) for key in ("environment", "template"))
+    line = provenance.start({}, "cpu", 1)
+    assert provenance.on_engine(line, EpisodeEngine(gold, environment, template, tokenizer, 64)).startswith(
+        "engine   NativeEngine in float32"
+    )
+    assert line["engine"] == "NativeEngine"
 
 
 def test_the_meaning_of_auto_is_recorded_and_another_engine_later_is_named(

@@ -135,9 +135,6 @@ def check_together(config: Mapping[str, Any]) -> None:
             remedy = "this algorithm resamples after grading, so no step ahead; algo.resample_rounds=0, or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
         limits.check_turn_credit(config)
-        if config["lens"]["every"] and config["environment"]["make"]:
-            remedy = "compares algorithms on single answers, not on the turns of an environment; lens=none"
-            raise InputError("lens.every", config["lens"]["every"], remedy)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")
         for key, off in (("top_p", 1.0), ("top_k", 0)):

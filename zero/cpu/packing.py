@@ -42,7 +42,7 @@ def split_rows(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Ten
     """`rows` split into micro-batches of at most `tokens` tokens: distinct ones if the model packs, else padded ones."""
     if packs:
         return packed_micro_batches(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
-    return micro_batches(batch.length_N, rows, tokens)
+    return micro_batches(batch, rows, tokens)
 
 
 def by_prompt(ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:

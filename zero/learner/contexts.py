@@ -4,10 +4,12 @@ several rows of a forward pass, none of which sees another."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from zero.batching import contexts
 from zero.records import Batch
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # ids, mask [R, L] -> numbers of the tokens, each [R, L]
@@ -15,23 +17,29 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # ids, mask [R, L] -> 
 
 def by_context(forward: Forward, batch: Batch) -> tuple[Tensor, ...]:
     """`forward` of a batch, each context a row of its own: numbers of the tokens, each [N, T], with gradient."""
-    if batch.fresh_NT is None or not batch.fresh_NT.any():
+    if not _several(batch):
         return forward(batch.ids_NT, batch.mask_NT)
-    place_NT, contexts, width = _places(batch)
-    outputs = forward(*(_spread(x_NT, place_NT, contexts, width) for x_NT in (batch.ids_NT, batch.mask_NT)))
+    place_NT, rows, width = _places(batch)
+    outputs = forward(_spread(batch.ids_NT, place_NT, rows, width), _spread(batch.mask_NT, place_NT, rows, width))
     return tuple(_collected(x_RL, place_NT) for x_RL in outputs)
+
+
+def context_rows(batch: Batch) -> tuple[Tensor, Tensor]:
+    """ids and mask with each context as a row of its own, each [R, L]; the tokens of the mask keep their order."""
+    if not _several(batch):
+        return batch.ids_NT, batch.mask_NT
+    place_NT, rows, width = _places(batch)
+    return _spread(batch.ids_NT, place_NT, rows, width), _spread(batch.mask_NT, place_NT, rows, width)
+
+
+def _several(batch: Batch) -> bool:
+    """Whether any row has more than one context."""
+    return batch.fresh_NT is not None and bool(batch.fresh_NT.any())
 
 
 def _places(batch: Batch) -> tuple[Tensor, int, int]:
     """(place_NT, R, L): where in R x L flattened numbers each token goes, -1 for padding."""
-    assert batch.fresh_NT is not None
-    length_N = batch.length_N.tolist()
-    starts_N = [[0, *row.nonzero()[:, 0].tolist()] for row in batch.fresh_NT.cpu()]
-    spans = [
-        (n, start, end)
-        for n, starts in enumerate(starts_N)
-        for start, end in zip(starts, [*starts[1:], length_N[n]], strict=True)
-    ]
+    spans = [(n, start, end) for n, bounds in enumerate(contexts(batch)) for start, end in pairwise(bounds)]
     width = max(end - start for _, start, end in spans)
     place_NT = torch.full(batch.ids_NT.shape, -1)
     for r, (n, start, end) in enumerate(spans):

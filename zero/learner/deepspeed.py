@@ -145,7 +145,7 @@ class DeepSpeedLearner:
         """This rank's micro-batches of the chosen rows (None: an empty one), and the chunks of the head for each. Every rank has
         as many, since each pass through the model and its head is collective."""
         shards = [World(rank, self.world.size).balanced_rows(batch.length_N) for rank in range(self.world.size)]
-        by_rank = [micro_batches(batch.length_N, shard[chosen_N[shard]], self.micro_tokens) for shard in shards]
+        by_rank = [micro_batches(batch, shard[chosen_N[shard]], self.micro_tokens) for shard in shards]
         tokens_N = batch.mask_NT.sum(dim=1)
         passes = list(zip_longest(*by_rank))
         largest = [max(int(tokens_N[rows].sum()) for rows in one_pass if rows is not None) for one_pass in passes]

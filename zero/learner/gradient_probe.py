@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from zero.batching import micro_batches
 from zero.distributed import World
+from zero.learner.contexts import context_rows
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
 
@@ -60,13 +61,14 @@ def probe(
     width = model.get_output_embeddings().weight.shape[-1]
     gradient_AHH = torch.zeros(algorithms, width, width, device=device)
     push_AN = torch.zeros(algorithms, len(batch.length_N), device=device)
-    for rows in micro_batches(batch.length_N, world.balanced_rows(batch.length_N), micro_tokens):
+    for rows in micro_batches(batch, world.balanced_rows(batch.length_N), micro_tokens):
         micro_batch = batch.rows(rows).to(device)
         chosen = micro_batch.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             with torch.no_grad():
-                body = model.base_model(input_ids=micro_batch.ids_NT[:, :-1], use_cache=False)
-                hidden = body.last_hidden_state[chosen]
+                ids_RL, mask_RL = context_rows(micro_batch)
+                body = model.base_model(input_ids=ids_RL[:, :-1], use_cache=False)
+                hidden = body.last_hidden_state[mask_RL[:, 1:].bool()]
             with torch.enable_grad():
                 hidden.requires_grad_()
                 logits = model.get_output_embeddings()(hidden)

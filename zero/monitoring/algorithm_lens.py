@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zero.algorithm import Algorithm
-from zero.batching import make_batch, rewards
+from zero.batching import make_batch, rewards, turn_rewards
 from zero.errors import InputError
 from zero.learner.gradient_probe import Probed
 from zero.records import Batch, Group, Metrics
@@ -89,7 +89,8 @@ def _views_of_others(lens: AlgorithmLens, run_batch: Batch, groups: Sequence[Gro
         batch = batches[algo.mask_truncated]
         if batch.reference_NT is None or (algo.needs_old and batch.old_NT is None):
             algo = replace(algo, beta=0.0)
-        batch = algo.with_advantages(replace(batch, weight_NT=algo.weight(batch.mask_NT)), rewards(groups))
+        weighted = replace(batch, weight_NT=algo.weight(batch.mask_NT))
+        batch = algo.with_advantages(weighted, rewards(groups), turns=turn_rewards(groups))
         views[name] = algo, replace(batch, old_NT=None)  # at the policy that sampled
     return views
 

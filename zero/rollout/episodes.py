@@ -129,6 +129,8 @@ class EpisodeEngine:
             start = before.turns[-1].start if before.turns else 0
             episode.offset, episode.unfinished = len(before.ids), before.ids[start:]
             episode.earlier = before.turns[:-1]
+            if self.settings.turn_tokens:  # the turn has what its beginning has left
+                first = self._cut(first, self.settings.turn_tokens - len(episode.unfinished))
         self._extend(episode, first, sampling, start=episode.offset - len(episode.unfinished))
         if prompt.prefix is not None and prompt.prefix.turns:
             episode.turns[0] = replace(episode.turns[0], fresh=prompt.prefix.turns[-1].fresh)

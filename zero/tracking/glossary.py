@@ -63,7 +63,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "turn/K/positive": ("share", "of the episodes' turns K, those that earned more than 0"),
     "turn/K/length": ("tokens", "mean length of the episodes' turn K"),
     "reflection/share": ("share", "responses that contain a self-reflection, such as 'wait' or 'let me check'"),
-    "groups/zero_advantage": ("share", "groups whose rewards are all equal, so that they teach nothing"),
+    "groups/zero_advantage": (
+        "share",
+        "groups whose rewards are all equal, with `algo.turn_advantage` also those of their turns: they teach nothing",
+    ),
     "tokens/zero_advantage": ("share", "response tokens in such groups: spent without a gradient"),
     "curriculum/drawn/POOL": (
         "share",

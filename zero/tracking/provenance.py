@@ -63,7 +63,10 @@ def start(choices: Mapping[str, str], device: str, ranks: int) -> Start:
 def on_engine(line: Start, engine: Any, learner: str | None = None) -> str:
     """Add what settings may leave to the machine: the engine (rollout=auto), its precision and the learner's (auto). Returns
     the same in words."""
-    name, precision = type(getattr(engine, "engine", engine)).__name__, str(engine.dtype).removeprefix("torch.")
+    sampler = engine
+    while hasattr(sampler, "engine"):  # one that plays episodes, or reads solutions, is around another
+        sampler = sampler.engine
+    name, precision = type(sampler).__name__, str(engine.dtype).removeprefix("torch.")
     line |= {"engine": name, "engine_precision": precision} | ({"precision": learner} if learner else {})
     words = f"engine   {name} in {precision}, on {line['device']}"
     return f"{words}; the learner in {learner}" if learner else words
