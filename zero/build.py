@@ -19,8 +19,10 @@ from zero.context import check_context, without_overlong_prompts
 from zero.distributed import World
 from zero.environments.settings import EpisodeSettings
 from zero.errors import InputError
+from zero.flops import FlopCounter
 from zero.grading import Grader, Reward
 from zero.learner import LearnerSetup
+from zero.learner.trainable import matrix_parameters
 from zero.loop import Run
 from zero.models.load import configured_ends, load_model
 from zero.models.vocabulary import vocabulary_size
@@ -89,6 +91,7 @@ def build(
     engine = make_engine(config["rollout"], model, tokenizer, context, device)
     engine = with_episodes(engine, environment, questions.rows.train, benchmarks, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
+    flops = FlopCounter(matrix_parameters(model), frozen=bool(config["learner"].get("lora")))
     critic = make_critic(  # before the learner, which may change the model it is given
         config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
     )
@@ -109,6 +112,7 @@ def build(
         engine=engine,
         learner=learner,
         critic=critic,
+        flops=flops,
         lens=make_lens(config, start["choices"].get("algo", ""), learner, tokenizer),
         sync_check=make_sync_check(config, device),
         weights_fingerprint=weights,

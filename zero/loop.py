@@ -25,6 +25,7 @@ from zero.distributed import World
 from zero.errors import InputError, Preempted
 from zero.failures import check_finite
 from zero.files import write_atomically
+from zero.flops import FlopCounter
 from zero.grading import Grader
 from zero.learner import Learner
 from zero.monitoring.algorithm_lens import AlgorithmLens, compare
@@ -58,6 +59,7 @@ class Run:
     engine: RolloutEngine
     learner: Learner
     critic: Critic | None
+    flops: FlopCounter  # what a step costs
     lens: AlgorithmLens | None  # compares the run's algorithm with others
     sync_check: SyncCheck  # compares engine and learner
     prefetch: Prefetch  # completions of the next step, sampled ahead
@@ -109,11 +111,12 @@ def step(run: Run, t: int) -> tuple[list[Group], Metrics]:
         batch = score_batch(run, groups)
     comparison = compare_algorithms(run, t, batch, groups, timer)
     with timer("update"):
-        updates = [update(run, mini_batch) for mini_batch in make_mini_batches(run, batch, t)]
+        batches = make_mini_batches(run, batch, t)
+        updates = [update(run, mini_batch) for mini_batch in batches]
     sync(run, t + 1, timer)
     metrics = summarize(sampled, [has_signal(group, run.algo) for group in sampled])
     metrics |= run.sampler.metrics() | combine(updates) | staleness(groups, t)
-    metrics |= comparison | timer.metrics()
+    metrics |= run.flops.metrics(sampled, batch, batches, run.algo, run.critic) | comparison | timer.metrics()
     return groups, metrics | speeds(metrics, learned=int(batch.length_N.sum()) * run.epochs)
 
 

@@ -17,6 +17,9 @@ class Critic(Protocol):
     A critic gets what its constructor names of: model (the initial policy), tokenizer, engine (samples from the current
     policy), grader, sampling, total_updates, seed, autocast, device, world. See `make_critic` in zero/build.py."""
 
+    parameters: int  # in the matrix products of a model of its own, for zero.flops; 0: it has none
+    tokens: int  # that the policy has sampled or read for the last `values`, on all ranks
+
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         """(value_NT, step_start_NT) of a training step's responses. step_start_NT (bool) marks the first token of each step of a
         response, value_NT is the value of the state before that token, undefined elsewhere. Called before the first update."""

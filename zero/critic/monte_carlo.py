@@ -45,7 +45,8 @@ class MonteCarloCritic:
         self.tokenizer, self.engine, self.grader, self.sampling, self.world = tokenizer, engine, grader, sampling, world
         self.samples, self.every, self.separator = samples, every, separator
         self.ends_step: dict[int, bool] = {}  # token -> whether a step may end with it
-        self.tokens = 0  # sampled for the last call of `values`
+        self.parameters, self.tokens = 0, 0
+        self.sampled = 0  # tokens of the policy for the last call of `values`, on all ranks: without those that it read
 
     def values(self, groups: Sequence[Group], batch: Batch) -> tuple[Tensor, Tensor]:
         starts = {
@@ -57,7 +58,8 @@ class MonteCarloCritic:
         world = self.world
         depths = sorted({b for _, _, b in states})
         of_ranks = world.all_gather([self._state_values(groups, world.shard(sorted(states)), depths)])
-        value_of = {state: value for of_rank in of_ranks for state, value in of_rank.items()}
+        value_of = {state: value for values, _, _ in of_ranks for state, value in values.items()}
+        self.sampled, self.tokens = (sum(counts) for counts in zip(*(counts for _, *counts in of_ranks), strict=True))
         value_NT, step_start_NT = torch.zeros_like(batch.mask_NT), torch.zeros(batch.mask_NT.shape, dtype=torch.bool)
         for n, ((p, g), bs) in enumerate(starts.items()):
             for b in bs:
@@ -85,17 +87,18 @@ class MonteCarloCritic:
 
     def _state_values(
         self, groups: Sequence[Group], states: Sequence[State], depths: Sequence[int]
-    ) -> dict[State, float]:
-        """Mean reward from each state on. States of equal depth have the same token budget and are sampled together. Every rank
-        calls its engine at every depth, for engines that span ranks."""
+    ) -> tuple[dict[State, float], int, int]:
+        """(mean reward from each state on, tokens sampled for it, tokens sampled or read). States of equal depth have the same
+        token budget and are sampled together. Every rank calls its engine at every depth, for engines that span ranks."""
         engine, sampling, values = self.engine, self.sampling, dict[State, float]()
-        self.tokens = 0
+        tokens_sampled = tokens_read = 0
         for depth in depths:
             at_depth = [state for state in states if state[2] == depth]
             prompts = [self._prompt(groups[p], g, b) for p, g, b in at_depth]
             with engine.awake():
                 sampled = engine.generate(prompts, self.samples, sampling)
-            self.tokens += sum(c.length for c_K in sampled for c in c_K)
+            tokens_sampled += sum(c.length for c_K in sampled for c in c_K)
+            tokens_read += sum(len(p.ids) for p in prompts) + sum(len(c.ids) - c.length for c_K in sampled for c in c_K)
             whole = [[self._joined(p.prefix, c) for c in c_K] for p, c_K in zip(prompts, sampled, strict=True)]
             group_prompts = [groups[p].prompt for p, _, _ in at_depth]
             graded = self.grader.grade(group_prompts, whole, sampling.max_tokens)
@@ -104,7 +107,7 @@ class MonteCarloCritic:
                     len(prompt.prefix.turns[:-1]) if prompt.prefix else 0
                 )  # turns whose rewards are no part of the value
                 values[state] = fmean(v.reward - sum(v.turn_rewards[:over]) for v in group.verdicts)
-        return values
+        return values, tokens_sampled, tokens_sampled + tokens_read
 
     def _prompt(self, group: Group, g: int, b: int) -> Prompt:
         """The prompt continued by the first b tokens of response g, with random numbers of its own."""
@@ -128,8 +131,7 @@ class MonteCarloCritic:
 
     def update(self, batch: Batch) -> Metrics:
         """Learns nothing; reports the tokens sampled for the values."""
-        by_rank = self.world.gather_dicts({"tokens": float(self.tokens)})
-        return {"critic/tokens": sum(counts["tokens"] for counts in by_rank)}
+        return {"critic/tokens": float(self.sampled)}
 
     def save(self, path: Path) -> None:
         """There is no state."""

@@ -21,7 +21,7 @@ from zero.distributed import World
 from zero.errors import InputError
 from zero.learner.contexts import by_context
 from zero.learner.optimizer import Optimizer
-from zero.learner.trainable import TrainableModule, update_metrics
+from zero.learner.trainable import TrainableModule, matrix_parameters, update_metrics
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
 
@@ -56,6 +56,7 @@ class ValueModel:
             self.head.weight.copy_(torch.empty(1, width).normal_(0.0, 1 / (width + 1), generator=generator))
             self.head.bias.zero_()
         module = torch.nn.ModuleDict({"body": self.body, "head": self.head})
+        self.parameters, self.tokens = matrix_parameters(module), 0
         self.trained = TrainableModule(module, optimizer, total_updates, world, setting="algo.critic.optimizer")
 
     @torch.no_grad()

@@ -64,6 +64,15 @@ def rounded_at_use(module: torch.nn.Module) -> set[torch.nn.Parameter]:
     return linear - others
 
 
+def matrix_parameters(module: torch.nn.Module) -> int:
+    """The number of parameters in matrix products: not those of norms and biases, nor an embedding that is no output head too."""
+    matrices: dict[int, int] = {}
+    for each in module.modules():
+        if not isinstance(each, torch.nn.Embedding):
+            matrices |= {id(p): p.numel() for p in each.parameters(recurse=False) if p.ndim > 1}
+    return sum(matrices.values())
+
+
 class TrainableModule:
     """The trainable parameters of a module and their optimizers. Every rank of `world` holds all of them.
 

@@ -138,8 +138,24 @@ GLOSSARY: dict[str, tuple[str, str]] = {
         "ratio",
         "what a unit of reward difference weighs for ALGO in groups at least 3/4 right or wrong over others; 1: no bias",
     ),
-    "tokens/generated": ("tokens", "response tokens sampled in the step"),
+    "tokens/generated": ("tokens", "response tokens of the step: sampled, or with rollout=gold the solutions'"),
     "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
+    "cost/flops": (
+        "FLOPs",
+        "floating-point operations of the step's sampling and training, 2 N a token forward and 4 N backward with N parameters in "
+        "matrix products; without evaluation, and without attention's quadratic term, under 10 % up to 3,000 tokens; what "
+        "counts and what does not: zero/flops.py",
+    ),
+    "cost/tokens_trained": (
+        "tokens",
+        "tokens that the step's updates learned from, prompts and the environment's included, once in each epoch: 6 N of "
+        "cost/flops each, 4 N with LoRA; not those of responses without a gradient",
+    ),
+    "cost/tokens_sampled": (
+        "tokens",
+        "tokens that were sampled, or read to sample: groups that dynamic sampling threw away and a critic's samples too, a prompt "
+        "once for its group; 2 N of cost/flops each; 0 with rollout=gold",
+    ),
     "eval/NAME/accuracy": ("share", "benchmark NAME: strict accuracy, mean over n answers to each question: avg@n"),
     "eval/NAME/accuracy_low": ("share", "lower end of its 95 % interval over questions (Wilson)"),
     "eval/NAME/accuracy_high": ("share", "upper end of its 95 % interval over questions (Wilson)"),
