@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.engines.contract import CHECKS, CONTEXT, KINDS, Subject, model_of
+from tests.engines.episodes import EPISODES
 from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 
@@ -26,4 +27,9 @@ def subject(request: pytest.FixtureRequest, tokenizer: Any) -> Subject:
 def test_the_native_engine(subject: Subject, check: Callable[[Subject], None]) -> None:
     if subject.model.config.vocab_size == subject.vocabulary and "beyond" in check.__name__:
         pytest.skip("no padding rows")
+    check(subject)
+
+
+@pytest.mark.parametrize("check", EPISODES, ids=lambda check: check.__name__)
+def test_episodes(subject: Subject, check: Callable[[Subject], None]) -> None:
     check(subject)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.engines.contract import CHECKS, CONTEXT, TEXTS, Subject, differences, model_of, prompts_of, shaken
+from tests.engines.episodes import EPISODES, playing, questions
 from zero.config.check import check
 from zero.errors import InputError
 from zero.records import Sampling
@@ -100,12 +101,18 @@ def engine_of(served: Served, tokenizer: Any, transport: str, **settings: Any) -
 # First, while the server has the weights that it was started with
 
 
-def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Served, tokenizer: Any) -> None:
-    """Greedy: the same tokens. Sampled: the share of answers that end and their lengths."""
+def openai_and_native(served: Served, tokenizer: Any) -> tuple[OpenAIEngine, NativeEngine]:
     settings = dict(model=None, key_env="NO_SUCH_KEY", timeout=60.0, retries=1, concurrency=16, seed=True, extra={})
     remote = OpenAIEngine(spec_of(served, tokenizer), served.url + "/v1", **settings)  # type: ignore[arg-type]
     native = NativeEngine(spec_of(served, tokenizer), 64)
-    native.sync(served.model.named_parameters(), 0)
+    for engine in (remote, native):
+        engine.sync(served.model.named_parameters(), 0)
+    return remote, native
+
+
+def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Served, tokenizer: Any) -> None:
+    """Greedy: the same tokens. Sampled: the share of answers that end and their lengths."""
+    remote, native = openai_and_native(served, tokenizer)
     prompts = prompts_of(tokenizer, [f"{text} {i}" for i in range(8) for text in TEXTS])
     for sampling in (Sampling(40, 0.0, stop_ids=(0,)), Sampling(40, 0.0, stop=("is", "12"), stop_ids=(0,))):
         theirs, ours = (list(chain(*engine.generate(prompts, 1, sampling))) for engine in (remote, native))
@@ -118,6 +125,26 @@ def test_a_server_of_openais_api_answers_as_the_native_engine_does(served: Serve
         assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / len(a)).sqrt()
     # the same seed gives the same sample
     assert remote.generate(prompts[:2], 6, sampling) == [theirs[:6], theirs[6:12]]
+
+
+def test_episodes_over_openais_api_are_the_native_ones(served: Served, tokenizer: Any) -> None:
+    """Greedy, with turns that their budget cuts: the same tokens, turns and endings."""
+    sampling, prompts = Sampling(40, 0.0, stop_ids=(0,)), questions(tokenizer)
+    for fresh in (False, True):
+        theirs, ours = (
+            list(
+                chain(
+                    *playing(Subject(engine, served.model, tokenizer), world={"fresh": fresh}).generate(
+                        prompts, 1, sampling
+                    )
+                )
+            )
+            for engine in openai_and_native(served, tokenizer)
+        )
+        assert [replace(c, logprobs=()) for c in ours] == theirs
+        assert any(turn.end - turn.start == 12 for c in ours for turn in c.turns[:-1]), (
+            "one that was cut, and gone on from"
+        )
 
 
 def test_evaluation_over_openais_api_gives_the_native_accuracy(served: Served, tmp_path: Path) -> None:
@@ -151,6 +178,11 @@ def subject(request: pytest.FixtureRequest, served: Served, tokenizer: Any) -> S
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_contract(subject: Subject, check: Callable[[Subject], None]) -> None:
+    check(subject)
+
+
+@pytest.mark.parametrize("check", EPISODES, ids=lambda check: check.__name__)
+def test_episodes(subject: Subject, check: Callable[[Subject], None]) -> None:
     check(subject)
 
 

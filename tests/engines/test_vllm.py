@@ -32,6 +32,7 @@ from tests.engines.contract import (
     random_states,
     shaken,
 )
+from tests.engines.episodes import EPISODES
 from zero.errors import InputError
 from zero.records import Sampling
 from zero.rollout import ModelSpec
@@ -66,6 +67,11 @@ def subject(request: pytest.FixtureRequest, tokenizer: Any) -> Subject:
 def test_the_contract(subject: Subject, check: Callable[[Subject], None]) -> None:
     if subject.model.config.vocab_size == subject.vocabulary and "beyond" in check.__name__:
         pytest.skip("no padding rows")
+    check(subject)
+
+
+@pytest.mark.parametrize("check", EPISODES, ids=lambda check: check.__name__)
+def test_episodes(subject: Subject, check: Callable[[Subject], None]) -> None:
     check(subject)
 
 

@@ -118,6 +118,25 @@ def test_log_probabilities_of_the_shipped_model(tokenizer: Any) -> None:
             assert completion.text == tokenizer.decode(spoken)
 
 
+def test_rows_with_budgets_of_their_own_share_a_batch(tokenizer: Any, compiles: bool) -> None:
+    """One prefill for all; each ends at its budget, or at the context, with what it samples alone."""
+    engine = engine_of(load(BASE), tokenizer)
+    long = prompts_of(tokenizer, [*TEXTS, "2 + 2 = " * 29])
+    prompts = [replace(prompt, max_tokens=budget) for prompt, budget in zip(long, (5, 20, 13, 9, 40), strict=True)]
+    room = 256 - len(long[-1].ids)
+    assert 13 < room < 30, "the context cuts the last one"
+    alone = [engine.generate([prompt], 3, Sampling(30, stop_ids=(0,)))[0] for prompt in prompts]
+    prefills: list[int] = []
+    prefill = engine.decoder.prefill
+    engine.decoder.prefill = lambda *a, **k: prefills.append(1) or prefill(*a, **k)  # type: ignore[func-returns-value, method-assign]
+    groups = engine.generate(prompts, 3, Sampling(30, stop_ids=(0,)))
+    assert len(prefills) == 1
+    for group, group_alone, budget in zip(groups, alone, (5, 20, 13, 9, room), strict=True):
+        assert [(c.ids, c.finished) for c in group] == [(c.ids, c.finished) for c in group_alone]
+        assert all(c.finished or len(c.ids) == budget for c in group)
+        assert not compiles or group == group_alone, "to the bit: a row does not depend on the others"
+
+
 def in_panels(logits: torch.Tensor) -> torch.Tensor:
     """The same logits in a decoder's layout: rows in whole panels, padded with arbitrary numbers."""
     width = -(-logits.shape[1] // 64) * 64

@@ -98,7 +98,8 @@ class EpisodeEngine:
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """n episodes for each prompt; for a prompt with a prefix the rest of the episode, with all its turns."""
-        first_PG = self.engine.generate(prompts, n, self._with_budget(sampling, sampling.max_tokens))
+        first_turn = replace(sampling, max_tokens=self._turn_budget(sampling.max_tokens))
+        first_PG = self.engine.generate(prompts, n, first_turn)
         episodes = [
             self._begin(prompt, g, completion, sampling)
             for prompt, completions in zip(prompts, first_PG, strict=True)
@@ -110,14 +111,12 @@ class EpisodeEngine:
                 self._receive(episode, reply)
             if number == self.settings.turns:
                 break
-            asked = [(episode, self._request(episode)) for episode in playing if episode.ending is None]
+            asked = [(episode, self._request(episode, sampling)) for episode in playing if episode.ending is None]
             asked = [(episode, request) for episode, request in asked if self._has_room(episode, request, sampling)]
-            requests = [request for _, request in asked]
-            budgets = [self._budget(episode, sampling) for episode, _ in asked]
             # Also without a request: the engine may span ranks that have some
-            sampled = self.engine.generate(requests, 1, replace(sampling, max_tokens=max(budgets, default=1)))
-            for (episode, request), budget, [completion] in zip(asked, budgets, sampled, strict=True):
-                self._add(episode, request, self._cut(completion, budget), sampling)
+            sampled = self.engine.generate([request for _, request in asked], 1, sampling)
+            for (episode, request), [completion] in zip(asked, sampled, strict=True):
+                self._add(episode, request, completion, sampling)
         completions = [self._completion(episode, sampling) for episode in episodes]
         return [completions[p * n : (p + 1) * n] for p in range(len(prompts))]
 
@@ -180,9 +179,7 @@ class EpisodeEngine:
         episode.observation = seen if isinstance(seen, Observation) else Observation(seen)
         if step.done:
             episode.ending = Ending.DONE
-        elif (
-            not episode.known and not episode.finished
-        ):  # a reference turn that was cut: the next one does not follow it
+        elif episode.version < 0 and not episode.finished:  # the next reference turn does not follow one that was cut
             episode.ending = Ending.TOKENS
         elif episode.number >= self.settings.turns:
             episode.ending = Ending.TURNS
@@ -195,10 +192,11 @@ class EpisodeEngine:
             episode.ending = Ending.CONTEXT
         return episode.ending is None
 
-    def _request(self, episode: _Episode) -> Prompt:
-        """The prompt of the next turn."""
+    def _request(self, episode: _Episode, sampling: Sampling) -> Prompt:
+        """The prompt of the next turn, with what that turn may say."""
         observation, prompt = episode.observation, episode.prompt
         assert observation is not None
+        budget = self._turn_budget(self._left(episode, sampling))
         key = (*prompt.key, episode.sample, episode.number)
         question = prompt.question
         solutions = question.meta.get("solution_turns") or ()
@@ -207,11 +205,11 @@ class EpisodeEngine:
             question = replace(question, solution=solution, more=())
         if observation.fresh:
             new = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key)
-            return replace(new, question=question, key=key, max_tokens=prompt.max_tokens, stop=prompt.stop)
+            return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop)
         pieces = self._observed(episode, observation.text)
         ids = (*episode.context, *encode_pieces(pieces, self.tokenizer))
         text = episode.text + "".join(piece for piece, _ in pieces)
-        return replace(prompt, question=question, text=text, ids=ids, key=key, prefix=None)
+        return replace(prompt, question=question, text=text, ids=ids, key=key, max_tokens=budget, prefix=None)
 
     def _observed(self, episode: _Episode, text: str) -> list[tuple[str, bool]]:
         """An observation that goes on from what was said, in pieces."""
@@ -275,22 +273,9 @@ class EpisodeEngine:
         """Tokens that the policy may still say."""
         return episode.prompt.sampling(sampling).max_tokens - episode.spoken
 
-    def _budget(self, episode: _Episode, sampling: Sampling) -> int:
-        """Tokens of the next turn, at most."""
-        return self._with_budget(sampling, self._left(episode, sampling)).max_tokens
-
-    def _with_budget(self, sampling: Sampling, left: int) -> Sampling:
-        return replace(sampling, max_tokens=min(left, self.settings.turn_tokens or left))
-
-    def _cut(self, completion: Completion, budget: int) -> Completion:
-        """The completion as if it had been sampled with a budget of `budget` tokens."""
-        if len(completion.ids) <= budget:
-            return completion
-        ids = completion.ids[:budget]
-        logprobs, normalizers = completion.logprobs[:budget], completion.log_normalizers[:budget]
-        return replace(
-            completion, ids=ids, logprobs=logprobs, log_normalizers=normalizers, text=self._text(ids), finished=False
-        )
+    def _turn_budget(self, left: int) -> int:
+        """Tokens of a turn, at most, where the episode has `left`."""
+        return min(left, self.settings.turn_tokens or left)
 
     @property
     def dtype(self) -> torch.dtype | None:  # a server's is known after its first answer

@@ -59,31 +59,33 @@ class NativeEngine:
         for prompt in prompts:
             check_ids(prompt.ids, self.vocabulary, self.tokenizer)
         at_once = max(1, self.max_rows // n)
+        chunks: list[list[int]] = []
+        for stop in dict.fromkeys(s.stop for s in own):  # nearly always one: the run's
+            indices = [p for p, s in enumerate(own) if s.stop == stop]
+            indices.sort(key=lambda p: budgets[p], reverse=True)
+            chunks += [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
         groups: dict[int, list[Completion]] = {}
-        keys = [(budget, s.stop) for budget, s in zip(budgets, own, strict=True)]
-        for budget, stop in sorted(set(keys), reverse=True):  # nearly always one: the run's
-            indices = [p for p, key in enumerate(keys) if key == (budget, stop)]
-            for start in range(0, len(indices), at_once):
-                chunk = indices[start : start + at_once]
-                alike = replace(sampling, max_tokens=budget, stop=stop)
-                completions = self._batch([prompts[p] for p in chunk], n, alike)
-                groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
+        for chunk in chunks:
+            alike, budgets_P = replace(sampling, stop=own[chunk[0]].stop), [budgets[p] for p in chunk]
+            completions = self._batch([prompts[p] for p in chunk], n, budgets_P, alike)
+            groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
         return [groups[p] for p in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Completion]:
+    def _batch(self, prompts: Sequence[Prompt], n: int, budgets: Sequence[int], sampling: Sampling) -> list[Completion]:
+        """n completions for each prompt, within its budget."""
         width = max(len(prompt.ids) for prompt in prompts)
         ids_PW = torch.zeros(len(prompts), width, dtype=torch.int64)
         mask_PW = torch.zeros_like(ids_PW)
         for p, prompt in enumerate(prompts):
             ids_PW[p, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask_PW[p, width - len(prompt.ids) :] = 1
-        count, budget = len(prompts) * n, sampling.max_tokens
+        count, budget = len(prompts) * n, max(budgets)
         uniform_TN = _uniforms(prompts, n, budget).T.contiguous().to(self.device)
         ids_NT = torch.zeros(count, budget, dtype=torch.int64, device=self.device)
         logprob_NT, log_normalizer_NT = torch.zeros(2, count, budget, device=self.device)
-        length_N = torch.full((count,), budget)
-        finished_N = torch.zeros(count, dtype=torch.bool)
+        length_N = torch.tensor(budgets).repeat_interleave(n)
+        budget_N, finished_N = length_N.to(self.device), torch.zeros(count, dtype=torch.bool)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=self.device)
         rows = torch.arange(count, device=self.device)  # rows[i]: the sample in row i of the decoder
         running = torch.ones(count, dtype=torch.bool, device=self.device)  # for each row of the decoder
@@ -97,19 +99,19 @@ class NativeEngine:
             if sampling.stop:
                 stopped |= self._string_stops(token, ids_NT, rows, t, sampling.stop)
             stopped &= running
-            if stopped.any():
+            some_cut = t + 1 in budgets  # such rows must not go on: behind the budget the context may be full
+            if stopped.any() or some_cut:
                 ended = rows[stopped].cpu()
                 length_N[ended], finished_N[ended] = t + 1, True
-                running &= ~stopped
+                running &= ~stopped & (budget_N[rows] > t + 1)
                 left = int(running.sum())
                 if left == 0:
                     break
-                if left < COMPACT_BELOW * len(rows) and t + 1 < budget:
+                if left < COMPACT_BELOW * len(rows) or some_cut:
                     unfinished = running.nonzero()[:, 0]
                     self.decoder.keep(unfinished)
                     rows, token, running = rows[unfinished], token[unfinished], running[unfinished]
-            if t + 1 < budget:
-                logits = self.decoder.step(token)
+            logits = self.decoder.step(token)
         if not truncates(sampling):
             log_normalizer_NT = log_normalizer_NT[:, :0]
         return self._completions(ids_NT, logprob_NT, log_normalizer_NT, length_N, finished_N, sampling)
