@@ -200,9 +200,9 @@ class EpisodeEngine:
         key = (*prompt.key, episode.sample, episode.number)
         question = prompt.question
         solutions = question.meta.get("solution_turns") or ()
-        if solutions:  # for an engine of reference solutions, which refuses a turn without one
-            solution = solutions[episode.number] if episode.number < len(solutions) else ""
-            question = replace(question, solution=solution, more=())
+        # For an engine of reference solutions, which refuses a turn without one
+        solution = solutions[episode.number] if episode.number < len(solutions) else ""
+        question = replace(question, id=f"{question.id}, turn {episode.number + 1},", solution=solution, more=())
         if observation.fresh:
             new = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key)
             return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop)
