@@ -11,6 +11,10 @@ from typing import Any
 from zero.records import Completion, Ending, Metrics, Outcome
 
 SHOWN = 10  # turns with curves of their own
+SHOWN_KINDS = (
+    20  # kinds of turns in a step; the rarer ones are OTHER: an environment may call every turn something else
+)
+OTHER = "other"
 # What zero.environments.tries calls its turns: where a question may be tried again, accuracy is that of the first try
 TRIES = tuple(str(outcome).replace(" ", "_") for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER))
 
@@ -58,7 +62,10 @@ def episode_metrics(table: Sequence[Mapping[str, Any]]) -> Metrics:
     metrics |= {f"episode/{ending.replace(' ', '_')}": endings[ending] / len(table) for ending in Ending}
     turns = [turn for row in table for turn in row["turns"]]
     kinds = Counter(turn["kind"] for turn in turns if turn["kind"])
-    metrics |= {f"turns/{kind}": count / len(turns) for kind, count in sorted(kinds.items())}
+    shown = dict(sorted(kinds.most_common(SHOWN_KINDS)))
+    if others := kinds.total() - sum(shown.values()):
+        shown[OTHER] = shown.get(OTHER, 0) + others
+    metrics |= {f"turns/{kind}": count / len(turns) for kind, count in shown.items()}
     for k in range(min(SHOWN, max(len(row["turns"]) for row in table))):
         taken = [row["turns"][k] for row in table if len(row["turns"]) > k]
         metrics |= {

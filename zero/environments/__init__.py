@@ -20,7 +20,9 @@ from typing import Any, Protocol
 from zero.records import Question
 
 LARGEST_REWARD = 1e6  # beyond, a reward is a mistake, and its square no number of single precision any more
-_KIND = re.compile(r"[\w.+-]{0,40}")
+_KIND = re.compile(
+    r"(?:[\w+-][\w.+-]{0,39})?", re.ASCII
+)  # part of a metric's name: no path, and none beginning with a dot
 _SUCCESS = ("success", "is_success", "correct")  # the keys of other projects' info for what is solved
 
 
@@ -204,7 +206,7 @@ def _truth(value: Any, name: str) -> bool:
 
 def _kind(value: Any) -> str:
     if not isinstance(value, str) or not _KIND.fullmatch(value):
-        raise NotAStep("the kind of a step is no word of at most 40 letters")
+        raise NotAStep("the kind of a step is no word of at most 40 letters, digits, _, ., + and -")
     return value
 
 

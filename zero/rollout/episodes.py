@@ -35,6 +35,7 @@ from zero.rollout import RolloutEngine
 from zero.template import AnyTemplate, ChatTemplate, SourceTemplates, encode_pieces
 
 _MARK = "THE-ANSWER"
+MOST_WARNINGS = 20  # of a run: what goes wrong is counted, and an error may have another text each time
 
 
 @dataclass
@@ -92,6 +93,7 @@ class EpisodeEngine:
         self.tokenizer, self.context = tokenizer, context
         self.staleness, self.own_devices = engine.staleness, engine.own_devices
         self.chat_turns: dict[str, str] = {}  # by template
+        self.warnings: set[tuple[str, str]] = set()
         templates = template.own.values() if isinstance(template, SourceTemplates) else (template,)
         for one in templates:  # InputError for a chat format that has no such turn, before anything is sampled
             self._pieces(f"{RESULT_OPEN}\n{RESULT_CLOSE}", one)
@@ -99,13 +101,13 @@ class EpisodeEngine:
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """n episodes for each prompt; for a prompt with a prefix the rest of the episode, with all its turns."""
         first_turn = replace(sampling, max_tokens=self._turn_budget(sampling.max_tokens))
-        first_PG = self.engine.generate(prompts, n, first_turn)
+        first_PG = self.engine.generate([self._first_request(prompt) for prompt in prompts], n, first_turn)
         episodes = [
             self._begin(prompt, g, completion, sampling)
             for prompt, completions in zip(prompts, first_PG, strict=True)
             for g, completion in enumerate(completions)
         ]
-        for number in range(1, self.settings.turns + 1):
+        for number in range(1, min(self.settings.turns, sampling.max_tokens) + 1):  # each turn takes a token at least
             playing = [e for e in episodes if e.ending is None and e.number == number]
             for episode, reply in zip(playing, play([self._transcript(e) for e in playing]), strict=True):
                 self._receive(episode, reply)
@@ -120,6 +122,14 @@ class EpisodeEngine:
         completions = [self._completion(episode, sampling) for episode in episodes]
         return [completions[p * n : (p + 1) * n] for p in range(len(prompts))]
 
+    def _first_request(self, prompt: Prompt) -> Prompt:
+        """The prompt; one with a prefix has as its budget what the turn that the prefix begins has left."""
+        before, most = prompt.prefix, self.settings.turn_tokens
+        if before is None or not before.turns or most is None:
+            return prompt
+        left = most - len(before.ids) + before.turns[-1].start
+        return replace(prompt, max_tokens=min(prompt.max_tokens or left, left))
+
     def _begin(self, prompt: Prompt, sample: int, first: Completion, sampling: Sampling) -> _Episode:
         """The episode with its first completion, which ends the last turn of a prompt's prefix, if there is one."""
         episode = _Episode(prompt, sample, prompt.ids, prompt.text, 0)
@@ -128,8 +138,6 @@ class EpisodeEngine:
             start = before.turns[-1].start if before.turns else 0
             episode.offset, episode.unfinished = len(before.ids), before.ids[start:]
             episode.earlier = before.turns[:-1]
-            if self.settings.turn_tokens:  # the turn has what its beginning has left
-                first = self._cut(first, self.settings.turn_tokens - len(episode.unfinished))
         self._extend(episode, first, sampling, start=episode.offset - len(episode.unfinished))
         if prompt.prefix is not None and prompt.prefix.turns:
             episode.turns[0] = replace(episode.turns[0], fresh=prompt.prefix.turns[-1].fresh)
@@ -167,8 +175,10 @@ class EpisodeEngine:
         """What the environment gives for the last turn: its reward, and the next observation or the end."""
         step = reply.step
         if step is None:
-            warning = f"environment.make: {reply.status}: {reply.error}; such episodes end there"
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+            if len(self.warnings) < MOST_WARNINGS and (reply.status, reply.error) not in self.warnings:
+                self.warnings.add((reply.status, reply.error))
+                warning = f"environment.make: {reply.status}: {reply.error}; such episodes end there"
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
             episode.turns[-1] = replace(episode.turns[-1], kind=reply.status)
             episode.ending, episode.success = Ending.FAILED, None if self.settings.checked else False
             return

@@ -56,7 +56,8 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     ),
     "turns/KIND": (
         "share",
-        "turns that the environment calls KIND, such as invalid_action; absent in a step without any",
+        "turns that the environment calls KIND, such as invalid_action; absent in a step without any; all but the 20 most "
+        "frequent of a step are `other`",
     ),
     "turn/K/alive": ("share", "episodes that have a turn K, counted from 1, to 10"),
     "turn/K/reward": ("reward", "mean reward of the episodes' turn K"),
