@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from launch.cost.formulas import CARDS, Card, CellCost, cell_cost, parse_node
+from launch.cost.formulas import CARDS, PROMPT, Card, CellCost, cell_cost, episode, parse_node
 from launch.cost.shapes import SHAPES, Shape
 from launch.sweep import files
 from zero.errors import ArgumentParser, InputError, one_line_errors
@@ -25,6 +25,9 @@ SCALE = (1, 2, 4, 8, 16, 32, 64)
 LEGEND = """\
 update GB: the most that a GPU holds in an update; beside engine GB: what it holds while the engine samples;
 host GB: CPU memory of a node; tail: the longest responses alone; links: between GPUs; hours: without evaluation"""
+EPISODES = """\
+{name}: episodes of {turns} turns, all of them taken, in which the policy says up to {budget} tokens;
+before each turn {prompt} tokens are read, and in each of {turns} rounds all wait for the longest turn"""
 UNKNOWN = (
     "the shape of this model is not known: plan with an option of conf/model of its size, such as model=qwen2_5_1_5b"
 )
@@ -124,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not cells:
         raise InputError("command line", " ".join(options.overrides), "holds no training cell")
     for name, config, shape in cells:
+        turns, budget = episode(config)
+        if turns > 1:
+            print(EPISODES.format(name=name, turns=turns, budget=budget, prompt=PROMPT))
         for doubt in settings_doubts(config, shape.parameters) if shape else ():
             print(f"warning  {name}: {doubt}", file=sys.stderr)
     if options.scale and (rows := scale_rows(cells, card, options.mean)):

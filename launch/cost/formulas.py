@@ -7,9 +7,15 @@ offloaded, and the engine's share. A step is sampling, update and weight sync, o
     decode step   max((2P/tp + rows x context x cache) / bandwidth, 2P x rows / flops), once for each token of a mean response
     tail          the longest response alone, after the others have ended: (longest - mean) x 2P/tp / bandwidth
     update        (6P + 2P if recomputed) x tokens / (MFU x flops)
+    prefill       2P x tokens of the environment / (MFU x flops)
     links         gradients summed over the GPUs once an optimizer step; weights gathered once for the engine and, under ZeRO-3,
                   in every pass of a micro-batch (2, or 3 if recomputed); each (n - 1) / n of its bytes over the node's links
                   or, from the ninth GPU on, the network; none of it overlapped with the update
+
+An episode in an environment takes all its turns (`environment.turns`). Before each but the first PROMPT tokens of the
+environment are read, whether it goes on, with what was before in the engine's cache, or begins anew. What all turns say
+together is as long as a response of that budget, and so are, added up, the longest turns of all rounds, for which the
+others wait.
 
 A node's host: each of its ranks loads the model, and a critic, in float32, and holds what is offloaded.
 """
@@ -28,7 +34,7 @@ from zero.errors import InputError
 GB, TERA = 1e9, 1e12
 MFU = 0.4  # of the update; at best what public trainers reach on these cards
 DECODING = 0.6  # of the bandwidth, in decoding
-PROMPT = 200  # tokens of a prompt
+PROMPT = 200  # tokens of a prompt, and of what an environment says between two turns
 MEAN = 1 / 3  # of the token budget that a mean response takes, unless --mean says otherwise
 CRITIC_STATE = 0.75  # of a critic's memory in an update: all but the gradients
 SPARE = 0.05  # of a card, for CUDA's context and the allocator's gaps
@@ -90,20 +96,22 @@ def parse_node(text: str) -> tuple[int, Card]:
 def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, mean: float | None = None) -> CellCost:
     """What a cell with this config takes on `gpus` cards, one process each. `mean`: tokens of a mean response (None: a third of
     the budget)."""
-    budget = config["sampling"]["max_tokens"]
+    turns, budget = episode(config)
     mean = min(budget, mean or MEAN * budget)
+    observed = (turns - 1) * PROMPT
     state, update = learner_gb(config["learner"], shape, gpus, reference=bool(config["algo"]["beta"]))
     critic = critic_gb(config["algo"]["critic"], shape)
     state, update = state + critic * CRITIC_STATE, update + critic
     share, parallel = engine_gb(config["rollout"], shape, card)
     rows = math.ceil(config["prompts"] * config["group_size"] / gpus)  # for each GPU
-    context = PROMPT + mean / 2
-    fit = rows_that_fit(share, shape, parallel, PROMPT + budget)
+    context = PROMPT + (observed + mean) / 2
+    fit = rows_that_fit(share, shape, parallel, PROMPT + observed + budget)
     live = min(rows, fit) or 1
     decode = decode_seconds(shape, card, live, context, parallel)
-    decode_last = decode_seconds(shape, card, 1, PROMPT + budget, parallel)
+    decode_last = decode_seconds(shape, card, 1, PROMPT + observed + budget, parallel)
     samples = "form" not in config["rollout"]  # rollout=gold reads its responses
-    tokens = config["prompts"] * config["group_size"] * (PROMPT + mean) * config["epochs"]
+    prefill = 2 * shape.parameters * rows * observed / (MFU * card.flops)
+    tokens = config["prompts"] * config["group_size"] * (PROMPT + observed + mean) * config["epochs"]
     work = (6 + 2 * config["learner"]["gradient_checkpointing"]) * shape.parameters
     return CellCost(
         state=state,
@@ -111,12 +119,19 @@ def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, me
         engine=share,
         host=host_gb(config, shape, gpus),
         misfit=misfit(config, card, state, update, share, fit, critic),
-        sampling=samples * math.ceil(rows / live) * mean * decode,
+        sampling=samples * (math.ceil(rows / live) * mean * decode + prefill),
         tail=samples * (budget - mean) * decode_last,
         training=tokens / gpus * work / (MFU * card.flops),
         links=links_seconds(config, shape, gpus, tokens),
         steps=config["steps"],
     )
+
+
+def episode(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(turns of a response, tokens that the policy says in them), at most; one turn outside environments."""
+    environment, budget = config["environment"], config["sampling"]["max_tokens"]
+    turns = environment["turns"] if environment["make"] else 1
+    return turns, min(budget, turns * (environment.get("turn_tokens") or budget))
 
 
 def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: float) -> float:

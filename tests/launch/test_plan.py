@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from launch.cost.formulas import CARDS, NETWORK, NODE_LINK, PROMPT, cell_cost, decode_seconds, learner_gb, parse_node
+from launch.cost.formulas import (
+    CARDS,
+    MFU,
+    NETWORK,
+    NODE_LINK,
+    PROMPT,
+    cell_cost,
+    decode_seconds,
+    episode,
+    learner_gb,
+    parse_node,
+)
 from launch.cost.shapes import SHAPES
 from launch.plan import cost_lines, distinct_cells, main
 from launch.sweep.cells import plan
@@ -177,3 +188,21 @@ def test_a_dry_run_prints_the_estimated_cost_of_its_cells() -> None:
     seven = next(line for line in lines if "qwen2_5_math_7b" in line)
     assert seven.split()[4:6] != ["no"] and " h, " in seven
     assert cost_lines(plan(["algo=grpo"]).cells.values(), 8) == []
+
+
+def test_an_episode_reads_what_its_environment_says_before_each_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["model=qwen2_5_math_1_5b", "size=paper", "environment=guess_number", "environment.make.turns=5"]
+    config = check("train", [*options, "environment.turn_tokens=100", "sampling.max_tokens=1000"])
+    alone = check("train", [*options[:2], "questions=nano_guess_number", "sampling.max_tokens=500"])
+    assert (episode(config), episode(alone)) == ((5, 500), (1, 500))
+    cost, single = cell_cost(config, SMALL, 8, A100), cell_cost(alone, SMALL, 8, A100)
+    mean, responses = 500 / 3, alone["prompts"] * alone["group_size"]
+    assert cost.training / single.training == pytest.approx((5 * PROMPT + mean) / (PROMPT + mean))
+    prefill = responses / 8 * 4 * PROMPT * 2 * SMALL.parameters / (MFU * A100.flops)
+    assert single.sampling + prefill < cost.sampling < 1.5 * (single.sampling + prefill), "and its cache is longer"
+    assert single.tail < cost.tail < 1.5 * single.tail
+    assert main([*options, "--node=8xA100-40G"]) == 0
+    assert (
+        "episodes of 5 turns, all of them taken, in which the policy says up to 3000 tokens" in capsys.readouterr().out
+    )
+    assert main([*options[:2], "questions=math_12k"]) == 0 and "episodes" not in capsys.readouterr().out
