@@ -45,6 +45,7 @@ PLAYED: dict[int, dict[str, tuple[int, ...]]] = {
         "entropy, 4 rows": (3,),
         "gspo, 4 rows": (3,),
         "lora, 12 rows": (2,),
+        "turns, episodes": (2, 3),
         "drgrpo, one rank learns": (2, 3),
         "drgrpo, nobody learns after a step": (1, 2, 3),
         "nobody may learn after a step": (3,),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from tests.learner.setups import setup_of
 from tests.learner.test_torch import groups_of
 from tests.test_algorithm import NAMES
 from tests.test_algorithm import load as load_algo
+from tests.test_turns import episodes
 from zero.algorithm import Algorithm
-from zero.batching import make_batch, mini_batches, rewards
+from zero.batching import make_batch, mini_batches, rewards, turn_rewards
 from zero.critic.value_model import ValueModel
 from zero.distributed import World
 from zero.learner import Learner
 from zero.learner.lora import Lora
 from zero.learner.optimizer import Optimizer
 from zero.learner.torch import TorchLearner
+from zero.objective import turn_group_mean
 from zero.records import Batch, Completion, Group, Metrics, Outcome, Prompt, Question, Verdict
 
 # A clip that binds, weight decay and momentum: with each, ranks that do not act as one would differ.
@@ -83,6 +86,10 @@ def cases() -> dict[str, Case]:
     cases_by_name |= {
         f"lora, {rows} rows": Case(options["kl"], rows, usual, lora=Lora(4, 8, "all-linear")) for rows in (1, 12)
     }
+    # Of several turns, half of which begin with a whole new prompt
+    turns = replace(options["kl"], turn_advantage=partial(turn_group_mean, gamma=0.9))
+    for name, algo in (("turns", turns), ("ppo", ppo)):
+        cases_by_name[f"{name}, episodes"] = Case(algo, 2, [episodes(4), episodes(5)])
     # Longest first the rows go to ranks 0 1 1 0 0 1: only rank 0 has siblings that differ.
     one_sided = [group((1, 0), (20, 14), 1), group((0, 0), (18, 16), 2), group((1, 1), (13, 8), 3)]
     silent = [replace(g, verdicts=(g.verdicts[0],) * len(g.verdicts)) for g in groups_of(1)]
@@ -125,7 +132,7 @@ def play(case: Case, world: World, learner_class: Any = TorchLearner, **settings
         batch = replace(batch, old_NT=learner.logprobs(batch))
         values = critic.values(groups, batch) if critic else made_up(batch)
         ended.logprobs += [batch.old_NT, values[0]]  # type: ignore[list-item]
-        batch = algo.with_advantages(batch, rewards(groups), values)
+        batch = algo.with_advantages(batch, rewards(groups), values, turn_rewards(groups))
         for mini_batch in mini_batches(batch, algo, case.updates, 1, key=(0, t)):
             ended.learning.append(algo.trained_rows(mini_batch)[world.balanced_rows(mini_batch.length_N)].tolist())
             ended.metrics.append(learner.update(mini_batch, algo) | (critic.update(mini_batch) if critic else {}))
