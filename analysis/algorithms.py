@@ -91,7 +91,7 @@ def summary(runs: Runs, group: Group) -> dict[str, Any]:
 
     benchmark = benchmarks(dict.fromkeys(runs.metrics))[0]
     curves = {name: curve(runs, group, f"eval/{benchmark}/{name}") for name in CURVES}
-    steps = [int(step) for step in curves["accuracy"].steps_T]
+    steps = [int(step) for step in curves["accuracy"].x_T]
     entry: dict[str, Any] = {"seeds": sorted(map(int, set(group.seeds))), "steps": steps}
     entry |= {name: points(curves[name], group.seeds, steps) for name in CURVES}
     own_steps = runs.steps[runs.steps["run"].isin([run.name for run in group.runs])]
@@ -105,7 +105,7 @@ def points(curve: Curve, seeds: Sequence[str], steps: Sequence[int]) -> dict[str
     """Mean and ends of the interval at each of the steps, and the last value of each seed; None where there is none."""
     from analysis.stats.intervals import by_seed
 
-    row = {int(step): i for i, step in enumerate(curve.steps_T)}
+    row = {int(step): i for i, step in enumerate(curve.x_T)}
     columns = {"mean": curve.mean_T, "low": curve.low_T, "high": curve.high_T}
     out = {
         key: [rounded(values[row[step]]) if step in row else None for step in steps] for key, values in columns.items()

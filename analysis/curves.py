@@ -1,9 +1,12 @@
-"""Curves: any metric against steps, seeds to their mean with an interval.
+"""Curves: any metric against steps or what was spent, seeds to their mean with an interval.
 
-python -m analysis.curves FOLDER... [--metrics train/reward,length/mean] [--by algo,template] [--window 11]
+python -m analysis.curves FOLDER... [--metrics train/reward,length/mean] [--by algo,template] [--window 11] [--x flops]
 
 A line is a group of runs that agree in `by`; the band is the 95 % interval over its seeds (Student's t, step by step), thin
 lines are the runs themselves. Runs of one seed are averaged first: n counts seeds. A group of one seed has no band.
+
+With --x tokens, flops or seconds a step stands at the sum of what the steps up to it cost (analysis/stats/spent.py), which differs
+between seeds: mean and band are then of lines between each run's values, within the range that all runs of a group have.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from analysis import style
 from analysis.cli import Finding, command, common_parser, names
 from analysis.reader.records import AXES, EVAL, natural, wanted_of
 from analysis.reader.units import interval, plain, scale, unit_of
+from zero.config.experiments import STEP, X
 from zero.errors import InputError
 from zero.tracking import palette
 from zero.tracking.glossary import GLOSSARY
@@ -55,10 +59,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one group. Steps [T] at which any run has a value; curves [R, T] of its runs, smoothed; NaN: none. Mean, ends
-    of the interval and n are over seeds."""
+    """One metric of one group. x [T]: steps at which any run has a value, or a grid of what was spent; curves [R, T] of its runs,
+    smoothed; NaN: none. Mean, ends of the interval and n are over seeds."""
 
-    steps_T: np.ndarray
+    x_T: np.ndarray
     runs_RT: np.ndarray
     mean_T: np.ndarray
     low_T: np.ndarray
@@ -67,11 +71,19 @@ class Curve:
 
 
 def curves(
-    runs: Runs, metrics: Sequence[str] = METRICS, by: Sequence[str] | None = None, window: int = 1, seeds: bool = True
+    runs: Runs,
+    metrics: Sequence[str] = METRICS,
+    by: Sequence[str] | None = None,
+    window: int = 1,
+    seeds: bool = True,
+    x: str = STEP,
 ) -> Finding:
-    """Every metric (names may hold * and ?) against steps, grouped `by` axes (None: all that differ but the seed), each
-    run smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has."""
+    """Every metric (names may hold * and ?) against `x`, grouped `by` axes (None: all that differ but the seed), each run
+    smoothed by a running mean over `window` steps. InputError for a metric or axis that no run has, and for a cost that not
+    all have."""
+    from analysis.stats.spent import refuse_uncounted
 
+    refuse_uncounted(runs.steps, x)
     chosen, groups = select(runs, metrics), grouped(runs, by)
     check_window(window)
     across = min(COLUMNS, len(chosen))
@@ -80,17 +92,17 @@ def curves(
     shown: list[dict[str, Any]] = []
     every, guessing = 1, False
     for i, metric in enumerate(chosen):
-        by_group = {group.label: curve(runs, group, metric, window) for group in groups}
-        every = max(every, panel(drawn.axes[i], by_group, metric, window, seeds))
+        by_group = {group.label: curve(runs, group, metric, window, x) for group in groups}
+        every = max(every, panel(drawn.axes[i], by_group, metric, window, seeds, x=x))
         guessing |= style.guessing(drawn.axes[i], chances_of(runs, metric))
         for group in groups:
-            rows += list(curve_rows(group, metric, by_group[group.label]))
-            shown.append({"group": group.label, "metric": metric, **ends(metric, by_group[group.label])})
+            rows += list(curve_rows(group, metric, by_group[group.label], x))
+            shown.append({"group": group.label, "metric": metric, **ends(metric, by_group[group.label], x)})
     for axis in drawn.axes[len(chosen) :]:
         axis.set_visible(False)
     style.legend(drawn, {group.label: palette.line_style(i) for i, group in enumerate(groups[:LINES])})
-    style.caption(drawn, caption(groups, window, seeds, every) + "; dotted: what guessing scores" * guessing)
-    return Finding(drawn, frame(rows, groups), "\n".join([as_text(shown), *remarks(groups)]))
+    style.caption(drawn, caption(groups, window, seeds, every, x) + "; dotted: what guessing scores" * guessing)
+    return Finding(drawn, frame(rows, groups, x), "\n".join([as_text(shown), *remarks(groups)]))
 
 
 def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
@@ -145,11 +157,12 @@ def _label_axes(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[
     return [keys[i] for i in telling]
 
 
-def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
+def curve(runs: Runs, group: Group, metric: str, window: int = 1, x: str = STEP) -> Curve:
     """One metric of one group; empty if none of its runs has it."""
     import numpy as np
 
     from analysis.stats.intervals import band, by_seed, running_mean
+    from analysis.stats.spent import on_common_grid, running_sum
 
     run_names = [run.name for run in group.runs]
     there = runs.steps["run"].isin(run_names) & runs.steps[metric].notna() if metric in runs.steps else []
@@ -167,30 +180,43 @@ def curve(runs: Runs, group: Group, metric: str, window: int = 1) -> Curve:
     full[codes, rows["step"].to_numpy() - first] = rows[metric].to_numpy()
     smooth = np.array([np.where(np.isfinite(values), running_mean(values, window), np.nan) for values in full])
     used = np.flatnonzero(np.isfinite(full).any(axis=0))
-    return Curve(used + first, smooth[:, used], *band(by_seed(smooth[:, used], group.seeds)))
+    if x == STEP:
+        return Curve(used + first, smooth[:, used], *band(by_seed(smooth[:, used], group.seeds)))
+    spent = np.full_like(full, np.nan)
+    spent[codes, rows["step"].to_numpy() - first] = running_sum(runs.steps, x)[rows.index].to_numpy()
+    grid, on_grid = on_common_grid(spent, smooth)
+    return Curve(grid, on_grid, *band(by_seed(on_grid, group.seeds)))
 
 
 def panel(
-    axis: Any, by_group: Mapping[str, Curve], metric: str, window: int, seeds: bool = True, title: str = ""
+    axis: Any,
+    by_group: Mapping[str, Curve],
+    metric: str,
+    window: int,
+    seeds: bool = True,
+    title: str = "",
+    x: str = STEP,
 ) -> int:
-    """Draw one metric of all groups. Returns the stride: only every so many steps are drawn of long curves."""
+    """Draw one metric of all groups. Returns the stride: only every so many points are drawn of long curves."""
     import numpy as np
+
+    from analysis.stats.spent import LABELS
 
     every = 1
     for i, one in enumerate(list(by_group.values())[:LINES]):
-        if not len(one.steps_T):
+        if not len(one.x_T):
             continue
-        stride = -(-len(one.steps_T) // POINTS)
-        at = np.unique(np.append(np.arange(0, len(one.steps_T), stride), len(one.steps_T) - 1))
+        stride = -(-len(one.x_T) // POINTS)
+        at = np.unique(np.append(np.arange(0, len(one.x_T), stride), len(one.x_T) - 1))
         every = max(every, stride)
         how = palette.line_style(i)
         if seeds and len(one.runs_RT) > 1:
             for values in one.runs_RT:
                 shown = at[np.isfinite(values[at])]
-                style.faint(axis, one.steps_T[shown], values[shown], how)
-        style.line(axis, one.steps_T[at], one.mean_T[at], how, low=one.low_T[at], high=one.high_T[at])
+                style.faint(axis, one.x_T[shown], values[shown], how)
+        style.line(axis, one.x_T[at], one.mean_T[at], how, low=one.low_T[at], high=one.high_T[at])
     smoothed = f", running mean over {window} steps" if window > 1 else ""
-    style.finish(axis, "step", unit_of(metric) + smoothed, title or metric)
+    style.finish(axis, LABELS[x], unit_of(metric) + smoothed, title or metric)
     return every
 
 
@@ -204,7 +230,7 @@ def chances_of(runs: Runs, metric: str) -> list[float]:
     return [value for name in columns for value in runs.steps[name].dropna().unique().tolist()]
 
 
-def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> str:
+def caption(groups: Sequence[Group], window: int, seeds: bool, every: int, x: str = STEP) -> str:
     """What lines and bands are, in words."""
     from analysis.stats.intervals import INTERVAL
 
@@ -216,8 +242,12 @@ def caption(groups: Sequence[Group], window: int, seeds: bool, every: int) -> st
     if any(len(set(group.seeds)) == 1 for group in groups):
         parts.append("n = 1: one seed, no interval")
     parts.append(f"smoothing: running mean over {window} steps" if window > 1 else "no smoothing")
+    if x != STEP:
+        parts.append(
+            f"x: sum of {X[x]} over a run's steps; runs interpolated linearly within the range that all of a group have"
+        )
     if every > 1:
-        parts.append(f"one step in {every} drawn")
+        parts.append(f"one {'step' if x == STEP else 'point'} in {every} drawn")
     if len(groups) > LINES:
         parts.append(f"the first {LINES} of {len(groups)} groups")
     return "; ".join(parts)
@@ -259,18 +289,18 @@ def _incomplete_seeds(group: Group) -> list[str]:
     )
 
 
-def curve_rows(group: Group, metric: str, values: Curve) -> Iterator[dict[str, Any]]:
-    """The rows of the table: a step each."""
+def curve_rows(group: Group, metric: str, values: Curve, x: str = STEP) -> Iterator[dict[str, Any]]:
+    """The rows of the table: a step or a point of the grid each."""
     key = {"group": group.label.rpartition(" (n = ")[0], **group.key, "metric": metric}
-    for step, mean, low, high, n in zip(
-        values.steps_T, values.mean_T, values.low_T, values.high_T, values.n_T, strict=True
+    for place, mean, low, high, n in zip(
+        values.x_T.tolist(), values.mean_T, values.low_T, values.high_T, values.n_T, strict=True
     ):
-        yield key | {"step": int(step), "mean": mean, "low": low, "high": high, "n": int(n)}
+        yield key | {x: place, "mean": mean, "low": low, "high": high, "n": int(n)}
 
 
-def ends(metric: str, values: Curve) -> dict[str, Any]:
+def ends(metric: str, values: Curve, x: str = STEP) -> dict[str, Any]:
     """First and last mean for the terminal; n is that of the last step, where runs that ended early are missing."""
-    if not len(values.steps_T):
+    if not len(values.x_T):
         return {"last": "no value"}
     low, high = values.low_T[-1], values.high_T[-1]
     factor, unit = scale(metric)
@@ -280,16 +310,16 @@ def ends(metric: str, values: Curve) -> dict[str, Any]:
         "unit": unit,
         "interval (95 %)": interval(low, high, unit) if low == low else "one seed: none",
         "n": int(values.n_T[-1]),
-        "at step": int(values.steps_T[-1]),
+        f"at {x}": int(values.x_T[-1]) if x == STEP else f"{values.x_T[-1]:.4g}",
     }
 
 
-def frame(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> pd.DataFrame:
-    """The table: group, its axes, metric, step, mean, low, high (empty: no interval), n."""
+def frame(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group], x: str = STEP) -> pd.DataFrame:
+    """The table: group, its axes, metric, x by its name, mean, low, high (empty: no interval), n."""
     import pandas as pd
 
     axes = list(dict.fromkeys(axis for group in groups for axis in group.key))
-    return pd.DataFrame(rows, columns=["group", *axes, "metric", "step", "mean", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=["group", *axes, "metric", x, "mean", "low", "high", "n"])
 
 
 def check_window(window: int) -> None:
@@ -305,13 +335,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", help="axes with commas between; others are averaged over (default: all that differ)")
     parser.add_argument("--window", type=int, default=1, help="steps of the running mean, odd (default 1: none)")
     parser.add_argument("--no-seeds", action="store_true", help="without the thin lines of single runs")
+    parser.add_argument("--x", choices=tuple(X), default=STEP, help="steps, or what had been spent (default step)")
     options = parser.parse_args(arguments)
     chosen = names(options.metrics) or list(METRICS)
     return command(
         "curves",
         options,
-        [*chosen, CHANCE],
-        lambda runs: curves(runs, chosen, names(options.by), options.window, not options.no_seeds),
+        [*chosen, CHANCE, *filter(None, [X[options.x]])],
+        lambda runs: curves(runs, chosen, names(options.by), options.window, not options.no_seeds, options.x),
     )
 
 

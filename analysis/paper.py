@@ -76,7 +76,7 @@ def paper(runs: Runs, every: Sequence[Experiment]) -> Finding:
             own = curve(by_panel[panel], group, panel.metric, panel.window)
             label = ", ".join(group.key.values())
             low, high = own.low_T.tolist(), own.high_T.tolist()
-            style.line(axis, own.steps_T.tolist(), own.mean_T.tolist(), palette.line_style(i), label, low, high)
+            style.line(axis, own.x_T.tolist(), own.mean_T.tolist(), palette.line_style(i), label, low, high)
             rows += [{"experiment": panel.experiment} | row for row in curve_rows(group, panel.metric, own)]
         style.guessing(axis, chances_of(by_panel[panel], panel.metric))
         smoothed = f", mean of {panel.window} steps" if panel.window > 1 else ""

@@ -23,7 +23,9 @@ from analysis.cli import Finding, command, common_parser
 from analysis.reader.records import EVAL
 from analysis.reader.units import interval, percent, plain
 from analysis.stats.claims import Claim, Statistic
+from analysis.stats.spent import running_sum, value_at
 from analysis.stats.verdicts import RATES, Verdict, adjust_for_page, decide
+from zero.config.experiments import X
 from zero.errors import InputError
 from zero.tracking.text_table import as_text
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from analysis.stats.intervals import Estimate
 
 ENDED = ("finished", "unknown")  # states of runs that count; an MLflow store may know none
-TOKENS, ACCURACY = "tokens/generated", "eval/*/accuracy"
+TOKENS, ACCURACY = X["tokens"], "eval/*/accuracy"
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
 
 Gains = Mapping[str, Mapping[str, Mapping[str, float]]]  # trained on -> tested on -> seed -> gain
@@ -106,8 +108,6 @@ def transfer(runs: Runs, mixture: str | None = None) -> Finding:
 
 def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
     """The runs' gains at equal tokens. `mixture`: its questions' name; None: those trained on that are no benchmark."""
-    import numpy as np
-
     from zero.statistics import MACRO
 
     benchmarks = [match[1] for name in runs.metrics if (match := EVAL.match(name)) and match[2] == "accuracy"]
@@ -127,7 +127,7 @@ def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
         notes.append(f"not in the matrix, tested on but by no specialist trained on: {', '.join(untrained)}")
     rows = [name for name in (*kinds, mixture) if name]
     journals = {run.name: _journal(runs, run) for run in ended}
-    used = {name: _tokens(steps) for name, steps in journals.items()}
+    used = {name: running_sum(steps, "tokens") for name, steps in journals.items()}
     budget = min((float(spent.iloc[-1]) for spent in used.values() if len(spent)), default=math.nan)
     gains: dict[str, dict[str, dict[str, float]]] = {name: {} for name in rows}
     tokens: dict[str, list[float]] = {name: [] for name in rows}
@@ -139,7 +139,7 @@ def read_matrix(runs: Runs, mixture: str | None = None) -> Matrix:
             accuracy = steps[f"eval/{kind}/accuracy"].dropna()
             if len(accuracy) > 1:
                 before[kind].append(float(accuracy.iloc[0]))
-                there = float(np.interp(budget, used[run.name][accuracy.index], accuracy))
+                there = value_at(budget, used[run.name][accuracy.index], accuracy)
                 gains[name].setdefault(kind, {})[seed] = there - before[kind][-1]
     base = {kind: fmean(values) if values else math.nan for kind, values in before.items()}
     return Matrix(kinds, mixture, gains, base, {k: v for k, v in tokens.items() if v}, budget, tuple(notes))
@@ -168,11 +168,6 @@ def _comparable(runs: Runs, kinds: Sequence[str], mixture: str | None) -> tuple[
     if absent:
         notes.append(f"{len(absent)} of {len(expected)} cells have no finished run: {', '.join(absent)}")
     return list(ended.values()), notes
-
-
-def _tokens(steps: pd.DataFrame) -> pd.Series:
-    """Tokens generated up to each line of a journal."""
-    return steps[TOKENS].fillna(0.0).cumsum() if TOKENS in steps else steps["step"] * 0.0
 
 
 def _journal(runs: Runs, run: Run) -> pd.DataFrame:

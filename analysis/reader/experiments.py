@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.reader.folders import SWEEP
-from zero.config.experiments import KEY, NANO, SIZE, changes, key_of
+from zero.config.experiments import KEY, NANO, SIZE, STEP, X, changes, key_of
 from zero.errors import InputError
 from zero.files import read_json
 
@@ -32,6 +32,7 @@ class Experiment:
     registered: float
     root: str = "train"
     typed: tuple[str, ...] = ()
+    x: str = STEP  # what the figures are drawn against
 
     @property
     def command(self) -> str:
@@ -76,6 +77,7 @@ def _experiment(name: str, entry: Mapping[str, Any], line: Sequence[Any]) -> Exp
         float(registered) if isinstance(registered, int | float) else 0.0,
         str(entry.get("root", "train")),
         tuple(map(str, values("typed"))) if "typed" in entry else tuple(beside),
+        x if (x := entry.get("x")) in X else STEP,
     )
 
 

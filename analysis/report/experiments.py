@@ -48,7 +48,7 @@ def experiment(
         body += verdicts_section(own, verdicts(runs, entry.name), "The claims were written down", entry.registered)
     metrics = [name for name in entry.figures if name in own.metrics]
     for make in (
-        lambda: figures.curves_of(own, own_request, metrics or None),
+        lambda: figures.curves_of(own, own_request, metrics or None, entry.x),
         lambda: figures.templates(own, own_request, None),
         lambda: figures.coverage_of(own, own_request),
         lambda: figures.results(own, own_request),

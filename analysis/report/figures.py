@@ -15,6 +15,7 @@ from analysis.reader.benchmarks import evaluations
 from analysis.reader.records import natural, wanted_of
 from analysis.reader.units import interval, percent
 from analysis.report.page import drawing, heading, html, paragraph, table
+from zero.config.experiments import STEP
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,16 +87,17 @@ def command_line(name: str, request: Request, *more: str) -> str:
     return " ".join(["python -m", f"analysis.{name}", *places, *more, *(by if name != "compare" else []), *window])
 
 
-def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None) -> Markup | None:
-    """Metrics against steps; None: the usual ones."""
+def curves_of(runs: Runs, request: Request, metrics: Sequence[str] | None, x: str = STEP) -> Markup | None:
+    """Metrics against steps, or against what was spent; None: the usual ones."""
     from analysis.curves import METRICS, curves
 
     wanted = list(METRICS) if metrics is None else [name for name in metrics if name in runs.metrics]
     if not runs.runs or not wanted or (metrics is None and runs.steps.empty):
         return None
-    finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN)
-    command = command_line("curves", request, *(["--metrics", ",".join(wanted)] if metrics else []))
-    return finding_html(finding, f"{', '.join(wanted)} against steps", command)
+    finding = curves(runs, wanted, request.by, request.window, seeds=len(runs.runs) <= THIN, x=x)
+    more = [*(["--metrics", ",".join(wanted)] if metrics else []), *(["--x", x] if x != STEP else [])]
+    against = "steps" if x == STEP else x
+    return finding_html(finding, f"{', '.join(wanted)} against {against}", command_line("curves", request, *more))
 
 
 def kinds(runs: Runs, request: Request) -> Markup | None:

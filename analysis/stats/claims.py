@@ -13,8 +13,9 @@
 The statistic is the mean over seeds of first - second, of runs that agree in everything else; without `axis` and `values` it
 is the mean of the runs themselves. Values of one seed (of several templates, say) are averaged first. `when`: first, last,
 change (last - first), mean (of all steps), step 100, last 20 (the mean of the last 20 steps), change from 1-5 to 16-20
-(between the means of those steps, bounds included; one step: 20), always over steps that both runs of a pair have. Verdicts:
-analysis/stats/verdicts.py.
+(between the means of those steps, bounds included; one step: 20), always over steps that both runs of a pair have; or equal flops
+(equal tokens, equal seconds): where both runs of a pair had spent as much, at the most that both have been measured at, each on the
+line between its measurements around it (analysis/stats/spent.py). Verdicts: analysis/stats/verdicts.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.reader.folders import as_typed
+from zero.config.experiments import STEP, X
 from zero.errors import InputError
 from zero.files import LARGEST_RECORD, read_regular
 
@@ -34,7 +36,8 @@ FILE = "claims.yaml"
 DIRECTIONS = ("greater", "less", "same")
 WINDOW = r"\d{1,9}(?:-\d{1,9})?"
 WHEN = re.compile(
-    rf"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{{1,9}})|change from (?P<a>{WINDOW}) to (?P<b>{WINDOW})",
+    rf"first|last|change|mean|(?P<what>step|last) (?P<steps>\d{{1,9}})|change from (?P<a>{WINDOW}) to (?P<b>{WINDOW})"
+    rf"|equal (?P<cost>{'|'.join(name for name in X if name != STEP)})",
     re.ASCII,
 )
 KEYS = {"text", "statistic", "direction", "smallest", "fewest", "where", "every", "seen"}
@@ -147,8 +150,12 @@ def _statistic(entry: Any, key: str) -> Statistic:
         raise InputError(f"{key}.values", values, "must be two different values: the statistic is first - second")
     if not isinstance(when, str) or not WHEN.fullmatch(when) or re.fullmatch("last 0+", when):
         raise InputError(
-            f"{key}.when", when, "must be first, last, change, mean, step N, last N or change from A-B to C-D"
+            f"{key}.when",
+            when,
+            "must be first, last, change, mean, step N, last N, change from A-B to C-D or equal flops (tokens, seconds)",
         )
+    if axis is None and when.startswith("equal"):
+        raise InputError(f"{key}.when", when, "compares two groups; name axis and values, or take last")
     sides = tuple(_typed(value) for value in values or ())
     return Statistic(entry["metric"], None if axis is None else str(axis), sides, when)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from analysis.reader.benchmarks import evaluations
 from analysis.reader.records import AXES, EVAL
+from analysis.stats.spent import value_at
+from zero.config.experiments import STEP
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class At:
 
     first: int | None = None
     last: int | None = None
+    x = STEP
 
     def __str__(self) -> str:
         if self.first is None or self.last is None:
@@ -45,7 +48,11 @@ class At:
 
 
 class ValueRule(Protocol):
-    """What is taken of a run: see At."""
+    """What is taken of a run: see At. With another `x` than the step series are against what was spent, those of a pair are
+    compared at the most that both had spent, and there is nothing to choose."""
+
+    @property
+    def x(self) -> str: ...
 
     def chosen(self, shared: Iterable[int]) -> list[int]: ...
 
@@ -69,7 +76,7 @@ class Between:
 @dataclass(frozen=True)
 class Pair:
     """One metric of two runs, or of one (`second` 0); `group`: what, besides the seed, they agree in, as far as it differs
-    between pairs."""
+    between pairs; `spent`: at what both were compared, if not at steps."""
 
     group: str
     seed: str
@@ -77,6 +84,7 @@ class Pair:
     first: float
     second: float
     steps: tuple[int, ...]
+    spent: float = math.nan
 
 
 def at_of(text: str) -> At:
@@ -230,15 +238,33 @@ def pairs(
     complete, lost = [], 0
     for key in shared:
         both = [_meanseries([known.get((n, metric), {}) for n in side[key]]) for side in (first, second)]
-        steps = where.chosen(both[0].keys() & both[1].keys())
-        left, right = (where.value(series, steps) for series in both)
+        steps, spent = where.chosen(both[0].keys() & both[1].keys()), math.nan
+        if where.x == STEP:
+            left, right = (where.value(series, steps) for series in both)
+        else:
+            costs = [_meanseries([known.get((n, where.x), {}) for n in side[key]]) for side in (first, second)]
+            spent, left, right = at_equal_cost(both, costs)
         if math.isnan(left) or math.isnan(right):
             lost += 1
             continue
         settings = dict(zip(wanted.same, key, strict=True))
         runs = " - ".join("+".join(side[key]) for side in (first, second))
-        complete.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps)))
+        complete.append(Pair(words(settings, varied), settings.get("seed", ""), runs, left, right, tuple(steps), spent))
     return complete, lost
+
+
+def at_equal_cost(both: Sequence[Series], costs: Sequence[Series]) -> tuple[float, float, float]:
+    """(spent, first value, second value) of two series at the most that both had spent when they were measured, where `costs`
+    are what was spent at each step; NaN where there is none."""
+    points = [
+        [(own[step], series[step]) for step in sorted(series) if step in own]
+        for series, own in zip(both, costs, strict=True)
+    ]
+    if not all(points):
+        return (math.nan,) * 3
+    spent = min(own[-1][0] for own in points)
+    left, right = (value_at(spent, *zip(*own, strict=True)) for own in points)
+    return spent, left, right
 
 
 def singles(

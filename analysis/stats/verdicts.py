@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from analysis.reader.folders import EVALUATE
+from analysis.stats import spent
 from analysis.stats.claims import WHEN, Claim
 from analysis.stats.pairs import Series, by_seed, pairs, series, sides_between, sides_of, singles, unpaired
+from zero.config.experiments import STEP
 from zero.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,6 +105,8 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
     known = series(runs, ended, statistic.metric)
     if not known:
         return Verdict(claim, UNDECIDED, over_seeds([]), f"no run has {statistic.metric}", tuple(notes))
+    if (x := ClaimWindow(statistic.when).x) != STEP:
+        known |= spent.series(runs, ended, x)
     if _is_redrawn(ended):
         notes.append(REDRAWN)
     notes += _different_ends(ended, known, statistic.metric, statistic.when)
@@ -166,6 +170,11 @@ class ClaimWindow:
 
     text: str
 
+    @property
+    def x(self) -> str:
+        match = WHEN.fullmatch(self.text)
+        return (match and match["cost"]) or STEP
+
     def chosen(self, shared: Iterable[int]) -> list[int]:
         return sorted(shared)
 
@@ -210,6 +219,9 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
         remarks += (
             [f"{lost} pair{'s' * (lost > 1)} without {statistic.metric} ({statistic.when}): left out"] if lost else []
         )
+        if complete and when.x != STEP:
+            budgets = [pair.spent for pair in complete]
+            remarks.append(f"compared at {min(budgets):.3g} to {max(budgets):.3g} {when.x}")
     else:
         complete, without, remarks = singles(ended, known, statistic.metric, when)
         remarks += [f"{', '.join(without)}: no {statistic.metric} ({statistic.when})"] if without else []

@@ -175,7 +175,8 @@ def test_other_settings_than_those_of_the_experiment_are_marked(tmp_path: Path) 
         "size": "nano",
         "cells": cells,
         "claims": [LONGER],
-        "figures": [],
+        "figures": ["length/incorrect"],
+        "x": "tokens",
         "typed": typed,
     }
     sweep = {"cells": {}, "experiments": {"fig6_length": named | {"registered": 1_700_000_000.0}}}
@@ -187,6 +188,7 @@ def test_other_settings_than_those_of_the_experiment_are_marked(tmp_path: Path) 
     assert report.main([str(tmp_path)]) == 0
     html = (tmp_path / "report.html").read_text()
     assert "Reproduce with: python -m zero.train -m experiment=fig6_length seed=0,1 steps=40" in html
+    assert "length/incorrect against tokens" in html and "--metrics length/incorrect --x tokens" in html
     assert "Not as registered" in html and "AFTER the first start of these runs (2023-11-14 21:56 UTC)" in html
 
 

@@ -185,3 +185,15 @@ def test_a_single_run_takes_one_cell_of_an_experiment() -> None:
     assert other.returncode == 2 and "is one of python -m zero.evaluate" in other.stderr
     stage = command("-m", "zero.train", "experiment=open_r1", "seed=0")
     assert stage.returncode == 2 and "add -m" in stage.stderr
+
+
+def test_figures_are_drawn_against_steps_or_what_was_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "own.yaml"
+    monkeypatch.setattr(experiments, "conf_file", lambda name: file)
+    for text, x in (("", "step"), ("x: flops\n", "flops")):
+        file.write_text(f"title: T\nfigures: [train/reward]\n{text}")
+        assert experiments.read("own").x == x
+    file.write_text("title: T\nx: wall\n")
+    with pytest.raises(InputError, match="x: wall: must be one of step, tokens, flops, seconds"):
+        experiments.read("own")
+    assert all(describe(metric) for metric in experiments.X.values() if metric)

@@ -7,6 +7,7 @@
     nano: {base: [questions=nano_math]}           # what a size adds to base; its cells, if any, replace those above
     paper: {base: [questions=math_12k, ...]}      # beside conf/size/paper.yaml
     figures: [length/incorrect]                   # metrics that the report draws for it
+    x: flops                                      # against step (default), or what was spent: tokens, flops or seconds
     claims: [...]                                 # what size=nano is expected to show: analysis/stats/claims.py
 
 A cell may start from the model that another one has trained, of the same seed:
@@ -34,7 +35,14 @@ from zero.paths import CONF, USER_CONF, conf_file
 
 KEY, SIZE, ALL = "experiment", "size", "all"
 NANO, SIZES, ROOTS = "nano", ("nano", "paper"), ("train", "evaluate")
-KEYS = {"title", "root", "base", "cells", *SIZES, "figures", "claims"}
+KEYS = {"title", "root", "base", "cells", *SIZES, "figures", "x", "claims"}
+STEP = "step"
+X = {
+    STEP: "",
+    "tokens": "tokens/generated",
+    "flops": "cost/flops",
+    "seconds": "time/step",
+}  # x of a curve -> the metric it sums
 CELL, AFTER, SEED = "cell", "after", "seed"
 
 
@@ -57,6 +65,7 @@ class Experiment:
     root: str
     lines: tuple[Line, ...]
     figures: tuple[str, ...] = ()
+    x: str = STEP  # what the figures are drawn against
     claims: tuple[Any, ...] = ()
     typed: tuple[str, ...] = ()  # other settings of the command line, without which its claims were written
 
@@ -119,8 +128,10 @@ def read(name: str, size: str = NANO) -> Experiment:
         raise InputError(
             SIZE, size, f"{KEY}={name} has no such size: leave out {SIZE}=, or write {size}: into {path.name}"
         )
+    if (x := stored.get("x", STEP)) not in X:
+        raise InputError(KEY, path, f"x: {x}: must be one of {', '.join(X)}")
     claims = tuple(stored.get("claims") or ()) if size == NANO else ()
-    return Experiment(name, size, title, root, lines, tuple(stored.get("figures") or ()), claims)
+    return Experiment(name, size, title, root, lines, tuple(stored.get("figures") or ()), x, claims)
 
 
 def merged(line: Sequence[str], typed: Sequence[str]) -> list[str]:
