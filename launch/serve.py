@@ -186,6 +186,7 @@ def settings(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str,
         "logprobs-mode": "processed_logprobs",
         "worker-extension-cls": EXTENSION,
         "enable-scale-out": None,  # token ids in, token ids out
+        "enable-prompt-tokens-details": None,  # how much of a prompt was in the cache
         "disable-log-stats": None,
         "disable-uvicorn-access-log": None,
     }

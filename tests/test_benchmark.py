@@ -27,6 +27,7 @@ from zero.benchmark import (
     summarize,
     votes,
 )
+from zero.episode_metrics import prefix_cached
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm
 from zero.published import figures
@@ -176,6 +177,17 @@ def test_what_happened_turn_by_turn() -> None:
     }  # fmt: skip
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert "turn/4/alive" not in metrics and all(describe(name) for name in metrics)
+
+
+def test_what_later_turns_find_in_the_engines_cache() -> None:
+    """The third turn, of a fresh context, sees 4 tokens; the others all that was before."""
+    turns = (Turn("a", 0, 3, cached=5), Turn("b", 5, 8, cached=7), Turn("c", 12, 14, fresh=True, cached=0))
+    episode = Completion((1,) * 16, (), "", True, turns=(*turns, Turn("d", 15, 16, cached=5)), version=0)
+    group = Group(Prompt(Question("q", ("1",), "q"), "q", (7,) * 10, (0, 0, 0, 0)), (episode,), ())
+    assert prefix_cached([group]) == {"speed/prefix_cached": (7 + 0 + 5) / (10 + 5 + 4 + 7)}
+    silent = replace(episode, turns=tuple(replace(turn, cached=-1) for turn in episode.turns))
+    assert prefix_cached([replace(group, completions=(silent,))]) == {}
+    assert silent == episode, "where it came from is no part of what was sampled"
 
 
 def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from zero.episode_metrics import episode_metrics, episode_row, policy_texts, tried_again, try_metrics
+from zero.episode_metrics import episode_metrics, episode_row, policy_texts, prefix_cached, tried_again, try_metrics
 from zero.errors import InputError
 from zero.files import append_whole, json_lines
 from zero.grading import Grader
@@ -285,9 +285,8 @@ def summarize(groups: Sequence[Group], has_signal_P: Sequence[bool] | None = Non
     differ."""
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
-    metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()} | episode_metrics(
-        table
-    )
+    metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()}
+    metrics |= episode_metrics(table) | prefix_cached(groups)
     terms = dict.fromkeys(name for row in table for name in row["terms"])  # sources of a mixture may have their own
     metrics |= {f"reward/{name}": fmean(row["terms"].get(name, 0.0) for row in table) for name in terms}
     for kind, means in by_kind(table).items():

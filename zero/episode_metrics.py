@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from zero.records import Completion, Ending, Metrics, Outcome
+from zero.records import Completion, Ending, Group, Metrics, Outcome
 
 SHOWN = 10  # turns with curves of their own
 SHOWN_KINDS = (
@@ -75,3 +75,16 @@ def episode_metrics(table: Sequence[Mapping[str, Any]]) -> Metrics:
             f"turn/{k + 1}/length": fmean(turn["tokens"] for turn in taken),
         }
     return metrics
+
+
+def prefix_cached(groups: Sequence[Group]) -> Metrics:
+    """How much of what later turns see their engine had read in earlier ones; {} if it does not say, or there are none."""
+    cached = seen = 0
+    for group in groups:
+        for completion in group.completions:
+            start = -len(group.prompt.ids)  # of the context
+            for before, turn in pairwise(completion.turns):
+                start = before.end if turn.fresh else start
+                if turn.cached >= 0:
+                    cached, seen = cached + turn.cached, seen + turn.start - start
+    return {"speed/prefix_cached": cached / seen} if seen else {}

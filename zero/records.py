@@ -76,6 +76,7 @@ class Turn:
     reward: float = 0.0
     kind: str = ""  # what the environment calls this turn, for a curve: "invalid_action"
     fresh: bool = False  # the environment's tokens before it are a whole new prompt: it saw nothing of the turns before
+    cached: int = field(default=-1, compare=False)  # as Completion.cached
 
 
 class Ending(StrEnum):
@@ -106,6 +107,8 @@ class Completion:
     version: int = -1  # steps that the weights had learnt from which sampled all its tokens; -1: a reference solution
     # Log of the probability that top-p and top-k kept at each token; empty: all of it, or unknown
     log_normalizers: tuple[float, ...] = ()
+    # Tokens of its prompt whose keys and values the engine had in its cache; -1: it does not say
+    cached: int = field(default=-1, compare=False)
 
     @property
     def length(self) -> int:
@@ -135,6 +138,9 @@ class Prompt:
     # Its source's own token budget, if lower than the run's, and stop strings; None: as the run samples
     max_tokens: int | None = None
     stop: tuple[str, ...] | None = None
+    # In an episode: leading ids that are the prompt and the answer of the turn before, whose keys and values an engine may have
+    # kept; None: a single answer, after which no turn follows
+    seen: int | None = None
 
     def sampling(self, sampling: Sampling) -> Sampling:
         """How its completions are drawn."""

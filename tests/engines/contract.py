@@ -31,12 +31,14 @@ Groups = list[list[Completion]]
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine, and the model whose weights it gets. `bound` is how much its log-probabilities may differ."""
+    """An engine, and the model whose weights it gets. `bound` is how much its log-probabilities may differ, `block` the tokens
+    of a block of its prefix cache."""
 
     engine: RolloutEngine
     model: Any
     tokenizer: Any
     bound: float = 1e-4
+    block: int = 32
 
     @property
     def vocabulary(self) -> int:

@@ -17,7 +17,8 @@ from tests.engines.contract import CONTEXT, TEXTS, Groups, Subject, scored, shak
 from zero.environments import Observation, Step
 from zero.environments.settings import EpisodeSettings
 from zero.environments.spec import environment_spec
-from zero.records import Completion, Ending, Prompt, Question, Sampling
+from zero.episode_metrics import prefix_cached
+from zero.records import Completion, Ending, Group, Prompt, Question, Sampling
 from zero.rollout.episodes import EpisodeEngine
 from zero.template import Template, last_boxed
 
@@ -168,6 +169,23 @@ def check_an_environment_that_raises_ends_its_episode_alone(s: Subject) -> None:
     assert [e.ids for e in groups[1]] == [e.ids[: e.turns[1].end] for e in whole[1]]
 
 
+def check_later_turns_find_their_prefix_in_the_cache(s: Subject) -> None:
+    """All whole blocks of what went before, but for the last token, which was never fed; and the share of a run's curve."""
+    s.sync()
+    prompts, sampling = questions(s.tokenizer), replace(SAMPLING, temperature=1.5)
+    groups = playing(s).generate(prompts, 3, sampling)
+    for prompt, episode in ((p, e) for p, group in zip(prompts, groups, strict=True) for e in group):
+        for context, before, turn in zip(contexts(prompt, episode), episode.turns, episode.turns[1:], strict=False):
+            fed = len(context) + before.end - before.start - 1
+            assert turn.cached >= fed // s.block * s.block
+    graded = [Group(prompt, tuple(group), ()) for prompt, group in zip(prompts, groups, strict=True)]
+    share = prefix_cached(graded)["speed/prefix_cached"]
+    print(f"of the tokens before later turns {share:.3f} were in the cache")
+    assert share > (0.7 if s.block == 1 else 0.4)
+    fresh = list(chain(*playing(s, world={"fresh": True}).generate(prompts, 3, sampling)))
+    assert all(0 <= turn.cached < s.block for e in fresh for turn in e.turns[1:])
+
+
 def check_stop_strings_end_turns(s: Subject) -> None:
     """A turn ends with the token that completes a stop string; what follows sees exactly that."""
     s.sync()
@@ -200,6 +218,7 @@ EPISODES: tuple[Callable[[Subject], None], ...] = (
     check_an_episode_depends_on_its_key_alone,
     check_budgets_end_episodes,
     check_an_environment_that_raises_ends_its_episode_alone,
+    check_later_turns_find_their_prefix_in_the_cache,
     check_stop_strings_end_turns,
     check_nothing_of_the_old_weights_survives_a_sync,
 )

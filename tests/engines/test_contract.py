@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engines
 def subject(request: pytest.FixtureRequest, tokenizer: Any) -> Subject:
     model = model_of(request.param, tokenizer)
     engine = NativeEngine(ModelSpec(model.config, tokenizer, CONTEXT, torch.float32, torch.device("cpu")), 32)
-    return Subject(engine, model, tokenizer, bound=2e-5)
+    return Subject(engine, model, tokenizer, bound=2e-5, block=1)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -36,7 +36,7 @@ from tests.engines.episodes import EPISODES
 from zero.errors import InputError
 from zero.records import Sampling
 from zero.rollout import ModelSpec
-from zero.rollout.vllm import RESTORED, VllmEngine, completion_of, engine_ranks, seed_of
+from zero.rollout.vllm import RESTORED, Sample, VllmEngine, completion_of, engine_ranks, seed_of
 
 pytestmark = pytest.mark.engines
 CPU = torch.device("cpu")
@@ -218,7 +218,7 @@ def test_seeds_follow_from_the_key_and_the_sample() -> None:
 def test_a_stop_string_detected_late_still_ends_the_response(tokenizer: Any) -> None:
     ids = tokenizer("so </answer> and").input_ids
     end = next(k for k in range(len(ids) + 1) if "</answer>" in tokenizer.decode(ids[:k]))
-    c = completion_of(tokenizer, (ids, [-1.0] * len(ids), False), Sampling(99, stop=("</answer>",)), version=4)
+    c = completion_of(tokenizer, Sample(ids, [-1.0] * len(ids), False), Sampling(99, stop=("</answer>",)), version=4)
     assert (c.ids, len(c.logprobs), c.finished, c.version) == (tuple(ids[:end]), end, True, 4)
     assert c.text == tokenizer.decode(ids[:end]) and end < len(ids)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -135,6 +136,42 @@ def test_rows_with_budgets_of_their_own_share_a_batch(tokenizer: Any, compiles: 
         assert [(c.ids, c.finished) for c in group] == [(c.ids, c.finished) for c in group_alone]
         assert all(c.finished or len(c.ids) == budget for c in group)
         assert not compiles or group == group_alone, "to the bit: a row does not depend on the others"
+
+
+def test_a_turn_goes_on_from_the_rows_before(tiny_folder: Path, tokenizer: Any, compiles: bool) -> None:
+    """Three turns, of rows that end early and late, one of them with a fresh context: what an engine samples that reads every
+    prompt whole. Nothing is taken after a sync, after a sleep, and where the rows are too many for one batch."""
+    model = load(tiny_folder)
+    kept, whole, small = (engine_of(model, tokenizer, max_rows) for max_rows in (64, 64, 4))
+    sampling = Sampling(24, 1.5, stop_ids=tuple(range(0, len(tokenizer), 9)))
+    rows = [(replace(prompt, seen=0), 0) for prompt in prompts_of(tokenizer)]
+    for turn in range(3):
+        prompts = [prompt for prompt, _ in rows]
+        groups = kept.generate(prompts, 1 if turn else 3, sampling)
+        expected = whole.generate([replace(p, seen=None) for p in prompts], 1 if turn else 3, sampling)
+        assert [[c.ids for c in group] for group in groups] == [[c.ids for c in group] for group in expected]
+        for c, e in zip(chain(*groups), chain(*expected), strict=True):
+            torch.testing.assert_close(torch.tensor(c.logprobs), torch.tensor(e.logprobs), rtol=1e-5, atol=1e-5)
+            assert c.logprobs == e.logprobs or not isinstance(kept.decoder, CompiledDecoder), "to the bit"
+        goes_on = not isinstance(kept.decoder, TransformersDecoder)
+        assert [g[0].cached for g in groups] == [cached if goes_on else 0 for _, cached in rows]
+        if turn:
+            assert {g[0].cached for g in small.generate(prompts, 1, sampling)} == {0}
+        rows = [
+            (
+                replace(p, ids=p.ids + c.ids + (20, 21), key=(*p.key, g, turn), seen=len(p.ids + c.ids)),
+                len(p.ids + c.ids) - 1,
+            )
+            for p, group in zip(prompts, groups, strict=True)
+            for g, c in enumerate(group)
+        ]
+        rows[1] = (replace(rows[1][0], ids=prompts[0].ids, seen=0), 0)
+    for asleep in (False, True):
+        with kept.awake() if asleep else nullcontext():
+            kept.generate(prompts, 1, sampling)
+        if not asleep:
+            kept.sync(model.named_parameters(), 1)
+        assert {g[0].cached for g in kept.generate([prompt for prompt, _ in rows], 1, sampling)} == {0}
 
 
 def in_panels(logits: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ from torch.nn.functional import pad
 from zero.cpu.kernels import constant, library
 
 PREFILL = 4096  # most prompt tokens of one call
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the prompts of a batch take from the batch before, int64 on the decoder's device."""
+
+    row_P: Tensor  # number of the row, as the batch began
+    length_P: Tensor  # its first tokens that are the prompt's first ones, without the last one of either; 0: none
 
 
 class _Layer(ctypes.Structure):
@@ -46,6 +55,8 @@ class CompiledDecoder:
 
     Norm gains and attention's 1/sqrt(D) are folded into the weights that follow them. A row keeps its slot of the cache.
     """
+
+    goes_on = True
 
     def __init__(self, config: Any, vocabulary: int) -> None:
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -93,7 +104,7 @@ class CompiledDecoder:
             layer.out = self._keep(self._panels(w[prefix + "self_attn.o_proj.weight"]))
             layer.down = self._keep(self._panels(w[prefix + "mlp.down_proj.weight"]))
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
         prompts, width = ids_PW.shape
         if int(ids_PW.max()) >= self.tokens:  # C++ would read beyond the embedding
             raise IndexError(f"token {int(ids_PW.max())} of {self.tokens}")
@@ -102,18 +113,25 @@ class CompiledDecoder:
         angle = torch.arange(positions)[:, None].float() * self.rotary.inv_freq
         self.rotation = torch.cat([angle.cos(), angle.sin()], dim=1) * self.rotary.attention_scaling
         self.model.positions, self.model.rotation = positions, self.rotation.data_ptr()
-        self.cache = torch.empty(self.model.layers, 2, prompts, self.model.kv, positions * self.model.dim)
-        slot, column = mask_PW.nonzero().T.contiguous()
-        position = column - (width - length_P)[slot]
+        taken_P = torch.zeros_like(length_P) if past is None else past.length_P
+        if not taken_P.any():
+            self.forget()  # before there is a second one
+        cache = torch.empty(self.model.layers, 2, prompts, self.model.kv, positions * self.model.dim)
+        if past is not None and taken_P.any():
+            self._copy(past, cache)
+        self.cache = cache
+        first_P = width - length_P
+        slot, column = (mask_PW.bool() & (torch.arange(width) >= (first_P + taken_P)[:, None])).nonzero().T.contiguous()
+        position = column - first_P[slot]
         logits = []
-        for chunk in torch.arange(prompts).split(max(1, PREFILL // width)):
+        for chunk in torch.arange(prompts).split(max(1, PREFILL // int((length_P - taken_P).max()))):
             in_chunk = (slot >= chunk[0]) & (slot <= chunk[-1])
             order = torch.cat(
                 [(in_chunk & (column < width - 1)).nonzero()[:, 0], (in_chunk & (column == width - 1)).nonzero()[:, 0]]
             )
             ids = ids_PW[slot[order], column[order]]
             logits.append(self._decode(ids, position[order], slot[order], last=len(chunk)))
-        self.cache = self.cache.repeat_interleave(n, dim=2)
+        self.cache = self.cache.repeat_interleave(n, dim=2) if n > 1 else self.cache
         self.slot_N, self.position_N = torch.arange(prompts * n), length_P.repeat_interleave(n)
         return torch.cat(logits).repeat_interleave(n, dim=0)
 
@@ -124,6 +142,19 @@ class CompiledDecoder:
 
     def keep(self, rows: Tensor) -> None:
         self.slot_N, self.position_N = self.slot_N[rows], self.position_N[rows]
+
+    def forget(self) -> None:
+        self.cache = torch.empty(0)
+
+    def _copy(self, past: Past, cache: Tensor) -> None:
+        """Copy keys and values of rows of the cache before into the new one. See decode.cpp for how they lie."""
+        (old_keys, old_values), (keys, values) = (
+            (x[:, 0], x[:, 1].unflatten(3, (self.model.dim // self.panel, -1, self.panel))) for x in (self.cache, cache)
+        )
+        for p, (row, length) in enumerate(zip(past.row_P.tolist(), past.length_P.tolist(), strict=True)):
+            width = self._up(length)
+            keys[:, p, :, : width * self.model.dim] = old_keys[:, row, :, : width * self.model.dim]
+            values[:, p, :, :, :width] = old_values[:, row, :, :, :width]
 
     def _decode(self, ids: Tensor, position: Tensor, slot: Tensor, last: int) -> Tensor:
         model, count = ctypes.byref(self.model), ctypes.c_int64

@@ -3,11 +3,13 @@ transformers' own forward pass.
 
 All keep a key-value cache between calls:
 
-    prefill(ids [P, W], mask [P, W], n, budget) -> logits [P * n, V]    left-padded prompts, each repeated n times
-    step(ids [N]) -> logits [N, V]                                     one more token for every row
-    keep(rows [M])                                                     drop all other rows from the cache
+    prefill(ids [P, W], mask [P, W], n, budget, past) -> logits [P * n, V]    left-padded prompts, each repeated n times
+    step(ids [N]) -> logits [N, V]                                           one more token for every row
+    keep(rows [M])                                                           the other rows get no more tokens
+    forget()                                                                 free the cache
 
-V is the tokenizer's vocabulary, so padding rows of an embedding matrix can never be sampled.
+With `past` the rows are turns of episodes: those of the next prefill may go on from them, whose `past` names what it takes from
+them (with n = 1). V is the tokenizer's vocabulary, so padding rows of an embedding matrix can never be sampled.
 """
 
 from __future__ import annotations
@@ -20,17 +22,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zero.cpu.architectures import has_plain_layers
-from zero.cpu.decoder import CompiledDecoder, can_compile
+from zero.cpu.decoder import CompiledDecoder, Past, can_compile
 from zero.errors import InputError
 
 
 class Decoder(Protocol):
-    """See the module's docstring."""
+    """See the module's docstring. `goes_on`: whether it takes anything from the rows before."""
+
+    goes_on: bool
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor: ...
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor: ...
     def step(self, ids_N: Tensor) -> Tensor: ...
     def keep(self, rows: Tensor) -> None: ...
+    def forget(self) -> None: ...
 
 
 def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
@@ -52,6 +57,8 @@ class FusedDecoder:
     that share them form one matrix product.
     """
 
+    goes_on = True
+
     def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -65,6 +72,7 @@ class FusedDecoder:
         self.frequency = rotary.inv_freq.to(device)
         self.rotary_scale: float = rotary.attention_scaling
         self.weights: dict[str, Tensor] = {}
+        self.forget()
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         w = {name: tensor.detach().to(self.device, self.dtype) for name, tensor in weights}
@@ -90,27 +98,56 @@ class FusedDecoder:
             )
         self.weights = fused
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
         prompts, width = ids_PW.shape
         rows = prompts * n
-        self.used = width
-        self.position_N = mask_PW.sum(dim=1).repeat_interleave(n)  # of the next token
+        length_P = mask_PW.sum(dim=1)
+        taken_P = torch.zeros_like(length_P) if past is None else past.length_P
+        if not taken_P.any():
+            self.forget()  # before there is a second one
         shape = (self.layers, 2, rows * self.kv, width + budget, self.dim)
-        self.cache = torch.empty(shape, dtype=self.dtype, device=self.device)
+        cache = torch.empty(shape, dtype=self.dtype, device=self.device)
+        # Columns before `start` come from the rows before; the others, which not all of them have, are computed
+        start = int((width - length_P + taken_P).min()) if taken_P.any() else 0
+        if past is not None and start:
+            self._copy(past, cache[..., :start, :], width - length_P)
+        self.cache, self.used = cache, width
+        self.position_N = length_P.repeat_interleave(n)  # of the next token
+        self.ended: list[tuple[Tensor, Tensor]] = []
+        self.remembers, self.row_N = past is not None, torch.arange(rows, device=self.device)
+        self.first_N = (width - length_P).repeat_interleave(n)
         padding = torch.zeros(rows, 1, width + budget, dtype=self.dtype, device=self.device)
         padding[:, 0, :width].masked_fill_(mask_PW.repeat_interleave(n, dim=0) == 0, float("-inf"))
         self.padding = padding.repeat_interleave(self.kv, dim=0) if not mask_PW.all() else None
         visible = torch.ones(width, width, dtype=torch.bool, device=self.device).tril() & mask_PW[:, None, :].bool()
         visible |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself: no row of all -inf
-        rotation = self._rotation((mask_PW.cumsum(dim=1) - 1).clamp(min=0).flatten())  # [P W, 1, D/2]
-        x = F.embedding(ids_PW.flatten(), self.weights["embed"])
+        position_PW = (mask_PW.cumsum(dim=1) - 1).clamp(min=0)
+        rotation = self._rotation(position_PW[:, start:].flatten())  # [P (W - start), 1, D/2]
+        x = F.embedding(ids_PW[:, start:].flatten(), self.weights["embed"])
         for i in range(self.layers):
-            q, k, v = (y.unflatten(0, (prompts, width)).transpose(1, 2) for y in self._qkv(i, x, rotation))
+            q, k, v = (y.unflatten(0, (prompts, width - start)).transpose(1, 2) for y in self._qkv(i, x, rotation))
             for slot, value in enumerate((k, v)):
-                self.cache[i, slot, :, :width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True, scale=1.0)
-            x = self._attention_output_and_mlp(i, x, attended.transpose(1, 2).reshape(prompts * width, -1))
-        return (self._rms_norm(x[width - 1 :: width]) @ self.weights["head"]).repeat_interleave(n, dim=0)
+                self.cache[i, slot, :, start:width] = value.repeat_interleave(n, dim=0).flatten(0, 1)
+            if start:
+                k, v = self.cache[i, :, :, :width].unflatten(1, (prompts, self.kv))
+            attended = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=visible[:, None, start:], enable_gqa=True, scale=1.0
+            )
+            x = self._attention_output_and_mlp(i, x, attended.transpose(1, 2).reshape(prompts * (width - start), -1))
+        last = width - start
+        return (self._rms_norm(x[last - 1 :: last]) @ self.weights["head"]).repeat_interleave(n, dim=0)
+
+    def _copy(self, past: Past, columns: Tensor, first_P: Tensor) -> None:
+        """Fill `columns` [layers, 2, P * kv, C, D] from the rows before. `first_P`: where the prompts begin in them."""
+        columns.zero_()  # what is padding must at least be numbers
+        for rows, cache in [*self.ended, (self.row_N, self.cache)]:
+            p, i = ((past.row_P[:, None] == rows) & (past.length_P > 0)[:, None]).nonzero().T
+            column_PC = (
+                torch.arange(columns.shape[3], device=self.device) - (first_P[p] - self.first_N[rows[i]])[:, None]
+            )
+            source = cache.unflatten(2, (-1, self.kv))[:, :, i]  # [layers, 2, P, kv, columns, D]
+            index = column_PC.clamp(min=0)[None, None, :, None, :, None].expand(*source.shape[:4], -1, self.dim)
+            columns.unflatten(2, (-1, self.kv))[:, :, p] = source.gather(4, index)
 
     def step(self, ids_N: Tensor) -> Tensor:
         rows, end = len(ids_N), self.used + 1
@@ -131,12 +168,24 @@ class FusedDecoder:
         return self._rms_norm(x) @ self.weights["head"]
 
     def keep(self, rows: Tensor) -> None:
-        heads = (rows[:, None] * self.kv + torch.arange(self.kv, device=rows.device)).flatten()
+        if self.remembers:
+            others = torch.ones(len(self.row_N), dtype=torch.bool, device=rows.device)
+            others[rows] = False
+            ended = others.nonzero()[:, 0]
+            self.ended.append((self.row_N[ended], self.cache[:, :, self._heads(ended), : self.used]))
+        heads = self._heads(rows)
         cache = self.cache.new_empty(self.layers, 2, len(heads), *self.cache.shape[3:])
         cache[..., : self.used, :] = self.cache[:, :, heads, : self.used]
-        self.cache, self.position_N = cache, self.position_N[rows]
+        self.cache, self.position_N, self.row_N = cache, self.position_N[rows], self.row_N[rows]
         if self.padding is not None:
             self.padding = self.padding[heads]
+
+    def forget(self) -> None:
+        self.cache, self.ended = torch.empty(0), []
+
+    def _heads(self, rows: Tensor) -> Tensor:
+        """The cache's rows of key-value heads."""
+        return (rows[:, None] * self.kv + torch.arange(self.kv, device=rows.device)).flatten()
 
     def _rotation(self, position: Tensor) -> Tensor:
         """exp(i * angle) for each position and frequency, with an axis for the heads: [..., 1, D/2]."""
@@ -175,7 +224,10 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 class TransformersDecoder:
-    """Any causal language model of transformers, through its own forward pass and cache."""
+    """Any causal language model of transformers, through its own forward pass and cache, whose layers may be of any kind: every
+    prompt is read whole."""
+
+    goes_on = False
 
     def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
         from transformers import AutoModelForCausalLM
@@ -195,8 +247,8 @@ class TransformersDecoder:
             for name, tensor in weights:
                 parameters[name].copy_(tensor)
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int) -> Tensor:
-        self.cache = None
+    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
+        self.forget()
         self.mask = mask_PW.repeat_interleave(n, dim=0)
         return self._forward(ids_PW.repeat_interleave(n, dim=0), (self.mask.cumsum(dim=1) - 1).clamp(min=0))
 
@@ -209,6 +261,9 @@ class TransformersDecoder:
         assert self.cache is not None
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
+
+    def forget(self) -> None:
+        self.cache: Any = None
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         out = self.model(

@@ -123,8 +123,8 @@ class EpisodeEngine:
         return [completions[p * n : (p + 1) * n] for p in range(len(prompts))]
 
     def _first_request(self, prompt: Prompt) -> Prompt:
-        """The prompt; one with a prefix has as its budget what the turn that the prefix begins has left."""
-        before, most = prompt.prefix, self.settings.turn_tokens
+        """The first turn's; after a prefix its budget is what the turn that the prefix begins has left."""
+        before, most, prompt = prompt.prefix, self.settings.turn_tokens, replace(prompt, seen=0)
         if before is None or not before.turns or most is None:
             return prompt
         left = most - len(before.ids) + before.turns[-1].start
@@ -161,7 +161,8 @@ class EpisodeEngine:
             episode.text += self._text(ids[-1:])
         text = self._text(ids[:-1] if episode.stopped else ids) if episode.unfinished else completion.text
         episode.unfinished, episode.observation = (), None
-        episode.turns.append(Turn(text, start, episode.offset + len(episode.ids), fresh=fresh))
+        end = episode.offset + len(episode.ids)
+        episode.turns.append(Turn(text, start, end, fresh=fresh, cached=completion.cached))
 
     def _transcript(self, episode: _Episode) -> Transcript:
         """Siblings have one seed: what an environment draws depends on the prompt's key and on what was said. So has a critic
@@ -215,11 +216,14 @@ class EpisodeEngine:
         question = replace(question, id=f"{question.id}, turn {episode.number + 1},", solution=solution, more=())
         if observation.fresh:
             new = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key)
-            return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop)
+            return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop, seen=0)
         pieces = self._observed(episode, observation.text)
         ids = (*episode.context, *encode_pieces(pieces, self.tokenizer))
         text = episode.text + "".join(piece for piece, _ in pieces)
-        return replace(prompt, question=question, text=text, ids=ids, key=key, max_tokens=budget, prefix=None)
+        seen = len(episode.context)
+        return replace(
+            prompt, question=question, text=text, ids=ids, key=key, max_tokens=budget, prefix=None, seen=seen
+        )
 
     def _observed(self, episode: _Episode, text: str) -> list[tuple[str, bool]]:
         """An observation that goes on from what was said, in pieces."""

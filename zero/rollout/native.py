@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zero.cpu import decoder
+from zero.cpu.decoder import Past
 from zero.errors import InputError
 from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
@@ -38,14 +39,25 @@ class NativeEngine:
         self.decoder: Decoder = make_decoder(spec.config, self.vocabulary, spec.dtype, spec.device)
         self.stop_tokens = lru_cache(maxsize=4)(self._stop_tokens)
         self.version = -1
+        self.rows: dict[
+            tuple[int, ...], int
+        ] = {}  # of the decoder's last batch, by prompt and answer, if turns may follow
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self._forget()
         self.decoder.load(weights)
         self.version = version
 
     @contextmanager
     def awake(self, last: bool = False) -> Iterator[None]:
-        yield
+        try:
+            yield
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self.rows.clear()
+        self.decoder.forget()
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         if not prompts:
@@ -65,15 +77,19 @@ class NativeEngine:
             indices.sort(key=lambda p: budgets[p], reverse=True)
             chunks += [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
         groups: dict[int, list[Completion]] = {}
+        # With more rows than are decoded at once, every turn is read whole
+        in_episodes = len(chunks) == 1 and prompts[0].seen is not None and self.decoder.goes_on
         for chunk in chunks:
             alike, budgets_P = replace(sampling, stop=own[chunk[0]].stop), [budgets[p] for p in chunk]
-            completions = self._batch([prompts[p] for p in chunk], n, budgets_P, alike)
+            completions = self._batch([prompts[p] for p in chunk], n, budgets_P, alike, in_episodes)
             groups |= {p: completions[i * n : i * n + n] for i, p in enumerate(chunk)}
         return [groups[p] for p in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: Sequence[Prompt], n: int, budgets: Sequence[int], sampling: Sampling) -> list[Completion]:
-        """n completions for each prompt, within its budget."""
+    def _batch(
+        self, prompts: Sequence[Prompt], n: int, budgets: Sequence[int], sampling: Sampling, in_episodes: bool
+    ) -> list[Completion]:
+        """n completions for each prompt, within its budget. In episodes they go on from the rows of the batch before."""
         width = max(len(prompt.ids) for prompt in prompts)
         ids_PW = torch.zeros(len(prompts), width, dtype=torch.int64)
         mask_PW = torch.zeros_like(ids_PW)
@@ -89,7 +105,8 @@ class NativeEngine:
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=self.device)
         rows = torch.arange(count, device=self.device)  # rows[i]: the sample in row i of the decoder
         running = torch.ones(count, dtype=torch.bool, device=self.device)  # for each row of the decoder
-        logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget)
+        past = self._past(prompts, n) if in_episodes else None
+        logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget, past)
         for t in range(budget):
             token, logprob = draw(logits, uniform_TN[t, rows], sampling)
             ids_NT[rows, t], logprob_NT[rows, t] = token, logprob
@@ -114,7 +131,19 @@ class NativeEngine:
             logits = self.decoder.step(token)
         if not truncates(sampling):
             log_normalizer_NT = log_normalizer_NT[:, :0]
-        return self._completions(ids_NT, logprob_NT, log_normalizer_NT, length_N, finished_N, sampling)
+        completions = self._completions(ids_NT, logprob_NT, log_normalizer_NT, length_N, finished_N, sampling)
+        self.rows.clear()
+        if past is None:
+            return completions
+        self.rows |= {prompts[i // n].ids + completion.ids: i for i, completion in enumerate(completions)}
+        cached = past.length_P.repeat_interleave(n).tolist()
+        return [replace(completion, cached=tokens) for completion, tokens in zip(completions, cached, strict=True)]
+
+    def _past(self, prompts: Sequence[Prompt], n: int) -> Past:
+        """What the prompts can take from the rows of the batch before, but for a row's last token, which was never fed."""
+        rows = [self.rows.get(prompt.ids[: prompt.seen]) if prompt.seen and n == 1 else None for prompt in prompts]
+        lengths = [0 if row is None else (prompt.seen or 0) - 1 for row, prompt in zip(rows, prompts, strict=True)]
+        return Past(*(torch.tensor(x, device=self.device) for x in ([row or 0 for row in rows], lengths)))
 
     def _completions(
         self,
@@ -136,7 +165,7 @@ class NativeEngine:
         without_stop = [row[:-1] if row[-1] in sampling.stop_ids else row for row in ids]
         texts = self.tokenizer.batch_decode(without_stop, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [
-            Completion(tuple(i), tuple(lp), text, done, version=self.version, log_normalizers=tuple(ln))
+            Completion(tuple(i), tuple(lp), text, done, version=self.version, log_normalizers=tuple(ln), cached=0)
             for i, lp, ln, text, done in zip(ids, logprobs, normalizers, texts, finished_N.tolist(), strict=True)
         ]
 

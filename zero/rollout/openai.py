@@ -35,7 +35,7 @@ from zero.rollout.http import (
     address,
     in_parallel,
 )
-from zero.rollout.vllm import completion_of, samplings, seed_of
+from zero.rollout.vllm import Sample, completion_of, samplings, seed_of
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})  # temporary errors
 # Of the first request: a wrong url should be reported within seconds
@@ -185,7 +185,7 @@ class OpenAIEngine:
             raise ServerError(self.client.url, f"ended a response as {str(reason)[:40]} with {type(text).__name__}")
         finished, ids = reason == "stop", choice.get("token_ids") if self.vllm else None
         if isinstance(ids, list) and ids and all(isinstance(i, int) and 0 <= i <= self.highest_id for i in ids):
-            return completion_of(self.tokenizer, (ids, [], finished), sampling, self.version)
+            return completion_of(self.tokenizer, Sample(ids, [], finished), sampling, self.version)
         return self._from_text(text, finished, stop, sampling)
 
     def _from_text(self, text: str, finished: bool, stop: Any, sampling: Sampling) -> Completion:

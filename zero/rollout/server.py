@@ -136,7 +136,9 @@ class ServerEngine:
             ids, reason = list(choice["token_ids"]), choice["finish_reason"]
             logprobs = [float(at["logprob"]) for at in choice["logprobs"]["content"]]
             made_by = [span["version"] for span in choice["weight_versions"]]
-        except (LookupError, TypeError, ValueError) as error:
+            details = (answer.get("usage") or {}).get("prompt_tokens_details") or {"cached_tokens": -1}
+            cached = int(details["cached_tokens"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ServerError(self.client.url, f"its answer lacks {error}") from None
         limit = body["sampling_params"]["max_tokens"]
         if reason not in ("stop", "length") or len(ids) != len(logprobs) or not 0 < len(ids) <= limit:
@@ -145,7 +147,7 @@ class ServerEngine:
         if made_by != [label]:
             cause = "other weights: it was started again, or another run sends its own"
             raise ServerError(self.client.url, f"answered with {cause} ({made_by[:3]}, not {label})")
-        return ids, logprobs, reason == "stop"
+        return Sample(ids, logprobs, reason == "stop", cached)
 
     def _describe_server(self) -> Server:
         """The server's model and settings, after one trial request. InputError if this engine cannot use it."""

@@ -18,7 +18,7 @@ from itertools import chain
 from logging import ERROR, getLogger
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class VllmEngine:
     memory            share of the GPU's memory that vLLM may use
     cache_gib         key-value cache on a CPU, in GiB
     tensor_parallel   number of consecutive ranks that form one engine; together they generate for the prompts of each
-    prefix_caching    whether the samples of a prompt share its keys and values
+    prefix_caching    whether the samples of a prompt share its keys and values, and the turns of an episode
     eager             no CUDA graphs, no compilation
     sleep             free the GPU's memory outside `awake`; no effect on a CPU
     precision         float32, bfloat16, or auto: bfloat16 on a GPU that supports it; None: `dtype`
@@ -134,7 +134,7 @@ class VllmEngine:
         with restored_random_state():
             outputs = self.llm.generate(texts, parameters, use_tqdm=False)
         start = sum(map(len, requests[:rank]))
-        outputs_of_rank = [output.outputs[0] for output in outputs[start : start + len(requests[rank])]]
+        outputs_of_rank = outputs[start : start + len(requests[rank])]
         completions = [
             completion_of(self.tokenizer, _sample(output, prompt), prompt.sampling(sampling), self.version)
             for output, prompt in zip(outputs_of_rank, (p for p in prompts for _ in range(n)), strict=True)
@@ -263,14 +263,20 @@ def samplings(prompts: Sequence[Prompt], sampling: Sampling, context: int) -> li
     ]
 
 
-Sample = tuple[list[int], list[float], bool]  # ids, log-probabilities, whether it ended before the budget
+class Sample(NamedTuple):
+    """What an engine returned for one request."""
+
+    ids: list[int]
+    logprobs: list[float]
+    ended: bool  # before the budget
+    cached: int = -1  # tokens of the prompt that were in the prefix cache; -1: unknown
 
 
 def completion_of(tokenizer: Any, sample: Sample, sampling: Sampling, version: int) -> Completion:
     """A sample of token ids as a completion. A stop string ends a response with the token that completes it; later ids are cut,
     since an incremental detokenizer that holds back half a character finds the stop string late.
     """
-    ids, logprobs, ended = sample
+    ids, logprobs, ended, cached = sample
 
     def text(ids: Sequence[int]) -> str:
         without_stop = ids[:-1] if ids and ids[-1] in sampling.stop_ids else ids
@@ -286,7 +292,7 @@ def completion_of(tokenizer: Any, sample: Sample, sampling: Sampling, version: i
         end = next(size for size in range(1, len(ids) + 1) if stopped(ids[:size])) if early else len(ids)
         ids, logprobs, ended = ids[:end], logprobs[:end], True
     done = ended or ids[-1] in sampling.stop_ids
-    return Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version)
+    return Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version, cached=cached)
 
 
 def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: int) -> list[tuple[dict[str, Any], Any]]:
@@ -327,9 +333,11 @@ def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
 
 
 def _sample(output: Any, prompt: Prompt) -> Sample:
-    """The sample in one of vLLM's outputs. RuntimeError if vLLM aborted it."""
-    if output.finish_reason not in ("stop", "length") or not output.token_ids:
-        raise RuntimeError(f"vLLM ended the response to prompt {prompt.key} as {output.finish_reason!r}")
-    ids = list(output.token_ids)
-    logprobs = [at[token].logprob for at, token in zip(output.logprobs, ids, strict=True)]
-    return ids, logprobs, output.finish_reason == "stop"
+    """The sample in one of vLLM's RequestOutputs. RuntimeError if vLLM aborted it."""
+    [sample] = output.outputs
+    if sample.finish_reason not in ("stop", "length") or not sample.token_ids:
+        raise RuntimeError(f"vLLM ended the response to prompt {prompt.key} as {sample.finish_reason!r}")
+    ids = list(sample.token_ids)
+    logprobs = [at[token].logprob for at, token in zip(sample.logprobs, ids, strict=True)]
+    cached = -1 if output.num_cached_tokens is None else output.num_cached_tokens
+    return Sample(ids, logprobs, sample.finish_reason == "stop", cached)

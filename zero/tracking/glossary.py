@@ -201,6 +201,11 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "time/unix": ("s", "when the step ended, seconds since 1970-01-01 UTC"),
     "speed/rollout": ("tokens/s", "response tokens sampled per second of time/rollout"),
     "speed/update": ("tokens/s", "prompt and response tokens learned from per second of time/update"),
+    "speed/prefix_cached": (
+        "share",
+        "tokens before the later turns of episodes that the sampler had in its cache and need not read again; absent where it does "
+        "not say",
+    ),
     "system/memory": ("GB", "peak resident memory of the process so far, in units of 2^30 bytes"),
 }
 
