@@ -4,6 +4,7 @@ the emulated accelerator they run everywhere, which at least shows that they can
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,24 @@ def test_sampled_log_probabilities_are_those_of_the_model_on_the_cpu(device: tor
         for completion in group:
             expected = scored(model.eval(), prompt, completion, 1.0, len(tokenizer))
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_turn_that_goes_on_from_the_cache_is_that_of_the_cpu(device: torch.device) -> None:
+    """Rows that ended early and late, beside one that reads its prompt whole."""
+    model, tokenizer = loaded()
+    engine = NativeEngine(ModelSpec(model.config, tokenizer, 256, torch.float32, device), 64)
+    engine.sync(model.named_parameters(), version=0)
+    prompts, sampling = prompts_of(tokenizer), Sampling(20, 1.5, stop_ids=tuple(range(0, len(tokenizer), 9)))
+    groups = engine.generate([replace(prompt, seen=0) for prompt in prompts], 4, sampling)
+    turns = [
+        replace(p, ids=p.ids + c.ids + (20, 21), key=(*p.key, g, 1), seen=len(p.ids + c.ids))
+        for p, group in zip(prompts, groups, strict=True)
+        for g, c in enumerate(group)
+    ]
+    for turn, [completion] in zip(turns, engine.generate([*turns, prompts[0]], 1, sampling)[:-1], strict=True):
+        assert completion.cached == (turn.seen or 0) - 1
+        expected = scored(model.eval(), turn, completion, 1.5, len(tokenizer))
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_is_that_of_the_cpu(device: torch.device) -> None:
