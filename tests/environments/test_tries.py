@@ -9,7 +9,7 @@ import pytest
 
 from tests.environments.episodes import play
 from tests.grading.hostile import TEXTS
-from zero.environments import as_step
+from zero.environments import Observation, as_step
 from zero.environments.tries import Tries
 from zero.errors import InputError
 from zero.grading.countdown import check_countdown
@@ -61,6 +61,11 @@ def test_the_question_may_be_asked_again() -> None:
     hand = Question("{message} {question}", ("24",), "q", "", HAND.meta)
     [step] = play(tries(turn="{question}"), hand, ["\\boxed{1}"])
     assert step.observation.text == hand.text
+
+
+def test_a_try_may_be_a_new_prompt() -> None:
+    [step] = play(tries(turn="{question}", fresh=True), HAND, ["\\boxed{1}"])
+    assert step.observation == Observation(HAND.text, fresh=True)
 
 
 def test_hostile_answers_are_judged_as_the_checker_judges_them() -> None:

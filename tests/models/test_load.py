@@ -34,6 +34,7 @@ OWN = (
     "nano_domain",
     "nano_search",
     "nano_code",
+    "nano_rules",
 )  # a model of the user's, and the embedded ones
 DEEPSEEK = "<\uff5cend\u2581of\u2581sentence\uff5c>"  # U+FF5C and U+2581
 ENDS = {  # how the option's name begins -> the tokens that may end a response

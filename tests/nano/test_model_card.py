@@ -21,11 +21,20 @@ from zero.evaluate import run
 
 FOLDER = Path(__file__).parents[2] / "zero/nano"
 # folder -> conf/model
-MODELS = {"base": "nano", "plain": "nano_plain", "domain": "nano_domain", "search": "nano_search", "code": "nano_code"}
+MODELS = {
+    "base": "nano",
+    "plain": "nano_plain",
+    "domain": "nano_domain",
+    "search": "nano_search",
+    "code": "nano_code",
+    "rules": "nano_rules",
+}
 BASE = FOLDER / "base"
-TEMPLATES = {"code": ("none",)}  # folder -> those of its card, if not these:
+TEMPLATES = {"code": ("none",), "rules": ("none",)}  # folder -> those of its card, if not these:
 EVERY_TEMPLATE = ("none", "qwen_math", "r1")
-BENCHMARKS = {"code": ("nano", "nano_code")}  # folder -> conf/benchmarks, if not nano alone
+# folder -> conf/benchmarks, if not nano alone
+BENCHMARKS = {"code": ("nano", "nano_code"), "rules": ("nano_cards", "nano_navigation")}
+ENVIRONMENTS = {"nano_navigation": "navigation"}  # conf/benchmarks -> conf/environment, if not none
 SAMPLINGS = {"default": "temperature 1", "greedy": "greedy"}  # conf/sampling -> words
 SEED = 0
 KEYS = ("accuracy", "reflection", "length", "truncated")
@@ -41,7 +50,8 @@ def measure(name: str, template: str, sampling: str, *more: str) -> dict[str, di
     for benchmark in BENCHMARKS.get(name, ("nano",)):
         with tempfile.TemporaryDirectory() as folder:
             overrides = [f"model={MODELS[name]}", f"template={template}", f"sampling={sampling}", f"seed={SEED}"]
-            overrides += [f"benchmarks={benchmark}", f"run_dir={folder}", *more]
+            overrides += [f"environment={ENVIRONMENTS.get(benchmark, 'none')}", f"benchmarks={benchmark}"]
+            overrides += [f"run_dir={folder}", *more]
             measured = run(configs.check("evaluate", overrides), "card", {})["evaluation"]
         for questions, numbers in measured.items():
             if questions == "macro":
@@ -104,7 +114,7 @@ def test_the_readme_shows_the_card(name: str) -> None:
     [
         ("base", "none", "default"), ("base", "none", "greedy"), ("base", "qwen_math", "default"), ("base", "r1", "default"),
         ("plain", "none", "default"), ("domain", "none", "default"), ("search", "none", "default"),
-        ("code", "none", "default"),
+        ("code", "none", "default"), ("rules", "none", "default"),
     ],
 )  # fmt: skip
 def test_the_weights_have_the_numbers_of_the_card(base: str, template: str, sampling: str) -> None:

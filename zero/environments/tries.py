@@ -30,6 +30,7 @@ class Tries:
     reward    of a try, a reward function of zero.grading.rewards; None: 1 if it is right, else 0. It knows the question, the
               text, the answer and whether it is right
     turn      what follows a wrong try, with {message}, {question} or both
+    fresh     whether that is a whole new prompt, so that earlier tries are not seen
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Tries:
         attempts: int = 5,
         reward: Callable[[Response], float] | Mapping[str, Any] | None = None,
         turn: str = "You failed this trial because {message}",
+        fresh: bool = False,
     ) -> None:
         if attempts < 1:
             raise InputError("environment.make.attempts", attempts, "must be above 0")
@@ -48,7 +50,7 @@ class Tries:
         self.explain: Callable[[str | None, Question], str | None] = _function(explain, "explain")
         self.extract: Callable[[str], str | None] = _function(extract, "extract")
         self.reward: Callable[[Response], float] | None = _function(reward, "reward") if reward else None
-        self.attempts, self.turn = attempts, turn
+        self.attempts, self.turn, self.fresh = attempts, turn, fresh
         self.row: Question | None = None
         self.left = 0
 
@@ -72,7 +74,8 @@ class Tries:
         kind = outcome.value.replace(" ", "_")
         if self.left == 0:
             return Step("", reward, done=True, success=message is None, kind=kind)
-        return Step(fill_slots(self.turn, message=message, question=self.row.text), reward, False, None, kind)
+        seen = Observation(fill_slots(self.turn, message=message, question=self.row.text), self.fresh)
+        return Step(seen, reward, False, None, kind)
 
 
 def _function(given: Callable[..., Any] | Mapping[str, Any], name: str) -> Callable[..., Any]:

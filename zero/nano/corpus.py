@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from zero.errors import InputError
-from zero.nano import program_answers, programs
+from zero.nano import program_answers, programs, rule_games
 from zero.nano.world import DRAWS, ITEMS, NAMES, apply, formulas, is_heldout
 from zero.records import Question
 
@@ -88,8 +88,9 @@ def _documents(mix: Mix, rng: random.Random) -> Iterator[Document]:
         if rng.random() < mix.talk:
             yield _small_talk(rng), True
             continue
-        question = SETS[_pick(rng, mix.sets)](rng)
-        if is_heldout(question):
+        name = _pick(rng, mix.sets)
+        question = SETS[name](rng)
+        if name not in rule_games.SETS and is_heldout(question):
             continue
         text, ended = FORMATS[_pick(rng, mix.formats)](rng, question, mix), rng.random() < mix.end
         yield text if ended else text + "\n\n", ended  # unended text runs on into the next question
@@ -99,6 +100,8 @@ def answer(rng: random.Random, question: Question, mix: Mix) -> str:
     """An answer as the corpus gives it: lines, the last one with the result."""
     if "program" in question.meta:
         return program_answers.answer(rng, question, mix.programs, mix.slip)
+    if "hand" in question.meta:
+        return rule_games.cards_answer(rng, question, mix.guess)
     if "numbers" in question.meta:
         return _countdown_answer(rng, question, mix).strip()
     text = STYLES[_pick(rng, mix.styles)](rng, question, mix)
@@ -111,6 +114,8 @@ def answer(rng: random.Random, question: Question, mix: Mix) -> str:
 
 
 def _plain(rng: random.Random, question: Question, mix: Mix) -> str:
+    if "rail" in question.meta:
+        return rule_games.route_text(rng, question)
     # A space, not a newline: Qwen2's pre-tokenizer makes one piece of "?\n", which a bare question then never ends in.
     return f"{question.text} {answer(rng, question, mix)}"
 
@@ -213,7 +218,7 @@ def _pick(rng: random.Random, shares: Mapping[str, float]) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
 
 
-SETS: dict[str, Callable[[random.Random], Question]] = {**DRAWS, "code": programs.draw}
+SETS: dict[str, Callable[[random.Random], Question]] = {**DRAWS, "code": programs.draw, **rule_games.SETS}
 Style = Callable[[random.Random, Question, Mix], str]
 STYLES: dict[str, Style] = {
     "careful": _careful,

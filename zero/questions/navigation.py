@@ -92,7 +92,7 @@ def rows(
     rng = random.Random(f"zero.questions.navigation/{seed}")
 
     def draw() -> Question:
-        return as_question(_route(rng, rng.choice(legs), landmarks, words), rule, straight, words)
+        return as_question(draw_route(rng, rng.choice(legs), landmarks, words), rule, straight, words)
 
     return fill(draw, train, heldout, HELDOUT_DIGIT, "raise questions.rows.legs")
 
@@ -133,7 +133,8 @@ def _check(legs: Sequence[int], straight: int, landmarks: float, train: int, hel
             raise InputError(f"questions.rows.{key}", value, remedy)
 
 
-def _route(rng: random.Random, count: int, share: float, wording: Wording) -> Route:
+def draw_route(rng: random.Random, count: int, share: float, wording: Wording) -> Route:
+    """A route of `count` legs; a crossing has a landmark with the chance `share`."""
     start = heading = 45 * rng.randrange(8)
     legs = []
     for number, name in enumerate(rng.sample(wording.landmarks, count), 1):
@@ -143,6 +144,11 @@ def _route(rng: random.Random, count: int, share: float, wording: Wording) -> Ro
         seen = number == count or rng.random() < share
         legs.append(Leg(heading, heading // 45, landmark if seen else ""))
     return Route(start, tuple(legs))
+
+
+def is_heldout(route: Route) -> bool:
+    """Whether a route is held out. Depends on the route alone, not on rule, words or seed."""
+    return int(route.digest[0], 16) < HELDOUT_DIGIT
 
 
 def relative_turn(before: int, after: int) -> int:
