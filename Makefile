@@ -143,7 +143,8 @@ nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano
 	$(PY) -m zero.pretrain corpus=nano_domain model.path=$(NANO_BASES)/plain out=$(NANO_BASES)/domain
 	$(PY) -m zero.pretrain corpus=nano_code model.path=$(NANO_BASES)/base out=$(NANO_BASES)/code_once
 	$(PY) -m zero.pretrain corpus=nano_code model.path=$(NANO_BASES)/code_once seed=1 out=$(NANO_BASES)/code
-	$(PY) -m zero.pretrain corpus=nano_rules out=$(NANO_BASES)/rules
+	$(PY) -m zero.pretrain corpus=nano_rules out=$(NANO_BASES)/rules_once
+	$(PY) -m zero.pretrain corpus=nano_rules corpus.stages.skills.tokens=5000000 model.path=$(NANO_BASES)/rules_once seed=1 out=$(NANO_BASES)/rules
 	for base in base search plain domain code rules; do cmp $(NANO_BASES)/$$base/model.safetensors zero/nano/$$base/model.safetensors || exit 1; done
 	echo 'the same bytes as the shipped weights'
 

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from zero.environments.navigation import Navigation
+from zero.errors import InputError
 from zero.grading.countdown import countdown_correct
 from zero.nano import rule_games
 from zero.paths import CONF
@@ -78,7 +79,9 @@ def test_a_route_is_a_document_of_right_turns_in_the_words_of_the_environment() 
 
 def test_answers_on_hands() -> None:
     rng = random.Random(0)
-    searched = [(q, rule_games.cards_answer(rng, q, guess=0.0)) for q in (rule_games.draw_each(rng) for _ in range(300))]
+    searched = [
+        (q, rule_games.cards_answer(rng, q, guess=0.0)) for q in (rule_games.draw_each(rng) for _ in range(300))
+    ]
     for question, answer in searched:
         right = countdown_correct(str(last_boxed(answer)), question.meta["hand"], question.meta["target"])
         assert right == ("Yes." in answer)
@@ -110,4 +113,13 @@ def test_worked_rows_are_training_hands_with_searches_that_hit() -> None:
             assert [line.endswith("Yes.") for line in tries] == [False] * (len(tries) - 1) + [True]
             assert countdown_correct(str(last_boxed(last)), question.meta["numbers"], question.meta["target"])
     assert max(question.solution.count("No.") for question in loaded.train) == rule_games.LONGEST_SEARCH - 1
+    [first] = rule_games.worked_rows(3, [24], config.text, shown=1, tries=0).train[:1]
+    assert re.fullmatch(r"Use \d+, \d+, \d+\.\nThe answer is \\boxed\{[^{}]+\}\.", first.solution)
+    assert first.more == ()
     assert loaded == rule_games.worked_rows(config.cards, targets, config.text)
+
+
+@pytest.mark.parametrize(("key", "value"), [("shown", 0), ("tries", -1)])
+def test_impossible_settings_are_refused(key: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"questions.rows.{key}={value}"):
+        rule_games.worked_rows(3, [24], rule_games.TEXT, **{key: value})

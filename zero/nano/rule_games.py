@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from zero.errors import InputError
 from zero.nano.world import Formula, formulas
 from zero.questions import Rows, general_points, navigation
 from zero.questions.wordings import EMBEDDED, Wording
@@ -107,30 +108,38 @@ def cards_answer(rng: random.Random, question: Question, guess: float) -> str:
     return _search(numbers, tries, target)
 
 
-def worked_rows(cards: int, target: Sequence[int], text: str, shown: int = 4, seed: int = 0) -> Rows:
-    """The training rows of zero.questions.general_points that whole numbers solve, with `shown` solutions each: a hand in numbers and
-    up to LONGEST_SEARCH tries, of which the last hits the target. None is held out: the benchmark is nano_cards. Raises InputError."""
+def worked_rows(
+    cards: int, target: Sequence[int], text: str, shown: int = 4, tries: int = LONGEST_SEARCH, seed: int = 0
+) -> Rows:
+    """The training rows of zero.questions.general_points that whole numbers solve, with `shown` solutions each: the hand in
+    numbers, up to `tries` tries of which the last hits the target, the answer; 0 tries: numbers and answer alone, as SFTvsRL's.
+    None is held out: the benchmark is nano_cards. Raises InputError."""
+    if shown < 1 or tries < 0:
+        key, value, remedy = ("shown", shown, "must be above 0") if shown < 1 else ("tries", tries, "must be 0 or more")
+        raise InputError(f"questions.rows.{key}", value, remedy)
     questions = []
     for question in general_points.rows(cards=cards, target=target, text=text, seed=seed).train:
         rng = random.Random(f"zero.nano.rule_games/{seed}/{question.id}")
         numbers, goal = question.meta["numbers"], question.meta["target"]
         ways = _ways(tuple(sorted(numbers)))
         if any(way.value == goal for way in ways):
-            solutions = [_search(numbers, _tries(rng, ways, goal), goal) for _ in range(shown)]
+            searches = [_hit(rng, ways, goal, max(1, tries)) for _ in range(shown)]
+            solutions = [_search(numbers, search, goal, written=tries > 0) for search in searches]
             questions.append(replace(question, solution=solutions[0], more=tuple(solutions[1:])))
     return Rows(train=questions, heldout=[])
 
 
-def _tries(rng: random.Random, ways: Sequence[Formula], target: int) -> list[Formula]:
-    """Wrong ones, then a right one."""
+def _hit(rng: random.Random, ways: Sequence[Formula], target: int, tries: int) -> list[Formula]:
+    """Wrong ones, then a right one; `tries` at most."""
     wrong = [way for way in ways if way.value != target]
-    tries = rng.sample(wrong, min(len(wrong), rng.randrange(LONGEST_SEARCH)))
-    return [*tries, rng.choice([way for way in ways if way.value == target])]
+    misses = rng.sample(wrong, min(len(wrong), rng.randrange(tries)))
+    return [*misses, rng.choice([way for way in ways if way.value == target])]
 
 
-def _search(numbers: Sequence[int], tries: Sequence[Formula], target: int) -> str:
-    lines = "".join(f"\n{way.steps}. " + ("Yes." if way.value == target else "No.") for way in tries)
-    return f"Use {', '.join(map(str, numbers))}.{lines}\nThe answer is \\boxed{{{tries[-1].expression}}}."
+def _search(numbers: Sequence[int], tries: Sequence[Formula], target: int, written: bool = True) -> str:
+    lines = [f"\n{way.steps}. " + ("Yes." if way.value == target else "No.") for way in tries] if written else []
+    read = f"Use {', '.join(map(str, numbers))}."
+    return f"{read}{''.join(lines)}\nThe answer is \\boxed{{{tries[-1].expression}}}."
 
 
 @lru_cache(maxsize=4096)
@@ -171,7 +180,9 @@ def route_text(rng: random.Random, question: Question) -> str:
         position = rng.randrange(len(rail))
         prompt, right = navigation.render(rail, position, frame), rail[position][2]
         if rng.random() < AGAIN:
-            return f"{prompt} {rng.choice(question.meta['actions'])}<|endoftext|>\n{EMBEDDED.failures['action']}\n{right}"
+            return (
+                f"{prompt} {rng.choice(question.meta['actions'])}<|endoftext|>\n{EMBEDDED.failures['action']}\n{right}"
+            )
         return f"{prompt} {right}"
     frame["history"] = None
     return f"{navigation.render(rail, len(rail) - 1, frame)} {rail[-1][2]}"
