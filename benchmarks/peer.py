@@ -2,6 +2,7 @@
 
     python -m benchmarks.peer --trl .venv-trl/bin/python [--workloads W1,W2] [--pairs 5] [--check] [--write]
     python -m benchmarks.peer                                                   without TRL: beside a loop in plain torch
+    python -m benchmarks.peer --environment --workloads W1 --steps 20           beside the same run in a one-turn environment
 
 Each side is a process of its own on one thread, in turn (A B A B ...); figures are tokens per CPU second, a ratio is the median
 over the pairs with its smallest and largest. Roof: a 1024 x 1024 product of this processor in the same precision; work: what
@@ -15,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,16 +66,15 @@ def roof(folder: Path) -> tuple[float, int]:
     return 2 * 1024**3 / median(seconds), count
 
 
-def compare(workload: Workload, folder: Path, trl: str | None, pairs: int) -> dict[str, float]:
+def compare(workload: Workload, folder: Path, other: str, python: str, pairs: int) -> dict[str, float]:
     """Run the pairs and the other sides, print, return the ratios."""
-    other, python = ("trl", trl) if trl else ("loop", sys.executable)
     results: dict[str, list[dict[str, Any]]] = {"ours": [], other: []}
     for pair in range(1, pairs + 1):
         results["ours"].append(run(sys.executable, "ours", folder))
         results[other].append(run(python, other, folder))
         ratio = speed(results["ours"][-1], "cpu") / speed(results[other][-1], "cpu")
         print(f"{workload.name}, pair {pair} of {pairs}: {ratio:.2f} times {other}", file=sys.stderr, flush=True)
-    for side in {"loop", "generate"} - set(results):
+    for side in {"loop", "generate"} - set(results) if other != "episode" else ():
         results[side] = [run(python, side, folder)]
     if len({one.pop("asked") for all_of in results.values() for one in all_of}) > 1:
         sys.exit(f"{workload.name}: the sides took other prompts; nothing was compared")
@@ -131,8 +132,10 @@ def regressions(ratios: dict[str, dict[str, float]], baseline: dict[str, dict[st
 def main() -> int:
     parser = ArgumentParser("python -m benchmarks.peer", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trl", help="the interpreter of an environment with trl")
+    parser.add_argument("--environment", action="store_true", help="what a one-turn environment costs")
     parser.add_argument("--workloads", default="W1,W2,W3,W4", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="measured in a process (default: the workload's)")
     parser.add_argument("--check", action="store_true", help="fail if a ratio fell by more than 15 %%")
     parser.add_argument("--write", action="store_true", help="write baseline.json")
     options = parser.parse_args()
@@ -141,11 +144,14 @@ def main() -> int:
         parser.error(f"--workloads: no {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     if (options.check or options.write) and not options.trl:
         parser.error("--check and --write are about TRL; give --trl .venv-trl/bin/python")
+    other = ("episode" if options.environment else "loop", sys.executable)
+    other = ("trl", options.trl) if options.trl else other
     ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as home:
         for name in names:
-            make(WORKLOADS[name], Path(home) / name)
-            ratios[name] = compare(WORKLOADS[name], Path(home) / name, options.trl, options.pairs)
+            workload = replace(WORKLOADS[name], steps=options.steps or WORKLOADS[name].steps)
+            make(workload, Path(home) / name)
+            ratios[name] = compare(workload, Path(home) / name, *other, options.pairs)
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     if options.write:
         BASELINE.write_text(json.dumps(baseline | ratios, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """python -m benchmarks.side NAME FOLDER: one side on one workload, in a process of its own; prints a line of JSON.
 
     ours       a whole step of zero.loop
+    episode    the same in an environment of one turn, which checks the answer in place of the grader
     trl        TRL's GRPOTrainer at its best settings on a CPU: no gradient checkpointing, sdpa, no reference, micro-batches
     loop       a step in plain torch and transformers, as one would write it first
     generate   transformers.generate alone
@@ -78,12 +79,13 @@ def has_bfloat16() -> bool:
     return runtime.has_bfloat16(torch.device("cpu"))
 
 
-def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
-    """zero.loop.step as zero.train runs it, on the prompts in the order of the file; no evaluation, no tracker."""
+def ours(folder: Path, workload: Workload, prompts: list[str], *more: str) -> Spent:
+    """zero.loop.step as zero.train runs it, on the prompts in the order of the file; no evaluation, no tracker. `more`:
+    settings of the run."""
     from tempfile import TemporaryDirectory
 
     from zero.build import build
-    from zero.config.check import check, instantiate
+    from zero.config.check import LIGHT, check, instantiate
     from zero.distributed import World
     from zero.loop import step
     from zero.question_sets import load_questions
@@ -124,9 +126,10 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
                 "sync_check.every=0",
                 "tracker=jsonl",
                 f"run_dir={home}",
+                *more,
             ],
         )
-        light = {key: instantiate(config[key]) for key in ("template", "reward", "curriculum")}
+        light = {key: instantiate(config[key]) for key in LIGHT}
         place = Path(home)
         run = build(
             config,
@@ -154,6 +157,29 @@ def ours(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
                 spent.prompts |= {group.prompt.text for group in groups}
         world.shutdown()
     return spent
+
+
+class OneAnswer:
+    """An environment of one turn: the answer that the template finds is right, or it is not."""
+
+    def reset(self, row: Any, seed: int) -> str:
+        self.row = row
+        return str(row.text)
+
+    def step(self, text: str) -> Any:
+        from zero.environments import Step
+        from zero.grading import check_equal
+        from zero.template import last_boxed
+
+        answer = last_boxed(text)
+        right = answer is not None and check_equal(answer, self.row)
+        return Step("", float(right), done=True, success=right)
+
+
+def episode(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
+    """`ours` in an environment of one turn: the same samples and the same updates."""
+    world = ["environment=own", "environment.make._target_=benchmarks.side.OneAnswer", "environment.isolated=false"]
+    return ours(folder, workload, prompts, *world, "environment.turns=1")
 
 
 def parity_reward(response: Any) -> float:
@@ -326,7 +352,7 @@ def _sampled(model: Any, inputs: Any, workload: Workload, pad: int) -> Any:
         )
 
 
-SIDES = {"ours": ours, "trl": trl, "loop": loop, "generate": generate}
+SIDES = {"ours": ours, "episode": episode, "trl": trl, "loop": loop, "generate": generate}
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from zero.benchmark import (
     summarize,
     votes,
 )
-from zero.episode_metrics import prefix_cached
+from zero.episode_metrics import SHOWN_KINDS, prefix_cached
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm
 from zero.published import figures
@@ -188,6 +188,21 @@ def test_what_later_turns_find_in_the_engines_cache() -> None:
     silent = replace(episode, turns=tuple(replace(turn, cached=-1) for turn in episode.turns))
     assert prefix_cached([replace(group, completions=(silent,))]) == {}
     assert silent == episode, "where it came from is no part of what was sampled"
+
+
+def test_an_environment_cannot_make_more_curves_than_there_are_shown() -> None:
+    """One that calls every turn something else."""
+    group = episodes((60, Outcome.WRONG), (2, Outcome.WRONG))
+    named = [
+        replace(
+            c, turns=tuple(replace(turn, kind=f"kind_{k}" if g == 0 else "often") for k, turn in enumerate(c.turns))
+        )
+        for g, c in enumerate(group.completions)
+    ]
+    metrics = summarize([replace(group, completions=tuple(named))])
+    kinds = {name: value for name, value in metrics.items() if name.startswith("turns/")}
+    assert len(kinds) == SHOWN_KINDS + 1 and sum(kinds.values()) == pytest.approx(1)
+    assert kinds["turns/often"] == pytest.approx(2 / 62) and kinds["turns/other"] == pytest.approx(41 / 62)
 
 
 def test_a_benchmark_with_feedback_from_its_saved_rows() -> None:

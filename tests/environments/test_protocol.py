@@ -71,7 +71,12 @@ def test_every_form_of_a_step(result: Any, step: Step) -> None:
         (("x", 1.0, False, None, {}), "`truncated` is neither"),
         (Step("x", 1.0, True, success="yes"), "`success` is neither"),  # type: ignore[arg-type]
         (Step("x", 1.0, True, kind="two words"), "the kind"),
-        (Step("x", 1.0, True, kind="x" * 41), "the kind"),
+        *(
+            (Step("x", 1.0, True, kind=kind), "the kind")
+            for kind in ("x" * 41, "a/b", "..", ".", "\u0444", "x\n", "\x1b[2J")
+        ),
+        (("x", complex(1, 0), False), "the reward is no number but of type complex"),
+        (Step("x", 1.0, True, kind=["x"]), "the kind"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_step_is_refused(result: Any, problem: str) -> None:

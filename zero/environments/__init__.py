@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from zero.records import Question
@@ -100,7 +101,7 @@ def start(environment: Any, row: Question, seed: int) -> Observation:
     """
     reset = getattr(environment, "reset", None)
     if callable(reset):
-        names, takes_any = _parameters(reset)
+        names, takes_any = _parameters(getattr(reset, "__func__", reset))
         if "row" in names:
             return _observation(reset(row, seed))
         if "seed" in names or takes_any:
@@ -141,6 +142,7 @@ def as_step(result: Any) -> Step:
     )
 
 
+@lru_cache(maxsize=64)
 def _parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
     """Names of a function's parameters, and whether it takes any others by name."""
     parameters = inspect.signature(function).parameters.values()

@@ -1,7 +1,7 @@
 """Live environments, and how one is spoken to: in this process, or in a worker that a hostile one may take with it.
 
 What an environment does wrong becomes a Reply, whatever it is. Python's and NumPy's global generators, from which many
-foreign ones draw, are each episode's own: seeded before it begins, and put back after each turn, so that neither episodes
+foreign ones draw, are each episode's own: seeded before it begins, and restored before each turn, so that neither episodes
 side by side nor a replay in another process changes a draw.
 """
 
@@ -18,6 +18,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,28 +100,29 @@ class Host:
 
     def _play(self, episode: Episode, task: Task) -> Step:
         step = None
-        if task.beginning is not None:
+        if task.beginning is None:
+            _restore(episode.generators)
+        else:
             with self._turn():
                 step = self._begin(episode, task.beginning)
         for text in task.texts:
             with self._turn():
                 step = self._step(episode, text)
         assert step is not None, "a task without a beginning has a text"
+        if not episode.done:
+            episode.generators = _state()
         return step
 
     def _begin(self, episode: Episode, beginning: Beginning) -> Step:
-        with _own_generators(episode):
-            _seed(beginning)
-            episode.environment = make(beginning)
-            observation = start(episode.environment, beginning.row, beginning.seed)
+        _seed(beginning)
+        episode.environment = make(beginning)
+        observation = start(episode.environment, beginning.row, beginning.seed)
         return self._record(episode, Step(observation, 0.0, done=False))
 
     def _step(self, episode: Episode, text: str) -> Step:
         if episode.done:
             raise NotAStep(f"the episode ended after {episode.turns} turns, and now goes on")
-        with _own_generators(episode):
-            _restore(episode.generators)
-            step = as_step(episode.environment.step(text))
+        step = as_step(episode.environment.step(text))
         episode.turns += 1
         return self._record(episode, step)
 
@@ -142,11 +144,18 @@ class Host:
 
 def make(beginning: Beginning) -> Any:
     """A new environment. One that wants SkyRL-Gym's `extras`, and is given none, has the row's columns in them."""
-    factory, settings = pkgutil.resolve_name(beginning.path), json.loads(beginning.settings)
-    if EXTRAS not in settings and wants_extras(factory):
+    (factory, extras), settings = _factory(beginning.path), json.loads(beginning.settings)
+    if extras and EXTRAS not in settings:
         row = beginning.row
         settings[EXTRAS] = {"extra_info": dict(row.meta), "reward_spec": {"ground_truth": row.answer[0]}, **row.meta}
     return factory(**settings)
+
+
+@lru_cache(maxsize=64)
+def _factory(path: str) -> tuple[Callable[..., Any], bool]:
+    """The factory of that path, and whether it wants SkyRL-Gym's `extras`."""
+    factory = pkgutil.resolve_name(path)
+    return factory, wants_extras(factory)
 
 
 def serve(stream: Any) -> None:
@@ -236,12 +245,11 @@ def _seed(beginning: Beginning) -> None:
 
 
 @contextmanager
-def _own_generators(episode: Episode) -> Iterator[None]:
-    """What is drawn inside is the episode's: its state is kept, and the generators of this process are put back."""
+def generators_put_back() -> Iterator[None]:
+    """The generators of this process are after it what they were before, whatever episodes have drawn."""
     saved = _state()
     try:
         yield
-        episode.generators = _state()
     finally:
         _restore(saved)
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Protocol
 
 from zero.environments import Reply
-from zero.environments.host import Host
+from zero.environments.host import Host, generators_put_back
 from zero.environments.isolated import IsolatedPool
 from zero.environments.live import Job, LiveEpisodes, Seat, Transcript, job_from
 from zero.environments.spec import EnvironmentSpec
@@ -42,6 +42,10 @@ class LocalPool:
 
     def run(self, jobs: Sequence[Job]) -> dict[str, Reply]:
         """The reply to each job, by the key after its last text."""
+        with generators_put_back():
+            return self._run(jobs)
+
+    def _run(self, jobs: Sequence[Job]) -> dict[str, Reply]:
         replies = {}
         for job in jobs:
             seat = self._live.take(job.before)
