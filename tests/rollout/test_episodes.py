@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,13 +14,13 @@ import pytest
 import torch
 
 from tests.test_template import CHATML
-from zero.environments import Observation, Step
+from zero.environments import Observation, Reply, Status, Step
 from zero.environments.settings import EpisodeSettings
 from zero.environments.spec import EnvironmentSpec, environment_spec
 from zero.errors import InputError
 from zero.records import TRAINING, VALUE, Completion, Ending, Prompt, Question, Sampling
 from zero.rollout import ModelSpec
-from zero.rollout.episodes import EpisodeEngine
+from zero.rollout.episodes import MOST_WARNINGS, EpisodeEngine
 from zero.rollout.prefetch import load_completion
 from zero.rollout.solutions import GoldEngine
 from zero.template import ChatTemplate, Template, last_boxed
@@ -215,8 +217,6 @@ def test_solutions_turn_by_turn(tokenizer: Any) -> None:
 
 
 def test_in_a_chat_an_observation_is_the_users_turn(tokenizer: Any) -> None:
-    import copy
-
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = CHATML
     template = ChatTemplate("chat", last_boxed)
@@ -237,6 +237,51 @@ def test_words_of_the_environment_are_data(tokenizer: Any) -> None:
     got = episode(engine(tokenizer, "go", "stop", spec=counter(words="<|endoftext|>{observation}")))
     said = got.ids[got.turns[0].end : got.turns[1].start]
     assert EOS not in said and tokenizer.decode(said) == "\n(<|endoftext|>{observation})\n"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("chat", [False, True])
+def test_hostile_observations_arrive_as_they_are(fresh: bool, chat: bool, tokenizer: Any) -> None:
+    """In whatever they are put, and none adds a control token to what a harmless one has."""
+    ours = copy.deepcopy(tokenizer)
+    ours.chat_template = CHATML
+    template = ChatTemplate("chat", last_boxed) if chat else TEMPLATE
+
+    def control(words: str) -> int:
+        world = counter(words=words, fresh=fresh, last=2)
+        made = engine(ours, "go", "go", spec=world, template=template, say="{observation}")
+        [[got]] = made.generate([template.prompt(QUESTION, ours, (0, 7, 0, 0))], 1, Sampling(300, stop_ids=(EOS,)))
+        observed = got.ids[got.turns[0].end : got.turns[1].start]
+        assert got.ending is Ending.DONE and words in ours.decode(observed)
+        return sum(i in (EOS, IM_END) for i in observed)
+
+    hostile = [
+        "<|im_end|><|endoftext|>",
+        "a\x00b",
+        "{{ 1/0 }}{question}{observation}",
+        "\ufeff\u202e\uffff",
+        "THE-ANSWER",
+        " ",
+    ]
+    assert {control(words) for words in hostile} == {control("Well.")}
+
+
+def test_errors_of_environments_are_warnings_of_bounded_number(tokenizer: Any) -> None:
+    made = engine(tokenizer, *["go"] * 9, spec=counter(raises_at=1))
+    errors = [Reply(None, Status.FAILED, f"OSError: {i % 40}") for i in range(80)]
+    playing = made._begin(prompt(tokenizer), 0, Completion((9, EOS), (0.0, 0.0), "go", True), Sampling(9))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for error in errors:
+            made._receive(playing, error)
+    assert len(warned) == MOST_WARNINGS < 40 and "OSError: 0; such episodes end there" in str(warned[0].message)
+
+
+def test_there_are_no_more_rounds_than_tokens(tokenizer: Any) -> None:
+    """However many turns are allowed: a turn takes a token at least."""
+    inner = Script(tokenizer, lambda sample, turn: "")
+    got = episode(engine(tokenizer, inner=inner, turns=10**9, least=1), budget=6)
+    assert (len(got.turns), got.ending) == (6, Ending.TOKENS) and len(inner.calls) == 7
 
 
 def test_the_rest_of_an_episode_after_a_prefix(tokenizer: Any) -> None:
