@@ -129,7 +129,7 @@ class Dice:
         return f"{random.randrange(10**9)} {np.random.randint(10**9)}"
 
     def step(self, text: str) -> tuple[str, float, bool]:
-        return f"{text}: {random.random()} {np.random.rand()}", random.random(), False
+        return f"{text}: {random.random()} {np.random.rand()} {np.random.normal()}", random.random(), False
 
 
 class Clock(Dice):

@@ -29,7 +29,6 @@ from zero.environments.spec import EXTRAS, Limits, wants_extras
 from zero.records import Question
 from zero.worker_process import send_line
 
-Generators = tuple[Any, Any]  # the states of Python's and of NumPy's
 ERROR_CHARS = 300  # of the line that says what went wrong
 FILE = 1 << 30  # bytes of the largest file that a worker may write
 
@@ -64,8 +63,9 @@ class Answer(NamedTuple):
 class Episode:
     """A live environment, its generators, and hashes of all that it has returned: before its last step, and with that."""
 
+    numpy_bits: np.random.MT19937  # of NumPy's generator
+    python_state: Any = None  # of Python's
     environment: Any = None
-    generators: Generators = (None, None)
     before: str = ""
     hashed: str = ""
     turns: int = 0
@@ -81,27 +81,36 @@ class Host:
     def __init__(self, limits: Limits, timer: Callable[[float], Any] = lambda seconds: None) -> None:
         self._limits, self._timer = limits, timer
         self._episodes: dict[int, Episode] = {}
+        self._spare_bits: list[np.random.MT19937] = []  # of episodes that are over: to make one takes as long as a turn
 
     def play(self, task: Task) -> Answer:
         """The answer to a task. An environment that is done, or has failed, is let go."""
         for number in task.dropped:
-            self._episodes.pop(number, None)
-        episode = self._episodes.pop(task.number, None) or Episode()
+            self._let_go(self._episodes.pop(number, None))
+        episode = self._episodes.pop(task.number, None)
+        episode = episode or Episode(self._spare_bits.pop() if self._spare_bits else np.random.MT19937(0))
         try:
             step = self._play(episode, task)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # of any kind: the next episode must not suffer from it
+            self._let_go(episode)
             with self._turn():  # its message may take for ever to make
                 return Answer(_failure(error, self._limits))
-        if not episode.done:
+        if episode.done:
+            self._let_go(episode)
+        else:
             self._episodes[task.number] = episode
         return Answer(Reply(step), episode.before, episode.hashed)
+
+    def _let_go(self, episode: Episode | None) -> None:
+        if episode is not None:
+            self._spare_bits.append(episode.numpy_bits)
 
     def _play(self, episode: Episode, task: Task) -> Step:
         step = None
         if task.beginning is None:
-            _restore(episode.generators)
+            random.setstate(episode.python_state)
         else:
             with self._turn():
                 step = self._begin(episode, task.beginning)
@@ -110,11 +119,13 @@ class Host:
                 step = self._step(episode, text)
         assert step is not None, "a task without a beginning has a text"
         if not episode.done:
-            episode.generators = _state()
+            episode.python_state = random.getstate()
         return step
 
     def _begin(self, episode: Episode, beginning: Beginning) -> Step:
-        _seed(beginning)
+        np.random.set_bit_generator(episode.numpy_bits)
+        random.seed(f"environment/{beginning.row.id}/{beginning.seed}")
+        np.random.seed(random.getrandbits(32))
         episode.environment = make(beginning)
         observation = start(episode.environment, beginning.row, beginning.seed)
         return self._record(episode, Step(observation, 0.0, done=False))
@@ -122,6 +133,7 @@ class Host:
     def _step(self, episode: Episode, text: str) -> Step:
         if episode.done:
             raise NotAStep(f"the episode ended after {episode.turns} turns, and now goes on")
+        np.random.set_bit_generator(episode.numpy_bits)  # at each turn: it forgets half a pair of normal numbers
         step = as_step(episode.environment.step(text))
         episode.turns += 1
         return self._record(episode, step)
@@ -239,28 +251,16 @@ def _failure(error: BaseException, limits: Limits) -> Reply:
     return Reply(None, Status.FAILED, one_line(f"{type(error).__name__}{place}: {text}"))
 
 
-def _seed(beginning: Beginning) -> None:
-    random.seed(f"environment/{beginning.row.id}/{beginning.seed}")
-    np.random.seed(random.getrandbits(32))
-
-
 @contextmanager
 def generators_put_back() -> Iterator[None]:
     """The generators of this process are after it what they were before, whatever episodes have drawn."""
-    saved = _state()
+    python, numbers, bits = random.getstate(), np.random.get_state(), np.random.get_bit_generator()
     try:
         yield
     finally:
-        _restore(saved)
-
-
-def _state() -> Generators:
-    return random.getstate(), np.random.get_state()
-
-
-def _restore(state: Generators) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
+        random.setstate(python)
+        np.random.set_bit_generator(bits)
+        np.random.set_state(numbers)
 
 
 def _address_space() -> int:

@@ -157,8 +157,6 @@ class EpisodeEngine:
         fresh = episode.observation is not None and episode.observation.fresh
         ids = (*episode.unfinished, *completion.ids)
         episode.stopped = ids[-1] in sampling.stop_ids
-        if episode.stopped:
-            episode.text += self._text(ids[-1:])
         text = self._text(ids[:-1] if episode.stopped else ids) if episode.unfinished else completion.text
         episode.unfinished, episode.observation = (), None
         end = episode.offset + len(episode.ids)
@@ -219,7 +217,8 @@ class EpisodeEngine:
             return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop, seen=0)
         pieces = self._observed(episode, observation.text)
         ids = (*episode.context, *encode_pieces(pieces, self.tokenizer))
-        text = episode.text + "".join(piece for piece, _ in pieces)
+        end = self._text(episode.context[-1:]) if episode.stopped else ""
+        text = episode.text + end + "".join(piece for piece, _ in pieces)
         seen = len(episode.context)
         return replace(
             prompt, question=question, text=text, ids=ids, key=key, max_tokens=budget, prefix=None, seen=seen
@@ -264,7 +263,9 @@ class EpisodeEngine:
 
     def _completion(self, episode: _Episode, sampling: Sampling) -> Completion:
         ids = tuple(episode.ids)
-        text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
+        text = episode.turns[0].text  # of one turn, which nothing stands around
+        if len(episode.turns) > 1 or episode.offset:
+            text = self._text(ids[:-1] if ids[-1] in sampling.stop_ids else ids)
         return Completion(
             ids,
             tuple(episode.logprobs) if episode.known else (),
