@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from zero.config.functions import line_of
 from zero.environments import NotAStep, Observation, Reply, Status, Step, as_step, start
@@ -123,7 +124,7 @@ class Host:
         return step
 
     def _begin(self, episode: Episode, beginning: Beginning) -> Step:
-        np.random.set_bit_generator(episode.numpy_bits)
+        set_bit_generator(episode.numpy_bits)
         random.seed(f"environment/{beginning.row.id}/{beginning.seed}")
         np.random.seed(random.getrandbits(32))
         episode.environment = make(beginning)
@@ -133,7 +134,7 @@ class Host:
     def _step(self, episode: Episode, text: str) -> Step:
         if episode.done:
             raise NotAStep(f"the episode ended after {episode.turns} turns, and now goes on")
-        np.random.set_bit_generator(episode.numpy_bits)  # at each turn: it forgets half a pair of normal numbers
+        set_bit_generator(episode.numpy_bits)  # at each turn: it forgets half a pair of normal numbers
         step = as_step(episode.environment.step(text))
         episode.turns += 1
         return self._record(episode, step)
@@ -254,12 +255,12 @@ def _failure(error: BaseException, limits: Limits) -> Reply:
 @contextmanager
 def generators_put_back() -> Iterator[None]:
     """The generators of this process are after it what they were before, whatever episodes have drawn."""
-    python, numbers, bits = random.getstate(), np.random.get_state(), np.random.get_bit_generator()
+    python, numbers, bits = random.getstate(), np.random.get_state(), get_bit_generator()
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_bit_generator(bits)
+        set_bit_generator(bits)
         np.random.set_state(numbers)
 
 
