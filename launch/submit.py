@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.stats import claims
 from launch.places import Backend, backend_of
 from launch.places.queue import HALTED, MISSING, enqueue, poll, read_unsubmitted, startable, submission_lock
 from launch.sweep import files, states
@@ -197,9 +198,10 @@ def register_experiments(
     experiments: Mapping[str, Mapping[str, Any]], old: Sweep | None, notes: list[str]
 ) -> dict[str, Mapping[str, Any]]:
     """The experiments of the sweep with the time at which each was registered. The claims registered first count: for claims
-    that were edited since there is a note."""
+    that were edited since there is a note. InputError for claims that could not be judged when the runs are there."""
     registered: dict[str, Mapping[str, Any]] = dict(old.experiments) if old else {}
     for name, experiment in experiments.items():
+        claims.parse(experiment["claims"], f"{name}.claims")
         before = registered.get(name)
         if before and json.loads(json.dumps(experiment["claims"])) != before["claims"]:
             since = format_time(before["registered"])

@@ -129,12 +129,18 @@ def test_claims_are_kept_as_they_were_first_written_down(
     monkeypatch.setattr(paths, "USER_CONF", [tmp_path])
     monkeypatch.setattr(experiments, "USER_CONF", paths.USER_CONF)
     file = home / "mine.yaml"
-    file.write_text("title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {}\nclaims: [{text: first}]\n")
+    claim = {"text": "first", "statistic": {"metric": "train/reward"}, "direction": "greater", "smallest": -0.5}
+    file.write_text(f"title: T\ncells: [[algo=grpo, 'seed=0,1']]\nnano: {{}}\nclaims: [{claim}]\n")
+    with pytest.raises(InputError, match=r"mine.claims\[0\].smallest=-0.5: must be a number of at least 0"):
+        prepared(folder, "experiment=mine")
+    assert not folder.exists()
+    claim["smallest"] = 0.5
+    file.write_text(file.read_text().replace("-0.5", "0.5"))
     first = prepared(folder, "experiment=mine")
     submit.submit(first)
     registered = files.read_sweep(folder).experiments["mine"]
     assert (
-        registered["claims"] == [{"text": "first"}]
+        registered["claims"] == [claim]
         and registered["cells"] == list(first.sweep.cells)
         and registered["size"] == "nano"
     )
