@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.cli import Finding, command, common_parser, names
-from analysis.reader.records import AXES, EVAL, natural, wanted_of
+from analysis.reader.records import EVAL, natural, wanted_of, words_of
 from analysis.reader.units import interval, plain, scale, unit_of
 from zero.config.experiments import STEP, X
 from zero.errors import InputError
@@ -135,8 +135,7 @@ def grouped(runs: Runs, by: Sequence[str] | None = None) -> list[Group]:
     for values in sorted(together, key=lambda values: [natural(value) for value in values]):
         group_runs = together[values]
         key = dict(zip(keys, values, strict=True))
-        words = [key[axis] or "none" if axis in AXES[:5] else f"{axis}={key[axis]}" for axis in naming]
-        label = f"{', '.join(words) or 'all runs'} (n = {len({run.axes.get('seed', '') for run in group_runs})})"
+        label = f"{words_of(key, naming)} (n = {len({run.axes.get('seed', '') for run in group_runs})})"
         mixed = [
             axis for axis in runs.varying() if axis not in keys and len({run.axes.get(axis) for run in group_runs}) > 1
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,3 +135,13 @@ def wanted_of(metrics: Sequence[str]) -> Callable[[str], bool]:
     return lambda name: (
         name in plain or any(pattern.match(name) and words in (None, name.count("/")) for pattern, words in patterns)
     )
+
+
+def words_of(values: Mapping[str, str], axes: Sequence[str]) -> str:
+    """Values of these axes as a label: a setting by the last word of its key, if no other ends in it; one that is not there is
+    left out."""
+    ends = Counter(axis.rpartition(".")[2] for axis in axes)
+    names = {axis: end if ends[end := axis.rpartition(".")[2]] == 1 else axis for axis in axes}
+    shown = [axis for axis in axes if values[axis] or axis in AXES[:5]]
+    words = [values[axis] or "none" if axis in AXES[:5] else f"{names[axis]}={values[axis]}" for axis in shown]
+    return ", ".join(words) or "all runs"

@@ -141,8 +141,8 @@ def test_notes_name_what_a_group_mixes_and_what_changes_together(tmp_path: Path)
     assert "grpo (n = 2): its runs differ in optimizer.lr too" in text
     # two algorithms with one seed are one seed
     assert [group.label for group in grouped(runs, ["optimizer.lr"])] == [
-        "optimizer.lr=1e-06 (n = 1)",
-        "optimizer.lr=2e-06 (n = 1)",
+        "lr=1e-06 (n = 1)",
+        "lr=2e-06 (n = 1)",
     ]
     assert [group.label for group in grouped(runs, [])] == ["all runs (n = 2)"]
 
