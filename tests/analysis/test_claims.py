@@ -176,6 +176,18 @@ def test_pairs_agree_in_all_else_and_n_counts_seeds(tmp_path: Path) -> None:
     assert only.measured.mean == pytest.approx(-4)
 
 
+def test_runs_of_another_task_are_no_reason_why_two_runs_are_no_pair(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, "a", seed, [float(seed)] * STEPS, prompts=16)
+        write(tmp_path, "b", seed, [seed - 4.0] * STEPS, prompts=64)
+        write(tmp_path, "b", seed, [0.0] * STEPS, prompts=128, task="other")
+    for journal in tmp_path.glob("*/metrics.jsonl"):
+        if "task" in yaml.safe_load((journal.parent / "config.yaml").read_text()):
+            journal.write_text(journal.read_text().replace("length/mean", "length/incorrect"))
+    result = verdict(read(tmp_path), claim())
+    assert (result.measured.mean, result.measured.n) == (pytest.approx(-4), 3)
+
+
 @pytest.mark.parametrize(
     ("statistic", "why"),
     [
