@@ -92,7 +92,8 @@ def verdict(runs: Runs, claim: Claim) -> Verdict:
     chosen = [run for run in everyone if all(run.axes.get(axis) == value for axis, value in claim.where.items())]
     if looked_at := [run for run in chosen if run.axes.get("seed") in claim.seen]:
         seeds = ", ".join(dict.fromkeys(run.axes["seed"] for run in looked_at))
-        notes.append(f"seed {seeds} left out: it was looked at before the claim was written down")
+        several = "," in seeds
+        notes.append(f"seed{'s' * several} {seeds} left out: looked at before the claim was written down")
     chosen = compared = [run for run in chosen if run not in looked_at]
     if short := [
         run for run in chosen if isinstance(n := run.settings.get("steps"), int) and n < _steps_needed(statistic.when)

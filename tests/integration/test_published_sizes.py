@@ -114,7 +114,7 @@ def test_two_steps(name: str, line: experiments.Line, models: dict[str, Path], t
     group = 1 if settings.get("group_size") == "1" and settings["algo"] != "ppo" else 2
     first = cells([*overrides, *BUDGET, f"model.path={models[family]}", f"group_size={group}"])[0]
     questions = next(text.partition("=")[2] for text in first if text.startswith("questions="))
-    if questions != "general_points":
+    if questions not in ("general_points", "navigation"):
         row = ROWS.get(questions, ROWS[""])
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(1, 65)))
