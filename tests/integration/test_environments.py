@@ -147,7 +147,11 @@ def test_a_run_is_measured_in_its_environment(tmp_path: Path) -> None:
         (["algo.turn_advantage={_target_: zero.objective.turn_return}"], "choose one of environment="),
         (["environment=navigation", "environment.turn_tokens=1.5"], r"environment\.turn_tokens=1\.5"),
         (["environment=navigation", "environment.isolated=maybe"], r"environment\.isolated=maybe"),
-        (["environment=maze", "environment.make.turns=2"], r"environment\.make=.*Maze: cannot begin with question"),
+        (
+            ["environment=maze", "environment.make.turns=2"],
+            r"Maze: cannot begin with question maze-\w+ \(environment\.make\.turns=2: question .* takes \d steps; raise it",
+        ),
+        (["questions=nano_math", "reward=environment"], r"reward\.terms\.environment=.* choose one of environment="),
         (
             ["environment=navigation", "questions=nano_math"],
             r"environment\.make=.*Navigation: cannot begin with question",

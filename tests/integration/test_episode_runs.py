@@ -125,6 +125,7 @@ def test_two_ranks_play_the_episodes_of_one(options: list[str], tmp_path: Path) 
         ([*GOLD, "environment.turn_tokens=60", "sampling.max_tokens=130"], "turn 2, has no solution: rollout=gold"),
         (["rollout.staleness=1", "algo=dapo"], r"rollout\.staleness=1: this algorithm resamples after grading"),
         (["algo=ppo", CREDIT], r"algo\.turn_advantage=.*this algorithm has an estimator"),
+        ([CREDIT.replace("0.9", "2.0")], r"algo\.turn_advantage\.gamma=2\.0: must lie between 0 and 1"),
         (["algo=reinforce", "group_size=1", CREDIT], r"group_size=1: algo\.turn_advantage compares siblings"),
     ],
 )

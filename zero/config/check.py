@@ -134,6 +134,7 @@ def check_together(config: Mapping[str, Any]) -> None:
         if config["rollout"].get("staleness") and config["algo"]["resample_rounds"]:
             remedy = "this algorithm resamples after grading, so no step ahead; algo.resample_rounds=0, or staleness 0"
             raise InputError("rollout.staleness", config["rollout"]["staleness"], remedy)
+        limits.check_turn_rewards(config)
         limits.check_turn_credit(config)
         if config["sampling"]["temperature"] == 0:
             raise InputError("sampling.temperature", 0, "training samples must differ; it must be above 0")

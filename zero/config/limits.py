@@ -81,6 +81,7 @@ LIMITS: dict[str, Limit] = {
     **_under("algo.surrogate", low=NOT_NEGATIVE, high=NOT_NEGATIVE),
     **_under("algo.correction", cap=POSITIVE),
     **_under("algo.estimator", gamma=SHARE, lam=SHARE),
+    "algo.turn_advantage.gamma": SHARE,
     **_under("algo.critic", steps=one_of("token", "turn")),
     **_under("algo.critic", clip=POSITIVE, samples=POSITIVE, every=POSITIVE, micro_tokens=POSITIVE),
     **_under("optimizer", **OPTIMIZER),
@@ -255,6 +256,14 @@ def check_installed(flat: Mapping[str, Any]) -> None:
             if key.endswith("_target_") and str(target).startswith(prefix) and find_spec(package) is None:
                 group = key.removesuffix("._target_")
                 raise InputError(group, extra, f"{package} is not installed: {pip_install(extra)}")
+
+
+def check_turn_rewards(config: Mapping[str, Any]) -> None:
+    """InputError for a reward of what an environment gives where there is none: it would be 0 for every response."""
+    for name, term in (config["reward"].get("terms") or {}).items():
+        if str(term.get("function")) == "zero.grading.rewards.episode_return" and not config["environment"]["make"]:
+            remedy = "sums what an environment gives for turns; choose one of environment=..., or another reward"
+            raise InputError(f"reward.terms.{name}", term["function"], remedy)
 
 
 def check_turn_credit(config: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from zero.config.functions import line_of
 from zero.environments import NotAStep, Observation, Reply, Status, Step, as_step, start
 from zero.environments.spec import EXTRAS, Limits, wants_extras
+from zero.errors import InputError
 from zero.records import Question
 from zero.worker_process import send_line
 
@@ -249,6 +250,8 @@ def _failure(error: BaseException, limits: Limits) -> Reply:
         text = place = ""
     if isinstance(error, NotAStep):
         return Reply(None, Status.LIED, text)
+    if isinstance(error, InputError):  # names its setting and the remedy itself
+        return Reply(None, Status.FAILED, text)
     return Reply(None, Status.FAILED, one_line(f"{type(error).__name__}{place}: {text}"))
 
 
