@@ -2,7 +2,8 @@
 lists the words to turn with.
 
 The rules of the tests, J, Q, K as 11, 12, 13 (questions=nano_cards_ood) and turns by left and right (nano_navigation_ood), are in
-no document: their words are, with other meanings. So are no held-out hand and no held-out route.
+no document: their words are, mostly with other meanings. So are no held-out hand and no held-out route in documents of these games;
+Countdown's documents, held out by a hash of their own, ask for the same small numbers now and then (zero/nano/rules/README.md).
 
     cards_ten, cards_same, cards_each      J, Q and K count as 10; all as one other number; each as its own
     route_absolute, route_coded            turns as in nano_navigation; with other words in both places, either of them listed
