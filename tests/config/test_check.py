@@ -139,6 +139,7 @@ def test_every_option_composes(path: Path) -> None:
         "questions=hub": ["questions.hub.id=a/b"],
         "curriculum=levels": ["curriculum.schedule={0: [1]}"],
         "environment=own": ["environment.make._target_=zero.environments.maze.Maze"],
+        "reward=environment": ["environment=maze"],
         "rollout=vllm_server": ["rollout.url=http://localhost:1"],
         "rollout=openai": ["rollout.url=http://localhost:1", "rollout.model=x"],
     }
