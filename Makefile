@@ -135,7 +135,7 @@ check-environments: $(ENVIRONMENTS)/.ready  ## environments of TextArena and ver
 	OMP_NUM_THREADS=1 $(ENVIRONMENTS)/bin/python -m pytest tests/environments/test_adapters.py
 
 NANO_BASES := runs/nano-bases
-nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano-bases (an hour), compare with the shipped ones
+nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano-bases (an hour and a half), compare with the shipped ones
 	rm -rf $(NANO_BASES)
 	$(PY) -m zero.pretrain out=$(NANO_BASES)/base
 	$(PY) -m zero.pretrain corpus=nano_search model.path=$(NANO_BASES)/base out=$(NANO_BASES)/search
