@@ -12,6 +12,7 @@ between seeds: mean and band are then of lines between each run's values, within
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,14 +108,13 @@ def curves(
 
 def select(runs: Runs, metrics: Sequence[str]) -> list[str]:
     """The metrics that the runs have, in the order asked for. InputError if there is none of a name without wildcards."""
-
     chosen: dict[str, None] = {}
     for name in metrics:
         wanted = wanted_of([name])
         matching = [known for known in runs.metrics if wanted(known)]
         if not matching and not set(name) & set("*?[") and name not in METRICS:
             names = dict.fromkeys([*runs.metrics, *(known for known in GLOSSARY if "*" not in known)])
-            close = difflib.get_close_matches(name, names, n=3)  # of the runs only what was asked for has been read
+            close = [re.sub(r"\b(?:K|[A-Z]{2,})\b", "*", each) for each in difflib.get_close_matches(name, names, n=3)]
             hint = f"; did you mean {' or '.join(close)}?" if close else "; python -m zero.tracking lists metrics"
             raise InputError("--metrics", name, f"no run has it{hint}")
         chosen |= dict.fromkeys(matching)

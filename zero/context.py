@@ -34,9 +34,11 @@ def without_overlong_prompts(
             break
     if len(long) > MAX_LONG_SHARE * total:
         least = "at least " if len(long) > MAX_LONG_ROWS_COUNTED else ""
+        longest = max(long.values())
+        lower = f"lower it to {context - longest} or " if longest < context else ""
         remedy = (
-            f"with prompts of up to {max(long.values())} tokens it exceeds the context of {context} (model.context) for "
-            f"{least}{len(long)} of {total} questions; lower it or choose a model with more"
+            f"with prompts of up to {longest} tokens it exceeds the context of {context} (model.context) for "
+            f"{least}{len(long)} of {total} questions; {lower}choose a model with more"
         )
         raise InputError("sampling.max_tokens", sampling.max_tokens, remedy)
     note = f"dropped {len(long)} rows whose prompts leave less than {sampling.max_tokens} tokens: {', '.join(long)}"

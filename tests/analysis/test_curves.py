@@ -172,6 +172,7 @@ def test_n_counts_seeds_whatever_runs_a_group_has(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(runs: Runs) -> None:
     for call, text in (
         (lambda: curves(runs, ["train/rewards"]), "did you mean train/reward"),
+        (lambda: curves(runs, ["turn/K/reward"]), r"did you mean turn/\*/reward"),
         (lambda: curves(runs, ["nothing/*"]), "no run has one of these yet"),
         (lambda: curves(runs, by=["alg"]), "there are algo, template"),
         (lambda: curves(runs, window=4), "odd number"),

@@ -117,3 +117,13 @@ def test_a_start_that_is_none_is_refused() -> None:
     ):
         with pytest.raises(NotAStep, match=problem):
             start(environment, ROW, 0)
+
+
+def test_a_row_with_a_seed_begins_an_environment_that_draws_its_task_with_it() -> None:
+    class Drawn(GemGuess):
+        def reset(self, seed: int | None = None) -> tuple[str, dict[str, Any]]:
+            super().reset(seed=seed)
+            return f"task {seed}", {}
+
+    assert start(Drawn(), Question("task 7", ("-",), "q", meta={"seed": 7}), 3).text == "task 7"
+    assert start(Drawn(), Question("task 3", ("-",), "q"), 3).text == "task 3"

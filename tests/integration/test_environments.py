@@ -25,7 +25,7 @@ TINY = [
     "samples.every=1",
     "optimizer.warmup=1",
 ]
-OWN = ["environment=own", "reward=environment", "environment.turn_tokens=12"]
+OWN = ["environment=own", "environment.turn_tokens=12"]
 NAVIGATION = ["environment=navigation", "sampling.max_tokens=40", "environment.turn_tokens=10", "environment.turns=4"]
 
 
@@ -154,8 +154,11 @@ def test_a_run_is_measured_in_its_environment(tmp_path: Path) -> None:
         (["questions=nano_math", "reward=environment"], r"reward\.terms\.environment=.* choose one of environment="),
         (
             ["environment=navigation", "questions=nano_math"],
-            r"environment\.make=.*Navigation: cannot begin with question",
+            r"environment\.make=.*Navigation: cannot begin with question \S+ \(environment=navigation: .*; choose questions=",
         ),
+        (["environment=navigation", "environment.make.triez=2"], r"did you mean environment\.make\.tries\?"),
+        (["algo.critic.steps=turn"], r"no such setting of this option; algo=ppo and"),
+        (["environment=calculator"], r"sampling\.max_tokens=.*; lower it to \d+ or choose a model with more"),
         (["environment=navigation", "environment.make.tries=0"], r"environment\.make\.tries=0"),
         (["environment=navigation", "environment.cpu_s=0"], r"environment\.cpu_s=0"),
         (["environment=nowhere"], "environment=nowhere: no such option"),

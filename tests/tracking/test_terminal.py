@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from tests.synthetic import answer, metrics, write_run
 from zero.tracking import terminal as progress
 from zero.tracking.journal import Journal
+from zero.tracking.tables import evaluation_table, sample_answers
 from zero.tracking.terminal import Progress, report, sparkline
 from zero.tracking.trackers import Trackers
 
@@ -223,3 +224,26 @@ def test_sparkline() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8, plain=True) == progress.ASCII_BARS
     assert sparkline([0, 0, 0, 7, 7, 7], 2, plain=True) == "_#"
     assert len(sparkline(list(range(1000)), 32)) == 32
+
+
+def test_an_episode_is_shown_by_its_turns_and_what_they_earned() -> None:
+    console, file = plain_console()
+    turns = [{"text": " NE", "reward": 1.0}, {"text": "stop", "reward": -0.5}]
+    row = {"question": "q", "reference": "NE", "response": "all prompts again", "reason": "wrong", "answer": "stop"}
+    row |= {"tokens": 4, "correct": False, "turns": turns, "ending": "done"}
+    console.print(sample_answers([row], [row], 1, "utf-8"))
+    printed = printed_by(file)
+    assert "NE (1) | stop (-0.5)" in printed
+    assert "wrong: done after 2 turns, 4 tokens" in printed
+    assert "all prompts again" not in printed
+
+
+def test_only_episodes_have_turns_and_a_reward_in_the_table() -> None:
+    console, file = plain_console()
+    answers = {"eval/cards/accuracy": 0.5, "eval/cards/length": 9.0}
+    console.print(evaluation_table([("before", answers)]))
+    assert "turns" not in printed_by(file)
+    console.print(evaluation_table([("before", answers | {"eval/cards/turns": 2.5, "eval/cards/reward": 0.125})]))
+    lines = [line.split() for line in printed_by(file).splitlines()]
+    assert any("turns" in line and "2.5" in line for line in lines)
+    assert any("reward" in line and "0.12" in line for line in lines)

@@ -22,7 +22,7 @@ from zero.config import limits, recipes
 from zero.config.aliases import TARGETS
 from zero.config.identity import flatten
 from zero.config.overrides import in_quotes, is_choice, key_of, options_of, parsed, pieces, plain_value, tidied
-from zero.config.suggest import nearest, suggestion
+from zero.config.suggest import nearest, nearest_names, suggestion
 from zero.errors import InputError
 from zero.paths import CONF, ROOT, conf_file
 
@@ -263,10 +263,14 @@ def no_such(name: str, key: str, value: str, known: Mapping[str, Any]) -> str:
     if benchmark and benchmark[1] in options_of("benchmarks"):
         return f"is a setting of a benchmark that is not chosen here; add benchmarks={benchmark[1]}"
     if key.startswith(limits.OPEN):
-        return f"is new; +{key}=VALUE adds it"
+        beside = [known_key for known_key in flatten(known) if known_key.rpartition(".")[0] == key.rpartition(".")[0]]
+        close = nearest_names(key.rpartition(".")[2], [each.rpartition(".")[2] for each in beside])[:1]
+        hint = f"did you mean {key.rpartition('.')[0]}.{close[0]}? " if close else ""
+        return f"is new; {hint}+{key}=VALUE adds it"
     group, _, below = key.partition(".")
     first = below.partition(".")[0]
-    line = re.compile(rf"^{re.escape(first)}:", re.MULTILINE)
+    # as a setting of its own, or as a choice in its defaults
+    line = re.compile(rf"^{re.escape(first)}:|@{re.escape(first)}:", re.MULTILINE)
     elsewhere = bool(first) and group in default_choices(name) and select(known, f"{group}.{first}") is None
     having = [
         o

@@ -95,7 +95,8 @@ class NotAStep(ValueError):
 
 def start(environment: Any, row: Question, seed: int) -> Observation:
     """Begin the episode, and its first observation. Calls reset(row, seed); as GEM has it reset(seed=seed), which returns
-    (observation, info); as SkyRL-Gym has it init(prompt), with the row's text as the user's message. Parameters' names decide.
+    (observation, info), with the row's meta["seed"] if it has one; as SkyRL-Gym has it init(prompt), with the row's text as the
+    user's message. Parameters' names decide.
 
     Raises NotAStep, and whatever the environment raises.
     """
@@ -105,7 +106,7 @@ def start(environment: Any, row: Question, seed: int) -> Observation:
         if "row" in names:
             return _observation(reset(row, seed))
         if "seed" in names or takes_any:
-            return _observation(_first(reset(seed=seed)))
+            return _observation(_first(reset(seed=row.meta.get("seed", seed))))
         raise NotAStep(f"reset({', '.join(names)}) takes neither a row nor a seed")
     init = getattr(environment, "init", None)
     if callable(init):

@@ -19,6 +19,7 @@ from zero.records import Question, Sampling
 from zero.template import AnyTemplate
 
 SLOT = "{observation}"
+SEEDS = "one that draws its task needs rows with its seeds, docs/environments.md"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class EpisodeSettings:
             if reply.step is not None:
                 first = reply.step.observation
                 text = first.text if isinstance(first, Observation) else first
-                problem = "" if text == row.text else "its first observation is another text than the question"
+                problem = "" if text == row.text else f"its first observation is another text, {text[:60]!r}; {SEEDS}"
             if problem:
                 remedy = f"cannot begin with question {row.id} ({problem}); choose questions of this environment"
                 raise InputError("environment.make", self.spec.path, remedy)

@@ -24,6 +24,7 @@ EVAL = (
     ("timed out", "timed_out", True), ("failed", "failed", True), ("truncated", "truncated", False),
     ("reflection", "reflection", False),
 )  # fmt: skip
+EPISODE = (("turns", "turns"), ("reward", "reward"))  # means of an episode; only in an environment
 LENGTHS = (("length, tokens", "length"), ("  correct", "length_correct"), ("  incorrect", "length_incorrect"))
 
 Rows = Sequence[Mapping[str, Any]]
@@ -45,9 +46,9 @@ def evaluation_table(moments: Sequence[tuple[str, Mapping[str, Any]]], plain: bo
         for label, key, rare in EVAL:
             if any(value.get(key) or (value.get(key) is not None and not rare) for value in values):
                 table.add_row(label, *(_share(value.get(key)) for value in values))
-        for label, key in LENGTHS:
+        for label, key in (*EPISODE, *LENGTHS):
             if any(value.get(key) is not None for value in values):
-                table.add_row(label, *(_tokens(value.get(key)) for value in values))
+                table.add_row(label, *(_mean(value.get(key), 2 if key == "reward" else 1) for value in values))
         for kind in _kinds(values):
             table.add_row(Text(f"  {_label(kind)}"), *(_accuracy_and_length(kind, value) for value in values))
         tables.append(table)
@@ -80,10 +81,13 @@ def benchmark_tables(
     shares = [("formatted", "formatted"), *rare, ("truncated", "truncated"), ("reflection", "reflection")]
     form = [(label, lambda name, v, key=key: _share(v.get(key))) for label, key in shares]
     means = (("mean", "length"), ("correct", "length_correct"), ("incorrect", "length_incorrect"))
-    lengths = [(label, lambda name, v, key=key: _tokens(v.get(key))) for label, key in means]
+    lengths = [(label, lambda name, v, key=key: _mean(v.get(key))) for label, key in means]
+    played = EPISODE if any("turns" in v for v in values.values()) else ()
+    episodes = [(label, lambda name, v, key=key: _mean(v.get(key), 2)) for label, key in played]
     tables = []
     for title, columns in (
         ("accuracy", scores), ("of k answers", votes), ("responses", form), ("length, tokens", lengths),
+        ("episodes", episodes),
     ):  # fmt: skip
         table = Table(box=box_style(plain))
         table.add_column(title, no_wrap=True)
@@ -108,7 +112,7 @@ def _kinds_table(values: Mapping[str, Mapping[str, float]], plain: bool) -> Tabl
         table.add_column(label, justify="right" if label else "left")
     for name, value in values.items():
         for i, kind in enumerate(_kinds([value])):
-            cells = (_share(value.get(f"{kind}/accuracy")), _tokens(value.get(f"{kind}/length")))
+            cells = (_share(value.get(f"{kind}/accuracy")), _mean(value.get(f"{kind}/length")))
             table.add_row(Text("" if i else name), _label(kind), *cells)
     return table
 
@@ -144,11 +148,20 @@ def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: 
         grid.add_row("reference", _clean(str(firsts[0][question]["reference"]), encoding))
         for label, rows in (("before", firsts[0]), ("after", firsts[1])):
             row = rows[question]
-            verdict = f"{row['reason']}: answer {row['answer']}, {row['tokens']} tokens"
-            grid.add_row(label, _clean(row["response"], encoding))
+            ending = (
+                f"{row['ending']} after {len(row['turns'])} turns" if row.get("turns") else f"answer {row['answer']}"
+            )
+            verdict = f"{row['reason']}: {ending}, {row['tokens']} tokens"
+            grid.add_row(label, _clean(_policy_text(row), encoding))
             grid.add_row("", Text("-> ") + _clean(verdict, encoding, "green" if row["correct"] else "red"))
         parts.append(Panel(grid, box=box_style(plain), expand=False))
     return Group(*parts)
+
+
+def _policy_text(row: Mapping[str, Any]) -> str:
+    """The response; of an episode, whose response repeats the prompts, what the policy said in each turn and what that earned."""
+    turns = row.get("turns") or ()
+    return " | ".join(f"{turn['text'].strip()} ({turn['reward']:g})" for turn in turns) or row["response"]
 
 
 def evaluation_line(name: str, metrics: Mapping[str, Any]) -> str:
@@ -174,11 +187,11 @@ def _label(kind: str) -> str:
 
 def _accuracy_and_length(kind: str, value: Mapping[str, float]) -> str:
     accuracy = value.get(f"{kind}/accuracy")
-    return "-" if accuracy is None else f"{_share(accuracy)}, {_tokens(value.get(f'{kind}/length'))}"
+    return "-" if accuracy is None else f"{_share(accuracy)}, {_mean(value.get(f'{kind}/length'))}"
 
 
-def _tokens(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _mean(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _interval(value: Mapping[str, float]) -> str:
