@@ -178,7 +178,12 @@ class OneAnswer:
 
 def episode(folder: Path, workload: Workload, prompts: list[str]) -> Spent:
     """`ours` in an environment of one turn: the same samples and the same updates."""
-    world = ["environment=own", "environment.make._target_=benchmarks.side.OneAnswer", "environment.isolated=false"]
+    world = [
+        "environment=own",
+        "reward=accuracy",
+        "environment.make._target_=benchmarks.side.OneAnswer",
+        "environment.isolated=false",
+    ]
     return ours(folder, workload, prompts, *world, "environment.turns=1")
 
 
