@@ -13,7 +13,7 @@ from tests.conftest import ROOT, part
 # A folder, or a file at the top, may import what stands in the rows above its own, wherever the import is written.
 LAYERS = [
     "paths errors files process objective records reflection prose rounds distributed runtime signals statistics",
-    "config algorithm checkpoint episode_metrics lock published template sandbox",
+    "config algorithm checkpoint episode_metrics images lock published template sandbox",
     "batching questions worker_process",
     "cpu grading nano",
     "learner tracking environments",
@@ -67,6 +67,7 @@ CONFINED = {
     "textarena": {"zero.environments.textarena"},
     "verifiers": {"zero.environments.verifiers"},
     "datasets": {"zero.questions.sources"},
+    "PIL": {"zero.images"},
     "pyarrow": {"zero.questions.sources", "analysis.reader.journals"},
     "matplotlib": {"zero.tracking.curves_png", "analysis"},
 }

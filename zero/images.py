@@ -1,0 +1,235 @@
+"""Images as 8-bit RGB pixels under their digests: `add` takes the bytes of a file, `load` gives the pixels.
+
+A digest is of the pixels that a model sees, not of the file. So two encodings of one picture are one image, metadata changes
+nothing, and a run whose decoder gives other pixels than before has other digests, which it refuses to resume with. A
+picture that was scaled or compressed anew is another image.
+
+A foreign file is decoded once, by one decoder of FORMATS. The user's cache folder keeps the pixels as a PNG file of our own,
+and under the hash of the foreign file their digest, so that the next process decodes nothing:
+
+images/files/SHA256-VERSION   DIGEST WIDTH HEIGHT
+       XX/DIGEST.png          XX: the first two digits
+
+Any file there may be deleted between runs: the next one that needs it writes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero.errors import Broken
+from zero.files import read_regular, replacing, write_atomically
+from zero.paths import cache_folder
+
+if TYPE_CHECKING:  # a run without images does not import it
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_BYTES = 1 << 25  # of a file
+MAX_PIXELS = 1 << 24  # by default: 4096 x 4096; the processors of models scale larger ones down
+MOST_PIXELS = 1 << 26  # that may be allowed: decoding takes up to 12 bytes a pixel
+# A progressive JPEG may repeat scans of a few bytes, each of which costs a pass over all pixels; encoders write about ten
+MAX_SCANS = 100
+CANONICAL = 1  # of the rules by which pixels become RGB: part of the names of the files that remember digests
+
+# (offset, bytes there, format); formats that are not read are refused by name
+SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyp", "HEIC or a video"),
+    (4, b"jP  ", "JPEG 2000"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"8BPS", "PSD"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+)
+_SVG = re.compile(rb"<svg[\s>]")
+_ENTRY = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,9}) ([0-9]{1,9})\n")
+
+
+class ImageRefused(ValueError):
+    """Why bytes are not taken as an image, as the end of a sentence about them: "is animated; save ..."."""
+
+
+def add(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """The digest of the image in the bytes of a file; the store has it then.
+
+    Raises ImageRefused, and OSError if the store cannot be written.
+    """
+    if len(data) > MAX_BYTES:
+        raise ImageRefused(f"has more than {MAX_BYTES >> 20} MiB; shrink it")
+    memo = _folder() / "files" / f"{hashlib.sha256(data).hexdigest()}-{_version()}"
+    if entry := _read_entry(memo):
+        digest, width, height = entry
+        _refuse_size(width, height, max_pixels)
+        if _path(digest).is_file():
+            return digest
+    image = decode(data, max_pixels)
+    digest = digest_of(image)
+    path = _path(digest)
+    for folder in (path.parent, memo.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        with replacing(path) as partial:
+            image.save(partial, "PNG", compress_level=1)
+    write_atomically(memo, f"{digest} {image.width} {image.height}\n", sync=False)
+    return digest
+
+
+def load(digest: str) -> Image:
+    """The RGB image of a digest, its pixels verified. Broken if the store does not have it, or not as it was written."""
+    from PIL import Image
+
+    path, again = _path(digest), "the same command reads the question files again"
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise Broken(f"image {digest[:12]} cannot be read ({error.strerror}); {again}") from error
+    with suppress(OSError, SyntaxError, ValueError):  # the decoder's, for a damaged file
+        with Image.open(BytesIO(content), formats=["PNG"]) as stored:
+            image = stored.convert("RGB")
+        if digest_of(image) == digest:
+            return image
+    with suppress(OSError):
+        path.unlink()  # else the next run would take it as it is
+    raise Broken(f"image {digest[:12]} is damaged; {again}")
+
+
+def digest_of(image: Image) -> str:
+    """64 hex digits: SHA-256 of the size and the pixels of an RGB image."""
+    hashed = hashlib.sha256(b"RGB %d %d\n" % image.size)
+    hashed.update(image.tobytes())
+    return hashed.hexdigest()
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
+    """The image in the bytes of a file as 8-bit RGB, turned as its EXIF says and laid on white where it is transparent; of 16 bits
+    the higher eight, colour profiles ignored. Raises ImageRefused."""
+    kind = _format_of(data)
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageRefused(f"has more than {MAX_SCANS} scans; save it anew")
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data), formats=[kind]) as image:
+                _refuse_size(*image.size, max_pixels)
+                if getattr(image, "is_animated", False):
+                    raise ImageRefused("is animated or holds several pictures; save the one that is meant by itself")
+                if image.info.get("compression") in (1, 2) and kind == "BMP":  # its decoder is slow Python
+                    raise ImageRefused("is a compressed BMP; save it as PNG")
+                image.load()
+                rgb = _rgb(_upright(image))
+    except ImageRefused:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageRefused(f"has more pixels than questions.max_pixels={max_pixels}; shrink it") from error
+    except Exception as error:  # decoders raise a dozen families of errors for broken files
+        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({str(error)[:80]})"
+        raise ImageRefused(f"is a {kind} file that is broken or cut short{reason}; mend it or drop the row") from error
+    rgb.info.clear()  # else a colour profile would be written again
+    return rgb
+
+
+def _format_of(data: bytes) -> str:
+    """Its format by the first bytes, whatever a name says. ImageRefused if it is none of FORMATS."""
+    if not data:
+        raise ImageRefused("is empty; mend it or drop the row")
+    kinds = (kind for offset, signature, kind in SIGNATURES if data.startswith(signature, offset))
+    kind = next(kinds, "SVG" if _SVG.search(data, 0, 4096) else None)
+    if kind is None:
+        raise ImageRefused("is no image; PNG, JPEG, WebP, GIF and BMP are read")
+    if kind not in FORMATS:
+        raise ImageRefused(f"is {kind}, which is not read; save it as PNG")
+    return kind
+
+
+def _refuse_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        size = f"{width} x {height} = {width * height} pixels"
+        raise ImageRefused(f"has {size}, more than questions.max_pixels={max_pixels}; shrink it or allow more")
+
+
+def _upright(image: Image) -> Image:
+    """The image turned and mirrored as its EXIF says that it is meant to be seen."""
+    from PIL.Image import Transpose as T
+
+    methods = {
+        2: T.FLIP_LEFT_RIGHT,
+        3: T.ROTATE_180,
+        4: T.FLIP_TOP_BOTTOM,
+        5: T.TRANSPOSE,
+        6: T.ROTATE_270,
+        7: T.TRANSVERSE,
+        8: T.ROTATE_90,
+    }
+    method = methods.get(image.getexif().get(0x0112, 1))
+    return image if method is None else image.transpose(method)
+
+
+def _rgb(image: Image) -> Image:
+    from PIL import Image as pillow
+
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        image = _high_byte(image, transparent)
+    elif isinstance(transparent, tuple) and max(transparent) > 255:  # of a file of 16 bits, which is read as one of 8
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    if image.has_transparency_data:
+        white = pillow.new("RGBA", image.size, "white")
+        image = pillow.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _high_byte(image: Image, transparent: Any) -> Image:
+    """A grey image of 16 bits as one of 8, with the alpha of the one value that is transparent, if there is one."""
+    import numpy as np
+    from PIL import Image as pillow
+
+    values = np.asarray(image)
+    grey = pillow.fromarray((values >> 8).astype(np.uint8))
+    if transparent is not None:
+        grey.putalpha(pillow.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _folder() -> Path:
+    try:
+        return cache_folder() / "images"
+    except RuntimeError as error:
+        raise OSError("this account has no home") from error
+
+
+def _path(digest: str) -> Path:
+    return _folder() / digest[:2] / f"{digest}.png"
+
+
+def _version() -> str:
+    """What the pixels of a file depend on: another decoder may round those of a JPEG differently."""
+    import PIL
+
+    return f"{CANONICAL}-{PIL.__version__}"
+
+
+def _read_entry(path: Path) -> tuple[str, int, int] | None:
+    """(digest, width, height) of a file that was decoded before."""
+    try:
+        entry = _ENTRY.fullmatch(read_regular(path))
+    except OSError:
+        return None
+    return (entry[1].decode(), int(entry[2]), int(entry[3])) if entry else None
