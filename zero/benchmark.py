@@ -143,7 +143,8 @@ def _saved_rows(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> lis
         if row is None or not line.endswith(b"\n"):
             break
         prompt = prompts[len(table) // n] if len(table) < n * len(prompts) else None
-        if prompt is None or (row.get("id"), row.get("prompt")) != (prompt.question.id, prompt.text):
+        asked = (row.get("id"), row.get("prompt"), tuple(row.get("images", ())))
+        if prompt is None or asked != (prompt.question.id, prompt.text, prompt.question.images):
             remedy = (
                 f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another name or run_dir"
             )
@@ -326,6 +327,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "finished": completion.finished,
         }
         | ({"kind": kind} if (kind := group.prompt.question.kind) else {})
+        | ({"images": list(images)} if (images := group.prompt.question.images) else {})
         | ({"program": verdict.program} if verdict.program else {})
         | ({"solved": verdict.correct} | episode_row(completion) if completion.turns else {})
         for group in groups

@@ -34,6 +34,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     if pass_rates:
         sets[training] = pass_rates.select(sets[training])
     had_rows = bool(sets[training].rows.train)
+    refuse_images(sets, config["model"])
     sets[training] = questions = sets[training].drop_tested(tested)
     if not questions.rows.train:
         why = "each of its questions is tested, too" if had_rows else questions.rows.whereabouts()
@@ -61,10 +62,19 @@ def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
             )
             raise InputError(f"benchmarks.sets.{name}", "null", remedy)
     sets = {as_key(entry): benchmark_set(name, entry) for name, entry in entries.items()}
+    refuse_images(sets, config["model"])
     if config["split"] == "train":
         sets = {key: with_training_rows_tested(questions) for key, questions in sets.items()}
     refuse_namesakes(sets.values())
     return sets
+
+
+def refuse_images(sets: Mapping[str, QuestionSet], model: Mapping[str, Any]) -> None:
+    """InputError if a question has an image: no model here sees one yet."""
+    for questions in sets.values():
+        if any(row.images for rows in (questions.rows.train, questions.rows.heldout) for row in rows):
+            remedy = f"its rows have images (questions.images), and model {model['path']} reads text alone; take other questions"
+            raise InputError("questions", questions.name, remedy)
 
 
 def benchmark_set(key: str, config: Any) -> Any:

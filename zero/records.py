@@ -33,6 +33,7 @@ class Question:
     # What the set's checker or an analysis needs, such as level or numbers
     meta: Mapping[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
+    images: tuple[str, ...] = ()  # digests, for zero.images.load, in the order in which they are shown
 
     @property
     def kind(self) -> str:

@@ -25,6 +25,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
             "questions.hub.config": "subset dataset_config dataset_config_name",
             "questions.question": "prompt_key input_key question_column prompt_column question_key input_column",
             "questions.answer": "answer_key label_key answer_column ground_truth target_column solution_key label_column",
+            "questions.images": "image_key images_key image_column images_column image",
             "benchmarks": "eval_dataset val_dataset test_dataset eval_data test_data val_files test_set eval_set benchmark "
             "val_file eval_files val_data",
             "benchmarks.limit": "max_eval_samples eval_samples limit num_eval_samples val_max_samples max_samples",
@@ -169,6 +170,7 @@ NEEDS = {
     "questions.split": "questions=file",
     "questions.question": "questions=file",
     "questions.answer": "questions=file",
+    "questions.images": "questions=file",
     "questions.limit": "questions=file",
     "questions.hub.": "questions=hub",
     "rollout.url": "rollout=vllm_server",

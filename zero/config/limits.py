@@ -161,7 +161,7 @@ OPTIONAL: dict[str, str] = {
     **dict.fromkeys("context limit tokens max_rows train turn_tokens".split(), "a whole number"),
     **dict.fromkeys("advantage_clip tolerance epochs cap lr weight_decay".split(), "a number"),
     **dict.fromkeys(
-        "run_dir run name out path folder uri url sweep revision split config id answer_after published model dtype".split(),
+        "run_dir run name out path folder uri url sweep revision split config id answer_after images published model dtype".split(),
         "text",
     ),
     **dict.fromkeys("correction estimator turn_advantage critic row lora".split(), "a function"),

@@ -31,11 +31,11 @@ class Rows:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits of the content: ids, texts, answers and solutions of both splits, in order."""
+        """Twelve hex digits of the content: ids, texts, answers, solutions and images of both splits, in order."""
         hashed = hashlib.sha256()
         for split in (self.train, self.heldout):
             for q in split:
-                fields = (q.id, q.text, *q.answer, "\1", q.solution, *q.more, "\1")
+                fields = (q.id, q.text, *q.answer, "\1", q.solution, *q.more, "\1", *q.images)
                 hashed.update("\0".join(fields).encode("utf-8", "surrogatepass"))
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
@@ -116,7 +116,7 @@ class QuestionSet:
 
 def without_tested(rows: Rows, tested: Mapping[str, Sequence[Question]]) -> Rows:
     """Drop the training rows that are questions of a test, by the normal form of zero.questions.splits."""
-    known = {name: [splits.fingerprint(question.text) for question in questions] for name, questions in tested.items()}
+    known = {name: [splits.fingerprint(q.text, q.images) for q in questions] for name, questions in tested.items()}
     train, notes = splits.without_leaks(rows.train, known, "drop")
     return Rows(train, rows.heldout, (*rows.notes, *notes)) if notes else rows
 

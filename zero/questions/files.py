@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from zero.errors import InputError
+from zero.images import MAX_PIXELS
 from zero.questions import Checker, Extractor, QuestionSet, Rows, splits
+from zero.questions.image_column import KEY, ImageColumn
 from zero.questions.references import reference
-from zero.questions.sources import Placed, Row, rows_of
+from zero.questions.sources import Placed, Row, folder_of, rows_of
 from zero.records import Question
 from zero.template import extract_any
 
@@ -36,13 +38,15 @@ def table(
     question: str = "problem",
     answer: str = "answer",
     solution: str = "solution",
+    images: str | None = None,
+    max_pixels: int = MAX_PIXELS,
     answer_after: str | None = None,
     where: Mapping[str, list[Any]] | None = None,
     heldout: float = 0.05,
     limit: int | None = None,
     leaks: str = "refuse",
 ) -> Rows:
-    """Rows of one table. Repeated questions (those with the same zero.questions.splits.normal_form) and questions without an
+    """Rows of one table. Repeated questions (those with the same zero.questions.splits.fingerprint) and questions without an
     answer are left out; more than one in a hundred without an answer is an error: it must be the wrong column.
 
     path, hub, split            of the rows; see zero.questions.sources.rows_of
@@ -50,11 +54,13 @@ def table(
     question, answer, solution  names of columns. An answer is a text, a number, or a list of these: every accepted
                                 one. The solution may be missing, a text or a list of texts; rows of one question
                                 add theirs up. Other columns become `meta`.
+    images, max_pixels          the name of the column of images, if there is one (zero.questions.image_column), and the most
+                                pixels of each
     answer_after                the answer follows the last such mark: "####" for GSM8K's own files
     where                       {column: [low, high]} with two numbers, either may be null: a range with both ends;
                                 {column: values}: one of these. Rows must meet every condition
     heldout                     a share (0.05) or a number of rows (256); 0 holds out none, 1.0 all: a pure benchmark.
-                                The rows whose text has the smallest hash are held out, whatever the order of the file
+                                The rows with the smallest hash of text and images are held out, whatever the order of the file
     limit                       only the first `limit` questions that meet all conditions
     leaks                       rows of a training set that are questions of a known benchmark: see splits.without_leaks
 
@@ -66,7 +72,8 @@ def table(
         raise InputError("questions.leaks", leaks, f"must be one of {', '.join(splits.RULES)}")
     source = ("questions.path", str(path)) if path is not None else ("questions.hub.id", str((hub or {}).get("id")))
     placed = _matching_rows(_read(rows_of(path, hub, split), row), _conditions(where), source[1])
-    columns = _Columns(question, answer, solution, answer_after, source[1])
+    column = ImageColumn(images, folder_of(path), max_pixels) if images is not None else None
+    columns = _Columns(question, answer, solution, column, answer_after, source[1])
     questions, places, notes = _questions(placed, columns, limit)
     if not questions:
         remedy = "no row meets questions.where" if where else "the file holds no question; give one JSON object a line"
@@ -88,6 +95,7 @@ class _Columns:
     question: str
     answer: str
     solution: str
+    images: ImageColumn | None
     mark: str | None
     source: str
 
@@ -101,9 +109,11 @@ def _questions(
     repeated: list[str] = []
     contradicting: list[str] = []
     unanswered: list[str] = []
+    named = {columns.question, columns.answer, columns.solution, columns.images.name if columns.images else None}
     for place, row in placed:
         text = _text(row, columns, place)
-        identity = splits.fingerprint(text)
+        pictures = _images(row, columns, place)
+        identity = splits.fingerprint(text, pictures)
         worked = _solutions(row.get(columns.solution), columns.solution, place)
         if known := questions.get(identity):
             new = [text for text in worked if text not in (known.solution, *known.more)]
@@ -118,9 +128,9 @@ def _questions(
         if not accepted:
             unanswered.append(place)
             continue
-        meta = {k: v for k, v in row.items() if k not in (columns.question, columns.answer, columns.solution)}
+        meta = {k: v for k, v in row.items() if k not in named}
         solution, *more = worked or [""]
-        questions[identity] = Question(text, accepted, identity, solution, meta, tuple(more))
+        questions[identity] = Question(text, accepted, identity, solution, meta, tuple(more), pictures)
         places[identity] = place
         if len(questions) == limit:
             break
@@ -199,6 +209,12 @@ def _text(row: Row, columns: _Columns, place: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InputError("questions.question", columns.question, f"{place} holds no text there; mend or drop the row")
     return _whole(text, "questions.question", columns.question, place).strip()
+
+
+def _images(row: Row, columns: _Columns, place: str) -> tuple[str, ...]:
+    if columns.images is None:
+        return ()
+    return columns.images.digests(_column(row, KEY, columns.images.name, columns.source, place), place)
 
 
 def _whole(text: str, key: str, column: str, place: str) -> str:

@@ -100,7 +100,7 @@ class Mixture:
 
 def mixed_rows(sets: Mapping[str, QuestionSet], weights: Mapping[str, float], limits: Mapping[str, int | None]) -> Rows:
     """The rows of all sources. A source's limit keeps that many of its training rows, those with the smallest hash of their
-    text, whatever the order of its file. No training row of one source is held out by another. Raises InputError."""
+    text and images, whatever the order of its file. No training row of one source is held out by another. Raises InputError."""
     _check(sets, weights, limits)
     train, notes = list[Question](), list[str]()
     for source, questions in sets.items():
@@ -165,7 +165,8 @@ def _first(questions: Sequence[Question], limit: int | None) -> list[Question]:
     """The `limit` questions with the smallest hashes, in their order."""
     if limit is None or limit >= len(questions):
         return list(questions)
-    digests = [hashlib.md5(q.text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest() for q in questions]
+    contents = ["\0".join((q.text, *q.images)).encode("utf-8", "surrogatepass") for q in questions]
+    digests = [hashlib.md5(content, usedforsecurity=False).digest() for content in contents]
     smallest = sorted(range(len(questions)), key=digests.__getitem__)[:limit]
     return [questions[i] for i in sorted(smallest)]
 

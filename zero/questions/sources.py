@@ -27,6 +27,7 @@ Placed = Iterator[tuple[str, Row]]
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 UNREAD = tuple(".xlsx .xls .zip .xz .bz2 .zst .tar .7z .arrow .feather .pkl .npz .yaml .yml .pdf".split())
 NARROW = {"halffloat": "float16", "float": "float32"}  # Arrow's names of short floats -> numpy's
+BATCH = 256  # rows in memory at once, which may hold images
 HUB_TIMEOUT = 3.0  # seconds to wait for the hub's first answer; without this probe `datasets` retries for half a minute
 
 
@@ -45,6 +46,17 @@ def rows_of(path: str | None, hub: Mapping[str, Any] | None, split: str | None) 
     if hub is None or not hub.get("id"):
         raise InputError("questions.path", path, "is required; give questions.path=FILE or questions.hub.id=OWNER/NAME")
     return _from_hub(hub)
+
+
+def folder_of(path: str | None) -> Path:
+    """The folder of the files that rows name: that of the table; without a path that of the hub's client, which keeps its
+    downloads there."""
+    if path is not None:
+        given = Path(path).expanduser()
+        return given if given.is_dir() else given.parent
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME)
 
 
 def _from_path(given: str, path: Path, split: str | None) -> Placed:
@@ -186,7 +198,7 @@ def _parquet(given: str, path: Path, suffix: str) -> Placed:
     from pyarrow import parquet
 
     try:
-        yield from _batches(parquet.ParquetFile(path).iter_batches(), suffix)
+        yield from _batches(parquet.ParquetFile(path).iter_batches(BATCH), suffix)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             "questions.path", given, f"{path.name} is no readable Parquet file ({_line(error)})"
@@ -282,8 +294,8 @@ def _from_hub(hub: Mapping[str, Any]) -> Placed:
         remedy = f"cannot reach the hub for it, and the cache may hold another version of {name}; {local}"
         raise InputError("questions.hub.revision", revision, remedy)  # offline, datasets takes any version in the cache
     renamed = dict(hub.get("columns") or {})
-    for number, row in enumerate(_rows(data.with_format("arrow")[:]), 1):
-        yield f"row {number}", {renamed.get(column, column): value for column, value in row.items()}
+    for place, row in _batches(data.with_format("arrow").iter(BATCH), ""):
+        yield place, {renamed.get(column, column): value for column, value in row.items()}
 
 
 def _hub_answers() -> bool:

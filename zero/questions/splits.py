@@ -5,9 +5,10 @@ The normal form of a question is its text without the differences between copies
 punctuation of sentences. Digits, operators, brackets and every letter stay, and separate digits stay separate, so that other
 numbers are another question: `\frac{1}{23}` is not `\frac{12}{3}`, 1.5 not 15, 3-1 not 3+1.
 
-A fingerprint is the first 16 hex digits of the BLAKE2b hash of that form. Fingerprints of the benchmarks' questions ship
+A fingerprint is the first 16 hex digits of the BLAKE2b hash of that form, and of the digests of the question's images if it has
+any (zero.images): the same words about another picture are another question. Fingerprints of the benchmarks' questions ship
 in fingerprints.txt (hashes only), so that a training set is checked against every benchmark whether or not its files are
-there. A reworded or translated copy has another normal form: this check does not find it.
+there. A reworded or translated copy has another normal form, a scaled picture another digest: this check does not find them.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def normal_form(text: str) -> str:
     return plain or " ".join(text.split())
 
 
-def fingerprint(text: str) -> str:
-    """Sixteen hex digits that two copies of one question share."""
-    return hashlib.blake2b(normal_form(text).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+def fingerprint(text: str, images: Sequence[str] = ()) -> str:
+    """Sixteen hex digits that two copies of one question share; `images` are digests."""
+    content = "\0".join((normal_form(text), *images))
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -139,7 +141,7 @@ def _rows(count: int) -> str:
 
 
 def _print(question: Question) -> str:
-    return fingerprint(question.text)
+    return fingerprint(question.text, question.images)
 
 
 def _id(question: Question) -> str:
