@@ -84,7 +84,7 @@ def test_rounded_weights_learn_from_episodes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environment", ["navigation", "guess_number"])
 def test_reference_episodes_are_learnt_turn_by_turn(environment: str, tmp_path: Path) -> None:
-    gold = [f"environment={environment}", *GOLD, "optimizer.lr=3e-3"]
+    gold = [f"environment={environment}", "model=nano", *GOLD, "optimizer.lr=3e-3"]
     train_here(tmp_path / "run", *gold, *TINY, "prompts=8", "steps=3", "evaluation.every=3", "sampling.max_tokens=200")
     lines = journal(tmp_path / "run")[1:]
     assert all(line["train/accuracy"] == line["episode/done"] == 1 for line in lines), "what is shown is right"
