@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ def test_all_sets_are_frozen_and_score_their_own_answers() -> None:
     outcomes = GymChecker().many([(q.answer[0], q) for q in answered])
     wrong = [q.id for q, outcome in zip(answered, outcomes, strict=True) if outcome is not Outcome.CORRECT]
     assert wrong == [] and {name for name, each in rows.items() if each.train[0] not in answered} <= UNANSWERED
+
+
+def test_times_are_of_a_fixed_day() -> None:
+    rows = rows_of("time_intervals", train=8, heldout=0)
+    entries = [str(question.meta["entry"]) for question in rows.train]
+    assert any("2000-01-01 " in entry for entry in entries)
+    assert not any(str(date.today()) in entry for entry in entries), "rows of today are others tomorrow"
 
 
 def test_rows_are_frozen_whatever_the_hash_seed() -> None:
@@ -173,8 +181,10 @@ DATASETS, CURRICULA = {"misbehaving": (Misbehaving, Config)}, {}
 def test_a_generator_that_dies_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real generator process, with a set that misbehaves in place of the package, which takes seconds to import."""
     program, message = GENERATORS[kind]
-    (tmp_path / "reasoning_gym").mkdir()
-    (tmp_path / "reasoning_gym" / "__init__.py").touch()
+    for folder in (tmp_path / "reasoning_gym", tmp_path / "reasoning_gym" / "arithmetic"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (tmp_path / "reasoning_gym" / "arithmetic" / "time_intervals.py").touch()  # whose day is set
     (tmp_path / "reasoning_gym" / "factory.py").write_text(PACKAGE.replace("PROGRAM", program))
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match=message):
