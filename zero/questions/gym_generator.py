@@ -62,9 +62,6 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # generators print
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    # It draws times of today, and dateutil reads a time without a date as one of today: rows would be others every day
-    time_intervals.date = FixedDay
-    time_intervals.parser = SimpleNamespace(parse=partial(dateutil.parser.parse, default=datetime(2000, 1, 1)))
     request = json.load(sys.stdin)
     try:
         for row in rows(request):
@@ -75,6 +72,9 @@ def main() -> None:
 
 def rows(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The rows of every set of a request, in its order. InputError for a set or a setting that does not exist."""
+    # It draws times of today, and dateutil reads a time without a date as one of today: rows would be others every day
+    time_intervals.date = FixedDay
+    time_intervals.parser = SimpleNamespace(parse=partial(dateutil.parser.parse, default=datetime(2000, 1, 1)))
     sets = request["sets"]
     for each in sets:
         _check_name(each["name"])
