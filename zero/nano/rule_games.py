@@ -95,12 +95,11 @@ def cards_answer(rng: random.Random, question: Question, guess: float) -> str:
     """The hand in numbers, then a guess, or tries until one hits the target."""
     numbers: list[int] = question.meta["hand"]
     target = question.meta["target"]
-    read = f"Use {', '.join(map(str, numbers))}."
     if target is None:
-        return read
+        return _reading(numbers)
     ways = _ways(tuple(sorted(numbers)))
     if rng.random() < guess:
-        return f"{read}\nThe answer is \\boxed{{{rng.choice(ways).expression}}}."
+        return _search(numbers, [rng.choice(ways)], target, written=False)
     tries = []
     for way in rng.sample(ways, min(len(ways), LONGEST_SEARCH)):
         tries.append(way)
@@ -137,10 +136,13 @@ def _hit(rng: random.Random, ways: Sequence[Formula], target: int, tries: int) -
     return [*misses, rng.choice([way for way in ways if way.value == target])]
 
 
+def _reading(numbers: Sequence[int]) -> str:
+    return f"Use {', '.join(map(str, numbers))}."
+
+
 def _search(numbers: Sequence[int], tries: Sequence[Formula], target: int, written: bool = True) -> str:
     lines = [f"\n{way.steps}. " + ("Yes." if way.value == target else "No.") for way in tries] if written else []
-    read = f"Use {', '.join(map(str, numbers))}."
-    return f"{read}{''.join(lines)}\nThe answer is \\boxed{{{tries[-1].expression}}}."
+    return f"{_reading(numbers)}{''.join(lines)}\nThe answer is \\boxed{{{tries[-1].expression}}}."
 
 
 @lru_cache(maxsize=4096)

@@ -39,9 +39,8 @@ class NativeEngine:
         self.decoder: Decoder = make_decoder(spec.config, self.vocabulary, spec.dtype, spec.device)
         self.stop_tokens = lru_cache(maxsize=4)(self._stop_tokens)
         self.version = -1
-        self.rows: dict[
-            tuple[int, ...], int
-        ] = {}  # of the decoder's last batch, by prompt and answer, if turns may follow
+        # Of the decoder's last batch, by prompt and answer, if turns may follow
+        self.rows: dict[tuple[int, ...], int] = {}
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._forget()
