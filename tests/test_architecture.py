@@ -12,7 +12,8 @@ from tests.conftest import ROOT, part
 
 # A folder, or a file at the top, may import what stands in the rows above its own, wherever the import is written.
 LAYERS = [
-    "paths errors files process objective records reflection prose rounds distributed runtime signals statistics",
+    "paths errors files process objective records reflection prose rounds distributed runtime signals statistics vision",
+    "prompt_text",
     "config algorithm checkpoint episode_metrics images lock published template sandbox",
     "batching questions worker_process",
     "cpu grading nano",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zero.algorithm import Algorithm
-from zero.records import Batch, Group
+from zero.records import Batch, Completion, Group, Prompt
 
 
 def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
@@ -38,8 +38,22 @@ def make_batch(groups: Sequence[Group], algo: Algorithm, pad_id: int) -> Batch:
         weight_NT=algo.weight(mask_NT),
         sampler_NT=sampler_NT if all(c.logprobs for c in completions_N) else None,
         length_N=length_N,
+        images_N=_images(prompts_N, completions_N),
     )
     return _with_turns(batch, groups) if any(c.turns for c in completions_N) else batch
+
+
+def _images(
+    prompts_N: Sequence[Prompt], completions_N: Sequence[Completion]
+) -> tuple[tuple[tuple[int, str], ...], ...] | None:
+    """The images of each row with a token of their context: the first one, or the first one of the turn before which the
+    environment showed them."""
+    images_N = tuple(
+        tuple((0, digest) for digest in prompt.images)
+        + tuple((len(prompt.ids) + turn.start, digest) for turn in completion.turns for digest in turn.images)
+        for prompt, completion in zip(prompts_N, completions_N, strict=True)
+    )
+    return images_N if any(images_N) else None
 
 
 def _with_turns(batch: Batch, groups: Sequence[Group]) -> Batch:

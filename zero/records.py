@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
 
 # The first number of a prompt's key: prompts for different purposes never share random numbers
 TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
+IMAGE_MARK = "<image>"  # in a question's text: where its next image stands
 _WORD = re.compile(r"(?:level\s*)?([\w+-][\w.+-]{0,39})", re.IGNORECASE)
 Metrics = dict[str, float]  # glossary name -> value; see zero/tracking/glossary.py
 
@@ -33,7 +34,8 @@ class Question:
     # What the set's checker or an analysis needs, such as level or numbers
     meta: Mapping[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # further solutions, such as responses of a stronger model
-    images: tuple[str, ...] = ()  # digests, for zero.images.load, in the order in which they are shown
+    # Digests, for zero.images.load, in the order in which they are shown: where `text` has IMAGE_MARKs, else before it
+    images: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -77,6 +79,7 @@ class Turn:
     reward: float = 0.0
     kind: str = ""  # what the environment calls this turn, for a curve: "invalid_action"
     fresh: bool = False  # the environment's tokens before it are a whole new prompt: it saw nothing of the turns before
+    images: tuple[str, ...] = ()  # digests of those that the environment showed just before it
     cached: int = field(default=-1, compare=False)  # as Completion.cached
 
 
@@ -139,6 +142,8 @@ class Prompt:
     # Its source's own token budget, if lower than the run's, and stop strings; None: as the run samples
     max_tokens: int | None = None
     stop: tuple[str, ...] | None = None
+    images: tuple[str, ...] = ()  # digests of the images in `ids`, in order
+    image_tokens: int = 0  # of `ids`, that stand for parts of images
     # In an episode: leading ids that are the prompt and the answer of the turn before, whose keys and values an engine may have
     # kept; None: a single answer, after which no turn follows
     seen: int | None = None
@@ -257,17 +262,22 @@ class Batch:
     )
     # bool, the first token of a context that does not see the tokens before it; None: a row is one context
     fresh_NT: Tensor | None = None
+    # For each row (token, digest) of its images, in order: a token of the context in which the image is; None: there are none
+    images_N: tuple[tuple[tuple[int, str], ...], ...] | None = None
 
     def rows(self, index: Tensor) -> Batch:
         """The given rows, cut to the longest among them."""
         width = int(self.length_N[index].max())
-        return self._map(lambda tensor: tensor[index] if tensor.ndim == 1 else tensor[index, :width])
+        batch = self._map(lambda tensor: tensor[index] if tensor.ndim == 1 else tensor[index, :width])
+        return (
+            batch if self.images_N is None else replace(batch, images_N=tuple(self.images_N[n] for n in index.tolist()))
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images_N"}
         changed: dict[str, Any] = {k: None if tensor is None else change(tensor) for k, tensor in tensors.items()}
-        return Batch(**changed)
+        return Batch(**changed, images_N=self.images_N)

@@ -16,12 +16,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 from zero.errors import InputError
+from zero.prompt_text import encode, image_prompt, marked_as_data, segments, with_placeholders
 from zero.prose import first_number, prose_answer
 from zero.records import Prompt, Question
+from zero.vision import Vision
 
 Extract = Callable[[str], str | None]
 
@@ -41,12 +42,14 @@ _OPERATION = re.compile(r"[0-9)]\s*(?:[+*/\u00d7\u00f7\u2212-]|\\(?:times|div|cd
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt as plain text. `text` holds `{question}`; the stop strings stay in the response. Raises InputError."""
+    """A prompt as plain text. `text` holds `{question}`; the stop strings stay in the response. `vision` is the model's, if it
+    sees. Raises InputError."""
 
     name: str
     text: str
     extract: Extract
     stop: Sequence[str] = ()
+    vision: Vision | None = None
 
     def __post_init__(self) -> None:
         _check_slot("template.text", self.text)
@@ -54,6 +57,12 @@ class Template:
 
     def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
         """The question in its exact prompt, tokenized once; `tokenizer` is any Hugging Face tokenizer."""
+        if question.images:
+            assert self.vision, "build refuses images for a model of text alone"
+            before, _, after = self.text.partition(SLOT)
+            shown = with_placeholders(question.text, len(question.images), self.vision)
+            pieces = [(before, False), *shown, (after.replace(SLOT, question.text), False)]
+            return image_prompt(question, pieces, tokenizer, key, self.vision, self.name)
         text = self.text.replace(SLOT, question.text)  # never str.format: `\\boxed{}` and the question hold braces
         return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
@@ -63,7 +72,7 @@ class ChatTemplate:
     """The model's own chat format. `user` (and `system`, left out if empty) hold `{question}`. Raises InputError.
 
     `prefill` begins the assistant's turn; the response continues it. `variables` are passed to the model's chat template,
-    which may otherwise fill in some by the clock, such as the date.
+    which may otherwise fill in some by the clock, such as the date. `vision` is the model's, if it sees.
     """
 
     name: str
@@ -73,6 +82,7 @@ class ChatTemplate:
     prefill: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
     stop: Sequence[str] = ()
+    vision: Vision | None = None
 
     def __post_init__(self) -> None:
         _check_slot("template.user", self.user)
@@ -80,23 +90,45 @@ class ChatTemplate:
 
     def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
         """The question as the user's turn, up to where the assistant's begins. InputError without a chat template."""
-        if not getattr(tokenizer, "chat_template", None):
+        if not getattr(tokenizer, "chat_template", None) and not (self.vision and self.vision.chat_template):
             remedy = "the tokenizer of this model has no chat template; choose template=none, qwen_math or r1"
             raise InputError("template", self.name, remedy)
         turns = [("system", self.system)] if self.system else []
         turns.append(("user", self.user))
-        messages = [{"role": role, "content": text.replace(SLOT, question.text)} for role, text in turns]
+        messages = [{"role": role, "content": self._content(text, question, role == "user")} for role, text in turns]
         text = self._rendered(messages, tokenizer)
         text += self.prefill  # no turn of its own: many chat templates close, trim or rewrite a turn of the assistant
+        if question.images:
+            assert self.vision, "build refuses images for a model of text alone"
+            pieces = marked_as_data(text, question.text, len(question.images))
+            return image_prompt(question, pieces, tokenizer, key, self.vision, self.name)
         return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
-    def _rendered(self, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
+    def _content(self, text: str, question: Question, shows: bool) -> Any:
+        """A turn's text; for a model that sees a list of parts, since chat templates of such models may take nothing else."""
+        if self.vision is None:
+            return text.replace(SLOT, question.text)
+        before, slot, after = text.partition(SLOT)
+        if not slot:
+            return [{"type": "text", "text": text}]
+        first, *others = segments(question.text, len(question.images) if shows else 0)
+        texts = [before + first, *others]
+        texts[-1] += after.replace(SLOT, question.text)
+        content = [{"type": "text", "text": texts[0]}]
+        for shown_after in texts[1:]:
+            content += [{"type": "image"}, {"type": "text", "text": shown_after}]
+        return [item for item in content if item.get("text") != ""]
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> str:
         """The turns as text. InputError for any error of the model's chat template, which is somebody else's program."""
         from jinja2 import TemplateSyntaxError
 
         other = "choose template=none, qwen_math or r1, or mend chat_template in tokenizer_config.json"
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **self.variables)
+            own = {"chat_template": self.vision.chat_template} if self.vision and self.vision.chat_template else {}
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **own, **self.variables
+            )
         except TemplateSyntaxError as error:
             remedy = f"the model's chat template is broken (line {error.lineno}: {error.message}); {other}"
             raise InputError("template", self.name, remedy) from error
@@ -148,6 +180,14 @@ class SourceTemplates:
 AnyTemplate = Template | ChatTemplate | SourceTemplates
 
 
+def seeing(template: AnyTemplate, vision: Vision | None) -> AnyTemplate:
+    """The template for a model that sees, or for one that does not (None)."""
+    if isinstance(template, SourceTemplates):
+        own = {name: seeing(one, vision) for name, one in template.own.items()}
+        return replace(template, default=seeing(template.default, vision), own=own)
+    return replace(template, vision=vision)
+
+
 def joined(template: AnyTemplate, other: AnyTemplate | None, key: str) -> AnyTemplate:
     """A template that also knows the sources of another set. InputError on `key` for a source that the two ask differently."""
     if not isinstance(other, SourceTemplates):
@@ -165,40 +205,6 @@ def joined(template: AnyTemplate, other: AnyTemplate | None, key: str) -> AnyTem
 def _check_slot(key: str, text: str) -> None:
     if SLOT not in text:
         raise InputError(key, text, f"must hold {SLOT}, where the question goes")
-
-
-def encode(text: str, tokenizer: Any, question: str = "") -> tuple[int, ...]:
-    """Token ids of a prompt. Begins with BOS if the tokenizer adds one by itself and the text does not have it.
-
-    Nothing is appended: some tokenizers end every text with EOS, after which a model would say nothing. Control tokens in
-    the `question` are spelt out: a row of a data set cannot end the user's turn.
-    """
-    stripped = question.strip()
-    first, *others = text.split(stripped) if stripped else [text]
-    pieces = [(first, False), *(piece for after in others for piece in ((stripped, True), (after, False)))]
-    ids = encode_pieces(pieces, tokenizer)
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and list(tokenizer.encode(""))[:1] == [bos]
-    return (bos, *ids) if adds_bos and not text.startswith(tokenizer.bos_token) else ids
-
-
-@lru_cache(maxsize=4)
-def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    return tuple({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
-
-
-def encode_pieces(pieces: Sequence[tuple[str, bool]], tokenizer: Any) -> tuple[int, ...]:
-    """Token ids of a text in pieces (text, is_data): control tokens in data are spelt out. Without any of these the text is
-    encoded as a whole."""
-    control = _control_tokens(tokenizer)
-    if not any(data and token in text for text, data in pieces for token in control):
-        return tuple(tokenizer.encode("".join(text for text, _ in pieces), add_special_tokens=False))
-    ids: list[int] = []
-    for text, data in pieces:
-        options = {"split_special_tokens": True} if data else {}
-        ids += tokenizer.encode(text, add_special_tokens=False, **options) if text else []
-    return tuple(ids)
 
 
 def last_boxed(text: str) -> str | None:

@@ -14,7 +14,7 @@ from zero.environments.tool_calls import results_text
 from zero.environments.tool_prompt import results_turn, takes_tools, tools_block
 from zero.environments.tool_schema import schema
 from zero.errors import InputError
-from zero.template import encode_pieces
+from zero.prompt_text import encode_pieces
 
 # In the shape of Qwen's: tools in the system's turn, results of neighbouring calls in one turn of the user
 WITH_TOOLS = """{% if tools %}{{ '<|im_start|>system\n# Tools\n<tools>' }}{% for tool in tools %}{{ '\n' }}{{ tool | tojson }}

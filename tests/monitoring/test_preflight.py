@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from zero.monitoring.preflight import doubts, preflight
+from zero.prompt_text import encode
 from zero.records import Prompt, Question, Sampling
-from zero.template import encode
 
 END, PAD, START, TURN = 0, 1, 2, 3  # ids of <|endoftext|>, <|pad|>, <|im_start|>, <|im_end|>
 CHAT = "<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n"

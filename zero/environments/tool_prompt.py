@@ -1,7 +1,7 @@
 """Tools in a prompt: in the words of the model's own chat template where it has any, else in a block of text.
 
 Chat templates differ in whether they list tools and in whether they know the role of a tool, and say nothing of either: both are
-tried. Pieces are those of zero.template.encode_pieces: (text, whether it is data), since a result may hold control tokens.
+tried. Pieces are those of zero.prompt_text.encode_pieces: (text, whether it is data), since a result may hold control tokens.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from zero.errors import InputError
+from zero.prompt_text import encode_pieces
 from zero.records import TRAINING, Completion, Prompt, Sampling
 from zero.rollout import ModelSpec, RolloutEngine
-from zero.template import encode_pieces
 
 SOLUTION, ANSWER = "{solution}", "{answer}"
 _SLOTS = re.compile(r"(\{solution\}|\{answer\})")
