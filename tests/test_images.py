@@ -63,6 +63,12 @@ def test_the_same_pixels_have_one_digest_in_every_lossless_file(kind: str, optio
     assert load(digest).tobytes() == drawn().tobytes()
 
 
+def test_drawn_pixels_are_the_image_of_their_file() -> None:
+    digest = images.put(np.asarray(drawn()))
+    assert digest == images.put(np.asarray(drawn())) == add(encoded(drawn()))
+    assert load(digest).tobytes() == drawn().tobytes()
+
+
 def test_lossy_files_are_other_images_that_look_the_same() -> None:
     for kind in ("JPEG", "WEBP"):
         image = load(add(encoded(drawn(), kind, quality=95)))

@@ -1,4 +1,5 @@
-"""Images as 8-bit RGB pixels under their digests: `add` takes the bytes of a file, `load` gives the pixels.
+"""Images as 8-bit RGB pixels under their digests: `add` takes the bytes of a file, `put` pixels that were drawn, `load` gives
+the pixels.
 
 A digest is of the pixels that a model sees, not of the file. So two encodings of one picture are one image, metadata changes
 nothing, and a run whose decoder gives other pixels than before has other digests, which it refuses to resume with. A
@@ -28,6 +29,7 @@ from zero.files import read_regular, replacing, write_atomically
 from zero.paths import cache_folder
 
 if TYPE_CHECKING:  # a run without images does not import it
+    from numpy import ndarray
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -79,14 +81,26 @@ def add(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
         if _path(digest).is_file():
             return digest
     image = decode(data, max_pixels)
+    digest = _store(image)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(memo, f"{digest} {image.width} {image.height}\n", sync=False)
+    return digest
+
+
+def put(pixels: ndarray) -> str:
+    """The digest of an image that was drawn, uint8 [height, width, 3]; the store has it then. OSError if it cannot be written."""
+    from PIL import Image
+
+    return _store(Image.fromarray(pixels))
+
+
+def _store(image: Image) -> str:
     digest = digest_of(image)
     path = _path(digest)
-    for folder in (path.parent, memo.parent):
-        folder.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             image.save(partial, "PNG", compress_level=1)
-    write_atomically(memo, f"{digest} {image.width} {image.height}\n", sync=False)
     return digest
 
 
