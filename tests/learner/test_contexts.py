@@ -30,7 +30,7 @@ def test_each_context_is_scored_alone(tiny_folder: Path, batch: Batch) -> None:
     """Against the model itself, context by context; and the gradient of the sum."""
     model: Any = prepared(AutoModelForCausalLM.from_pretrained(tiny_folder), False)
     policy = Policy(model, 1.0, 600, False)
-    logprob_NT, entropy_NT = by_context(lambda ids, mask: policy(ids, mask), batch)
+    logprob_NT, entropy_NT = by_context(lambda ids, mask, images: policy(ids, mask), batch)
     assert logprob_NT.shape == entropy_NT.shape == batch.ids_NT.shape
     (logprob_NT * batch.mask_NT).sum().backward()
     gradient = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
@@ -83,7 +83,7 @@ def test_the_probe_sees_each_context_alone(tiny_folder: Path) -> None:
     """As if every context were a response of its own."""
     batch = make_batch(episodes(4), algorithm(), 7)
     learner = learner_of(tiny_folder)
-    ids_RL, mask_RL = context_rows(batch)
+    ids_RL, mask_RL, _ = context_rows(batch)
     length_R = (ids_RL != 0).sum(dim=1)
     alone = Batch(ids_RL, mask_RL, mask_RL, length_R)
     ones = lambda rows, logp, h: ((logp != 0).float()[None], None)  # noqa: E731
@@ -96,5 +96,5 @@ def test_without_fresh_contexts_nothing_changes(batch: Batch) -> None:
     """The forward pass gets the very tensors of the batch."""
     seen = []
     plain = replace(batch, fresh_NT=None)
-    by_context(lambda ids, mask: (seen.append((ids, mask)), mask)[1:], plain)
+    by_context(lambda ids, mask, images: (seen.append((ids, mask)), mask)[1:], plain)
     assert seen[0][0] is plain.ids_NT and seen[0][1] is plain.mask_NT

@@ -9,8 +9,15 @@ PLAIN_FAMILIES = frozenset({"llama", "qwen2"})
 STATIC_ROPE = frozenset({"default", "llama3", "linear", "yarn"})  # frequencies that do not depend on the sequence
 
 
+# Families that put the features of images into the sequence of embeddings and do nothing else with them
+PLAIN_VISUAL_FAMILIES = frozenset({"llava"})
+
+
 def has_plain_layers(config: Any) -> bool:
-    """Whether a PretrainedConfig of transformers describes a model with these layers alone."""
+    """Whether a PretrainedConfig of transformers describes a model with these layers alone, or one of images whose language model
+    is."""
+    if config.model_type in PLAIN_VISUAL_FAMILIES:
+        config = config.text_config
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type in PLAIN_FAMILIES

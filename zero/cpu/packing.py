@@ -12,19 +12,21 @@ zero/cpu/layers.py computes the layers where it can; else the model's own module
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from zero.batching import micro_batches
 from zero.cpu import layers
 from zero.cpu.architectures import has_plain_layers
+from zero.cpu.image_features import embedded, features, language_model, model_inputs, numbered
 from zero.records import Batch
+from zero.vision import Images, Vision
 
 SIMILAR = 0.6  # the shortest response of a block has at least this share of the longest one's tokens
 
@@ -41,7 +43,14 @@ def can_pack(body: Any, device: torch.device) -> bool:
 def split_rows(packs: bool, batch: Batch, rows: Tensor, tokens: int) -> list[Tensor]:
     """`rows` split into micro-batches of at most `tokens` tokens: distinct ones if the model packs, else padded ones."""
     if packs:
-        return packed_micro_batches(batch.ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
+        ids_NT = batch.ids_NT
+        if batch.images_N is not None:  # a prompt is its images, too: a column that tells them apart
+            images: dict[tuple[tuple[int, str], ...], int] = {}
+            number_N = torch.tensor([images.setdefault(row, len(images)) for row in batch.images_N])
+            ids_NT = torch.cat([number_N[:, None], ids_NT], dim=1)
+            mask_NT = pad(batch.mask_NT, (1, 0))
+            return packed_micro_batches(ids_NT, mask_NT, batch.length_N + 1, rows, tokens)
+        return packed_micro_batches(ids_NT, batch.mask_NT, batch.length_N, rows, tokens)
     return micro_batches(batch, rows, tokens)
 
 
@@ -185,13 +194,42 @@ def _block(place_NT: Tensor, start_n: Tensor, count_n: Tensor, rows: Tensor, dty
     )
 
 
-def hidden_states(body: Any, ids_NT: Tensor, mask_NT: Tensor, checkpointing: bool = False) -> Tensor:
-    """The last hidden states [tokens, H] from which the response tokens are predicted, in the order of `mask_NT[:, 1:]`.
+def hidden_states(
+    body: Any,
+    ids_NT: Tensor,
+    mask_NT: Tensor,
+    images_N: Sequence[Images] | None = None,
+    vision: Vision | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """The last hidden states [tokens, H] of the base model `body` from which the response tokens are predicted, in the order of
+    `mask_NT[:, 1:]`: packed where it can be."""
+    if can_pack(body, ids_NT.device):
+        return packed_states(body, ids_NT, mask_NT, images_N, vision, checkpointing)
+    ids_NT, inputs = model_inputs(ids_NT[:, :-1], mask_NT[:, :-1] == 0, images_N, vision)
+    states: Tensor = body(input_ids=ids_NT, use_cache=False, **inputs).last_hidden_state
+    return states[mask_NT[:, 1:].bool()]
 
-    Equal to `body(ids_NT[:, :-1]).last_hidden_state[mask_NT[:, 1:].bool()]`, but for rounding.
-    """
+
+def packed_states(
+    body: Any,
+    ids_NT: Tensor,
+    mask_NT: Tensor,
+    images_N: Sequence[Images] | None = None,
+    vision: Vision | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """`hidden_states` of tokens packed into one row, equal but for rounding."""
+    shown = None
+    text = language_model(body)
+    if images_N is not None and any(images_N):
+        assert vision is not None, "a model of text alone has no row with images"
+        first = text.embed_tokens.num_embeddings
+        ids_NT, digests = numbered(ids_NT, mask_NT == 0, images_N, vision, first)
+        shown = features(body, digests, vision)
+    body = text
     packing = layout(ids_NT, mask_NT)
-    x = body.embed_tokens(packing.ids_M)
+    x = embedded(body.embed_tokens, packing.ids_M, shown)
     cosine, sine = (table[0] for table in body.rotary_emb(x, packing.position_M[None]))  # [M, D], each half twice
     compute: Callable[..., Tensor]
     arguments: tuple[Any, ...]

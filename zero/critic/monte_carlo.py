@@ -117,7 +117,11 @@ class MonteCarloCritic:
         left = min(self.sampling.max_tokens, prompt.max_tokens or self.sampling.max_tokens) - prefix.length
         start = max((first for first in whole.context_starts if first <= b), default=None)
         ids = (*prompt.ids, *prefix.ids) if start is None else prefix.ids[start:]
-        return replace(prompt, ids=ids, key=(VALUE, *prompt.key[1:], g, b), prefix=prefix, max_tokens=left)
+        shown = tuple(digest for turn in turns if turn.start >= (start or 0) for digest in turn.images)
+        images = (*prompt.images, *shown) if start is None else shown
+        return replace(
+            prompt, ids=ids, images=images, key=(VALUE, *prompt.key[1:], g, b), prefix=prefix, max_tokens=left
+        )
 
     def _joined(self, before: Completion | None, after: Completion) -> Completion:
         assert before is not None

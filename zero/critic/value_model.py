@@ -24,6 +24,7 @@ from zero.learner.optimizer import Optimizer
 from zero.learner.trainable import TrainableModule, matrix_parameters, update_metrics
 from zero.objective import clipped_value_loss
 from zero.records import Batch, Group, Metrics
+from zero.vision import Images, Vision
 
 
 class ValueModel:
@@ -42,11 +43,12 @@ class ValueModel:
         clip: float | None,
         micro_tokens: int,
         steps: str = "token",
+        vision: Vision | None = None,
     ) -> None:
         if steps not in ("token", "turn"):
             raise InputError("algo.critic.steps", steps, "must be token or turn")
         self.clip, self.micro_tokens, self.autocast, self.steps = clip, micro_tokens, autocast, steps
-        self.device, self.world = device, world
+        self.device, self.world, self.vision = device, world, vision
         self.body = copy.deepcopy(model.base_model).to(self.device).eval()  # no dropout, as in the policy
         head = model.get_output_embeddings()  # its input may be a projection of the hidden states
         width = model.config.get_text_config().hidden_size if head is None else head.weight.shape[-1]
@@ -113,13 +115,10 @@ class ValueModel:
         (value_NT,) = by_context(self._values, batch)
         return value_NT
 
-    def _values(self, ids_NT: Tensor, mask_NT: Tensor) -> tuple[Tensor]:
+    def _values(self, ids_NT: Tensor, mask_NT: Tensor, images_N: Sequence[Images] | None) -> tuple[Tensor]:
         response = mask_NT[:, 1:].bool()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            if packing.can_pack(self.body, ids_NT.device):
-                hidden = packing.hidden_states(self.body, ids_NT, mask_NT)
-            else:
-                hidden = self.body(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
+            hidden = packing.hidden_states(self.body, ids_NT, mask_NT, images_N, self.vision)
         value = self.head(hidden.float())[:, 0]
         zeros = torch.zeros(response.shape, device=self.device)
         return (pad(zeros.masked_scatter(response, value), (1, 0)),)

@@ -15,6 +15,7 @@ from zero.algorithm import Algorithm
 from zero.distributed import World
 from zero.learner.optimizer import Optimizer
 from zero.records import Batch, Metrics
+from zero.vision import Vision
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class LearnerSetup:
     device: Device
     world: World = field(default_factory=World)
     seed: int = 0
+    vision: Vision | None = None  # of a model that sees
 
 
 class Learner(Protocol):

@@ -3,7 +3,7 @@ several rows of a forward pass, none of which sees another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,25 +11,43 @@ from torch import Tensor
 
 from zero.batching import contexts
 from zero.records import Batch
+from zero.vision import Images
 
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # ids, mask [R, L] -> numbers of the tokens, each [R, L]
+# ids, mask [R, L], images of the rows or None -> numbers of the tokens, each [R, L]
+Forward = Callable[[Tensor, Tensor, Sequence[Images] | None], tuple[Tensor, ...]]
 
 
 def by_context(forward: Forward, batch: Batch) -> tuple[Tensor, ...]:
     """`forward` of a batch, each context a row of its own: numbers of the tokens, each [N, T], with gradient."""
+    outputs = forward(*context_rows(batch))
     if not _several(batch):
-        return forward(batch.ids_NT, batch.mask_NT)
-    place_NT, rows, width = _places(batch)
-    outputs = forward(_spread(batch.ids_NT, place_NT, rows, width), _spread(batch.mask_NT, place_NT, rows, width))
+        return outputs
+    place_NT = _places(batch)[0]
     return tuple(_collected(x_RL, place_NT) for x_RL in outputs)
 
 
-def context_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """ids and mask with each context as a row of its own, each [R, L]; the tokens of the mask keep their order."""
+def context_rows(batch: Batch) -> tuple[Tensor, Tensor, list[Images] | None]:
+    """ids and mask with each context as a row of its own, each [R, L], and its images; the tokens of the mask keep their order."""
     if not _several(batch):
-        return batch.ids_NT, batch.mask_NT
+        return batch.ids_NT, batch.mask_NT, _images(batch)
     place_NT, rows, width = _places(batch)
-    return _spread(batch.ids_NT, place_NT, rows, width), _spread(batch.mask_NT, place_NT, rows, width)
+    return (
+        _spread(batch.ids_NT, place_NT, rows, width),
+        _spread(batch.mask_NT, place_NT, rows, width),
+        _images(batch),
+    )
+
+
+def _images(batch: Batch) -> list[Images] | None:
+    """The images of each context."""
+    if batch.images_N is None:
+        return None
+    return [[digest for token, digest in batch.images_N[n] if start <= token < end] for n, start, end in _spans(batch)]
+
+
+def _spans(batch: Batch) -> list[tuple[int, int, int]]:
+    """(row, first token, end) of each context."""
+    return [(n, start, end) for n, bounds in enumerate(contexts(batch)) for start, end in pairwise(bounds)]
 
 
 def _several(batch: Batch) -> bool:
@@ -39,7 +57,7 @@ def _several(batch: Batch) -> bool:
 
 def _places(batch: Batch) -> tuple[Tensor, int, int]:
     """(place_NT, R, L): where in R x L flattened numbers each token goes, -1 for padding."""
-    spans = [(n, start, end) for n, bounds in enumerate(contexts(batch)) for start, end in pairwise(bounds)]
+    spans = _spans(batch)
     width = max(end - start for _, start, end in spans)
     place_NT = torch.full(batch.ids_NT.shape, -1)
     for r, (n, start, end) in enumerate(spans):

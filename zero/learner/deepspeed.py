@@ -58,7 +58,7 @@ class DeepSpeedLearner:
         self.adapters = lora.register_adapters(setup.model, setup.seed) if lora else None
         self.model = prepared(setup.model, gradient_checkpointing)
         # autocast=False: the weights themselves are bfloat16
-        policy = Policy(self.model, setup.temperature, setup.vocabulary, autocast=False)
+        policy = Policy(self.model, setup.temperature, setup.vocabulary, autocast=False, vision=setup.vision)
         self.plain_head = policy.plain_head
         # Weights that bfloat16 would round; most published models are stored in bfloat16, and need no such copy
         exact = {
@@ -119,7 +119,9 @@ class DeepSpeedLearner:
 
     def _forward(self, batch: Batch, entropy_gradient: bool, chunks: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
-        logprob_NT, entropy_NT = by_context(lambda ids, mask: self.engine(ids, mask, entropy_gradient, chunks), batch)
+        logprob_NT, entropy_NT = by_context(
+            lambda ids, mask, images: self.engine(ids, mask, entropy_gradient, chunks, images), batch
+        )
         return logprob_NT, entropy_NT
 
     def _step(self, learned: bool) -> tuple[float, float]:
@@ -176,6 +178,7 @@ class DeepSpeedLearner:
             autocast=False,
             device=self.device,
             world=self.world,
+            vision=policy.vision,
         )
 
     @contextlib.contextmanager

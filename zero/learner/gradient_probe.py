@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zero.batching import micro_batches
+from zero.cpu.image_features import model_inputs
 from zero.distributed import World
 from zero.learner.contexts import context_rows
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
+from zero.vision import Vision
 
 # rows [n] of the batch, their log-probabilities and entropies [n, T] (T: the longest of them)
 # -> d loss / d log-probability and d loss / d entropy, each [A, n, T], the latter None if no loss of the A has an entropy
@@ -51,6 +53,7 @@ def probe(
     autocast: bool,
     device: torch.device,
     world: World = World(),  # noqa: B008 - a frozen record
+    vision: Vision | None = None,
 ) -> Probed:
     """The probes of `algorithms` losses on the tokens of `batch.mask_NT`, summed over all ranks; `entropy`: whether `slopes`
     returns slopes of entropies. Changes no parameters, gradients or random state.
@@ -66,8 +69,9 @@ def probe(
         chosen = micro_batch.mask_NT[:, 1:].bool()  # entry t of the hidden states predicts token t + 1
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             with torch.no_grad():
-                ids_RL, mask_RL = context_rows(micro_batch)
-                body = model.base_model(input_ids=ids_RL[:, :-1], use_cache=False)
+                ids_RL, mask_RL, images_R = context_rows(micro_batch)
+                ids_RL, inputs = model_inputs(ids_RL[:, :-1], mask_RL[:, :-1] == 0, images_R, vision)
+                body = model.base_model(input_ids=ids_RL, use_cache=False, **inputs)
                 hidden = body.last_hidden_state[mask_RL[:, 1:].bool()]
             with torch.enable_grad():
                 hidden.requires_grad_()

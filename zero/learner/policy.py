@@ -7,6 +7,7 @@ head runs over the response tokens in chunks, which are recomputed in the backwa
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from zero.cpu import layers, packing
+from zero.cpu.image_features import language_model, model_inputs
 from zero.errors import InputError
 from zero.objective import logprob_and_entropy
 from zero.records import Batch
+from zero.vision import Images, Vision
 
 HEAD_NUMBERS = 2**27  # logits that may exist at once: 512 MiB in float32, and a few temporaries of that size
 LOGIT_SCALE = 1e3  # makes logits large enough to meet a cap: see _head_is_plain
@@ -26,14 +29,21 @@ LOGIT_SCALE = 1e3  # makes logits large enough to meet a cap: see _head_is_plain
 class Policy(torch.nn.Module):
     """A causal language model of transformers that returns log-probabilities of given response tokens.
 
-    `vocabulary` is the number of tokens that can be sampled; the model's embedding may have more rows.
+    `vocabulary` is the number of tokens that can be sampled; the model's embedding may have more rows. `vision` is that of a
+    model that sees.
     """
 
     def __init__(
-        self, model: Any, temperature: float, vocabulary: int, autocast: bool, head_numbers: int = HEAD_NUMBERS
+        self,
+        model: Any,
+        temperature: float,
+        vocabulary: int,
+        autocast: bool,
+        head_numbers: int = HEAD_NUMBERS,
+        vision: Vision | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.vision = model, vision
         self.temperature, self.vocabulary, self.autocast = temperature, vocabulary, autocast
         self.plain_head = _head_is_plain(model)
         head = model.get_output_embeddings()
@@ -52,24 +62,27 @@ class Policy(torch.nn.Module):
         return 1 if self.head_tokens is None else max(1, -(-tokens // self.head_tokens))
 
     def forward(
-        self, ids_NT: Tensor, mask_NT: Tensor, entropy_gradient: bool = False, chunks: int | None = None
+        self,
+        ids_NT: Tensor,
+        mask_NT: Tensor,
+        entropy_gradient: bool = False,
+        chunks: int | None = None,
+        images_N: Sequence[Images] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, in nats and float32, 0 elsewhere.
 
-        `chunks` may be more than these tokens need: under ZeRO-3 every head call is collective, so all ranks need the same
-        number. Right padding needs no attention mask, since attention is causal.
+        `images_N` are the images of the rows. `chunks` may be more than these tokens need: under ZeRO-3 every head call is
+        collective, so all ranks need the same number. Right padding needs no attention mask, since attention is causal.
         """
         response = mask_NT[:, 1:].bool()
         next_ids = ids_NT[:, 1:][response]
         with torch.autocast(ids_NT.device.type, torch.bfloat16, enabled=self.autocast):
-            if self.packs(ids_NT.device):
+            if self.plain_head:
                 hidden = packing.hidden_states(
-                    self.model.base_model, ids_NT, mask_NT, self.model.is_gradient_checkpointing
+                    self.model.base_model, ids_NT, mask_NT, images_N, self.vision, self.model.is_gradient_checkpointing
                 )
-            elif self.plain_head:
-                hidden = self.model.base_model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state[response]
             else:
-                hidden = self.model(input_ids=ids_NT[:, :-1], use_cache=False).logits[response]
+                hidden = self._logits(ids_NT[:, :-1], mask_NT[:, :-1] == 0, images_N)[response]
         if not self.plain_head:
             picked, entropy = logprob_and_entropy(
                 hidden[:, : self.vocabulary], next_ids, self.temperature, entropy_gradient
@@ -83,12 +96,17 @@ class Policy(torch.nn.Module):
         zeros = torch.zeros(response.shape, device=ids_NT.device)
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
 
+    def _logits(self, ids_NT: Tensor, given_NT: Tensor, images_N: Sequence[Images] | None) -> Tensor:
+        ids_NT, inputs = model_inputs(ids_NT, given_NT, images_N, self.vision)
+        logits: Tensor = self.model(input_ids=ids_NT, use_cache=False, **inputs).logits
+        return logits
+
     def _head(self, hidden: Tensor, ids: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         plain = layers.is_plain(head) and head.bias is None
         # Not under autocast, which rounds the head's weights: the compiled head does not
         packed_head = self.packs(ids.device) and plain and not self.autocast
-        if packed_head and layers.can_compile(self.model.base_model):
+        if packed_head and layers.can_compile(language_model(self.model.base_model)):
             picked, entropy = layers.head(hidden, head.weight, ids, self.temperature, self.vocabulary)
             return picked, entropy if entropy_gradient else entropy.detach()
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):

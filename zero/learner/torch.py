@@ -37,7 +37,7 @@ class TorchLearner:
         self.dtype = torch.bfloat16 if setup.autocast else torch.float32
         self.adapters = lora.register_adapters(setup.model, setup.seed) if lora else None
         self.model = prepared(setup.model.to(setup.device), gradient_checkpointing)
-        self.policy = Policy(self.model, setup.temperature, setup.vocabulary, setup.autocast)
+        self.policy = Policy(self.model, setup.temperature, setup.vocabulary, setup.autocast, vision=setup.vision)
         self.plain_head = self.policy.plain_head
         self.trained = TrainableModule(
             self.model, setup.optimizer, setup.total_updates, setup.world, rounded=setup.autocast
@@ -96,12 +96,13 @@ class TorchLearner:
             autocast=self.setup.autocast,
             device=self.device,
             world=self.world,
+            vision=self.setup.vision,
         )
 
     def _forward(self, batch: Batch, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [N, T] of the response tokens, 0 elsewhere."""
         logprob_NT, entropy_NT = by_context(
-            lambda ids, mask: self.policy(ids, mask, entropy_gradient), batch.to(self.device)
+            lambda ids, mask, images: self.policy(ids, mask, entropy_gradient, images_N=images), batch.to(self.device)
         )
         return logprob_NT, entropy_NT
 

@@ -57,6 +57,7 @@ class SyncCheck:
     every: int
     tolerance: float | None = None
     mixed: bool = False
+    image_token_id: int = -1  # of a model that sees
     first_check: FirstCheck = field(default_factory=FirstCheck)
 
     def check(
@@ -72,13 +73,13 @@ class SyncCheck:
     ) -> float:
         """The mean |gap| over all ranks, each with its own engine. SyncMismatch names the likely cause.
 
-        The step's `prompts` were sampled from before the sync and may be in a prefix cache; their reversed ids are not.
+        The step's `prompts` were sampled from before the sync and may be in a prefix cache; their reversed text is not.
         """
         # Without top-p and top-k, whose renormalization would count as a gap
         untruncated = replace(sampling, max_tokens=min(TOKENS, sampling.max_tokens), top_p=1.0, top_k=0)
         shard = (world.shard(prompts) or prompts)[:PROMPTS]
         before = [replace(p, key=(SYNC_CHECK, version, world.rank, i, 0)) for i, p in enumerate(shard)]
-        new = [replace(p, ids=p.ids[::-1], key=(*p.key[:-1], 1)) for p in before]
+        new = [self._new(p) for p in before]
         probes = [*before, *new]
         with engine.awake():
             completions_PG = engine.generate(probes, 1, untruncated)
@@ -104,6 +105,11 @@ class SyncCheck:
         answers = list(zip(probes, completions_PG, strict=True))
         self._check_movement(engine, learner, algo, answers, untruncated, pad_id, world, version)
         return gap
+
+    def _new(self, prompt: Prompt) -> Prompt:
+        """The prompt with its text reversed, without images."""
+        ids = tuple(token for token in reversed(prompt.ids) if token != self.image_token_id) or prompt.ids[-1:]
+        return replace(prompt, ids=ids, images=(), image_tokens=0, key=(*prompt.key[:-1], 1))
 
     def _check_movement(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zero.errors import Broken
 from zero.records import Completion, Prompt, Sampling
+from zero.vision import Vision
 
 
 class NotFinite(Broken):
@@ -42,6 +43,7 @@ class ModelSpec:
     context: int  # tokens of a prompt and its response together
     dtype: torch.dtype
     device: torch.device
+    vision: Vision | None = None  # of a model that sees
 
 
 class RolloutEngine(Protocol):
@@ -51,6 +53,7 @@ class RolloutEngine(Protocol):
 
     staleness: int  # 1: a step's samples are generated before the previous step's update; 0: after it
     own_devices: bool  # not the learner's: may generate in another thread while the learner updates
+    sees: bool  # whether it takes prompts with images, of a model that sees
 
     @property
     def dtype(self) -> torch.dtype | None:
