@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
     from zero.distributed import World
     from zero.learner import Learner
+    from zero.models.vision import Vision
 
 Config = Mapping[str, Any]
 STORED = ("float32", "bfloat16", "float16")  # dtypes of an exported model
 
 
-def export_model(learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dtype, world: World) -> None:
-    """Write the learner's model and the tokenizer to `folder`, in `dtype`, complete or absent. Called by every rank."""
+def export_model(
+    learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dtype, world: World, vision: Vision | None = None
+) -> None:
+    """Write the learner's model, the tokenizer and the image processor to `folder`, in `dtype`, complete or absent. Called by
+    every rank."""
     partial = folder.with_name(f".{folder.name}_partial")
     if world.is_main:
         shutil.rmtree(partial, ignore_errors=True)
@@ -33,6 +37,8 @@ def export_model(learner: Learner, tokenizer: Any, folder: Path, dtype: torch.dt
     if world.is_main:
         store_as(partial, dtype)
         tokenizer.save_pretrained(partial)
+        if vision:
+            vision.save(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 

@@ -15,6 +15,7 @@ def ends_of(folder: str) -> set[int]:
         # Missing or not an object: loading the model has ignored it too
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         ends = getattr(config, "eos_token_id", None)
+        ends = getattr(config.get_text_config(), "eos_token_id", None) if ends is None else ends
     return {i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int)}
 
 

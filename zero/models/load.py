@@ -42,6 +42,7 @@ Config = Mapping[str, Any]
 PATIENCE = 5.0  # seconds for the hub's answer; HF_HUB_ETAG_TIMEOUT, where it is set, says otherwise
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 COMMIT = "[0-9a-f]{40}"
+FROZEN = "frozen"  # of model.vision
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -183,9 +184,11 @@ def _nearest(path: str) -> str:
 
 
 def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
-    """The causal language model in float32, its tokenizer, and the context length in tokens. Imports torch.
+    """The model in float32 (a causal language model, or a vision-language model of a family in zero.models.vision), its
+    tokenizer, and the context length in tokens. Imports torch.
 
-    Without `weights` the model has shapes alone: for an engine that brings its own.
+    Without `weights` the model has shapes alone: for an engine that brings its own. What turns pixels into features needs no
+    gradient if `vision` of the config is frozen.
     """
     source = find(config)
 
@@ -194,8 +197,10 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
 
     # Else transformers imports scikit-learn and scipy (seconds), for assisted decoding and image boxes, unused here.
     transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
+
+    from zero.models.vision import vision_parameters
 
     logging.set_verbosity(CRITICAL)  # it prints a table of mismatches; our own errors name them
     getLogger("huggingface_hub").setLevel(ERROR)  # it logs every retry; our own errors say what failed
@@ -205,15 +210,15 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     loaded: Mapping[str, Any] = {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
+        shape = AutoConfig.from_pretrained(source.path, **options)
+        auto = _auto_class(shape.model_type, config["path"])
         if weights:
-            model_and_info: Any = AutoModelForCausalLM.from_pretrained(
-                source.path, dtype=torch.float32, output_loading_info=True, **options
-            )
-            model, loaded = model_and_info
+            model, loaded = auto.from_pretrained(source.path, dtype=torch.float32, output_loading_info=True, **options)
         else:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path, **options))
-    except MemoryError:
+                model = auto.from_config(shape)
+        fetch_processor(source, shape.model_type)
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # transformers and its libraries raise many kinds for bad files
         if "can't start new thread" in str(error):  # of Python's own, which transformers loads weights with
@@ -224,9 +229,38 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     if weights:
         _check_weights(model, loaded, config["path"])
         make_storable(model)
+    if config.get("vision") == FROZEN:
+        for name in vision_parameters(model):
+            model.get_parameter(name).requires_grad_(False)
     if revision := commit(config):
         print(f"model {config['path']}: commit {revision}", file=sys.stderr)
     return model, tokenizer, context_of(config["context"], model.config)
+
+
+def _auto_class(model_type: str, path: str) -> Any:
+    """The class of transformers that loads models of this type. InputError for a family with images that is not read."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto as known
+
+    from zero.models.vision import FAMILIES, KNOWN
+
+    if model_type in FAMILIES:
+        return AutoModelForImageTextToText
+    if model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.keys() - known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError("model.path", path, f"of models with images {KNOWN} are read, not {model_type}")
+    return AutoModelForCausalLM
+
+
+def fetch_processor(source: Source, model_type: str) -> None:
+    """Put the files of a model's image processor into the hub's cache, as far as the hub has them."""
+    from transformers.utils import cached_file
+
+    from zero.models.vision import FAMILIES, FILES
+
+    if model_type not in FAMILIES or Path(source.path).is_dir():
+        return
+    for name in FILES:
+        cached_file(source.path, name, revision=source.revision or "main", _raise_exceptions_for_missing_entries=False)
 
 
 def context_of(requested: int | None, config: Any) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
+
+if TYPE_CHECKING:
+    from zero.models.vision import Vision
 
 
 def vocabulary_size(tokenizer: Any, config: Any) -> int:
@@ -53,18 +56,20 @@ def check_ids(ids: tuple[int, ...], vocabulary: int, tokenizer: Any) -> None:
         raise InputError("model.path", getattr(tokenizer, "name_or_path", ""), remedy)
 
 
-def write_model(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Write the files of a model that vLLM reads into a folder: the tokenizer, and the config with the vocabulary cut to the
-    tokenizer's, so that padding rows of the embedding can never be sampled."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+def write_model(folder: Path, config: Any, tokenizer: Any, vision: Vision | None = None) -> None:
+    """Write the files of a model that vLLM reads into a folder: tokenizer, image processor, and the config with the vocabulary
+    cut to the tokenizer's, so that padding rows of the embedding can never be sampled."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     config = deepcopy(config)
     text = config.get_text_config()
     text.vocab_size = vocabulary_size(tokenizer, config)
     if (text.pad_token_id or 0) >= text.vocab_size:
         text.pad_token_id = None
-    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    known = (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if vision else MODEL_FOR_CAUSAL_LM_MAPPING).get(type(config), None)
     if isinstance(known, type):  # the config of a model that was never saved names no architecture
         config.architectures = [known.__name__]
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if vision:
+        vision.save(folder)

@@ -15,6 +15,7 @@ from zero.checkpoint import MANIFEST
 from zero.config.check import instantiate
 from zero.errors import InputError
 from zero.models.load import load_model
+from zero.models.vision import Vision
 from zero.tracking import provenance
 
 Config = Mapping[str, Any]
@@ -66,8 +67,9 @@ def as_computed(weights: Iterable[tuple[str, Tensor]], run: Path) -> Iterator[tu
     return ((name, tensor.bfloat16() if rounded else tensor) for name, tensor in weights)
 
 
-def fingerprint(model: Any, tokenizer: Any) -> str:
-    """A hash of a loaded model: of all values of a small one, of a sample of a large one's, of its vocabulary and chat template."""
+def fingerprint(model: Any, tokenizer: Any, vision: Vision | None = None) -> str:
+    """A hash of a loaded model: of all values of a small one, of a sample of a large one's, of its vocabulary and chat template,
+    and of how it reads images."""
     digest = hashlib.sha256()
     parameters = [(name, p.detach()) for name, p in model.named_parameters()]
     if sum(p.numel() for _, p in parameters) <= SMALL:
@@ -78,6 +80,8 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
             pass
     words = sorted(tokenizer.get_vocab().items())
     digest.update(repr((words, getattr(tokenizer, "chat_template", None))).encode("utf-8", "surrogatepass"))
+    if vision:
+        digest.update(vision.identity.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -1,0 +1,258 @@
+"""Images as a model reads them, held against transformers' own processors and forward passes, for each family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tests.models.visual_families import CONTEXT, FAMILIES, write_family
+from zero import images
+from zero.models import vision as module
+from zero.models.load import load_model
+from zero.models.vision import Vision, load_vision, vision_parameters
+from zero.models.vocabulary import write_model
+from zero.models.weights import fingerprint
+from zero.template import encode_pieces
+
+SIZES = (
+    (40, 30),
+    (90, 50),
+    (16, 64),
+)  # width, height: one that some processors enlarge, one that they shrink, one on end
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+    vision: Vision
+    digests: tuple[str, ...]
+
+    def ids(self, text: str, shown: Sequence[str] = ()) -> list[int]:
+        """Of images, each outside of a chat, and a text."""
+        before = "".join(self.expanded(self.vision.placeholder, [digest]) for digest in shown)
+        ids: list[int] = self.tokenizer.encode(before + text, add_special_tokens=False)
+        return ids
+
+    def expanded(self, text: str, shown: Sequence[str]) -> str:
+        first, *others = text.split(self.vision.image_token)
+        return first + "".join(self.vision.expansion(d) + after for d, after in zip(shown, others, strict=True))
+
+    def logits(self, rows: Sequence[tuple[list[int], Sequence[str]]]) -> list[Tensor]:
+        """[T, V] of each row, from one forward pass over all of them, padded on the right."""
+        width = max(len(ids) for ids, _ in rows)
+        ids_NT = torch.tensor([ids + [self.tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in rows])
+        inputs = self.vision.inputs([shown for _, shown in rows], ids_NT)
+        with torch.no_grad():
+            logits_NTV = self.model(input_ids=ids_NT, use_cache=False, **inputs).logits
+        return [logits_NTV[n, : len(ids)] for n, (ids, _) in enumerate(rows)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        folder = write_family(request.param, tmp_path_factory.mktemp(request.param))
+        model, tokenizer, context = load_model({"path": str(folder), "context": None})
+        assert context == CONTEXT
+        vision = load_vision(model, tokenizer, folder)
+        assert vision is not None
+        digests = tuple(stored(*size, seed) for seed, size in enumerate(SIZES))
+        yield Family(request.param, folder, model.eval(), tokenizer, vision, digests)
+
+
+def stored(width: int, height: int, seed: int) -> str:
+    """The digest of an image of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return images.add(file.getvalue())
+
+
+def own_processor(family: Family, patch: pytest.MonkeyPatch) -> Any:
+    """The family's processor in transformers; without videos, for which it would need torchvision."""
+    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.models.smolvlm import processing_smolvlm
+
+    if family.name in ("idefics3", "llava", "llava_siglip", "gemma3"):
+        return AutoProcessor.from_pretrained(family.folder)
+    patch.setattr(processing_smolvlm, "num2words", str)  # for videos
+    kind = PROCESSOR_MAPPING[type(family.model.config)]
+    without_videos = type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda cls: list(parts))})
+    parts = {
+        "image_processor": AutoImageProcessor.from_pretrained(family.folder, backend="pil"),
+        "tokenizer": family.tokenizer,
+    }
+    more = {"image_seq_len": 4} if family.name == "smolvlm" else {}
+    return without_videos(**parts, video_processor=None, chat_template=family.vision.chat_template, **more)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_chat_with_images_is_that_of_the_familys_own_processor(
+    family: Family, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = family.digests[:count]
+    content = [*({"type": "image"} for _ in shown), {"type": "text", "text": "Which cards? 1 + 1 = ?"}]
+    messages = [{"role": "user", "content": content}]
+    template = family.vision.chat_template
+    options = {"tokenize": False, "add_generation_prompt": True}
+    text = family.tokenizer.apply_chat_template(messages, chat_template=template, **options)
+    ids = family.tokenizer.encode(family.expanded(text, shown), add_special_tokens=False)
+    assert ids.count(family.vision.image_token_id) == sum(map(family.vision.features, shown)) > 0
+    ours = family.vision.inputs([shown], torch.tensor([ids]))
+
+    pixels = [images.load(digest) for digest in shown]
+    expected = own_processor(family, monkeypatch)(
+        text=[text], images=[pixels], return_tensors="pt", add_special_tokens=False
+    )
+    assert expected.pop("input_ids").tolist() == [ids]
+    theirs = {key: value for key, value in expected.items() if key not in ("attention_mask", "num_crops")}
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key]), key
+    assert ours["pixel_values"].dtype == torch.float32
+
+
+def test_rows_of_a_batch_do_not_depend_on_the_images_of_others(family: Family) -> None:
+    a, b, c = family.digests
+    rows = [(family.ids("1 + 1 = ?", shown), shown) for shown in ((a, b), (), (c,))]
+    for row, together in zip(rows, family.logits(rows), strict=True):
+        [alone] = family.logits([row])
+        assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_the_model_sees_the_pixels(family: Family) -> None:
+    square, other = stored(32, 32, 1), stored(32, 32, 2)
+    ids = family.ids("1 + 1 = ?", [square])
+    assert ids == family.ids("1 + 1 = ?", [other])
+    [one], [two] = family.logits([(ids, [square])]), family.logits([(ids, [other])])
+    assert (one[-1] - two[-1]).abs().max() > 1e-3
+
+
+def test_prompts_padded_on_the_left_go_on_from_their_positions(family: Family) -> None:
+    a, b, c = family.digests
+    shown_N = [(a, b), (), (c,)]
+    ids_N = [family.ids("What is it? 1 + 1 = ?", shown) for shown in shown_N]
+    cut = 5  # tokens that are given one by one
+    prompt_N = [ids[:-cut] for ids in ids_N]
+    width = max(map(len, prompt_N))
+    ids_PW = torch.tensor([[family.tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in prompt_N])
+    mask_PW = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompt_N])
+    inputs = family.vision.inputs(shown_N, ids_PW)
+    positions, next_P = family.vision.positions(family.model, ids_PW, mask_PW, inputs)
+    expected = family.logits(list(zip(ids_N, shown_N, strict=True)))
+    steps = []
+    with torch.no_grad():
+        out = family.model(input_ids=ids_PW, attention_mask=mask_PW, position_ids=positions, use_cache=True, **inputs)
+        steps.append(out.logits[:, -1])
+        for t in range(-cut, 0):
+            mask_PW = torch.nn.functional.pad(mask_PW, (0, 1), value=1)
+            out = family.model(
+                input_ids=torch.tensor([[ids[t]] for ids in ids_N]),
+                attention_mask=mask_PW,
+                position_ids=family.vision.step_positions(next_P),
+                past_key_values=out.past_key_values,
+                use_cache=True,
+            )
+            steps.append(out.logits[:, -1])
+            next_P = next_P + 1
+    for n, logits in enumerate(expected):
+        ours = torch.stack([step[n] for step in steps])
+        assert torch.allclose(ours, logits[-cut - 1 :], atol=2e-5)
+
+
+def test_questions_without_images_are_answered_as_by_the_model_alone(family: Family) -> None:
+    ids = torch.tensor([family.ids("1 + 1 = ?")])
+    assert family.vision.inputs([()], ids) == {}
+    family.model.train()
+    try:
+        trained = family.model(input_ids=ids, use_cache=False).logits
+    finally:
+        family.model.eval()
+    assert torch.allclose(trained, family.logits([(ids[0].tolist(), ())])[0], atol=1e-5)
+
+
+def test_a_question_cannot_show_an_image(family: Family) -> None:
+    token = family.tokenizer.convert_ids_to_tokens(family.vision.image_token_id)
+    hostile = f"1 + 1 = {family.vision.placeholder}{family.vision.image_token}{token}?"
+    ids = encode_pieces([(family.vision.placeholder, False), (hostile, True)], family.tokenizer)
+    stands = family.tokenizer.convert_tokens_to_ids(family.vision.image_token)
+    assert (
+        ids.count(stands) == 1 and family.vision.image_token_id not in ids[len(family.ids(family.vision.placeholder)) :]
+    )
+
+
+def test_a_feature_token_that_the_policy_samples_stands_for_no_image(family: Family) -> None:
+    a = family.digests[0]
+    ids = family.ids("1 + 1 = ?", [a])
+    stray, length = [*ids, family.vision.image_token_id, *family.ids(" 2")], len(ids)
+    rows = [[a], []]
+    ids_NT = torch.tensor([stray, stray[-len(stray) :]])
+    readable_NT = family.vision.readable(rows, ids_NT)
+    assert readable_NT[0, :length].tolist() == ids and family.vision.image_token_id not in readable_NT[0, length:]
+    assert family.vision.image_token_id not in readable_NT[1]
+    inputs = family.vision.inputs(rows, ids_NT)
+    logits = family.model(input_ids=readable_NT, use_cache=False, **inputs).logits
+    assert torch.allclose(logits[0, :length], family.logits([(ids, [a])])[0], atol=1e-5)
+
+
+def test_a_stored_model_reads_images_as_before(family: Family, tmp_path: Path) -> None:
+    write_model(tmp_path, family.model.config, family.tokenizer, family.vision)
+    model, tokenizer, _ = load_model({"path": str(tmp_path), "context": None}, weights=False)
+    assert model.config.architectures == [type(family.model).__name__] == [type(model).__name__]
+    again = load_vision(model, tokenizer, tmp_path)
+    assert again is not None
+    assert (again.identity, again.chat_template) == (family.vision.identity, family.vision.chat_template)
+    for digest in family.digests:
+        assert again.expansion(digest) == family.vision.expansion(digest)
+        before, after = family.vision.item(digest), again.item(digest)
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_settings_of_the_processor_are_part_of_a_models_fingerprint(family: Family) -> None:
+    plain = fingerprint(family.model, family.tokenizer)
+    one = fingerprint(family.model, family.tokenizer, family.vision)
+    assert plain != one == fingerprint(family.model, family.tokenizer, family.vision)
+    mean = family.vision.processor.image_mean
+    try:
+        family.vision.processor.image_mean = [0.1, 0.2, 0.3]
+        assert fingerprint(family.model, family.tokenizer, family.vision) != one
+    finally:
+        family.vision.processor.image_mean = mean
+
+
+def test_what_turns_pixels_into_features_is_all_but_the_language_model(family: Family) -> None:
+    names = vision_parameters(family.model)
+    others = {name for name, _ in family.model.named_parameters()} - names
+    assert all("language_model" in name or "text_model.layers" in name or "text_model.norm" in name or
+               "text_model.embed_tokens" in name for name in others)  # fmt: skip
+    assert names and not any("language_model" in name or ".text_model.layers" in name for name in names)
+
+
+def test_processed_images_take_bounded_memory(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = images.load
+    monkeypatch.setattr(images, "load", lambda digest: (loads.append(digest), load(digest))[1])
+    a, b, _ = family.digests
+    vision = load_vision(family.model, family.tokenizer, family.folder)
+    assert vision is not None
+    first = vision.item(a)
+    assert vision.item(a) is first and loads == [a]
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    vision.item(b)
+    again = vision.item(a)
+    assert loads == [a, b, a] and again is not first
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert vision.expansion(b) and loads == [a, b, a]  # texts are small and stay

@@ -1,0 +1,275 @@
+"""How a vision-language model of transformers reads images: the tokens that stand for one, and the tensors of its pixels.
+
+An image stands in a rendered chat as one `image_token`. `expansion` replaces it by one feature token for each feature that
+the model makes of the image, with what the family writes around them; the model's forward pass puts the features in
+their places. A family's processor in transformers does the same, but some of them need torchvision, which this suite does
+without: of a processor it uses the image processor alone, with Pillow, and counts features by the model's own config.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zero import images
+from zero.errors import InputError
+
+Item = Mapping[str, Tensor]
+Spell = Callable[[int], str]  # a token by its id
+
+CACHE_BYTES = 2**30  # of processed images: a hundred of a megapixel
+# Of a model's folder: all that transformers reads a processor from, beside the tokenizer's files
+FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+TENSORS = ("pixel_values", "pixel_attention_mask", "image_grid_thw")  # what the image processor makes for forward
+TOWERS = ("clip_vision_model", "siglip_vision_model")  # of LLaVA
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the models of a type have in common. `expand` takes the model's config and what the image processor returned."""
+
+    modules: tuple[str, ...]  # of the base model: what turns pixels into features
+    expand: Callable[[Any, Spell, Mapping[str, Any]], str]
+    stands: str = "image_token_id"  # the config's name of the token that stands for an image in a chat
+    around: tuple[str, str] = ("", "")  # what a chat has before and after that token
+    token_types: str = ""  # the argument of forward that is 1 at feature tokens
+    axes: bool = False  # M-RoPE: positions are of time, height and width
+    axis: int = 0  # along which the images of a batch are joined
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a call of the image processor
+
+
+def _expand_qwen(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
+    patches = int(features["image_grid_thw"].prod())
+    return spell(config.image_token_id) * (patches // config.vision_config.spatial_merge_size**2)
+
+
+def _expand_idefics(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
+    """A large image is cut into tiles, which stand row by row before a small copy of the whole."""
+    tower = config.vision_config
+    tile = spell(config.image_token_id) * ((tower.image_size // tower.patch_size) ** 2 // config.scale_factor**2)
+    rows, columns = (int(torch.as_tensor(features[key])) for key in ("rows", "cols"))
+    fake = "<fake_token_around_image>"
+    text = ""
+    for row in range(1, rows + 1):
+        text += "".join(f"{fake}<row_{row}_col_{column}>{tile}" for column in range(1, columns + 1)) + "\n"
+    return text + ("\n" if rows else "") + f"{fake}<global-img>{tile}{fake}"
+
+
+def _expand_llava(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
+    height, width = features["pixel_values"].shape[-2:]
+    patch = config.vision_config.patch_size
+    count = (height // patch) * (width // patch) + (config.vision_config.model_type == "clip_vision_model")
+    return spell(config.image_token_id) * (count - (config.vision_feature_select_strategy == "default"))
+
+
+def _expand_gemma(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
+    inside = spell(config.image_token_id) * config.mm_tokens_per_image
+    return f"\n\n{spell(config.boi_token_index)}{inside}{spell(config.eoi_token_index)}\n\n"
+
+
+_QWEN = Family(
+    ("visual",),
+    _expand_qwen,
+    around=("<|vision_start|>", "<|vision_end|>"),
+    token_types="mm_token_type_ids",
+    axes=True,
+)
+_IDEFICS = Family(("vision_model", "connector"), _expand_idefics, axis=1, options={"return_row_col_info": True})
+_PROJECTED = ("vision_tower", "multi_modal_projector")
+FAMILIES = {  # by the model_type of config.json
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "idefics3": _IDEFICS,
+    "smolvlm": _IDEFICS,
+    "llava": Family(_PROJECTED, _expand_llava),
+    "gemma3": Family(
+        _PROJECTED,
+        _expand_gemma,
+        stands="boi_token_index",
+        token_types="token_type_ids",
+        options={"do_pan_and_scan": False},
+    ),
+}
+KNOWN = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Idefics3, SmolVLM, LLaVA and Gemma 3"
+
+
+class Vision:
+    """Images for one model. Pixels are processed once (up to CACHE_BYTES), so that a learner and an engine in one process get
+    the same tensors. Safe to use from several threads.
+
+    `image_token` stands for an image in a rendered chat, `placeholder` outside of any chat format; `image_token_id` is the
+    id of a feature token, of which an image has as many as features. `chat_template` is the processor's, if it has one.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any, processor: Any, files: Mapping[str, bytes]) -> None:
+        self.config, self.tokenizer, self.processor, self.files = config, tokenizer, processor, files
+        self.family = FAMILIES[config.model_type]
+        self.image_token: str = self._spell(getattr(config, self.family.stands))
+        self.image_token_id: int = config.image_token_id
+        self.placeholder = self.image_token.join(self.family.around)
+        self.chat_template = _chat_template(files)
+        self._lock, self._bytes = Lock(), 0
+        self._items: OrderedDict[str, Item] = OrderedDict()
+        self._expansions: dict[str, str] = {}
+
+    @property
+    def identity(self) -> str:
+        """All settings that change what a model sees of an image, for its fingerprint."""
+        settings = self.processor.to_dict() | {"options": dict(self.family.options), "chat": self.chat_template}
+        return json.dumps(settings, sort_keys=True, default=str)
+
+    def expansion(self, digest: str) -> str:
+        """The text that replaces an `image_token` that stands for this image. Replace all tokens of a text at once: the
+        expansion may hold an `image_token` itself."""
+        if digest not in self._expansions:
+            self.item(digest)
+        return self._expansions[digest]
+
+    def features(self, digest: str) -> int:
+        """The number of features of an image, each of which has a feature token in its expansion."""
+        return self.expansion(digest).count(self._spell(self.image_token_id))
+
+    def item(self, digest: str) -> Item:
+        """The tensors of one image on the CPU, as `inputs` gives them for a batch of it alone. Pixels are float32. InputError
+        for an image that the model's processor refuses, such as one that is far too long."""
+        with self._lock:
+            if digest in self._items:
+                self._items.move_to_end(digest)
+                return self._items[digest]
+        image = images.load(digest)
+        try:
+            features = self.processor(images=[image], return_tensors="pt", **self.family.options)
+        except ValueError as error:
+            remedy = f"the image processor of this model refuses it ({str(error)[:120]}); drop its row"
+            raise InputError("questions", f"image {digest[:12]}", remedy) from error
+        # One text for all images of a size
+        text = sys.intern(self.family.expand(self.config, self._spell, features))
+        item = {name: features[name] for name in TENSORS if name in features}
+        with self._lock:
+            self._expansions[digest] = text
+            if digest not in self._items:
+                self._items[digest] = item
+                self._bytes += _size(item)
+            while self._bytes > CACHE_BYTES and len(self._items) > 1:
+                self._bytes -= _size(self._items.popitem(last=False)[1])
+        return item
+
+    def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> dict[str, Tensor]:
+        """Arguments of the model's forward pass beside the ids [N, T] of rows with these images (digests, in order), on the
+        device of the ids; {} if no row has an image."""
+        items = [self.item(digest) for digests in images_N for digest in digests]
+        if not items:
+            return {}
+        joined = {name: torch.cat([item[name] for item in items], dim=self.family.axis) for name in items[0]}
+        inputs = {name: value.to(ids_NT.device) for name, value in joined.items()}
+        if self.family.token_types:
+            inputs[self.family.token_types] = self._shown(images_N, ids_NT).long()
+        return inputs
+
+    def readable(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> Tensor:
+        """The ids [N, T] as forward can take them: a feature token after those of the row's images is one that the policy
+        sampled, and forward, which counts features, would fail at it. A padding token stands in its place."""
+        substitute = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
+        stray_NT = (ids_NT == self.image_token_id) & ~self._shown(images_N, ids_NT)
+        return ids_NT.masked_fill(stray_NT, substitute)
+
+    def _shown(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> Tensor:
+        """[N, T] bool: the feature tokens of the rows' images."""
+        features_N = [sum(map(self.features, digests)) for digests in images_N]
+        feature_NT = ids_NT == self.image_token_id
+        return feature_NT & (feature_NT.cumsum(dim=1) <= torch.tensor(features_N, device=ids_NT.device)[:, None])
+
+    def positions(self, model: Any, ids_PW: Tensor, mask_PW: Tensor, inputs: Item) -> tuple[Tensor, Tensor]:
+        """(position_ids of left-padded prompts, as the model's forward pass takes them: [P, W] or, for M-RoPE, [3, P, W]; the
+        next position of each [P]). `inputs` are of these prompts."""
+        position_PW = (mask_PW.cumsum(dim=1) - 1).clamp(min=0)
+        if not self.family.axes:
+            return position_PW, position_PW[:, -1] + 1
+        position_3PW = position_PW.expand(3, -1, -1)
+        if "image_grid_thw" in inputs:
+            grids = {name: inputs[name] for name in ("image_grid_thw", self.family.token_types)}
+            position_3PW, _ = model.base_model.get_rope_index(ids_PW, attention_mask=mask_PW, **grids)
+        return position_3PW, position_3PW.amax(dim=(0, 2)) + 1
+
+    def step_positions(self, position_N: Tensor) -> Tensor:
+        """position_ids of one more token in each row: [N, 1] or, for M-RoPE, [3, N, 1]."""
+        return position_N[:, None].expand(3, -1, -1) if self.family.axes else position_N[:, None]
+
+    def save(self, folder: Path) -> None:
+        """Write the processor's files, as they were read, beside a model and its tokenizer."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+    def _spell(self, token: int) -> str:
+        word = self.tokenizer.convert_ids_to_tokens(token)
+        assert isinstance(word, str)
+        return word
+
+
+def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> Vision | None:
+    """How a model reads images, by the files of its folder (for a model of the hub zero.models.load.local_path, once it has
+    been loaded); None for a text model. Of the model its config is used. InputError for files that are missing or damaged,
+    and for a tokenizer without the image token."""
+    config = model.config
+    if config.model_type not in FAMILIES:
+        return None
+    from transformers import AutoImageProcessor
+
+    tower = config.vision_config.model_type
+    if config.model_type == "llava" and tower not in TOWERS:
+        raise InputError("model.path", folder, f"a LLaVA with a {tower} tower is not read, only with CLIP or SigLIP")
+    for token in ("image_token_id", FAMILIES[config.model_type].stands):
+        if tokenizer.convert_ids_to_tokens(getattr(config, token)) is None:
+            remedy = (
+                f"its tokenizer lacks the token of images ({token}={getattr(config, token)}); copy the tokenizer again"
+            )
+            raise InputError("model.path", folder, remedy)
+    try:
+        processor = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+        files = {name: (Path(folder) / name).read_bytes() for name in FILES if (Path(folder) / name).is_file()}
+        return Vision(config, tokenizer, processor, files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        remedy = f"its image processor cannot be read ({reason}); copy preprocessor_config.json from its source"
+        raise InputError("model.path", folder, remedy) from error
+
+
+def vision_parameters(model: Any) -> set[str]:
+    """The names of all parameters that turn pixels into features: of the vision tower and of what connects it with the
+    language model. Empty for a text model."""
+    if model.config.model_type not in FAMILIES:
+        return set()
+    modules = FAMILIES[model.config.model_type].modules
+    prefixes = tuple(f"{model.base_model_prefix}.{module}." for module in modules)
+    return {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+
+
+def _chat_template(files: Mapping[str, bytes]) -> str | None:
+    """The processor's chat template, from the file that transformers would take."""
+    for name in ("processor_config.json", "chat_template.json"):
+        template = json.loads(files[name]).get("chat_template") if name in files else None
+        if isinstance(template, str):
+            return template
+    return files["chat_template.jinja"].decode() if "chat_template.jinja" in files else None
+
+
+def _size(item: Item) -> int:
+    return sum(tensor.nbytes for tensor in item.values())
