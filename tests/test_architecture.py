@@ -21,7 +21,7 @@ LAYERS = [
     "models run_folder",
     "rollout pretrain question_sets",
     "critic benchmark monitoring failures",
-    "context flops scores subjects",
+    "asking context flops scores subjects",
     "loop",
     "build memory_probe",
     "evaluate train",

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from zero.asking import asking_template
 from zero.benchmark import Benchmark
-from zero.build import asking_template, make_benchmarks, precision_warning, with_episodes
+from zero.build import make_benchmarks, precision_warning, with_episodes
 from zero.config.check import check, instantiate
 from zero.context import check_context, without_overlong_prompts
 from zero.errors import InputError
@@ -125,7 +126,7 @@ def test_a_benchmark_that_brings_a_template_lists_the_tools_in_it(tokenizer: Any
 class AnyEngine:
     """An engine that is not asked."""
 
-    staleness, own_devices = 0, False
+    staleness, own_devices, sees = 0, False, False
 
 
 def test_templates_of_sources_are_joined_unless_they_differ() -> None:

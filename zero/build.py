@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from zero import run_folder, runtime
+from zero.asking import asking_template, first_of_each_template, make_sampling
 from zero.benchmark import Benchmark
 from zero.config.check import instantiate, options, takes_weights, without_facts
 from zero.context import check_context, without_overlong_prompts
@@ -24,14 +25,15 @@ from zero.grading import Grader, Reward
 from zero.learner import LearnerSetup
 from zero.learner.trainable import matrix_parameters
 from zero.loop import Run
-from zero.models.load import configured_ends, load_model
+from zero.models.load import load_model, local_path
+from zero.models.vision import load_vision
 from zero.models.vocabulary import vocabulary_size
 from zero.models.weights import fingerprint
 from zero.monitoring import algorithm_lens as lens
 from zero.monitoring.algorithm_lens import AlgorithmLens
 from zero.monitoring.preflight import preflight, settings_doubts
 from zero.monitoring.sync_check import SyncCheck
-from zero.question_sets import as_key
+from zero.question_sets import as_key, refuse_images
 from zero.questions import QuestionSet
 from zero.questions.curriculum import Curriculum
 from zero.questions.sampler import QuestionSampler
@@ -40,10 +42,11 @@ from zero.rollout import ModelSpec, RolloutEngine
 from zero.rollout.episodes import EpisodeEngine
 from zero.rollout.prefetch import Prefetch
 from zero.runtime import has_bfloat16
-from zero.template import AnyTemplate, SourceTemplates, joined
+from zero.template import AnyTemplate, joined
 from zero.tracking import provenance
 from zero.tracking.terminal import Progress
 from zero.tracking.trackers import Trackers, open_trackers
+from zero.vision import Vision
 
 Config = Mapping[str, Any]
 ONE_PROCESS = World()
@@ -66,10 +69,12 @@ def build(
     print_notes(world, machine_notes(config, start, device, world))
     algo, optimizer = instantiate(config["algo"], "algo"), instantiate(config["optimizer"], "optimizer")
     model, tokenizer, context = load_model(config["model"])
-    weights = fingerprint(model, tokenizer)  # before adapters or an engine change the model
+    vision = load_vision(model, tokenizer, local_path(config["model"]))
+    refuse_images(sets.values(), config["model"], sees=vision is not None)
+    weights = fingerprint(model, tokenizer, vision)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
     training = as_key(config["questions"])
-    asking = partial(asking_template, template, config["model"], environment, tokenizer)
+    asking = partial(asking_template, template, config["model"], environment, tokenizer, vision)
     sampling = make_sampling(config["sampling"], config["model"], asking(), tokenizer)
     template = asking(questions=sets[training])
     first_turn = environment.first_turn(sampling) if environment else sampling
@@ -88,14 +93,23 @@ def build(
         config, asking, reward, held_out, evaluation["n"], config["seed"], sets, tokenizer, context
     )
     grader = Grader(template.extract, questions.check, questions.extract_any, reward, questions.settings)
-    engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    engine = make_engine(config["rollout"], model, tokenizer, context, device, vision, sets.values())
     engine = with_episodes(engine, environment, questions.rows.train, benchmarks, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     flops = FlopCounter(matrix_parameters(model), frozen=bool(config["learner"].get("lora")))
     critic = make_critic(  # before the learner, which may change the model it is given
-        config, algo, device, world, model=model, tokenizer=tokenizer, engine=engine, grader=grader, sampling=sampling
+        config,
+        algo,
+        device,
+        world,
+        model=model,
+        tokenizer=tokenizer,
+        vision=vision,
+        engine=engine,
+        grader=grader,
+        sampling=sampling,
     )
-    learner = make_learner(config, model, tokenizer, algo, optimizer, device, world)
+    learner = make_learner(config, model, tokenizer, algo, optimizer, device, world, vision)
     trackers = Trackers(None)
     if world.is_main and not config["probe"]:
         view = Progress(run_dir, name, config["steps"])
@@ -114,7 +128,7 @@ def build(
         critic=critic,
         flops=flops,
         lens=make_lens(config, start["choices"].get("algo", ""), learner, tokenizer),
-        sync_check=make_sync_check(config, device),
+        sync_check=make_sync_check(config, device, vision),
         weights_fingerprint=weights,
         prefetch=Prefetch(world),
         benchmarks=benchmarks,
@@ -141,7 +155,9 @@ def build_evaluation(
     answers with its own."""
     device = runtime.prepare(config["threads"])
     model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
-    asking = partial(asking_template, template, config["model"], environment, tokenizer)
+    vision = load_vision(model, tokenizer, local_path(config["model"]))
+    refuse_images(sets.values(), config["model"], sees=vision is not None)
+    asking = partial(asking_template, template, config["model"], environment, tokenizer, vision)
     template = asking()
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
     benchmarks = make_benchmarks(
@@ -149,7 +165,7 @@ def build_evaluation(
     )
     first = benchmarks[0].questions.rows.heldout[0]
     print_notes(ONE_PROCESS, [preflight(template.prompt(first, tokenizer, (0,)), sampling, tokenizer)])
-    engine = make_engine(config["rollout"], model, tokenizer, context, device)
+    engine = make_engine(config["rollout"], model, tokenizer, context, device, vision, sets.values())
     engine = with_episodes(engine, environment, (), benchmarks, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]
@@ -178,54 +194,22 @@ def machine_notes(config: Config, start: provenance.Start, device: torch.device,
     return notes
 
 
-def make_sampling(settings: Config, model: Config, template: AnyTemplate, tokenizer: Any) -> Sampling:
-    """How completions are drawn: the template's and the model's stop strings, the model's stop tokens."""
-    ids = {tokenizer.eos_token_id} | configured_ends(model)
-    vocabulary = tokenizer.get_vocab()
-    for token in model["stop"]:
-        if token not in vocabulary:
-            raise InputError("model.stop", token, "the tokenizer has no such token; correct or remove it")
-        ids.add(vocabulary[token])
-    stop_ids = tuple(sorted(i for i in ids if i is not None))
-    if not stop_ids and not template.stop:
-        raise InputError("model.stop", "[]", "nothing would ever end a response; name a token that does")
-    stop = tuple(dict.fromkeys((*template.stop, *model["stop_text"])))
-    return Sampling(**settings, stop=stop, stop_ids=stop_ids)
-
-
-def source_templates(template: AnyTemplate, questions: QuestionSet, model: Config) -> AnyTemplate:
-    """The template that asks the questions of a set: the run's, and those that its sources bring of their own."""
-    if not questions.settings:
-        return template
-    own = {name: settings.template for name, settings in questions.settings.items() if settings.template}
-    stops = {name: tuple(dict.fromkeys((*own[name].stop, *model["stop_text"]))) for name in own}
-    budgets = {name: settings.max_tokens for name, settings in questions.settings.items() if settings.max_tokens}
-    return SourceTemplates(template, own, stops, budgets)
-
-
-def asking_template(
-    template: AnyTemplate,
-    model: Config,
-    environment: EpisodeSettings | None,
+def make_engine(
+    settings: Config,
+    model: Any,
     tokenizer: Any,
-    questions: QuestionSet | None = None,
-) -> AnyTemplate:
-    """The run's template, or that of a set with the templates of its sources, with the environment's tools in their prompts."""
-    template = template if questions is None else source_templates(template, questions, model)
-    return environment.listing_tools(template, tokenizer) if environment else template
-
-
-def first_of_each_template(questions: QuestionSet) -> list[Question]:
-    """The first training row, and that of each source with a template of its own."""
-    own = [name for name, settings in questions.settings.items() if settings.template]
-    rows = questions.rows.train
-    return [rows[0], *(next(row for row in rows if row.kind == name) for name in own if rows[0].kind != name)]
-
-
-def make_engine(settings: Config, model: Any, tokenizer: Any, context: int, device: torch.device) -> RolloutEngine:
-    """The rollout engine; it receives weights by `sync`, never from disk."""
-    spec = ModelSpec(model.config, tokenizer, context, torch.float32, device)
-    return instantiate(without_facts(settings), "rollout")(spec)
+    context: int,
+    device: torch.device,
+    vision: Vision | None = None,
+    sets: Iterable[QuestionSet] = (),
+) -> RolloutEngine:
+    """The rollout engine; it receives weights by `sync`, never from disk. InputError if it does not see the images of the sets."""
+    spec = ModelSpec(model.config, tokenizer, context, torch.float32, device, vision)
+    engine: RolloutEngine = instantiate(without_facts(settings), "rollout")(spec)
+    if not engine.sees and (shown := next((q.name for q in sets if q.rows.have_images), None)):
+        remedy = f"it takes text alone, and {shown} has images; set rollout=native or rollout=vllm"
+        raise InputError("rollout", settings["_target_"].rpartition(".")[2], remedy)
+    return engine
 
 
 def with_episodes(
@@ -246,16 +230,26 @@ def with_episodes(
     return EpisodeEngine(engine, environment, template, tokenizer, context)
 
 
-def make_sync_check(config: Config, device: torch.device) -> SyncCheck:
+def make_sync_check(config: Config, device: torch.device, vision: Vision | None) -> SyncCheck:
     """What compares engine and learner."""
     rounded = config["learner"]["tf32"] and device.type != "cpu"
     return SyncCheck(
-        config["sync_check"]["every"], config["sync_check"]["tolerance"], autocasts(config, device) or rounded
+        config["sync_check"]["every"],
+        config["sync_check"]["tolerance"],
+        autocasts(config, device) or rounded,
+        vision.image_token_id if vision else -1,
     )
 
 
 def make_learner(
-    config: Config, model: Any, tokenizer: Any, algo: Any, optimizer: Any, device: torch.device, world: World
+    config: Config,
+    model: Any,
+    tokenizer: Any,
+    algo: Any,
+    optimizer: Any,
+    device: torch.device,
+    world: World,
+    vision: Vision | None = None,
 ) -> Any:
     """The learner around a loaded model."""
     settings = {key: value for key, value in config["learner"].items() if key not in ("precision", "tf32")}
@@ -270,6 +264,7 @@ def make_learner(
         device=device,
         world=world,
         seed=config["seed"],
+        vision=vision,
     )
     return instantiate(settings, "learner")(setup)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 from zero import run_folder
 from zero.config import check as configs
 from zero.errors import InputError
+from zero.files import read_json
+from zero.prompt_text import check_marks
 from zero.questions import QuestionSet, Rows, refuse_namesakes
 from zero.questions.pass_rates import split_condition
 from zero.records import Question
@@ -34,7 +36,7 @@ def load_questions(config: Mapping[str, Any], run_dir: Path) -> dict[str, Questi
     if pass_rates:
         sets[training] = pass_rates.select(sets[training])
     had_rows = bool(sets[training].rows.train)
-    refuse_images(sets, config["model"])
+    refuse_images(sets.values(), config["model"])
     sets[training] = questions = sets[training].drop_tested(tested)
     if not questions.rows.train:
         why = "each of its questions is tested, too" if had_rows else questions.rows.whereabouts()
@@ -62,19 +64,27 @@ def load_benchmarks(config: Mapping[str, Any]) -> dict[str, QuestionSet]:
             )
             raise InputError(f"benchmarks.sets.{name}", "null", remedy)
     sets = {as_key(entry): benchmark_set(name, entry) for name, entry in entries.items()}
-    refuse_images(sets, config["model"])
+    refuse_images(sets.values(), config["model"])
     if config["split"] == "train":
         sets = {key: with_training_rows_tested(questions) for key, questions in sets.items()}
     refuse_namesakes(sets.values())
     return sets
 
 
-def refuse_images(sets: Mapping[str, QuestionSet], model: Mapping[str, Any]) -> None:
-    """InputError if a question has an image: no model here sees one yet."""
-    for questions in sets.values():
-        if any(row.images for rows in (questions.rows.train, questions.rows.heldout) for row in rows):
+def refuse_images(sets: Iterable[QuestionSet], model: Mapping[str, Any], sees: bool | None = None) -> None:
+    """InputError if a question has an image, and the model does not see. `sees` is None before it is loaded: then its folder says
+    whether it does, if it is one."""
+    for questions in sets:
+        if not questions.rows.have_images:
+            continue
+        for row in (*questions.rows.train, *questions.rows.heldout):
+            check_marks(row)
+        if sees is None:
+            path = Path(configs.model_folder(model["path"])) / "config.json"
+            sees = "vision_config" in read_json(path) if path.is_file() else True
+        if not sees:
             remedy = f"its rows have images (questions.images), and model {model['path']} reads text alone; take other questions"
-            raise InputError("questions", questions.name, remedy)
+            raise InputError("questions", questions.name, f"{remedy}, or a model that sees")
 
 
 def benchmark_set(key: str, config: Any) -> Any:

@@ -95,8 +95,9 @@ class ChatTemplate:
             raise InputError("template", self.name, remedy)
         turns = [("system", self.system)] if self.system else []
         turns.append(("user", self.user))
-        messages = [{"role": role, "content": self._content(text, question, role == "user")} for role, text in turns]
-        text = self._rendered(messages, tokenizer)
+        text = self._rendered(
+            [(role, self._content(text, question, role == "user")) for role, text in turns], tokenizer
+        )
         text += self.prefill  # no turn of its own: many chat templates close, trim or rewrite a turn of the assistant
         if question.images:
             assert self.vision, "build refuses images for a model of text alone"
@@ -105,13 +106,11 @@ class ChatTemplate:
         return Prompt(question, text, encode(text, tokenizer, question.text), key)
 
     def _content(self, text: str, question: Question, shows: bool) -> Any:
-        """A turn's text; for a model that sees a list of parts, since chat templates of such models may take nothing else."""
-        if self.vision is None:
-            return text.replace(SLOT, question.text)
+        """A turn's text; with images a list of parts."""
         before, slot, after = text.partition(SLOT)
-        if not slot:
-            return [{"type": "text", "text": text}]
-        first, *others = segments(question.text, len(question.images) if shows else 0)
+        if not (slot and shows and question.images):
+            return text.replace(SLOT, question.text)
+        first, *others = segments(question.text, len(question.images))
         texts = [before + first, *others]
         texts[-1] += after.replace(SLOT, question.text)
         content = [{"type": "text", "text": texts[0]}]
@@ -119,16 +118,30 @@ class ChatTemplate:
             content += [{"type": "image"}, {"type": "text", "text": shown_after}]
         return [item for item in content if item.get("text") != ""]
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> str:
+    def rendered(self, turns: Sequence[tuple[str, Any]], tokenizer: Any) -> Any:
+        """Turns (role, content) in the model's chat format, up to where the assistant's begins. Raises whatever that program does.
+
+        A model that sees is given lists of parts, since chat templates of such models may take nothing else.
+        """
+        own = {"chat_template": self.vision.chat_template} if self.vision and self.vision.chat_template else {}
+        messages = [
+            {
+                "role": role,
+                "content": [{"type": "text", "text": text}] if self.vision and isinstance(text, str) else text,
+            }
+            for role, text in turns
+        ]
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **own, **self.variables
+        )
+
+    def _rendered(self, turns: Sequence[tuple[str, Any]], tokenizer: Any) -> str:
         """The turns as text. InputError for any error of the model's chat template, which is somebody else's program."""
         from jinja2 import TemplateSyntaxError
 
         other = "choose template=none, qwen_math or r1, or mend chat_template in tokenizer_config.json"
         try:
-            own = {"chat_template": self.vision.chat_template} if self.vision and self.vision.chat_template else {}
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **own, **self.variables
-            )
+            text = self.rendered(turns, tokenizer)
         except TemplateSyntaxError as error:
             remedy = f"the model's chat template is broken (line {error.lineno}: {error.message}); {other}"
             raise InputError("template", self.name, remedy) from error

@@ -15,18 +15,22 @@ Images = Sequence[str]  # digests of a row's images, in order
 class Vision(Protocol):
     """The processor of a vision-language model: zero.models.vision has one for transformers' families.
 
-    A prompt has one image token for each feature of an image, at which the model puts that feature; so prompts have the length
-    that the model sees. The pixels of a digest are processed once for engine and learner: they get the same numbers.
+    A prompt has one token `image_token_id` for each feature of an image, where the model puts that feature; so prompts have the
+    length that the model sees. The pixels of a digest are processed once for engine and learner: they get the same numbers.
     """
 
-    image_token: str  # stands for an image in a rendered prompt, and in its ids for each feature
-    image_token_id: int
-    placeholder: str  # an image outside a chat format: the token with what the family writes around it
+    image_token: str  # stands for an image in a rendered chat
+    image_token_id: int  # stands for a feature of an image in a prompt's ids
+    placeholder: str  # an image outside a chat format: its token with what the family writes around it
     chat_template: str | None  # the processor's, where the tokenizer has none
     identity: str  # all settings: part of the model's fingerprint
 
     def expansion(self, digest: str) -> str:
-        """What replaces the image token of a rendered prompt: one for each feature, and what the family writes around them."""
+        """What replaces the image token of a rendered prompt: a token for each feature, and what the family writes around them."""
+        ...
+
+    def features(self, digest: str) -> int:
+        """The number of features of an image."""
         ...
 
     def item(self, digest: str) -> Mapping[str, Tensor]:

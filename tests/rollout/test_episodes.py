@@ -33,7 +33,7 @@ TEMPLATE = Template("plain", "Q: {question} A:", last_boxed)
 class Script:
     """Generates the text for each (sample, turn), then EOS; records its calls."""
 
-    staleness, own_devices, dtype = 0, False, torch.float32
+    staleness, own_devices, sees, dtype = 0, False, False, torch.float32
 
     def __init__(
         self, tokenizer: Any, text_at: Callable[[int, int], str], end: int = EOS, sampled: bool = True

@@ -84,7 +84,8 @@ class CompiledDecoder:
         w = {name: tensor.detach().float() for name, tensor in weights}
         embed, root, scale = w["model.embed_tokens.weight"], self.model.hidden**0.5, self.model.dim**-0.5
         self.referenced.clear()
-        self.model.embed = self._keep(self._wide(embed))
+        self.embed = self._wide(embed)
+        self.model.embed = self.embed.data_ptr()
         head = w.get("lm_head.weight", embed)[: self.vocabulary]
         self.model.head = self._keep(self._panels(head, w["model.norm.weight"] * root))
         for i, layer in enumerate(self.layers):
@@ -104,10 +105,21 @@ class CompiledDecoder:
             layer.out = self._keep(self._panels(w[prefix + "self_attn.o_proj.weight"]))
             layer.down = self._keep(self._panels(w[prefix + "mlp.down_proj.weight"]))
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
+    def prefill(
+        self,
+        ids_PW: Tensor,
+        mask_PW: Tensor,
+        n: int,
+        budget: int,
+        past: Past | None = None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
         prompts, width = ids_PW.shape
-        if int(ids_PW.max()) >= self.tokens:  # C++ would read beyond the embedding
-            raise IndexError(f"token {int(ids_PW.max())} of {self.tokens}")
+        tokens = self.tokens + (0 if shown is None else len(shown))
+        if int(ids_PW.max()) >= tokens:  # C++ would read beyond the embedding
+            raise IndexError(f"token {int(ids_PW.max())} of {tokens}")
+        table = self.embed if shown is None else torch.cat([self.embed[: self.tokens], self._wide(shown)])
+        self.model.embed = table.data_ptr()  # of a tensor that outlives the call
         length_P = mask_PW.sum(dim=1)
         positions = self._up(width + budget)
         angle = torch.arange(positions)[:, None].float() * self.rotary.inv_freq
@@ -131,6 +143,7 @@ class CompiledDecoder:
             )
             ids = ids_PW[slot[order], column[order]]
             logits.append(self._decode(ids, position[order], slot[order], last=len(chunk)))
+        self.model.embed = self.embed.data_ptr()
         self.cache = self.cache.repeat_interleave(n, dim=2) if n > 1 else self.cache
         self.slot_N, self.position_N = torch.arange(prompts * n), length_P.repeat_interleave(n)
         return torch.cat(logits).repeat_interleave(n, dim=0)

@@ -25,14 +25,9 @@ def image_places(ids_NT: Tensor, given_NT: Tensor, images_N: Sequence[Images], v
     """Bool [N, T]: where the features of the rows' images go. `given_NT` marks the tokens that the policy did not sample: an
     image token that it samples is a token like any other."""
     places_NT = (ids_NT == vision.image_token_id) & given_NT
-    expected_N = torch.tensor([sum(_features(digest, vision) for digest in images) for images in images_N])
+    expected_N = torch.tensor([sum(map(vision.features, images)) for images in images_N])
     # A response cut by the budget may have no mask at all, and be given: the images come first
     return places_NT & (places_NT.cumsum(dim=1) <= expected_N.to(ids_NT.device)[:, None])
-
-
-def _features(digest: str, vision: Vision) -> int:
-    """The number of features of an image."""
-    return vision.expansion(digest).count(vision.image_token)
 
 
 def numbered(
@@ -45,8 +40,8 @@ def numbered(
     for digest in (digest for images in images_N for digest in images):
         if digest not in begin:
             begin[digest] = end
-            end += _features(digest, vision)
-    spans = [torch.arange(begin[d], begin[d] + _features(d, vision)) for images in images_N for d in images]
+            end += vision.features(digest)
+    spans = [torch.arange(begin[d], begin[d] + vision.features(d)) for images in images_N for d in images]
     ids_NT = ids_NT.clone()
     if spans:
         ids_NT[image_places(ids_NT, given_NT, images_N, vision)] = torch.cat(spans).to(ids_NT.device)
@@ -66,10 +61,9 @@ def model_inputs(
     return ids_NT, vision.inputs(images_N, ids_NT)
 
 
-def features(body: Any, digests: Sequence[str], vision: Vision) -> Tensor:
+def features(body: Any, digests: Sequence[str], vision: Vision, device: torch.device) -> Tensor:
     """[K, H]: the features of the images, one after another, by the base model's own tower and connector."""
     pixels = torch.cat([vision.item(digest)["pixel_values"] for digest in digests])
-    device = body.get_input_embeddings().weight.device
     output = body.get_image_features(pixel_values=pixels.to(device), return_dict=True).pooler_output
     return torch.cat(list(output))
 

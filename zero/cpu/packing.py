@@ -226,7 +226,7 @@ def packed_states(
         assert vision is not None, "a model of text alone has no row with images"
         first = text.embed_tokens.num_embeddings
         ids_NT, digests = numbered(ids_NT, mask_NT == 0, images_N, vision, first)
-        shown = features(body, digests, vision)
+        shown = features(body, digests, vision, ids_NT.device)
     body = text
     packing = layout(ids_NT, mask_NT)
     x = embedded(body.embed_tokens, packing.ids_M, shown)

@@ -40,6 +40,11 @@ class Rows:
             hashed.update(b"\2")
         return hashed.hexdigest()[:12]
 
+    @cached_property
+    def have_images(self) -> bool:
+        """Whether any row of them has an image."""
+        return any(row.images for split in (self.train, self.heldout) for row in split)
+
     def drop_rows(self, ids: Collection[str], note: str) -> Rows:
         """The rows without the training rows of these ids; the note says why."""
         return Rows([q for q in self.train if q.id not in ids], self.heldout, (*self.notes, note))

@@ -3,18 +3,21 @@ transformers' own forward pass.
 
 All keep a key-value cache between calls:
 
-    prefill(ids [P, W], mask [P, W], n, budget, past) -> logits [P * n, V]    left-padded prompts, each repeated n times
-    step(ids [N]) -> logits [N, V]                                           one more token for every row
-    keep(rows [M])                                                           the other rows get no more tokens
-    forget()                                                                 free the cache
+    prefill(ids [P, W], mask [P, W], n, budget, past, shown) -> logits [P * n, V]    left-padded prompts, each repeated n times
+    step(ids [N]) -> logits [N, V]                                                  one more token for every row
+    keep(rows [M])                                                                  the other rows get no more tokens
+    forget()                                                                        free the cache
 
-With `past` the rows are turns of episodes: those of the next prefill may go on from them, whose `past` names what it takes from
-them (with n = 1). V is the tokenizer's vocabulary, so padding rows of an embedding matrix can never be sampled.
+`shown` are the images of the prompts, for a decoder of a model that sees; for one of text that such a decoder uses, rows to put
+below the embedding's, which ids beyond it name. With `past` the rows are turns of episodes: those of the next prefill may go on
+from them, whose `past` names what it takes from them (with n = 1). V is the tokenizer's vocabulary, so padding rows of an
+embedding matrix can never be sampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +27,8 @@ from torch import Tensor
 from zero.cpu.architectures import has_plain_layers
 from zero.cpu.decoder import CompiledDecoder, Past, can_compile
 from zero.errors import InputError
+from zero.rollout.image_decoder import ImageDecoder
+from zero.vision import Images, Vision
 
 
 class Decoder(Protocol):
@@ -32,20 +37,28 @@ class Decoder(Protocol):
     goes_on: bool
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor: ...
+    def prefill(
+        self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None, shown: Any = None
+    ) -> Tensor: ...
     def step(self, ids_N: Tensor) -> Tensor: ...
     def keep(self, rows: Tensor) -> None: ...
     def forget(self) -> None: ...
 
 
-def make_decoder(config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Decoder:
-    """CompiledDecoder or FusedDecoder for a model that they support, else TransformersDecoder. `config` is a
-    PretrainedConfig."""
+def make_decoder(
+    config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device, vision: Vision | None = None
+) -> Decoder:
+    """CompiledDecoder or FusedDecoder for a model that they support, within an ImageDecoder if it sees, else
+    TransformersDecoder. `config` is a PretrainedConfig."""
     if not has_plain_layers(config):
-        return TransformersDecoder(config, vocabulary, dtype, device)
-    if can_compile(config, dtype, device):
-        return CompiledDecoder(config, vocabulary)
-    return FusedDecoder(config, vocabulary, dtype, device)
+        return TransformersDecoder(config, vocabulary, dtype, device, vision)
+    text: Any = config.get_text_config()
+    decoder: Decoder
+    if can_compile(text, dtype, device):
+        decoder = CompiledDecoder(text, vocabulary)
+    else:
+        decoder = FusedDecoder(text, vocabulary, dtype, device)
+    return ImageDecoder(config, decoder, vision, dtype, device) if vision else decoder
 
 
 class FusedDecoder:
@@ -98,7 +111,15 @@ class FusedDecoder:
             )
         self.weights = fused
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
+    def prefill(
+        self,
+        ids_PW: Tensor,
+        mask_PW: Tensor,
+        n: int,
+        budget: int,
+        past: Past | None = None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
         prompts, width = ids_PW.shape
         rows = prompts * n
         length_P = mask_PW.sum(dim=1)
@@ -123,7 +144,8 @@ class FusedDecoder:
         visible |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself: no row of all -inf
         position_PW = (mask_PW.cumsum(dim=1) - 1).clamp(min=0)
         rotation = self._rotation(position_PW[:, start:].flatten())  # [P (W - start), 1, D/2]
-        x = F.embedding(ids_PW[:, start:].flatten(), self.weights["embed"])
+        embed = self.weights["embed"]
+        x = F.embedding(ids_PW[:, start:].flatten(), embed if shown is None else torch.cat([embed, shown]))
         for i in range(self.layers):
             q, k, v = (y.unflatten(0, (prompts, width - start)).transpose(1, 2) for y in self._qkv(i, x, rotation))
             for slot, value in enumerate((k, v)):
@@ -224,22 +246,25 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 class TransformersDecoder:
-    """Any causal language model of transformers, through its own forward pass and cache, whose layers may be of any kind: every
-    prompt is read whole."""
+    """Any causal language model of transformers, with images or without, through its own forward pass and cache, whose layers may
+    be of any kind: every prompt is read whole."""
 
     goes_on = False
 
-    def __init__(self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
-        from transformers import AutoModelForCausalLM
+    def __init__(
+        self, config: Any, vocabulary: int, dtype: torch.dtype, device: torch.device, vision: Vision | None = None
+    ) -> None:
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-        self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
+        kind = AutoModelForCausalLM if vision is None else AutoModelForImageTextToText
+        self.model = kind.from_config(config, dtype=dtype).to(device).eval()
         if getattr(self.model, "_is_stateful", False):  # Mamba, RecurrentGemma, ...: rows cannot be selected or padded
             remedy = (
                 f"{config.model_type} keeps a recurrent state instead of a key-value cache, which the native engine does not "
                 "sample from; take a model with attention alone, or rollout=vllm"
             )
             raise InputError("model.path", getattr(config, "name_or_path", "") or config.model_type, remedy)
-        self.vocabulary = vocabulary
+        self.vocabulary, self.vision = vocabulary, vision
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         parameters = dict(self.model.named_parameters())
@@ -247,25 +272,51 @@ class TransformersDecoder:
             for name, tensor in weights:
                 parameters[name].copy_(tensor)
 
-    def prefill(self, ids_PW: Tensor, mask_PW: Tensor, n: int, budget: int, past: Past | None = None) -> Tensor:
+    def prefill(
+        self,
+        ids_PW: Tensor,
+        mask_PW: Tensor,
+        n: int,
+        budget: int,
+        past: Past | None = None,
+        shown: Sequence[Images] | None = None,
+    ) -> Tensor:
         self.forget()
+        if self.vision is not None:
+            return self._prefill_with_images(ids_PW, mask_PW, n, shown or [()] * len(ids_PW), self.vision)
         self.mask = mask_PW.repeat_interleave(n, dim=0)
+        self.position_N = self.mask.sum(dim=1)
         return self._forward(ids_PW.repeat_interleave(n, dim=0), (self.mask.cumsum(dim=1) - 1).clamp(min=0))
 
+    def _prefill_with_images(
+        self, ids_PW: Tensor, mask_PW: Tensor, n: int, images_P: Sequence[Images], vision: Vision
+    ) -> Tensor:
+        """Each prompt is read once; its samples have copies of its cache."""
+        inputs = vision.inputs(images_P, ids_PW)
+        positions, next_P = vision.positions(self.model, ids_PW, mask_PW, inputs)
+        self.mask, self.position_N = mask_PW, next_P
+        logits_PV = self._forward(ids_PW, positions, inputs)
+        if n > 1:
+            self.cache.batch_repeat_interleave(n)
+        self.mask = mask_PW.repeat_interleave(n, dim=0)
+        self.position_N = next_P.repeat_interleave(n, dim=0)
+        return logits_PV.repeat_interleave(n, dim=0)
+
     def step(self, ids_N: Tensor) -> Tensor:
-        position_N1 = self.mask.sum(dim=1, keepdim=True)
-        self.mask = F.pad(self.mask, (0, 1), value=1)
-        return self._forward(ids_N[:, None], position_N1)
+        vision, position_N = self.vision, self.position_N
+        positions = position_N[:, None] if vision is None else vision.step_positions(position_N)
+        self.mask, self.position_N = F.pad(self.mask, (0, 1), value=1), position_N + 1
+        return self._forward(ids_N[:, None], positions)
 
     def keep(self, rows: Tensor) -> None:
         assert self.cache is not None
         self.cache.batch_select_indices(rows)
-        self.mask = self.mask[rows]
+        self.mask, self.position_N = self.mask[rows], self.position_N[rows]
 
     def forget(self) -> None:
         self.cache: Any = None
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, inputs: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
         out = self.model(
             input_ids=ids,
             attention_mask=self.mask,
@@ -273,6 +324,7 @@ class TransformersDecoder:
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **inputs,
         )
         self.cache = out.past_key_values
         return out.logits[:, -1, : self.vocabulary]

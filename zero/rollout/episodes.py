@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,11 +30,15 @@ from zero.environments.settings import SLOT, EpisodeSettings
 from zero.environments.tool_calls import RESULT_CLOSE, RESULT_OPEN
 from zero.environments.tool_prompt import results_turn
 from zero.errors import InputError
+from zero.prompt_text import Pieces, encode_pieces, expanded, with_placeholders
 from zero.records import TRAINING, VALUE, Completion, Ending, Prompt, Sampling, Turn
 from zero.rollout import RolloutEngine
-from zero.template import AnyTemplate, ChatTemplate, SourceTemplates, encode_pieces
+from zero.template import AnyTemplate, ChatTemplate, SourceTemplates
 
 _MARK = "THE-ANSWER"
+BLIND = (
+    "it shows an image, which this model or engine does not see; take a model with vision and rollout=native or vllm"
+)
 MOST_WARNINGS = 20  # of a run: what goes wrong is counted, and an error may have another text each time
 
 
@@ -46,6 +50,7 @@ class _Episode:
     sample: int
     context: tuple[int, ...]  # what the policy sees, and its text
     text: str
+    images: tuple[str, ...]  # of the context
     offset: int  # tokens of the prefix
     earlier: tuple[Turn, ...] = ()  # turns of the prefix that are over
     unfinished: tuple[int, ...] = ()  # tokens of the turn that the prefix begins
@@ -91,7 +96,7 @@ class EpisodeEngine:
     ) -> None:
         self.engine, self.settings, self.template = engine, settings, template
         self.tokenizer, self.context = tokenizer, context
-        self.staleness, self.own_devices = engine.staleness, engine.own_devices
+        self.staleness, self.own_devices, self.sees = engine.staleness, engine.own_devices, engine.sees
         self.chat_turns: dict[str, str] = {}  # by template
         self.warnings: set[tuple[str, str]] = set()
         templates = template.own.values() if isinstance(template, SourceTemplates) else (template,)
@@ -132,7 +137,7 @@ class EpisodeEngine:
 
     def _begin(self, prompt: Prompt, sample: int, first: Completion, sampling: Sampling) -> _Episode:
         """The episode with its first completion, which ends the last turn of a prompt's prefix, if there is one."""
-        episode = _Episode(prompt, sample, prompt.ids, prompt.text, 0)
+        episode = _Episode(prompt, sample, prompt.ids, prompt.text, prompt.images, 0)
         if prompt.prefix is not None:
             before = prompt.prefix
             start = before.turns[-1].start if before.turns else 0
@@ -140,7 +145,8 @@ class EpisodeEngine:
             episode.earlier = before.turns[:-1]
         self._extend(episode, first, sampling, start=episode.offset - len(episode.unfinished))
         if prompt.prefix is not None and prompt.prefix.turns:
-            episode.turns[0] = replace(episode.turns[0], fresh=prompt.prefix.turns[-1].fresh)
+            unfinished = prompt.prefix.turns[-1]
+            episode.turns[0] = replace(episode.turns[0], fresh=unfinished.fresh, images=unfinished.images)
         return episode
 
     def _extend(self, episode: _Episode, completion: Completion, sampling: Sampling, start: int) -> None:
@@ -154,13 +160,14 @@ class EpisodeEngine:
         episode.spoken += len(completion.ids)
         episode.finished, episode.version = completion.finished, completion.version
         episode.known = episode.known and bool(completion.logprobs)
-        fresh = episode.observation is not None and episode.observation.fresh
+        seen = episode.observation or Observation("")
         ids = (*episode.unfinished, *completion.ids)
         episode.stopped = ids[-1] in sampling.stop_ids
         text = self._text(ids[:-1] if episode.stopped else ids) if episode.unfinished else completion.text
         episode.unfinished, episode.observation = (), None
         end = episode.offset + len(episode.ids)
-        episode.turns.append(Turn(text, start, end, fresh=fresh, cached=completion.cached))
+        turn = Turn(text, start, end, fresh=seen.fresh, images=seen.images, cached=completion.cached)
+        episode.turns.append(turn)
 
     def _transcript(self, episode: _Episode) -> Transcript:
         """Siblings have one seed: what an environment draws depends on the prompt's key and on what was said. So has a critic
@@ -186,6 +193,8 @@ class EpisodeEngine:
             episode.success = step.done and (step.reward > 0 if step.success is None else step.success)
         seen = step.observation
         episode.observation = seen if isinstance(seen, Observation) else Observation(seen)
+        if episode.observation.images and not self.sees:
+            raise InputError("environment.make", self.settings.spec.path, BLIND)
         if step.done:
             episode.ending = Ending.DONE
         elif episode.version < 0 and not episode.finished:  # the next reference turn does not follow one that was cut
@@ -213,26 +222,38 @@ class EpisodeEngine:
         solution = solutions[episode.number] if episode.number < len(solutions) else ""
         question = replace(question, id=f"{question.id}, turn {episode.number + 1},", solution=solution, more=())
         if observation.fresh:
-            new = self.template.prompt(replace(prompt.question, text=observation.text), self.tokenizer, prompt.key)
+            shown = replace(prompt.question, text=observation.text, images=observation.images)
+            new = self.template.prompt(shown, self.tokenizer, prompt.key)
             return replace(new, question=question, key=key, max_tokens=budget, stop=prompt.stop, seen=0)
-        pieces = self._observed(episode, observation.text)
-        ids = (*episode.context, *encode_pieces(pieces, self.tokenizer))
+        pieces, ids = self._observed(episode, observation)
         end = self._text(episode.context[-1:]) if episode.stopped else ""
-        text = episode.text + end + "".join(piece for piece, _ in pieces)
-        seen = len(episode.context)
         return replace(
-            prompt, question=question, text=text, ids=ids, key=key, max_tokens=budget, prefix=None, seen=seen
+            prompt,
+            question=question,
+            text=episode.text + end + "".join(piece for piece, _ in pieces),
+            ids=(*episode.context, *ids),
+            images=(*episode.images, *observation.images),
+            key=key,
+            max_tokens=budget,
+            prefix=None,
+            seen=len(episode.context),
         )
 
-    def _observed(self, episode: _Episode, text: str) -> list[tuple[str, bool]]:
-        """An observation that goes on from what was said, in pieces."""
+    def _observed(self, episode: _Episode, observation: Observation) -> tuple[Pieces, tuple[int, ...]]:
+        """An observation that goes on from what was said, in pieces, and its token ids."""
         template = self.template
         if isinstance(template, SourceTemplates):
             template = template.own.get(episode.prompt.question.kind, template.default)
-        (first, is_data), *others = self._pieces(text, template)
+        (first, is_data), *others = self._pieces(observation.text, template)
         if episode.stopped:  # the chat format closes the turn, which the policy has done itself
             first = first.removeprefix(self._text(episode.context[-1:]))
-        return [(first, is_data), *others]
+        pieces, images, vision = [(first, is_data), *others], observation.images, template.vision
+        if not images:
+            return pieces, encode_pieces(pieces, self.tokenizer)
+        assert vision, "an environment that shows images needs a model that sees"
+        shown = with_placeholders(observation.text, len(images), vision)
+        pieces = [new for old in pieces for new in (shown if old == (observation.text, True) else [old])]
+        return pieces, encode_pieces(expanded(pieces, images, vision, template.name), self.tokenizer)
 
     def _pieces(self, text: str, template: AnyTemplate) -> list[tuple[str, bool]]:
         """An observation and what stands around it, as pieces (text, is_data)."""
@@ -247,7 +268,7 @@ class EpisodeEngine:
     def _chat_turn(self, template: ChatTemplate) -> str:
         """`say` as the user's turn in the model's chat format, with {observation}."""
         if template.name not in self.chat_turns:
-            self.chat_turns[template.name] = chat_turn(self.tokenizer, self.settings.say, template.variables)
+            self.chat_turns[template.name] = chat_turn(self.tokenizer, self.settings.say, template)
         return self.chat_turns[template.name]
 
     def _add(self, episode: _Episode, request: Prompt, completion: Completion, sampling: Sampling) -> None:
@@ -258,7 +279,7 @@ class EpisodeEngine:
         episode.logprobs += [0.0] * len(observed)
         episode.normalizers += [0.0] * len(observed)
         episode.sampled += [False] * len(observed)
-        episode.context, episode.text = request.ids, request.text
+        episode.context, episode.text, episode.images = request.ids, request.text, request.images
         self._extend(episode, completion, sampling, start=episode.offset + len(episode.ids))
 
     def _completion(self, episode: _Episode, sampling: Sampling) -> Completion:
@@ -317,15 +338,14 @@ def _filled(say: str, text: str) -> list[tuple[str, bool]]:
     return [(text if piece == SLOT else piece, piece == SLOT) for piece in re.split(f"({re.escape(SLOT)})", say)]
 
 
-def chat_turn(tokenizer: Any, turn: str, variables: Mapping[str, Any]) -> str:
+def chat_turn(tokenizer: Any, turn: str, template: ChatTemplate) -> str:
     """The text between two turns of the assistant in the model's chat format: the end of the first, `turn` without outer
     white space as the user's, the beginning of the second. InputError if the format changes the text of turns."""
     content = turn.strip()
     turns = [("user", "?"), ("assistant", _MARK), ("user", content)]
-    messages = [{"role": role, "content": text} for role, text in turns]
     remedy = "the model's chat format has no such conversation; choose a template of plain text"
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
+        text = template.rendered(turns, tokenizer)
     except Exception as error:  # the template is a program from elsewhere
         raise InputError("environment.say", turn, f"{remedy} ({type(error).__name__}: {error})") from error
     after: str = text.rpartition(_MARK)[2]

@@ -22,6 +22,7 @@ from zero.models.vocabulary import check_ids, vocabulary_size
 from zero.records import Completion, Prompt, Sampling
 from zero.rollout import ModelSpec, NotFinite
 from zero.rollout.decoder import Decoder, make_decoder
+from zero.vision import Images
 
 # Drop finished rows once fewer than this share still run: copying the cache costs less than computing idle rows
 COMPACT_BELOW = 0.9
@@ -30,17 +31,17 @@ COMPACT_BELOW = 0.9
 class NativeEngine:
     """A RolloutEngine for any causal model of transformers; `max_rows` is the most sequences decoded at once."""
 
-    own_devices = False
+    own_devices, sees = False, True
 
     def __init__(self, spec: ModelSpec, max_rows: int, staleness: int = 0) -> None:
         self.tokenizer, self.context, self.dtype, self.device = spec.tokenizer, spec.context, spec.dtype, spec.device
         self.max_rows, self.staleness = max_rows, staleness
         self.vocabulary = vocabulary_size(spec.tokenizer, spec.config)
-        self.decoder: Decoder = make_decoder(spec.config, self.vocabulary, spec.dtype, spec.device)
+        self.decoder: Decoder = make_decoder(spec.config, self.vocabulary, spec.dtype, spec.device, spec.vision)
         self.stop_tokens = lru_cache(maxsize=4)(self._stop_tokens)
         self.version = -1
-        # Of the decoder's last batch, by prompt and answer, if turns may follow
-        self.rows: dict[tuple[int, ...], int] = {}
+        # Of the decoder's last batch, by images and ids of prompt and answer, if turns may follow
+        self.rows: dict[tuple[Images, tuple[int, ...]], int] = {}
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._forget()
@@ -105,7 +106,8 @@ class NativeEngine:
         rows = torch.arange(count, device=self.device)  # rows[i]: the sample in row i of the decoder
         running = torch.ones(count, dtype=torch.bool, device=self.device)  # for each row of the decoder
         past = self._past(prompts, n) if in_episodes else None
-        logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget, past)
+        shown = [prompt.images for prompt in prompts] if any(prompt.images for prompt in prompts) else None
+        logits = self.decoder.prefill(ids_PW.to(self.device), mask_PW.to(self.device), n, budget, past, shown)
         for t in range(budget):
             token, logprob = draw(logits, uniform_TN[t, rows], sampling)
             ids_NT[rows, t], logprob_NT[rows, t] = token, logprob
@@ -134,15 +136,22 @@ class NativeEngine:
         self.rows.clear()
         if past is None:
             return completions
-        self.rows |= {prompts[i // n].ids + completion.ids: i for i, completion in enumerate(completions)}
+        for i, completion in enumerate(completions):
+            self.rows[prompts[i // n].images, prompts[i // n].ids + completion.ids] = i
         cached = past.length_P.repeat_interleave(n).tolist()
         return [replace(completion, cached=tokens) for completion, tokens in zip(completions, cached, strict=True)]
 
     def _past(self, prompts: Sequence[Prompt], n: int) -> Past:
         """What the prompts can take from the rows of the batch before, but for a row's last token, which was never fed."""
-        rows = [self.rows.get(prompt.ids[: prompt.seen]) if prompt.seen and n == 1 else None for prompt in prompts]
+        rows = [self._row_before(prompt) if prompt.seen and n == 1 else None for prompt in prompts]
         lengths = [0 if row is None else (prompt.seen or 0) - 1 for row, prompt in zip(rows, prompts, strict=True)]
         return Past(*(torch.tensor(x, device=self.device) for x in ([row or 0 for row in rows], lengths)))
+
+    def _row_before(self, prompt: Prompt) -> int | None:
+        """The row of the turn before, which saw the first of the prompt's images."""
+        ids = prompt.ids[: prompt.seen]
+        rows = (self.rows.get((prompt.images[:k], ids)) for k in range(len(prompt.images) + 1))
+        return next((row for row in rows if row is not None), None)
 
     def _completions(
         self,

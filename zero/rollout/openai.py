@@ -56,7 +56,7 @@ class OpenAIEngine:
     takes_weights  must be false; the check of a training config reads it
     """
 
-    own_devices, staleness, dtype = True, 0, None
+    own_devices, sees, staleness, dtype = True, False, 0, None
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class ServerEngine:
     staleness     1: a step's samples are generated during the previous step's update
     """
 
-    own_devices = True
+    own_devices, sees = True, False
 
     def __init__(
         self,

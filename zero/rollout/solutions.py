@@ -34,7 +34,7 @@ class GoldEngine:
             remedy = "its tokenizer has no end-of-text token, with which solutions end; set one"
             raise InputError("model.path", getattr(spec.tokenizer, "name_or_path", ""), remedy)
         self.engine, self.form, self.tokenizer = engine(spec), form, spec.tokenizer
-        self.staleness, self.own_devices = 0, False  # solutions do not depend on the weights
+        self.staleness, self.own_devices, self.sees = 0, False, True  # solutions do not depend on the weights
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
         """The solution of each prompt, n times. InputError for a question that has none."""

@@ -54,7 +54,7 @@ class VllmEngine:
     staleness         see RolloutEngine
     """
 
-    own_devices = False
+    own_devices, sees = False, False
 
     def __init__(
         self,
