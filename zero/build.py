@@ -68,9 +68,7 @@ def build(
     device = runtime.prepare(config["threads"], config["learner"]["tf32"])
     print_notes(world, machine_notes(config, start, device, world))
     algo, optimizer = instantiate(config["algo"], "algo"), instantiate(config["optimizer"], "optimizer")
-    model, tokenizer, context = load_model(config["model"])
-    vision = load_vision(model, tokenizer, local_path(config["model"]))
-    refuse_images(sets.values(), config["model"], sees=vision is not None)
+    model, tokenizer, context, vision = load_with_vision(config["model"], sets.values())
     weights = fingerprint(model, tokenizer, vision)  # before adapters or an engine change the model
     run_folder.refuse_other_model(run_dir, config["model"]["path"], weights)
     training = as_key(config["questions"])
@@ -97,18 +95,8 @@ def build(
     engine = with_episodes(engine, environment, questions.rows.train, benchmarks, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
     flops = FlopCounter(matrix_parameters(model), frozen=bool(config["learner"].get("lora")))
-    critic = make_critic(  # before the learner, which may change the model it is given
-        config,
-        algo,
-        device,
-        world,
-        model=model,
-        tokenizer=tokenizer,
-        vision=vision,
-        engine=engine,
-        grader=grader,
-        sampling=sampling,
-    )
+    given = dict(model=model, tokenizer=tokenizer, vision=vision, engine=engine, grader=grader, sampling=sampling)
+    critic = make_critic(config, algo, device, world, **given)  # before the learner, which may change the model
     learner = make_learner(config, model, tokenizer, algo, optimizer, device, world, vision)
     trackers = Trackers(None)
     if world.is_main and not config["probe"]:
@@ -154,9 +142,9 @@ def build_evaluation(
     """(model, tokenizer, engine, benchmarks) of an evaluation. The model comes without weights if the engine is a server that
     answers with its own."""
     device = runtime.prepare(config["threads"])
-    model, tokenizer, context = load_model(config["model"], weights=takes_weights(config["rollout"]))
-    vision = load_vision(model, tokenizer, local_path(config["model"]))
-    refuse_images(sets.values(), config["model"], sees=vision is not None)
+    model, tokenizer, context, vision = load_with_vision(
+        config["model"], sets.values(), weights=takes_weights(config["rollout"])
+    )
     asking = partial(asking_template, template, config["model"], environment, tokenizer, vision)
     template = asking()
     sampling = make_sampling(config["sampling"], config["model"], template, tokenizer)
@@ -169,6 +157,16 @@ def build_evaluation(
     engine = with_episodes(engine, environment, (), benchmarks, template, tokenizer, context)
     print_notes(ONE_PROCESS, [provenance.on_engine(start, engine)])
     return model, tokenizer, engine, [replace(bench, template=bench.template or template) for bench in benchmarks]
+
+
+def load_with_vision(
+    config: Config, sets: Iterable[QuestionSet], weights: bool = True
+) -> tuple[Any, Any, int, Vision | None]:
+    """As load_model, with the processor of a model that sees. InputError if a set has images and the model does not."""
+    model, tokenizer, context = load_model(config, weights=weights)
+    vision = load_vision(model, tokenizer, local_path(config))
+    refuse_images(sets, config, sees=vision is not None)
+    return model, tokenizer, context, vision
 
 
 def print_notes(world: World, lines: Sequence[str]) -> None:

@@ -23,7 +23,11 @@ class Vision(Protocol):
     image_token_id: int  # stands for a feature of an image in a prompt's ids
     placeholder: str  # an image outside a chat format: its token with what the family writes around it
     chat_template: str | None  # the processor's, where the tokenizer has none
-    identity: str  # all settings: part of the model's fingerprint
+
+    @property
+    def identity(self) -> str:
+        """All settings: part of the model's fingerprint."""
+        ...
 
     def expansion(self, digest: str) -> str:
         """What replaces the image token of a rendered prompt: a token for each feature, and what the family writes around them."""

@@ -21,7 +21,7 @@ from zero.models.load import load_model
 from zero.models.vision import Vision, load_vision, vision_parameters
 from zero.models.vocabulary import write_model
 from zero.models.weights import fingerprint
-from zero.template import encode_pieces
+from zero.prompt_text import encode_pieces
 
 SIZES = (
     (40, 30),

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zero.benchmark import summarize
 from zero.asking import source_templates
+from zero.benchmark import summarize
 from zero.config import check as configs
 from zero.errors import InputError
 from zero.grading import Grader, Reward, RewardTerm

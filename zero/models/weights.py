@@ -15,8 +15,8 @@ from zero.checkpoint import MANIFEST
 from zero.config.check import instantiate
 from zero.errors import InputError
 from zero.models.load import load_model
-from zero.models.vision import Vision
 from zero.tracking import provenance
+from zero.vision import Vision
 
 Config = Mapping[str, Any]
 SMALL = 2**26  # values of a model up to which its fingerprint covers all of them: a fifth of a second

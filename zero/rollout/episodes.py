@@ -13,7 +13,6 @@ the turn alone. (Keys of different length, four parts or more, do not collide: s
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -24,9 +23,10 @@ import torch
 from torch import Tensor
 
 from zero.environments import Observation, Reply
+from zero.environments.chat_turn import chat_turn, filled
 from zero.environments.live import Transcript
 from zero.environments.pool import play
-from zero.environments.settings import SLOT, EpisodeSettings
+from zero.environments.settings import EpisodeSettings
 from zero.environments.tool_calls import RESULT_CLOSE, RESULT_OPEN
 from zero.environments.tool_prompt import results_turn
 from zero.errors import InputError
@@ -35,7 +35,6 @@ from zero.records import TRAINING, VALUE, Completion, Ending, Prompt, Sampling, 
 from zero.rollout import RolloutEngine
 from zero.template import AnyTemplate, ChatTemplate, SourceTemplates
 
-_MARK = "THE-ANSWER"
 BLIND = (
     "it shows an image, which this model or engine does not see; take a model with vision and rollout=native or vllm"
 )
@@ -244,6 +243,7 @@ class EpisodeEngine:
         template = self.template
         if isinstance(template, SourceTemplates):
             template = template.own.get(episode.prompt.question.kind, template.default)
+        assert not isinstance(template, SourceTemplates)
         (first, is_data), *others = self._pieces(observation.text, template)
         if episode.stopped:  # the chat format closes the turn, which the policy has done itself
             first = first.removeprefix(self._text(episode.context[-1:]))
@@ -258,11 +258,11 @@ class EpisodeEngine:
     def _pieces(self, text: str, template: AnyTemplate) -> list[tuple[str, bool]]:
         """An observation and what stands around it, as pieces (text, is_data)."""
         if not isinstance(template, ChatTemplate):
-            return _filled(self.settings.say, text)
+            return filled(self.settings.say, text)
         if self.settings.tools:
             pieces = results_turn(self.tokenizer, text, template.variables)
         else:
-            pieces = _filled(self._chat_turn(template), text)
+            pieces = filled(self._chat_turn(template), text)
         return [*pieces, (template.prefill, False)]
 
     def _chat_turn(self, template: ChatTemplate) -> str:
@@ -331,24 +331,3 @@ class EpisodeEngine:
 def without_environment(engine: RolloutEngine) -> RolloutEngine:
     """The engine that samples single answers: that of the turns, of an engine that plays episodes."""
     return engine.engine if isinstance(engine, EpisodeEngine) else engine
-
-
-def _filled(say: str, text: str) -> list[tuple[str, bool]]:
-    """`say` with the text in its place, in pieces."""
-    return [(text if piece == SLOT else piece, piece == SLOT) for piece in re.split(f"({re.escape(SLOT)})", say)]
-
-
-def chat_turn(tokenizer: Any, turn: str, template: ChatTemplate) -> str:
-    """The text between two turns of the assistant in the model's chat format: the end of the first, `turn` without outer
-    white space as the user's, the beginning of the second. InputError if the format changes the text of turns."""
-    content = turn.strip()
-    turns = [("user", "?"), ("assistant", _MARK), ("user", content)]
-    remedy = "the model's chat format has no such conversation; choose a template of plain text"
-    try:
-        text = template.rendered(turns, tokenizer)
-    except Exception as error:  # the template is a program from elsewhere
-        raise InputError("environment.say", turn, f"{remedy} ({type(error).__name__}: {error})") from error
-    after: str = text.rpartition(_MARK)[2]
-    if _MARK not in text or content not in after:
-        raise InputError("environment.say", turn, remedy)
-    return after

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +14,13 @@ from zero.cpu.decoder import Past
 from zero.cpu.image_features import features, numbered
 from zero.vision import Images, Vision
 
-if TYPE_CHECKING:
-    from zero.rollout.decoder import Decoder
-
 
 class ImageDecoder:
     """A decoder of text with the tower and connector of a model whose images are features in the sequence of embeddings."""
 
     goes_on = True
 
-    def __init__(self, config: Any, text: Decoder, vision: Vision, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: Any, text: Any, vision: Vision, dtype: torch.dtype, device: torch.device) -> None:
         from transformers import AutoModel
 
         self.text, self.vision, self.embeddings = text, vision, config.text_config.vocab_size
@@ -58,7 +55,8 @@ class ImageDecoder:
         return self.text.prefill(ids_PW, mask_PW, n, budget, past, rows)
 
     def step(self, ids: Tensor) -> Tensor:
-        return self.text.step(ids)
+        logits_NV: Tensor = self.text.step(ids)
+        return logits_NV
 
     def keep(self, rows: Tensor) -> None:
         self.text.keep(rows)

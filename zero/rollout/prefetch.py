@@ -75,6 +75,6 @@ def completed(completions_PG: Completions) -> Future[Completions]:
 def load_completion(saved: dict[str, Any]) -> Completion:
     # JSON has lists for tuples
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-    fields["turns"] = tuple(Turn(**turn) for turn in fields["turns"])
+    fields["turns"] = tuple(Turn(**turn | {"images": tuple(turn["images"])}) for turn in fields["turns"])
     fields["ending"] = fields["ending"] and Ending(fields["ending"])
     return Completion(**fields)
