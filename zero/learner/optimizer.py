@@ -95,7 +95,7 @@ def is_matrix_of(module: Module) -> Callable[[Parameter], bool]:
     """Whether a parameter of the module is a matrix of its layers: no embedding, no output head, no bias, no norm."""
     from transformers import PreTrainedModel
 
-    models = [each for each in module.modules() if isinstance(each, PreTrainedModel)]
-    ends = [end for model in models for end in (model.get_input_embeddings(), model.get_output_embeddings())]
-    weights = {id(end.weight) for end in ends if end is not None}
+    heads = [each.get_output_embeddings() for each in module.modules() if isinstance(each, PreTrainedModel)]
+    embeddings = [each for each in module.modules() if isinstance(each, torch.nn.Embedding)]
+    weights = {id(each.weight) for each in (*heads, *embeddings) if each is not None}
     return lambda parameter: parameter.ndim == 2 and id(parameter) not in weights
