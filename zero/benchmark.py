@@ -22,6 +22,8 @@ from zero.files import append_whole, json_lines
 from zero.grading import Grader
 from zero.grading.chance import chances
 from zero.grading.maths.exact import LONGEST_FORMULA, normal_form, number
+from zero.image_rows import image_metrics, image_row, image_tokens, save_images
+from zero.images import run_path
 from zero.questions import QuestionSet
 from zero.records import EVALUATION, Group, Metrics, Outcome, Prompt, Question, Sampling, in_a_word
 from zero.reflection import reflects
@@ -123,6 +125,7 @@ def evaluate_in_parts(
         with engine.awake():
             for start in range(done, len(prompts), size):
                 new_rows = rows(_answer_and_grade(bench, prompts[start : start + size], engine))
+                save_images(path.parent, new_rows)
                 append_whole(path, "".join(json.dumps(row) + "\n" for row in new_rows).encode())
                 table += new_rows
                 on_progress(len(table) // bench.n, len(prompts))
@@ -143,8 +146,8 @@ def _saved_rows(path: Path, prompts: Sequence[Prompt], n: int, size: int) -> lis
         if row is None or not line.endswith(b"\n"):
             break
         prompt = prompts[len(table) // n] if len(table) < n * len(prompts) else None
-        asked = (row.get("id"), row.get("prompt"), tuple(row.get("images", ())))
-        if prompt is None or asked != (prompt.question.id, prompt.text, prompt.question.images):
+        asked = (row.get("id"), row.get("prompt"), row.get("images", []))
+        if prompt is None or asked != (prompt.question.id, prompt.text, [*map(run_path, prompt.question.images)]):
             remedy = (
                 f"{path.name} holds answers to other questions (line {len(table) + 1}); choose another name or run_dir"
             )
@@ -235,7 +238,7 @@ def shared_metrics(table: Sequence[Row]) -> Metrics:
         "reflection": fmean(any(map(reflects, policy_texts(row))) for row in table),
         "length": fmean(row["tokens"] for row in table),
     }
-    numbers |= try_metrics(table)
+    numbers |= try_metrics(table) | image_metrics(table)
     programs = Counter(row["program"] for row in table if "program" in row)
     if programs:  # then a zero is a fact, too
         numbers |= {f"program/{name.replace(' ', '_')}": programs[name] / len(table) for name in OUTCOMES}
@@ -278,6 +281,7 @@ _TRAINING = {
     "reflection": "reflection/share",
     "solved": "tries/solved",
     "tries": "tries/mean",
+    "recognition": "train/recognition",
 }
 
 
@@ -287,7 +291,7 @@ def summarize(groups: Sequence[Group], has_signal_P: Sequence[bool] | None = Non
     table = rows(groups)
     metrics = {"train/reward": fmean(row["reward"] for row in table)}
     metrics |= {_TRAINING.get(name, name): value for name, value in shared_metrics(table).items()}
-    metrics |= episode_metrics(table) | prefix_cached(groups)
+    metrics |= episode_metrics(table) | prefix_cached(groups) | image_tokens(groups)
     terms = dict.fromkeys(name for row in table for name in row["terms"])  # sources of a mixture may have their own
     metrics |= {f"reward/{name}": fmean(row["terms"].get(name, 0.0) for row in table) for name in terms}
     for kind, means in by_kind(table).items():
@@ -327,7 +331,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
             "finished": completion.finished,
         }
         | ({"kind": kind} if (kind := group.prompt.question.kind) else {})
-        | ({"images": list(images)} if (images := group.prompt.question.images) else {})
+        | image_row(group.prompt.question, completion)
         | ({"program": verdict.program} if verdict.program else {})
         | ({"solved": verdict.correct} | episode_row(completion) if completion.turns else {})
         for group in groups

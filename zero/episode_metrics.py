@@ -8,6 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from zero.images import run_path
 from zero.records import Completion, Ending, Group, Metrics, Outcome
 
 SHOWN = 10  # turns with curves of their own
@@ -25,6 +26,7 @@ def episode_row(completion: Completion) -> dict[str, Any]:
         return {}
     turns = [
         {"text": turn.text, "reward": turn.reward, "kind": turn.kind, "tokens": turn.end - turn.start}
+        | ({"images": [run_path(digest) for digest in turn.images]} if turn.images else {})
         for turn in completion.turns
     ]
     observed = sum(turn.start - before.end for before, turn in pairwise(completion.turns))

@@ -38,6 +38,7 @@ MAX_PIXELS = 1 << 24  # by default: 4096 x 4096; the processors of models scale 
 MOST_PIXELS = 1 << 26  # that may be allowed: decoding takes up to 12 bytes a pixel
 # A progressive JPEG may repeat scans of a few bytes, each of which costs a pass over all pixels; encoders write about ten
 MAX_SCANS = 100
+RUN_FOLDER = "images"  # of a run folder: copies of those that its saved completions show
 CANONICAL = 1  # of the rules by which pixels become RGB: part of the names of the files that remember digests
 
 # (offset, bytes there, format); formats that are not read are refused by name
@@ -78,7 +79,7 @@ def add(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
     if entry := _read_entry(memo):
         digest, width, height = entry
         _refuse_size(width, height, max_pixels)
-        if _path(digest).is_file():
+        if stored(digest).is_file():
             return digest
     image = decode(data, max_pixels)
     digest = _store(image)
@@ -96,7 +97,7 @@ def put(pixels: ndarray) -> str:
 
 def _store(image: Image) -> str:
     digest = digest_of(image)
-    path = _path(digest)
+    path = stored(digest)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
@@ -108,14 +109,14 @@ def load(digest: str) -> Image:
     """The RGB image of a digest, its pixels verified. Broken if the store does not have it, or not as it was written."""
     from PIL import Image
 
-    path, again = _path(digest), "the same command reads the question files again"
+    path, again = stored(digest), "the same command reads the question files again"
     try:
         content = read_regular(path)
     except OSError as error:
         raise Broken(f"image {digest[:12]} cannot be read ({error.strerror}); {again}") from error
     with suppress(OSError, SyntaxError, ValueError):  # the decoder's, for a damaged file
-        with Image.open(BytesIO(content), formats=["PNG"]) as stored:
-            image = stored.convert("RGB")
+        with Image.open(BytesIO(content), formats=["PNG"]) as file:
+            image = file.convert("RGB")
         if digest_of(image) == digest:
             return image
     with suppress(OSError):
@@ -128,6 +129,17 @@ def digest_of(image: Image) -> str:
     hashed = hashlib.sha256(b"RGB %d %d\n" % image.size)
     hashed.update(image.tobytes())
     return hashed.hexdigest()
+
+
+def thumbnail(data: bytes, digest: str, side: int) -> bytes:
+    """A PNG file of at most `side` pixels a side of the image in a file. ImageRefused if the image is not the one of the digest."""
+    image = decode(data)
+    if digest_of(image) != digest:
+        raise ImageRefused("is another image than its name says")
+    image.thumbnail((side, side))
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
@@ -229,7 +241,13 @@ def _folder() -> Path:
         raise OSError("this account has no home") from error
 
 
-def _path(digest: str) -> Path:
+def run_path(digest: str) -> str:
+    """The file of an image in a run folder, relative to that: zero.image_rows copies it there."""
+    return f"{RUN_FOLDER}/{digest}.png"
+
+
+def stored(digest: str) -> Path:
+    """The file of an image in the store. OSError for an account without a home."""
     return _folder() / digest[:2] / f"{digest}.png"
 
 

@@ -27,6 +27,7 @@ from zero.failures import check_finite
 from zero.files import write_atomically
 from zero.flops import FlopCounter
 from zero.grading import Grader
+from zero.image_rows import save_images
 from zero.learner import Learner
 from zero.monitoring.algorithm_lens import AlgorithmLens, compare
 from zero.monitoring.reward_hacking import RewardHackAlarm
@@ -316,6 +317,7 @@ def save_completions(run: Run, name: str, table: Sequence[dict[str, Any]]) -> No
         return
     path = run.dir / "completions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
+    save_images(run.dir, table)
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in table), sync=False)
 
 

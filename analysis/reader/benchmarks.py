@@ -99,9 +99,9 @@ def _measured(run: Run, entry: Any, step: int) -> list[tuple[str, str, int, str,
 
 
 def completions(runs: Runs, run: Run | str) -> Iterator[dict[str, Any]]:
-    """Sampled responses of a run, given by itself or its name, as zero.benchmark.rows made them, with `step` and `benchmark`
-    ("" in training) added; lazily, in the order of steps. Damaged lines are left out and noted. InputError for a name that no
-    run has."""
+    """Sampled responses of a run, given by itself or its name, as zero.benchmark.rows made them, with `step`, `benchmark` ("" in
+    training) and, unless MLflow holds them, the `folder` of their images added; lazily, in the order of steps. Damaged lines are
+    left out and noted. InputError for a name that no run has."""
     return _completions(runs, runs.run(run) if isinstance(run, str) else run)
 
 
@@ -112,12 +112,12 @@ def _completions(runs: Runs, run: Run) -> Iterator[dict[str, Any]]:
         yield from stored_completions(run, lambda text: runs.notes.append(Note(run.name, text)))
         return
     for path, benchmark, step in _files(run, run.path):
-        damaged = 0
+        damaged, images = 0, path.parent if path.name.startswith("completions_") else run.path
         try:
             for text in read_lines(path):
                 row = json_object(text)
                 if row is not None:
-                    yield row | {"step": step, "benchmark": benchmark}
+                    yield row | {"step": step, "benchmark": benchmark, "folder": images}
                 damaged += row is None and bool(text.strip())
         except OSError as error:
             runs.notes.append(Note(run.name, f"{path.name} cannot be read ({error.strerror})"))

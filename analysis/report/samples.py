@@ -5,11 +5,13 @@ A response is hostile text: it is cut, escaped, and shown as it stands.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -17,6 +19,8 @@ from markupsafe import Markup
 from analysis.reader.benchmarks import completions
 from analysis.reader.records import Note
 from analysis.report.page import heading, html, paragraph
+from zero import images
+from zero.files import read_regular
 from zero.paths import CONF
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ READ = 60_000  # responses of a run that are read at most
 KNOWN = 80  # questions of a benchmark that are kept while reading, drawn at random
 HEAD, TAIL = 1500, 700  # characters of a response that are shown
 SHORT = 600  # of a question, a prompt, an answer
+IMAGES = 6  # of a question, and of the turns of a response
+SIDE = 256  # pixels
+IMAGE = re.compile(r"images/[0-9a-f]{64}\.png")
 BUDGET = 4_000_000  # bytes of all samples: the page stays below 10 MB
 
 
@@ -43,6 +50,7 @@ class Followed:
     question: str
     reference: str
     seen: dict[tuple[str, int], list[Mapping[str, Any]]] = field(default_factory=dict)
+    images: Sequence[Path] = ()
 
     @property
     def changing(self) -> bool:
@@ -133,8 +141,11 @@ def add(questions: dict[str, Followed], label: str, row: Mapping[str, Any]) -> s
                 return key
             del questions[last]  # for good: the hashes that are kept only become smaller
         questions[key] = Followed(key, question, _text(row.get("reference")))
+    questions[key].images = questions[key].images or image_files(row, row)
     shown = {name: row.get(name) for name in ("prompt", "answer", "correct", "outcome", "reason", "tokens", "reward")}
     shown["response"] = _text(row.get("response"))
+    turns = row["turns"] if isinstance(row.get("turns"), list) else []
+    shown["images"] = [path for turn in turns if isinstance(turn, dict) for path in image_files(turn, row)][:IMAGES]
     answers = questions[key].seen.setdefault((label, int(row["step"])), [])
     answers.append(shown if not answers else {"correct": shown["correct"]})
     return key
@@ -181,6 +192,7 @@ def _question(question: Followed, rows: Sequence[str], open_: bool, more: bool =
         "question",
         question=shorten(question.question, SHORT, SHORT),
         reference=shorten(question.reference, SHORT, 0),
+        images=thumbnails(question.images),
         short=shorten(" ".join(question.question.split()), 160, 0),
         changing=question.changing,
         reflecting=question.reflecting,
@@ -214,7 +226,30 @@ def _cell(answers: Sequence[Mapping[str, Any]] | None, step: int) -> dict[str, A
         "facts": "; ".join(facts),
         "pieces": pieces,
         "left_out": left_out,
+        "images": thumbnails(first.get("images", ())),
     }
+
+
+def image_files(holder: Mapping[str, Any], row: Mapping[str, Any]) -> list[Path]:
+    """The files that a row or one of its turns names, in the folder of the row: none but those of digests."""
+    names, folder = holder.get("images"), row.get("folder")
+    if not (isinstance(names, list) and isinstance(folder, Path)):
+        return []
+    return [folder / name for name in names if isinstance(name, str) and IMAGE.fullmatch(name)][:IMAGES]
+
+
+def thumbnails(paths: Sequence[Path]) -> list[str]:
+    """Small images in base64; "" for a file that is not there, or not what its name says."""
+    return [_thumbnail(path) for path in paths]
+
+
+@lru_cache(maxsize=1 << 10)
+def _thumbnail(path: Path) -> str:
+    try:
+        content = read_regular(path, images.MAX_BYTES)
+        return base64.b64encode(images.thumbnail(content, path.stem, SIDE)).decode()
+    except (OSError, images.ImageRefused):
+        return ""
 
 
 def split(response: str) -> tuple[list[list[str]], int]:

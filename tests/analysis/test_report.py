@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from analysis.reader.runs import read
 from analysis.report import page as report_page
@@ -24,6 +28,8 @@ from analysis.report.__main__ import main
 from analysis.report.sections import collapsed
 from analysis.style import figure
 from tests.synthetic import metrics, write_run
+from zero import images
+from zero.image_rows import save_images
 
 HOSTILE = '</pre></script><script>alert(1)</script><img src=x onerror="alert(1)"> double-check \ud800\x00\u202e &amp;'
 VOID = {"meta", "link", "br", "img", "input"}
@@ -140,6 +146,33 @@ def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
     assert "double-check" in re.findall("<mark>(.*?)</mark>", (home / "report.html").read_text())
     policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
     assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_the_images_of_questions_and_turns_stand_beside_the_responses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder_of(tmp_path / "runs", seeds=1)
+    run = home / "grpo-s0"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    red, blue, gone = (
+        images.run_path(images.put(np.full((400, 600, 3), colour, np.uint8)))
+        for colour in ((255, 0, 0), (0, 0, 255), 7)
+    )
+    save_images(run, [{"images": [red], "turns": [{"images": [blue]}]}])
+    lie = run / images.RUN_FOLDER / f"{'a' * 64}.png"
+    lie.write_bytes((run / red).read_bytes())  # other pixels than its name says
+    (run / "secret.png").write_bytes((run / red).read_bytes())
+    shutil.rmtree(tmp_path / "cache")  # a run folder is read without it
+    hostile = ["../secret.png", "secret.png", '"><script>', 7, None]
+    first_row(run, images=[red, gone, f"images/{lie.name}", *hostile], turns=[{"images": [blue]}, {"text": "x"}, None])
+    page = page_of(home)
+    shown = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
+    colours = [Image.open(BytesIO(base64.b64decode(source.partition(",")[2]))) for source in shown]
+    assert [(image.size, image.getpixel((0, 0))) for image in colours] == [
+        ((256, 171), (255, 0, 0)),
+        ((256, 171), (0, 0, 255)),
+    ]
+    assert page.text.count("is not in the run folder") == 2  # the one that was not copied, and the lie
 
 
 def test_settings_names_and_metrics_are_text_too(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_completions_name_the_images_of_their_question(folder: Path, tmp_path: P
     verdict = Verdict(0.0, Outcome.WRONG, Outcome.WRONG, "1", "wrong")
     prompts = [Prompt(question, "Q", (1,), (0, i)) for i, question in enumerate((seeing, text))]
     table_rows = rows([Group(prompt, (Completion((1,), (0.0,), "1", True),), (verdict,)) for prompt in prompts])
-    assert [row.get("images") for row in table_rows] == [list(seeing.images), None]
+    assert [row.get("images") for row in table_rows] == [[f"images/{seeing.images[0]}.png"], None]
     path = tmp_path / "completions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in table_rows))
     assert _saved_rows(path, prompts, 1, 1) == table_rows

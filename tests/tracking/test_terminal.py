@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
@@ -236,6 +237,20 @@ def test_an_episode_is_shown_by_its_turns_and_what_they_earned() -> None:
     assert "NE (1) | stop (-0.5)" in printed
     assert "wrong: done after 2 turns, 4 tokens" in printed
     assert "all prompts again" not in printed
+
+
+def test_the_images_of_a_question_are_named_by_their_files() -> None:
+    console, file = plain_console()
+    row = {"question": "Which colour?", "reference": "red", "response": "red", "reason": "correct", "answer": "red"}
+    row |= {"tokens": 1, "correct": True}
+    before = [row | {"images": [f"images/{colour}.png"]} for colour in ("aa", "bb")]
+    after = [one | {"response": f"seen {one['images'][0]}"} for one in before]
+    console.print(sample_answers(before, after, 3, "utf-8", folder=Path("run")))
+    printed = printed_by(file)
+    assert "the first 2 held-out questions" in printed  # the same words about two images are two questions
+    for colour in ("aa", "bb"):
+        assert re.search(rf"image +run/images/{colour}.png", printed)
+        assert f"seen images/{colour}.png" in printed
 
 
 def test_only_episodes_have_turns_and_a_reward_in_the_table() -> None:

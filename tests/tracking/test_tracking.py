@@ -374,6 +374,11 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     (run_dir / "completions").mkdir()
     rows = run_dir / "completions" / "step_000010.jsonl"
     rows.write_text("".join(json.dumps(answer(i, True)) + "\n" for i in range(3)))
+    (run_dir / "images").mkdir()
+    image = f"images/{'ab' * 32}.png"
+    (run_dir / image).write_bytes(b"pixels")
+    seeing = run_dir / "completions" / "step_000020.jsonl"
+    seeing.write_text("".join(json.dumps(answer(i, True) | {"images": [image]}) + "\n" for i in range(2)))
     end_run(trackers, run_dir)
 
     run = run_of(store, run_dir)
@@ -395,8 +400,12 @@ def test_mlflow_holds_what_the_journal_holds(tmp_path: Path, store: str) -> None
     assert table["columns"][:3] == ["question", "response", "reference"]
     assert [row[0] for row in table["data"]] == [f"What is {i} + {2 * i}?" for i in range(3)]
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
-        {"path": "completions/step_000010.json", "type": "table"}
+        {"path": f"completions/step_{step}.json", "type": "table"} for step in ("000020", "000010")
     ]
+    assert (artifacts / image).read_bytes() == b"pixels"
+    table = json.loads((artifacts / "completions" / "step_000020.json").read_text())
+    assert table["columns"][:3] == ["question", "response", "image"]
+    assert table["data"][0][2] == {"type": "image", "filepath": image, "compressed_filepath": image}
     for name in ("config.yaml", "result.json"):
         assert (artifacts / name).read_text() == (run_dir / name).read_text()
 

@@ -42,7 +42,9 @@ def commit(run_dir: Path) -> str | None:
 def files(run_dir: Path) -> list[Path]:
     """The files that belong in a store, those that are there. Each may be replaced by a newer one."""
     single = [run_dir / name for name in (CONFIG, RESULT, "curves.png")]
-    return [path for path in single if path.exists()] + sorted((run_dir / "completions").glob("*.jsonl"))
+    # Images first: the pages of a store show them in the tables
+    tables = [*sorted((run_dir / "images").glob("*.png")), *sorted((run_dir / "completions").glob("*.jsonl"))]
+    return [path for path in single if path.exists()] + tables
 
 
 def result_time(run_dir: Path) -> int:

@@ -23,6 +23,11 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "train/unparsed": ("share", "responses with an answer that the checker cannot read"),
     "train/timed_out": ("share", "responses with an answer on which the checker hit its limit of time or memory"),
     "train/failed": ("share", "responses with an answer on which the checker failed: a defect of the checker"),
+    "train/recognition": (
+        "share",
+        "responses that name all that their image shows, such as its cards, right answer or not; absent where a set does not say "
+        "what is to be named",
+    ),
     "train/KIND/accuracy": (
         "share",
         "right answers to the questions of KIND: a source of a mixture or a kind that the set names, a level (level_2), or a "
@@ -141,6 +146,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     ),
     "tokens/generated": ("tokens", "response tokens of the step: sampled, or with rollout=gold the solutions'"),
     "tokens/prompt": ("tokens", "prompt tokens of the step, each prompt counted once"),
+    "tokens/image": (
+        "tokens",
+        "those of tokens/prompt that stand for parts of images; absent in a step without images",
+    ),
     "cost/flops": (
         "FLOPs",
         "floating-point operations of the step's sampling and training, 2 N a token forward and 4 N backward with N parameters in "
@@ -170,6 +179,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
         "benchmark NAME: that guessing gives at least as many right answers, at most 0.025: better than guessing",
     ),
     "eval/NAME/accuracy_lenient": ("share", "benchmark NAME: accuracy of answers in whatever form they were found"),
+    "eval/NAME/recognition": (
+        "share",
+        "benchmark NAME: responses that name all that their image shows; see train/recognition",
+    ),
     "eval/NAME/solved": ("share", "benchmark NAME: answers right in one of a response's tries, in environment=tries"),
     "eval/NAME/tries": ("tries", "benchmark NAME: mean number of tries of a response, in environment=tries"),
     "eval/NAME/turns": ("turns", "benchmark NAME: mean number of turns of an episode; only in an environment"),

@@ -229,7 +229,8 @@ class MlflowTracker:
     def _upload(self, path: Path, inside: Path) -> None:
         """Send a file; one of JSON Lines becomes a table."""
         if path.suffix != ".jsonl":
-            self._client.log_artifact(self._run_id, str(path))
+            parent = inside.parent.as_posix()
+            self._client.log_artifact(self._run_id, str(path), None if parent == "." else parent)
             return
         name = inside.with_suffix(".json").as_posix()
         self._client.log_dict(self._run_id, table(path), name)
@@ -259,11 +260,21 @@ def why(error: Exception, uri: str) -> str:
 
 
 def table(path: Path) -> dict[str, Any]:
-    """Rows of a JSON Lines file in the form that MLflow's pages show as a table."""
+    """Rows of a JSON Lines file in the form that MLflow's pages show as a table, the first image of each row in a column of its
+    own, if every row has one."""
     rows = [row for _, row in json_lines(path.read_bytes()) if row is not None]
+    if all(row.get("images") for row in rows):
+        rows = [row | {"image": _image_cell(str(row["images"][0]))} for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key=lambda name: {"question": 0, "response": 1}.get(name, 2))  # the pages compare the second column
+    columns.sort(
+        key=lambda name: {"question": 0, "response": 1, "image": 2}.get(name, 3)
+    )  # the pages compare the second column
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
+
+
+def _image_cell(name: str) -> dict[str, str]:
+    """An artifact as a cell that MLflow's pages show as an image."""
+    return {"type": "image", "filepath": name, "compressed_filepath": name}
 
 
 def key_of(name: str) -> str:

@@ -6,6 +6,7 @@ Nothing here computes a result: `metrics` everywhere have the glossary's names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -19,12 +20,14 @@ from zero.tracking import journal
 
 # Rows of an evaluation: label, metric, and whether it is left out where every value is 0
 EVAL = (
-    ("lenient accuracy", "accuracy_lenient", False), ("solved in all tries", "solved", True),
+    ("lenient accuracy", "accuracy_lenient", False), ("image recognised", "recognition", False),
+    ("solved in all tries", "solved", True),
     ("formatted", "formatted", False), ("unparsed", "unparsed", True),
     ("timed out", "timed_out", True), ("failed", "failed", True), ("truncated", "truncated", False),
     ("reflection", "reflection", False),
 )  # fmt: skip
 EPISODE = (("turns", "turns"), ("reward", "reward"))  # means of an episode; only in an environment
+IMAGES = 4  # of a question whose files are named
 LENGTHS = (("length, tokens", "length"), ("  correct", "length_correct"), ("  incorrect", "length_incorrect"))
 
 Rows = Sequence[Mapping[str, Any]]
@@ -131,20 +134,24 @@ def steps_table(steps: Mapping[int, Mapping[str, Any]], plain: bool = False) -> 
     return table
 
 
-def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: bool = False) -> Group:
+def sample_answers(
+    before: Rows, after: Rows, count: int, encoding: str, plain: bool = False, folder: Path | None = None
+) -> Group:
     """The first `count` questions, not chosen ones, with the first answer to each before and after; long texts are cut.
 
-    Rows are those of zero.benchmark.rows; the moments are matched by question.
+    Rows are those of zero.benchmark.rows; the moments are matched by question. `folder`: of the run, where its images are.
     """
-    firsts = [{row["question"]: row for row in reversed(rows)} for rows in (before, after)]
-    questions = [q for q in dict.fromkeys(row["question"] for row in before) if q in firsts[1]][:count]
+    firsts = [{_asked(row): row for row in reversed(rows)} for rows in (before, after)]
+    questions = [q for q in dict.fromkeys(map(_asked, before)) if q in firsts[1]][:count]
     title = "the first held-out question" if len(questions) == 1 else f"the first {len(questions)} held-out questions"
     parts: list[Any] = [Text(f"{title}, before and after", "bold")]
     for question in questions:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=9, style="dim")
         grid.add_column(overflow="fold")
-        grid.add_row("question", _clean(question, encoding))
+        grid.add_row("question", _clean(question[0], encoding))
+        for name in question[1:][:IMAGES]:
+            grid.add_row("image", _clean(str(folder / name if folder else name), encoding))
         grid.add_row("reference", _clean(str(firsts[0][question]["reference"]), encoding))
         for label, rows in (("before", firsts[0]), ("after", firsts[1])):
             row = rows[question]
@@ -156,6 +163,11 @@ def sample_answers(before: Rows, after: Rows, count: int, encoding: str, plain: 
             grid.add_row("", Text("-> ") + _clean(verdict, encoding, "green" if row["correct"] else "red"))
         parts.append(Panel(grid, box=box_style(plain), expand=False))
     return Group(*parts)
+
+
+def _asked(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row's question: its words, and its images by their files."""
+    return (row["question"], *map(str, row.get("images", ())))
 
 
 def _policy_text(row: Mapping[str, Any]) -> str:

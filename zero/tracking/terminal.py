@@ -163,7 +163,8 @@ def report(run_dir: Path, console: Console | None = None) -> None:
     name = journal.benchmarks(lines[-1])[0]
     paths = sorted((run_dir / "completions").glob(f"eval_{name}_*.jsonl"))
     if len(paths) >= 2:
-        console.print(sample_answers(read_json_lines(paths[0]), read_json_lines(paths[-1]), 3, console.encoding, plain))
+        before, after = read_json_lines(paths[0]), read_json_lines(paths[-1])
+        console.print(sample_answers(before, after, 3, console.encoding, plain, run_dir))
     console.file.flush()
 
 
