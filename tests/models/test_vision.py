@@ -18,7 +18,7 @@ from tests.models.visual_families import CONTEXT, FAMILIES, write_family
 from zero import images
 from zero.models import vision as module
 from zero.models.load import load_model
-from zero.models.vision import Vision, load_vision, vision_parameters
+from zero.models.vision import TransformersVision, load_vision, vision_parameters
 from zero.models.vocabulary import write_model
 from zero.models.weights import fingerprint
 from zero.prompt_text import encode_pieces
@@ -36,7 +36,7 @@ class Family:
     folder: Path
     model: Any
     tokenizer: Any
-    vision: Vision
+    vision: TransformersVision
     digests: tuple[str, ...]
 
     def ids(self, text: str, shown: Sequence[str] = ()) -> list[int]:
@@ -192,20 +192,6 @@ def test_a_question_cannot_show_an_image(family: Family) -> None:
     assert (
         ids.count(stands) == 1 and family.vision.image_token_id not in ids[len(family.ids(family.vision.placeholder)) :]
     )
-
-
-def test_a_feature_token_that_the_policy_samples_stands_for_no_image(family: Family) -> None:
-    a = family.digests[0]
-    ids = family.ids("1 + 1 = ?", [a])
-    stray, length = [*ids, family.vision.image_token_id, *family.ids(" 2")], len(ids)
-    rows = [[a], []]
-    ids_NT = torch.tensor([stray, stray[-len(stray) :]])
-    readable_NT = family.vision.readable(rows, ids_NT)
-    assert readable_NT[0, :length].tolist() == ids and family.vision.image_token_id not in readable_NT[0, length:]
-    assert family.vision.image_token_id not in readable_NT[1]
-    inputs = family.vision.inputs(rows, ids_NT)
-    logits = family.model(input_ids=readable_NT, use_cache=False, **inputs).logits
-    assert torch.allclose(logits[0, :length], family.logits([(ids, [a])])[0], atol=1e-5)
 
 
 def test_a_stored_model_reads_images_as_before(family: Family, tmp_path: Path) -> None:

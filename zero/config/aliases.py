@@ -51,6 +51,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
             "model.path": "model_name model_name_or_path model_path pretrained pretrained_model base_model hf_model policy "
             "actor_model pretrain pretrained_model_name_or_path actor_model_path model_id policy_model",
             "model.revision": "revision model_revision",
+            "model.vision": "freeze_vision_tower freeze_vision_modules freeze_vision vision_tower freeze_vit freeze_visual_encoder",
             "model.dtype dtype": "torch_dtype model_dtype dtype",
             "model.context length": "max_model_len max_prompt_length context_length max_seq_len max_seq_length block_size "
             "prompt_max_len max_position_embeddings seq_len sequence_length seq_length max_context_length prompt_length",

@@ -144,6 +144,7 @@ def check_together(config: Mapping[str, Any]) -> None:
                 remedy += f"; set it to {off:g}, or take rollout=native"
                 raise InputError(f"sampling.{key}", config["sampling"][key], remedy)
         check_optimizer(config["optimizer"], config["learner"])
+        limits.check_vision(config["model"]["vision"], bool(config["learner"].get("lora")))
         check_budgets(config["questions"].get("sources"), config["sampling"]["max_tokens"])
     questions = config.get("questions") or {}
     hub = questions.get("hub")

@@ -71,7 +71,7 @@ LIMITS: dict[str, Limit] = {
     **_under("benchmarks", limit=POSITIVE),
     **_under("curriculum", low=SHARE, high=SHARE, memory=SHARE, unseen=NOT_NEGATIVE),
     **_under("questions", weight_by=one_of("rows", "tokens")),
-    **_under("model", context=POSITIVE, dtype=FLOATS),
+    **_under("model", context=POSITIVE, dtype=FLOATS, vision=one_of("frozen", "trained", "lora")),
     **_under("reward", truncated=one_of("incorrect", "grade")),
     **_under("environment", turns=POSITIVE, turn_tokens=POSITIVE, least=POSITIVE),
     **_under("environment.make", attempts=POSITIVE, turns=POSITIVE, tries=POSITIVE),
@@ -280,6 +280,13 @@ def check_turn_credit(config: Mapping[str, Any]) -> None:
         raise InputError(key, name, "this algorithm has an estimator, which gives the credit; leave one of them out")
     if config["group_size"] == 1 and name in COMPARING_TURNS:
         raise InputError("group_size", 1, f"{key} compares siblings; it must be at least 2")
+
+
+def check_vision(vision: str, adapters: bool) -> None:
+    """InputError for a vision tower that cannot learn as it should beside what the learner trains."""
+    if vision == ("trained" if adapters else "lora"):
+        remedy = "learner=lora trains adapters alone; lora" if adapters else "adapters come with learner=lora; trained"
+        raise InputError("model.vision", vision, f"{remedy} or frozen")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

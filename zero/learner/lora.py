@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,15 +51,20 @@ class Lora:
             raise InputError("learner.lora.alpha", self.alpha, "must be above 0")
 
     def register_adapters(self, model: Any, seed: int) -> Adapters:
-        """Put adapters on a causal language model of transformers, in place, and freeze all else. InputError if `targets`
-        matches no linear layer, or one whose weight is shared."""
+        """Put adapters on a causal language model of transformers, in place, and freeze all else; what is frozen already gets no
+        adapters. InputError if `targets` matches no linear layer, or one whose weight is shared."""
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
 
         plain = dict(model.named_parameters())
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         config = LoraConfig(
-            task_type="CAUSAL_LM", r=self.rank, lora_alpha=self.alpha, target_modules=targets, lora_dropout=0.0
+            task_type="CAUSAL_LM",
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=targets,
+            exclude_modules="|".join(rf"{re.escape(name)}(\..*)?" for name in _frozen(model)) or None,
+            lora_dropout=0.0,
         )
         try:
             with warnings.catch_warnings(action="ignore"):  # about GPT-2's transposed layers, which peft handles
@@ -151,6 +157,17 @@ class Adapters:
         config.save_pretrained(folder)
         _sort_lists(folder / "adapter_config.json")
         save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _frozen(model: Any) -> list[str]:
+    """The outermost modules of which no parameter needs a gradient."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        parameters = list(module.parameters())
+        inside = any(name.startswith(f"{outer}.") for outer in names)
+        if parameters and not inside and not any(parameter.requires_grad for parameter in parameters):
+            names.append(name)
+    return names
 
 
 def _sort_lists(path: Path) -> None:

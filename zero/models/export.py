@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zero.distributed import World
     from zero.learner import Learner
-    from zero.models.vision import Vision
+    from zero.vision import Vision
 
 Config = Mapping[str, Any]
 STORED = ("float32", "bfloat16", "float16")  # dtypes of an exported model

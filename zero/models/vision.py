@@ -109,7 +109,7 @@ FAMILIES = {  # by the model_type of config.json
 KNOWN = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Idefics3, SmolVLM, LLaVA and Gemma 3"
 
 
-class Vision:
+class TransformersVision:
     """Images for one model. Pixels are processed once (up to CACHE_BYTES), so that a learner and an engine in one process get
     the same tensors. Safe to use from several threads.
 
@@ -172,28 +172,15 @@ class Vision:
 
     def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> dict[str, Tensor]:
         """Arguments of the model's forward pass beside the ids [N, T] of rows with these images (digests, in order), on the
-        device of the ids; {} if no row has an image."""
+        device of the ids; {} if no row has an image. The ids must hold a feature token for each feature, and no other one."""
         items = [self.item(digest) for digests in images_N for digest in digests]
         if not items:
             return {}
         joined = {name: torch.cat([item[name] for item in items], dim=self.family.axis) for name in items[0]}
         inputs = {name: value.to(ids_NT.device) for name, value in joined.items()}
         if self.family.token_types:
-            inputs[self.family.token_types] = self._shown(images_N, ids_NT).long()
+            inputs[self.family.token_types] = (ids_NT == self.image_token_id).long()
         return inputs
-
-    def readable(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> Tensor:
-        """The ids [N, T] as forward can take them: a feature token after those of the row's images is one that the policy
-        sampled, and forward, which counts features, would fail at it. A padding token stands in its place."""
-        substitute = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
-        stray_NT = (ids_NT == self.image_token_id) & ~self._shown(images_N, ids_NT)
-        return ids_NT.masked_fill(stray_NT, substitute)
-
-    def _shown(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> Tensor:
-        """[N, T] bool: the feature tokens of the rows' images."""
-        features_N = [sum(map(self.features, digests)) for digests in images_N]
-        feature_NT = ids_NT == self.image_token_id
-        return feature_NT & (feature_NT.cumsum(dim=1) <= torch.tensor(features_N, device=ids_NT.device)[:, None])
 
     def positions(self, model: Any, ids_PW: Tensor, mask_PW: Tensor, inputs: Item) -> tuple[Tensor, Tensor]:
         """(position_ids of left-padded prompts, as the model's forward pass takes them: [P, W] or, for M-RoPE, [3, P, W]; the
@@ -222,7 +209,7 @@ class Vision:
         return word
 
 
-def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> Vision | None:
+def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
     """How a model reads images, by the files of its folder (for a model of the hub zero.models.load.local_path, once it has
     been loaded); None for a text model. Of the model its config is used. InputError for files that are missing or damaged,
     and for a tokenizer without the image token."""
@@ -245,7 +232,7 @@ def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> Vision | None
             folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
         files = {name: (Path(folder) / name).read_bytes() for name in FILES if (Path(folder) / name).is_file()}
-        return Vision(config, tokenizer, processor, files)
+        return TransformersVision(config, tokenizer, processor, files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         remedy = f"its image processor cannot be read ({reason}); copy preprocessor_config.json from its source"

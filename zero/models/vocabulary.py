@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zero.errors import InputError
 
 if TYPE_CHECKING:
-    from zero.models.vision import Vision
+    from zero.vision import Vision
 
 
 def vocabulary_size(tokenizer: Any, config: Any) -> int:
