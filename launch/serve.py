@@ -137,10 +137,11 @@ def job_settings(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def prepare(model: Mapping[str, Any], folder: Path) -> Path:
-    """Write the model's config and tokenizer into `folder` for vLLM, the vocabulary cut to the tokenizer's. Returns the folder
-    of its weights."""
+    """Write the model's config, tokenizer and image processor into `folder` for vLLM, the vocabulary cut to the tokenizer's.
+    Returns the folder of its weights."""
     from transformers import AutoConfig, AutoTokenizer
 
+    from zero.models.vision import read_vision
     from zero.models.vocabulary import write_model
 
     source, name = find(model), model["path"]
@@ -148,7 +149,8 @@ def prepare(model: Mapping[str, Any], folder: Path) -> Path:
     if not list(Path(path).glob("*.safetensors")):
         raise InputError("MODEL", name, "holds no *.safetensors; save it in that form")
     try:
-        write_model(folder, AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path))
+        config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+        write_model(folder, config, tokenizer, read_vision(config, tokenizer, path))
     except (OSError, ValueError, KeyError) as error:
         raise InputError("MODEL", name, f"transformers cannot load it ({str(error).splitlines()[0]})") from error
     return Path(path).absolute()

@@ -110,6 +110,7 @@ def build(
         algo=algo,
         sampling=sampling,
         tokenizer=tokenizer,
+        vision=vision,
         grader=grader,
         engine=engine,
         learner=learner,

@@ -43,6 +43,7 @@ from zero.template import AnyTemplate
 from zero.tracking import journal
 from zero.tracking.glossary import combine
 from zero.tracking.trackers import Trackers
+from zero.vision import Vision
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Run:
     keep: int
     sample_every: int
     sample_groups: int
+    vision: Vision | None = None  # of a model that sees
     weights_fingerprint: str = ""  # of the weights that the run started from
     # Called once with the number of steps done before; -1: a new run, not evaluated yet
     on_start: Callable[[int], None] = lambda done: None

@@ -106,13 +106,13 @@ def train_and_close(
 
     if built_run.world.is_main:
         run_folder.claim(built_run.dir, settings, questions, built_run.weights_fingerprint)
-    dtype = export_dtype(settings.identity["model"])  # now: in a week the model may be gone from the cache
+    folder, dtype = built_run.dir / "model", export_dtype(settings.identity["model"])  # now: the cache may lose it
     outcome["target_steps"] = built_run.steps
     start, all_ranks_stop = time.perf_counter(), True
     try:
         with explain_failures(built_run.dir, settings.current):
             results = train(built_run, stop)
-            export_model(built_run.learner, built_run.tokenizer, built_run.dir / "model", dtype, built_run.world)
+            export_model(built_run.learner, built_run.tokenizer, folder, dtype, built_run.world, built_run.vision)
         outcome |= {"status": "finished", "evaluation": {r.name: r.metrics() for r in results}}
     except (Preempted, KeyboardInterrupt) as error:
         outcome["status"], all_ranks_stop = "preempted", isinstance(error, Preempted)

@@ -210,10 +210,14 @@ class TransformersVision:
 
 
 def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
-    """How a model reads images, by the files of its folder (for a model of the hub zero.models.load.local_path, once it has
-    been loaded); None for a text model. Of the model its config is used. InputError for files that are missing or damaged,
-    and for a tokenizer without the image token."""
-    config = model.config
+    """How a model reads images, by the files of its folder (for one of the hub zero.models.load.local_path, once it has been
+    loaded); None for a text model. InputError for files that are missing or damaged, and for a tokenizer without the image
+    token."""
+    return read_vision(model.config, tokenizer, folder)
+
+
+def read_vision(config: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
+    """`load_vision` of a model of which only the config is here."""
     if config.model_type not in FAMILIES:
         return None
     from transformers import AutoImageProcessor
