@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import resource
+import ctypes
+import os
+import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
-from contextlib import suppress
+from ast import literal_eval
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.conftest import ROOT
 from zero import images
 from zero.errors import Broken
-from zero.images import ImageRefused, add, decode, digest_of, load
+from zero.images import ImageRefused, add, decode, digest_of, load, serve
+from zero.worker_process import OneWorker
 
 
 @pytest.fixture(autouse=True)
@@ -193,48 +196,65 @@ def test_files_that_are_cut_short(kind: str) -> None:
             decode(data[:length])
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    content = bytearray(data)
-    for _ in range(rng.choice((1, 1, 3, 20))):
-        place = rng.randrange(min(len(content), rng.choice((64, 1 << 20))))
-        match rng.randrange(4):
-            case 0:
-                content[place] = rng.randrange(256)
-            case 1:
-                content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
-            case 2:
-                del content[place : place + rng.randrange(1, 40)]
-            case _:
-                content[place:place] = content[place : place + rng.randrange(1, 40)]
-        content = content or bytearray(b"\0")
-    return bytes(content)
+def test_a_thousand_mutated_files_are_images_or_reasons() -> None:
+    command = [sys.executable, "-m", "tests.mutated_images", "0", "1000"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert (process.stdout.count("image"), process.stdout.count("raised")) == (1, 0)
+    assert all(count > 100 for count in literal_eval(process.stdout).values())
 
 
-def test_hostile_bytes_are_an_image_or_a_reason() -> None:
-    rng = random.Random(0)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    sources = [encoded(drawn(), kind, exif=exif) for kind in ("PNG", "JPEG", "WEBP")]
-    sources += [encoded(drawn("P"), "GIF"), encoded(drawn(), "BMP"), encoded(drawn("P"), "BMP"), compressed_bmp()]
-    sources += [encoded(drawn(), "JPEG", progressive=True), animation("GIF"), animation("PNG"), animation("WEBP")]
-    before, taken, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, 0.0
-    for i in range(2000):
-        start = time.thread_time()
-        with suppress(ImageRefused):
-            image = decode(mutated(sources[i % len(sources)], rng), max_pixels=1 << 20)
-            assert image.mode == "RGB"
-            assert image.width * image.height <= 1 << 20
-            taken += 1
-        slowest = max(slowest, time.thread_time() - start)
-    assert 200 < taken < 1800
-    assert slowest < 1
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
+def crashing(stream: Any) -> None:
+    """A decoder with a defect: it ends its process for the words in place of pixels."""
+    sound = images.decode
+    ends: dict[bytes, Callable[[], object]] = {
+        b"segfault": lambda: ctypes.string_at(0),
+        b"killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        b"exit": lambda: os._exit(3),
+        b"memory": lambda: bytes(3 << 30),
+        b"forever": lambda: [None for _ in iter(int, 1)],
+    }
+
+    def decode(data: bytes, max_pixels: int) -> Image.Image:
+        ends.get(data[8:], lambda: None)()
+        return sound(data, max_pixels)
+
+    images.decode, images.CPU_S = decode, 0.2
+    serve(stream)
+
+
+def test_a_file_that_ends_its_decoder_is_refused_and_the_next_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = OneWorker("tests.test_images.crashing", ["tests.test_images"])
+    monkeypatch.setattr(images, "_DECODER", decoder)
+    reasons = {
+        b"segfault": r"crashes the decoder \(Segmentation fault\); save it anew",
+        b"exit": r"crashes the decoder \(exit code 3\)",
+        b"killed": "ended its decoder, which the kernel killed, as it does for memory; shrink it",
+        b"memory": "takes over 2 GiB of memory to decode; shrink it",
+        b"forever": "takes over 60 s to decode; save it anew",  # the kernel's timer of CPU seconds
+    }
+    for i, (word, reason) in enumerate(reasons.items()):
+        with pytest.raises(ImageRefused, match=reason):
+            add(b"\x89PNG\r\n\x1a\n" + word)
+        image = drawn(size=(40 + i, 30))
+        assert load(add(encoded(image))).tobytes() == image.tobytes()
+    assert decoder._warm
+    os.kill(decoder._warm.pid, signal.SIGKILL)  # and all its workers with it
+    assert add(encoded(drawn(size=(70, 30))))
+
+
+def test_a_store_that_cannot_be_written_is_told_by_the_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match="Not a directory"):
+        add(encoded(drawn()))
 
 
 def test_a_file_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(drawn(), "JPEG")
     digest = add(data)
-    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "_DECODER", None)
     assert add(data) == digest
     with pytest.raises(ImageRefused, match=r"max_pixels=1000;"):  # the limit holds for known files, too
         add(data, max_pixels=1000)

@@ -53,7 +53,7 @@ def save_images(folder: Path, table: Sequence[Mapping[str, Any]]) -> None:
         if path.name in sizes:
             continue
         with suppress(FileNotFoundError):
-            content = read_regular(images.stored(path.stem))
+            content = read_regular(images.stored(path.stem), images.MAX_STORED)
             if len(sizes) >= OF_RUN or total + len(content) > BYTES:
                 return
             write_atomically(path, content, sync=False)

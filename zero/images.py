@@ -5,8 +5,9 @@ A digest is of the pixels that a model sees, not of the file. So two encodings o
 nothing, and a run whose decoder gives other pixels than before has other digests, which it refuses to resume with. A
 picture that was scaled or compressed anew is another image.
 
-A foreign file is decoded once, by one decoder of FORMATS. The user's cache folder keeps the pixels as a PNG file of our own,
-and under the hash of the foreign file their digest, so that the next process decodes nothing:
+A foreign file is decoded once, by one decoder of FORMATS, in a process of its own: a file that crashes it is refused. The
+user's cache folder keeps the pixels as a PNG file of our own, and under the hash of the foreign file their digest, so that
+the next run decodes nothing:
 
 images/files/SHA256-VERSION   DIGEST WIDTH HEIGHT
        XX/DIGEST.png          XX: the first two digits
@@ -17,7 +18,11 @@ Any file there may be deleted between runs: the next one that needs it writes it
 from __future__ import annotations
 
 import hashlib
+import json
+import pickle
 import re
+import resource
+import signal
 import warnings
 from contextlib import suppress
 from io import BytesIO
@@ -27,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from zero.errors import Broken
 from zero.files import read_regular, replacing, write_atomically
 from zero.paths import cache_folder
+from zero.worker_process import OneWorker, WorkerDied, send_line
 
 if TYPE_CHECKING:  # a run without images does not import it
     from numpy import ndarray
@@ -38,6 +44,9 @@ MAX_PIXELS = 1 << 24  # by default: 4096 x 4096; the processors of models scale 
 MOST_PIXELS = 1 << 26  # that may be allowed: decoding takes up to 12 bytes a pixel
 # A progressive JPEG may repeat scans of a few bytes, each of which costs a pass over all pixels; encoders write about ten
 MAX_SCANS = 100
+MAX_STORED = 1 << 28  # bytes of a file of the store: MOST_PIXELS that cannot be compressed take fewer
+CPU_S = 60.0  # CPU seconds for one file: ten times what the largest one takes
+MEMORY = 2 << 30  # bytes of address space of the process that decodes
 RUN_FOLDER = "images"  # of a run folder: copies of those that its saved completions show
 CANONICAL = 1  # of the rules by which pixels become RGB: part of the names of the files that remember digests
 
@@ -60,6 +69,7 @@ SIGNATURES = (
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
 )
+_DECODER = OneWorker("zero.images.serve", ["zero.images"])
 _SVG = re.compile(rb"<svg[\s>]")
 _ENTRY = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,9}) ([0-9]{1,9})\n")
 
@@ -81,23 +91,74 @@ def add(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
         _refuse_size(width, height, max_pixels)
         if stored(digest).is_file():
             return digest
-    image = decode(data, max_pixels)
-    digest = _store(image)
+    try:
+        reply = json.loads(_DECODER.ask(pickle.dumps((str(_folder()), data, max_pixels)), 5 * CPU_S))
+    except WorkerDied as death:
+        raise ImageRefused(_cause(death.code)) from death
+    if "refused" in reply:
+        raise ImageRefused(reply["refused"])
+    if "errno" in reply:
+        raise OSError(reply["errno"], reply["strerror"])
+    digest, width, height = reply["image"]
     memo.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(memo, f"{digest} {image.width} {image.height}\n", sync=False)
-    return digest
+    write_atomically(memo, f"{digest} {width} {height}\n", sync=False)
+    return str(digest)
+
+
+def serve(stream: Any) -> None:
+    """Decode files into the store until the stream ends: a worker of zero/worker_process.py. A pickled (folder, bytes, max_pixels)
+    in, {"image": [digest, width, height]}, {"refused"} or {"errno", "strerror"} out."""
+    for limit, value in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, MEMORY), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(limit)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (bound, bound))
+    while True:
+        try:
+            folder, data, max_pixels = pickle.load(stream)
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_PROF, CPU_S)  # CPU seconds: a busy machine refuses no image
+        reply: dict[str, Any]
+        try:
+            image = decode(data, max_pixels)
+            reply = {"image": [_store(image, Path(folder)), *image.size]}
+        except ImageRefused as error:
+            reply = {"refused": str(error)}
+        except MemoryError:
+            reply = {"refused": f"takes over {MEMORY >> 30} GiB of memory to decode; shrink it"}
+        except OSError as error:
+            reply = {"errno": error.errno, "strerror": error.strerror}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        send_line(stream, json.dumps(reply))
+
+
+def warm_up() -> None:
+    """Import the decoders before workers are forked."""
+    from PIL import Image
+
+    Image.preinit()
+    Image.init()
+
+
+def _cause(code: int | None) -> str:
+    """Why a file that ended its worker is refused."""
+    if code in (None, -signal.SIGPROF):
+        return f"takes over {CPU_S:g} s to decode; save it anew"
+    if code == -signal.SIGKILL:
+        return "ended its decoder, which the kernel killed, as it does for memory; shrink it"
+    return f"crashes the decoder ({signal.strsignal(-code) if code < 0 else f'exit code {code}'}); save it anew"
 
 
 def put(pixels: ndarray) -> str:
     """The digest of an image that was drawn, uint8 [height, width, 3]; the store has it then. OSError if it cannot be written."""
     from PIL import Image
 
-    return _store(Image.fromarray(pixels))
+    return _store(Image.fromarray(pixels), _folder())
 
 
-def _store(image: Image) -> str:
+def _store(image: Image, folder: Path) -> str:
     digest = digest_of(image)
-    path = stored(digest)
+    path = folder / digest[:2] / f"{digest}.png"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
@@ -111,7 +172,7 @@ def load(digest: str) -> Image:
 
     path, again = stored(digest), "the same command reads the question files again"
     try:
-        content = read_regular(path)
+        content = read_regular(path, MAX_STORED)
     except OSError as error:
         raise Broken(f"image {digest[:12]} cannot be read ({error.strerror}); {again}") from error
     with suppress(OSError, SyntaxError, ValueError):  # the decoder's, for a damaged file
@@ -161,7 +222,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
                     raise ImageRefused("is a compressed BMP; save it as PNG")
                 image.load()
                 rgb = _rgb(_upright(image))
-    except ImageRefused:
+    except (ImageRefused, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageRefused(f"has more pixels than questions.max_pixels={max_pixels}; shrink it") from error
@@ -261,7 +322,7 @@ def _version() -> str:
 def _read_entry(path: Path) -> tuple[str, int, int] | None:
     """(digest, width, height) of a file that was decoded before."""
     try:
-        entry = _ENTRY.fullmatch(read_regular(path))
+        entry = _ENTRY.fullmatch(read_regular(path, 200))
     except OSError:
         return None
     return (entry[1].decode(), int(entry[2]), int(entry[3])) if entry else None

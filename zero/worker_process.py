@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, BinaryIO
 
+from zero.errors import Broken
 from zero.sandbox import kernel
 
 SEND_S = 30.0  # wall seconds within which a worker must take a request, or finish a line that it has begun
@@ -199,6 +201,60 @@ class Worker:
         self.socket.close()
         kill_group(self.pid)
         return self._parent.exit_code(self.pid)
+
+
+class WorkerDied(Exception):
+    """A request ended its worker. `code`: how, as subprocess has it; None: it was late, or nobody knows."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+class OneWorker:
+    """One worker for one request at a time, from any thread; started when it is needed, and anew after one that died."""
+
+    def __init__(self, serve: str, modules: Sequence[str]) -> None:
+        self._serve, self._modules = serve, modules
+        self._lock = threading.Lock()
+        self._warm: WarmProcess | None = None
+        self._worker: Worker | None = None
+
+    def ask(self, request: bytes, wall_s: float) -> str:
+        """The reply to a request. WorkerDied if it ended the worker, or took longer than so many seconds. Broken if there can be no
+        worker."""
+        with self._lock:
+            worker, self._worker = self._live(), None  # it comes back after a whole reply
+            late = False
+            try:
+                worker.send(None, request, wall_s)
+                poll = select.poll()
+                poll.register(worker.socket, select.POLLIN)
+                late = not poll.poll(1000 * wall_s)
+                reply = "" if late else worker.receive()
+            except (OSError, EOFError, ValueError):
+                raise WorkerDied(worker.end()) from None
+            except BaseException:
+                worker.end()
+                raise
+            if late:
+                worker.end()
+                raise WorkerDied(None)
+            self._worker = worker
+            return reply
+
+    def _live(self) -> Worker:
+        if self._worker and self._worker.alive():
+            return self._worker
+        for _ in range(2):
+            try:
+                self._warm = self._warm or WarmProcess(self._serve, self._modules)
+                return self._warm.fork()
+            except (OSError, EOFError, ValueError) as error:  # it was killed: another one
+                if self._warm:
+                    self._warm.close()
+                self._warm, problem = None, error
+        raise Broken(f"no worker for {self._serve} could start ({problem}); its own error stands above") from problem
 
 
 if __name__ == "__main__":
