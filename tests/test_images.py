@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from tests.conftest import ROOT
 from zero import images
 from zero.errors import Broken
-from zero.images import ImageRefused, add, decode, digest_of, load, serve
+from zero.images import ImageRefused, add, decode, digest_of, load, serve, size
 from zero.worker_process import OneWorker
 
 
@@ -271,11 +271,21 @@ def test_damaged_files_of_the_store_are_noticed_and_made_anew(store: Path) -> No
         file.write_bytes(content)
         with pytest.raises(Broken, match=rf"image {digest[:12]} is damaged; the same command reads"):
             load(digest)
+        file.write_bytes(content[:20])
+        with pytest.raises(Broken, match=rf"image {digest[:12]} is damaged; the same command reads"):
+            size(digest)
         assert add(data) == digest
         assert load(digest).tobytes() == drawn().tobytes()
     file.unlink()
-    with pytest.raises(Broken, match="No such file"):
-        load(digest)
+    for read in (load, size):
+        with pytest.raises(Broken, match="No such file"):
+            read(digest)
+
+
+def test_the_size_of_an_image_needs_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {shape: add(encoded(drawn(size=shape))) for shape in ((1, 1), (40, 30), (300, 7))}
+    monkeypatch.setattr(images, "load", None)
+    assert all(size(digest) == shape for shape, digest in digests.items())
 
 
 def test_two_processes_write_one_store(tmp_path: Path, store: Path) -> None:

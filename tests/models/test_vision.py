@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,14 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.hub import serving
+from tests.models.test_load import alone, closed
 from tests.models.visual_families import CONTEXT, FAMILIES, write_family
 from zero import images
+from zero.errors import InputError
 from zero.models import vision as module
 from zero.models.load import load_model
-from zero.models.vision import TransformersVision, load_vision, vision_parameters
+from zero.models.vision import TransformersVision, load_vision, read_vision, vision_parameters
 from zero.models.vocabulary import write_model
 from zero.models.weights import fingerprint
-from zero.prompt_text import encode_pieces
+from zero.records import IMAGE_MARK, Question
+from zero.template import SLOT, ChatTemplate, Template, last_boxed
 
 SIZES = (
     (40, 30),
@@ -184,14 +189,70 @@ def test_questions_without_images_are_answered_as_by_the_model_alone(family: Fam
     assert torch.allclose(trained, family.logits([(ids[0].tolist(), ())])[0], atol=1e-5)
 
 
-def test_a_question_cannot_show_an_image(family: Family) -> None:
-    token = family.tokenizer.convert_ids_to_tokens(family.vision.image_token_id)
-    hostile = f"1 + 1 = {family.vision.placeholder}{family.vision.image_token}{token}?"
-    ids = encode_pieces([(family.vision.placeholder, False), (hostile, True)], family.tokenizer)
-    stands = family.tokenizer.convert_tokens_to_ids(family.vision.image_token)
-    assert (
-        ids.count(stands) == 1 and family.vision.image_token_id not in ids[len(family.ids(family.vision.placeholder)) :]
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_question_cannot_show_an_image(family: Family, chat: bool) -> None:
+    vision, shown = family.vision, family.digests[:2]
+    template = (
+        ChatTemplate("chat", last_boxed, vision=vision) if chat else Template("none", SLOT, last_boxed, vision=vision)
     )
+    tokens = f"{vision.placeholder} {vision.image_token} {vision.feature_token}"
+    features = sum(map(vision.features, shown))
+    for text in (f"{tokens} 1 + 1 = ?", f"{IMAGE_MARK}{tokens}{IMAGE_MARK} 1 + 1 = ?"):
+        prompt = template.prompt(Question(text, ("2",), "q", images=shown), family.tokenizer, (0,))
+        assert prompt.image_tokens == prompt.ids.count(vision.image_token_id) == features
+        family.logits([(list(prompt.ids), shown)])  # which counts them
+
+
+@pytest.mark.parametrize("size", [(8, 8), (31, 33), (64, 16), (16, 64), (100, 20), (200, 150), (33, 97)])
+def test_an_image_has_as_many_places_as_features(family: Family, size: tuple[int, int]) -> None:
+    digest = stored(*size, seed=3)
+    item = family.vision.item(digest)
+    with torch.no_grad():
+        pixels = {name: value for name, value in item.items() if name != "pixel_attention_mask"}
+        output = family.model.base_model.get_image_features(**pixels, return_dict=True).pooler_output
+    features = sum(len(part.reshape(-1, part.shape[-1])) for part in output)
+    assert family.vision.features(digest) == features > 0
+
+
+def test_an_image_that_a_processor_refuses_is_one_line(family: Family) -> None:
+    thread = stored(1000, 1, seed=0)
+    if "qwen" not in family.name:  # only these have a limit
+        assert family.vision.features(thread) > 0
+        return
+    for read in (family.vision.expansion, family.vision.item):
+        with pytest.raises(InputError, match=rf"questions=image {thread[:12]}: .*aspect ratio.*; drop its row"):
+            read(thread)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, ""), ("nonsense", "not a valid JSON file")])
+def test_a_folder_without_its_processor_is_refused(
+    family: Family, content: str | None, reason: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(family.folder, tmp_path / "m")
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+        if content:
+            (folder / name).write_text(content)
+    error = rf"its image processor cannot be read \(.*{reason}.*\); copy preprocessor_config.json .* from its source"
+    with pytest.raises(InputError, match=rf"^model.path={folder}: {error}"):
+        load_vision(family.model, family.tokenizer, folder)
+
+
+def test_a_tokenizer_without_the_image_token_is_refused(family: Family, tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=r"its tokenizer lacks the token of images .*; copy the tokenizer again"):
+        load_vision(family.model, tokenizer, family.folder)
+
+
+def test_families_that_are_not_read_are_named(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import InternVLConfig, LlavaConfig, PixtralVisionConfig
+
+    tokenizer.save_pretrained(tmp_path)
+    InternVLConfig().save_pretrained(tmp_path)
+    error = r"of models with images Qwen2-VL, .* and Gemma 3 are read, not internvl"
+    with pytest.raises(InputError, match=rf"^model.path={tmp_path}: {error}$"):
+        load_model({"path": str(tmp_path), "context": None}, weights=False)
+    with pytest.raises(InputError, match="a LLaVA with a pixtral tower is not read, only with CLIP or SigLIP"):
+        read_vision(LlavaConfig(vision_config=PixtralVisionConfig()), tokenizer, tmp_path)
 
 
 def test_a_stored_model_reads_images_as_before(family: Family, tmp_path: Path) -> None:
@@ -241,4 +302,24 @@ def test_processed_images_take_bounded_memory(family: Family, monkeypatch: pytes
     again = vision.item(a)
     assert loads == [a, b, a] and again is not first
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert vision.expansion(b) and loads == [a, b, a]  # texts are small and stay
+
+
+OF_THE_HUB = """
+import sys
+from zero.models.load import load_model, local_path
+from zero.models.vision import load_vision
+config = {"path": "good/seeing", "revision": None, "context": None}
+model, tokenizer, _ = load_model(config)
+print(load_vision(model, tokenizer, local_path(config)).identity)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_comes_with_its_processor(tmp_path: Path) -> None:
+    folder = write_family("llava", tmp_path / "seeing")
+    with serving(folder) as (endpoint, _):
+        lines, _ = alone(OF_THE_HUB, home=tmp_path / "home", endpoint=endpoint)
+    again, _ = alone(OF_THE_HUB, home=tmp_path / "home", endpoint=closed(), HF_HUB_OFFLINE="1")
+    model, tokenizer, _ = load_model({"path": str(folder), "context": None}, weights=False)
+    vision = load_vision(model, tokenizer, folder)
+    assert vision is not None and lines == again == [vision.identity]

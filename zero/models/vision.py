@@ -9,9 +9,9 @@ without: of a processor it uses the image processor alone, with Pillow, and coun
 from __future__ import annotations
 
 import json
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -24,7 +24,6 @@ from zero import images
 from zero.errors import InputError
 
 Item = Mapping[str, Tensor]
-Spell = Callable[[int], str]  # a token by its id
 
 CACHE_BYTES = 2**30  # of processed images: a hundred of a megapixel
 # Of a model's folder: all that transformers reads a processor from, beside the tokenizer's files
@@ -41,10 +40,10 @@ TOWERS = ("clip_vision_model", "siglip_vision_model")  # of LLaVA
 
 @dataclass(frozen=True)
 class Family:
-    """What the models of a type have in common. `expand` takes the model's config and what the image processor returned."""
+    """What the models of a type have in common. `expand` writes an image of a digest; the text depends on its size alone."""
 
     modules: tuple[str, ...]  # of the base model: what turns pixels into features
-    expand: Callable[[Any, Spell, Mapping[str, Any]], str]
+    expand: Callable[[TransformersVision, str], str]
     stands: str = "image_token_id"  # the config's name of the token that stands for an image in a chat
     around: tuple[str, str] = ("", "")  # what a chat has before and after that token
     token_types: str = ""  # the argument of forward that is 1 at feature tokens
@@ -53,33 +52,34 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)  # of a call of the image processor
 
 
-def _expand_qwen(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
-    patches = int(features["image_grid_thw"].prod())
-    return spell(config.image_token_id) * (patches // config.vision_config.spatial_merge_size**2)
+def _expand_qwen(vision: TransformersVision, digest: str) -> str:
+    width, height = images.size(digest)
+    patches = vision.processor.get_number_of_image_patches(height, width)
+    return vision.feature_token * (patches // vision.config.vision_config.spatial_merge_size**2)
 
 
-def _expand_idefics(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
+def _expand_idefics(vision: TransformersVision, digest: str) -> str:
     """A large image is cut into tiles, which stand row by row before a small copy of the whole."""
-    tower = config.vision_config
-    tile = spell(config.image_token_id) * ((tower.image_size // tower.patch_size) ** 2 // config.scale_factor**2)
-    rows, columns = (int(torch.as_tensor(features[key])) for key in ("rows", "cols"))
-    fake = "<fake_token_around_image>"
+    tower = vision.config.vision_config
+    features = (tower.image_size // tower.patch_size) ** 2 // vision.config.scale_factor**2
+    tile, fake = vision.feature_token * features, "<fake_token_around_image>"
+    processed = vision.process(digest)
+    rows, columns = (int(torch.as_tensor(processed[key])) for key in ("rows", "cols"))
     text = ""
     for row in range(1, rows + 1):
         text += "".join(f"{fake}<row_{row}_col_{column}>{tile}" for column in range(1, columns + 1)) + "\n"
     return text + ("\n" if rows else "") + f"{fake}<global-img>{tile}{fake}"
 
 
-def _expand_llava(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
-    height, width = features["pixel_values"].shape[-2:]
-    patch = config.vision_config.patch_size
-    count = (height // patch) * (width // patch) + (config.vision_config.model_type == "clip_vision_model")
-    return spell(config.image_token_id) * (count - (config.vision_feature_select_strategy == "default"))
+def _expand_llava(vision: TransformersVision, digest: str) -> str:
+    tower = vision.config.vision_config
+    states = (tower.image_size // tower.patch_size) ** 2 + (tower.model_type == "clip_vision_model")
+    return vision.feature_token * (states - (vision.config.vision_feature_select_strategy == "default"))
 
 
-def _expand_gemma(config: Any, spell: Spell, features: Mapping[str, Any]) -> str:
-    inside = spell(config.image_token_id) * config.mm_tokens_per_image
-    return f"\n\n{spell(config.boi_token_index)}{inside}{spell(config.eoi_token_index)}\n\n"
+def _expand_gemma(vision: TransformersVision, digest: str) -> str:
+    features = vision.feature_token * vision.config.mm_tokens_per_image
+    return f"\n\n{vision.image_token}{features}{vision.spell(vision.config.eoi_token_index)}\n\n"
 
 
 _QWEN = Family(
@@ -120,13 +120,14 @@ class TransformersVision:
     def __init__(self, config: Any, tokenizer: Any, processor: Any, files: Mapping[str, bytes]) -> None:
         self.config, self.tokenizer, self.processor, self.files = config, tokenizer, processor, files
         self.family = FAMILIES[config.model_type]
-        self.image_token: str = self._spell(getattr(config, self.family.stands))
+        self.image_token = self.spell(getattr(config, self.family.stands))
         self.image_token_id: int = config.image_token_id
+        self.feature_token = self.spell(self.image_token_id)
         self.placeholder = self.image_token.join(self.family.around)
         self.chat_template = _chat_template(files)
         self._lock, self._bytes = Lock(), 0
         self._items: OrderedDict[str, Item] = OrderedDict()
-        self._expansions: dict[str, str] = {}
+        self._expansions: dict[tuple[int, int], str] = {}  # by width and height
 
     @property
     def identity(self) -> str:
@@ -136,14 +137,16 @@ class TransformersVision:
 
     def expansion(self, digest: str) -> str:
         """The text that replaces an `image_token` that stands for this image. Replace all tokens of a text at once: the
-        expansion may hold an `image_token` itself."""
-        if digest not in self._expansions:
-            self.item(digest)
-        return self._expansions[digest]
+        expansion may hold an `image_token` itself. InputError as `item`."""
+        size = images.size(digest)
+        if size not in self._expansions:
+            with _refusal(digest):
+                self._expansions[size] = self.family.expand(self, digest)
+        return self._expansions[size]
 
     def features(self, digest: str) -> int:
         """The number of features of an image, each of which has a feature token in its expansion."""
-        return self.expansion(digest).count(self._spell(self.image_token_id))
+        return self.expansion(digest).count(self.feature_token)
 
     def item(self, digest: str) -> Item:
         """The tensors of one image on the CPU, as `inputs` gives them for a batch of it alone. Pixels are float32. InputError
@@ -152,23 +155,22 @@ class TransformersVision:
             if digest in self._items:
                 self._items.move_to_end(digest)
                 return self._items[digest]
-        image = images.load(digest)
-        try:
-            features = self.processor(images=[image], return_tensors="pt", **self.family.options)
-        except ValueError as error:
-            remedy = f"the image processor of this model refuses it ({str(error)[:120]}); drop its row"
-            raise InputError("questions", f"image {digest[:12]}", remedy) from error
-        # One text for all images of a size
-        text = sys.intern(self.family.expand(self.config, self._spell, features))
-        item = {name: features[name] for name in TENSORS if name in features}
+        processed = self.process(digest)
+        item = {name: processed[name] for name in TENSORS if name in processed}
         with self._lock:
-            self._expansions[digest] = text
             if digest not in self._items:
                 self._items[digest] = item
                 self._bytes += _size(item)
             while self._bytes > CACHE_BYTES and len(self._items) > 1:
                 self._bytes -= _size(self._items.popitem(last=False)[1])
         return item
+
+    def process(self, digest: str) -> Mapping[str, Any]:
+        """What the image processor makes of an image, each time anew."""
+        image = images.load(digest)
+        with _refusal(digest):
+            processed: Mapping[str, Any] = self.processor(images=[image], return_tensors="pt", **self.family.options)
+        return processed
 
     def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> dict[str, Tensor]:
         """Arguments of the model's forward pass beside the ids [N, T] of rows with these images (digests, in order), on the
@@ -203,10 +205,21 @@ class TransformersVision:
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 
-    def _spell(self, token: int) -> str:
+    def spell(self, token: int) -> str:
+        """A token by its id."""
         word = self.tokenizer.convert_ids_to_tokens(token)
         assert isinstance(word, str)
         return word
+
+
+@contextmanager
+def _refusal(digest: str) -> Iterator[None]:
+    """InputError for an image that the image processor refuses."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = f"the image processor of this model refuses it ({str(error)[:120]}); drop its row"
+        raise InputError("questions", f"image {digest[:12]}", remedy) from error
 
 
 def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
@@ -239,7 +252,8 @@ def read_vision(config: Any, tokenizer: Any, folder: str | Path) -> Transformers
         return TransformersVision(config, tokenizer, processor, files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        remedy = f"its image processor cannot be read ({reason}); copy preprocessor_config.json from its source"
+        lacking = "preprocessor_config.json or processor_config.json"
+        remedy = f"its image processor cannot be read ({reason}); copy {lacking} from its source"
         raise InputError("model.path", folder, remedy) from error
 
 
