@@ -33,6 +33,7 @@ SEND_S = 30.0  # wall seconds within which a worker must take a request, or fini
 # dies meanwhile is noticed at once.
 START_S = 600.0
 REAP_S = 2.0  # wall seconds within which a killed process is gone, unless the kernel itself waits
+ATTEMPTS = 2  # for a request whose worker ended, and nobody knows how
 _UNKNOWN = "?"
 
 
@@ -204,7 +205,7 @@ class Worker:
 
 
 class WorkerDied(Exception):
-    """A request ended its worker. `code`: how, as subprocess has it; None: it was late, or nobody knows."""
+    """A request ended its worker. `code`: how, as subprocess has it; None: it was late."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__(f"exit code {code}")
@@ -224,24 +225,21 @@ class OneWorker:
         """The reply to a request. WorkerDied if it ended the worker, or took longer than so many seconds. Broken if there can be no
         worker."""
         with self._lock:
-            worker, self._worker = self._live(), None  # it comes back after a whole reply
-            late = False
-            try:
-                worker.send(None, request, wall_s)
-                poll = select.poll()
-                poll.register(worker.socket, select.POLLIN)
-                late = not poll.poll(1000 * wall_s)
-                reply = "" if late else worker.receive()
-            except (OSError, EOFError, ValueError):
-                raise WorkerDied(worker.end()) from None
-            except BaseException:
-                worker.end()
-                raise
-            if late:
-                worker.end()
-                raise WorkerDied(None)
-            self._worker = worker
-            return reply
+            for _ in range(ATTEMPTS):
+                worker, self._worker = self._live(), None  # it comes back after a whole reply
+                try:
+                    reply = _reply(worker, request, wall_s)
+                except (OSError, EOFError, ValueError):
+                    code = worker.end()
+                    if code is None:  # the process that forked it was killed, too: not for this request
+                        continue
+                    raise WorkerDied(code) from None
+                except BaseException:
+                    worker.end()
+                    raise
+                self._worker = worker
+                return reply
+            raise Broken(f"the workers of {self._serve} were killed {ATTEMPTS} times, and nobody knows why")
 
     def _live(self) -> Worker:
         if self._worker and self._worker.alive():
@@ -255,6 +253,15 @@ class OneWorker:
                     self._warm.close()
                 self._warm, problem = None, error
         raise Broken(f"no worker for {self._serve} could start ({problem}); its own error stands above") from problem
+
+
+def _reply(worker: Worker, request: bytes, wall_s: float) -> str:
+    worker.send(None, request, wall_s)
+    poll = select.poll()
+    poll.register(worker.socket, select.POLLIN)
+    if not poll.poll(1000 * wall_s):
+        raise WorkerDied(None)
+    return worker.receive()
 
 
 if __name__ == "__main__":
