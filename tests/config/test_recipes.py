@@ -88,9 +88,10 @@ def test_a_model_of_the_users_has_the_settings_of_its_size(tmp_path: Path) -> No
     assert all(config[key] == plain[key] for key in ("optimizer", "learner", "sampling"))
     header = json.dumps({"w": {"dtype": "BF16", "shape": [1000, 135_000], "data_offsets": [0, 0]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
-    of_folder: dict[str, Any] = check("train", ["model=hf", f"model.path={tmp_path}"])
-    assert of_folder["optimizer"]["lr"] == 1e-5 and of_folder["sampling"]["max_tokens"] == 256, "half its context"
+    for shape in ({"max_position_embeddings": 512}, {"text_config": {"max_position_embeddings": 512}}):
+        (tmp_path / "config.json").write_text(json.dumps(shape))
+        of_folder: dict[str, Any] = check("train", ["model=hf", f"model.path={tmp_path}"])
+        assert of_folder["optimizer"]["lr"] == 1e-5 and of_folder["sampling"]["max_tokens"] == 256, "half its context"
     assert check("train", ["model=hf", "model.path=someone/some-7B-chat"])["optimizer"]["lr"] == 1e-6
     unknown = check("train", ["model=hf", "model.path=someone/gpt2"])
     assert unknown["optimizer"]["lr"] == 1e-6 and recipes.parameters("someone/gpt2") is None

@@ -35,10 +35,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return write_family(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def learner_of(folder: Path, vision: str, lora: Lora | None = None) -> TorchLearner:
+def learner_of(
+    folder: Path, vision: str, lora: Lora | None = None, gradient_checkpointing: bool = False, **changes: Any
+) -> TorchLearner:
     model, tokenizer, _ = load_model({"path": str(folder), "context": None, "vision": vision})
-    setup = setup_of(model, OPTIM, vision=load_vision(model, tokenizer, folder))
-    return TorchLearner(setup, micro_tokens=10_000, gradient_checkpointing=False, lora=lora)
+    setup = setup_of(model, OPTIM, vision=load_vision(model, tokenizer, folder), **changes)
+    return TorchLearner(setup, 10_000, gradient_checkpointing, lora)
 
 
 def batch_of(learner: TorchLearner) -> Batch:
@@ -95,6 +97,17 @@ def test_adapters_are_where_the_model_may_learn(folder: Path, vision: str) -> No
 
 def prefixes(names: set[str]) -> tuple[str, ...]:
     return tuple({".".join(name.split(".")[:2]) + "." for name in names})
+
+
+@pytest.mark.parametrize("vision", ["frozen", "trained"])
+def test_gradient_checkpointing_and_bfloat16_compute_the_same(folder: Path, vision: str) -> None:
+    algo, plain = load_algo("drgrpo"), learner_of(folder, vision)
+    batch = batch_of(plain)
+    logprobs, norm = plain.logprobs(batch), plain.update(batch, algo)["loss/grad_norm"]
+    for changes, tolerance in (({}, 1e-5), ({"autocast": True}, 0.05)):
+        learner = learner_of(folder, vision, gradient_checkpointing=True, **changes)
+        assert torch.allclose(learner.logprobs(batch), logprobs, atol=tolerance)
+        assert learner.update(batch, algo)["loss/grad_norm"] == pytest.approx(norm, rel=tolerance)
 
 
 def test_an_exported_model_sees_the_same(folder: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def _context(folder: Path) -> int | None:
     """The context length in the config of the model in a folder."""
     try:
         config = json.loads((folder / "config.json").read_text())
+        config = config.get("text_config") or config  # of a model that sees
         length = config.get("max_position_embeddings") or config.get("n_positions")
     except (OSError, ValueError, AttributeError):
         return None

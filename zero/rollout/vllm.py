@@ -78,7 +78,7 @@ class VllmEngine:
         self.sleeps = sleep and device.type == "cuda"
         self.asleep, self.dropped = set[str](), False  # dropped: the weights were discarded, until the next sync
         self.folder = TemporaryDirectory(prefix="vllm-model-")
-        write_model(Path(self.folder.name), spec.config, spec.tokenizer)
+        write_model(Path(self.folder.name), spec.config, spec.tokenizer, spec.vision)
         settings = dict(
             model=self.folder.name,
             load_format="dummy",
