@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,21 @@ def test_an_image_has_as_many_places_as_features(family: Family, size: tuple[int
         output = family.model.base_model.get_image_features(**pixels, return_dict=True).pooler_output
     features = sum(len(part.reshape(-1, part.shape[-1])) for part in output)
     assert family.vision.features(digest) == features > 0
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])
+def test_tiles_are_counted_as_the_processor_cuts_them(kind: str) -> None:
+    name = {"idefics3": "Idefics3ImageProcessorPil", "smolvlm": "SmolVLMImageProcessorPil"}[kind]
+    make = getattr(importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}"), name)
+    generator = np.random.default_rng(0)
+    for longest, side in ((64, 32), (80, 32), (100, 30), (32, 32), (20, 32)):
+        processor = make(size={"longest_edge": longest}, max_image_size={"longest_edge": side})
+        for width, height in generator.integers(1, 120, (40, 2)).tolist():
+            pixels = np.zeros((height, width, 3), np.uint8)
+            cut = processor(images=[Image.fromarray(pixels)], return_row_col_info=True)
+            rows, columns = (cut[key][0][0] for key in ("rows", "cols"))
+            assert module._tiles(processor, width, height) == (rows, columns), (longest, side, width, height)
+            assert len(cut["pixel_values"][0]) == rows * columns + 1
 
 
 def test_an_image_that_a_processor_refuses_is_one_line(family: Family) -> None:

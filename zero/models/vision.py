@@ -9,6 +9,7 @@ without: of a processor it uses the image processor alone, with Pillow, and coun
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,12 +65,34 @@ def _expand_idefics(vision: TransformersVision, digest: str) -> str:
     tower = vision.config.vision_config
     features = (tower.image_size // tower.patch_size) ** 2 // vision.config.scale_factor**2
     tile, fake = vision.feature_token * features, "<fake_token_around_image>"
-    processed = vision.process(digest)
-    rows, columns = (int(torch.as_tensor(processed[key])) for key in ("rows", "cols"))
+    rows, columns = _tiles(vision.processor, *images.size(digest))
     text = ""
     for row in range(1, rows + 1):
         text += "".join(f"{fake}<row_{row}_col_{column}>{tile}" for column in range(1, columns + 1)) + "\n"
     return text + ("\n" if rows else "") + f"{fake}<global-img>{tile}{fake}"
+
+
+def _tiles(processor: Any, width: int, height: int) -> tuple[int, int]:
+    """(rows, columns) of the tiles into which Idefics3's image processor cuts an image; (0, 0) if it stays whole.
+
+    The processor's own get_number_of_image_patches is wrong for sizes that are no multiple of a tile's.
+    """
+    from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
+
+    if not processor.do_image_splitting:
+        return 0, 0
+    side = processor.max_image_size["longest_edge"]
+    if processor.do_resize:
+        shape = np.broadcast_to(np.uint8(0), (1, height, width))  # of which the size is read
+        height, width = get_resize_output_image_size(shape, processor.size["longest_edge"])
+    ratio = width / height
+    if width >= height:
+        columns = math.ceil(width / side)
+        rows = math.ceil(int(columns * side / ratio) / side)
+    else:
+        rows = math.ceil(height / side)
+        columns = math.ceil(int(rows * side * ratio) / side)
+    return (rows, columns) if max(rows, columns) > 1 else (0, 0)
 
 
 def _expand_llava(vision: TransformersVision, digest: str) -> str:
@@ -89,7 +113,7 @@ _QWEN = Family(
     token_types="mm_token_type_ids",
     axes=True,
 )
-_IDEFICS = Family(("vision_model", "connector"), _expand_idefics, axis=1, options={"return_row_col_info": True})
+_IDEFICS = Family(("vision_model", "connector"), _expand_idefics, axis=1)
 _PROJECTED = ("vision_tower", "multi_modal_projector")
 FAMILIES = {  # by the model_type of config.json
     "qwen2_vl": _QWEN,
@@ -155,7 +179,9 @@ class TransformersVision:
             if digest in self._items:
                 self._items.move_to_end(digest)
                 return self._items[digest]
-        processed = self.process(digest)
+        image = images.load(digest)
+        with _refusal(digest):
+            processed = self.processor(images=[image], return_tensors="pt", **self.family.options)
         item = {name: processed[name] for name in TENSORS if name in processed}
         with self._lock:
             if digest not in self._items:
@@ -164,13 +190,6 @@ class TransformersVision:
             while self._bytes > CACHE_BYTES and len(self._items) > 1:
                 self._bytes -= _size(self._items.popitem(last=False)[1])
         return item
-
-    def process(self, digest: str) -> Mapping[str, Any]:
-        """What the image processor makes of an image, each time anew."""
-        image = images.load(digest)
-        with _refusal(digest):
-            processed: Mapping[str, Any] = self.processor(images=[image], return_tensors="pt", **self.family.options)
-        return processed
 
     def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> dict[str, Tensor]:
         """Arguments of the model's forward pass beside the ids [N, T] of rows with these images (digests, in order), on the
