@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.test_benchmark import Teller, bench, in_parts, printed
 from zero import image_rows, images
 from zero.benchmark import result_from_rows, rows, summarize
+from zero.errors import InputError
 from zero.image_rows import save_images
+from zero.questions import Rows
 from zero.records import Completion, Ending, Group, Outcome, Prompt, Question, Turn, Verdict
 from zero.tracking.glossary import describe
+from zero.tracking.tables import benchmark_tables
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +89,28 @@ def test_recognition_and_the_tokens_of_images_have_curves() -> None:
     assert not {"train/recognition", "tokens/image"} & summarize(both[1:]).keys()
     for name in ("train/recognition", "tokens/image", "eval/cards/recognition"):
         assert describe(name)
+    tables = printed(benchmark_tables(result.metrics(), 2, (), {}))
+    assert "recognised" in tables and "50.0 %" in tables
+
+
+class Shown:
+    """A template that shows images without a model that sees."""
+
+    def prompt(self, question: Question, tokenizer: Any, key: tuple[int, ...]) -> Prompt:
+        return Prompt(question, question.text, (1,), key, images=question.images)
+
+
+def test_an_evaluation_has_images_beside_its_answers_and_goes_on_with_them(tmp_path: Path) -> None:
+    plain = bench()
+    shown = [replace(question, images=(image(i),)) for i, question in enumerate(plain.subset())]
+    seeing = replace(plain, questions=replace(plain.questions, rows=Rows([], shown)), template=Shown())
+    path = tmp_path / "completions_b.jsonl"
+    whole = in_parts(path, Teller(), seeing)
+    assert names(tmp_path) == {f"{question.images[0]}.png" for question in shown}
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    again = in_parts(path, Teller(), seeing)
+    assert (path.read_bytes(), again.rows) == (content, whole.rows)
+    other = [replace(question, images=(image(99),)) for question in shown]
+    with pytest.raises(InputError, match=r"holds answers to other questions \(line 1\)"):
+        in_parts(path, Teller(), replace(seeing, questions=replace(plain.questions, rows=Rows([], other))))

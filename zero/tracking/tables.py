@@ -81,7 +81,8 @@ def benchmark_tables(
         ("lenient", lambda name, v: _share(v.get("accuracy_lenient"))),
     ]
     rare = [(label, key) for label, key, rare in EVAL if rare and any(v.get(key) for v in values.values())]
-    shares = [("formatted", "formatted"), *rare, ("truncated", "truncated"), ("reflection", "reflection")]
+    seen = [("recognised", "recognition")] if any("recognition" in v for v in values.values()) else []
+    shares = [("formatted", "formatted"), *seen, *rare, ("truncated", "truncated"), ("reflection", "reflection")]
     form = [(label, lambda name, v, key=key: _share(v.get(key))) for label, key in shares]
     means = (("mean", "length"), ("correct", "length_correct"), ("incorrect", "length_incorrect"))
     lengths = [(label, lambda name, v, key=key: _mean(v.get(key))) for label, key in means]
