@@ -23,7 +23,7 @@ from zero import images
 from zero.errors import InputError
 from zero.models import vision as module
 from zero.models.load import load_model
-from zero.models.vision import TransformersVision, load_vision, read_vision, vision_parameters
+from zero.models.vision import Vision, load_vision, read_vision, vision_parameters
 from zero.models.vocabulary import write_model
 from zero.models.weights import fingerprint
 from zero.records import IMAGE_MARK, Question
@@ -42,7 +42,7 @@ class Family:
     folder: Path
     model: Any
     tokenizer: Any
-    vision: TransformersVision
+    vision: Vision
     digests: tuple[str, ...]
 
     def ids(self, text: str, shown: Sequence[str] = ()) -> list[int]:

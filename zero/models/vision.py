@@ -45,7 +45,7 @@ class Family:
     """What the models of a type have in common. `expand` writes an image of a digest; the text depends on its size alone."""
 
     modules: tuple[str, ...]  # of the base model: what turns pixels into features
-    expand: Callable[[TransformersVision, str], str]
+    expand: Callable[[Vision, str], str]
     stands: str = "image_token_id"  # the config's name of the token that stands for an image in a chat
     around: tuple[str, str] = ("", "")  # what a chat has before and after that token
     token_types: str = ""  # the argument of forward that is 1 at feature tokens
@@ -54,13 +54,13 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)  # of a call of the image processor
 
 
-def _expand_qwen(vision: TransformersVision, digest: str) -> str:
+def _expand_qwen(vision: Vision, digest: str) -> str:
     width, height = images.size(digest)
     patches = vision.processor.get_number_of_image_patches(height, width)
     return vision.feature_token * (patches // vision.config.vision_config.spatial_merge_size**2)
 
 
-def _expand_idefics(vision: TransformersVision, digest: str) -> str:
+def _expand_idefics(vision: Vision, digest: str) -> str:
     """A large image is cut into tiles, which stand row by row before a small copy of the whole."""
     tower = vision.config.vision_config
     features = (tower.image_size // tower.patch_size) ** 2 // vision.config.scale_factor**2
@@ -95,13 +95,13 @@ def _tiles(processor: Any, width: int, height: int) -> tuple[int, int]:
     return (rows, columns) if max(rows, columns) > 1 else (0, 0)
 
 
-def _expand_llava(vision: TransformersVision, digest: str) -> str:
+def _expand_llava(vision: Vision, digest: str) -> str:
     tower = vision.config.vision_config
     states = (tower.image_size // tower.patch_size) ** 2 + (tower.model_type == "clip_vision_model")
     return vision.feature_token * (states - (vision.config.vision_feature_select_strategy == "default"))
 
 
-def _expand_gemma(vision: TransformersVision, digest: str) -> str:
+def _expand_gemma(vision: Vision, digest: str) -> str:
     features = vision.feature_token * vision.config.mm_tokens_per_image
     return f"\n\n{vision.image_token}{features}{vision.spell(vision.config.eoi_token_index)}\n\n"
 
@@ -133,7 +133,7 @@ FAMILIES = {  # by the model_type of config.json
 KNOWN = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Idefics3, SmolVLM, LLaVA and Gemma 3"
 
 
-class TransformersVision:
+class Vision:
     """Images for one model. Pixels are processed once (up to CACHE_BYTES), so that a learner and an engine in one process get
     the same tensors. Safe to use from several threads.
 
@@ -241,14 +241,14 @@ def _refusal(digest: str) -> Iterator[None]:
         raise InputError("questions", f"image {digest[:12]}", remedy) from error
 
 
-def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
+def load_vision(model: Any, tokenizer: Any, folder: str | Path) -> Vision | None:
     """How a model reads images, by the files of its folder (for one of the hub zero.models.load.local_path, once it has been
     loaded); None for a text model. InputError for files that are missing or damaged, and for a tokenizer without the image
     token."""
     return read_vision(model.config, tokenizer, folder)
 
 
-def read_vision(config: Any, tokenizer: Any, folder: str | Path) -> TransformersVision | None:
+def read_vision(config: Any, tokenizer: Any, folder: str | Path) -> Vision | None:
     """`load_vision` of a model of which only the config is here."""
     if config.model_type not in FAMILIES:
         return None
@@ -268,7 +268,7 @@ def read_vision(config: Any, tokenizer: Any, folder: str | Path) -> Transformers
             folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
         files = {name: (Path(folder) / name).read_bytes() for name in FILES if (Path(folder) / name).is_file()}
-        return TransformersVision(config, tokenizer, processor, files)
+        return Vision(config, tokenizer, processor, files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         lacking = "preprocessor_config.json or processor_config.json"
