@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from zero.errors import Broken
 from zero.files import read_regular, replacing, write_atomically
 from zero.paths import cache_folder
+from zero.records import DIGEST
 from zero.worker_process import OneWorker, WorkerDied, send_line
 
 if TYPE_CHECKING:  # a run without images does not import it
@@ -320,7 +321,10 @@ def run_path(digest: str) -> str:
 
 
 def stored(digest: str) -> Path:
-    """The file of an image in the store. OSError for an account without a home."""
+    """The file of an image in the store. OSError for an account without a home, ValueError for a name that is no digest, as a foreign
+    environment may give."""
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest[:80]!r} is no digest")
     return _folder() / digest[:2] / f"{digest}.png"
 
 

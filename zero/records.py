@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # graders and question sets use these records without loading
 # The first number of a prompt's key: prompts for different purposes never share random numbers
 TRAINING, EVALUATION, VALUE, SYNC_CHECK = 0, 1, 2, 3
 IMAGE_MARK = "<image>"  # in a question's text: where its next image stands
+DIGEST = re.compile(r"[0-9a-f]{64}")  # of an image: zero.images
 _WORD = re.compile(r"(?:level\s*)?([\w+-][\w.+-]{0,39})", re.IGNORECASE)
 Metrics = dict[str, float]  # glossary name -> value; see zero/tracking/glossary.py
 

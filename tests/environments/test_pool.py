@@ -79,7 +79,7 @@ def test_all_of_an_observation_and_of_a_step_arrives() -> None:
     pool_of(spec("Pages")).close()
     assert replies[True] == replies[False]
     assert replies[True] == [
-        Reply(Step(Observation("page 3", True, ("ab12",)), 0.0, False)),
+        Reply(Step(Observation("page 3", True, (32 * "ab",)), 0.0, False)),
         Reply(Step(Observation("after on", True), 0.5, False, True, "wrong_action")),
         Reply(Step(Observation("after end", True), 0.5, True, True, "wrong_action")),
     ]

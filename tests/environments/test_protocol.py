@@ -54,7 +54,8 @@ def test_every_form_of_a_step(result: Any, step: Step) -> None:
         ((b"next", 1.0, False), "no text but of type bytes"),
         ((3, 1.0, False), "no text but of type int"),
         (("\udc80", 1.0, False), "half a surrogate pair"),
-        ((Observation("x", images=["a"]), 1.0, False), "images"),  # type: ignore[arg-type]
+        ((Observation("x", images=[32 * "ab"]), 1.0, False), "images"),  # type: ignore[arg-type]
+        ((Observation("x", images=("../../home/picture",)), 1.0, False), "digests"),
         ((Observation("x", fresh="no"), 1.0, False), "`fresh` is neither true nor false"),  # type: ignore[arg-type]
         (("x", float("nan"), False), "the reward is nan"),
         (("x", -float("inf"), False), "the reward is -inf"),
@@ -91,7 +92,7 @@ def test_control_characters_are_left_alone() -> None:
 
 def test_each_shape_begins_as_it_wants_to() -> None:
     assert start(Count(), ROW, 7) == Observation(ROW.text)
-    assert start(Pages(), ROW, 7) == Observation("page 7", fresh=True, images=("ab12",))
+    assert start(Pages(), ROW, 7) == Observation("page 7", fresh=True, images=(32 * "ab",))
     gem = GemGuess()
     assert start(gem, ROW, 7) == Observation("Guess a number from 1 to 20.")
     secret = gem.secret

@@ -143,7 +143,7 @@ class Pages:
     """Every turn is a whole new prompt, with an image."""
 
     def reset(self, row: Question, seed: int) -> Observation:
-        return Observation(f"page {seed}", fresh=True, images=("ab12",))
+        return Observation(f"page {seed}", fresh=True, images=(32 * "ab",))
 
     def step(self, text: str) -> Step:
         return Step(

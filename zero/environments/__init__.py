@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
 
-from zero.records import Question
+from zero.records import DIGEST, Question
 
 LARGEST_REWARD = 1e6  # beyond, a reward is a mistake, and its square no number of single precision any more
 _KIND = re.compile(
@@ -157,11 +157,15 @@ def _first(result: Any) -> Any:
     return result[0]
 
 
+def _is_digest(image: Any) -> bool:
+    return isinstance(image, str) and DIGEST.fullmatch(image) is not None
+
+
 def _observation(value: Any) -> Observation:
     """An observation from a text, or from messages, whose contents are its text."""
     if isinstance(value, Observation):
-        if not isinstance(value.images, tuple) or not all(isinstance(image, str) for image in value.images):
-            raise NotAStep("the images of an observation are no tuple of texts")
+        if not isinstance(value.images, tuple) or not all(map(_is_digest, value.images)):
+            raise NotAStep("the images of an observation are no tuple of digests, as zero.images.add gives them")
         return Observation(_text(value.text), _truth(value.fresh, "fresh"), value.images)
     if isinstance(value, list | tuple) and value:
         contents = [message.get("content") if isinstance(message, Mapping) else None for message in value]

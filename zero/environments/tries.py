@@ -58,7 +58,7 @@ class Tries:
         """The question. The seed changes nothing. InputError if `explain` cannot judge its answers."""
         self.explain(None, row)
         self.row, self.left = row, self.attempts
-        return Observation(row.text)
+        return Observation(row.text, images=row.images)
 
     def step(self, text: str) -> Step:
         """The verifier's message on a try. Raises what `explain`, `extract` and `reward` raise; those of this project judge every
@@ -74,7 +74,8 @@ class Tries:
         kind = outcome.value.replace(" ", "_")
         if self.left == 0:
             return Step("", reward, done=True, success=message is None, kind=kind)
-        seen = Observation(fill_slots(self.turn, message=message, question=self.row.text), self.fresh)
+        shown = self.row.images if QUESTION in self.turn else ()
+        seen = Observation(fill_slots(self.turn, message=message, question=self.row.text), self.fresh, shown)
         return Step(seen, reward, False, None, kind)
 
 
