@@ -321,8 +321,7 @@ def run_path(digest: str) -> str:
 
 
 def stored(digest: str) -> Path:
-    """The file of an image in the store. OSError for an account without a home, ValueError for a name that is no digest, as a foreign
-    environment may give."""
+    """The file of an image in the store. OSError for an account without a home, ValueError for a name that is no digest."""
     if not DIGEST.fullmatch(digest):
         raise ValueError(f"{digest[:80]!r} is no digest")
     return _folder() / digest[:2] / f"{digest}.png"
