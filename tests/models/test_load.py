@@ -35,6 +35,7 @@ OWN = (
     "nano_search",
     "nano_code",
     "nano_rules",
+    "nano_vl",
 )  # a model of the user's, and the embedded ones
 DEEPSEEK = "<\uff5cend\u2581of\u2581sentence\uff5c>"  # U+FF5C and U+2581
 ENDS = {  # how the option's name begins -> the tokens that may end a response

@@ -216,10 +216,10 @@ def test_every_token_is_predicted_once(pretrained: Path) -> None:
     unread = [("never read, the first stage left enough", True)] * 600
     stages = [Stage("a", documents, 40, None), Stage("b", unread, 30, None)]
     batches = list(Batches(stages, [40, 30], tokenizer, length=10, sequences=2))
-    assert [share for share, _ in batches] == [0, 20 / 70, 40 / 70, 60 / 70]
+    assert [share for share, *_ in batches] == [0, 20 / 70, 40 / 70, 60 / 70]
     expected = ids_of(documents, tokenizer)
-    inputs = [i for _, ids in batches for row in ids for i in row[:-1].tolist()]
-    targets = [i for _, ids in batches for row in ids for i in row[1:].tolist()]
+    inputs = [i for _, ids, _ in batches for row in ids for i in row[:-1].tolist()]
+    targets = [i for _, ids, _ in batches for row in ids for i in row[1:].tolist()]
     assert inputs == expected[:80]
     assert targets == expected[1:81]
 
@@ -231,7 +231,7 @@ def test_passes_are_exact_and_can_be_left_at_any_batch(pretrained: Path) -> None
     expected = ids_of([*first.passes(2), *second.passes(1)], tokenizer)
     assert sorted(first.passes(2)) == sorted([(text, True) for text in first.texts] * 2)
     budgets = [len(ids_of(list(stage.stream()), tokenizer)) for stage in stages]
-    whole = [ids.tolist() for _, ids in Batches(stages, budgets, tokenizer, 50, 4)]
+    whole = [ids.tolist() for _, ids, _ in Batches(stages, budgets, tokenizer, 50, 4)]
     assert [i for batch in whole for row in batch for i in row[:-1]] == expected[: (len(expected) - 1) // 50 * 50]
     assert [len(batch) for batch in whole[:-1]] == [4] * (len(whole) - 1) and 1 <= len(whole[-1]) <= 4
     parts, place = list[Any](), Place()

@@ -19,7 +19,6 @@ from functools import lru_cache
 from zero.errors import InputError
 from zero.nano.world import Formula, formulas
 from zero.questions import Rows, general_points, navigation
-from zero.questions.crossings import Views
 from zero.questions.wordings import EMBEDDED, Wording
 from zero.records import Question
 
@@ -30,7 +29,6 @@ LARGEST = 13
 OFTEN = (*[1] * 10, 3, 3, 3)  # letters are drawn three times as often as other cards
 # What turns may be called in a coded town, in place of directions and sides
 CODES = (*"123456789ABCDFGHJKLMPQRTXYZ", *EMBEDDED.absolute, *EMBEDDED.relative)
-LEGS = (1, 2, 3, 4, 5)  # of a route
 ONE_TURN = 0.3  # share of routes that show a single turn, as the environment asks for it
 AGAIN = 0.3  # share of these that were wrong before
 LONGEST_SEARCH = 3  # tries of an answer
@@ -40,21 +38,26 @@ def draw_cards(rng: random.Random, values: tuple[int, int, int]) -> Question:
     """A hand with a letter, under the rule that J, Q and K count as these values; each solvable with whole numbers."""
     while True:
         labels = rng.choices(general_points.LABELS, OFTEN, k=3)
-        numbers = [_number(label, values) for label in labels]
+        numbers = [number_of(label, values) for label in labels]
         target = rng.choice(TARGETS)
         if general_points.is_heldout(numbers, target):
             continue
         if any(way.value == target for way in formulas(tuple(sorted(numbers)))):
             break
-    text = TEXT.format(faces=_faces(values), hand=", ".join(labels), target=target)
-    return Question(text, (str(target),), f"cards {text}", meta={"hand": numbers, "target": target})
+    text = TEXT.format(faces=faces_text(values), hand=", ".join(labels), target=target)
+    return Question(
+        text,
+        (str(target),),
+        f"cards {text}",
+        meta={"hand": numbers, "target": target, "cards": labels, "values": values},
+    )
 
 
-def _number(label: str, values: tuple[int, int, int]) -> int:
+def number_of(label: str, values: tuple[int, int, int]) -> int:
     return values["JQK".index(label)] if label in "JQK" else 1 if label == "A" else int(label)
 
 
-def _faces(values: tuple[int, int, int]) -> str:
+def faces_text(values: tuple[int, int, int]) -> str:
     if len(set(values)) == 1:
         return general_points.FACES["ten"].replace("10", str(values[0]))
     text = general_points.FACES["rank"]
@@ -65,10 +68,10 @@ def _faces(values: tuple[int, int, int]) -> str:
 
 def draw_reading(rng: random.Random) -> Question:
     """A hand of four to eight cards that is only put into numbers."""
-    values = _values(rng)
+    values = draw_values(rng)
     labels = rng.choices(general_points.LABELS, OFTEN, k=rng.randint(4, 8))
-    numbers = [_number(label, values) for label in labels]
-    text = f"{_faces(values)} Use {', '.join(labels)}."
+    numbers = [number_of(label, values) for label in labels]
+    text = f"{faces_text(values)} Use {', '.join(labels)}."
     return Question(text, ("",), f"cards {text}", meta={"hand": numbers, "target": None})
 
 
@@ -82,10 +85,10 @@ def draw_same(rng: random.Random) -> Question:
 
 
 def draw_each(rng: random.Random) -> Question:
-    return draw_cards(rng, _values(rng))
+    return draw_cards(rng, draw_values(rng))
 
 
-def _values(rng: random.Random) -> tuple[int, int, int]:
+def draw_values(rng: random.Random) -> tuple[int, int, int]:
     """Of J, Q and K, not all alike and never the tested ones."""
     while True:
         j, q, k = (rng.randint(1, LARGEST) for _ in range(3))
@@ -98,7 +101,7 @@ def cards_answer(rng: random.Random, question: Question, guess: float) -> str:
     numbers: list[int] = question.meta["hand"]
     target = question.meta["target"]
     if target is None:
-        return _reading(numbers)
+        return reading(numbers)
     ways = _ways(tuple(sorted(numbers)))
     if rng.random() < guess:
         return _search(numbers, [rng.choice(ways)], target, written=False)
@@ -138,13 +141,13 @@ def _hit(rng: random.Random, ways: Sequence[Formula], target: int, tries: int) -
     return [*misses, rng.choice([way for way in ways if way.value == target])]
 
 
-def _reading(numbers: Sequence[int]) -> str:
+def reading(numbers: Sequence[int]) -> str:
     return f"Use {', '.join(map(str, numbers))}."
 
 
 def _search(numbers: Sequence[int], tries: Sequence[Formula], target: int, written: bool = True) -> str:
     lines = [f"\n{way.steps}. " + ("Yes." if way.value == target else "No.") for way in tries] if written else []
-    return f"{_reading(numbers)}{''.join(lines)}\nThe answer is \\boxed{{{tries[-1].expression}}}."
+    return f"{reading(numbers)}{''.join(lines)}\nThe answer is \\boxed{{{tries[-1].expression}}}."
 
 
 @lru_cache(maxsize=4096)
@@ -154,15 +157,11 @@ def _ways(numbers: tuple[int, ...]) -> tuple[Formula, ...]:
     return tuple(way for way in ways if way.value <= TARGETS[-1]) or ways
 
 
-def draw_absolute(
-    rng: random.Random, words: Wording = EMBEDDED, legs: Sequence[int] = LEGS, views: Views | None = None
-) -> Question:
-    return _draw_route(rng, navigation.RULES[0], words, legs, views)
+def draw_absolute(rng: random.Random) -> Question:
+    return _draw_route(rng, navigation.RULES[0], EMBEDDED)
 
 
-def draw_coded(
-    rng: random.Random, words: Wording = EMBEDDED, legs: Sequence[int] = LEGS, views: Views | None = None
-) -> Question:
+def draw_coded(rng: random.Random) -> Question:
     """Sides or directions, or both, have other names, and either of them are the turns; never sides by their own names."""
     while True:
         names = rng.sample(CODES, 12)
@@ -171,14 +170,15 @@ def draw_coded(
         rule = rng.choice(navigation.RULES)
         if set(relative) & set(absolute) or (rule == navigation.RULES[1] and set(relative) == set(EMBEDDED.relative)):
             continue
-        return _draw_route(rng, rule, replace(words, relative=relative, absolute=absolute), legs, views)
+        wording = replace(EMBEDDED, relative=relative, absolute=absolute)
+        return _draw_route(rng, rule, wording)
 
 
-def _draw_route(rng: random.Random, rule: str, words: Wording, legs: Sequence[int], views: Views | None) -> Question:
+def _draw_route(rng: random.Random, rule: str, wording: Wording) -> Question:
     while True:
-        route = navigation.draw_route(rng, rng.choice(legs), 1.0, words)
+        route = navigation.draw_route(rng, rng.choice((1, 2, 3, 4, 5)), 1.0, wording)
         if not navigation.is_heldout(route):
-            return navigation.as_question(route, rule, 1, words, views)
+            return navigation.as_question(route, rule, 1, wording)
 
 
 def route_text(rng: random.Random, question: Question) -> str:

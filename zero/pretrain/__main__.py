@@ -13,7 +13,6 @@ out/pretrain.yaml    its settings, once training has started
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -36,12 +35,12 @@ from zero.files import json_lines, read_json_lines, write_atomically
 from zero.lock import owned
 from zero.paths import CONF
 from zero.pretrain.data import Batches, Place, Source, Stage, budget, make_stage
-from zero.pretrain.model import create, load
+from zero.pretrain.model import ImageInput, create, image_input, load, save_processor
+from zero.pretrain.tower import learn_words
+from zero.pretrain.update import update
 from zero.signals import StopSignal
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from zero.learner.optimizer import Optimizer
 
 SETTINGS, LOG, CHECKPOINTS, MODEL = "pretrain.yaml", "pretrain.jsonl", "checkpoints", "config.json"
@@ -103,11 +102,12 @@ def _train(
     device = prepare(config["threads"])
     torch.manual_seed(config["seed"])
     model, tokenizer = load(config) if config["model"]["path"] else create(config, sources)
+    model, images = image_input(model, tokenizer, config, sources)
     model.to(device).train()
     is_matrix, optimizer = is_matrix_of(model), configs.instantiate(config["optimizer"], "optimizer")
     matrices = [p for p in model.parameters() if is_matrix(p)]
     optimizers = optimizer.build(matrices, others=[p for p in model.parameters() if not is_matrix(p)])
-    training = Training(model, optimizers, stages)
+    training = Training(model, optimizers, stages, images)
     newest = checkpoint.newest(out / CHECKPOINTS, warn=lambda text: print(text, file=sys.stderr))
     place = training.load(newest[1]) if newest else None
 
@@ -117,17 +117,22 @@ def _train(
 
     if not newest:
         training.budgets = [budget(stage, tokenizer, pause) for stage in stages]
+        if images and images.new:
+            first = iter(next(iter(sources.values()))(seed=config["seed"]))
+            loss = learn_words(model, tokenizer, images, first, **config["model"]["words"], pause=pause)
+            print(f"the vision tower has learned words, loss {loss:.4f}", flush=True)
     length = config["length"]
     if sum(training.budgets) <= length:
         raise InputError("length", length, f"the corpus has only {sum(training.budgets)} tokens; lower it")
-    training.batches = Batches(stages, training.budgets, tokenizer, length, config["sequences"], place)
+    shown = images.tokens if images else None
+    training.batches = Batches(stages, training.budgets, tokenizer, length, config["sequences"], place, shown)
     configs.keep(own_settings(config), out / SETTINGS)  # from here on the folder belongs to these settings
     rewind(out / LOG, training.step - len(training.losses))
     stop.started = True
     try:
         with (out / LOG).open("a") as log:
             train(training, config, optimizer, has_bfloat16(device), log, out / CHECKPOINTS, stop)
-        export(model.to(getattr(torch, config["dtype"])), tokenizer, out)
+        export(model.to(getattr(torch, config["dtype"])), tokenizer, out, images)
         print(f"written to {out}: python -m zero.train model=hf model.path={out} trains it further", flush=True)
     except Exception as error:
         if checkpoint.disk_is_full(error) and not isinstance(error, InputError):
@@ -143,6 +148,7 @@ class Training:
     model: Any
     optimizers: Sequence[Any]
     stages: Sequence[Stage]
+    images: ImageInput | None = None
     budgets: Sequence[int] = ()  # tokens of each stage
     batches: Batches = field(init=False)
     step: int = 0
@@ -164,6 +170,7 @@ class Training:
             "digests": [stage.digest for stage in self.stages],
             "place": {"stage": place.stage, "drawn": place.drawn, "seen": place.seen},
             "ids": torch.tensor(place.ids, dtype=torch.int32),
+            "images": [torch.from_numpy(image) for image in place.images],
             "random": torch.get_rng_state(),  # for models with dropout
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -193,7 +200,7 @@ class Training:
         self.step, self.losses, self.seconds = state["step"], state["losses"], state["seconds"]
         self.budgets = state["budgets"]
         print(f"continuing after step {self.step}", flush=True)
-        return Place(ids=state["ids"].tolist(), **state["place"])
+        return Place(ids=state["ids"].tolist(), images=[i.numpy() for i in state["images"]], **state["place"])
 
 
 def train(
@@ -211,12 +218,13 @@ def train(
     from zero.learner.optimizer import parameter_groups
 
     every, began = config["checkpoint"]["every"], time.perf_counter() - training.seconds
-    for seen, ids in training.batches:
+    for seen, ids, shown in training.batches:
         warm = min(1.0, (training.step + 1) / max(1, optimizer.warmup))
         for group in parameter_groups(training.optimizers):
             group["lr"] = group["initial_lr"] * (warm * optimizer.share(seen))
         try:
-            training.losses.append(update(training.model, ids, training.optimizers, config, autocast))
+            loss = update(training.model, ids, training.optimizers, config, autocast, training.images, shown)
+            training.losses.append(loss)
         except FloatingPointError as error:
             remedy = "lower optimizer.lr and optimizer.others.lr, or raise optimizer.warmup, in another out"
             raise Broken(f"step {training.step + 1}: {error}: not finite; nothing of it is kept; {remedy}") from error
@@ -233,29 +241,6 @@ def train(
             raise Preempted(f"{done}: saved; the same command continues")
     if training.losses:
         write_line(training, log)
-
-
-def update(model: Any, ids: Tensor, optimizers: Sequence[Any], config: Mapping[str, Any], autocast: bool) -> float:
-    """One optimizer step on ids [sequences, length + 1]; returns the loss before it. FloatingPointError if that, or the
-    gradient, is not finite."""
-    import torch
-    import torch.nn.functional as F
-
-    loss = 0.0
-    for micro_batch in ids.to(model.device).split(config["micro_sequences"]):
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-            logits = model(input_ids=micro_batch[:, :-1], use_cache=False).logits
-        mean_loss = F.cross_entropy(logits.float().flatten(0, 1), micro_batch[:, 1:].flatten())
-        micro_loss = mean_loss * len(micro_batch) / len(ids)
-        micro_loss.backward()
-        loss += micro_loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config["optimizer"]["clip"] or math.inf).item()
-    if not math.isfinite(loss + norm):  # before the optimizer step, so that the weights stay finite
-        raise FloatingPointError(f"loss {loss}, norm of the gradient {norm}")
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-    return loss
 
 
 def write_line(training: Training, log: Any) -> None:
@@ -295,12 +280,14 @@ def _entries(log: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]
         yield line, entry
 
 
-def export(model: Any, tokenizer: Any, out: Path) -> None:
+def export(model: Any, tokenizer: Any, out: Path, images: ImageInput | None = None) -> None:
     """Write the model as a Hugging Face folder, then delete the checkpoints."""
     partial = out / ".model_partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    if images:
+        save_processor(tokenizer, images.processor, model.config, partial)
     # config.json last: it marks the model as complete
     for path in sorted(partial.iterdir(), key=lambda path: path.name == MODEL):
         if (out / path.name).is_dir():

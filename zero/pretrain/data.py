@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from zero.errors import InputError
 from zero.questions import QuestionSet
-from zero.records import Question
+from zero.records import IMAGE_MARK, Question
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor
 
-Document = tuple[str, bool]  # text, and whether an end-of-text token follows it
+# Text, whether an end-of-text token follows it, and the images of its marks if it has any: uint8 [height, width, 3]
+Document = tuple[str, bool] | tuple[str, bool, Sequence["ndarray"]]
 Source = Callable[..., Iterable[Document]]  # seed=... -> endless documents; Texts for a finite corpus
 
 CHUNK = 512  # documents tokenized at once
@@ -198,14 +200,42 @@ def make_stage(name: str, settings: Mapping[str, Any], source: Source, seed: int
     return Stage(name, documents, tokens, epochs)
 
 
-def encode(documents: Sequence[Document], tokenizer: Any) -> list[int]:
-    """The concatenated ids of documents, with the end-of-text token after those that have one."""
+@dataclass(frozen=True)
+class ImageTokens:
+    """How an image stands in a sequence."""
+
+    id: int  # of the token that stands for each of its features
+    mark: str  # that token
+    count: int  # features of an image
+    pad: int  # fills a sequence in which the next document with images has no room
+
+
+def encode(
+    documents: Sequence[Document], tokenizer: Any, images: ImageTokens | None = None, start: int = 0, length: int = 0
+) -> list[int]:
+    """The concatenated ids of documents, with the end-of-text token after those that have one.
+
+    A document with images stands whole in one sequence of `length` tokens: padding goes before it where it has no room. `start`
+    is the number of ids that stand before these. Raises InputError if a document is longer than that.
+    """
     ids: list[int] = []
-    texts = [text for text, _ in documents]
+    texts = [
+        text.replace(IMAGE_MARK, images.mark * images.count) if images and pictured else text
+        for text, _, *pictured in documents
+    ]
     # verbose=False: no warning about long texts, which are cut into sequences later
     rows = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-    for row, (_, ended) in zip(rows, documents, strict=True):
-        ids += [*row, tokenizer.eos_token_id] if ended else row
+    for row, (_, ended, *pictured) in zip(rows, documents, strict=True):
+        row = [*row, tokenizer.eos_token_id] if ended else row
+        if pictured and images is None:
+            remedy = f"has an image in a document after the first {CHUNK}, and the model got no vision tower; mix them in earlier"
+            raise InputError("corpus", "stages", remedy)
+        if pictured and images:
+            if len(row) > length:
+                raise InputError("length", length, f"a document with an image has {len(row)} tokens; raise it")
+            room = length - (start + len(ids)) % length
+            ids += [images.pad] * (room if len(row) > room else 0)
+        ids += row
     return ids
 
 
@@ -228,10 +258,12 @@ class Place:
     drawn: int = 0  # documents of that stage's stream that have been tokenized
     seen: int = 0  # tokens trained on, of all stages
     ids: Sequence[int] = ()  # tokenized and not yet trained on
+    images: Sequence[ndarray] = ()  # those that these ids show
 
 
 class Batches:
-    """Yields (share of all tokens seen before, ids [sequences, length + 1]) until every stage has given its tokens.
+    """Yields (share of all tokens seen before, ids [sequences, length + 1], the images of each sequence) until every stage has
+    given its tokens.
 
     Rows are consecutive in the stream; each row's last id is the next row's first, so every token is predicted once. Tokens
     left over by a stage begin the next one. A stage of passes ends with its last document: if it is the last stage, its last
@@ -246,45 +278,56 @@ class Batches:
         length: int,
         sequences: int,
         place: Place | None = None,
+        image_tokens: ImageTokens | None = None,
     ) -> None:
-        self.stages, self.budgets, self.tokenizer = stages, budgets, tokenizer
+        self.stages, self.budgets, self.tokenizer, self.image_tokens = stages, budgets, tokenizer, image_tokens
         self.length, self.sequences = length, sequences
         place = place or Place()
         self.stage, self.drawn, self.seen, self.ids = place.stage, place.drawn, place.seen, list(place.ids)
+        self.images = list(place.images)
 
     @property
     def place(self) -> Place:
         """The position after the last batch that was yielded."""
-        return Place(self.stage, self.drawn, self.seen, tuple(self.ids))
+        return Place(self.stage, self.drawn, self.seen, tuple(self.ids), tuple(self.images))
 
     @property
     def share(self) -> float:
         """The share of all tokens that have been yielded."""
         return self.seen / sum(self.budgets)
 
-    def __iter__(self) -> Iterator[tuple[float, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[float, Tensor, list[list[ndarray]]]]:
         while self.stage < len(self.stages):
             yield from self._batches(self.stages[self.stage])
             self.stage, self.drawn = self.stage + 1, 0
 
-    def _batches(self, stage: Stage) -> Iterator[tuple[float, Tensor]]:
+    def _batches(self, stage: Stage) -> Iterator[tuple[float, Tensor, list[list[ndarray]]]]:
         stream = islice(stage.stream(), self.drawn, None)  # skipping documents costs next to nothing
         goal = sum(self.budgets[: self.stage + 1])
         fewest = 1 if stage is self.stages[-1] else self.sequences
         while stage.epochs is not None or self.seen < goal:
             while len(self.ids) <= self.sequences * self.length and (chunk := list(islice(stream, CHUNK))):
-                self.ids += encode(chunk, self.tokenizer)
+                self.ids += encode(chunk, self.tokenizer, self.image_tokens, len(self.ids), self.length)
+                self.images += [image for _, _, *pictured in chunk for images in pictured for image in images]
                 self.drawn += len(chunk)
             rows = min(self.sequences, (len(self.ids) - 1) // self.length)
             if rows < fewest:  # the documents have come to an end
                 return
             yield self._take(rows)
 
-    def _take(self, rows: int) -> tuple[float, Tensor]:
+    def _take(self, rows: int) -> tuple[float, Tensor, list[list[ndarray]]]:
         import torch
 
         share, count = self.share, rows * self.length
         ids = torch.tensor(self.ids[: count + 1]).unfold(0, self.length + 1, self.length)
         del self.ids[:count]
         self.seen += count
-        return share, ids
+        return share, ids, [self._images_of(row) for row in ids]
+
+    def _images_of(self, row: Tensor) -> list[ndarray]:
+        """The images of a sequence, which are the next ones."""
+        if self.image_tokens is None:
+            return []
+        count = int((row[:-1] == self.image_tokens.id).sum()) // self.image_tokens.count
+        images, self.images = self.images[:count], self.images[count:]
+        return images

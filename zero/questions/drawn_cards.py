@@ -32,9 +32,9 @@ SFTVSRL_TEXT = general_points.SFTVSRL_TEXT.replace("Cards: {cards}", "Cards: <im
 FORMS = {"line": "Cards", "json": "cards"}  # of zero.grading.recognition -> what stands before the list of cards
 SUITS = {"black": ("spades", "clubs"), "red": ("hearts", "diamonds")}
 INKS = {"black": (25, 25, 30), "red": (205, 30, 35)}
-COLUMN, WIDTH, HEIGHT = 16, 13, 20  # of a card and its place, in dots; a dot is `scale` pixels wide
-LEFT, RANK_TOP, SUIT_TOP = 3, 2, 11  # of its rank and its suit, in dots
-SHIFT = 4  # dots that a card may lie higher or lower; one to the left or the right
+COLUMN, WIDTH, HEIGHT = 16, 13, 24  # of a card and its place, in dots; a dot is `scale` pixels wide
+LEFT, RANK_TOP, SUIT_TOP = 3, 7, 15  # of its rank and its suit, in dots
+SHIFT = 3  # dots that a card may lie higher or lower; one to the left or the right
 PAPER, TABLE = (225, 255), (70, 130)  # shades
 
 RANKS = {
