@@ -41,8 +41,9 @@ class Vision(Protocol):
         """An image's tensors, as the processor makes them."""
         ...
 
-    def inputs(self, images_N: Sequence[Images], ids_NT: Tensor) -> dict[str, Tensor]:
-        """What the model's forward takes beside input_ids [N, T] of rows with these images, on their device."""
+    def inputs(self, images_N: Sequence[Images], ids_NT: Tensor, body: Any = None) -> dict[str, Any]:
+        """What the model's forward takes beside input_ids [N, T] of rows with these images, on their device. With `body`, the
+        base model, the features of each distinct image are computed here, once."""
         ...
 
     def positions(

@@ -49,16 +49,16 @@ def numbered(
 
 
 def model_inputs(
-    ids_NT: Tensor, given_NT: Tensor, images_N: Sequence[Images] | None, vision: Vision | None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """(ids_NT, inputs): what the family's own forward pass takes. It refuses an image token that shows nothing, as one that the
-    policy sampled: such a token is another one there."""
+    body: Any, ids_NT: Tensor, given_NT: Tensor, images_N: Sequence[Images] | None, vision: Vision | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """(ids_NT, inputs): what the forward pass of the base model `body`, or of the model around it, takes. It refuses an image
+    token that shows nothing, as one that the policy sampled: such a token is another one there."""
     if vision is None:
         return ids_NT, {}
     images_N = images_N or [()] * len(ids_NT)
     places_NT = image_places(ids_NT, given_NT, images_N, vision)
     ids_NT = ids_NT.masked_fill((ids_NT == vision.image_token_id) & ~places_NT, 0)
-    return ids_NT, vision.inputs(images_N, ids_NT)
+    return ids_NT, vision.inputs(images_N, ids_NT, body)
 
 
 def features(body: Any, digests: Sequence[str], vision: Vision, device: torch.device) -> Tensor:

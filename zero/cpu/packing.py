@@ -206,7 +206,7 @@ def hidden_states(
     `mask_NT[:, 1:]`: packed where it can be."""
     if can_pack(body, ids_NT.device):
         return packed_states(body, ids_NT, mask_NT, images_N, vision, checkpointing)
-    ids_NT, inputs = model_inputs(ids_NT[:, :-1], mask_NT[:, :-1] == 0, images_N, vision)
+    ids_NT, inputs = model_inputs(body, ids_NT[:, :-1], mask_NT[:, :-1] == 0, images_N, vision)
     states: Tensor = body(input_ids=ids_NT, use_cache=False, **inputs).last_hidden_state
     return states[mask_NT[:, 1:].bool()]
 

@@ -70,7 +70,7 @@ def probe(
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             with torch.no_grad():
                 ids_RL, mask_RL, images_R = context_rows(micro_batch)
-                ids_RL, inputs = model_inputs(ids_RL[:, :-1], mask_RL[:, :-1] == 0, images_R, vision)
+                ids_RL, inputs = model_inputs(model.base_model, ids_RL[:, :-1], mask_RL[:, :-1] == 0, images_R, vision)
                 body = model.base_model(input_ids=ids_RL, use_cache=False, **inputs)
                 hidden = body.last_hidden_state[mask_RL[:, 1:].bool()]
             with torch.enable_grad():

@@ -97,7 +97,7 @@ class Policy(torch.nn.Module):
         return pad(zeros.masked_scatter(response, picked), (1, 0)), pad(zeros.masked_scatter(response, entropy), (1, 0))
 
     def _logits(self, ids_NT: Tensor, given_NT: Tensor, images_N: Sequence[Images] | None) -> Tensor:
-        ids_NT, inputs = model_inputs(ids_NT, given_NT, images_N, self.vision)
+        ids_NT, inputs = model_inputs(self.model.base_model, ids_NT, given_NT, images_N, self.vision)
         logits: Tensor = self.model(input_ids=ids_NT, use_cache=False, **inputs).logits
         return logits
 

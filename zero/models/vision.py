@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -191,17 +192,46 @@ class Vision:
                 self._bytes -= _size(self._items.popitem(last=False)[1])
         return item
 
-    def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor) -> dict[str, Tensor]:
+    def inputs(self, images_N: Sequence[Sequence[str]], ids_NT: Tensor, body: Any = None) -> dict[str, Any]:
         """Arguments of the model's forward pass beside the ids [N, T] of rows with these images (digests, in order), on the
-        device of the ids; {} if no row has an image. The ids must hold a feature token for each feature, and no other one."""
-        items = [self.item(digest) for digests in images_N for digest in digests]
-        if not items:
+        device of the ids; {} if no row has an image. The ids must hold a feature token for each feature, and no other one.
+
+        With `body`, the base model, its tower runs here, once for each distinct image: rows that show the same share it.
+        """
+        digests = [digest for shown in images_N for digest in shown]
+        if not digests:
             return {}
-        joined = {name: torch.cat([item[name] for item in items], dim=self.family.axis) for name in items[0]}
-        inputs = {name: value.to(ids_NT.device) for name, value in joined.items()}
+        if body is None or "mm_encoder_outputs" not in signature(body.forward).parameters:
+            inputs: dict[str, Any] = self._joined(digests, ids_NT.device)
+        else:
+            inputs = self._joined(digests, ids_NT.device, ("image_grid_thw",))
+            inputs["mm_encoder_outputs"] = {"image": self._encoded(digests, body, ids_NT.device)}
         if self.family.token_types:
             inputs[self.family.token_types] = (ids_NT == self.image_token_id).long()
         return inputs
+
+    def _joined(
+        self, digests: Sequence[str], device: torch.device, names: Sequence[str] = TENSORS
+    ) -> dict[str, Tensor]:
+        """The tensors of these images with these names, one after another."""
+        items = [self.item(digest) for digest in digests]
+        own = [name for name in names if name in items[0]]
+        return {name: torch.cat([item[name] for item in items], dim=self.family.axis).to(device) for name in own}
+
+    def _encoded(self, digests: Sequence[str], body: Any, device: torch.device) -> Any:
+        """What the base model's tower and connector make of images, as its forward pass takes it."""
+        distinct = list(dict.fromkeys(digests))
+        output = body.get_image_features(**self._joined(distinct, device), return_dict=True)
+        place = [distinct.index(digest) for digest in digests]
+        pooled = output.pooler_output
+        if isinstance(pooled, Tensor):  # by tiles, of which an image may have several
+            tiles = [self.item(digest)["pixel_values"].shape[self.family.axis] for digest in distinct]
+            output.pooler_output = pooled[_spans(tiles, place, device)]
+        else:
+            output.pooler_output = [pooled[i] for i in place]
+        if getattr(output, "deepstack_features", None):
+            output.deepstack_features = [[layer[i] for i in place] for layer in output.deepstack_features]
+        return output
 
     def positions(self, model: Any, ids_PW: Tensor, mask_PW: Tensor, inputs: Item) -> tuple[Tensor, Tensor]:
         """(position_ids of left-padded prompts, as the model's forward pass takes them: [P, W] or, for M-RoPE, [3, P, W]; the
@@ -229,6 +259,12 @@ class Vision:
         word = self.tokenizer.convert_ids_to_tokens(token)
         assert isinstance(word, str)
         return word
+
+
+def _spans(sizes: Sequence[int], place: Sequence[int], device: torch.device) -> Tensor:
+    """The indices of consecutive spans of these sizes, in the order of their places."""
+    spans = torch.arange(sum(sizes), device=device).split(list(sizes))
+    return torch.cat([spans[i] for i in place])
 
 
 @contextmanager
