@@ -18,7 +18,10 @@ from zero.environments.navigation import Navigation
 from zero.questions import QuestionSet
 
 SETS: dict[type[Any], tuple[str, ...]] = {
-    Navigation: ("navigation", "navigation_ood", "nano_navigation", "nano_navigation_ood"),
+    Navigation: (
+        *("navigation", "navigation_ood", "nano_navigation", "nano_navigation_ood"),
+        *("nano_navigation_vl", "nano_navigation_vl_ood", "nano_navigation_vl_city"),
+    ),
     GuessNumber: ("guess_number", "nano_guess_number"),
     Maze: ("maze", "nano_maze"),
 }
@@ -35,7 +38,7 @@ def questions_of(name: str, *changes: str) -> QuestionSet:
 def test_every_row_is_solved_in_its_environment(environment: type[Any], questions: str) -> None:
     loaded = questions_of(questions)
     assert loaded.name == questions
-    assert bool(loaded.rows.train) != questions.endswith("_ood")
+    assert bool(loaded.rows.train) != questions.endswith(("_ood", "_city"))
     for row in (*loaded.rows.train[:100], *loaded.rows.heldout[:50]):
         steps = play(environment(), row, row.meta["solution_turns"])
         assert steps[-1].success and row.level == str(row.meta["level"])

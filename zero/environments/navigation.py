@@ -57,7 +57,7 @@ class Navigation:
             remedy = f"question {row.id} has no route; choose questions=navigation, nano_navigation or published_routes"
             raise InputError("environment", "navigation", remedy)
         self.row, self.position, self.failures = row, 0, 0
-        return Observation(row.text, fresh=True)
+        return Observation(row.text, fresh=True, images=row.images)
 
     def step(self, text: str) -> Step:
         """What follows an answer. Bounded work whatever the answer; after the end nothing changes any more."""
@@ -72,9 +72,9 @@ class Navigation:
         self.position, self.failures = self.position + 1, 0
         if self.position == len(meta["rail"]):
             return Step("", self.right, done=True, success=True, kind=kind)
-        return Step(
-            Observation(render(meta["rail"], self.position, meta["frame"]), fresh=True), self.right, False, None, kind
-        )
+        text = render(meta["rail"], self.position, meta["frame"])
+        images = tuple(meta.get("views", ()))[self.position : self.position + 1]
+        return Step(Observation(text, fresh=True, images=images), self.right, False, None, kind)
 
     def _judge(self, text: str, point: tuple[str, str, str], actions: Sequence[str]) -> tuple[str, str]:
         """The kind of an answer, and which message it gets."""

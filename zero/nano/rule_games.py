@@ -19,6 +19,7 @@ from functools import lru_cache
 from zero.errors import InputError
 from zero.nano.world import Formula, formulas
 from zero.questions import Rows, general_points, navigation
+from zero.questions.crossings import Views
 from zero.questions.wordings import EMBEDDED, Wording
 from zero.records import Question
 
@@ -29,6 +30,7 @@ LARGEST = 13
 OFTEN = (*[1] * 10, 3, 3, 3)  # letters are drawn three times as often as other cards
 # What turns may be called in a coded town, in place of directions and sides
 CODES = (*"123456789ABCDFGHJKLMPQRTXYZ", *EMBEDDED.absolute, *EMBEDDED.relative)
+LEGS = (1, 2, 3, 4, 5)  # of a route
 ONE_TURN = 0.3  # share of routes that show a single turn, as the environment asks for it
 AGAIN = 0.3  # share of these that were wrong before
 LONGEST_SEARCH = 3  # tries of an answer
@@ -157,11 +159,15 @@ def _ways(numbers: tuple[int, ...]) -> tuple[Formula, ...]:
     return tuple(way for way in ways if way.value <= TARGETS[-1]) or ways
 
 
-def draw_absolute(rng: random.Random) -> Question:
-    return _draw_route(rng, navigation.RULES[0], EMBEDDED)
+def draw_absolute(
+    rng: random.Random, words: Wording = EMBEDDED, legs: Sequence[int] = LEGS, views: Views | None = None
+) -> Question:
+    return _draw_route(rng, navigation.RULES[0], words, legs, views)
 
 
-def draw_coded(rng: random.Random) -> Question:
+def draw_coded(
+    rng: random.Random, words: Wording = EMBEDDED, legs: Sequence[int] = LEGS, views: Views | None = None
+) -> Question:
     """Sides or directions, or both, have other names, and either of them are the turns; never sides by their own names."""
     while True:
         names = rng.sample(CODES, 12)
@@ -170,15 +176,14 @@ def draw_coded(rng: random.Random) -> Question:
         rule = rng.choice(navigation.RULES)
         if set(relative) & set(absolute) or (rule == navigation.RULES[1] and set(relative) == set(EMBEDDED.relative)):
             continue
-        wording = replace(EMBEDDED, relative=relative, absolute=absolute)
-        return _draw_route(rng, rule, wording)
+        return _draw_route(rng, rule, replace(words, relative=relative, absolute=absolute), legs, views)
 
 
-def _draw_route(rng: random.Random, rule: str, wording: Wording) -> Question:
+def _draw_route(rng: random.Random, rule: str, words: Wording, legs: Sequence[int], views: Views | None) -> Question:
     while True:
-        route = navigation.draw_route(rng, rng.choice((1, 2, 3, 4, 5)), 1.0, wording)
+        route = navigation.draw_route(rng, rng.choice(legs), 1.0, words)
         if not navigation.is_heldout(route):
-            return navigation.as_question(route, rule, 1, wording)
+            return navigation.as_question(route, rule, 1, words, views)
 
 
 def route_text(rng: random.Random, question: Question) -> str:

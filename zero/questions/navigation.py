@@ -24,13 +24,19 @@ from typing import Any
 from zero.errors import InputError
 from zero.questions import Rows
 from zero.questions.countdown import fill
+from zero.questions.crossings import BEHIND, CELLS, Views, can_draw
 from zero.questions.slots import fill_slots
-from zero.questions.wordings import EMBEDDED, SFTVSRL, Wording
-from zero.records import Question
+from zero.questions.wordings import EMBEDDED, EMBEDDED_VIEWS, SFTVSRL, SFTVSRL_VIEWS, Wording
+from zero.records import IMAGE_MARK, Question
 from zero.template import last_boxed
 
 RULES = ("absolute", "relative")
-WORDINGS = {"sftvsrl": SFTVSRL, "embedded": EMBEDDED}
+WORDINGS = {
+    "sftvsrl": SFTVSRL,
+    "embedded": EMBEDDED,
+    "sftvsrl_views": SFTVSRL_VIEWS,
+    "embedded_views": EMBEDDED_VIEWS,
+}
 SIDES = ("left", "right", "left behind", "right behind")
 CORNERS = (-135, -90, -45, 45, 90, 135)  # degrees of a turn, clockwise
 SLIGHT = 45  # degrees up to which a turn is slight
@@ -49,6 +55,8 @@ class Leg:
     heading: int  # degrees clockwise from north
     direction: int  # the heading as an index of the wording's eight directions, from north clockwise
     landmark: str  # what is seen at its end, and where; "" if nothing
+    name: str = ""  # of the landmark alone, and its side: what a view needs
+    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ def rows(
     heldout: int = 256,
     seed: int = 0,
     wording: str = "sftvsrl",
+    city: str | None = None,
+    pixels: int = CELLS,
 ) -> Rows:
     """Distinct routes under one rule.
 
@@ -82,17 +92,21 @@ def rows(
     straight        steps ahead between two crossings
     landmarks       the chance that a crossing has one; a destination always has
     train, heldout  rows of each split; membership depends on the route alone, so no rule, seed or size mixes them
-    wording         "sftvsrl", or "embedded" for the embedded tokenizer
+    wording         "sftvsrl", or "embedded" for the embedded tokenizer; with views "sftvsrl_views" or "embedded_views"
+    city, pixels    with a city of zero.questions.crossings what is seen now is an image of so many pixels a side
 
     The same arguments give the same rows on every machine. meta holds the rail and what the environment needs to show it,
     `actions` and `solution_turns`; answer is the first action, solution the whole text of the first turn. Raises InputError.
     """
     words = find_wording(rule, wording)
     _check(legs, straight, landmarks, train, heldout, words)
+    views = None if city is None else Views(city, pixels)
+    if views and not all(map(can_draw, words.landmarks)):
+        raise InputError("questions.rows.wording", wording, "has landmarks that cannot be drawn; choose one with views")
     rng = random.Random(f"zero.questions.navigation/{seed}")
 
     def draw() -> Question:
-        return as_question(draw_route(rng, rng.choice(legs), landmarks, words), rule, straight, words)
+        return as_question(draw_route(rng, rng.choice(legs), landmarks, words), rule, straight, words, views)
 
     return fill(draw, train, heldout, HELDOUT_DIGIT, "raise questions.rows.legs")
 
@@ -105,9 +119,12 @@ def rule_shift_rows(
     heldout: int = 256,
     seed: int = 0,
     wording: str = "sftvsrl",
+    city: str | None = None,
+    pixels: int = CELLS,
 ) -> Rows:
-    """The held-out routes of `rows` under the other rule, none to train on: the same routes for the same seed and legs."""
-    both = rows(rule, legs, straight, landmarks, train=1, heldout=heldout, seed=seed, wording=wording)
+    """The held-out routes of `rows` under the other rule or in another city, none to train on: the same routes for the same
+    seed, legs and wording."""
+    both = rows(rule, legs, straight, landmarks, 1, heldout, seed, wording, city, pixels)
     return Rows(train=[], heldout=both.heldout)
 
 
@@ -140,9 +157,10 @@ def draw_route(rng: random.Random, count: int, share: float, wording: Wording) -
     for number, name in enumerate(rng.sample(wording.landmarks, count), 1):
         heading = (heading + rng.choice(CORNERS)) % 360
         phrase = wording.seen_at_the_end if number == count else wording.seen
-        landmark = fill_slots(phrase, name=name, side=rng.choice(SIDES[: wording.sides]))
+        side = rng.choice(SIDES[: wording.sides])
         seen = number == count or rng.random() < share
-        legs.append(Leg(heading, heading // 45, landmark if seen else ""))
+        landmark = (fill_slots(phrase, name=name, side=side), name, side) if seen else ("", "", "")
+        legs.append(Leg(heading, heading // 45, *landmark))
     return Route(start, tuple(legs))
 
 
@@ -157,8 +175,9 @@ def relative_turn(before: int, after: int) -> int:
     return int(degrees > 0) + 2 * (abs(degrees) <= SLIGHT)
 
 
-def as_question(route: Route, rule: str, straight: int, wording: Wording) -> Question:
-    """The route as a question: its text is what is seen at the start."""
+def as_question(route: Route, rule: str, straight: int, wording: Wording, views: Views | None = None) -> Question:
+    """The route as a question: its text is what is seen at the start. With views meta has their digests, one for each point
+    of the rail. Raises InputError."""
     sentences = _sentences(route, wording)
     rail = _rail(route, rule, straight, sentences, wording)
     names = wording.absolute if rule == RULES[0] else wording.relative
@@ -171,7 +190,7 @@ def as_question(route: Route, rule: str, straight: int, wording: Wording) -> Que
         "before": fill_slots(before, **slots),
         "after": fill_slots(after, **slots),
         "pair": wording.pair,
-        "current": wording.current,
+        "current": fill_slots(wording.current, observation=IMAGE_MARK) if views else wording.current,
         "history": wording.history,
     }
     texts = [
@@ -187,8 +206,26 @@ def as_question(route: Route, rule: str, straight: int, wording: Wording) -> Que
         "actions": (wording.forward_action, wording.stop_action, *turns),
         "solution_turns": texts,
     }
+    seen = _seen(route, straight, views) if views else ()
+    if views:
+        meta["views"] = seen
     first = render(rail, 0, frame)
-    return Question(first, (rail[0][2],), f"navigation-{route.digest}", texts[0], meta)
+    return Question(first, (rail[0][2],), f"navigation-{route.digest}", texts[0], meta, images=seen[:1])
+
+
+def _seen(route: Route, straight: int, views: Views) -> tuple[str, ...]:
+    """The digests of what is seen at the points of the rail. Three streets lead on from a crossing, the right one and two more."""
+    rng = random.Random(f"zero.questions.navigation/{route.digest}")
+    road = views.digest(((), "", ""))
+    seen = [road]
+    for leg, following in zip(route.legs, [*route.legs[1:], None], strict=True):
+        arms: tuple[int, ...] = ()
+        if following:
+            right = (following.heading - leg.heading) // 45 % 8
+            others = rng.sample([arm for arm in range(8) if arm not in (right, BEHIND)], 2)
+            arms = tuple(sorted((right, BEHIND, *others)))
+        seen += [road] * straight + [views.digest((arms, leg.name, leg.side))]
+    return tuple(seen)
 
 
 def _sentences(route: Route, wording: Wording) -> list[str]:

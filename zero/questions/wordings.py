@@ -1,9 +1,11 @@
-"""The words of a route: SFTvsRL's, and those that the embedded tokenizer has."""
+"""The words of a route: SFTvsRL's, and those that the embedded tokenizer has; both also for views, whose landmarks can be drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from zero.questions.crossings import COLOURS, SHAPES, SIGNS
 
 
 @dataclass(frozen=True)
@@ -159,3 +161,16 @@ EMBEDDED = Wording(
     failures=dict.fromkeys(("action", "crossing", "no_crossing", "instruction"), "No."),
     landmarks=("Tom", "Ann", "Sam", "Lily", "Ben", "Mia", "apples", "books", "coins", "shells", "pens", "friend"),
 )
+
+# As theirs the prompt shows what is seen now as an image, and what was seen before as text
+SFTVSRL_VIEWS = replace(
+    SFTVSRL,
+    text=SFTVSRL.text.replace(
+        "of instructions to follow.",
+        "of instructions to follow while observing the street from above, your way upwards.",
+    ),
+    landmarks=tuple(f"{colour.capitalize()} {shape.capitalize()}" for shape in SHAPES for colour in COLOURS),
+)
+
+# An answer says what is seen before it acts: up to 8 tokens
+EMBEDDED_VIEWS = replace(EMBEDDED, solution="{observation}.\n{action}", landmarks=tuple(SIGNS))
