@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import tiny_config
 from tests.test_algorithm import load
 from zero.batching import make_batch, mini_batches
-from zero.flops import FlopCounter
+from zero.flops import FlopCounter, Sight
 from zero.learner.trainable import matrix_parameters
 from zero.records import Completion, Ending, Group, Outcome, Prompt, Question, Turn, Verdict
 
@@ -75,6 +75,26 @@ def test_every_epoch_and_every_pass_of_log_probabilities_counts() -> None:
     assert cost(given={"reference_NT": known})["cost/flops"] == cost()["cost/flops"] + 2 * N * whole
     assert cost(given={"old_NT": known})["cost/flops"] == cost()["cost/flops"] + 2 * N * whole
     assert cost("ppo", epochs=2)["cost/tokens_sampled"] == SAMPLED
+
+
+def test_images_cost_what_turns_them_into_features() -> None:
+    image, seen = 9, 3  # an id, and how often it stands in the first prompt, which two responses share
+    shown = replace(GROUPS[0].prompt, ids=(image,) * seen + (2, 2), image_tokens=seen)
+    groups = [replace(GROUPS[0], prompt=shown), GROUPS[1]]
+    own, V = load("drgrpo"), 50
+    batch = make_batch(groups, own, 0)
+    batch = replace(batch, advantage_NT=torch.tensor([[0.5], [-0.5], [0.0], [0.0]]) * batch.mask_NT)
+
+    def more(sight: Sight, **given: Any) -> float:
+        updated = [replace(batch, **given)]
+        counts = (FlopCounter(N, sight=each).metrics(groups, batch, updated, own, None) for each in (sight, None))
+        with_images, without = (count["cost/flops"] for count in counts)
+        return with_images - without
+
+    assert more(Sight(image, V)) == V * (seen + 2 * seen), "sampling once for the group, the update for each response"
+    assert more(Sight(image, V, learns=True)) == V * (seen + 3 * 2 * seen)
+    assert more(Sight(image, V), old_NT=batch.mask_NT) == V * (seen + 2 * 2 * seen), "a pass for old log-probabilities"
+    assert more(Sight(image + 1, V)) == V * seen, "an id that stands nowhere"
 
 
 def test_a_bonus_for_entropy_gives_every_row_a_gradient() -> None:

@@ -20,11 +20,12 @@ from zero.context import check_context, without_overlong_prompts
 from zero.distributed import World
 from zero.environments.settings import EpisodeSettings
 from zero.errors import InputError
-from zero.flops import FlopCounter
+from zero.flops import FlopCounter, Sight
 from zero.grading import Grader, Reward
 from zero.learner import LearnerSetup
 from zero.learner.trainable import matrix_parameters
 from zero.loop import Run
+from zero.models.image_cost import sight_cost
 from zero.models.load import load_model, local_path
 from zero.models.vision import load_vision
 from zero.models.vocabulary import vocabulary_size
@@ -94,7 +95,7 @@ def build(
     engine = make_engine(config["rollout"], model, tokenizer, context, device, vision, sets.values())
     engine = with_episodes(engine, environment, questions.rows.train, benchmarks, template, tokenizer, context)
     print_notes(world, [provenance.on_engine(start, engine, "bfloat16" if autocasts(config, device) else "float32")])
-    flops = FlopCounter(matrix_parameters(model), frozen=bool(config["learner"].get("lora")))
+    flops = _flop_counter(config, model, vision)
     given = dict(model=model, tokenizer=tokenizer, vision=vision, engine=engine, grader=grader, sampling=sampling)
     critic = make_critic(config, algo, device, world, **given)  # before the learner, which may change the model
     learner = make_learner(config, model, tokenizer, algo, optimizer, device, world, vision)
@@ -130,6 +131,12 @@ def build(
         sample_every=config["samples"]["every"],
         sample_groups=config["samples"]["groups"],
     )
+
+
+def _flop_counter(config: Mapping[str, Any], model: Any, vision: Vision | None) -> FlopCounter:
+    seeing, flops = sight_cost(model)
+    sight = Sight(vision.image_token_id, flops, config["model"]["vision"] != "frozen") if vision else None
+    return FlopCounter(matrix_parameters(model) - seeing, bool(config["learner"].get("lora")), sight)
 
 
 def build_evaluation(

@@ -9,6 +9,10 @@ With N parameters in matrix products a token costs 2 N forward and 4 N backward 
     log-probabilities  2 N  a token, of the reference, and of the old policy where they take a pass of their own
     critic             6 N  a token in every epoch, and 2 N for its values; one that samples costs what it samples
 
+An image costs, in each pass of its row, 2 V for each of its patches, with V parameters in matrix products of the vision tower, and
+2 for each of its connector's and each feature: in an update too if these are frozen, since what learns comes after them, else three
+times as much. In sampling an image of a prompt counts once for its group.
+
 These are a model's operations, not an implementation's. Not counted: what gradient checkpointing computes again, padding, and
 contexts that an engine without a cache reads again in each turn. A prompt counts in each of its responses, even where these share
 one pass. With LoRA frozen matrices have no gradient: 4 N in place of 6 N; its own matrices are left out. Solutions cost no
@@ -22,18 +26,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from zero.algorithm import Algorithm
 from zero.critic import Critic
 from zero.records import Batch, Group, Metrics
 
 
+class Sight(NamedTuple):
+    """What an image token costs beside those of a text."""
+
+    token_id: int
+    flops: int  # of the forward pass that makes its feature
+    learns: bool = False
+
+
 @dataclass(frozen=True)
 class FlopCounter:
-    """Counts a step. `parameters`: the policy's in matrix products; `frozen`: only adapters of it are trained."""
+    """Counts a step. `parameters`: the policy's in matrix products, without those that turn pixels into features; `frozen`: only
+    adapters of it are trained."""
 
     parameters: int
     frozen: bool = False
+    sight: Sight | None = None
 
     def metrics(
         self,
@@ -58,6 +73,8 @@ class FlopCounter:
         passes += [batch] if batch.reference_NT is not None else []
         only_forward = tokens_updated - tokens_trained + sum(map(_tokens, passes))
         flops = update * tokens_trained + forward * only_forward
+        if self.sight is not None:
+            flops += self._seen(self.sight, sampled, [*mini_batches, *passes], mini_batches, algo)
         if critic is not None:
             tokens_sampled += critic.tokens
             flops += critic.parameters * (6 * tokens_updated + 2 * _tokens(batch))
@@ -66,6 +83,25 @@ class FlopCounter:
             "cost/tokens_trained": float(tokens_trained),
             "cost/tokens_sampled": float(tokens_sampled),
         }
+
+    def _seen(
+        self,
+        sight: Sight,
+        sampled: Sequence[Group],
+        passes: Sequence[Batch],
+        mini_batches: Sequence[Batch],
+        algo: Algorithm,
+    ) -> int:
+        """The operations that turn pixels into features: in sampling, in all passes, and backward where that learns."""
+        count = sum(
+            group.prompt.image_tokens + sum(each.ids.count(sight.token_id) for each in group.completions)
+            for group in sampled
+            if group.completions[0].version >= 0
+        )
+        count += sum(int((batch.ids_NT == sight.token_id).sum()) for batch in passes)
+        if sight.learns:
+            count += sum(2 * int((b.ids_NT[algo.trained_rows(b)] == sight.token_id).sum()) for b in mini_batches)
+        return sight.flops * count
 
 
 def _tokens(batch: Batch) -> int:

@@ -17,6 +17,10 @@ environment are read, whether it goes on, with what was before in the engine's c
 together is as long as a response of that budget, and so are, added up, the longest turns of all rounds, for which the
 others wait.
 
+A question with an image, and each observation, shows one, of the size that its set draws, else of IMAGE pixels. It takes its
+tokens of a prompt, and in each pass of its row 2 x parameters of the tower for each of its patches; three times as much, and a pass
+more if recomputed, where the tower learns. A frozen tower has neither gradients nor moments. An engine encodes an image once.
+
 A node's host: each of its ranks loads the model, and a critic, in float32, and holds what is offloaded.
 """
 
@@ -30,11 +34,13 @@ from typing import Any
 
 from launch.cost.shapes import Shape
 from zero.errors import InputError
+from zero.questions.drawn_cards import COLUMN
 
 GB, TERA = 1e9, 1e12
 MFU = 0.4  # of the update; at best what public trainers reach on these cards
 DECODING = 0.6  # of the bandwidth, in decoding
 PROMPT = 200  # tokens of a prompt, and of what an environment says between two turns
+IMAGE = (448, 448)  # pixels of an image whose set does not say
 MEAN = 1 / 3  # of the token budget that a mean response takes, unless --mean says otherwise
 CRITIC_STATE = 0.75  # of a critic's memory in an update: all but the gradients
 SPARE = 0.05  # of a card, for CUDA's context and the allocator's gaps
@@ -98,21 +104,29 @@ def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, me
     the budget)."""
     turns, budget = episode(config)
     mean = min(budget, mean or MEAN * budget)
-    observed = (turns - 1) * PROMPT
-    state, update = learner_gb(config["learner"], shape, gpus, reference=bool(config["algo"]["beta"]))
+    patches, image_tokens = seen(config, shape)
+    prompt = PROMPT + image_tokens
+    observed = (turns - 1) * prompt
+    vision = config["model"]["vision"]
+    state, update = learner_gb(config["learner"], shape, gpus, bool(config["algo"]["beta"]), vision)
     critic = critic_gb(config["algo"]["critic"], shape)
     state, update = state + critic * CRITIC_STATE, update + critic
     share, parallel = engine_gb(config["rollout"], shape, card)
     rows = math.ceil(config["prompts"] * config["group_size"] / gpus)  # for each GPU
-    context = PROMPT + (observed + mean) / 2
-    fit = rows_that_fit(share, shape, parallel, PROMPT + observed + budget)
+    context = prompt + (observed + mean) / 2
+    fit = rows_that_fit(share, shape, parallel, prompt + observed + budget)
     live = min(rows, fit) or 1
     decode = decode_seconds(shape, card, live, context, parallel)
-    decode_last = decode_seconds(shape, card, 1, PROMPT + observed + budget, parallel)
+    decode_last = decode_seconds(shape, card, 1, prompt + observed + budget, parallel)
     samples = "form" not in config["rollout"]  # rollout=gold reads its responses
-    prefill = 2 * shape.parameters * rows * observed / (MFU * card.flops)
-    tokens = config["prompts"] * config["group_size"] * (PROMPT + observed + mean) * config["epochs"]
-    work = (6 + 2 * config["learner"]["gradient_checkpointing"]) * shape.parameters
+    encoded = 2 * (shape.parameters - shape.decoder) * patches  # operations of an image
+    images = rows / config["group_size"] + rows * (turns - 1)
+    prefill = (2 * shape.decoder * rows * observed + images * encoded) / (MFU * card.flops)
+    responses = config["prompts"] * config["group_size"] * config["epochs"]
+    tokens = responses * (prompt + observed + mean)
+    passes = 3 + bool(config["learner"]["gradient_checkpointing"])  # forward, backward twice as much, and forward again
+    work = tokens * passes * 2 * shape.decoder
+    work += responses * turns * encoded * (1 if vision == "frozen" else passes)
     return CellCost(
         state=state,
         update=update,
@@ -121,7 +135,7 @@ def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, me
         misfit=misfit(config, card, state, update, share, fit, critic),
         sampling=samples * (math.ceil(rows / live) * mean * decode + prefill),
         tail=samples * (budget - mean) * decode_last,
-        training=tokens / gpus * work / (MFU * card.flops),
+        training=work / gpus / (MFU * card.flops),
         links=links_seconds(config, shape, gpus, tokens),
         steps=config["steps"],
     )
@@ -132,6 +146,25 @@ def episode(config: Mapping[str, Any]) -> tuple[int, int]:
     environment, budget = config["environment"], config["sampling"]["max_tokens"]
     turns = environment["turns"] if environment["make"] else 1
     return turns, min(budget, turns * (environment.get("turn_tokens") or budget))
+
+
+def seen(config: Mapping[str, Any], shape: Shape) -> tuple[int, int]:
+    """(patches, tokens) of an image of a question; 0 without images. InputError for a model that sees none."""
+    questions = config["questions"]
+    rows = questions.get("rows") or {}
+    if rows.get("city"):
+        size = (rows["pixels"], rows["pixels"])
+    elif "suits" in rows or "height" in rows:
+        size = (rows["cards"] * COLUMN * rows["scale"], rows["height"] * rows["scale"])
+    elif questions.get("images"):
+        size = IMAGE
+    else:
+        return 0, 0
+    if shape.tower is None:
+        raise InputError(
+            "questions", questions["name"], "has images, and the model sees none; choose a model that does"
+        )
+    return shape.tower.patches(*size), shape.tower.tokens(*size)
 
 
 def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: float) -> float:
@@ -146,11 +179,13 @@ def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: fl
     return (gradients + weights) * (gpus - 1) / gpus / (NODE_LINK if gpus <= NODE else NETWORK)
 
 
-def learner_gb(learner: Mapping[str, Any], shape: Shape, gpus: int, reference: bool) -> tuple[float, float]:
+def learner_gb(
+    learner: Mapping[str, Any], shape: Shape, gpus: int, reference: bool, vision: str = "frozen"
+) -> tuple[float, float]:
     """(between updates, at most in an update), GB of one GPU: bytes of a parameter as in zero/models/load.py and ZeRO (arXiv
     1910.02054), and the activations of a micro-batch."""
     stage, lora = learner.get("stage", 0), learner.get("lora")
-    trained = shape.adapters(lora["rank"]) if lora else shape.parameters
+    trained = shape.adapters(lora["rank"]) if lora else shape.decoder if vision == "frozen" else shape.parameters
     optimizer_shards, gradient_shards, weight_shards = (gpus if stage >= minimum else 1 for minimum in (1, 2, 3))
     if stage:
         weights, gradients, masters = 2 / weight_shards, 4 / gradient_shards, 12 / optimizer_shards
@@ -204,8 +239,8 @@ def rows_that_fit(share: float, shape: Shape, parallel: int, context: int) -> in
 
 def decode_seconds(shape: Shape, card: Card, rows: int, context: float, parallel: int) -> float:
     """Seconds to decode one token of each of `rows` responses."""
-    read = 2 * shape.parameters / parallel + rows * context * shape.cached / parallel
-    return max(read / (DECODING * card.bandwidth), 2 * shape.parameters * rows / parallel / card.flops)
+    read = 2 * shape.decoder / parallel + rows * context * shape.cached / parallel
+    return max(read / (DECODING * card.bandwidth), 2 * shape.decoder * rows / parallel / card.flops)
 
 
 def misfit(

@@ -18,6 +18,7 @@ from launch.cost.formulas import (
     episode,
     learner_gb,
     parse_node,
+    seen,
 )
 from launch.cost.shapes import SHAPES
 from launch.plan import cost_lines, distinct_cells, main
@@ -131,6 +132,26 @@ def test_a_published_size_fits_a_node_or_its_header_says_that_it_does_not(name: 
     assert any(fits) != ("fits neither 8 x A100-40G nor one H200" in head)
 
 
+def test_the_published_sizes_with_images_fit_one_h200_or_the_header_says_what_does_not() -> None:
+    cells = [c for c in plan(["experiment=sftvsrl_vl", "size=paper", "seed=0"]).cells.values() if c.config]
+    costs = [cell_cost(c.config or {}, SHAPES[c.choices["model"].partition("+")[0]], 1, H200) for c in cells]
+    assert len(costs) == 6 and not any(cost.misfit for cost in costs)
+    assert 14 < max(cost.hours for cost in costs) < 16 and min(cost.hours for cost in costs) < 0.1
+    options = ["size=paper", "template=chat", "model=llama3_2_vision_11b", "sampling.max_tokens=2048", "steps=60"]
+    theirs = SHAPES["llama3_2_vision_11b"]
+    hours = []
+    for game in (
+        ["environment=tries", "questions=general_points_vl"],
+        ["environment=navigation", "questions=navigation_vl"],
+    ):
+        cost = cell_cost(check("train", [*options, "algo=drgrpo", *game]), theirs, 8, H200)
+        assert not cost.misfit
+        hours.append(cost.hours)
+    assert hours[1] == pytest.approx(6.4, abs=0.1)
+    critic = cell_cost(check("train", [*options, "algo=ppo", "questions=general_points_vl"]), theirs, 8, H200)
+    assert critic.update == pytest.approx(206, abs=1) and "the critic 170 of them" in critic.misfit
+
+
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["experiment=fig6_length", "size=paper"]
     assert main([*line, "--node", "8xA100-40G"]) == 0
@@ -152,6 +173,39 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_node("H200") == (1, H200) and parse_node("16xH100")[0] == 16
     with pytest.raises(InputError):
         parse_node("0xH100")
+
+
+def test_an_image_takes_its_tokens_and_its_patches() -> None:
+    qwen, qwen3 = SHAPES["qwen2_5_vl_3b"].tower, SHAPES["qwen3_vl_4b"].tower
+    small, llava, gemma = (SHAPES[name].tower for name in ("smolvlm_256m", "llava_1_5_7b", "gemma3_4b"))
+    assert qwen and qwen3 and small and llava and gemma
+    assert qwen.tokens(448, 448) == 16 * 16 and qwen.patches(448, 448) == 32 * 32 and qwen.tokens(14, 14) == 4
+    assert qwen3.tokens(512, 256) == 16 * 8 and qwen3.tokens(48, 48) == 64, "scaled up to 256 x 256"
+    assert small.tokens(448, 448) == 17 * 64 and small.tokens(512, 256) == 9 * 64 and small.patches(9, 9) == 17 * 1024
+    assert llava.tokens(10, 999) == llava.patches(10, 999) == 576
+    assert gemma.tokens(10, 999) == 256 and gemma.patches(10, 999) == 64 * 64
+
+
+def test_a_plan_with_images() -> None:
+    shape, options = SHAPES["qwen2_5_vl_3b"], ["model=qwen2_5_vl_3b", "template=chat", "sampling.max_tokens=300"]
+    config = check("train", [*options, "questions=general_points_vl"])
+    text = check("train", [*options, "questions=general_points"])
+    assert (
+        shape.tower and seen(config, shape) == (shape.tower.patches(512, 256), 18 * 9) and seen(text, shape) == (0, 0)
+    )
+    seeing, patches = shape.parameters - shape.decoder, seen(config, shape)[0]
+    responses, tokens = config["prompts"] * config["group_size"], PROMPT + 18 * 9 + 100
+    work = responses * (tokens * 8 * shape.decoder + 2 * seeing * patches)
+    assert cell_cost(config, shape, 1, H200).training == pytest.approx(work / (MFU * H200.flops))
+    trained = dict(config) | {"model": dict(config["model"]) | {"vision": "trained"}}
+    learning, frozen = cell_cost(trained, shape, 1, H200), cell_cost(config, shape, 1, H200)
+    assert learning.training - frozen.training == pytest.approx(responses * 6 * seeing * patches / (MFU * H200.flops))
+    assert learning.update - frozen.update == pytest.approx(12 * seeing / 1e9), "gradients and moments"
+    assert frozen.sampling > cell_cost(text, shape, 1, H200).sampling
+    drawn = check("train", [*options, "environment=navigation", "questions=navigation_vl"])
+    assert seen(drawn, shape) == (16 * 16, 8 * 8), "224 pixels a side"
+    with pytest.raises(InputError, match="questions=general_points_vl: has images, and the model sees none"):
+        cell_cost(config, SMALL, 1, H200)
 
 
 def test_links_cost_nothing_alone_and_more_between_nodes() -> None:

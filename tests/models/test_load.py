@@ -10,13 +10,25 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    LlamaConfig,
+    LlavaConfig,
+    Qwen2_5_VLConfig,
+    Qwen3Config,
+    Qwen3VLConfig,
+    SmolVLMConfig,
+)
 
 from launch.cost.shapes import SHAPES
 from tests.conftest import BASE, ROOT
@@ -25,6 +37,7 @@ from tests.hub import COMMIT, serving
 from zero.errors import Broken, InputError
 from zero.models.export import export_dtype, store_as
 from zero.models.load import cached, configured_ends, find, load_model
+from zero.models.vision import vision_parameters
 
 FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
 OWN = (
@@ -46,6 +59,9 @@ ENDS = {  # how the option's name begins -> the tokens that may end a response
     "mistral": {"</s>"},
     "rho": {"</s>"},
     "pythia": {"<|endoftext|>"},
+    "smolvlm": {"<end_of_utterance>", "<|im_end|>"},
+    "gemma3": {"<end_of_turn>", "<eos>"},
+    "llava": {"</s>"},
     "": {"<|endoftext|>", "<|im_end|>"},
 }
 
@@ -103,6 +119,53 @@ def test_parameters_are_counted_as_transformers_builds_them(name: str, config: A
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config())
     assert SHAPES[name].parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def qwen_vl(kind: Any, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    tied = text["tie_word_embeddings"]
+    return kind(text_config=text, vision_config=vision, tie_word_embeddings=tied)
+
+
+def clip_or_siglip(inner: int, width: int, layers: int, side: int, patch: int, **more: Any) -> dict[str, Any]:
+    sizes = dict(
+        hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, image_size=side, patch_size=patch
+    )
+    return sizes | {"num_attention_heads": 16} | more
+
+
+SEEING: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "qwen2_5_vl_3b": lambda text: qwen_vl(Qwen2_5_VLConfig, text, dict(
+        depth=32, hidden_size=1280, intermediate_size=3420, out_hidden_size=2048, num_heads=16)),
+    "qwen3_vl_8b": lambda text: qwen_vl(Qwen3VLConfig, text, dict(
+        depth=27, hidden_size=1152, intermediate_size=4304, out_hidden_size=4096, num_heads=16, num_position_embeddings=2304,
+        deepstack_visual_indexes=[8, 16, 24])),
+    "smolvlm_256m": lambda text: SmolVLMConfig(text_config=text | {"model_type": "llama"}, scale_factor=4,
+        tie_word_embeddings=False, vision_config=clip_or_siglip(3072, 768, 12, 512, 16)),
+    "llava_1_5_7b": lambda text: LlavaConfig(text_config=text | {"model_type": "llama"},
+        tie_word_embeddings=False, vision_config=clip_or_siglip(4096, 1024, 24, 336, 14, model_type="clip_vision_model")),
+    "gemma3_4b": lambda text: Gemma3Config(text_config=text, vision_config=clip_or_siglip(4304, 1152, 27, 896, 14)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_what_sees_is_counted_as_transformers_builds_it(name: str) -> None:
+    shape = SHAPES[name]
+    text = dict(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv,
+        head_dim=shape.size,
+        intermediate_size=shape.inner,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+    )
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(SEEING[name](text))
+    seeing = vision_parameters(model)
+    counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
+    assert shape.parameters == sum(counts.values())
+    assert shape.tower and shape.tower.parameters == sum(counts[key] for key in seeing)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.hub import serving
 from tests.models.test_load import alone, closed
 from tests.models.visual_families import CONTEXT, FAMILIES, write_family
 from zero import images
 from zero.errors import InputError
+from zero.learner.trainable import matrix_parameters
 from zero.models import vision as module
+from zero.models.image_cost import sight_cost
 from zero.models.load import load_model
 from zero.models.vision import Vision, load_vision, read_vision, vision_parameters
 from zero.models.vocabulary import write_model
@@ -260,13 +263,14 @@ def test_a_tokenizer_without_the_image_token_is_refused(family: Family, tokenize
 
 
 def test_families_that_are_not_read_are_named(tmp_path: Path, tokenizer: Any) -> None:
-    from transformers import InternVLConfig, LlavaConfig, PixtralVisionConfig
+    from transformers import InternVLConfig, LlavaConfig, MllamaConfig, PixtralVisionConfig
 
     tokenizer.save_pretrained(tmp_path)
-    InternVLConfig().save_pretrained(tmp_path)
-    error = r"of models with images Qwen2-VL, .* and Gemma 3 are read, not internvl"
-    with pytest.raises(InputError, match=rf"^model.path={tmp_path}: {error}$"):
-        load_model({"path": str(tmp_path), "context": None}, weights=False)
+    for config in (InternVLConfig(), MllamaConfig()):
+        config.save_pretrained(tmp_path)
+        error = rf"of models with images Qwen2-VL, .* and Gemma 3 are read, not {config.model_type}"
+        with pytest.raises(InputError, match=rf"^model.path={tmp_path}: {error}$"):
+            load_model({"path": str(tmp_path), "context": None}, weights=False)
     with pytest.raises(InputError, match="a LLaVA with a pixtral tower is not read, only with CLIP or SigLIP"):
         read_vision(LlavaConfig(vision_config=PixtralVisionConfig()), tokenizer, tmp_path)
 
@@ -339,3 +343,23 @@ def test_a_model_of_the_hub_comes_with_its_processor(tmp_path: Path) -> None:
     model, tokenizer, _ = load_model({"path": str(folder), "context": None}, weights=False)
     vision = load_vision(model, tokenizer, folder)
     assert vision is not None and lines == again == [vision.identity]
+
+
+def test_what_a_feature_costs_is_what_torch_multiplies(family: Family) -> None:
+    """But for LLaVA's CLIP, which has one patch more than features."""
+    [digest] = family.digests[:1]
+    ids = torch.tensor([family.ids("", [digest])])
+    seen, unseen = (products(family.model, ids, inputs) for inputs in (family.vision.inputs([(digest,)], ids), {}))
+    features = int((ids == family.vision.image_token_id).sum())
+    parameters, flops = sight_cost(family.model)
+    assert features * flops == pytest.approx(seen - unseen, rel=0.1 if family.name == "llava" else 0)
+    assert 0 < parameters < matrix_parameters(family.model)
+
+
+def products(model: Any, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> int:
+    """Operations of matrix products of a forward pass, without attention's."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(input_ids=ids, use_cache=False, **inputs)
+    counts = counter.get_flop_counts()["Global"].items()
+    return int(sum(count for op, count in counts if "attention" not in str(op) and "bmm" not in str(op)))

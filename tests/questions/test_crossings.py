@@ -11,8 +11,10 @@ import pytest
 
 from tests.environments.episodes import play
 from zero import images
-from zero.environments import Observation, as_step
+from zero.environments import Observation, Status, as_step, pool
 from zero.environments.navigation import Navigation
+from zero.environments.pool import Transcript
+from zero.environments.spec import environment_spec
 from zero.errors import InputError
 from zero.questions.crossings import BEHIND, CITIES, COLOURS, SHAPES, SIGNS, Views, can_draw, draw
 from zero.questions.navigation import rows, rule_shift_rows
@@ -139,6 +141,24 @@ def test_every_prompt_of_an_episode_shows_its_view() -> None:
         seen.append(step.observation.images)
     assert [digest for shown in seen for digest in shown] == list(question.meta["views"])
     assert play(Navigation(), question, question.meta["solution_turns"])[-1].success
+
+
+def test_a_worker_that_can_be_killed_shows_the_same_views() -> None:
+    question = rows(train=1, city="harbor", **SMALL).train[0]
+    texts = ("nonsense", *question.meta["solution_turns"])
+    make = {"_target_": "zero.environments.navigation.Navigation"}
+    replies = {}
+    for isolated in (True, False):
+        environment = environment_spec(make, isolated, workers=1)
+        replies[isolated] = pool.play([Transcript(environment, question, 0, texts[:n]) for n in range(len(texts) + 1)])
+        pool.pool_of(environment).close()
+    assert replies[True] == replies[False] and all(reply.status is Status.OK for reply in replies[True])
+    shown = [reply.step.observation.images for reply in replies[True] if reply.step and not reply.step.done]
+    assert shown == [(digest,) if n != 1 else () for n, digest in enumerate(_with_a_try(question.meta["views"]))]
+
+
+def _with_a_try(views: tuple[str, ...]) -> list[str]:
+    return [views[0], "the message to a wrong action", *views[1:]]
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:

@@ -246,7 +246,8 @@ def _auto_class(model_type: str, path: str) -> Any:
 
     if model_type in FAMILIES:
         return AutoModelForImageTextToText
-    if model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.keys() - known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    unread = known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.keys() - known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if model_type in unread | {"mllama"}:  # Llama 3.2 Vision's language model would be loaded without what it sees with
         raise InputError("model.path", path, f"of models with images {KNOWN} are read, not {model_type}")
     return AutoModelForCausalLM
 
