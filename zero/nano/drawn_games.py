@@ -3,6 +3,7 @@
     drawn_labels   a hand that is only read:                          Use <image>. Cards J, 3, 5.
     drawn_read     and put into numbers under a rule:                 ... Cards J, 3, 5.\\nUse 11, 3, 5.
     drawn_ten, drawn_same, drawn_each                                 rule_games' hands and rules, read, put into numbers and solved
+    view_read, view_absolute, view_coded                              routes: zero/nano/drawn_routes.py
 
 Red hands are rare, and reading has planted slips: what it sees wrong, an answer goes on with. As in rule_games no held-out hand
 is in a document, and never the rule of the tests.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zero.errors import InputError
-from zero.nano import corpus, rule_games
+from zero.nano import corpus, drawn_routes, rule_games
 from zero.questions import Rows, drawn_cards, general_points
 from zero.questions.drawn_cards import SUITS, draw
 from zero.records import IMAGE_MARK, Question
@@ -130,4 +131,5 @@ SETS: dict[str, Callable[[random.Random, Mix], Document]] = {
     "drawn_ten": _hand_document(rule_games.draw_ten),
     "drawn_same": _hand_document(rule_games.draw_same),
     "drawn_each": _hand_document(rule_games.draw_each),
+    **drawn_routes.SETS,
 }
