@@ -145,7 +145,7 @@ nano-bases: setup  ## rebuild the embedded base models from nothing in runs/nano
 	$(PY) -m zero.pretrain corpus=nano_code model.path=$(NANO_BASES)/code_once seed=1 out=$(NANO_BASES)/code
 	$(PY) -m zero.pretrain corpus=nano_rules out=$(NANO_BASES)/rules_once
 	$(PY) -m zero.pretrain corpus=nano_rules corpus.stages.skills.tokens=5000000 model.path=$(NANO_BASES)/rules_once seed=1 out=$(NANO_BASES)/rules
-	$(PY) -m zero.pretrain corpus=nano_vl model.path=$(NANO_BASES)/rules sequences=4 micro_sequences=4 out=$(NANO_BASES)/vl
+	$(PY) -m zero.pretrain corpus=nano_vl model.path=$(NANO_BASES)/rules sequences=8 micro_sequences=8 out=$(NANO_BASES)/vl
 	for base in base search plain domain code rules vl; do cmp $(NANO_BASES)/$$base/model.safetensors zero/nano/$$base/model.safetensors || exit 1; done
 	echo 'the same bytes as the shipped weights'
 

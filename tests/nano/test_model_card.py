@@ -37,9 +37,12 @@ EVERY_TEMPLATE = ("none", "qwen_math", "r1")
 BENCHMARKS = {
     "code": ("nano", "nano_code"),
     "rules": ("nano_cards", "nano_navigation"),
-    "vl": ("nano_cards_vl", "nano_cards"),
+    "vl": ("nano_cards_vl", "nano_navigation_vl", "nano_cards"),
 }
-ENVIRONMENTS = {"nano_navigation": "navigation"}  # conf/benchmarks -> conf/environment, if not none
+ENVIRONMENTS = {
+    "nano_navigation": "navigation",
+    "nano_navigation_vl": "navigation",
+}  # conf/benchmarks -> conf/environment, if not none
 SAMPLINGS = {"default": "temperature 1", "greedy": "greedy"}  # conf/sampling -> words
 SEED = 0
 KEYS = ("accuracy", "recognition", "reflection", "length", "truncated")
