@@ -160,13 +160,14 @@ def test_the_base_leaves_room_for_reinforcement_learning() -> None:
 
 
 def test_the_base_that_sees_leaves_room_for_reinforcement_learning() -> None:
-    """It reads most hands and not all, fewer in red, and solves few."""
+    """It reads most hands and not all, and solves few; it follows few routes to their end."""
     results = json.loads((FOLDER / "vl" / "card.json").read_text())["results"]["none"]["default"]
     black, rule, red = (results[f"nano_cards_vl{shift}"] for shift in ("", "_ood", "_red"))
     assert 0.6 <= black["recognition"] <= 0.95
     assert 0.2 <= red["recognition"] < black["recognition"]
-    assert 0.08 <= black["accuracy"] <= 0.2
+    assert 0.08 <= black["accuracy"] <= 0.25
     assert min(rule["accuracy"], red["accuracy"]) >= 0.03
+    assert 0.03 <= results["nano_navigation_vl"]["accuracy"] <= 0.25
 
 
 @pytest.mark.parametrize("name", MODELS)
