@@ -34,7 +34,9 @@ AGAIN = 0.2  # share of these that were wrong before
 class Mix(Protocol):
     """What zero.nano.drawn_games.Mix says of these documents."""
 
-    end: float  # that the end of a document is marked
+    @property
+    def end(self) -> float:
+        """That the end of a document is marked."""
 
 
 def read_document(rng: random.Random, mix: Mix) -> Document:
