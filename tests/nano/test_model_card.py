@@ -138,7 +138,7 @@ def test_the_weights_have_the_numbers_of_the_card(base: str, template: str, samp
     """The first questions of those that the card counts, within four standard errors: another processor rounds
     differently, and one flipped token changes an answer."""
     stated = json.loads((FOLDER / base / "card.json").read_text())["results"][template][sampling]
-    benchmarks = ("nano_cards_vl",) if base == "vl" else ()  # drawing thousands of crossings takes seconds
+    benchmarks = ("nano_cards_vl",) if base == "vl" else ()  # thousands of crossings take seconds to draw
     measured = measure(base, template, sampling, f"benchmarks.limit={FEW}", benchmarks=benchmarks)
     for name, numbers in measured.items():
         n = numbers["questions"]
