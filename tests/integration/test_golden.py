@@ -22,6 +22,14 @@ CELLS = {
     "grpo-qwen_math-nano_gsm": ("algo=grpo", "template=qwen_math", "questions=nano_gsm"),
     "drgrpo-r1-nano_countdown": ("template=r1", "questions=nano_countdown"),
     "grpo-none-nano_asdiv-updates-kl": ("algo=grpo", "questions=nano_asdiv", "updates=2", "epochs=2", "algo.beta=0.05"),
+    "drgrpo-none-nano_cards_vl": (
+        "model=nano_vl",
+        "model.vision=trained",
+        "questions=nano_cards_vl",
+        "questions.rows.train=null",
+        "questions.rows.heldout=null",
+        "steps=10",
+    ),
 }
 # Ten steps of every algorithm, two updates each, so that ratios leave 1; the metrics in which algorithms differ
 OWN = {
