@@ -201,10 +201,11 @@ class Vision:
         digests = [digest for shown in images_N for digest in shown]
         if not digests:
             return {}
+        inputs: dict[str, Any] = {}
         if body is None or "mm_encoder_outputs" not in signature(body.forward).parameters:
-            inputs: dict[str, Any] = self._joined(digests, ids_NT.device)
+            inputs |= self._joined(digests, ids_NT.device)
         else:
-            inputs = self._joined(digests, ids_NT.device, ("image_grid_thw",))
+            inputs |= self._joined(digests, ids_NT.device, ("image_grid_thw",))
             inputs["mm_encoder_outputs"] = {"image": self._encoded(digests, body, ids_NT.device)}
         if self.family.token_types:
             inputs[self.family.token_types] = (ids_NT == self.image_token_id).long()
