@@ -35,7 +35,7 @@ from tests.engines.contract import (
 from tests.engines.episodes import EPISODES
 from zero.errors import InputError
 from zero.records import Sampling
-from zero.rollout import ModelSpec
+from zero.rollout import ModelSpec, vllm_images
 from zero.rollout.vllm import RESTORED, Sample, VllmEngine, completion_of, engine_ranks, seed_of
 
 pytestmark = pytest.mark.engines
@@ -189,9 +189,7 @@ def test_bfloat16_is_close_to_float32(tokenizer: Any, plain: Subject) -> None:
 def test_a_request_that_vllm_gives_up_is_an_error(plain: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     plain.sync()
     aborted = SimpleNamespace(token_ids=[5, 6], logprobs=[], finish_reason="abort")
-    monkeypatch.setattr(
-        plain.engine, "llm", SimpleNamespace(generate=lambda *a, **k: [SimpleNamespace(outputs=[aborted])])
-    )
+    monkeypatch.setattr(vllm_images, "run", lambda llm, requests: [SimpleNamespace(outputs=[aborted])])
     with pytest.raises(RuntimeError, match=r"prompt \(0, 0, 0, 0\) as 'abort'"):
         plain.generate(prompts_of(plain.tokenizer, TEXTS)[:1], 1, SAMPLING)
 

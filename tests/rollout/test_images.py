@@ -23,12 +23,13 @@ from zero.critic.value_model import ValueModel
 from zero.distributed import World
 from zero.learner.torch import TorchLearner
 from zero.models.load import load_model
-from zero.models.vision import Vision, load_vision
+from zero.models.vision import load_vision
 from zero.models.vocabulary import vocabulary_size
 from zero.records import Completion, Group, Prompt, Question, Sampling, Turn, Verdict
 from zero.rollout import ModelSpec
 from zero.rollout.native import NativeEngine
 from zero.template import Template, extract_any
+from zero.vision import Vision
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(max_tokens=12, temperature=0.0)

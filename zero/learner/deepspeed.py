@@ -51,6 +51,9 @@ class DeepSpeedLearner:
         offload_parameters: bool = False,
     ) -> None:
         check(stage, offload_parameters)
+        if setup.vision and stage == 3 and setup.world.size > 1:
+            remedy = "ranks that show no image would not gather the vision tower's weights with the others; set learner.stage=2"
+            raise InputError("learner.stage", 3, remedy)
         optimizer, autocast, device, world = setup.optimizer, setup.autocast, setup.device, setup.world
         self.optimizer, self.total_updates, self.micro_tokens = optimizer, setup.total_updates, micro_tokens
         self.device, self.world, self.updates, self.skipped = device, world, 0, 0

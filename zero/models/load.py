@@ -211,7 +211,7 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
         shape = AutoConfig.from_pretrained(source.path, **options)
-        auto = _auto_class(shape.model_type, config["path"])
+        auto = auto_class(shape.model_type, config["path"])
         if weights:
             model, loaded = auto.from_pretrained(source.path, dtype=torch.float32, output_loading_info=True, **options)
         else:
@@ -237,7 +237,7 @@ def load_model(config: Config, weights: bool = True) -> tuple[Any, Any, int]:
     return model, tokenizer, context_of(config["context"], model.config)
 
 
-def _auto_class(model_type: str, path: str) -> Any:
+def auto_class(model_type: str, path: str) -> Any:
     """The class of transformers that loads models of this type. InputError for a family with images that is not read."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto as known

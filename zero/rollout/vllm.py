@@ -28,7 +28,7 @@ from zero.errors import InputError
 from zero.models.vocabulary import write_model
 from zero.paths import pip_install
 from zero.records import Completion, Prompt, Sampling
-from zero.rollout import ModelSpec, refuse_infinite
+from zero.rollout import ModelSpec, refuse_infinite, vllm_images
 from zero.runtime import has_bfloat16
 
 MIN_TEMPERATURE = 0.01  # vLLM raises lower ones to it
@@ -54,7 +54,7 @@ class VllmEngine:
     staleness         see RolloutEngine
     """
 
-    own_devices, sees = False, False
+    own_devices, sees = False, True
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class VllmEngine:
     ) -> None:
         context, device = spec.context, spec.device
         self.tokenizer, self.context, self.staleness, self.version = spec.tokenizer, context, staleness, -1
+        self.vision = spec.vision
         precision = ("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision
         self.dtype = getattr(torch, precision) if precision else spec.dtype
         self.ranks = engine_ranks(tensor_parallel, device)
@@ -98,10 +99,12 @@ class VllmEngine:
             settings |= dict(kv_cache_memory_bytes=int(cache_gib * GIB), block_size=BLOCK, enable_chunked_prefill=False)
         else:
             settings |= dict(gpu_memory_utilization=memory, enable_sleep_mode=self.sleeps)
+        if spec.vision:
+            settings |= vllm_images.SETTINGS
         if self.ranks.world > 1:
             settings["distributed_executor_backend"] = "external_launcher"
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
-        self.llm = start(settings, device)
+        self.llm = start(settings, device, sees=spec.vision is not None)
         self.loose = list[str](self.llm.collective_rpc("loose_tensors")[0])  # lost in a sleep of level 2
         self.go_to_sleep(keep_weights=False)
 
@@ -111,6 +114,7 @@ class VllmEngine:
             self.llm.collective_rpc("take_over", args=(weights,))
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("vLLM keeps keys and values of the old weights: a request still runs")
+            self.llm.llm_engine.reset_encoder_cache()  # of the features of images
         self.version, self.dropped = version, False
 
     @contextmanager
@@ -129,10 +133,9 @@ class VllmEngine:
             return []
         if self.asleep:
             raise RuntimeError("vLLM sleeps: generate inside awake()")
-        requests = [_requests(*request, self.context) for request in by_rank]
-        texts, parameters = zip(*chain(*requests), strict=True)
+        requests = [self._requests(*request) for request in by_rank]
         with restored_random_state():
-            outputs = self.llm.generate(texts, parameters, use_tqdm=False)
+            outputs = vllm_images.run(self.llm, list(chain(*requests)))
         start = sum(map(len, requests[:rank]))
         outputs_of_rank = outputs[start : start + len(requests[rank])]
         completions = [
@@ -140,6 +143,22 @@ class VllmEngine:
             for output, prompt in zip(outputs_of_rank, (p for p in prompts for _ in range(n)), strict=True)
         ]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
+
+    def _requests(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[tuple[Any, Any]]:
+        """vLLM's requests: n for the first prompt, n for the second, and so on."""
+        from vllm import SamplingParams
+
+        if 0 < sampling.temperature < MIN_TEMPERATURE:
+            raise InputError(
+                "sampling.temperature", sampling.temperature, f"vLLM wants 0 (greedy) or at least {MIN_TEMPERATURE}"
+            )
+        own = zip(prompts, samplings(prompts, sampling, self.context), strict=True)
+        inputs = [(prompt, vllm_images.engine_input(prompt, self.vision, self.dtype), each) for prompt, each in own]
+        return [
+            (tokens, SamplingParams(**parameters(each, seed_of(prompt.key, sample))))
+            for prompt, tokens, each in inputs
+            for sample in range(n)
+        ]
 
     def _wake(self, *memory: str) -> None:
         if tags := set(memory) & self.asleep:
@@ -184,7 +203,7 @@ def engine_ranks(size: int, device: torch.device) -> Ranks:
     return Ranks(size, world)
 
 
-def start(settings: dict[str, Any], device: torch.device) -> Any:
+def start(settings: dict[str, Any], device: torch.device, sees: bool = False) -> Any:
     """vllm.LLM with these settings. Restores what it changes for the whole process. InputError if vLLM is missing, or refuses
     the model or the settings."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -199,6 +218,8 @@ def start(settings: dict[str, Any], device: torch.device) -> Any:
             warnings.simplefilter("ignore", FutureWarning)
             from vllm import LLM
 
+            if sees:
+                vllm_images.register(settings["model"], device)
             llm = LLM(**settings)
             # When an engine is garbage-collected, vLLM destroys all process groups of the process, the learner's among them
             llm.llm_engine.engine_core._finalizer.detach()
@@ -293,24 +314,6 @@ def completion_of(tokenizer: Any, sample: Sample, sampling: Sampling, version: i
         ids, logprobs, ended = ids[:end], logprobs[:end], True
     done = ended or ids[-1] in sampling.stop_ids
     return Completion(tuple(ids), tuple(logprobs), text(ids), done, version=version, cached=cached)
-
-
-def _requests(prompts: Sequence[Prompt], n: int, sampling: Sampling, context: int) -> list[tuple[dict[str, Any], Any]]:
-    """vLLM's requests: n for the first prompt, n for the second, and so on."""
-    from vllm import SamplingParams
-
-    if 0 < sampling.temperature < MIN_TEMPERATURE:
-        raise InputError(
-            "sampling.temperature", sampling.temperature, f"vLLM wants 0 (greedy) or at least {MIN_TEMPERATURE}"
-        )
-    return [
-        (
-            {"prompt_token_ids": list(prompt.ids)},
-            SamplingParams(**parameters(own, seed_of(prompt.key, sample))),
-        )
-        for prompt, own in zip(prompts, samplings(prompts, sampling, context), strict=True)
-        for sample in range(n)
-    ]
 
 
 def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class WeightReceiver:
         config = _config(worker.model_config.model)
         known, needed = _shapes(worker.model_config.model)
         vocabulary = config.get_text_config().vocab_size
+        nested = hasattr(getattr(worker.get_model(), "vision_tower", None), "vision_model")
         received: set[str] = set()
         problems: list[str] = []
         errors: list[Exception] = []
@@ -46,7 +47,7 @@ class WeightReceiver:
                     if tuple(tensor[:rows].shape) == needed[name]:
                         received.add(name)
                         # A copy: vLLM holds the weights of a layer until it has all, the learner may free them sooner
-                        yield name, tensor[:rows].detach().clone()
+                        yield _vllm_name(name, nested), tensor[:rows].detach().clone()
                     else:
                         problems.append(f"{name} has shape {tuple(tensor.shape)}, not {needed[name]}")
 
@@ -78,6 +79,13 @@ class WeightReceiver:
                     if isinstance(value, Tensor) and key not in RECOMPUTED
                 ]
         return tensors
+
+
+def _vllm_name(name: str, nested: bool) -> str:
+    """A weight's name in the files that vLLM reads. The towers of CLIP and SigLIP are `nested` there a level deeper than in
+    transformers' models."""
+    tower = "model.vision_tower."
+    return name.replace(tower, f"{tower}vision_model.") if nested and name.startswith(tower) else name
 
 
 def _until_error(weights: Iterable[tuple[str, Tensor]], errors: list[Exception]) -> Iterator[tuple[str, Tensor]]:
@@ -131,10 +139,12 @@ def _config(folder: str) -> Any:
 def _shapes(folder: str) -> tuple[Shapes, Shapes]:
     """Name -> shape of the parameters of the model in `folder`: with tied ones under each of their names, and with each once."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from zero.models.load import auto_class
+
+    config = _config(folder)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_config(folder))
+        model = auto_class(config.model_type, folder).from_config(config)
     model.tie_weights()
     all_names = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     return all_names, {name: tuple(p.shape) for name, p in model.named_parameters()}
