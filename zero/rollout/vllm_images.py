@@ -57,7 +57,7 @@ def register(folder: str, device: torch.device) -> None:
         except ImportError as error:
             remedy = f"vLLM's {architecture} cannot be imported here ({error}); set rollout=native"
             raise InputError("rollout", "vllm", remedy) from error
-    if not hasattr(model, "_processor_factory"):
+    if model is None or not hasattr(model, "_processor_factory"):
         raise InputError("rollout", "vllm", f"vLLM has no {architecture} that sees; set rollout=native")
     ModelRegistry.register_model(architecture, model)  # itself, or vLLM imports it again in another process
     del model._processor_factory  # vLLM warns of one that is replaced
