@@ -112,7 +112,7 @@ def qwen_tower(parameters: int, patch: int = 14) -> Tower:
 
 
 SIGLIP_512 = dict(patch=16, merged=16, side=512, tiles=4)  # of the smaller SmolVLM
-SIGLIP_896 = dict(patch=14, merged=16, side=896)  # of Gemma 3
+SIGLIP_896 = dict(patch=14, merged=16, side=896)  # of Gemma 3, which has no pooling head
 GEMMA: dict[str, Any] = dict(normed=True, norms=4, tied=True)
 WIDE = {"vocabulary": 152064, "tied": False}  # the 7B of the family
 QWEN3 = {"biased": False, "normed": True}
@@ -187,8 +187,8 @@ SHAPES = {  # by option of conf/model
         24, 2048, 32, 32, 64, 8192, 49155, 16384, tied=False, tower=Tower(434_220_912, 14, 9, 384, 4)
     ),
     "llava_1_5_7b": Shape(32, 4096, 32, 32, 128, 11008, 32064, 4096, tied=False, tower=Tower(324_487_168, 14, 1, 336)),
-    "gemma3_4b": Shape(34, 2560, 8, 4, 256, 10240, 262208, 131072, **GEMMA, tower=Tower(435_054_656, **SIGLIP_896)),
-    "gemma3_12b": Shape(48, 3840, 16, 8, 256, 15360, 262208, 131072, **GEMMA, tower=Tower(436_529_216, **SIGLIP_896)),
+    "gemma3_4b": Shape(34, 2560, 8, 4, 256, 10240, 262208, 131072, **GEMMA, tower=Tower(419_816_304, **SIGLIP_896)),
+    "gemma3_12b": Shape(48, 3840, 16, 8, 256, 15360, 262208, 131072, **GEMMA, tower=Tower(421_290_864, **SIGLIP_896)),
     # eight of its layers read the image's features by cross-attention: an image is one token
     "llama3_2_vision_11b": Shape(
         40, 4096, 32, 8, 128, 14336, 128256, 131072, tied=False, more=34_832, tower=Tower(867_749_395, 14, 1600, 560)

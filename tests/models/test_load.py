@@ -143,7 +143,8 @@ SEEING: dict[str, Callable[[dict[str, Any]], Any]] = {
         tie_word_embeddings=False, vision_config=clip_or_siglip(3072, 768, 12, 512, 16)),
     "llava_1_5_7b": lambda text: LlavaConfig(text_config=text | {"model_type": "llama"},
         tie_word_embeddings=False, vision_config=clip_or_siglip(4096, 1024, 24, 336, 14, model_type="clip_vision_model")),
-    "gemma3_4b": lambda text: Gemma3Config(text_config=text, vision_config=clip_or_siglip(4304, 1152, 27, 896, 14)),
+    "gemma3_4b": lambda text: Gemma3Config(text_config=text,
+        vision_config=clip_or_siglip(4304, 1152, 27, 896, 14, vision_use_head=False)),  # as in its config.json
 }  # fmt: skip
 
 
