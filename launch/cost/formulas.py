@@ -17,7 +17,8 @@ environment are read, whether it goes on, with what was before in the engine's c
 together is as long as a response of that budget, and so are, added up, the longest turns of all rounds, for which the
 others wait.
 
-A question with an image, and each observation, shows one, of the size that its set draws, else of IMAGE pixels. It takes its
+A question with an image shows one, of the size that its set draws, else of IMAGE pixels; so does each observation, but not that of
+a wrong try, unless it asks the question again. It takes its
 tokens of a prompt, and in each pass of its row 2 x parameters of the tower for each of its patches; three times as much, and a pass
 more if recomputed, where the tower learns. A frozen tower has neither gradients nor moments. An engine encodes an image once.
 
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.cost.shapes import Shape
+from zero.environments.tries import QUESTION
 from zero.errors import InputError
 from zero.questions.drawn_cards import COLUMN
 
@@ -106,7 +108,9 @@ def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, me
     mean = min(budget, mean or MEAN * budget)
     patches, image_tokens = seen(config, shape)
     prompt = PROMPT + image_tokens
-    observed = (turns - 1) * prompt
+    again = shows_again(config)
+    observed = (turns - 1) * (PROMPT + image_tokens * again)
+    encodings = 1 + (turns - 1) * again  # images of a response
     vision = config["model"]["vision"]
     state, update = learner_gb(config["learner"], shape, gpus, bool(config["algo"]["beta"]), vision)
     critic = critic_gb(config["algo"]["critic"], shape)
@@ -120,13 +124,13 @@ def cell_cost(config: Mapping[str, Any], shape: Shape, gpus: int, card: Card, me
     decode_last = decode_seconds(shape, card, 1, prompt + observed + budget, parallel)
     samples = "form" not in config["rollout"]  # rollout=gold reads its responses
     encoded = 2 * (shape.parameters - shape.decoder) * patches  # operations of an image
-    images = rows / config["group_size"] + rows * (turns - 1)
+    images = rows / config["group_size"] + rows * (encodings - 1)
     prefill = (2 * shape.decoder * rows * observed + images * encoded) / (MFU * card.flops)
     responses = config["prompts"] * config["group_size"] * config["epochs"]
     tokens = responses * (prompt + observed + mean)
     passes = 3 + bool(config["learner"]["gradient_checkpointing"])  # forward, backward twice as much, and forward again
     work = tokens * passes * 2 * shape.decoder
-    work += responses * turns * encoded * (1 if vision == "frozen" else passes)
+    work += responses * encodings * encoded * (1 if vision == "frozen" else passes)
     return CellCost(
         state=state,
         update=update,
@@ -165,6 +169,12 @@ def seen(config: Mapping[str, Any], shape: Shape) -> tuple[int, int]:
             "questions", questions["name"], "has images, and the model sees none; choose a model that does"
         )
     return shape.tower.patches(*size), shape.tower.tokens(*size)
+
+
+def shows_again(config: Mapping[str, Any]) -> bool:
+    """Whether each observation shows an image: of several tries (conf/environment/tries.yaml) only one that asks again does."""
+    turn = (config["environment"]["make"] or {}).get("turn")
+    return turn is None or QUESTION in turn
 
 
 def links_seconds(config: Mapping[str, Any], shape: Shape, gpus: int, tokens: float) -> float:

@@ -147,7 +147,7 @@ def test_the_published_sizes_with_images_fit_one_h200_or_the_header_says_what_do
         cost = cell_cost(check("train", [*options, "algo=drgrpo", *game]), theirs, 8, H200)
         assert not cost.misfit
         hours.append(cost.hours)
-    assert hours[1] == pytest.approx(6.4, abs=0.1)
+    assert hours == [pytest.approx(1.4, abs=0.1), pytest.approx(6.4, abs=0.1)]
     critic = cell_cost(check("train", [*options, "algo=ppo", "questions=general_points_vl"]), theirs, 8, H200)
     assert critic.update == pytest.approx(206, abs=1) and "the critic 170 of them" in critic.misfit
 
@@ -202,6 +202,14 @@ def test_a_plan_with_images() -> None:
     assert learning.training - frozen.training == pytest.approx(responses * 6 * seeing * patches / (MFU * H200.flops))
     assert learning.update - frozen.update == pytest.approx(12 * seeing / 1e9), "gradients and moments"
     assert frozen.sampling > cell_cost(text, shape, 1, H200).sampling
+    tries = [*options, "environment=tries", "questions=general_points_vl"]
+    once, again = (
+        check("train", [*tries, f"environment.make.turn='{turn}'"]) for turn in ("wrong: {message}", "{question}")
+    )
+    more = responses * 4 * (18 * 9 * 8 * shape.decoder + 2 * seeing * patches)  # in the four turns after the first
+    asked, shown_once = cell_cost(again, shape, 1, H200), cell_cost(once, shape, 1, H200)
+    assert asked.training - shown_once.training == pytest.approx(more / (MFU * H200.flops))
+    assert asked.sampling > shown_once.sampling
     drawn = check("train", [*options, "environment=navigation", "questions=navigation_vl"])
     assert seen(drawn, shape) == (16 * 16, 8 * 8), "224 pixels a side"
     with pytest.raises(InputError, match="questions=general_points_vl: has images, and the model sees none"):
