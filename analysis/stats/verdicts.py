@@ -209,9 +209,9 @@ def _measured(ended: Sequence[Run], claim: Claim, known: Any) -> tuple[Estimate,
     from analysis.stats.intervals import difference, over_seeds
 
     statistic, when = claim.statistic, ClaimWindow(claim.statistic.when)
+    # Runs of another task say nothing of these, nor does what they differ in: cards and routes of one sweep
+    ended = [run for run in ended if (run.name, statistic.metric) in known] or ended
     if statistic.axis:
-        # What runs of another task differ in says nothing of these: cards and routes of one sweep
-        ended = [run for run in ended if (run.name, statistic.metric) in known] or ended
         wanted = sides_between(ended, statistic.axis, *statistic.values)
         sides = sides_of(ended, wanted)
         try:
