@@ -3,6 +3,7 @@ sleeps on a GPU alone, which no test has. What the calls do to vLLM: tests/engin
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ class Llm:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.llm_engine = SimpleNamespace(reset_encoder_cache=lambda: None)  # of images
 
     def sleep(self, level: int) -> None:
         self.calls.append(f"sleep {level}")
