@@ -126,10 +126,10 @@ TABLE = {  # model.vision, learner -> None or the error
     ("frozen", "torch"): None,
     ("frozen", "lora"): None,
     ("trained", "torch"): None,
-    ("trained", "lora"): "model.vision=trained: learner=lora trains adapters alone; lora or frozen",
-    ("trained", "deepspeed_lora"): "model.vision=trained: learner=lora trains adapters alone; lora or frozen",
+    ("trained", "lora"): "model.vision=trained: learner=lora trains adapters alone; take lora or frozen",
+    ("trained", "deepspeed_lora"): "model.vision=trained: learner=lora trains adapters alone; take lora or frozen",
     ("lora", "lora"): None,
-    ("lora", "torch"): "model.vision=lora: adapters come with learner=lora; trained or frozen",
+    ("lora", "torch"): "model.vision=lora: adapters come with learner=lora; take trained or frozen",
     ("thawed", "torch"): "model.vision=thawed: must be frozen, trained or lora",
 }
 

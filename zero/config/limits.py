@@ -285,7 +285,11 @@ def check_turn_credit(config: Mapping[str, Any]) -> None:
 def check_vision(vision: str, adapters: bool) -> None:
     """InputError for a vision tower that cannot learn as it should beside what the learner trains."""
     if vision == ("trained" if adapters else "lora"):
-        remedy = "learner=lora trains adapters alone; lora" if adapters else "adapters come with learner=lora; trained"
+        remedy = (
+            "learner=lora trains adapters alone; take lora"
+            if adapters
+            else "adapters come with learner=lora; take trained"
+        )
         raise InputError("model.vision", vision, f"{remedy} or frozen")
 
 
