@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.learner.setups import setup_of
 from tests.learner.test_torch import OPTIM
+from tests.models.test_vision import stored
 from tests.models.visual_families import CONTEXT, FAMILIES, write_family
 from tests.test_algorithm import load as load_algo
-from zero import images
 from zero.batching import make_batch, mini_batches, rewards
 from zero.cpu import packing
 from zero.critic.value_model import ValueModel
@@ -65,8 +63,6 @@ class Family:
         ]
 
     def learner(self, **more: Any) -> TorchLearner:
-        import copy
-
         setup = replace(
             setup_of(copy.deepcopy(self.model), OPTIM),
             vision=self.vision,
@@ -74,13 +70,6 @@ class Family:
             vocabulary=vocabulary_size(self.tokenizer, self.model.config),
         )
         return TorchLearner(setup, **{"micro_tokens": 10_000, "gradient_checkpointing": False} | more)
-
-
-def stored(width: int, height: int, seed: int) -> str:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return images.add(file.getvalue())
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

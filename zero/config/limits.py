@@ -284,13 +284,10 @@ def check_turn_credit(config: Mapping[str, Any]) -> None:
 
 def check_vision(vision: str, adapters: bool) -> None:
     """InputError for a vision tower that cannot learn as it should beside what the learner trains."""
-    if vision == ("trained" if adapters else "lora"):
-        remedy = (
-            "learner=lora trains adapters alone; take lora"
-            if adapters
-            else "adapters come with learner=lora; take trained"
-        )
-        raise InputError("model.vision", vision, f"{remedy} or frozen")
+    if adapters and vision == "trained":
+        raise InputError("model.vision", vision, "learner=lora trains adapters alone; take lora or frozen")
+    if not adapters and vision == "lora":
+        raise InputError("model.vision", vision, "adapters come with learner=lora; take trained or frozen")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
