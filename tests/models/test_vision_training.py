@@ -129,7 +129,7 @@ TABLE = {  # model.vision, learner -> None or the error
     ("trained", "lora"): "model.vision=trained: learner=lora trains adapters alone; take lora or frozen",
     ("trained", "deepspeed_lora"): "model.vision=trained: learner=lora trains adapters alone; take lora or frozen",
     ("lora", "lora"): None,
-    ("lora", "torch"): "model.vision=lora: adapters come with learner=lora; take trained or frozen",
+    ("lora", "torch"): "model.vision=lora: learner=lora is what adapters come with; take trained or frozen",
     ("thawed", "torch"): "model.vision=thawed: must be frozen, trained or lora",
 }
 

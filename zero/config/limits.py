@@ -284,10 +284,9 @@ def check_turn_credit(config: Mapping[str, Any]) -> None:
 
 def check_vision(vision: str, adapters: bool) -> None:
     """InputError for a vision tower that cannot learn as it should beside what the learner trains."""
-    if adapters and vision == "trained":
-        raise InputError("model.vision", vision, "learner=lora trains adapters alone; take lora or frozen")
-    if not adapters and vision == "lora":
-        raise InputError("model.vision", vision, "adapters come with learner=lora; take trained or frozen")
+    if vision == ("trained" if adapters else "lora"):
+        why, kind = ("trains adapters alone", "lora") if adapters else ("is what adapters come with", "trained")
+        raise InputError("model.vision", vision, f"learner=lora {why}; take {kind} or frozen")
 
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
